@@ -1,0 +1,199 @@
+//! What can go wrong on the wire, who is at fault, and the code that says so to the peer.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// Why an exchange was abandoned: the code of a Reset frame, and of RESET_STREAM and STOP_SENDING over QUIC.
+///
+/// Codes that this version doesn't know are kept as [`ResetCode::Other`] and treated like [`ResetCode::Cancelled`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ResetCode {
+    /// 0: stop uploading; the response stands.
+    NoError,
+    /// 1: nobody wants the exchange any more.
+    Cancelled,
+    /// 2: the request never reached the local service, so any method may be tried again.
+    Unprocessed,
+    /// 3: the local service refused the connection (502).
+    LocalRefused,
+    /// 4: the local service did not answer in time (504).
+    LocalTimeout,
+    /// 5: the local service broke off or spoke nonsense (502, or a truncated transfer).
+    LocalBroken,
+    /// 6: a head was larger than the protocol carries.
+    TooLarge,
+    /// Any other code.
+    Other(u32),
+}
+
+impl ResetCode {
+    /// The code on the wire.
+    pub const fn to_u32(self) -> u32 {
+        match self {
+            Self::NoError => 0,
+            Self::Cancelled => 1,
+            Self::Unprocessed => 2,
+            Self::LocalRefused => 3,
+            Self::LocalTimeout => 4,
+            Self::LocalBroken => 5,
+            Self::TooLarge => 6,
+            Self::Other(code) => code,
+        }
+    }
+}
+
+impl From<u32> for ResetCode {
+    fn from(code: u32) -> Self {
+        match code {
+            0 => Self::NoError,
+            1 => Self::Cancelled,
+            2 => Self::Unprocessed,
+            3 => Self::LocalRefused,
+            4 => Self::LocalTimeout,
+            5 => Self::LocalBroken,
+            6 => Self::TooLarge,
+            other => Self::Other(other),
+        }
+    }
+}
+
+impl fmt::Display for ResetCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoError => f.write_str("no error"),
+            Self::Cancelled => f.write_str("cancelled"),
+            Self::Unprocessed => f.write_str("not processed"),
+            Self::LocalRefused => f.write_str("local service refused the connection"),
+            Self::LocalTimeout => f.write_str("local service did not answer in time"),
+            Self::LocalBroken => f.write_str("local service broke off"),
+            Self::TooLarge => f.write_str("head too large"),
+            Self::Other(code) => write!(f, "reset code {code}"),
+        }
+    }
+}
+
+/// The `code` of an Error frame. Codes that this version doesn't know are kept as they are.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ErrorCode {
+    /// The peer broke the protocol.
+    Protocol,
+    /// The frame's version is not one we speak.
+    Version,
+    /// A frame or message was longer than its limit.
+    TooLarge,
+    /// More body bytes came than the credit that was granted.
+    FlowControl,
+    /// The key is unknown, revoked or expired.
+    Unauthorized,
+    /// The key may not have the wanted name.
+    NameForbidden,
+    /// The wanted name is in use by somebody else.
+    NameTaken,
+    /// The key's or the daemon's limit of tunnels is reached.
+    LimitReached,
+    /// A newer session of the same client took over.
+    Replaced,
+    /// The peer was silent for too long.
+    Timeout,
+    /// The sender is going away and no Drain was possible.
+    Shutdown,
+    /// Something failed on the sender's side that is not the peer's fault.
+    Internal,
+    /// Any other code.
+    #[serde(untagged)]
+    Other(String),
+}
+
+impl fmt::Display for ErrorCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Other(code) => f.write_str(code),
+            known => known.serialize(f),
+        }
+    }
+}
+
+/// The peer broke the protocol; the session ends after an Error frame with [`ProtocolError::code`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ProtocolError {
+    /// The version byte is not [`crate::frame::VERSION`].
+    #[error("frame of version {0}, only version 1 is spoken here")]
+    UnknownVersion(u8),
+    /// A type outside the known ones and outside the skippable range.
+    #[error("unknown frame type 0x{0:02x}")]
+    UnknownType(u8),
+    /// The header declares more than the type's limit.
+    #[error("{kind} frame of {length} bytes, the limit is {limit}")]
+    FrameTooLong {
+        /// The frame's type, in the words of the specification.
+        kind: &'static str,
+        /// The declared payload length in bytes.
+        length: u32,
+        /// The limit in bytes.
+        limit: u32,
+    },
+    /// A message longer than [`crate::frame::MAX_MESSAGE`].
+    #[error("message of {0} bytes, the limit is 131072")]
+    MessageTooLong(usize),
+    /// A message that ends in the middle of a frame.
+    #[error("message ends in the middle of a frame")]
+    TruncatedFrame,
+    /// A payload that does not parse.
+    #[error("malformed {kind} frame: {why}")]
+    Malformed {
+        /// The frame's type.
+        kind: &'static str,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A known frame at the wrong time or from the wrong side.
+    #[error("unexpected {kind} frame: {why}")]
+    Unexpected {
+        /// The frame's type.
+        kind: &'static str,
+        /// Why it may not come now.
+        why: &'static str,
+    },
+    /// A frame for an exchange that was never opened.
+    #[error("{kind} frame for exchange {id}, which was never opened")]
+    NeverOpened {
+        /// The frame's type.
+        kind: &'static str,
+        /// The exchange id.
+        id: u32,
+    },
+    /// More body bytes than granted.
+    #[error("exchange {id}: {excess} body bytes beyond the granted credit")]
+    CreditExceeded {
+        /// The exchange id.
+        id: u32,
+        /// How many bytes too many.
+        excess: u64,
+    },
+    /// More exchanges at once than announced.
+    #[error("more than {0} exchanges at once")]
+    TooManyExchanges(u32),
+    /// Too many bytes of frames that had to be skipped.
+    #[error("too many frames of unknown types")]
+    SkipBudget,
+}
+
+impl ProtocolError {
+    /// The code to send to the peer.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::UnknownVersion(_) => ErrorCode::Version,
+            Self::FrameTooLong { .. } | Self::MessageTooLong(_) => ErrorCode::TooLarge,
+            Self::CreditExceeded { .. } => ErrorCode::FlowControl,
+            Self::UnknownType(_)
+            | Self::TruncatedFrame
+            | Self::Malformed { .. }
+            | Self::Unexpected { .. }
+            | Self::NeverOpened { .. }
+            | Self::TooManyExchanges(_)
+            | Self::SkipBudget => ErrorCode::Protocol,
+        }
+    }
+}

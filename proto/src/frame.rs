@@ -1,0 +1,398 @@
+//! Frames: a seven-byte header and a payload.
+//!
+//! ```text
+//!  0         1        2       3                    7
+//!  +---------+--------+-------+--------------------+------------------+
+//!  | version | type   | flags | payload length u32 | payload          |
+//!  +---------+--------+-------+--------------------+------------------+
+//! ```
+//!
+//! A header is judged by itself: version, type and length are checked before any of the payload is kept.
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use http::HeaderMap;
+use serde::Serialize;
+
+use crate::error::{ProtocolError, ResetCode};
+use crate::head::{self, RequestHead, ResponseHead};
+use crate::message::{self, Connect, ConnectAck, Drain, ErrorMessage};
+
+/// The only version spoken here.
+pub const VERSION: u8 = 0x01;
+/// Length of a frame's header in bytes.
+pub const HEADER_LEN: usize = 7;
+/// Length of the exchange id that opens the payload of every exchange frame.
+pub const ID_LEN: usize = 4;
+/// Flag: the sender's last frame of this exchange.
+pub const FLAG_END: u8 = 0x01;
+
+/// The longest Data frame, header included: one TLS record (RFC 8446, section 5.1).
+pub const MAX_DATA_FRAME: usize = 16 * 1024;
+/// The longest payload of a head or of trailers, exchange id included.
+pub const MAX_HEAD: usize = 64 * 1024;
+/// The longest control payload (JSON).
+pub const MAX_CONTROL: usize = 16 * 1024;
+/// The longest payload of any frame; what a skipped frame may have.
+pub const MAX_PAYLOAD: usize = 1024 * 1024;
+/// The longest WebSocket message.
+pub const MAX_MESSAGE: usize = 128 * 1024;
+
+/// Room for the header of a masked WebSocket message (RFC 6455, section 5.2): 2 bytes, 8 of length, 4 of mask.
+const WEBSOCKET_HEADER: usize = 14;
+/// The length to which messages are filled, so that each with its WebSocket header is one full TLS record.
+pub const MESSAGE_TARGET: usize = MAX_DATA_FRAME - WEBSOCKET_HEADER;
+/// The most body bytes that we put into one Data frame, so that it fills [`MESSAGE_TARGET`].
+pub const DATA_CHUNK: usize = MESSAGE_TARGET - HEADER_LEN - ID_LEN;
+
+/// The type byte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum FrameType {
+    /// 0x01
+    Connect,
+    /// 0x02
+    ConnectAck,
+    /// 0x03
+    Drain,
+    /// 0x10
+    HttpRequest,
+    /// 0x11
+    HttpResponse,
+    /// 0x12
+    Data,
+    /// 0x13
+    Trailers,
+    /// 0x14
+    Reset,
+    /// 0x15
+    WindowUpdate,
+    /// 0x20
+    StreamOpen,
+    /// 0xF0
+    Ping,
+    /// 0xF1
+    Pong,
+    /// 0xFF
+    Error,
+    /// 0x80 to 0xEF: skipped.
+    Skippable(u8),
+}
+
+impl FrameType {
+    /// The byte on the wire.
+    pub const fn to_u8(self) -> u8 {
+        match self {
+            Self::Connect => 0x01,
+            Self::ConnectAck => 0x02,
+            Self::Drain => 0x03,
+            Self::HttpRequest => 0x10,
+            Self::HttpResponse => 0x11,
+            Self::Data => 0x12,
+            Self::Trailers => 0x13,
+            Self::Reset => 0x14,
+            Self::WindowUpdate => 0x15,
+            Self::StreamOpen => 0x20,
+            Self::Ping => 0xF0,
+            Self::Pong => 0xF1,
+            Self::Error => 0xFF,
+            Self::Skippable(byte) => byte,
+        }
+    }
+
+    /// The type of a byte from the wire.
+    pub const fn from_u8(byte: u8) -> Result<Self, ProtocolError> {
+        Ok(match byte {
+            0x01 => Self::Connect,
+            0x02 => Self::ConnectAck,
+            0x03 => Self::Drain,
+            0x10 => Self::HttpRequest,
+            0x11 => Self::HttpResponse,
+            0x12 => Self::Data,
+            0x13 => Self::Trailers,
+            0x14 => Self::Reset,
+            0x15 => Self::WindowUpdate,
+            0x20 => Self::StreamOpen,
+            0xF0 => Self::Ping,
+            0xF1 => Self::Pong,
+            0xFF => Self::Error,
+            0x80..=0xEF => Self::Skippable(byte),
+            _ => return Err(ProtocolError::UnknownType(byte)),
+        })
+    }
+
+    /// The name that the specification uses.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Connect => "Connect",
+            Self::ConnectAck => "ConnectAck",
+            Self::Drain => "Drain",
+            Self::HttpRequest => "HTTPRequest",
+            Self::HttpResponse => "HTTPResponse",
+            Self::Data => "Data",
+            Self::Trailers => "Trailers",
+            Self::Reset => "Reset",
+            Self::WindowUpdate => "WindowUpdate",
+            Self::StreamOpen => "StreamOpen",
+            Self::Ping => "Ping",
+            Self::Pong => "Pong",
+            Self::Error => "Error",
+            Self::Skippable(_) => "unknown",
+        }
+    }
+
+    /// The longest payload of this type in bytes.
+    pub const fn limit(self) -> usize {
+        match self {
+            Self::Data => MAX_DATA_FRAME - HEADER_LEN,
+            Self::HttpRequest | Self::HttpResponse | Self::Trailers => MAX_HEAD,
+            Self::Connect | Self::ConnectAck | Self::Drain | Self::Error | Self::StreamOpen => MAX_CONTROL,
+            Self::Reset | Self::WindowUpdate | Self::Ping | Self::Pong => 8,
+            Self::Skippable(_) => MAX_PAYLOAD,
+        }
+    }
+}
+
+/// A header that has passed its checks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FrameHeader {
+    /// The type.
+    pub kind: FrameType,
+    /// Whether the END flag is set. Other flags are ignored.
+    pub end: bool,
+    /// The payload's length in bytes, within the type's limit.
+    pub length: usize,
+}
+
+impl FrameHeader {
+    /// Reads a header; `None` if there are fewer than [`HEADER_LEN`] bytes and those don't already break a rule.
+    pub fn parse(bytes: &[u8]) -> Result<Option<Self>, ProtocolError> {
+        match bytes.first() {
+            None => return Ok(None),
+            Some(&VERSION) => {}
+            Some(&other) => return Err(ProtocolError::UnknownVersion(other)),
+        }
+        let Some((&[_, kind, flags, a, b, c, d], _)) = bytes.split_first_chunk::<HEADER_LEN>() else { return Ok(None) };
+        let kind = FrameType::from_u8(kind)?;
+        let length = u32::from_be_bytes([a, b, c, d]);
+        if length as usize > kind.limit() {
+            return Err(ProtocolError::FrameTooLong { kind: kind.name(), length, limit: kind.limit() as u32 });
+        }
+        Ok(Some(Self { kind, end: flags & FLAG_END != 0, length: length as usize }))
+    }
+
+    fn put(self, out: &mut BytesMut) {
+        out.put_u8(VERSION);
+        out.put_u8(self.kind.to_u8());
+        out.put_u8(if self.end { FLAG_END } else { 0 });
+        out.put_u32(self.length as u32);
+    }
+}
+
+/// A decoded frame.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Frame {
+    /// The client asks for a session.
+    Connect(Connect),
+    /// The daemon grants it.
+    ConnectAck(ConnectAck),
+    /// Nothing new from the sender.
+    Drain(Drain),
+    /// A request opens an exchange.
+    Request {
+        /// Exchange id.
+        id: u32,
+        /// The head.
+        head: RequestHead,
+        /// No body follows.
+        end: bool,
+    },
+    /// An interim or final response head.
+    Response {
+        /// Exchange id.
+        id: u32,
+        /// The head.
+        head: ResponseHead,
+        /// No body follows.
+        end: bool,
+    },
+    /// Body bytes.
+    Data {
+        /// Exchange id.
+        id: u32,
+        /// The bytes; may be empty with END.
+        body: Bytes,
+        /// The sender's last frame of this exchange.
+        end: bool,
+    },
+    /// Trailer fields; the sender's last frame of this exchange.
+    Trailers {
+        /// Exchange id.
+        id: u32,
+        /// The fields.
+        fields: HeaderMap,
+    },
+    /// The exchange is abandoned.
+    Reset {
+        /// Exchange id.
+        id: u32,
+        /// Why.
+        code: ResetCode,
+    },
+    /// More credit for the peer's body bytes.
+    WindowUpdate {
+        /// Exchange id.
+        id: u32,
+        /// Bytes of credit.
+        increment: u32,
+    },
+    /// Reserved for TCP tunnels.
+    StreamOpen {
+        /// Exchange id.
+        id: u32,
+    },
+    /// Echo this.
+    Ping([u8; 8]),
+    /// The echo.
+    Pong([u8; 8]),
+    /// The session ends.
+    Error(ErrorMessage),
+    /// A frame of an unknown type that may be skipped.
+    Skipped {
+        /// Its length with the header, in bytes.
+        length: usize,
+    },
+}
+
+impl Frame {
+    /// Takes the first whole frame off `bytes`; `None` if more bytes are needed. Bodies and field values share memory
+    /// with `bytes`.
+    pub fn decode(bytes: &mut Bytes) -> Result<Option<Self>, ProtocolError> {
+        let Some(header) = FrameHeader::parse(bytes)? else { return Ok(None) };
+        if bytes.len() < HEADER_LEN + header.length {
+            return Ok(None);
+        }
+        bytes.advance(HEADER_LEN);
+        Self::decode_payload(header, bytes.split_to(header.length)).map(Some)
+    }
+
+    /// Decodes the payload that belongs to `header`; its length must be the declared one.
+    pub fn decode_payload(header: FrameHeader, mut payload: Bytes) -> Result<Self, ProtocolError> {
+        let kind = header.kind.name();
+        let end = header.end;
+        Ok(match header.kind {
+            FrameType::Connect => Self::Connect(message::parse(kind, &payload)?),
+            FrameType::ConnectAck => Self::ConnectAck(message::parse(kind, &payload)?),
+            FrameType::Drain => Self::Drain(message::parse(kind, &payload)?),
+            FrameType::HttpRequest => {
+                let id = take_id(kind, &mut payload)?;
+                Self::Request { id, head: RequestHead::decode(payload)?, end }
+            }
+            FrameType::HttpResponse => {
+                let id = take_id(kind, &mut payload)?;
+                Self::Response { id, head: ResponseHead::decode(payload)?, end }
+            }
+            FrameType::Data => {
+                let id = take_id(kind, &mut payload)?;
+                Self::Data { id, body: payload, end }
+            }
+            FrameType::Trailers => {
+                let id = take_id(kind, &mut payload)?;
+                Self::Trailers { id, fields: head::decode_trailers(payload)? }
+            }
+            FrameType::Reset => {
+                let (id, code) = take_pair(kind, &payload)?;
+                Self::Reset { id, code: code.into() }
+            }
+            FrameType::WindowUpdate => {
+                let (id, increment) = take_pair(kind, &payload)?;
+                Self::WindowUpdate { id, increment }
+            }
+            FrameType::StreamOpen => Self::StreamOpen { id: take_id(kind, &mut payload)? },
+            FrameType::Ping => Self::Ping(take_opaque(kind, &payload)?),
+            FrameType::Pong => Self::Pong(take_opaque(kind, &payload)?),
+            FrameType::Error => Self::Error(message::parse(kind, &payload)?),
+            FrameType::Skippable(_) => Self::Skipped { length: HEADER_LEN + payload.len() },
+        })
+    }
+}
+
+/// Appends a control frame with a JSON payload.
+pub fn put_json(out: &mut BytesMut, kind: FrameType, message: &impl Serialize) {
+    // Our own messages are structs of strings and numbers: serializing them cannot fail.
+    let payload = serde_json::to_vec(message).unwrap_or_default();
+    FrameHeader { kind, end: false, length: payload.len() }.put(out);
+    out.put_slice(&payload);
+}
+
+/// Appends a request head; its `encoded_len` must be within [`MAX_HEAD`] less [`ID_LEN`].
+pub fn put_request(out: &mut BytesMut, id: u32, head: &RequestHead, end: bool) {
+    put_sized(out, FrameType::HttpRequest, id, end, |out| head.encode(out));
+}
+
+/// Appends a response head; its `encoded_len` must be within [`MAX_HEAD`] less [`ID_LEN`].
+pub fn put_response(out: &mut BytesMut, id: u32, head: &ResponseHead, end: bool) {
+    put_sized(out, FrameType::HttpResponse, id, end, |out| head.encode(out));
+}
+
+/// Appends trailers; their `fields_len` must be within [`MAX_HEAD`] less [`ID_LEN`].
+pub fn put_trailers(out: &mut BytesMut, id: u32, fields: &HeaderMap) {
+    put_sized(out, FrameType::Trailers, id, true, |out| head::put_fields(out, fields));
+}
+
+/// Appends the header of a Data frame; exactly `length` body bytes must follow it.
+pub fn put_data_header(out: &mut BytesMut, id: u32, length: usize, end: bool) {
+    FrameHeader { kind: FrameType::Data, end, length: ID_LEN + length }.put(out);
+    out.put_u32(id);
+}
+
+/// Appends a Reset.
+pub fn put_reset(out: &mut BytesMut, id: u32, code: ResetCode) {
+    FrameHeader { kind: FrameType::Reset, end: false, length: 8 }.put(out);
+    out.put_u32(id);
+    out.put_u32(code.to_u32());
+}
+
+/// Appends a WindowUpdate.
+pub fn put_window_update(out: &mut BytesMut, id: u32, increment: u32) {
+    FrameHeader { kind: FrameType::WindowUpdate, end: false, length: 8 }.put(out);
+    out.put_u32(id);
+    out.put_u32(increment);
+}
+
+/// Appends a Ping.
+pub fn put_ping(out: &mut BytesMut, opaque: [u8; 8]) {
+    FrameHeader { kind: FrameType::Ping, end: false, length: 8 }.put(out);
+    out.put_slice(&opaque);
+}
+
+/// Appends a Pong.
+pub fn put_pong(out: &mut BytesMut, opaque: [u8; 8]) {
+    FrameHeader { kind: FrameType::Pong, end: false, length: 8 }.put(out);
+    out.put_slice(&opaque);
+}
+
+/// Writes a frame whose length is known only once its payload is written, and fills the length in afterwards.
+fn put_sized(out: &mut BytesMut, kind: FrameType, id: u32, end: bool, payload: impl FnOnce(&mut BytesMut)) {
+    let start = out.len();
+    FrameHeader { kind, end, length: 0 }.put(out);
+    out.put_u32(id);
+    payload(out);
+    let length = (out.len() - start - HEADER_LEN) as u32;
+    out[start + 3..start + HEADER_LEN].copy_from_slice(&length.to_be_bytes());
+}
+
+fn take_id(kind: &'static str, payload: &mut Bytes) -> Result<u32, ProtocolError> {
+    payload.try_get_u32().map_err(|_| wrong_length(kind))
+}
+
+fn take_pair(kind: &'static str, payload: &Bytes) -> Result<(u32, u32), ProtocolError> {
+    let both = u64::from_be_bytes(take_opaque(kind, payload)?);
+    Ok(((both >> 32) as u32, both as u32))
+}
+
+fn take_opaque(kind: &'static str, payload: &Bytes) -> Result<[u8; 8], ProtocolError> {
+    payload.as_ref().try_into().map_err(|_| wrong_length(kind))
+}
+
+fn wrong_length(kind: &'static str) -> ProtocolError {
+    ProtocolError::Malformed { kind, why: "wrong payload length".to_owned() }
+}

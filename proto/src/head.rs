@@ -1,0 +1,221 @@
+//! Request heads, response heads and trailers: the hot payloads, in binary.
+//!
+//! ```text
+//! request:  method u8+bytes · target u16+bytes · scheme u8 (0 http, 1 https) · authority u16+bytes · fields
+//! response: status u16 · fields
+//! fields:   count u16 · for each: name u16+bytes · value u16+bytes
+//! ```
+//!
+//! Repeated fields stay apart and keep their order within a name. Values are opaque bytes (RFC 9110, section 5.5).
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use http::uri::{Authority, PathAndQuery};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+
+use crate::error::ProtocolError;
+
+/// The most fields in one head or in trailers. A frame's length alone would allow 16,000 empty ones, each of which
+/// costs far more memory than its four bytes on the wire.
+pub const MAX_FIELDS: usize = 1024;
+
+/// The scheme that the visitor used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scheme {
+    /// Plain HTTP.
+    Http,
+    /// HTTPS.
+    Https,
+}
+
+impl Scheme {
+    /// The scheme's name in a URL.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+        }
+    }
+}
+
+/// What the daemon tells the client of a request.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RequestHead {
+    /// The method; an upgrade is always a GET.
+    pub method: Method,
+    /// The request target in origin form (or `*`), byte for byte as the visitor sent it.
+    pub target: PathAndQuery,
+    /// The scheme that the visitor used.
+    pub scheme: Scheme,
+    /// The authority that the visitor asked for.
+    pub authority: Authority,
+    /// The fields, without hop-by-hop ones; `upgrade` stands in for an upgrade.
+    pub headers: HeaderMap,
+}
+
+/// What the client tells the daemon of a response.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ResponseHead {
+    /// The status; 1xx other than 101 may come before the final one.
+    pub status: StatusCode,
+    /// The fields, without hop-by-hop ones.
+    pub headers: HeaderMap,
+}
+
+impl ResponseHead {
+    /// Whether another head follows this one (RFC 9110, section 15.2). A 101 is final: raw bytes follow it.
+    pub fn is_interim(&self) -> bool {
+        self.status.is_informational() && self.status != StatusCode::SWITCHING_PROTOCOLS
+    }
+}
+
+/// A head or trailers that the wire format cannot carry: a part longer than its length field, or too many fields.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("head too large for the tunnel")]
+pub struct HeadTooLarge;
+
+impl RequestHead {
+    /// The encoded length in bytes, or an error if the format cannot carry it.
+    pub fn encoded_len(&self) -> Result<usize, HeadTooLarge> {
+        let (method, target, authority) =
+            (self.method.as_str().len(), self.target.as_str().len(), self.authority.as_str().len());
+        if method > usize::from(u8::MAX) || target > usize::from(u16::MAX) || authority > usize::from(u16::MAX) {
+            return Err(HeadTooLarge);
+        }
+        Ok(1 + method + 2 + target + 1 + 2 + authority + fields_len(&self.headers)?)
+    }
+
+    /// Appends the encoded head; [`RequestHead::encoded_len`] must have succeeded.
+    pub fn encode(&self, out: &mut BytesMut) {
+        let method = self.method.as_str();
+        out.put_u8(method.len() as u8);
+        out.put_slice(method.as_bytes());
+        put_u16_bytes(out, self.target.as_str().as_bytes());
+        out.put_u8(match self.scheme {
+            Scheme::Http => 0,
+            Scheme::Https => 1,
+        });
+        put_u16_bytes(out, self.authority.as_str().as_bytes());
+        put_fields(out, &self.headers);
+    }
+
+    /// Decodes a whole payload; values share its memory.
+    pub fn decode(mut payload: Bytes) -> Result<Self, ProtocolError> {
+        const KIND: &str = "HTTPRequest";
+        let length = usize::from(payload.try_get_u8().map_err(|_| truncated(KIND))?);
+        let method = take(KIND, &mut payload, length)?;
+        let method = Method::from_bytes(&method).map_err(|_| malformed(KIND, "invalid method"))?;
+        let target = take_u16_bytes(KIND, &mut payload)?;
+        let target = PathAndQuery::from_maybe_shared(target).map_err(|_| malformed(KIND, "invalid target"))?;
+        let scheme = match payload.try_get_u8().map_err(|_| truncated(KIND))? {
+            0 => Scheme::Http,
+            1 => Scheme::Https,
+            _ => return Err(malformed(KIND, "unknown scheme")),
+        };
+        let authority = take_u16_bytes(KIND, &mut payload)?;
+        let authority = Authority::from_maybe_shared(authority).map_err(|_| malformed(KIND, "invalid authority"))?;
+        let headers = take_fields(KIND, &mut payload)?;
+        end(KIND, &payload)?;
+        Ok(Self { method, target, scheme, authority, headers })
+    }
+}
+
+impl ResponseHead {
+    /// The encoded length in bytes, or an error if the format cannot carry it.
+    pub fn encoded_len(&self) -> Result<usize, HeadTooLarge> {
+        Ok(2 + fields_len(&self.headers)?)
+    }
+
+    /// Appends the encoded head; [`ResponseHead::encoded_len`] must have succeeded.
+    pub fn encode(&self, out: &mut BytesMut) {
+        out.put_u16(self.status.as_u16());
+        put_fields(out, &self.headers);
+    }
+
+    /// Decodes a whole payload; values share its memory.
+    pub fn decode(mut payload: Bytes) -> Result<Self, ProtocolError> {
+        const KIND: &str = "HTTPResponse";
+        let status = payload.try_get_u16().map_err(|_| truncated(KIND))?;
+        let status = StatusCode::from_u16(status).map_err(|_| malformed(KIND, "invalid status"))?;
+        let headers = take_fields(KIND, &mut payload)?;
+        end(KIND, &payload)?;
+        Ok(Self { status, headers })
+    }
+}
+
+/// The encoded length of fields in bytes, or an error if the format cannot carry them.
+pub fn fields_len(fields: &HeaderMap) -> Result<usize, HeadTooLarge> {
+    if fields.len() > MAX_FIELDS {
+        return Err(HeadTooLarge);
+    }
+    let mut total = 2;
+    for (name, value) in fields {
+        if name.as_str().len() > usize::from(u16::MAX) || value.len() > usize::from(u16::MAX) {
+            return Err(HeadTooLarge);
+        }
+        total += 4 + name.as_str().len() + value.len();
+    }
+    Ok(total)
+}
+
+/// Appends encoded fields (the payload of Trailers after its exchange id); [`fields_len`] must have succeeded.
+pub fn put_fields(out: &mut BytesMut, fields: &HeaderMap) {
+    out.put_u16(fields.len() as u16);
+    for (name, value) in fields {
+        put_u16_bytes(out, name.as_str().as_bytes());
+        put_u16_bytes(out, value.as_bytes());
+    }
+}
+
+/// Decodes a whole Trailers payload.
+pub fn decode_trailers(mut payload: Bytes) -> Result<HeaderMap, ProtocolError> {
+    const KIND: &str = "Trailers";
+    let fields = take_fields(KIND, &mut payload)?;
+    end(KIND, &payload)?;
+    Ok(fields)
+}
+
+fn take_fields(kind: &'static str, payload: &mut Bytes) -> Result<HeaderMap, ProtocolError> {
+    let count = usize::from(payload.try_get_u16().map_err(|_| truncated(kind))?);
+    // Four bytes of lengths a field is the least; checked before any memory is set aside.
+    if count > MAX_FIELDS || count * 4 > payload.len() {
+        return Err(malformed(kind, "field count does not fit"));
+    }
+    let mut fields = HeaderMap::with_capacity(count);
+    for _ in 0..count {
+        let name = take_u16_bytes(kind, payload)?;
+        let name = HeaderName::from_bytes(&name).map_err(|_| malformed(kind, "invalid field name"))?;
+        let value = take_u16_bytes(kind, payload)?;
+        let value = HeaderValue::from_maybe_shared(value).map_err(|_| malformed(kind, "invalid field value"))?;
+        fields.try_append(name, value).map_err(|_| malformed(kind, "too many fields"))?;
+    }
+    Ok(fields)
+}
+
+fn put_u16_bytes(out: &mut BytesMut, bytes: &[u8]) {
+    out.put_u16(bytes.len() as u16);
+    out.put_slice(bytes);
+}
+
+fn take_u16_bytes(kind: &'static str, payload: &mut Bytes) -> Result<Bytes, ProtocolError> {
+    let length = usize::from(payload.try_get_u16().map_err(|_| truncated(kind))?);
+    take(kind, payload, length)
+}
+
+fn take(kind: &'static str, payload: &mut Bytes, length: usize) -> Result<Bytes, ProtocolError> {
+    if payload.len() < length {
+        return Err(truncated(kind));
+    }
+    Ok(payload.split_to(length))
+}
+
+fn end(kind: &'static str, payload: &Bytes) -> Result<(), ProtocolError> {
+    if payload.is_empty() { Ok(()) } else { Err(malformed(kind, "bytes after the end")) }
+}
+
+fn truncated(kind: &'static str) -> ProtocolError {
+    malformed(kind, "ends too early")
+}
+
+fn malformed(kind: &'static str, why: &str) -> ProtocolError {
+    ProtocolError::Malformed { kind, why: why.to_owned() }
+}

@@ -1,0 +1,23 @@
+//! The wire protocol `cok/1`, as pure state machines.
+//!
+//! Bytes and the current time go in; bytes and events come out. Nothing here knows a socket, a runtime or a clock, so
+//! everything can be fuzzed, replayed and stepped through. `PROTOCOL.md` beside this crate describes the same
+//! protocol for somebody who writes a client in another language.
+//!
+//! - [`frame`]: the seven-byte header, the frame types and their limits, encoding and decoding.
+//! - [`message`]: control payloads (JSON).
+//! - [`head`]: request and response heads and trailers (binary).
+//! - [`mux`]: many exchanges over one ordered pipe of messages: credit windows, fair turns, liveness.
+//!
+//! What it does not do: carry bytes (that is `cok-transport`), speak HTTP, or decide who may own a name.
+
+pub mod error;
+pub mod frame;
+pub mod head;
+pub mod message;
+pub mod mux;
+
+pub use error::{ErrorCode, ProtocolError, ResetCode};
+pub use frame::{Frame, FrameHeader, FrameType};
+pub use head::{RequestHead, ResponseHead, Scheme};
+pub use message::{Connect, ConnectAck, Drain, DrainReason, ErrorMessage};

@@ -1,0 +1,143 @@
+//! Control payloads: JSON, so that any language can join and unknown fields can be ignored.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{ErrorCode, ProtocolError};
+
+/// Connect (0x01): the client's first frame.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Connect {
+    /// The API key.
+    pub key: String,
+    /// The wanted subdomain; without one the daemon picks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subdomain: Option<String>,
+    /// Names this installation of the client: the same key and instance may take its name back at once.
+    pub instance: String,
+    /// The session that this one takes over from; it drains.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaces: Option<String>,
+    /// Body bytes that the daemon may send on each exchange before the first WindowUpdate. Unused over QUIC.
+    #[serde(default = "default_window")]
+    pub initial_window: u32,
+    /// The client's version, for the logs.
+    #[serde(default)]
+    pub version: String,
+    /// Optional abilities of the client; unknown ones are ignored.
+    #[serde(default)]
+    pub features: Vec<String>,
+}
+
+impl std::fmt::Debug for Connect {
+    /// Leaves the key out, so that no log can show it.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Connect")
+            .field("subdomain", &self.subdomain)
+            .field("instance", &self.instance)
+            .field("replaces", &self.replaces)
+            .field("initial_window", &self.initial_window)
+            .field("version", &self.version)
+            .field("features", &self.features)
+            .finish_non_exhaustive()
+    }
+}
+
+/// ConnectAck (0x02): the daemon takes the session.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConnectAck {
+    /// Names this session in logs and in a later `replaces`.
+    pub session: String,
+    /// The subdomain that now belongs to the session.
+    pub subdomain: String,
+    /// The public address.
+    pub url: String,
+    /// Body bytes that the client may send on each exchange before the first WindowUpdate. Unused over QUIC.
+    #[serde(default = "default_window")]
+    pub initial_window: u32,
+    /// The most exchanges that the daemon opens at once.
+    #[serde(default = "default_max_exchanges")]
+    pub max_exchanges: u32,
+    /// Optional abilities that both sides have.
+    #[serde(default)]
+    pub features: Vec<String>,
+}
+
+/// Why a side drains.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DrainReason {
+    /// The daemon restarts: come back at once.
+    Restart,
+    /// Another session took over.
+    Handover,
+    /// The exchange ids are used up: come back at once.
+    Ids,
+    /// The sender goes away for good.
+    Shutdown,
+    /// Any other reason.
+    #[serde(untagged)]
+    Other(String),
+}
+
+/// Drain (0x03): nothing new from here on; what runs may finish until the deadline.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Drain {
+    /// Why.
+    pub reason: DrainReason,
+    /// How long running exchanges may still take, in milliseconds.
+    pub deadline_ms: u64,
+    /// From the daemon: the last exchange id that it opened.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_exchange: Option<u32>,
+}
+
+impl Drain {
+    /// How long running exchanges may still take.
+    pub fn deadline(&self) -> Duration {
+        Duration::from_millis(self.deadline_ms)
+    }
+}
+
+/// Error (0xFF): the session ends after it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorMessage {
+    /// What kind of error.
+    pub code: ErrorCode,
+    /// One line for a person.
+    pub message: String,
+    /// Whether connecting again in the same way can succeed.
+    pub retryable: bool,
+}
+
+impl std::fmt::Display for ErrorMessage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} ({})", self.message, self.code)
+    }
+}
+
+impl From<&ProtocolError> for ErrorMessage {
+    fn from(error: &ProtocolError) -> Self {
+        Self { code: error.code(), message: error.to_string(), retryable: false }
+    }
+}
+
+/// 256 KiB: what an exchange may have in flight before its receiver has measured the path.
+pub const DEFAULT_WINDOW: u32 = 256 * 1024;
+
+/// Exchanges at once when the daemon names no number.
+pub const DEFAULT_MAX_EXCHANGES: u32 = 1000;
+
+fn default_window() -> u32 {
+    DEFAULT_WINDOW
+}
+
+fn default_max_exchanges() -> u32 {
+    DEFAULT_MAX_EXCHANGES
+}
+
+/// Parses a JSON payload, naming the frame in the error.
+pub(crate) fn parse<'de, T: Deserialize<'de>>(kind: &'static str, payload: &'de [u8]) -> Result<T, ProtocolError> {
+    serde_json::from_slice(payload).map_err(|error| ProtocolError::Malformed { kind, why: error.to_string() })
+}

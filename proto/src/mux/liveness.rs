@@ -1,0 +1,79 @@
+//! Whether the peer is still there: Ping after a silence, the end after a longer one, and the round trip on the way.
+
+use std::time::{Duration, Instant};
+
+/// A Ping goes out after this long without a frame from the peer: well under the 30 s after which home routers start
+/// to forget a mapping.
+pub const PING_AFTER: Duration = Duration::from_secs(15);
+/// The session is dead after this long without a frame from the peer.
+pub const DEAD_AFTER: Duration = Duration::from_secs(30);
+/// A round trip measured longer ago than this is measured again while credit flows.
+const STALE_AFTER: Duration = Duration::from_secs(1);
+
+/// One side's view of the peer.
+#[derive(Debug)]
+pub(super) struct Liveness {
+    last_received: Instant,
+    /// The Ping that waits for its Pong.
+    outstanding: Option<([u8; 8], Instant)>,
+    pings: u64,
+    round_trip: Option<Duration>,
+    measured_at: Option<Instant>,
+}
+
+impl Liveness {
+    pub(super) fn new(now: Instant) -> Self {
+        Self { last_received: now, outstanding: None, pings: 0, round_trip: None, measured_at: None }
+    }
+
+    pub(super) fn round_trip(&self) -> Option<Duration> {
+        self.round_trip
+    }
+
+    pub(super) fn received(&mut self, now: Instant) {
+        self.last_received = now;
+    }
+
+    /// A Pong that answers no Ping of ours is ignored.
+    pub(super) fn pong(&mut self, opaque: [u8; 8], now: Instant) {
+        if let Some((expected, sent)) = self.outstanding
+            && expected == opaque
+        {
+            self.outstanding = None;
+            let sample = now.saturating_duration_since(sent);
+            self.round_trip = Some(self.round_trip.map_or(sample, |before| (before * 7 + sample) / 8));
+            self.measured_at = Some(now);
+        }
+    }
+
+    /// A Ping to measure the round trip with, if the last measure is stale and none is under way.
+    pub(super) fn probe(&mut self, now: Instant) -> Option<[u8; 8]> {
+        let stale = self.measured_at.is_none_or(|at| now.saturating_duration_since(at) >= STALE_AFTER);
+        (stale && self.outstanding.is_none()).then(|| self.ping(now))
+    }
+
+    /// When [`Liveness::check`] has something to do next.
+    pub(super) fn deadline(&self) -> Instant {
+        self.last_received + if self.outstanding.is_some() { DEAD_AFTER } else { PING_AFTER }
+    }
+
+    /// A Ping that is due, or an error once the peer is dead.
+    pub(super) fn check(&mut self, now: Instant) -> Result<Option<[u8; 8]>, Silent> {
+        let silence = now.saturating_duration_since(self.last_received);
+        if silence >= DEAD_AFTER {
+            return Err(Silent);
+        }
+        Ok((silence >= PING_AFTER && self.outstanding.is_none()).then(|| self.ping(now)))
+    }
+
+    fn ping(&mut self, now: Instant) -> [u8; 8] {
+        self.pings += 1;
+        let opaque = self.pings.to_be_bytes();
+        self.outstanding = Some((opaque, now));
+        opaque
+    }
+}
+
+/// Nothing came from the peer for [`DEAD_AFTER`].
+#[derive(Debug)]
+pub(super) struct Silent;

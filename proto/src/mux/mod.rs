@@ -1,0 +1,577 @@
+//! The multiplexer: many exchanges over one ordered pipe of messages.
+//!
+//! A pure state machine for one side of one session. The owner feeds it what arrives ([`Mux::receive`]) and the time
+//! ([`Mux::handle_timeout`]), takes out what is to be sent ([`Mux::transmit`]) and what has happened
+//! ([`Mux::poll_event`]), and acts on single exchanges by their [`Key`]. Nothing in it waits, and every queue is
+//! bounded: bodies by the granted windows and [`SEND_BUFFER`], exchanges by `max_exchanges`, Pongs by one.
+//!
+//! Order of sending: control frames; credit and Resets; heads and the first bytes after them; then bodies, one Data
+//! frame for each exchange in turn.
+
+mod exchange;
+mod liveness;
+mod receive;
+mod transmit;
+mod window;
+
+use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
+use slab::Slab;
+
+use self::exchange::{Exchange, Finish, OutHead, Ring};
+use self::liveness::Liveness;
+use crate::error::{ErrorCode, ProtocolError, ResetCode};
+use crate::frame::{self, FrameType, ID_LEN, MAX_HEAD};
+use crate::head::{HeadTooLarge, RequestHead, ResponseHead, fields_len};
+use crate::message::{Connect, ConnectAck, Drain, DrainReason, ErrorMessage};
+
+pub use self::exchange::{ExchangeError, Received, SEND_BUFFER};
+pub use self::liveness::{DEAD_AFTER, PING_AFTER};
+pub use self::window::{MAX_WINDOW, WindowBudget};
+
+/// The most exchanges that a client lets any daemon have open, whatever it announces.
+const MOST_EXCHANGES: u32 = 100_000;
+
+/// Exchange ids stay below this; the daemon drains with [`DrainReason::Ids`] when it gets there.
+const ID_LIMIT: u32 = 1 << 31;
+
+/// Which side of the session this is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Opens exchanges.
+    Daemon,
+    /// Answers them.
+    Client,
+}
+
+/// What a session may use.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Body bytes that the peer may send on each exchange before the first WindowUpdate. We announce it, so the owner
+    /// must put the same number into Connect or ConnectAck.
+    pub initial_window: u32,
+    /// The most exchanges at once. On the client, ConnectAck replaces it.
+    pub max_exchanges: u32,
+    /// What windows may grow out of.
+    pub budget: WindowBudget,
+}
+
+/// Names a live exchange on this side. Valid until both its handles are released.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Key(usize);
+
+impl Key {
+    /// A small number, reused: an index for whatever the owner keeps beside an exchange.
+    pub fn index(self) -> usize {
+        self.0
+    }
+}
+
+/// What has happened, in order.
+#[derive(Debug)]
+pub enum Event {
+    /// Daemon: the client asks for a session; answer with [`Mux::accept`] or [`Mux::fail`].
+    Connect(Connect),
+    /// Client: the daemon granted the session.
+    Established(ConnectAck),
+    /// The peer drains: nothing new from here on.
+    Drain(Drain),
+    /// Client: a request arrived. Both handles of the exchange are now held by the owner.
+    Opened {
+        /// The exchange.
+        key: Key,
+        /// The request.
+        head: RequestHead,
+        /// No body follows.
+        end: bool,
+    },
+    /// [`Mux::recv`] has something new for this exchange.
+    Readable(Key),
+    /// [`Mux::send_ready`] has something new for this exchange.
+    Writable(Key),
+}
+
+/// Why a session ended.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SessionError {
+    /// The peer broke the protocol; it is told so.
+    #[error("protocol error: {0}")]
+    Protocol(#[from] ProtocolError),
+    /// The peer sent an Error frame.
+    #[error("{0}")]
+    Peer(ErrorMessage),
+    /// We sent an Error frame.
+    #[error("closed: {0}")]
+    Local(ErrorMessage),
+    /// The peer was silent for [`DEAD_AFTER`].
+    #[error("no sign of the peer for {} s", DEAD_AFTER.as_secs())]
+    Silent,
+}
+
+/// Why no exchange could be opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OpenError {
+    /// The session is not established, drains or has ended: use its successor.
+    #[error("the session takes no new exchanges")]
+    Unavailable,
+    /// The session has as many exchanges as it may.
+    #[error("too many exchanges at once")]
+    Saturated,
+    /// The head does not fit into a frame.
+    #[error(transparent)]
+    TooLarge(#[from] HeadTooLarge),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Daemon: before Connect.
+    AwaitConnect,
+    /// Daemon: Connect is with the owner.
+    AwaitDecision,
+    /// Client: Connect is sent.
+    AwaitAck,
+    Open,
+    /// Nothing is received any more; what is queued for control still goes out.
+    Closed,
+}
+
+/// One side of one session. See the module's documentation.
+#[derive(Debug)]
+pub struct Mux {
+    role: Role,
+    config: Config,
+    phase: Phase,
+    /// The credit that the peer grants to each new exchange.
+    peer_window: u32,
+    exchanges: Slab<Exchange>,
+    /// Exchanges that are not over on the wire.
+    by_id: HashMap<u32, Key, BuildHasherDefault<IdHasher>>,
+    last_id: u32,
+    events: VecDeque<Event>,
+    liveness: Liveness,
+    /// The latest time that the owner named; reading and writing bodies goes by it.
+    now: Instant,
+    skipped: usize,
+    drain_sent: bool,
+    drain_received: bool,
+
+    /// Encoded control frames.
+    control: BytesMut,
+    pong: Option<[u8; 8]>,
+    /// Exchanges with credit or a Reset to announce.
+    control_ring: VecDeque<Key>,
+    urgent_ring: VecDeque<Key>,
+    bulk_ring: VecDeque<Key>,
+}
+
+impl Mux {
+    /// The daemon's side; waits for Connect.
+    pub fn daemon(config: Config, now: Instant) -> Self {
+        Self::new(Role::Daemon, Phase::AwaitConnect, config, now)
+    }
+
+    /// The client's side; sends `connect` first.
+    pub fn client(config: Config, connect: &Connect, now: Instant) -> Self {
+        let mut mux = Self::new(Role::Client, Phase::AwaitAck, config, now);
+        frame::put_json(&mut mux.control, FrameType::Connect, connect);
+        mux
+    }
+
+    fn new(role: Role, phase: Phase, config: Config, now: Instant) -> Self {
+        Self {
+            role,
+            config,
+            phase,
+            peer_window: 0,
+            exchanges: Slab::new(),
+            by_id: HashMap::default(),
+            last_id: 0,
+            events: VecDeque::new(),
+            liveness: Liveness::new(now),
+            now,
+            skipped: 0,
+            drain_sent: false,
+            drain_received: false,
+            control: BytesMut::new(),
+            pong: None,
+            control_ring: VecDeque::new(),
+            urgent_ring: VecDeque::new(),
+            bulk_ring: VecDeque::new(),
+        }
+    }
+
+    // ---- the session ----
+
+    /// Daemon: grants the session that [`Event::Connect`] asked for.
+    pub fn accept(&mut self, ack: &ConnectAck) {
+        if self.phase == Phase::AwaitDecision {
+            frame::put_json(&mut self.control, FrameType::ConnectAck, ack);
+            self.phase = Phase::Open;
+            self.probe_round_trip();
+        }
+    }
+
+    /// Ends the session with an Error frame, which still goes out by [`Mux::transmit`].
+    pub fn fail(&mut self, message: &ErrorMessage) {
+        if self.phase != Phase::Closed {
+            frame::put_json(&mut self.control, FrameType::Error, message);
+            self.close();
+        }
+    }
+
+    /// Ends the session at once: the pipe broke, or the peer sent its Error.
+    pub fn close(&mut self) {
+        self.phase = Phase::Closed;
+        self.pong = None;
+        let keys: Vec<Key> = self.exchanges.iter().map(|(index, _)| Key(index)).collect();
+        for key in keys {
+            let exchange = &mut self.exchanges[key.0];
+            if exchange.broken.is_none() {
+                exchange.broken = Some(if self.role == Role::Daemon && !exchange.announced {
+                    ExchangeError::Reset(ResetCode::Unprocessed)
+                } else {
+                    ExchangeError::SessionLost
+                });
+            }
+            exchange.reset = None;
+            exchange.clear_outbox();
+            self.events.push_back(Event::Readable(key));
+            self.events.push_back(Event::Writable(key));
+            self.forget_id(key);
+        }
+    }
+
+    /// Whether the session has ended. What [`Mux::transmit`] still has is the last Error frame.
+    pub fn is_closed(&self) -> bool {
+        self.phase == Phase::Closed
+    }
+
+    /// Announces that nothing new comes from this side, and that what runs may take until `deadline` from now.
+    pub fn drain(&mut self, reason: DrainReason, deadline: Duration) {
+        if self.phase != Phase::Open || self.drain_sent {
+            return;
+        }
+        self.drain_sent = true;
+        let drain = Drain {
+            reason,
+            deadline_ms: u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX),
+            last_exchange: (self.role == Role::Daemon).then_some(self.last_id),
+        };
+        frame::put_json(&mut self.control, FrameType::Drain, &drain);
+    }
+
+    /// Whether a drained session has nothing left to do, so that its pipe may be closed.
+    pub fn is_drained(&self) -> bool {
+        let announced = match self.role {
+            Role::Daemon => self.drain_sent,
+            Role::Client => self.drain_received,
+        };
+        announced && self.by_id.is_empty() && !self.has_transmit()
+    }
+
+    /// What happened since the last call.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// When [`Mux::handle_timeout`] wants to be called at the latest; `None` after the end.
+    pub fn next_timeout(&self) -> Option<Instant> {
+        (self.phase != Phase::Closed).then(|| self.liveness.deadline())
+    }
+
+    /// Sends a Ping if one is due; an error once the peer has been silent for too long.
+    pub fn handle_timeout(&mut self, now: Instant) -> Result<(), SessionError> {
+        self.now = now;
+        if self.phase == Phase::Closed {
+            return Ok(());
+        }
+        match self.liveness.check(now) {
+            Ok(None) => Ok(()),
+            Ok(Some(ping)) => {
+                frame::put_ping(&mut self.control, ping);
+                Ok(())
+            }
+            Err(liveness::Silent) => {
+                self.fail(&ErrorMessage {
+                    code: ErrorCode::Timeout,
+                    message: SessionError::Silent.to_string(),
+                    retryable: true,
+                });
+                Err(SessionError::Silent)
+            }
+        }
+    }
+
+    /// The measured round trip, if there is one.
+    pub fn round_trip(&self) -> Option<Duration> {
+        self.liveness.round_trip()
+    }
+
+    /// How many exchanges are not over on the wire.
+    pub fn open_exchanges(&self) -> usize {
+        self.by_id.len()
+    }
+
+    /// Body bytes that arrived and wait for their readers, over all exchanges.
+    pub fn unread_bytes(&self) -> usize {
+        self.exchanges.iter().map(|(_, exchange)| exchange.unread).sum()
+    }
+
+    // ---- exchanges ----
+
+    /// Daemon: opens an exchange. With `end`, no body follows. The owner holds both handles.
+    pub fn open(&mut self, head: Arc<RequestHead>, end: bool) -> Result<Key, OpenError> {
+        if self.role != Role::Daemon || self.phase != Phase::Open || self.drain_sent || self.drain_received {
+            return Err(OpenError::Unavailable);
+        }
+        if self.exchanges.len() >= self.config.max_exchanges as usize {
+            return Err(OpenError::Saturated);
+        }
+        if head.encoded_len()? > MAX_HEAD - ID_LEN {
+            return Err(HeadTooLarge.into());
+        }
+        self.last_id += 1;
+        let mut exchange = Exchange::new(self.last_id, self.config.initial_window, self.peer_window);
+        exchange.heads.push_back((OutHead::Request(head), end));
+        exchange.send_finished = end;
+        let key = Key(self.exchanges.insert(exchange));
+        self.by_id.insert(self.last_id, key);
+        self.schedule(key);
+        if self.last_id >= ID_LIMIT - 1 {
+            self.drain(DrainReason::Ids, Duration::from_secs(3600));
+        }
+        Ok(key)
+    }
+
+    /// Takes what the exchange's reader gets next; `None` if nothing is there yet.
+    pub fn recv(&mut self, key: Key) -> Option<Result<Received, ExchangeError>> {
+        let now = self.now;
+        let exchange = self.exchanges.get_mut(key.0)?;
+        let Some(received) = exchange.pop() else { return exchange.broken.map(Err) };
+        if let Received::Data { data, .. } = &received
+            && !exchange.recv_ended
+            && exchange.broken.is_none()
+        {
+            let (read, unread) = (data.len(), exchange.unread);
+            let round_trip = self.liveness.round_trip();
+            if let Some(grant) = exchange.window.consume(read, unread, now, round_trip, &self.config.budget) {
+                exchange.grant += grant;
+                self.announce(key);
+                self.probe_round_trip();
+            }
+        }
+        Some(Ok(received))
+    }
+
+    /// Whether the exchange takes more body now; an error if it takes no more at all. After `Ok(false)`, an
+    /// [`Event::Writable`] follows once that changes.
+    pub fn send_ready(&mut self, key: Key) -> Result<bool, ExchangeError> {
+        let Some(exchange) = self.exchanges.get_mut(key.0) else { return Err(ExchangeError::SessionLost) };
+        if let Some(error) = exchange.broken {
+            return Err(error);
+        }
+        if exchange.send_stopped {
+            return Err(ExchangeError::Reset(ResetCode::NoError));
+        }
+        let ready = exchange.queued < SEND_BUFFER;
+        exchange.writer_waits = !ready;
+        Ok(ready)
+    }
+
+    /// Client: queues a response head. With `end`, no body follows.
+    pub fn send_response(&mut self, key: Key, head: ResponseHead, end: bool) -> Result<(), HeadTooLarge> {
+        if head.encoded_len()? > MAX_HEAD - ID_LEN {
+            return Err(HeadTooLarge);
+        }
+        if let Some(exchange) = self.sending(key) {
+            exchange.heads.push_back((OutHead::Response(head), end));
+            exchange.send_finished = end;
+            self.schedule(key);
+        }
+        Ok(())
+    }
+
+    /// Queues body bytes; meant to follow a [`Mux::send_ready`] that said yes. With `end`, nothing follows.
+    pub fn send_data(&mut self, key: Key, data: Bytes, end: bool) {
+        if let Some(exchange) = self.sending(key) {
+            if !data.is_empty() {
+                exchange.queued += data.len();
+                exchange.body.push_back(data);
+            }
+            if end {
+                exchange.finish = Some(Finish::End);
+                exchange.send_finished = true;
+            }
+            self.schedule(key);
+        }
+    }
+
+    /// Queues trailers, which end this side's direction.
+    pub fn send_trailers(&mut self, key: Key, fields: HeaderMap) -> Result<(), HeadTooLarge> {
+        if fields_len(&fields)? > MAX_HEAD - ID_LEN {
+            return Err(HeadTooLarge);
+        }
+        if let Some(exchange) = self.sending(key) {
+            exchange.finish = Some(Finish::Trailers(fields));
+            exchange.send_finished = true;
+            self.schedule(key);
+        }
+        Ok(())
+    }
+
+    /// Abandons the exchange in both directions.
+    pub fn reset(&mut self, key: Key, code: ResetCode) {
+        let Some(exchange) = self.exchanges.get_mut(key.0) else { return };
+        if exchange.is_over() {
+            return;
+        }
+        exchange.broken = Some(ExchangeError::Reset(code));
+        exchange.clear_inbox();
+        exchange.clear_outbox();
+        self.events.push_back(Event::Readable(key));
+        self.events.push_back(Event::Writable(key));
+        // An id that the peer has never seen may be left out; a Reset for it would break the protocol.
+        if self.exchanges[key.0].announced || self.role == Role::Client {
+            self.exchanges[key.0].reset = Some(code);
+            self.announce(key);
+        }
+        self.forget_id(key);
+    }
+
+    /// The sender is done with its handle. Before the direction was finished, this abandons the exchange.
+    pub fn release_send(&mut self, key: Key) {
+        let Some(exchange) = self.exchanges.get_mut(key.0) else { return };
+        exchange.send_handle = false;
+        if !exchange.send_finished && !exchange.send_stopped {
+            self.reset(key, if self.role == Role::Daemon { ResetCode::Cancelled } else { ResetCode::LocalBroken });
+        }
+        self.reap(key);
+    }
+
+    /// The reader is done with its handle. On the daemon, leaving before the end abandons the exchange. On the client,
+    /// what still comes is dropped, and the daemon is told to stop once the response is out.
+    pub fn release_recv(&mut self, key: Key) {
+        let Some(exchange) = self.exchanges.get_mut(key.0) else { return };
+        exchange.recv_handle = false;
+        exchange.clear_inbox();
+        if !exchange.recv_ended {
+            match self.role {
+                Role::Daemon => self.reset(key, ResetCode::Cancelled),
+                Role::Client => {
+                    exchange.recv_stopped = true;
+                    self.stop_upload(key);
+                }
+            }
+        }
+        self.reap(key);
+    }
+
+    // ---- inner parts that receiving and transmitting share ----
+
+    /// The exchange, if its sender may still queue something.
+    fn sending(&mut self, key: Key) -> Option<&mut Exchange> {
+        let exchange = self.exchanges.get_mut(key.0)?;
+        let open = exchange.broken.is_none() && !exchange.send_stopped && !exchange.send_finished;
+        open.then_some(exchange)
+    }
+
+    /// Client: once the whole response is out and nobody reads the request, the upload has no purpose.
+    fn stop_upload(&mut self, key: Key) {
+        let exchange = &mut self.exchanges[key.0];
+        if exchange.recv_stopped && exchange.send_ended && !exchange.recv_ended && exchange.broken.is_none() {
+            exchange.recv_ended = true;
+            exchange.reset = Some(ResetCode::NoError);
+            self.announce(key);
+            self.forget_id(key);
+        }
+    }
+
+    /// Puts an exchange into the ring where it belongs, unless it waits in one already.
+    fn schedule(&mut self, key: Key) {
+        let exchange = &mut self.exchanges[key.0];
+        if exchange.ring != Ring::None {
+            return;
+        }
+        exchange.ring = exchange.wanted_ring();
+        match exchange.ring {
+            Ring::None => {}
+            Ring::Urgent => self.urgent_ring.push_back(key),
+            Ring::Bulk => self.bulk_ring.push_back(key),
+        }
+    }
+
+    /// Queues an exchange's credit or Reset.
+    fn announce(&mut self, key: Key) {
+        let exchange = &mut self.exchanges[key.0];
+        if !exchange.in_control {
+            exchange.in_control = true;
+            self.control_ring.push_back(key);
+        }
+    }
+
+    fn probe_round_trip(&mut self) {
+        if self.phase == Phase::Open
+            && let Some(ping) = self.liveness.probe(self.now)
+        {
+            frame::put_ping(&mut self.control, ping);
+        }
+    }
+
+    /// Frames for this id are from now on those of a closed exchange, if it is over.
+    fn forget_id(&mut self, key: Key) {
+        let exchange = &mut self.exchanges[key.0];
+        if exchange.is_over() || self.phase == Phase::Closed {
+            exchange.window.release(&self.config.budget);
+            if self.by_id.get(&exchange.id) == Some(&key) {
+                self.by_id.remove(&exchange.id);
+            }
+        }
+    }
+
+    /// Frees the slot once nobody refers to it.
+    fn reap(&mut self, key: Key) {
+        let Some(exchange) = self.exchanges.get(key.0) else { return };
+        let held = exchange.send_handle || exchange.recv_handle;
+        let queued = exchange.ring != Ring::None || exchange.in_control;
+        let over = exchange.is_over() || self.phase == Phase::Closed;
+        if !held && !queued && over {
+            self.exchanges.remove(key.0);
+        }
+    }
+}
+
+impl Drop for Mux {
+    /// What the windows borrowed goes back to the process.
+    fn drop(&mut self) {
+        for (_, exchange) in &mut self.exchanges {
+            exchange.window.release(&self.config.budget);
+        }
+    }
+}
+
+/// Exchange ids are chosen by the daemon, dense and rising, and at most `max_exchanges` are kept, so spreading their
+/// bits is enough.
+#[derive(Debug, Default)]
+struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u32(u32::from(*byte));
+        }
+    }
+
+    fn write_u32(&mut self, id: u32) {
+        // Multiplying by the golden ratio's fraction moves the low bits, which differ, to the high ones.
+        self.0 = (self.0 ^ u64::from(id)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    }
+}

@@ -1,0 +1,240 @@
+//! What arrives: frames are checked against the session's and the exchange's state, and booked.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use super::exchange::Exchange;
+use super::{Event, ExchangeError, Key, MOST_EXCHANGES, Mux, Phase, Received, Role, SessionError};
+use crate::error::{ProtocolError, ResetCode};
+use crate::frame::{Frame, MAX_MESSAGE};
+use crate::message::{DrainReason, ErrorMessage};
+
+/// Bytes of unknown frames that a session may send: room for a newer peer's hints, not for a flood.
+const SKIP_BUDGET: usize = 1024 * 1024;
+/// Interim heads (1xx) in one exchange; services send one or two.
+const MAX_INTERIM_HEADS: u8 = 16;
+/// The largest credit that a window may reach (RFC 9113, section 6.9.1, has the same).
+const MAX_CREDIT: u64 = (1 << 31) - 1;
+
+impl Mux {
+    /// Takes in one message, which holds whole frames. After an error the session has ended; if the peer was at fault,
+    /// [`Mux::transmit`] has the Error frame for it.
+    pub fn receive(&mut self, message: Bytes, now: Instant) -> Result<(), SessionError> {
+        self.now = now;
+        self.liveness.received(now);
+        if self.phase == Phase::Closed {
+            return Ok(());
+        }
+        match self.receive_frames(message) {
+            Err(SessionError::Protocol(error)) => {
+                self.fail(&ErrorMessage::from(&error));
+                Err(error.into())
+            }
+            Err(error) => {
+                self.close();
+                Err(error)
+            }
+            Ok(()) => Ok(()),
+        }
+    }
+
+    fn receive_frames(&mut self, mut message: Bytes) -> Result<(), SessionError> {
+        if message.len() > MAX_MESSAGE {
+            return Err(ProtocolError::MessageTooLong(message.len()).into());
+        }
+        while !message.is_empty() {
+            let frame = Frame::decode(&mut message)?.ok_or(ProtocolError::TruncatedFrame)?;
+            self.receive_frame(frame)?;
+        }
+        Ok(())
+    }
+
+    fn receive_frame(&mut self, frame: Frame) -> Result<(), SessionError> {
+        match (self.phase, frame) {
+            (_, Frame::Error(message)) => return Err(SessionError::Peer(message)),
+            (Phase::AwaitConnect, Frame::Connect(connect)) => {
+                self.peer_window = connect.initial_window;
+                self.phase = Phase::AwaitDecision;
+                self.events.push_back(Event::Connect(connect));
+            }
+            (Phase::AwaitConnect, frame) => return Err(unexpected(&frame, "Connect must come first").into()),
+            (Phase::AwaitAck, Frame::ConnectAck(ack)) => {
+                self.peer_window = ack.initial_window;
+                self.config.max_exchanges = ack.max_exchanges.min(MOST_EXCHANGES);
+                self.phase = Phase::Open;
+                self.events.push_back(Event::Established(ack));
+                self.probe_round_trip();
+            }
+            (_, Frame::Ping(opaque)) => self.pong = Some(opaque),
+            (_, Frame::Pong(opaque)) => self.liveness.pong(opaque, self.now),
+            (Phase::AwaitAck, frame) => return Err(unexpected(&frame, "ConnectAck must come first").into()),
+            (Phase::AwaitDecision, frame) => return Err(unexpected(&frame, "the session is not granted yet").into()),
+            (_, Frame::Skipped { length }) => {
+                self.skipped += length;
+                if self.skipped > SKIP_BUDGET {
+                    return Err(ProtocolError::SkipBudget.into());
+                }
+            }
+            (_, Frame::Drain(drain)) => {
+                if !self.drain_received {
+                    self.drain_received = true;
+                    if self.role == Role::Daemon {
+                        self.drain(DrainReason::Handover, drain.deadline());
+                    }
+                    self.events.push_back(Event::Drain(drain));
+                }
+            }
+            (_, frame) => self.receive_exchange_frame(frame)?,
+        }
+        Ok(())
+    }
+
+    fn receive_exchange_frame(&mut self, frame: Frame) -> Result<(), ProtocolError> {
+        let kind = kind(&frame);
+        match (self.role, frame) {
+            (Role::Client, Frame::Request { id, head, end }) => {
+                if id <= self.last_id {
+                    return Err(ProtocolError::Unexpected { kind, why: "exchange ids must rise" });
+                }
+                if self.drain_received {
+                    return Err(ProtocolError::Unexpected { kind, why: "the sender has announced that it drains" });
+                }
+                let most = self.config.max_exchanges as usize;
+                // Slots that only wait for our own writes don't count against the daemon, but can't be unbounded.
+                if self.by_id.len() >= most || self.exchanges.len() >= 2 * most {
+                    return Err(ProtocolError::TooManyExchanges(self.config.max_exchanges));
+                }
+                self.last_id = id;
+                let mut exchange = Exchange::new(id, self.config.initial_window, self.peer_window);
+                exchange.final_head_seen = true;
+                exchange.announced = true;
+                exchange.recv_ended = end;
+                let key = Key(self.exchanges.insert(exchange));
+                self.by_id.insert(id, key);
+                self.events.push_back(Event::Opened { key, head, end });
+            }
+            (Role::Daemon, Frame::Response { id, head, end }) => {
+                let Some((key, exchange)) = self.find(kind, id)? else { return Ok(()) };
+                if exchange.final_head_seen {
+                    return Err(ProtocolError::Unexpected { kind, why: "the final head has come already" });
+                }
+                if head.is_interim() {
+                    exchange.interim_heads += 1;
+                    if end || exchange.interim_heads > MAX_INTERIM_HEADS {
+                        return Err(ProtocolError::Unexpected { kind, why: "an interim head that ends, or too many" });
+                    }
+                } else {
+                    exchange.final_head_seen = true;
+                }
+                exchange.inbox.push_back(Received::Head { head, end });
+                self.arrived(key, end);
+            }
+            (_, Frame::Data { id, body, end }) => {
+                let Some((key, exchange)) = self.find(kind, id)? else { return Ok(()) };
+                in_body(exchange, kind)?;
+                exchange.window.arrive(body.len()).map_err(|excess| ProtocolError::CreditExceeded { id, excess })?;
+                if exchange.recv_stopped {
+                    self.arrived(key, end);
+                } else if end || !body.is_empty() {
+                    exchange.push_data(body, end);
+                    self.arrived(key, end);
+                }
+            }
+            (_, Frame::Trailers { id, fields }) => {
+                let Some((key, exchange)) = self.find(kind, id)? else { return Ok(()) };
+                in_body(exchange, kind)?;
+                if !exchange.recv_stopped {
+                    exchange.push_trailers(fields);
+                }
+                self.arrived(key, true);
+            }
+            (_, Frame::Reset { id, code }) => {
+                let Some((key, exchange)) = self.find(kind, id)? else { return Ok(()) };
+                if code == ResetCode::NoError {
+                    exchange.send_stopped = true;
+                    exchange.send_ended = true;
+                    exchange.clear_outbox();
+                } else {
+                    exchange.broken = Some(ExchangeError::Reset(code));
+                    exchange.reset = None;
+                    exchange.clear_inbox();
+                    exchange.clear_outbox();
+                    self.events.push_back(Event::Readable(key));
+                }
+                self.events.push_back(Event::Writable(key));
+                self.forget_id(key);
+                self.reap(key);
+            }
+            (_, Frame::WindowUpdate { id, increment }) => {
+                let Some((key, exchange)) = self.find(kind, id)? else { return Ok(()) };
+                exchange.credit += u64::from(increment);
+                if increment == 0 || exchange.credit > MAX_CREDIT {
+                    self.reset(key, ResetCode::Cancelled);
+                } else {
+                    self.schedule(key);
+                }
+            }
+            (_, frame) => return Err(unexpected(&frame, "not from this side, or not now")),
+        }
+        Ok(())
+    }
+
+    /// The exchange of an id; `None` if it is closed already, so that the frame has crossed the closing.
+    fn find(&mut self, kind: &'static str, id: u32) -> Result<Option<(Key, &mut Exchange)>, ProtocolError> {
+        if let Some(&key) = self.by_id.get(&id) {
+            let exchange = &mut self.exchanges[key.0];
+            // A request that still waits here has an id that the peer cannot know.
+            if exchange.announced {
+                return Ok(Some((key, exchange)));
+            }
+        } else if id != 0 && id <= self.last_announced() {
+            return Ok(None);
+        }
+        Err(ProtocolError::NeverOpened { kind, id })
+    }
+
+    /// Books that something came for an exchange's reader.
+    fn arrived(&mut self, key: Key, end: bool) {
+        self.events.push_back(Event::Readable(key));
+        if end {
+            self.exchanges[key.0].recv_ended = true;
+            self.forget_id(key);
+            self.reap(key);
+        }
+    }
+}
+
+/// Data and trailers come after the final head and before the end.
+fn in_body(exchange: &Exchange, kind: &'static str) -> Result<(), ProtocolError> {
+    if !exchange.final_head_seen {
+        return Err(ProtocolError::Unexpected { kind, why: "before the final head" });
+    }
+    if exchange.recv_ended {
+        return Err(ProtocolError::Unexpected { kind, why: "after the end of its direction" });
+    }
+    Ok(())
+}
+
+fn unexpected(frame: &Frame, why: &'static str) -> ProtocolError {
+    ProtocolError::Unexpected { kind: kind(frame), why }
+}
+
+fn kind(frame: &Frame) -> &'static str {
+    match frame {
+        Frame::Connect(_) => "Connect",
+        Frame::ConnectAck(_) => "ConnectAck",
+        Frame::Drain(_) => "Drain",
+        Frame::Request { .. } => "HTTPRequest",
+        Frame::Response { .. } => "HTTPResponse",
+        Frame::Data { .. } => "Data",
+        Frame::Trailers { .. } => "Trailers",
+        Frame::Reset { .. } => "Reset",
+        Frame::WindowUpdate { .. } => "WindowUpdate",
+        Frame::StreamOpen { .. } => "StreamOpen",
+        Frame::Ping(_) => "Ping",
+        Frame::Pong(_) => "Pong",
+        Frame::Error(_) => "Error",
+        Frame::Skipped { .. } => "unknown",
+    }
+}

@@ -1,0 +1,201 @@
+//! What goes out: whole frames, packed into messages of one TLS record.
+
+use bytes::{BufMut, BytesMut};
+
+use super::exchange::{Exchange, Finish, OutHead, Ring, SEND_BUFFER};
+use super::{Event, Key, Mux, Phase};
+use crate::frame::{self, DATA_CHUNK, HEADER_LEN, ID_LEN, MESSAGE_TARGET};
+use crate::head::fields_len;
+
+/// The length of a Reset, WindowUpdate, Ping or Pong.
+const SMALL_FRAME: usize = HEADER_LEN + 8;
+
+impl Mux {
+    /// Whether [`Mux::transmit`] has anything.
+    pub fn has_transmit(&self) -> bool {
+        !self.control.is_empty()
+            || self.pong.is_some()
+            || !self.control_ring.is_empty()
+            || !self.urgent_ring.is_empty()
+            || !self.bulk_ring.is_empty()
+    }
+
+    /// Appends the next message to the empty `out`; `false` if there is nothing to send. A message is filled up to
+    /// [`MESSAGE_TARGET`]; only a single longer head or control frame exceeds it.
+    pub fn transmit(&mut self, out: &mut BytesMut) -> bool {
+        debug_assert!(out.is_empty(), "a message starts empty");
+        out.extend_from_slice(&self.control);
+        self.control.clear();
+        if let Some(opaque) = self.pong.take() {
+            frame::put_pong(out, opaque);
+        }
+        if self.phase == Phase::Closed {
+            self.discard_rings();
+        } else {
+            let _full = self.transmit_credit(out) || self.transmit_urgent(out) || self.transmit_bulk(out);
+        }
+        !out.is_empty()
+    }
+
+    /// Credit and Resets. Says whether the message is full, as do the next two.
+    fn transmit_credit(&mut self, out: &mut BytesMut) -> bool {
+        while let Some(&key) = self.control_ring.front() {
+            if !fits(out, 2 * SMALL_FRAME) {
+                return true;
+            }
+            self.control_ring.pop_front();
+            let exchange = &mut self.exchanges[key.0];
+            exchange.in_control = false;
+            let grant = std::mem::take(&mut exchange.grant);
+            if grant > 0 && !exchange.recv_ended && exchange.broken.is_none() {
+                frame::put_window_update(out, exchange.id, grant);
+            }
+            if let Some(code) = exchange.reset.take() {
+                frame::put_reset(out, exchange.id, code);
+            }
+            self.reap(key);
+        }
+        false
+    }
+
+    /// Heads, and the first bytes after them.
+    fn transmit_urgent(&mut self, out: &mut BytesMut) -> bool {
+        while let Some(&key) = self.urgent_ring.front() {
+            let exchange = &mut self.exchanges[key.0];
+            let sent = if exchange.heads.is_empty() { put_body(exchange, out) } else { put_head(exchange, out) };
+            if !sent {
+                return true;
+            }
+            if exchange.wanted_ring() != Ring::Urgent {
+                self.urgent_ring.pop_front();
+                self.turn_over(key);
+            }
+        }
+        false
+    }
+
+    /// One Data frame for each exchange in turn.
+    fn transmit_bulk(&mut self, out: &mut BytesMut) -> bool {
+        while let Some(&key) = self.bulk_ring.front() {
+            if !put_body(&mut self.exchanges[key.0], out) {
+                return true;
+            }
+            self.bulk_ring.pop_front();
+            self.turn_over(key);
+        }
+        false
+    }
+
+    /// An exchange has had its turn: it queues again if it has more, and its writer may go on.
+    fn turn_over(&mut self, key: Key) {
+        let exchange = &mut self.exchanges[key.0];
+        exchange.ring = Ring::None;
+        if exchange.writer_waits && exchange.queued < SEND_BUFFER {
+            exchange.writer_waits = false;
+            self.events.push_back(Event::Writable(key));
+        }
+        let exchange = &self.exchanges[key.0];
+        if exchange.send_ended {
+            self.stop_upload(key);
+            self.forget_id(key);
+            self.reap(key);
+        } else if exchange.broken.is_some() {
+            self.reap(key);
+        } else {
+            self.schedule(key);
+        }
+    }
+
+    /// After the end, nothing of any exchange goes out.
+    fn discard_rings(&mut self) {
+        for key in std::mem::take(&mut self.control_ring) {
+            self.exchanges[key.0].in_control = false;
+            self.reap(key);
+        }
+        for ring in [std::mem::take(&mut self.urgent_ring), std::mem::take(&mut self.bulk_ring)] {
+            for key in ring {
+                self.exchanges[key.0].ring = Ring::None;
+                self.reap(key);
+            }
+        }
+    }
+
+    /// The highest exchange id that the peer can know of.
+    pub(super) fn last_announced(&self) -> u32 {
+        // Requests leave in the order of their ids, so the first that still waits marks the border.
+        let waiting = self.urgent_ring.iter().map(|key| &self.exchanges[key.0]).find(|e| !e.announced);
+        waiting.map_or(self.last_id, |exchange| exchange.id - 1)
+    }
+}
+
+/// Whether `length` more bytes fit into the message. The first frame always does.
+fn fits(out: &BytesMut, length: usize) -> bool {
+    out.is_empty() || out.len() + length <= MESSAGE_TARGET
+}
+
+/// Sends the exchange's next head; `false` if it must wait for the next message.
+fn put_head(exchange: &mut Exchange, out: &mut BytesMut) -> bool {
+    let Some((head, end)) = exchange.heads.front() else { return true };
+    let length = match head {
+        OutHead::Request(head) => head.encoded_len(),
+        OutHead::Response(head) => head.encoded_len(),
+    };
+    // Heads were measured when they were queued.
+    if !fits(out, HEADER_LEN + ID_LEN + length.unwrap_or(0)) {
+        return false;
+    }
+    match head {
+        OutHead::Request(head) => frame::put_request(out, exchange.id, head, *end),
+        OutHead::Response(head) => frame::put_response(out, exchange.id, head, *end),
+    }
+    exchange.announced = true;
+    exchange.send_ended = *end;
+    exchange.heads.pop_front();
+    true
+}
+
+/// Sends the exchange's next Data frame, gathered from as many queued chunks as fit, or its end; `false` if it must
+/// wait for the next message.
+fn put_body(exchange: &mut Exchange, out: &mut BytesMut) -> bool {
+    let credit = usize::try_from(exchange.credit).unwrap_or(usize::MAX);
+    let length = exchange.queued.min(credit).min(DATA_CHUNK);
+    let last = length == exchange.queued;
+    if length == 0 && !(last && exchange.finish.is_some()) {
+        // Abandoned, or out of credit: nothing to send, and nothing to wait for in this message.
+        return true;
+    }
+    let end = last && matches!(exchange.finish, Some(Finish::End));
+    if length > 0 || end {
+        if !fits(out, HEADER_LEN + ID_LEN + length) {
+            return false;
+        }
+        frame::put_data_header(out, exchange.id, length, end);
+        let mut left = length;
+        while left > 0 {
+            let Some(chunk) = exchange.body.front_mut() else { break };
+            if chunk.len() <= left {
+                left -= chunk.len();
+                out.put_slice(chunk);
+                exchange.body.pop_front();
+            } else {
+                out.put_slice(&chunk.split_to(left));
+                left = 0;
+            }
+        }
+        exchange.queued -= length;
+        exchange.credit -= length as u64;
+        exchange.data_sent = true;
+        if end {
+            exchange.finish = None;
+            exchange.send_ended = true;
+        }
+    } else if let Some(Finish::Trailers(fields)) = &exchange.finish {
+        if !fits(out, HEADER_LEN + ID_LEN + fields_len(fields).unwrap_or(0)) {
+            return false;
+        }
+        frame::put_trailers(out, exchange.id, fields);
+        exchange.finish = None;
+        exchange.send_ended = true;
+    }
+    true
+}
