@@ -383,6 +383,12 @@ impl Mux {
         Ok(ready)
     }
 
+    /// Why the exchange is over before its end; `None` while it is not. Once that changes, an [`Event::Writable`] says
+    /// so.
+    pub fn broken(&self, key: Key) -> Option<ExchangeError> {
+        self.exchanges.get(key.0).map_or(Some(ExchangeError::SessionLost), |exchange| exchange.broken)
+    }
+
     /// Client: queues a response head. With `end`, no body follows.
     pub fn send_response(&mut self, key: Key, head: ResponseHead, end: bool) -> Result<(), HeadTooLarge> {
         if head.encoded_len()? > MAX_HEAD - ID_LEN {

@@ -1,0 +1,329 @@
+//! A session through the multiplexer of `cok-proto`: its state behind one short lock, one driver that owns the pipe,
+//! and bodies that poll their own exchange. No channel and no task stands between a chunk and the pipe.
+
+mod driver;
+mod handles;
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::future::poll_fn;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use cok_proto::mux::{Event, Key, Mux};
+use cok_proto::{Connect, ConnectAck, DrainReason, ErrorMessage, RequestHead};
+use tokio::sync::watch;
+
+use self::handles::{MuxRecv, MuxSend};
+use crate::{
+    CloseReason, Config, Exchange, Handshake, HandshakeError, Incoming, OpenError, SessionError, Status, Transport,
+};
+
+pub(crate) use self::driver::Pipe;
+
+/// After its deadline a draining session gets this much more, so that the side which announced the deadline closes
+/// first and in order.
+const DRAIN_SLACK: Duration = Duration::from_secs(1);
+
+/// Daemon: starts a session on `pipe` and waits for the client's Connect, at most for `limit`.
+pub(crate) async fn accept(
+    name: &'static str,
+    pipe: impl Pipe,
+    config: Config,
+    limit: Duration,
+) -> Result<Box<dyn Handshake>, HandshakeError> {
+    let shared = Shared::start(name, pipe, Mux::daemon(config, Instant::now()));
+    let guard = CloseOnDrop(&shared);
+    let asked = poll_fn(|cx| {
+        let mut state = shared.lock();
+        if let Some(connect) = state.connect.take() {
+            return Poll::Ready(Ok(connect));
+        }
+        state.poll_handshake(cx)
+    });
+    let connect = tokio::time::timeout(limit, asked).await.map_err(|_| HandshakeError::TimedOut(limit))??;
+    std::mem::forget(guard);
+    Ok(Box::new(MuxHandshake { shared, connect }))
+}
+
+/// Client: starts a session on `pipe`, asks with `connect` and waits for the daemon's answer, at most for `limit`.
+pub(crate) async fn connect(
+    name: &'static str,
+    pipe: impl Pipe,
+    config: Config,
+    connect: &Connect,
+    limit: Duration,
+) -> Result<(Arc<dyn Transport>, ConnectAck), HandshakeError> {
+    let shared = Shared::start(name, pipe, Mux::client(config, connect, Instant::now()));
+    let guard = CloseOnDrop(&shared);
+    let answered = poll_fn(|cx| {
+        let mut state = shared.lock();
+        if let Some(ack) = state.ack.take() {
+            return Poll::Ready(Ok(ack));
+        }
+        state.poll_handshake(cx)
+    });
+    let ack = tokio::time::timeout(limit, answered).await.map_err(|_| HandshakeError::TimedOut(limit))??;
+    std::mem::forget(guard);
+    Ok((Arc::new(MuxSession(shared)), ack))
+}
+
+/// An established session.
+struct MuxSession(Arc<Shared>);
+
+impl Transport for MuxSession {
+    fn name(&self) -> &'static str {
+        self.0.name
+    }
+
+    fn open(&self, head: Arc<RequestHead>, end: bool) -> Result<Exchange, OpenError> {
+        let key = self.0.act(|state| state.mux.open(head, end))?;
+        Ok(self.0.exchange(key))
+    }
+
+    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<Option<Incoming>> {
+        let mut state = self.0.lock();
+        if let Some((key, head, end)) = state.incoming.pop_front() {
+            drop(state);
+            return Poll::Ready(Some(Incoming { head, end, exchange: self.0.exchange(key) }));
+        }
+        if state.mux.is_closed() {
+            return Poll::Ready(None);
+        }
+        set_waker(&mut state.acceptor, cx);
+        Poll::Pending
+    }
+
+    fn drain(&self, reason: DrainReason, deadline: Duration) {
+        let attention = self.0.act(|state| {
+            state.drain_by(deadline);
+            state.mux.drain(reason, deadline);
+            state.attention.clone()
+        });
+        if let Some(driver) = attention {
+            driver.wake();
+        }
+    }
+
+    fn close(&self, error: ErrorMessage) {
+        self.0.fail(&error);
+    }
+
+    fn status(&self) -> watch::Receiver<Status> {
+        self.0.status.subscribe()
+    }
+}
+
+impl fmt::Debug for MuxSession {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MuxSession").field("transport", &self.0.name).finish_non_exhaustive()
+    }
+}
+
+/// A client that waits for the daemon's decision. Dropped without one, the connection is closed.
+struct MuxHandshake {
+    shared: Arc<Shared>,
+    connect: Connect,
+}
+
+impl Handshake for MuxHandshake {
+    fn connect(&self) -> &Connect {
+        &self.connect
+    }
+
+    fn accept(self: Box<Self>, ack: &ConnectAck) -> Arc<dyn Transport> {
+        self.shared.act(|state| state.mux.accept(ack));
+        Arc::new(MuxSession(self.shared.clone()))
+    }
+
+    fn refuse(self: Box<Self>, error: &ErrorMessage) {
+        self.shared.fail(error);
+    }
+}
+
+impl fmt::Debug for MuxHandshake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MuxHandshake").field("connect", &self.connect).finish_non_exhaustive()
+    }
+}
+
+/// Ends a session whose handshake was abandoned.
+struct CloseOnDrop<'a>(&'a Arc<Shared>);
+
+impl Drop for CloseOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.act(|state| state.mux.close());
+    }
+}
+
+/// What the driver and the handles of one session share.
+pub(crate) struct Shared {
+    name: &'static str,
+    state: Mutex<State>,
+    status: watch::Sender<Status>,
+}
+
+struct State {
+    mux: Mux,
+    /// By [`Key::index`].
+    waiting: Vec<Waiting>,
+    /// Set while the driver has nothing to send; not while it waits for the pipe to take more.
+    driver: Option<Waker>,
+    /// Reaches the driver in any case: the session has ended, or a deadline was set.
+    attention: Option<Waker>,
+    incoming: VecDeque<(Key, RequestHead, bool)>,
+    acceptor: Option<Waker>,
+    connect: Option<Connect>,
+    ack: Option<ConnectAck>,
+    handshake: Option<Waker>,
+    close_reason: Option<CloseReason>,
+    drain_deadline: Option<Instant>,
+    /// Wakers to be called once the lock is free.
+    woken: Vec<Waker>,
+    /// A Drain that arrived and is not announced yet.
+    drain: Option<cok_proto::Drain>,
+}
+
+#[derive(Default)]
+struct Waiting {
+    recv: Option<Waker>,
+    send: Option<Waker>,
+    broken: Option<Waker>,
+}
+
+impl Shared {
+    fn start(name: &'static str, pipe: impl Pipe, mux: Mux) -> Arc<Self> {
+        let shared = Arc::new(Self {
+            name,
+            state: Mutex::new(State {
+                mux,
+                waiting: Vec::new(),
+                driver: None,
+                attention: None,
+                incoming: VecDeque::new(),
+                acceptor: None,
+                connect: None,
+                ack: None,
+                handshake: None,
+                close_reason: None,
+                drain_deadline: None,
+                woken: Vec::new(),
+                drain: None,
+            }),
+            status: watch::Sender::new(Status::Open),
+        });
+        tokio::spawn(driver::Driver::new(shared.clone(), pipe));
+        shared
+    }
+
+    /// No code panics while it holds the lock; should it ever happen, the session goes on rather than the process down.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Acts on the multiplexer from outside the driver, then tells whom it concerns.
+    fn act<T>(&self, action: impl FnOnce(&mut State) -> T) -> T {
+        let mut state = self.lock();
+        let result = action(&mut state);
+        state.collect_events();
+        let driver = if state.mux.is_closed() || state.mux.is_drained() {
+            state.attention.clone()
+        } else if state.mux.has_transmit() {
+            state.driver.take()
+        } else {
+            None
+        };
+        let woken = if state.woken.is_empty() { Vec::new() } else { std::mem::take(&mut state.woken) };
+        drop(state);
+        for waker in woken {
+            waker.wake();
+        }
+        if let Some(driver) = driver {
+            driver.wake();
+        }
+        result
+    }
+
+    fn fail(&self, error: &ErrorMessage) {
+        self.act(|state| {
+            state.close_reason.get_or_insert(SessionError::Local(error.clone()).into());
+            state.mux.fail(error);
+        });
+    }
+
+    fn exchange(self: &Arc<Self>, key: Key) -> Exchange {
+        Exchange { send: Box::new(MuxSend::new(self.clone(), key)), recv: Box::new(MuxRecv::new(self.clone(), key)) }
+    }
+}
+
+impl State {
+    fn waiting(&mut self, key: Key) -> &mut Waiting {
+        if self.waiting.len() <= key.index() {
+            self.waiting.resize_with(key.index() + 1, Waiting::default);
+        }
+        &mut self.waiting[key.index()]
+    }
+
+    /// Turns the multiplexer's events into wakers to be called.
+    fn collect_events(&mut self) {
+        while let Some(event) = self.mux.poll_event() {
+            match event {
+                Event::Readable(key) => {
+                    let waker = self.waiting(key).recv.take();
+                    self.woken.extend(waker);
+                }
+                Event::Writable(key) => {
+                    let waiting = self.waiting(key);
+                    let wakers = [waiting.send.take(), waiting.broken.take()];
+                    self.woken.extend(wakers.into_iter().flatten());
+                }
+                Event::Opened { key, head, end } => {
+                    self.incoming.push_back((key, head, end));
+                    self.woken.extend(self.acceptor.take());
+                }
+                Event::Connect(connect) => {
+                    self.connect = Some(connect);
+                    self.woken.extend(self.handshake.take());
+                }
+                Event::Established(ack) => {
+                    self.ack = Some(ack);
+                    self.woken.extend(self.handshake.take());
+                }
+                Event::Drain(drain) => {
+                    self.drain_by(drain.deadline() + DRAIN_SLACK);
+                    self.drain = Some(drain);
+                }
+            }
+        }
+        if self.mux.is_closed() {
+            self.woken.extend(self.acceptor.take());
+            self.woken.extend(self.handshake.take());
+        }
+    }
+
+    /// The session is to be over by then; an earlier deadline stays.
+    fn drain_by(&mut self, deadline: Duration) {
+        if let Some(at) = Instant::now().checked_add(deadline) {
+            self.drain_deadline = Some(self.drain_deadline.map_or(at, |before| before.min(at)));
+        }
+    }
+
+    /// A handshake ends with the session's reason if it does not succeed.
+    fn poll_handshake<T>(&mut self, cx: &mut Context<'_>) -> Poll<Result<T, HandshakeError>> {
+        if self.mux.is_closed()
+            && let Some(reason) = &self.close_reason
+        {
+            return Poll::Ready(Err(reason.clone().into()));
+        }
+        set_waker(&mut self.handshake, cx);
+        Poll::Pending
+    }
+}
+
+fn set_waker(slot: &mut Option<Waker>, cx: &Context<'_>) {
+    match slot {
+        Some(waker) => waker.clone_from(cx.waker()),
+        None => *slot = Some(cx.waker().clone()),
+    }
+}

@@ -1,0 +1,242 @@
+//! The one task that owns a session's pipe: it feeds the multiplexer what arrives, writes what is ready, and keeps time.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker, ready};
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use cok_proto::frame::MESSAGE_TARGET;
+use cok_proto::mux::SessionError;
+use cok_proto::{ErrorCode, ErrorMessage};
+use tokio::time::Sleep;
+use tracing::trace;
+
+use super::{Shared, set_waker};
+use crate::{CloseReason, Status};
+
+/// Messages read in one go before others on this thread get a turn and what they caused is written.
+const READ_BURST: usize = 32;
+/// Messages written in one go, likewise: half a megabyte.
+const WRITE_BURST: usize = 32;
+/// How long an ended session may take to get its last frame out and its pipe closed.
+const CLOSE_WITHIN: Duration = Duration::from_secs(1);
+
+/// An ordered, reliable pipe of binary messages with a bounded write buffer.
+pub(crate) trait Pipe: Send + Unpin + 'static {
+    /// The next message; `None` once the peer has closed in order.
+    fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, CloseReason>>>;
+    /// Ready once [`Pipe::start_send`] may be called.
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), CloseReason>>;
+    /// Takes a message into the write buffer.
+    fn start_send(&mut self, message: Bytes) -> Result<(), CloseReason>;
+    /// Writes the buffer out.
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), CloseReason>>;
+    /// Closes in order.
+    fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<()>;
+}
+
+pub(super) struct Driver<P> {
+    shared: Arc<Shared>,
+    pipe: P,
+    timer: Pin<Box<Sleep>>,
+    /// Messages are made here; the memory comes back once the pipe has copied it.
+    message: BytesMut,
+    woken: Vec<Waker>,
+    unflushed: bool,
+    closing: bool,
+}
+
+impl<P: Pipe> Driver<P> {
+    pub(super) fn new(shared: Arc<Shared>, pipe: P) -> Self {
+        Self {
+            shared,
+            pipe,
+            timer: Box::pin(tokio::time::sleep(cok_proto::mux::PING_AFTER)),
+            message: BytesMut::new(),
+            woken: Vec::new(),
+            unflushed: false,
+            closing: false,
+        }
+    }
+
+    /// Takes in what has arrived; pending once the pipe is empty, ready when there may be more.
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), CloseReason>> {
+        for _ in 0..READ_BURST {
+            let message = match ready!(self.pipe.poll_recv(cx)) {
+                Some(message) => message?,
+                None => return Poll::Ready(Err(CloseReason::PeerClosed)),
+            };
+            let mut state = self.shared.lock();
+            let received = state.mux.receive(message, Instant::now());
+            state.collect_events();
+            let drain = state.drain.take();
+            std::mem::swap(&mut state.woken, &mut self.woken);
+            drop(state);
+            self.announce_drain(drain);
+            self.wake();
+            received?;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Writes what is ready; pending once there is nothing left or the pipe is full, ready when there may be more.
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), CloseReason>> {
+        for _ in 0..WRITE_BURST {
+            ready!(self.pipe.poll_ready(cx))?;
+            let mut state = self.shared.lock();
+            self.message.reserve(MESSAGE_TARGET);
+            if !state.mux.transmit(&mut self.message) {
+                set_waker(&mut state.driver, cx);
+                return Poll::Pending;
+            }
+            state.collect_events();
+            std::mem::swap(&mut state.woken, &mut self.woken);
+            drop(state);
+            self.wake();
+            self.pipe.start_send(self.message.split().freeze())?;
+            self.unflushed = true;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Acts on time that has passed and sets the timer anew.
+    fn poll_time(&mut self, cx: &mut Context<'_>) -> Result<(), CloseReason> {
+        loop {
+            let mut state = self.shared.lock();
+            let drain_deadline = state.drain_deadline;
+            let Some(next) = state.mux.next_timeout() else { return Ok(()) };
+            let next = drain_deadline.map_or(next, |drain| drain.min(next));
+            // Deadlines mostly move away; the timer is set again only when it has fired or is too late.
+            if next < self.timer.deadline().into_std() {
+                self.timer.as_mut().reset(next.into());
+            }
+            if self.timer.as_mut().poll(cx).is_pending() {
+                return Ok(());
+            }
+            let now = Instant::now();
+            if drain_deadline.is_some_and(|deadline| deadline <= now) {
+                let error = ErrorMessage {
+                    code: ErrorCode::Shutdown,
+                    message: "the time to finish running exchanges is over".to_owned(),
+                    retryable: true,
+                };
+                state.mux.fail(&error);
+                state.collect_events();
+                std::mem::swap(&mut state.woken, &mut self.woken);
+                drop(state);
+                self.wake();
+                return Err(SessionError::Local(error).into());
+            }
+            let result = state.mux.handle_timeout(now);
+            state.collect_events();
+            std::mem::swap(&mut state.woken, &mut self.woken);
+            let next = state.mux.next_timeout().unwrap_or(now + CLOSE_WITHIN);
+            drop(state);
+            self.wake();
+            result?;
+            let next = drain_deadline.map_or(next, |drain| drain.min(next));
+            self.timer.as_mut().reset(next.into());
+        }
+    }
+
+    /// One round of everything. Ready when the session has ended.
+    fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<CloseReason> {
+        let mut more = match self.poll_read(cx) {
+            Poll::Ready(Err(reason)) => return Poll::Ready(reason),
+            poll => poll.is_ready(),
+        };
+        if let Err(reason) = self.poll_time(cx) {
+            return Poll::Ready(reason);
+        }
+        match self.poll_write(cx) {
+            Poll::Ready(Err(reason)) => return Poll::Ready(reason),
+            poll => more |= poll.is_ready(),
+        }
+        if self.unflushed {
+            match self.pipe.poll_flush(cx) {
+                Poll::Ready(Ok(())) => self.unflushed = false,
+                Poll::Ready(Err(reason)) => return Poll::Ready(reason),
+                Poll::Pending => {}
+            }
+        }
+        let mut state = self.shared.lock();
+        set_waker(&mut state.attention, cx);
+        if state.mux.is_closed() {
+            let reason = state.close_reason.clone();
+            return Poll::Ready(reason.unwrap_or(CloseReason::Drained));
+        }
+        if state.mux.is_drained() && !self.unflushed {
+            return Poll::Ready(CloseReason::Drained);
+        }
+        drop(state);
+        if more {
+            cx.waker().wake_by_ref();
+        }
+        Poll::Pending
+    }
+
+    /// The session has ended: everybody is told, then the last frame goes out.
+    fn end(&mut self, reason: CloseReason) {
+        trace!(%reason, "session ended");
+        let mut state = self.shared.lock();
+        let reason = state.close_reason.get_or_insert(reason).clone();
+        if !state.mux.is_closed() {
+            state.mux.close();
+        }
+        state.collect_events();
+        state.driver = None;
+        std::mem::swap(&mut state.woken, &mut self.woken);
+        drop(state);
+        self.shared.status.send_replace(Status::Closed(reason));
+        self.wake();
+        self.closing = true;
+        self.timer.as_mut().reset((Instant::now() + CLOSE_WITHIN).into());
+    }
+
+    /// Gets the last frame out and closes the pipe, as far as the time allows.
+    fn poll_closing(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.timer.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        loop {
+            if ready!(self.pipe.poll_ready(cx)).is_err() {
+                return Poll::Ready(());
+            }
+            let message = {
+                let mut state = self.shared.lock();
+                state.mux.transmit(&mut self.message).then(|| self.message.split().freeze())
+            };
+            let Some(message) = message else { break };
+            if self.pipe.start_send(message).is_err() {
+                return Poll::Ready(());
+            }
+        }
+        self.pipe.poll_close(cx)
+    }
+
+    fn announce_drain(&self, drain: Option<cok_proto::Drain>) {
+        if let Some(drain) = drain {
+            self.shared.status.send_replace(Status::Draining(drain));
+        }
+    }
+
+    fn wake(&mut self) {
+        for waker in self.woken.drain(..) {
+            waker.wake();
+        }
+    }
+}
+
+impl<P: Pipe> Future for Driver<P> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.closing {
+            let reason = ready!(self.poll_open(cx));
+            self.end(reason);
+        }
+        self.poll_closing(cx)
+    }
+}
