@@ -41,6 +41,11 @@ fn config() -> WebSocketConfig {
         .max_frame_size(Some(MAX_MESSAGE))
 }
 
+/// The answer to an upgrade's key (RFC 6455, section 4.2.2).
+pub fn accept_key(key: &[u8]) -> String {
+    tungstenite::handshake::derive_accept_key(key)
+}
+
 /// Daemon: starts a session on an upgraded connection, of which `read` was read already, and waits for the client's
 /// Connect, at most for `limit`.
 pub async fn accept<S>(

@@ -1,0 +1,110 @@
+//! A certificate and its key from files in PEM, checked before they are used.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use rustls::crypto::aws_lc_rs::sign::any_supported_type;
+use rustls::sign::CertifiedKey;
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use time::OffsetDateTime;
+use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
+
+use crate::Error;
+
+/// Loads a chain and its key. Each mistake names the file: nothing in it, a key that belongs to another certificate,
+/// one that has expired, or names that it does not cover.
+pub fn load(cert: &Path, key: &Path, names: &[&str]) -> Result<Arc<CertifiedKey>, Error> {
+    let chain = chain(cert)?;
+    let key_pem = fs::read(key).map_err(Error::io(key))?;
+    let key_der = PrivateKeyDer::from_pem_slice(&key_pem).map_err(|error| Error::invalid(key, error))?;
+    let signer = any_supported_type(&key_der).map_err(|error| Error::invalid(key, error))?;
+    let leaf = parse(cert, &chain[0])?;
+    if leaf.validity().not_after.timestamp() < OffsetDateTime::now_utc().unix_timestamp() {
+        return Err(Error::invalid(cert, format!("the certificate expired on {}", leaf.validity().not_after)));
+    }
+    let missing: Vec<&str> = names.iter().copied().filter(|name| !covers(&leaf, name)).collect();
+    if !missing.is_empty() {
+        return Err(Error::invalid(cert, format!("the certificate does not cover {}", missing.join(" and "))));
+    }
+    drop(leaf);
+    let certified = CertifiedKey::new(chain, signer);
+    certified
+        .keys_match()
+        .map_err(|_| Error::invalid(key, format!("the key does not belong to {}", cert.display())))?;
+    Ok(Arc::new(certified))
+}
+
+/// Whether the first certificate of a file has expired.
+pub(crate) fn expired(path: &Path) -> Result<bool, Error> {
+    let chain = chain(path)?;
+    let not_after = parse(path, &chain[0])?.validity().not_after.timestamp();
+    Ok(not_after < OffsetDateTime::now_utc().unix_timestamp())
+}
+
+/// At least one certificate.
+fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
+    let pem = fs::read(path).map_err(Error::io(path))?;
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+    let chain = chain.map_err(|error| Error::invalid(path, error))?;
+    if chain.is_empty() {
+        return Err(Error::invalid(path, "there is no certificate in it"));
+    }
+    Ok(chain)
+}
+
+fn parse<'a>(path: &Path, der: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, Error> {
+    X509Certificate::from_der(der).map(|(_, leaf)| leaf).map_err(|error| Error::invalid(path, error))
+}
+
+/// Whether the subject alternative names have exactly `name`.
+fn covers(leaf: &X509Certificate<'_>, name: &str) -> bool {
+    let names = leaf.subject_alternative_name().ok().flatten();
+    names.is_some_and(|names| {
+        names.value.general_names.iter().any(|general| match general {
+            GeneralName::DNSName(covered) => covered.eq_ignore_ascii_case(name),
+            _ => false,
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, KeyPair};
+
+    use super::*;
+
+    #[test]
+    fn each_mistake_names_its_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str, text: &str| {
+            let path = folder.path().join(name);
+            fs::write(&path, text).unwrap();
+            path
+        };
+        let make = |days: i64| {
+            let mut params =
+                CertificateParams::new(vec!["tunnel.example.com".into(), "*.tunnel.example.com".into()]).unwrap();
+            params.not_after = OffsetDateTime::now_utc() + time::Duration::days(days);
+            let key = KeyPair::generate().unwrap();
+            (params.self_signed(&key).unwrap().pem(), key.serialize_pem())
+        };
+        let ((cert, key), (_, other_key), (old_cert, old_key)) = (make(1), make(1), make(-1));
+        let (cert, key, other_key) = (file("cert", &cert), file("key", &key), file("other-key", &other_key));
+        let (old_cert, old_key, empty) = (file("old-cert", &old_cert), file("old-key", &old_key), file("empty", ""));
+        let names = ["tunnel.example.com", "*.tunnel.example.com"];
+        assert!(load(&cert, &key, &names).is_ok());
+        for (cert, key, names, said) in [
+            (&empty, &key, &names[..], "empty: there is no certificate"),
+            (&cert, &empty, &names[..], "empty: "),
+            (&cert, &other_key, &names[..], "other-key: the key does not belong to"),
+            (&old_cert, &old_key, &names[..], "old-cert: the certificate expired on"),
+            (&cert, &key, &["*.other.example"][..], "cert: the certificate does not cover *.other.example"),
+        ] {
+            let error = load(cert, key, names).unwrap_err().to_string();
+            assert!(error.contains(said), "{error}");
+        }
+        assert!(load(&folder.path().join("none"), &key, &names).unwrap_err().to_string().contains("none: "));
+    }
+}

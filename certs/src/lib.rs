@@ -1,0 +1,48 @@
+//! Certificates: where they come from ([`Authority`], [`files`]) and which one a connection gets ([`CertResolver`]).
+//!
+//! Knows nothing of tunnels. Obtaining certificates by ACME (RFC 8555) is to join here as a further source that hands
+//! its certificates to the same resolver.
+
+mod authority;
+pub mod files;
+mod resolver;
+
+use std::path::PathBuf;
+
+pub use authority::Authority;
+pub use resolver::CertResolver;
+
+/// Why there is no certificate.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file cannot be read or written.
+    #[error("{}: {error}", path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// Why.
+        error: std::io::Error,
+    },
+    /// A file does not hold what it should.
+    #[error("{}: {why}", path.display())]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A certificate could not be made.
+    #[error("cannot make a certificate: {0}")]
+    Generate(String),
+}
+
+impl Error {
+    fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.into();
+        move |error| Self::Io { path, error }
+    }
+
+    fn invalid(path: impl Into<PathBuf>, why: impl ToString) -> Self {
+        Self::Invalid { path: path.into(), why: why.to_string() }
+    }
+}

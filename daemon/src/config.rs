@@ -1,0 +1,272 @@
+//! The configuration file: what may stand in it, with defaults, units and bounds.
+//!
+//! Every mistake is reported, each with its line and key, not just the first.
+
+mod reader;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use ipnet::IpNet;
+
+use self::reader::{Reader, Section};
+use crate::keys::KeyRecord;
+use crate::names::{Hostname, KeyDigest, SubdomainPattern};
+
+pub use self::reader::Mistake;
+
+/// The whole configuration.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Tunnels are `<name>.<domain>`; the daemon itself answers on `<domain>`.
+    pub domain: Hostname,
+    /// Where the daemon keeps what must survive it.
+    pub state_dir: PathBuf,
+    /// Where to listen.
+    pub listen: Listen,
+    /// Where certificates come from.
+    pub tls: Tls,
+    /// Who may open tunnels.
+    pub keys: Vec<KeyRecord>,
+    /// What it may use.
+    pub limits: Limits,
+    /// Peers whose word on a visitor's address is taken: their `X-Forwarded-*` and `Forwarded` are kept.
+    pub trusted_proxies: Vec<IpNet>,
+}
+
+/// Where to listen.
+#[derive(Clone, Debug)]
+pub struct Listen {
+    /// HTTPS for visitors and tunnels.
+    pub https: Vec<SocketAddr>,
+    /// Plain HTTP, which only redirects.
+    pub http: Vec<SocketAddr>,
+    /// Health and metrics.
+    pub admin: SocketAddr,
+}
+
+/// Where certificates come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Tls {
+    /// From files in PEM.
+    Files {
+        /// The certificate and its chain.
+        cert: PathBuf,
+        /// The private key.
+        key: PathBuf,
+    },
+    /// From an authority of the daemon's own, in the state directory, for development.
+    SelfSigned,
+}
+
+/// What the daemon may use.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// How long visitors wait for a tunnel that is away. Default 10 s.
+    pub reconnect_grace: Duration,
+    /// How long an offline name answers 503 before it is forgotten (404). Default 1 h.
+    pub offline_retention: Duration,
+    /// The most visitors that wait for one tunnel. Default 1,024.
+    pub max_held: usize,
+    /// How long running exchanges may take once the daemon stops. Default 30 s.
+    pub drain_timeout: Duration,
+    /// The most exchanges at once in a session. Each may hold `initial_window` in memory. Default 1,000.
+    pub max_exchanges: u32,
+    /// Body bytes of an exchange under way before its receiver has measured the path. Default 256 KiB.
+    pub initial_window: u32,
+    /// Bytes by which all windows together may grow. Default 256 MiB.
+    pub window_budget: usize,
+    /// The most public TCP connections. Default 20,000.
+    pub max_connections: usize,
+    /// The most sessions, those included that still authenticate. Default 10,000.
+    pub max_sessions: usize,
+    /// How long a TLS handshake or a tunnel's Connect may take. Default 10 s.
+    pub handshake_timeout: Duration,
+    /// How long a request's head may take, and how long an HTTP/1.1 connection may be idle. Default 60 s.
+    pub header_timeout: Duration,
+    /// The longest request head in bytes; more gets 431. Default 48 KiB.
+    pub max_header_bytes: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            reconnect_grace: Duration::from_secs(10),
+            offline_retention: Duration::from_secs(3600),
+            max_held: 1024,
+            drain_timeout: Duration::from_secs(30),
+            max_exchanges: 1000,
+            initial_window: 256 * 1024,
+            window_budget: 256 * 1024 * 1024,
+            max_connections: 20_000,
+            max_sessions: 10_000,
+            handshake_timeout: Duration::from_secs(10),
+            header_timeout: Duration::from_secs(60),
+            max_header_bytes: 48 * 1024,
+        }
+    }
+}
+
+/// A configuration that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read the configuration {}: {error}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        error: std::io::Error,
+    },
+    /// It says something wrong.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    Mistakes(Vec<Mistake>),
+}
+
+impl Config {
+    /// Reads and checks a file.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| ConfigError::Read { path: path.to_owned(), error })?;
+        Self::parse(&text, &path.display().to_string()).map_err(ConfigError::Mistakes)
+    }
+
+    /// Checks a configuration; `file` names it in mistakes.
+    pub fn parse(text: &str, file: &str) -> Result<Self, Vec<Mistake>> {
+        let reader = Reader::new(text, file);
+        let mut root = reader.root()?;
+        let domain = root.required("domain", "a host name such as \"tunnel.example.com\"", |text: &str| {
+            Hostname::parse(text).map_err(|error| error.to_string())
+        });
+        let state_dir = root.path("state_dir").unwrap_or_else(|| "/var/lib/cokd".into());
+        let listen = listen(root.section("listen"));
+        let tls = tls(root.section("tls"));
+        for (unbuilt, instead) in [("acme", "[tls] mode = \"files\" or \"self-signed\"")] {
+            root.reject(unbuilt, &format!("certificates by ACME are not built yet; use {instead}"));
+        }
+        let keys = root.tables("keys").into_iter().filter_map(key).collect();
+        let limits = limits(root.section("limits"));
+        let mut proxies = root.section("proxies");
+        let trusted_proxies = proxies.list("trusted", "a network such as \"10.0.0.0/8\"", |text| {
+            text.parse::<IpNet>().or_else(|_| text.parse::<std::net::IpAddr>().map(IpNet::from)).ok()
+        });
+        proxies.finish();
+        root.finish();
+        match (domain, tls, reader.mistakes()) {
+            (Some(domain), Some(tls), mistakes) if mistakes.is_empty() => Ok(Self {
+                domain,
+                state_dir,
+                listen,
+                tls,
+                keys,
+                limits,
+                trusted_proxies: trusted_proxies.unwrap_or_default(),
+            }),
+            (_, _, mistakes) => Err(mistakes),
+        }
+    }
+}
+
+fn listen(mut section: Section<'_>) -> Listen {
+    let expected = "an address such as \"[::]:443\"";
+    let address = |text: &str| text.parse::<SocketAddr>().ok();
+    let any = |port| SocketAddr::from((std::net::Ipv6Addr::UNSPECIFIED, port));
+    let listen = Listen {
+        https: section.list("https", expected, address).unwrap_or_else(|| vec![any(443)]),
+        http: section.list("http", expected, address).unwrap_or_else(|| vec![any(80)]),
+        admin: section
+            .optional("admin", expected, |text: &str| text.parse().map_err(|_| format!("got \"{text}\"")))
+            .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 9180))),
+    };
+    section.reject("dns", "answering for the zone is not built yet");
+    if listen.https.is_empty() {
+        section.mistake("https", "expected at least one address");
+    }
+    section.finish();
+    listen
+}
+
+fn tls(mut section: Section<'_>) -> Option<Tls> {
+    let mode = section.required("mode", "\"files\" or \"self-signed\"", |text: &str| match text {
+        "files" | "self-signed" => Ok(text.to_owned()),
+        "acme" => Err("certificates by ACME are not built yet".to_owned()),
+        other => Err(format!("got \"{other}\"")),
+    });
+    let mut file = |key| {
+        let path = section.path(key)?;
+        if !path.is_file() {
+            section.mistake(key, &format!("there is no file {}", path.display()));
+        }
+        Some(path)
+    };
+    let (cert, key) = (file("cert"), file("key"));
+    let tls = match (mode.as_deref(), cert, key) {
+        (Some("files"), Some(cert), Some(key)) => Some(Tls::Files { cert, key }),
+        (Some("files"), cert, _) => {
+            let missing = if cert.is_none() { "cert" } else { "key" };
+            section.mistake(missing, "expected a path to a PEM file, since mode = \"files\"");
+            None
+        }
+        (Some(_), None, None) => Some(Tls::SelfSigned),
+        (Some(mode), cert, _) => {
+            let extra = if cert.is_some() { "cert" } else { "key" };
+            section.mistake(extra, &format!("is not used with mode = \"{mode}\""));
+            None
+        }
+        (None, ..) => None,
+    };
+    section.finish();
+    tls
+}
+
+fn key(mut section: Section<'_>) -> Option<KeyRecord> {
+    let name = section.required("name", "1 to 64 printable characters", |text: &str| {
+        let fits = (1..=64).contains(&text.chars().count()) && !text.chars().any(char::is_control);
+        if fits { Ok(text.to_owned()) } else { Err(format!("got \"{text}\"")) }
+    });
+    let digest = section.required("secret_sha256", "the key's SHA-256 in 64 hexadecimal digits", |text: &str| {
+        KeyDigest::parse(text).map_err(|_| format!("got {} characters", text.chars().count()))
+    });
+    let subdomains =
+        section.list("subdomains", "a name or a pattern such as \"demo-*\"", |text| SubdomainPattern::parse(text).ok());
+    let max_tunnels = section.whole("max_tunnels", 1, 10_000, 10);
+    let expires = section.optional("expires", "a date such as \"2027-01-31T00:00:00Z\"", |text: &str| {
+        humantime::parse_rfc3339(text).map_err(|_| format!("got \"{text}\""))
+    });
+    section.finish();
+    Some(KeyRecord {
+        name: name?.into(),
+        digest: digest?,
+        subdomains: subdomains.unwrap_or_else(|| SubdomainPattern::parse("*").into_iter().collect()),
+        max_tunnels: max_tunnels as usize,
+        expires: expires.map(|at: SystemTime| at),
+    })
+}
+
+fn limits(mut section: Section<'_>) -> Limits {
+    const SECOND: Duration = Duration::from_secs(1);
+    const HOUR: Duration = Duration::from_secs(3600);
+    const KIB: u64 = 1024;
+    const MIB: u64 = 1024 * 1024;
+    let default = Limits::default();
+    let limits = Limits {
+        reconnect_grace: section.duration("reconnect_grace", Duration::ZERO, 300 * SECOND, default.reconnect_grace),
+        offline_retention: section.duration("offline_retention", SECOND, 168 * HOUR, default.offline_retention),
+        max_held: section.whole("max_held", 0, 100_000, default.max_held as u64) as usize,
+        drain_timeout: section.duration("drain_timeout", Duration::ZERO, HOUR, default.drain_timeout),
+        max_exchanges: section.whole("max_exchanges", 1, 100_000, default.max_exchanges.into()) as u32,
+        initial_window: section.bytes("initial_window", 16 * KIB, 8 * MIB, default.initial_window.into()) as u32,
+        window_budget: section.bytes("window_budget", 0, 1024 * 1024 * MIB, default.window_budget as u64) as usize,
+        max_connections: section.whole("max_connections", 1, 10_000_000, default.max_connections as u64) as usize,
+        max_sessions: section.whole("max_sessions", 1, 1_000_000, default.max_sessions as u64) as usize,
+        handshake_timeout: section.duration("handshake_timeout", SECOND, 300 * SECOND, default.handshake_timeout),
+        header_timeout: section.duration("header_timeout", SECOND, HOUR, default.header_timeout),
+        max_header_bytes: section.bytes("max_header_bytes", 8 * KIB, 56 * KIB, default.max_header_bytes.into()) as u32,
+    };
+    section.finish();
+    limits
+}
+
+#[cfg(test)]
+mod tests;

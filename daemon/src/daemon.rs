@@ -1,0 +1,211 @@
+//! The daemon as a whole: what its parts share, how it starts and how it stops.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use cok_certs::{Authority, CertResolver, files};
+use cok_proto::DrainReason;
+use cok_transport::WindowBudget;
+use rustls::crypto::aws_lc_rs;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::task::TaskTracker;
+use tracing::info;
+
+use crate::config::{Config, Tls};
+use crate::keys::KeyStore;
+use crate::metrics::Metrics;
+use crate::names::Subdomain;
+use crate::quota::Quota;
+use crate::registry::Registry;
+use crate::shutdown::Shutdown;
+use crate::{admin, listener};
+
+/// How often names that have been away for too long are forgotten.
+const SWEEP_EVERY: Duration = Duration::from_secs(60);
+
+/// What all parts of a running daemon share.
+#[derive(Debug)]
+pub struct Daemon {
+    /// Its configuration.
+    pub config: Config,
+    /// All names.
+    pub registry: Arc<Registry>,
+    /// All keys.
+    pub keys: KeyStore,
+    /// Tunnels of each key.
+    pub tunnels_of_keys: Arc<Quota>,
+    /// What it counts.
+    pub metrics: Arc<Metrics>,
+    /// What windows grow out of.
+    pub windows: WindowBudget,
+    /// Its going away.
+    pub shutdown: Shutdown,
+    /// Connections and sessions that are waited for at the end.
+    pub tasks: TaskTracker,
+    /// Places for public connections.
+    pub connections: Arc<Semaphore>,
+    /// Places for sessions.
+    pub sessions: Arc<Semaphore>,
+    ready: AtomicBool,
+    /// The port in public addresses.
+    public_port: u16,
+}
+
+/// A daemon whose listeners are bound.
+#[derive(Debug)]
+pub struct Bound {
+    daemon: Arc<Daemon>,
+    https: Vec<TcpListener>,
+    http: Vec<TcpListener>,
+    admin: TcpListener,
+    acceptor: TlsAcceptor,
+    addresses: Addresses,
+}
+
+/// Where a daemon listens.
+#[derive(Clone, Debug)]
+pub struct Addresses {
+    /// HTTPS.
+    pub https: Vec<SocketAddr>,
+    /// Plain HTTP.
+    pub http: Vec<SocketAddr>,
+    /// Health and metrics.
+    pub admin: SocketAddr,
+}
+
+impl Daemon {
+    /// Loads the certificate and binds the listeners; nothing is served yet.
+    pub fn bind(config: Config) -> anyhow::Result<Bound> {
+        let acceptor = acceptor(&config)?;
+        let bind_all = |addresses: &[SocketAddr]| -> anyhow::Result<Vec<TcpListener>> {
+            addresses.iter().copied().map(listener::bind).collect()
+        };
+        let (https, http) = (bind_all(&config.listen.https)?, bind_all(&config.listen.http)?);
+        let admin = listener::bind(config.listen.admin)?;
+        let local = |listeners: &[TcpListener]| -> std::io::Result<Vec<SocketAddr>> {
+            listeners.iter().map(TcpListener::local_addr).collect()
+        };
+        let addresses = Addresses { https: local(&https)?, http: local(&http)?, admin: admin.local_addr()? };
+        let limits = &config.limits;
+        let daemon = Arc::new(Self {
+            registry: Registry::new(limits.reconnect_grace, limits.offline_retention),
+            keys: KeyStore::new(config.keys.clone()),
+            tunnels_of_keys: Arc::default(),
+            metrics: Arc::default(),
+            windows: WindowBudget::new(limits.window_budget),
+            shutdown: Shutdown::default(),
+            tasks: TaskTracker::new(),
+            connections: Arc::new(Semaphore::new(limits.max_connections)),
+            sessions: Arc::new(Semaphore::new(limits.max_sessions)),
+            ready: AtomicBool::new(false),
+            public_port: addresses.https.first().map_or(443, SocketAddr::port),
+            config,
+        });
+        Ok(Bound { daemon, https, http, admin, acceptor, addresses })
+    }
+
+    /// Whether it accepts traffic.
+    pub fn ready(&self) -> bool {
+        self.ready.load(Ordering::Relaxed) && !self.shutdown.started()
+    }
+
+    /// The public address of a name.
+    pub fn url(&self, name: &Subdomain) -> String {
+        match self.public_port {
+            443 => format!("https://{name}.{}", self.config.domain),
+            port => format!("https://{name}.{}:{port}", self.config.domain),
+        }
+    }
+
+    /// The daemon's own address, which clients take as `--server`.
+    pub fn server_url(&self) -> String {
+        match self.public_port {
+            443 => format!("https://{}", self.config.domain),
+            port => format!("https://{}:{port}", self.config.domain),
+        }
+    }
+}
+
+impl Bound {
+    /// The daemon.
+    pub fn daemon(&self) -> &Arc<Daemon> {
+        &self.daemon
+    }
+
+    /// Where it listens.
+    pub fn addresses(&self) -> &Addresses {
+        &self.addresses
+    }
+
+    /// Serves until `stop` resolves, then lets what runs finish, at most for `drain_timeout`.
+    pub async fn run(self, stop: impl Future<Output = ()>) {
+        let Self { daemon, https, http, admin, acceptor, addresses } = self;
+        let mut listeners = tokio::task::JoinSet::new();
+        for (listener, address) in https.into_iter().zip(&addresses.https) {
+            info!(event = "listening", listener = "https", %address);
+            listeners.spawn(listener::https(daemon.clone(), listener, acceptor.clone()));
+        }
+        for (listener, address) in http.into_iter().zip(&addresses.http) {
+            info!(event = "listening", listener = "http", %address);
+            listeners.spawn(listener::http(daemon.clone(), listener, daemon.public_port));
+        }
+        info!(event = "listening", listener = "admin", address = %addresses.admin);
+        // The admin address goes on answering while the daemon drains.
+        let admin = tokio::spawn(admin::serve(daemon.clone(), admin));
+        let sweeper = tokio::spawn(sweep(daemon.registry.clone()));
+        daemon.ready.store(true, Ordering::Relaxed);
+        info!(event = "ready", domain = %daemon.config.domain);
+
+        stop.await;
+
+        info!(event = "draining", sessions = daemon.registry.online());
+        listeners.shutdown().await;
+        daemon.shutdown.start();
+        let drain = daemon.config.limits.drain_timeout;
+        for live in daemon.registry.sessions() {
+            live.transport.drain(DrainReason::Restart, drain);
+        }
+        daemon.tasks.close();
+        // A little longer than the sessions, which end by themselves at their deadline.
+        let limit = drain + Duration::from_secs(2);
+        let finished = tokio::time::timeout(limit, daemon.tasks.wait()).await.is_ok();
+        admin.abort();
+        sweeper.abort();
+        info!(event = "stopped", finished);
+    }
+}
+
+async fn sweep(registry: Arc<Registry>) {
+    let mut interval = tokio::time::interval(SWEEP_EVERY);
+    loop {
+        interval.tick().await;
+        registry.sweep();
+    }
+}
+
+/// TLS for visitors and tunnels, HTTP/2 preferred.
+fn acceptor(config: &Config) -> anyhow::Result<TlsAcceptor> {
+    let domain = config.domain.as_str();
+    let wildcard = format!("*.{domain}");
+    let certificate = match &config.tls {
+        Tls::Files { cert, key } => files::load(cert, key, &[domain, &wildcard])?,
+        Tls::SelfSigned => {
+            let authority = Authority::load_or_create(&config.state_dir.join("authority"))?;
+            info!(event = "authority", ca_file = %authority.ca_file().display());
+            authority.issue(&[domain, &wildcard])?
+        }
+    };
+    let mut tls = rustls::ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .context("TLS versions")?
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(CertResolver::new(domain, certificate)));
+    tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    tls.ticketer = aws_lc_rs::Ticketer::new().context("TLS tickets")?;
+    Ok(TlsAcceptor::from(Arc::new(tls)))
+}

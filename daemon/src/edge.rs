@@ -1,0 +1,124 @@
+//! The public HTTPS side: one connection after its TLS handshake, HTTP/1.1 or HTTP/2 as ALPN chose, requests handed to
+//! [`service`].
+//!
+//! The protocol's own builder is used, not one that guesses: guessing waits without limit for a silent connection.
+
+pub mod body;
+mod forward;
+mod headers;
+mod page;
+mod service;
+mod upgrade;
+
+use std::future::{Future, poll_fn};
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use http::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
+use tracing::debug;
+
+use crate::daemon::Daemon;
+use crate::shutdown::Shutdown;
+
+pub use self::service::Visitor;
+
+/// HTTP/1.1: what one connection reads ahead and gathers for writing. The longest head fits, and a slow upload holds no
+/// more than this.
+const H1_BUFFER: usize = 64 * 1024;
+/// HTTP/2: streams at once on one connection.
+const H2_STREAMS: u32 = 250;
+/// HTTP/2: how much of a request's body may be under way.
+const H2_STREAM_WINDOW: u32 = 256 * 1024;
+/// HTTP/2: the same for a connection; above the stream's, or one upload would starve the others.
+const H2_CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
+/// HTTP/2: how much of a response may wait in one stream.
+const H2_SEND_BUFFER: usize = 64 * 1024;
+/// HTTP/2: how often an idle visitor is asked whether it still exists, and how long it may take to answer.
+const H2_PING: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(20));
+
+/// A visitor's connection, or a tunnel's before its upgrade.
+pub type Stream = TlsStream<TcpStream>;
+
+/// Serves one connection to its end.
+pub async fn serve(daemon: Arc<Daemon>, stream: Stream, peer: SocketAddr) {
+    let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+    let visitor = Arc::new(Visitor { daemon: daemon.clone(), address: peer.ip().to_canonical() });
+    let service = service_fn(move |request: Request<Incoming>| {
+        let visitor = visitor.clone();
+        async move { Ok::<_, std::convert::Infallible>(visitor.respond(request).await) }
+    });
+    let limits = &daemon.config.limits;
+    let io = TokioIo::new(stream);
+    let result = if http2 {
+        let mut builder = http2::Builder::new(TokioExecutor::new());
+        builder
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(H2_STREAMS)
+            .initial_stream_window_size(H2_STREAM_WINDOW)
+            .initial_connection_window_size(H2_CONNECTION_WINDOW)
+            .max_send_buf_size(H2_SEND_BUFFER)
+            .max_header_list_size(limits.max_header_bytes)
+            .keep_alive_interval(H2_PING.0)
+            .keep_alive_timeout(H2_PING.1)
+            .enable_connect_protocol();
+        until_done(builder.serve_connection(io, service), &daemon.shutdown).await
+    } else {
+        let mut builder = http1::Builder::new();
+        builder
+            .timer(TokioTimer::new())
+            .header_read_timeout(limits.header_timeout)
+            .max_header_size(limits.max_header_bytes as usize)
+            .max_buf_size(H1_BUFFER);
+        until_done(builder.serve_connection(io, service).with_upgrades(), &daemon.shutdown).await
+    };
+    if let Err(error) = result {
+        debug!(%peer, %error, "visitor's connection ended");
+    }
+}
+
+/// A connection that can be told to finish what it has begun.
+trait Connection: Future<Output = hyper::Result<()>> {
+    fn finish(self: Pin<&mut Self>);
+}
+
+impl<S> Connection for http1::UpgradeableConnection<TokioIo<Stream>, S>
+where
+    S: hyper::service::HttpService<Incoming, ResBody = body::Body>,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    fn finish(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}
+
+impl<S> Connection for http2::Connection<TokioIo<Stream>, S, TokioExecutor>
+where
+    S: hyper::service::HttpService<Incoming, ResBody = body::Body>,
+    S::Future: Send + 'static,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    fn finish(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}
+
+async fn until_done(connection: impl Connection, shutdown: &Shutdown) -> hyper::Result<()> {
+    let mut connection = pin!(connection);
+    let mut watch = shutdown.watch();
+    poll_fn(|cx| {
+        if let Poll::Ready(()) = watch.poll(shutdown, cx) {
+            connection.as_mut().finish();
+        }
+        connection.as_mut().poll(cx)
+    })
+    .await
+}

@@ -1,0 +1,202 @@
+//! Bodies of responses to visitors, and the upload of a request's body into a tunnel.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
+
+use bytes::Bytes;
+use cok_proto::ResetCode;
+use cok_transport::{ExchangeError, Received, RecvHalf, SendHalf};
+use http::StatusCode;
+use http_body::{Body as _, Frame, SizeHint};
+use http_body_util::Full;
+use hyper::body::Incoming;
+
+use crate::metrics::Metrics;
+
+/// A response's body.
+#[derive(Debug)]
+pub struct Body {
+    kind: Kind,
+    /// Counts the response once it is through.
+    answer: Option<Answer>,
+    /// An upload that nobody reads, for as long as the response goes on.
+    kept: Option<Upload>,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Full(Full<Bytes>),
+    Tunnel(TunnelBody),
+}
+
+/// Counts a response when it is dropped, whether or not it got through.
+#[derive(Debug)]
+pub struct Answer {
+    /// Where.
+    pub metrics: Arc<Metrics>,
+    /// When the request began.
+    pub began: Instant,
+    /// The response's status.
+    pub status: StatusCode,
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        self.metrics.answered(self.status, self.began);
+    }
+}
+
+impl Body {
+    /// No body.
+    pub fn empty() -> Self {
+        Self::full(Bytes::new())
+    }
+
+    /// A body that is all there.
+    pub fn full(bytes: impl Into<Bytes>) -> Self {
+        Self { kind: Kind::Full(Full::new(bytes.into())), answer: None, kept: None }
+    }
+
+    /// A body that comes from a tunnel, `length` bytes long if that is known.
+    pub fn tunnel(recv: Box<dyn RecvHalf>, length: Option<u64>) -> Self {
+        Self { kind: Kind::Tunnel(TunnelBody { recv: Some(recv), left: length }), answer: None, kept: None }
+    }
+
+    /// Holds an upload until the body ends.
+    pub fn keep(&mut self, upload: Upload) {
+        self.kept = Some(upload);
+    }
+
+    /// The same body, counted at its end.
+    pub fn counted(mut self, answer: Answer) -> Self {
+        self.answer = Some(answer);
+        self
+    }
+}
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = ExchangeError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ExchangeError>>> {
+        match &mut self.kind {
+            Kind::Full(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
+            Kind::Tunnel(body) => body.poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.kind {
+            Kind::Full(body) => body.is_end_stream(),
+            Kind::Tunnel(body) => body.recv.is_none(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.kind {
+            Kind::Full(body) => body.size_hint(),
+            Kind::Tunnel(body) => body.left.map_or_else(SizeHint::default, SizeHint::with_exact),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct TunnelBody {
+    /// Gone once the body has ended.
+    recv: Option<Box<dyn RecvHalf>>,
+    left: Option<u64>,
+}
+
+impl TunnelBody {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ExchangeError>>> {
+        loop {
+            let Some(recv) = &mut self.recv else { return Poll::Ready(None) };
+            let received = ready!(recv.poll_recv(cx)).inspect_err(|_| self.recv = None)?;
+            return Poll::Ready(match received {
+                Received::Data { data, end } => {
+                    if end {
+                        self.recv = None;
+                    }
+                    if data.is_empty() {
+                        continue;
+                    }
+                    if let Some(left) = &mut self.left {
+                        *left = left.saturating_sub(data.len() as u64);
+                    }
+                    Some(Ok(Frame::data(data)))
+                }
+                Received::Trailers(fields) => {
+                    self.recv = None;
+                    Some(Ok(Frame::trailers(fields)))
+                }
+                // The multiplexer lets no head follow the final one.
+                Received::Head { .. } => continue,
+            });
+        }
+    }
+}
+
+/// Carries a request's body into the tunnel, chunk by chunk, as the tunnel takes it.
+#[derive(Debug)]
+pub struct Upload {
+    body: Incoming,
+    send: Box<dyn SendHalf>,
+    started: bool,
+}
+
+impl Upload {
+    /// Of which nothing is read yet.
+    pub fn new(body: Incoming, send: Box<dyn SendHalf>) -> Self {
+        Self { body, send, started: false }
+    }
+
+    /// The body, if none of it has been read, so that it can be sent over another session.
+    pub fn into_unread(self) -> Option<Incoming> {
+        (!self.started).then_some(self.body)
+    }
+
+    /// Carries on; ready once nothing is left to do, be it that all is sent, that nobody wants it any more, or that the
+    /// visitor has gone.
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            if ready!(self.send.poll_ready(cx)).is_err() {
+                return Poll::Ready(());
+            }
+            match Pin::new(&mut self.body).poll_frame(cx) {
+                Poll::Pending => {
+                    // While the visitor is silent, the exchange may end.
+                    return self.send.poll_broken(cx).map(|_| ());
+                }
+                Poll::Ready(Some(Ok(frame))) => {
+                    self.started = true;
+                    match frame.into_data() {
+                        Ok(data) => {
+                            let end = self.body.is_end_stream();
+                            self.send.send_data(data, end);
+                            if end {
+                                return Poll::Ready(());
+                            }
+                        }
+                        Err(frame) => {
+                            let trailers = frame.into_trailers().unwrap_or_default();
+                            if self.send.send_trailers(trailers).is_err() {
+                                self.send.reset(ResetCode::TooLarge);
+                            }
+                            return Poll::Ready(());
+                        }
+                    }
+                }
+                Poll::Ready(None) => {
+                    self.send.send_data(Bytes::new(), true);
+                    return Poll::Ready(());
+                }
+                Poll::Ready(Some(Err(_))) => {
+                    self.send.reset(ResetCode::Cancelled);
+                    return Poll::Ready(());
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! What visitors see when there is nothing to pass on: what is wrong and whose turn it is, and nothing else.
+
+use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
+
+use super::body::Body;
+
+/// How soon a visitor may try again while a tunnel is away, in seconds.
+const RETRY_SECONDS: &str = "10";
+
+/// Why a request is answered by the daemon itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Problem {
+    /// The request breaks a rule of HTTP that the parser let through.
+    BadRequest,
+    /// No such tunnel.
+    UnknownName,
+    /// Nothing on the base domain at this path.
+    NoPage,
+    /// The method is not for this server.
+    MethodNotAllowed,
+    /// The authority is none of ours.
+    Misdirected,
+    /// The head is too long for the tunnel.
+    HeadTooLarge,
+    /// The client has been away for too long.
+    Offline,
+    /// Too many visitors or exchanges at once.
+    Busy,
+    /// The daemon is going away.
+    ShuttingDown,
+    /// The local service refused the connection.
+    ServiceAbsent,
+    /// The local service, or the way to it, broke off.
+    ServiceBroke,
+    /// The local service did not answer in time.
+    ServiceSlow,
+}
+
+impl Problem {
+    /// The status that says so.
+    pub fn status(self) -> StatusCode {
+        match self {
+            Self::BadRequest => StatusCode::BAD_REQUEST,
+            Self::UnknownName | Self::NoPage => StatusCode::NOT_FOUND,
+            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
+            Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::Offline | Self::Busy | Self::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
+            Self::ServiceAbsent | Self::ServiceBroke => StatusCode::BAD_GATEWAY,
+            Self::ServiceSlow => StatusCode::GATEWAY_TIMEOUT,
+        }
+    }
+
+    fn text(self) -> (&'static str, &'static str) {
+        match self {
+            Self::BadRequest => ("Bad request", "Your browser or program sent a request that is not valid HTTP."),
+            Self::UnknownName => {
+                ("No such tunnel", "Nobody serves this name. Check the address, or ask its owner to start the tunnel.")
+            }
+            Self::NoPage => ("Nothing here", "This server carries tunnels; there is no page at this address."),
+            Self::MethodNotAllowed => ("Method not allowed", "This server does not take requests of this method."),
+            Self::Misdirected => ("Misdirected request", "This server does not serve the name that was asked for."),
+            Self::HeadTooLarge => {
+                ("Request head too large", "The address and header fields are too long. Clearing cookies may help.")
+            }
+            Self::Offline => {
+                ("Tunnel offline", "The tunnel of this name is not connected right now. Its owner has to start it again.")
+            }
+            Self::Busy => ("Too busy", "This tunnel has as many requests as it can take. Try again in a moment."),
+            Self::ShuttingDown => ("Restarting", "The server is restarting. Try again in a moment."),
+            Self::ServiceAbsent => (
+                "Service not running",
+                "The tunnel is connected, but nothing answers behind it. Its owner has to start the service.",
+            ),
+            Self::ServiceBroke => (
+                "Service broke off",
+                "The service behind the tunnel ended the connection before it had answered. Its owner can see why.",
+            ),
+            Self::ServiceSlow => {
+                ("Service too slow", "The service behind the tunnel did not answer in time. Its owner can see why.")
+            }
+        }
+    }
+}
+
+/// The page for a problem, in a form that the visitor accepts.
+pub fn page(problem: Problem, request: &HeaderMap) -> Response<Body> {
+    let status = problem.status();
+    let (title, explanation) = problem.text();
+    let accept = request.get(ACCEPT).map_or(&b""[..], HeaderValue::as_bytes);
+    let accepts = |kind: &[u8]| accept.windows(kind.len()).any(|part| part.eq_ignore_ascii_case(kind));
+    let (kind, text) = if accepts(b"text/html") {
+        let text = format!(
+            "<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\">\
+             <meta name=\"viewport\" content=\"width=device-width\"><title>{title}</title>\n\
+             <style>body{{font:1.1em/1.5 system-ui,sans-serif;max-width:34em;margin:15vh auto;padding:0 1em}}</style>\n\
+             <h1>{title}</h1>\n<p>{explanation}</p>\n<p><small>{status}</small></p>\n</html>\n",
+        );
+        ("text/html; charset=utf-8", text)
+    } else if accepts(b"json") {
+        let json = serde_json::json!({"status": status.as_u16(), "error": title, "message": explanation});
+        ("application/json", format!("{json}\n"))
+    } else {
+        ("text/plain; charset=utf-8", format!("{title}\n{explanation}\n"))
+    };
+    let mut response = Response::new(Body::full(text));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        headers.insert(RETRY_AFTER, HeaderValue::from_static(RETRY_SECONDS));
+    }
+    response
+}

@@ -1,0 +1,88 @@
+//! One request: whose it is, and who answers it.
+
+use std::net::IpAddr;
+use std::str::FromStr as _;
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::header::HOST;
+use http::uri::Authority;
+use http::{Method, Request, Response, Version};
+use hyper::body::Incoming;
+
+use super::body::{Answer, Body};
+use super::forward::forward;
+use super::page::{Problem, page};
+use super::upgrade::Upgrade;
+use crate::admin;
+use crate::daemon::Daemon;
+use crate::router::{Route, route};
+use crate::tunnels;
+
+/// A connection's other side.
+#[derive(Debug)]
+pub struct Visitor {
+    /// The daemon that it talks to.
+    pub daemon: Arc<Daemon>,
+    /// Its address.
+    pub address: IpAddr,
+}
+
+impl Visitor {
+    /// Answers one request, and counts it.
+    pub async fn respond(&self, request: Request<Incoming>) -> Response<Body> {
+        let began = Instant::now();
+        let response = self.answer(request).await;
+        let answer = Answer { metrics: self.daemon.metrics.clone(), began, status: response.status() };
+        response.map(|body| body.counted(answer))
+    }
+
+    async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
+        let Some(authority) = authority(&request) else { return page(Problem::BadRequest, request.headers()) };
+        match route(&self.daemon.config.domain, authority.host()) {
+            Route::Foreign => page(Problem::Misdirected, request.headers()),
+            Route::Unusable => page(Problem::UnknownName, request.headers()),
+            Route::Base => self.answer_on_base(request),
+            Route::Tunnel(name) => {
+                let Some(tunnel) = self.daemon.registry.find(&name) else {
+                    return page(Problem::UnknownName, request.headers());
+                };
+                match Upgrade::of(&request) {
+                    Ok(upgrade) => forward(self, &tunnel, request, authority, upgrade).await,
+                    Err(problem) => page(problem, request.headers()),
+                }
+            }
+        }
+    }
+
+    /// The daemon itself: tunnels connect here, and health checks ask.
+    fn answer_on_base(&self, request: Request<Incoming>) -> Response<Body> {
+        let path = request.uri().path();
+        if path == cok_transport::ws::PATH {
+            return tunnels::upgrade(&self.daemon, request, self.address);
+        }
+        if matches!(*request.method(), Method::GET | Method::HEAD)
+            && let Some(response) = admin::health(&self.daemon, path)
+        {
+            return response;
+        }
+        page(Problem::NoPage, request.headers())
+    }
+}
+
+/// The authority that a request is for (RFC 9112, section 3.2; RFC 9113, section 8.3.1); `None` if there is none, or
+/// more than one.
+fn authority(request: &Request<Incoming>) -> Option<Authority> {
+    let mut hosts = request.headers().get_all(HOST).iter();
+    let (host, another) = (hosts.next(), hosts.next());
+    if another.is_some() || (host.is_none() && request.version() == Version::HTTP_11) {
+        return None;
+    }
+    // An absolute target, and HTTP/2's :authority, stand above Host.
+    let authority = match (request.uri().authority(), host) {
+        (Some(authority), _) => authority.clone(),
+        (None, Some(host)) => Authority::from_str(host.to_str().ok()?).ok()?,
+        (None, None) => return None,
+    };
+    (!authority.as_str().contains('@') && !authority.host().is_empty()).then_some(authority)
+}

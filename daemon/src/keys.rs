@@ -1,0 +1,93 @@
+//! Who may open tunnels, and under which names.
+//!
+//! Keys come from the configuration. The rest of the daemon sees only [`KeyStore`], so that a database can stand behind
+//! it later.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use crate::names::{KeyDigest, Subdomain, SubdomainPattern};
+
+/// What is known of a key.
+#[derive(Clone, Debug)]
+pub struct KeyRecord {
+    /// Its name, for operators and logs.
+    pub name: Arc<str>,
+    /// What is stored of the secret.
+    pub digest: KeyDigest,
+    /// The names that it may have.
+    pub subdomains: Vec<SubdomainPattern>,
+    /// The most tunnels at once.
+    pub max_tunnels: usize,
+    /// When it stops working.
+    pub expires: Option<SystemTime>,
+}
+
+impl KeyRecord {
+    /// Whether the key may have `name`.
+    pub fn may_use(&self, name: &Subdomain) -> bool {
+        self.subdomains.iter().any(|pattern| pattern.matches(name))
+    }
+
+    /// Names to try for a client that wants none in particular: for each pattern one, with random characters.
+    pub fn suggestions(&self) -> impl Iterator<Item = Subdomain> + '_ {
+        self.subdomains.iter().filter_map(|pattern| {
+            // Without vowels and look-alikes: no words, no misreading. 24^8 of them make a clash unlikely.
+            let filler: String =
+                std::iter::repeat_with(|| fastrand::choice("bcdfghjkmnpqrstvwxz23456789".chars()).unwrap_or('x'))
+                    .take(8)
+                    .collect();
+            pattern.fill(&filler)
+        })
+    }
+}
+
+/// All keys.
+#[derive(Debug, Default)]
+pub struct KeyStore {
+    records: Vec<Arc<KeyRecord>>,
+}
+
+impl KeyStore {
+    /// The keys of a configuration.
+    pub fn new(records: Vec<KeyRecord>) -> Self {
+        Self { records: records.into_iter().map(Arc::new).collect() }
+    }
+
+    /// The record of a key that is valid at `now`. Digests are compared in constant time, all of them.
+    pub fn authenticate(&self, presented: &str, now: SystemTime) -> Option<Arc<KeyRecord>> {
+        let digest = KeyDigest::of(presented);
+        let mut found = None;
+        for record in &self.records {
+            if record.digest == digest {
+                found = Some(record);
+            }
+        }
+        found.filter(|record| record.expires.is_none_or(|expires| now < expires)).cloned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn only_valid_keys_pass() {
+        let now = SystemTime::now();
+        let record = |name: &str, expires| KeyRecord {
+            name: name.into(),
+            digest: KeyDigest::of(&format!("secret-{name}")),
+            subdomains: vec![SubdomainPattern::parse("demo-*").unwrap()],
+            max_tunnels: 1,
+            expires,
+        };
+        let store = KeyStore::new(vec![record("old", Some(now)), record("new", Some(now + Duration::from_secs(1)))]);
+        assert!(store.authenticate("secret-old", now).is_none());
+        assert!(store.authenticate("", now).is_none());
+        let key = store.authenticate("secret-new", now).unwrap();
+        assert_eq!(&*key.name, "new");
+        assert!(key.suggestions().all(|name| key.may_use(&name)));
+    }
+}

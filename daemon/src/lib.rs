@@ -1,0 +1,22 @@
+//! The cok daemon: it terminates public HTTPS for the names under one domain and passes requests on to the clients that
+//! own those names.
+//!
+//! To follow a request, open in this order: [`listener`], [`edge`] and its parts, [`router`], [`registry`], then
+//! `cok-transport` and the client's session and proxy. How a tunnel gets there in the first place is in [`tunnels`].
+
+pub mod admin;
+//pub mod cli;
+pub mod config;
+pub mod daemon;
+//pub mod dev;
+pub mod edge;
+pub mod keys;
+pub mod listener;
+//pub mod logging;
+pub mod metrics;
+pub mod names;
+pub mod quota;
+pub mod registry;
+pub mod router;
+pub mod shutdown;
+pub mod tunnels;

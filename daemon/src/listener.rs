@@ -1,0 +1,143 @@
+//! The TCP listeners: accepting, TLS handshakes within their time, and the redirect from port 80.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::{HOST, LOCATION};
+use http::uri::Authority;
+use http::{HeaderValue, Request, Response, StatusCode};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+use tracing::{debug, warn};
+
+use crate::daemon::Daemon;
+use crate::edge;
+use crate::edge::body::Body;
+use crate::router::{Route, route};
+
+/// Connections that the kernel holds while we are busy.
+const BACKLOG: i32 = 4096;
+/// How long accepting pauses when the process is out of descriptors.
+const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
+
+/// Binds a listener; the error names the address. An IPv6 wildcard takes IPv4 as well.
+pub fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    let bind = || -> io::Result<TcpListener> {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        if address.is_ipv6() {
+            socket.set_only_v6(false)?;
+        }
+        socket.set_reuse_address(true)?;
+        socket.set_nonblocking(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        TcpListener::from_std(socket.into())
+    };
+    bind().map_err(|error| {
+        let hint = match error.kind() {
+            io::ErrorKind::AddrInUse => "; another program has it, choose another address or stop that program",
+            io::ErrorKind::PermissionDenied => "; ports below 1024 need the right to bind them",
+            _ => "",
+        };
+        anyhow::anyhow!("cannot listen on {address}: {error}{hint}")
+    })
+}
+
+/// Hands out connections for ever. Errors of single connections are nobody's concern; being out of descriptors passes.
+pub async fn accept(listener: &TcpListener, mut connected: impl FnMut(TcpStream, SocketAddr)) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, peer)) => {
+                if let Err(error) = cok_transport::tcp::tune(&stream) {
+                    debug!(%peer, %error, "connection gone at once");
+                    continue;
+                }
+                connected(stream, peer);
+            }
+            Err(error) if is_of_connection(&error) => debug!(%error, "connection gone before it was accepted"),
+            Err(error) => {
+                warn!(%error, "cannot accept connections");
+                tokio::time::sleep(EXHAUSTED_PAUSE).await;
+            }
+        }
+    }
+}
+
+fn is_of_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
+}
+
+/// Serves visitors and tunnels until the daemon stops.
+pub async fn https(daemon: Arc<Daemon>, listener: TcpListener, acceptor: TlsAcceptor) {
+    accept(&listener, |stream, peer| {
+        let Ok(place) = daemon.connections.clone().try_acquire_owned() else {
+            return debug!(%peer, "too many connections");
+        };
+        daemon.metrics.connections.inc();
+        let (daemon, acceptor) = (daemon.clone(), acceptor.clone());
+        daemon.tasks.clone().spawn(async move {
+            let _place = place;
+            let limit = daemon.config.limits.handshake_timeout;
+            match tokio::time::timeout(limit, Box::pin(acceptor.accept(stream))).await {
+                Ok(Ok(stream)) => edge::serve(daemon, stream, peer).await,
+                Ok(Err(error)) => debug!(%peer, %error, "TLS handshake failed"),
+                Err(_) => debug!(%peer, "TLS handshake took too long"),
+            }
+        });
+    })
+    .await;
+}
+
+/// Redirects plain HTTP to HTTPS until the daemon stops. `port` is where HTTPS is, from outside.
+pub async fn http(daemon: Arc<Daemon>, listener: TcpListener, port: u16) {
+    accept(&listener, |stream, peer| {
+        let Ok(place) = daemon.connections.clone().try_acquire_owned() else { return };
+        daemon.metrics.connections.inc();
+        let daemon = daemon.clone();
+        tokio::spawn(async move {
+            let _place = place;
+            let limit = daemon.config.limits.header_timeout;
+            let service = service_fn(move |request: Request<Incoming>| {
+                let response = redirect(&daemon, &request, port);
+                async move { Ok::<_, Infallible>(response) }
+            });
+            let connection = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(limit)
+                .serve_connection(TokioIo::new(stream), service);
+            if let Err(error) = connection.await {
+                debug!(%peer, %error, "connection ended");
+            }
+        });
+    })
+    .await;
+}
+
+/// 308 keeps the method and the body (RFC 9110, section 15.4.9). Only our own names are redirected to.
+fn redirect(daemon: &Daemon, request: &Request<Incoming>, port: u16) -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::MISDIRECTED_REQUEST;
+    let named = request.headers().get(HOST).and_then(|host| host.to_str().ok()?.parse::<Authority>().ok());
+    let Some(authority) = request.uri().authority().cloned().or(named) else {
+        *response.status_mut() = StatusCode::BAD_REQUEST;
+        return response;
+    };
+    let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
+    let port = if port == 443 { String::new() } else { format!(":{port}") };
+    if !matches!(route(&daemon.config.domain, authority.host()), Route::Foreign)
+        && let Ok(location) = HeaderValue::try_from(format!("https://{}{port}{target}", authority.host()))
+    {
+        *response.status_mut() = StatusCode::PERMANENT_REDIRECT;
+        response.headers_mut().insert(LOCATION, location);
+    }
+    response
+}

@@ -1,0 +1,217 @@
+//! Names and keys as types: strings are checked once, at the edge, and only checked values travel inside.
+
+use std::fmt;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+
+/// A DNS label is at most this long (RFC 1035, section 2.3.4).
+const MAX_LABEL: usize = 63;
+/// A DNS name in text is at most this long.
+const MAX_NAME: usize = 253;
+
+/// A name or key that breaks a rule; the message says which.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct InvalidName(&'static str);
+
+fn check_label(label: &str) -> Result<(), InvalidName> {
+    if label.is_empty() || label.len() > MAX_LABEL {
+        return Err(InvalidName("a label has 1 to 63 characters"));
+    }
+    if !label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
+        return Err(InvalidName("a label has only letters, digits and hyphens"));
+    }
+    if label.starts_with('-') || label.ends_with('-') {
+        return Err(InvalidName("a label neither starts nor ends with a hyphen"));
+    }
+    Ok(())
+}
+
+/// A DNS host name (RFC 1123, section 2.1), in lower case.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Hostname(String);
+
+impl Hostname {
+    /// Checks `text`.
+    pub fn parse(text: &str) -> Result<Self, InvalidName> {
+        if text.len() > MAX_NAME {
+            return Err(InvalidName("a host name has at most 253 characters"));
+        }
+        if !text.contains('.') {
+            return Err(InvalidName("a host name has at least two labels, like \"tunnel.example.com\""));
+        }
+        text.split('.').try_for_each(check_label)?;
+        Ok(Self(text.to_ascii_lowercase()))
+    }
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Hostname {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A tunnel's name: one label under the base domain, in lower case.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Subdomain(Box<str>);
+
+impl Subdomain {
+    /// Checks `text`.
+    pub fn parse(text: &str) -> Result<Self, InvalidName> {
+        check_label(text)?;
+        Ok(Self(text.to_ascii_lowercase().into_boxed_str()))
+    }
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Subdomain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Which names a key may have: a label in which `*` stands for any characters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SubdomainPattern(String);
+
+impl SubdomainPattern {
+    /// Checks `text`.
+    pub fn parse(text: &str) -> Result<Self, InvalidName> {
+        if text.matches('*').count() > 1 {
+            return Err(InvalidName("a pattern has at most one *"));
+        }
+        check_label(&text.replace('*', "x"))?;
+        Ok(Self(text.to_ascii_lowercase()))
+    }
+
+    /// Whether a key with this pattern may have `name`.
+    pub fn matches(&self, name: &Subdomain) -> bool {
+        let name = name.as_str();
+        match self.0.split_once('*') {
+            None => self.0 == name,
+            Some((before, after)) => {
+                name.len() >= before.len() + after.len() && name.starts_with(before) && name.ends_with(after)
+            }
+        }
+    }
+
+    /// A name of this pattern, with `filler` for the `*`.
+    pub fn fill(&self, filler: &str) -> Option<Subdomain> {
+        Subdomain::parse(&self.0.replace('*', filler)).ok()
+    }
+}
+
+/// An API key as its owner has it. Never stored, never shown.
+pub struct ApiKey(String);
+
+impl ApiKey {
+    /// A new key of 256 random bits.
+    pub fn generate() -> Result<Self, getrandom::Error> {
+        let mut secret = [0; 32];
+        getrandom::fill(&mut secret)?;
+        Ok(Self(format!("cok_{}", URL_SAFE_NO_PAD.encode(secret))))
+    }
+
+    /// The key's text, to be shown once.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+
+    /// What is stored of it.
+    pub fn digest(&self) -> KeyDigest {
+        KeyDigest::of(&self.0)
+    }
+}
+
+impl fmt::Debug for ApiKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ApiKey(***)")
+    }
+}
+
+/// SHA-256 of a key's text. Keys are random and long, so a plain hash is as good as a slow one.
+#[derive(Clone, Debug)]
+pub struct KeyDigest([u8; 32]);
+
+impl KeyDigest {
+    /// The digest of a key's text.
+    pub fn of(key: &str) -> Self {
+        Self(Sha256::digest(key.as_bytes()).into())
+    }
+
+    /// Reads 64 hexadecimal digits.
+    pub fn parse(text: &str) -> Result<Self, InvalidName> {
+        const WRONG: InvalidName = InvalidName("a SHA-256 digest has 64 hexadecimal digits");
+        if text.len() != 64 || !text.is_ascii() {
+            return Err(WRONG);
+        }
+        let mut digest = [0; 32];
+        for (byte, digits) in digest.iter_mut().zip(text.as_bytes().chunks(2)) {
+            let digits = std::str::from_utf8(digits).map_err(|_| WRONG)?;
+            *byte = u8::from_str_radix(digits, 16).map_err(|_| WRONG)?;
+        }
+        Ok(Self(digest))
+    }
+
+    /// The digits.
+    pub fn to_hex(&self) -> String {
+        self.0.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+impl PartialEq for KeyDigest {
+    /// In constant time.
+    fn eq(&self, other: &Self) -> bool {
+        self.0.ct_eq(&other.0).into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_follow_the_dns_rules() {
+        for good in ["a", "demo", "Demo-2", "0x", &"a".repeat(63)] {
+            assert!(Subdomain::parse(good).is_ok(), "{good}");
+        }
+        for bad in ["", "-a", "a-", "a.b", "a_b", "ü", "a b", &"a".repeat(64)] {
+            assert!(Subdomain::parse(bad).is_err(), "{bad}");
+        }
+        assert_eq!(Subdomain::parse("Demo").unwrap().as_str(), "demo");
+        assert!(Hostname::parse("localhost").is_err());
+        assert!(Hostname::parse("cok.localhost").is_ok());
+    }
+
+    #[test]
+    fn patterns_match_whole_labels() {
+        let name = |text| Subdomain::parse(text).unwrap();
+        let pattern = SubdomainPattern::parse("demo-*").unwrap();
+        assert!(pattern.matches(&name("demo-1")) && !pattern.matches(&name("demo")) && !pattern.matches(&name("xdemo-1")));
+        assert!(SubdomainPattern::parse("*").unwrap().matches(&name("anything")));
+        assert!(!SubdomainPattern::parse("ab*ba").unwrap().matches(&name("aba")));
+        assert!(SubdomainPattern::parse("a*b*").is_err());
+        assert_eq!(pattern.fill("x1").unwrap(), name("demo-x1"));
+    }
+
+    #[test]
+    fn keys_are_found_by_their_digest() {
+        let key = ApiKey::generate().unwrap();
+        assert_eq!(KeyDigest::parse(&key.digest().to_hex()).unwrap(), KeyDigest::of(key.reveal()));
+        assert_ne!(KeyDigest::of("a"), KeyDigest::of("b"));
+        assert!(KeyDigest::parse("12").is_err());
+        assert!(!format!("{key:?}").contains(key.reveal()));
+    }
+}

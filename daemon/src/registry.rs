@@ -1,0 +1,239 @@
+//! Which tunnel has which name, and which session serves it now.
+//!
+//! Requests look a name up without a lock; claiming and leaving, which are rare, take turns. A registration is a guard:
+//! dropping it unregisters the session that it names, and only that one, so an old session can't evict its successor.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use cok_proto::{DrainReason, ErrorCode, ErrorMessage};
+use cok_transport::Transport;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::names::Subdomain;
+
+/// The most names that are remembered, live and away together. An away name costs some 300 bytes for an hour.
+const MAX_NAMES: usize = 100_000;
+
+/// Who owns a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// The key's name in the configuration.
+    pub key: Arc<str>,
+    /// The client installation.
+    pub instance: String,
+}
+
+/// A session that serves a name.
+#[derive(Debug)]
+pub struct Live {
+    /// The session's id.
+    pub session: String,
+    /// Where its exchanges are opened.
+    pub transport: Arc<dyn Transport>,
+    owner: Owner,
+}
+
+/// Whether a tunnel can be reached.
+#[derive(Clone, Debug)]
+pub enum Presence {
+    /// By this session.
+    Online(Arc<Live>),
+    /// Not since then.
+    Away(Instant),
+}
+
+/// A public name and what serves it.
+#[derive(Debug)]
+pub struct Tunnel {
+    presence: watch::Sender<Presence>,
+    owner: Mutex<Owner>,
+    held: AtomicUsize,
+}
+
+impl Tunnel {
+    /// Whether it can be reached, as that changes.
+    pub fn presence(&self) -> watch::Receiver<Presence> {
+        self.presence.subscribe()
+    }
+
+    /// The session that serves it now.
+    pub fn live(&self) -> Option<Arc<Live>> {
+        match &*self.presence.borrow() {
+            Presence::Online(live) => Some(live.clone()),
+            Presence::Away(_) => None,
+        }
+    }
+
+    /// A place among the visitors that wait for the tunnel, of whom there may be `most`.
+    pub fn hold(self: &Arc<Self>, most: usize) -> Option<Held> {
+        let taken = self.held.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |held| (held < most).then_some(held + 1));
+        taken.is_ok().then(|| Held(self.clone()))
+    }
+
+    fn owner(&self) -> Owner {
+        self.owner.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// A visitor that waits for a tunnel; dropping it frees the place.
+#[derive(Debug)]
+pub struct Held(Arc<Tunnel>);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.held.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// All names.
+#[derive(Debug)]
+pub struct Registry {
+    tunnels: papaya::HashMap<Subdomain, Arc<Tunnel>>,
+    /// Serializes changes; never held while anything waits.
+    changes: Mutex<()>,
+    /// How long an away name stays with its key.
+    grace: Duration,
+    /// How long an away name is remembered at all.
+    retention: Duration,
+}
+
+/// A session asks for a name.
+#[derive(Debug)]
+pub struct Claim {
+    /// The name.
+    pub name: Subdomain,
+    /// Who asks.
+    pub owner: Owner,
+    /// The session that it takes over from.
+    pub replaces: Option<String>,
+    /// The asking session's id.
+    pub session: String,
+    /// How long a replaced session may take to finish.
+    pub drain: Duration,
+}
+
+impl Registry {
+    /// An empty registry.
+    pub fn new(grace: Duration, retention: Duration) -> Arc<Self> {
+        Arc::new(Self { tunnels: papaya::HashMap::new(), changes: Mutex::new(()), grace, retention })
+    }
+
+    /// The tunnel of a name that is, or lately was, in use.
+    pub fn find(&self, name: &Subdomain) -> Option<Arc<Tunnel>> {
+        self.tunnels.pin().get(name).cloned()
+    }
+
+    /// How many tunnels are online.
+    pub fn online(&self) -> usize {
+        self.tunnels.pin().values().filter(|tunnel| matches!(*tunnel.presence.borrow(), Presence::Online(_))).count()
+    }
+
+    /// Whether [`Registry::claim`] would succeed, so that a refusal can be sent before the session is granted.
+    pub fn may_claim(&self, name: &Subdomain, owner: &Owner, replaces: Option<&str>) -> Result<(), ErrorMessage> {
+        let Some(tunnel) = self.find(name) else {
+            return if self.tunnels.len() < MAX_NAMES { Ok(()) } else { Err(full()) };
+        };
+        let free = match &*tunnel.presence.borrow() {
+            Presence::Online(live) => {
+                live.owner == *owner || (live.owner.key == owner.key && replaces == Some(live.session.as_str()))
+            }
+            Presence::Away(since) => tunnel.owner().key == owner.key || since.elapsed() > self.grace,
+        };
+        if free { Ok(()) } else { Err(taken(name)) }
+    }
+
+    /// Gives a name to a session. A predecessor named in `replaces` drains; one that is merely displaced is closed.
+    pub fn claim(self: &Arc<Self>, claim: Claim, transport: Arc<dyn Transport>) -> Result<Registration, ErrorMessage> {
+        let _turn = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
+        self.may_claim(&claim.name, &claim.owner, claim.replaces.as_deref())?;
+        let live = Arc::new(Live { session: claim.session.clone(), transport, owner: claim.owner.clone() });
+        let presence = Presence::Online(live);
+        let registration = Registration { registry: self.clone(), name: claim.name.clone(), session: claim.session };
+        if let Some(tunnel) = self.find(&claim.name) {
+            *tunnel.owner.lock().unwrap_or_else(PoisonError::into_inner) = claim.owner;
+            if let Presence::Online(before) = tunnel.presence.send_replace(presence) {
+                if claim.replaces.as_deref() == Some(before.session.as_str()) {
+                    before.transport.drain(DrainReason::Handover, claim.drain);
+                } else {
+                    before.transport.close(replaced());
+                }
+            }
+        } else {
+            let tunnel = Tunnel {
+                presence: watch::Sender::new(presence),
+                owner: Mutex::new(claim.owner),
+                held: AtomicUsize::new(0),
+            };
+            self.tunnels.pin().insert(claim.name, Arc::new(tunnel));
+        }
+        Ok(registration)
+    }
+
+    /// Forgets the names that have been away for longer than they are remembered.
+    pub fn sweep(&self) {
+        let _turn = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
+        self.tunnels.pin().retain(|_, tunnel| match &*tunnel.presence.borrow() {
+            Presence::Online(_) => true,
+            Presence::Away(since) => since.elapsed() <= self.retention,
+        });
+    }
+
+    /// Every session that serves a name now.
+    pub fn sessions(&self) -> Vec<Arc<Live>> {
+        self.tunnels.pin().values().filter_map(|tunnel| tunnel.live()).collect()
+    }
+
+    fn leave(&self, name: &Subdomain, session: &str) {
+        let _turn = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(tunnel) = self.find(name) {
+            tunnel.presence.send_if_modified(|presence| match presence {
+                Presence::Online(live) if live.session == session => {
+                    *presence = Presence::Away(Instant::now());
+                    true
+                }
+                _ => false,
+            });
+        }
+    }
+}
+
+/// A session's hold on its name.
+#[derive(Debug)]
+pub struct Registration {
+    registry: Arc<Registry>,
+    name: Subdomain,
+    session: String,
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        self.registry.leave(&self.name, &self.session);
+    }
+}
+
+fn taken(name: &Subdomain) -> ErrorMessage {
+    ErrorMessage {
+        code: ErrorCode::NameTaken,
+        message: format!("the name \"{name}\" is in use by another client; choose another --subdomain"),
+        retryable: false,
+    }
+}
+
+fn replaced() -> ErrorMessage {
+    ErrorMessage {
+        code: ErrorCode::Replaced,
+        message: "another cok-client with the same key on this machine took the name over".to_owned(),
+        retryable: false,
+    }
+}
+
+fn full() -> ErrorMessage {
+    ErrorMessage {
+        code: ErrorCode::LimitReached,
+        message: "the server has no room for another name".to_owned(),
+        retryable: true,
+    }
+}

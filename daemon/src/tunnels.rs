@@ -1,0 +1,177 @@
+//! Where tunnels connect: from a client's WebSocket upgrade to a session that serves a name.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use cok_proto::{Connect, ConnectAck, ErrorCode, ErrorMessage};
+use cok_transport::{Config, Handshake, ws};
+use http::header::{CONNECTION, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
+use http::{Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
+use tokio::sync::OwnedSemaphorePermit;
+use tracing::{debug, info};
+
+use crate::daemon::Daemon;
+use crate::edge::Stream;
+use crate::edge::body::Body;
+use crate::keys::KeyRecord;
+use crate::names::Subdomain;
+use crate::registry::{Claim, Owner};
+
+/// The longest instance id that is kept; ours have 32 characters.
+const MAX_INSTANCE: usize = 64;
+/// How many names are tried for a client that wants none in particular.
+const SUGGESTION_ROUNDS: usize = 4;
+
+/// Answers a request at [`ws::PATH`]: an upgrade (RFC 6455, section 4.2), after which the session begins.
+pub fn upgrade(daemon: &Arc<Daemon>, mut request: Request<Incoming>, peer: IpAddr) -> Response<Body> {
+    let headers = request.headers();
+    let is = |name, wanted: &str| {
+        let values = headers.get_all(name).iter().filter_map(|value: &HeaderValue| value.to_str().ok());
+        values.flat_map(|value| value.split(',')).any(|value| value.trim().eq_ignore_ascii_case(wanted))
+    };
+    let upgrades = *request.method() == Method::GET && is(UPGRADE, "websocket") && is(CONNECTION, "upgrade");
+    if !upgrades || !is(SEC_WEBSOCKET_PROTOCOL, ws::SUBPROTOCOL) {
+        return plain(StatusCode::UPGRADE_REQUIRED, "tunnels connect here, by WebSocket with the subprotocol cok.v1\n");
+    }
+    let Some(key) = headers.get(SEC_WEBSOCKET_KEY) else {
+        return plain(StatusCode::BAD_REQUEST, "sec-websocket-key is missing\n");
+    };
+    let accept = ws::accept_key(key.as_bytes());
+    let Ok(place) = daemon.sessions.clone().try_acquire_owned() else {
+        return plain(StatusCode::SERVICE_UNAVAILABLE, "the server has as many tunnels as it can take\n");
+    };
+    if daemon.shutdown.started() {
+        return plain(StatusCode::SERVICE_UNAVAILABLE, "the server is restarting\n");
+    }
+    let upgraded = hyper::upgrade::on(&mut request);
+    let daemon = daemon.clone();
+    daemon.tasks.clone().spawn(async move {
+        match upgraded.await {
+            Ok(upgraded) => serve(daemon, upgraded, peer, place).await,
+            Err(error) => debug!(%peer, %error, "tunnel gone before its upgrade"),
+        }
+    });
+    let mut response = plain(StatusCode::SWITCHING_PROTOCOLS, "");
+    let headers = response.headers_mut();
+    headers.clear();
+    headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+    headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(ws::SUBPROTOCOL));
+    if let Ok(accept) = HeaderValue::from_str(&accept) {
+        headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
+    }
+    response
+}
+
+fn plain(status: StatusCode, text: &'static str) -> Response<Body> {
+    let mut response = Response::new(Body::full(text));
+    *response.status_mut() = status;
+    response.headers_mut().insert(http::header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response
+}
+
+/// Serves one tunnel connection to its end.
+async fn serve(daemon: Arc<Daemon>, upgraded: Upgraded, peer: IpAddr, _place: OwnedSemaphorePermit) {
+    // The connection itself, so that nothing of the HTTP side stays in memory.
+    let Ok(parts) = upgraded.downcast::<TokioIo<Stream>>() else { return };
+    let stream = parts.io.into_inner();
+    if let Err(error) = cok_transport::tcp::tune_tunnel(stream.get_ref().0) {
+        debug!(%peer, %error, "cannot bound the tunnel's unsent bytes");
+    }
+    let limits = &daemon.config.limits;
+    let config = Config {
+        initial_window: limits.initial_window,
+        max_exchanges: limits.max_exchanges,
+        budget: daemon.windows.clone(),
+    };
+    match ws::accept(stream, parts.read_buf.to_vec(), config, limits.handshake_timeout).await {
+        Ok(handshake) => session(&daemon, handshake, peer).await,
+        Err(error) => info!(%peer, %error, "no session"),
+    }
+}
+
+/// Grants or refuses a session, and keeps its name until it ends.
+async fn session(daemon: &Arc<Daemon>, handshake: Box<dyn Handshake>, peer: IpAddr) {
+    let connect = handshake.connect().clone();
+    let (key, name) = match authorize(daemon, &connect) {
+        Ok(authorized) => authorized,
+        Err(refusal) => {
+            info!(%peer, code = %refusal.code, "tunnel refused");
+            return handshake.refuse(&refusal);
+        }
+    };
+    let id = format!("{:032x}", fastrand::u128(..));
+    let owner = Owner { key: key.name.clone(), instance: connect.instance.clone() };
+    let Some(_permit) = daemon.tunnels_of_keys.take(&key, &name) else {
+        return handshake.refuse(&ErrorMessage {
+            code: ErrorCode::LimitReached,
+            message: format!("the key has its {} tunnels already", key.max_tunnels),
+            retryable: false,
+        });
+    };
+    if let Err(refusal) = daemon.registry.may_claim(&name, &owner, connect.replaces.as_deref()) {
+        info!(%peer, %name, code = %refusal.code, "tunnel refused");
+        return handshake.refuse(&refusal);
+    }
+    let limits = &daemon.config.limits;
+    let transport = handshake.accept(&ConnectAck {
+        session: id.clone(),
+        subdomain: name.to_string(),
+        url: daemon.url(&name),
+        initial_window: limits.initial_window,
+        max_exchanges: limits.max_exchanges,
+        features: Vec::new(),
+    });
+    let claim = Claim {
+        name: name.clone(),
+        owner,
+        replaces: connect.replaces,
+        session: id.clone(),
+        drain: limits.drain_timeout,
+    };
+    // Somebody may have been faster since the check.
+    let registration = match daemon.registry.claim(claim, transport.clone()) {
+        Ok(registration) => registration,
+        Err(refusal) => return transport.close(refusal),
+    };
+    info!(%peer, %name, key = %key.name, session = %id, version = %connect.version, transport = transport.name(), "tunnel online");
+    daemon.metrics.active_tunnels.inc();
+    if daemon.shutdown.started() {
+        transport.drain(cok_proto::DrainReason::Restart, limits.drain_timeout);
+    }
+    let reason = transport.closed().await;
+    drop(registration);
+    daemon.metrics.active_tunnels.dec();
+    info!(%peer, %name, session = %id, %reason, "tunnel offline");
+}
+
+/// Who asks, and for which name.
+fn authorize(daemon: &Daemon, connect: &Connect) -> Result<(Arc<KeyRecord>, Subdomain), ErrorMessage> {
+    let refuse = |code, message: String| ErrorMessage { code, message, retryable: false };
+    let Some(key) = daemon.keys.authenticate(&connect.key, SystemTime::now()) else {
+        let message = "the API key is unknown or has expired; ask the server's operator for a new one";
+        return Err(refuse(ErrorCode::Unauthorized, message.to_owned()));
+    };
+    if connect.instance.is_empty() || connect.instance.len() > MAX_INSTANCE {
+        let message = format!("the instance id must have 1 to {MAX_INSTANCE} bytes");
+        return Err(refuse(ErrorCode::Protocol, message));
+    }
+    let Some(wanted) = &connect.subdomain else {
+        let mut suggestions = (0..SUGGESTION_ROUNDS).flat_map(|_| key.suggestions().collect::<Vec<_>>());
+        return match suggestions.find(|name| daemon.registry.find(name).is_none()) {
+            Some(name) => Ok((key, name)),
+            None => Err(refuse(ErrorCode::NameTaken, "all names of this key are in use; name one yourself".to_owned())),
+        };
+    };
+    let name = Subdomain::parse(wanted)
+        .map_err(|error| refuse(ErrorCode::NameForbidden, format!("\"{wanted}\" cannot be a subdomain: {error}")))?;
+    if !key.may_use(&name) {
+        let message = format!("this key may not use the name \"{name}\"; choose another --subdomain");
+        return Err(refuse(ErrorCode::NameForbidden, message));
+    }
+    Ok((key, name))
+}
