@@ -48,11 +48,12 @@ impl Authority {
             write(folder, &ca_file, &certificate.pem(), 0o644)?;
         }
         let pem = fs::read_to_string(&ca_file).map_err(Error::io(&ca_file))?;
-        let certificate =
-            CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|error| Error::invalid(&ca_file, error))?;
+        let certificate = CertificateDer::from_pem_slice(pem.as_bytes())
+            .map_err(|error| Error::invalid(&ca_file, error.to_string()))?;
         let key = fs::read_to_string(&key_file).map_err(Error::io(&key_file))?;
-        let key = KeyPair::from_pem(&key).map_err(|error| Error::invalid(&key_file, error))?;
-        let issuer = Issuer::from_ca_cert_der(&certificate, key).map_err(|error| Error::invalid(&ca_file, error))?;
+        let key = KeyPair::from_pem(&key).map_err(|error| Error::invalid(&key_file, error.to_string()))?;
+        let issuer =
+            Issuer::from_ca_cert_der(&certificate, key).map_err(|error| Error::invalid(&ca_file, error.to_string()))?;
         Ok(Self { ca_file, certificate, issuer })
     }
 

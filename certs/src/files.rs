@@ -18,8 +18,8 @@ use crate::Error;
 pub fn load(cert: &Path, key: &Path, names: &[&str]) -> Result<Arc<CertifiedKey>, Error> {
     let chain = chain(cert)?;
     let key_pem = fs::read(key).map_err(Error::io(key))?;
-    let key_der = PrivateKeyDer::from_pem_slice(&key_pem).map_err(|error| Error::invalid(key, error))?;
-    let signer = any_supported_type(&key_der).map_err(|error| Error::invalid(key, error))?;
+    let key_der = PrivateKeyDer::from_pem_slice(&key_pem).map_err(|error| Error::invalid(key, error.to_string()))?;
+    let signer = any_supported_type(&key_der).map_err(|error| Error::invalid(key, error.to_string()))?;
     let leaf = parse(cert, &chain[0])?;
     if leaf.validity().not_after.timestamp() < OffsetDateTime::now_utc().unix_timestamp() {
         return Err(Error::invalid(cert, format!("the certificate expired on {}", leaf.validity().not_after)));
@@ -47,7 +47,7 @@ pub(crate) fn expired(path: &Path) -> Result<bool, Error> {
 fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
     let pem = fs::read(path).map_err(Error::io(path))?;
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
-    let chain = chain.map_err(|error| Error::invalid(path, error))?;
+    let chain = chain.map_err(|error| Error::invalid(path, error.to_string()))?;
     if chain.is_empty() {
         return Err(Error::invalid(path, "there is no certificate in it"));
     }
@@ -55,7 +55,7 @@ fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
 }
 
 fn parse<'a>(path: &Path, der: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, Error> {
-    X509Certificate::from_der(der).map(|(_, leaf)| leaf).map_err(|error| Error::invalid(path, error))
+    X509Certificate::from_der(der).map(|(_, leaf)| leaf).map_err(|error| Error::invalid(path, error.to_string()))
 }
 
 /// Whether the subject alternative names have exactly `name`.

@@ -42,7 +42,7 @@ impl Error {
         move |error| Self::Io { path, error }
     }
 
-    fn invalid(path: impl Into<PathBuf>, why: impl ToString) -> Self {
-        Self::Invalid { path: path.into(), why: why.to_string() }
+    fn invalid(path: impl Into<PathBuf>, why: impl Into<String>) -> Self {
+        Self::Invalid { path: path.into(), why: why.into() }
     }
 }

@@ -59,7 +59,8 @@ mod tests {
         for name in ["tunnel.example.com", "TUNNEL.example.com", "a.tunnel.example.com"] {
             assert!(resolver.covers(name), "{name}");
         }
-        for name in ["", "example.com", "a.b.tunnel.example.com", ".tunnel.example.com", "xtunnel.example.com", "ü.com"] {
+        for name in ["", "example.com", "a.b.tunnel.example.com", ".tunnel.example.com", "xtunnel.example.com", "ü.com"]
+        {
             assert!(!resolver.covers(name), "{name}");
         }
     }

@@ -1,1 +1,19 @@
-//! x
+//! The cok client: it dials out to a cokd daemon and carries the requests that come back to a local service.
+//!
+//! As a library it opens a tunnel in the same process: see [`Tunnel`]. To follow a request, open [`tunnel`], then
+//! `proxy` and its parts.
+
+pub mod cli;
+mod config;
+mod connect;
+mod instance;
+pub mod logging;
+mod proxy;
+mod target;
+mod tunnel;
+
+pub use connect::{Server, trust_file, trust_system};
+pub use instance::instance_id;
+pub use proxy::HostHeader;
+pub use target::Target;
+pub use tunnel::{Event, Options, Refused, Tunnel};

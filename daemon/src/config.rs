@@ -127,8 +127,7 @@ pub enum ConfigError {
 impl Config {
     /// Reads and checks a file.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|error| ConfigError::Read { path: path.to_owned(), error })?;
+        let text = std::fs::read_to_string(path).map_err(|error| ConfigError::Read { path: path.to_owned(), error })?;
         Self::parse(&text, &path.display().to_string()).map_err(ConfigError::Mistakes)
     }
 
@@ -142,9 +141,7 @@ impl Config {
         let state_dir = root.path("state_dir").unwrap_or_else(|| "/var/lib/cokd".into());
         let listen = listen(root.section("listen"));
         let tls = tls(root.section("tls"));
-        for (unbuilt, instead) in [("acme", "[tls] mode = \"files\" or \"self-signed\"")] {
-            root.reject(unbuilt, &format!("certificates by ACME are not built yet; use {instead}"));
-        }
+        root.reject("acme", "certificates by ACME are not built yet; use [tls] mode = \"files\" or \"self-signed\"");
         let keys = root.tables("keys").into_iter().filter_map(key).collect();
         let limits = limits(root.section("limits"));
         let mut proxies = root.section("proxies");

@@ -57,7 +57,6 @@ pub struct Daemon {
 }
 
 /// A daemon whose listeners are bound.
-#[derive(Debug)]
 pub struct Bound {
     daemon: Arc<Daemon>,
     https: Vec<TcpListener>,

@@ -8,6 +8,9 @@ use std::time::SystemTime;
 
 use crate::names::{KeyDigest, Subdomain, SubdomainPattern};
 
+/// For names that the daemon makes up: without vowels and look-alikes, so no words and no misreading.
+const FILLER: &[u8] = b"bcdfghjkmnpqrstvwxz23456789";
+
 /// What is known of a key.
 #[derive(Clone, Debug)]
 pub struct KeyRecord {
@@ -32,11 +35,7 @@ impl KeyRecord {
     /// Names to try for a client that wants none in particular: for each pattern one, with random characters.
     pub fn suggestions(&self) -> impl Iterator<Item = Subdomain> + '_ {
         self.subdomains.iter().filter_map(|pattern| {
-            // Without vowels and look-alikes: no words, no misreading. 24^8 of them make a clash unlikely.
-            let filler: String =
-                std::iter::repeat_with(|| fastrand::choice("bcdfghjkmnpqrstvwxz23456789".chars()).unwrap_or('x'))
-                    .take(8)
-                    .collect();
+            let filler: String = (0..8).map(|_| char::from(FILLER[fastrand::usize(..FILLER.len())])).collect();
             pattern.fill(&filler)
         })
     }

@@ -5,14 +5,13 @@
 //! `cok-transport` and the client's session and proxy. How a tunnel gets there in the first place is in [`tunnels`].
 
 pub mod admin;
-//pub mod cli;
+pub mod cli;
 pub mod config;
 pub mod daemon;
-//pub mod dev;
+pub mod dev;
 pub mod edge;
 pub mod keys;
 pub mod listener;
-//pub mod logging;
 pub mod metrics;
 pub mod names;
 pub mod quota;

@@ -71,6 +71,11 @@ pub async fn accept(listener: &TcpListener, mut connected: impl FnMut(TcpStream,
     }
 }
 
+/// As [`accept`], for a task that owns its listener.
+pub async fn accept_owned(listener: TcpListener, connected: impl FnMut(TcpStream, SocketAddr)) {
+    accept(&listener, connected).await;
+}
+
 fn is_of_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)

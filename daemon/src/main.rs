@@ -1,1 +1,7 @@
-fn main(){}
+//! The cokd program.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cokd::cli::main()
+}

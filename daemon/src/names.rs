@@ -167,7 +167,11 @@ impl KeyDigest {
 
     /// The digits.
     pub fn to_hex(&self) -> String {
-        self.0.iter().map(|byte| format!("{byte:02x}")).collect()
+        self.0
+            .iter()
+            .flat_map(|byte| [byte >> 4, byte & 15])
+            .filter_map(|digit| char::from_digit(digit.into(), 16))
+            .collect()
     }
 }
 
@@ -199,7 +203,9 @@ mod tests {
     fn patterns_match_whole_labels() {
         let name = |text| Subdomain::parse(text).unwrap();
         let pattern = SubdomainPattern::parse("demo-*").unwrap();
-        assert!(pattern.matches(&name("demo-1")) && !pattern.matches(&name("demo")) && !pattern.matches(&name("xdemo-1")));
+        assert!(
+            pattern.matches(&name("demo-1")) && !pattern.matches(&name("demo")) && !pattern.matches(&name("xdemo-1"))
+        );
         assert!(SubdomainPattern::parse("*").unwrap().matches(&name("anything")));
         assert!(!SubdomainPattern::parse("ab*ba").unwrap().matches(&name("aba")));
         assert!(SubdomainPattern::parse("a*b*").is_err());

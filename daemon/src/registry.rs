@@ -69,7 +69,8 @@ impl Tunnel {
 
     /// A place among the visitors that wait for the tunnel, of whom there may be `most`.
     pub fn hold(self: &Arc<Self>, most: usize) -> Option<Held> {
-        let taken = self.held.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |held| (held < most).then_some(held + 1));
+        let taken =
+            self.held.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |held| (held < most).then_some(held + 1));
         taken.is_ok().then(|| Held(self.clone()))
     }
 

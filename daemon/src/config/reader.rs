@@ -98,7 +98,8 @@ impl<'a> Section<'a> {
 
     /// A mistake about a key's value as a whole.
     pub(super) fn mistake(&self, key: &str, message: &str) {
-        let span = self.spans.iter().find(|(known, _)| *known == key).map_or(self.span.clone(), |(_, span)| span.clone());
+        let span =
+            self.spans.iter().find(|(known, _)| *known == key).map_or(self.span.clone(), |(_, span)| span.clone());
         self.reader.add(span, format!("{}{key}", self.prefix), message.to_owned());
     }
 
@@ -216,7 +217,7 @@ impl<'a> Section<'a> {
     }
 
     #[expect(clippy::too_many_arguments, reason = "private, and a struct for it would be longer")]
-    fn bounded<T: PartialOrd>(
+    fn bounded<T: PartialOrd + Copy>(
         &self,
         value: &Spanned<DeValue<'_>>,
         key: &str,

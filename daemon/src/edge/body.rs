@@ -70,6 +70,7 @@ impl Body {
     }
 
     /// The same body, counted at its end.
+    #[must_use]
     pub fn counted(mut self, answer: Answer) -> Self {
         self.answer = Some(answer);
         self

@@ -48,12 +48,7 @@ pub(super) async fn forward(
 }
 
 /// Makes the head that goes into the tunnel.
-fn prepare(
-    visitor: &Visitor,
-    parts: http::request::Parts,
-    authority: Authority,
-    upgrade: &Upgrade,
-) -> RequestHead {
+fn prepare(visitor: &Visitor, parts: http::request::Parts, authority: Authority, upgrade: &Upgrade) -> RequestHead {
     let mut headers = parts.headers;
     strip_hop_by_hop(&mut headers);
     if parts.version == Version::HTTP_2 {

@@ -75,10 +75,10 @@ pub(super) fn set_forwarded(headers: &mut HeaderMap, peer: IpAddr, trusted: bool
             headers.insert(name, value);
         }
     }
-    if !trusted || !headers.contains_key(X_FORWARDED_HOST) {
-        if let Ok(value) = HeaderValue::from_str(authority.as_str()) {
-            headers.insert(X_FORWARDED_HOST, value);
-        }
+    if (!trusted || !headers.contains_key(X_FORWARDED_HOST))
+        && let Ok(value) = HeaderValue::from_str(authority.as_str())
+    {
+        headers.insert(X_FORWARDED_HOST, value);
     }
     if !trusted || !headers.contains_key(X_FORWARDED_PROTO) {
         headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("https"));
@@ -142,7 +142,8 @@ mod tests {
     #[test]
     fn claims_count_only_from_trusted_proxies() {
         let authority = Authority::from_static("demo.example.com");
-        let claim = || map(&[("x-forwarded-for", "6.6.6.6"), ("forwarded", "for=6.6.6.6"), ("x-forwarded-proto", "http")]);
+        let claim =
+            || map(&[("x-forwarded-for", "6.6.6.6"), ("forwarded", "for=6.6.6.6"), ("x-forwarded-proto", "http")]);
         let mut headers = claim();
         set_forwarded(&mut headers, "::1".parse().unwrap(), false, &authority);
         assert_eq!(headers["x-forwarded-for"], "::1");

@@ -10,7 +10,7 @@ const RETRY_SECONDS: &str = "10";
 
 /// Why a request is answered by the daemon itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Problem {
+pub(super) enum Problem {
     /// The request breaks a rule of HTTP that the parser let through.
     BadRequest,
     /// No such tunnel.
@@ -39,7 +39,7 @@ pub enum Problem {
 
 impl Problem {
     /// The status that says so.
-    pub fn status(self) -> StatusCode {
+    pub(super) fn status(self) -> StatusCode {
         match self {
             Self::BadRequest => StatusCode::BAD_REQUEST,
             Self::UnknownName | Self::NoPage => StatusCode::NOT_FOUND,
@@ -64,9 +64,10 @@ impl Problem {
             Self::HeadTooLarge => {
                 ("Request head too large", "The address and header fields are too long. Clearing cookies may help.")
             }
-            Self::Offline => {
-                ("Tunnel offline", "The tunnel of this name is not connected right now. Its owner has to start it again.")
-            }
+            Self::Offline => (
+                "Tunnel offline",
+                "The tunnel of this name is not connected right now. Its owner has to start it again.",
+            ),
             Self::Busy => ("Too busy", "This tunnel has as many requests as it can take. Try again in a moment."),
             Self::ShuttingDown => ("Restarting", "The server is restarting. Try again in a moment."),
             Self::ServiceAbsent => (
@@ -85,7 +86,7 @@ impl Problem {
 }
 
 /// The page for a problem, in a form that the visitor accepts.
-pub fn page(problem: Problem, request: &HeaderMap) -> Response<Body> {
+pub(super) fn page(problem: Problem, request: &HeaderMap) -> Response<Body> {
     let status = problem.status();
     let (title, explanation) = problem.text();
     let accept = request.get(ACCEPT).map_or(&b""[..], HeaderValue::as_bytes);

@@ -1,0 +1,147 @@
+//! The way to the daemon: resolving, TCP, TLS.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use rustls::crypto::aws_lc_rs;
+use rustls::{ClientConfig, RootCertStore};
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, ServerName};
+use tokio::net::{TcpStream, lookup_host};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use crate::target::Address;
+
+/// For each address, and for the TLS handshake.
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// A daemon's address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Server(Address);
+
+impl FromStr for Server {
+    type Err = anyhow::Error;
+
+    /// Reads `https://host[:port]`, or without the scheme.
+    fn from_str(text: &str) -> anyhow::Result<Self> {
+        let rest = match text.split_once("://") {
+            Some(("https", rest)) => rest,
+            Some(_) => bail!("the server \"{text}\" must be https://…"),
+            None => text,
+        };
+        let rest = rest.strip_suffix('/').unwrap_or(rest);
+        if rest.contains(['/', '?', '#', '@']) {
+            bail!("the server \"{text}\" must be only a host and a port");
+        }
+        let address = Address::parse(rest, 443).map_err(|why| anyhow::anyhow!("the server \"{text}\": {why}"))?;
+        Ok(Self(address))
+    }
+}
+
+impl Server {
+    /// The authority for requests to it.
+    pub fn authority(&self) -> String {
+        if self.0.port == 443 { self.0.host.clone() } else { self.0.to_string() }
+    }
+}
+
+impl fmt::Display for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "https://{}", self.authority())
+    }
+}
+
+/// Connects to the daemon, resolving its name afresh; `connect_to` is dialled instead if given.
+pub(crate) async fn connect(
+    server: &Server,
+    connect_to: Option<SocketAddr>,
+    tls: &Arc<ClientConfig>,
+) -> anyhow::Result<TlsStream<TcpStream>> {
+    let Address { host, port } = &server.0;
+    let addresses: Vec<SocketAddr> = match connect_to {
+        Some(address) => vec![address],
+        None => lookup_host((host.as_str(), *port)).await.with_context(|| format!("cannot resolve {host}"))?.collect(),
+    };
+    let stream = connect_any(&addresses, LIMIT).await.with_context(|| format!("cannot connect to {server}"))?;
+    cok_transport::tcp::tune(&stream)?;
+    cok_transport::tcp::tune_tunnel(&stream)?;
+    let name = ServerName::try_from(host.clone()).with_context(|| format!("\"{host}\" is not a server name"))?;
+    let handshake = TlsConnector::from(tls.clone()).connect(name, stream);
+    match tokio::time::timeout(LIMIT, handshake).await {
+        Ok(result) => result.with_context(|| format!("TLS with {server} failed")),
+        Err(_) => bail!("TLS with {server} took longer than {} s", LIMIT.as_secs()),
+    }
+}
+
+/// The first of the addresses that answers, each with its own limit.
+pub(crate) async fn connect_any(addresses: &[SocketAddr], limit: Duration) -> io::Result<TcpStream> {
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    for address in addresses {
+        match tokio::time::timeout(limit, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(error)) => last = error,
+            Err(_) => last = io::Error::new(io::ErrorKind::TimedOut, format!("no answer from {address}")),
+        }
+    }
+    Err(last)
+}
+
+/// TLS that trusts what the system trusts.
+pub fn trust_system() -> anyhow::Result<Arc<ClientConfig>> {
+    let mut roots = RootCertStore::empty();
+    let found = rustls_native_certs::load_native_certs();
+    roots.add_parsable_certificates(found.certs);
+    if roots.is_empty() {
+        bail!("the system has no trusted certificates; install its package of them (ca-certificates) or use --ca-file");
+    }
+    client_config(roots)
+}
+
+/// TLS that trusts the authorities in a PEM file, and nobody else.
+pub fn trust_file(path: &Path) -> anyhow::Result<Arc<ClientConfig>> {
+    let mut roots = RootCertStore::empty();
+    let pem = std::fs::read(path).with_context(|| format!("cannot read the CA file {}", path.display()))?;
+    for certificate in CertificateDer::pem_slice_iter(&pem) {
+        let certificate = certificate.map_err(|error| anyhow::anyhow!("the CA file {}: {error}", path.display()))?;
+        roots.add(certificate).with_context(|| format!("the CA file {}", path.display()))?;
+    }
+    if roots.is_empty() {
+        bail!("the CA file {} has no certificate in it", path.display());
+    }
+    client_config(roots)
+}
+
+fn client_config(roots: RootCertStore) -> anyhow::Result<Arc<ClientConfig>> {
+    let mut config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn servers_are_read() {
+        for (text, authority) in [
+            ("https://tunnel.example.com", "tunnel.example.com"),
+            ("tunnel.example.com:8443", "tunnel.example.com:8443"),
+            ("https://[::1]:8443/", "[::1]:8443"),
+        ] {
+            assert_eq!(text.parse::<Server>().unwrap().authority(), authority);
+        }
+        for text in ["http://x", "https://x/y", "https://", "x:0"] {
+            assert!(text.parse::<Server>().is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! Idle HTTP/1.1 connections to the service.
+//!
+//! A connection lies here together with its driver, which nobody polls meanwhile; whoever takes it polls the driver
+//! from its own task. That saves a task for each connection and a hop for each chunk, at the price that a close by the
+//! service is only noticed when the connection is taken.
+
+use std::fmt;
+use std::future::Future as _;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use hyper::client::conn::http1;
+
+use super::body::RequestBody;
+use super::local::Io;
+
+/// Idle connections that are kept. More are useful only right after a burst.
+const MAX_IDLE: usize = 256;
+/// How long a connection may lie idle: less than services usually allow.
+const IDLE_FOR: Duration = Duration::from_secs(30);
+/// How often idle connections are looked at.
+const SWEEP_EVERY: Duration = Duration::from_secs(10);
+
+/// A connection and its driver.
+pub(super) struct Connection {
+    pub(super) sender: http1::SendRequest<RequestBody>,
+    driver: Option<Pin<Box<http1::Connection<Io, RequestBody>>>>,
+    /// It has carried a request before.
+    pub(super) reused: bool,
+}
+
+impl Connection {
+    pub(super) fn new(sender: http1::SendRequest<RequestBody>, driver: http1::Connection<Io, RequestBody>) -> Self {
+        Self { sender, driver: Some(Box::pin(driver)), reused: false }
+    }
+
+    /// Lets the connection read and write. Once it has ended, this does nothing.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) {
+        if let Some(driver) = &mut self.driver
+            && let Poll::Ready(_ended) = driver.as_mut().poll(cx)
+        {
+            // Why it ended reaches whoever waits for the response or its body.
+            self.driver = None;
+        }
+    }
+
+    /// Whether another request can be sent.
+    fn is_ready(&mut self) -> bool {
+        self.poll(&mut Context::from_waker(Waker::noop()));
+        self.driver.is_some() && self.sender.is_ready()
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection").field("reused", &self.reused).finish_non_exhaustive()
+    }
+}
+
+/// The idle connections, the latest used last.
+#[derive(Debug)]
+pub(super) struct Pool {
+    idle: Mutex<Vec<(Instant, Connection)>>,
+}
+
+impl Pool {
+    /// An empty pool; a task sweeps it for as long as it exists.
+    pub(super) fn new() -> Arc<Self> {
+        let pool = Arc::new(Self { idle: Mutex::default() });
+        tokio::spawn(sweep(Arc::downgrade(&pool)));
+        pool
+    }
+
+    /// The connection that was used last and is still open.
+    pub(super) fn take(&self) -> Option<Connection> {
+        loop {
+            let (_, mut connection) = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop()?;
+            if connection.is_ready() {
+                return Some(connection);
+            }
+        }
+    }
+
+    /// Takes a connection back if it can carry another request.
+    pub(super) fn put(&self, mut connection: Connection) {
+        if !connection.is_ready() {
+            return;
+        }
+        connection.reused = true;
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        if idle.len() < MAX_IDLE {
+            idle.push((Instant::now(), connection));
+        }
+    }
+}
+
+async fn sweep(pool: Weak<Pool>) {
+    loop {
+        tokio::time::sleep(SWEEP_EVERY).await;
+        let Some(pool) = pool.upgrade() else { return };
+        let mut idle = pool.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        idle.retain_mut(|(since, connection)| since.elapsed() < IDLE_FOR && connection.is_ready());
+    }
+}

@@ -1,0 +1,172 @@
+//! The command line.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::{Args, Parser, Subcommand};
+use cok_client::logging::{self, LogFormat};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::config::{Config, ConfigError};
+use crate::daemon::Daemon;
+use crate::dev::{self, DevArgs};
+use crate::names::{ApiKey, SubdomainPattern};
+
+/// Something failed at run time.
+const FAILED: u8 = 1;
+/// The command line or the configuration is wrong.
+const USAGE: u8 = 2;
+
+/// Public HTTPS for services that run at home.
+#[derive(Debug, Parser)]
+#[command(name = "cokd", version, about, args_conflicts_with_subcommands = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    run: RunArgs,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the daemon (also without this word)
+    Run(RunArgs),
+    /// Try everything on this machine: a daemon, a client and a site at https://demo.cok.localhost:8443
+    Dev(DevArgs),
+    /// Check a configuration; every mistake is named, and the exit code is 2
+    Check {
+        /// The configuration file
+        #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
+        config: PathBuf,
+    },
+    /// API keys
+    #[command(subcommand)]
+    Key(KeyCommand),
+}
+
+const DEFAULT_CONFIG: &str = "/etc/cokd/cokd.toml";
+
+#[derive(Debug, Args)]
+struct RunArgs {
+    /// The configuration file
+    #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
+    config: PathBuf,
+    /// How log lines look
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    log_format: LogFormat,
+}
+
+#[derive(Debug, Subcommand)]
+enum KeyCommand {
+    /// Make a key: it is printed once, its section for the configuration file goes to standard error
+    Create {
+        /// Whose it is
+        #[arg(long)]
+        name: String,
+        /// A name, or a pattern such as "demo-*", that the key may have; again for more [default: *]
+        #[arg(long = "subdomain", value_name = "PATTERN", value_parser = parse_pattern)]
+        subdomains: Vec<String>,
+        /// The most tunnels at once
+        #[arg(long, default_value_t = 10)]
+        max_tunnels: u32,
+        /// After which time it stops working, such as 90d
+        #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+        expires: Option<std::time::Duration>,
+    },
+}
+
+fn parse_pattern(text: &str) -> Result<String, String> {
+    SubdomainPattern::parse(text).map(|_| text.to_owned()).map_err(|error| error.to_string())
+}
+
+/// Runs the daemon as its command line says.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match cli.command.unwrap_or(Command::Run(cli.run)) {
+        Command::Run(args) => {
+            logging::start(args.log_format, "info");
+            run(&args)
+        }
+        Command::Dev(args) => {
+            logging::start(args.log_format, if args.verbose { "info,cokd=debug,cok_client=debug" } else { "warn" });
+            outcome(block_on(dev::run(args)))
+        }
+        Command::Check { config } => match Config::load(&config) {
+            Ok(_) => {
+                println!("{}: no mistakes", config.display());
+                ExitCode::SUCCESS
+            }
+            Err(error) => wrong(&error),
+        },
+        Command::Key(KeyCommand::Create { name, subdomains, max_tunnels, expires }) => {
+            outcome(create_key(&name, &subdomains, max_tunnels, expires))
+        }
+    }
+}
+
+fn run(args: &RunArgs) -> ExitCode {
+    let config = match Config::load(&args.config) {
+        Ok(config) => config,
+        Err(error) => return wrong(&error),
+    };
+    outcome(block_on(async move {
+        let bound = Daemon::bind(config)?;
+        let stop = stop_signal()?;
+        bound.run(stop).await;
+        Ok(())
+    }))
+}
+
+/// SIGTERM or SIGINT.
+pub(crate) fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
+
+fn block_on(future: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start")?.block_on(future)
+}
+
+fn outcome(result: anyhow::Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("cokd: {}", format!("{error:#}").replace('\n', " "));
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+fn wrong(error: &ConfigError) -> ExitCode {
+    eprintln!("{error}");
+    ExitCode::from(USAGE)
+}
+
+fn create_key(
+    name: &str,
+    subdomains: &[String],
+    max_tunnels: u32,
+    expires: Option<std::time::Duration>,
+) -> anyhow::Result<()> {
+    let key = ApiKey::generate().context("cannot make a key")?;
+    let subdomains = if subdomains.is_empty() { &["*".to_owned()][..] } else { subdomains };
+    let expires = expires.map(|expires| {
+        let at = std::time::SystemTime::now() + expires;
+        format!("expires = \"{}\"\n", humantime::format_rfc3339_seconds(at))
+    });
+    println!("{}", key.reveal());
+    eprintln!(
+        "# The key is shown once. For the configuration file:\n\n[[keys]]\nname = {name:?}\nsecret_sha256 = \
+         \"{}\"\nsubdomains = {subdomains:?}\nmax_tunnels = {max_tunnels}\n{}",
+        key.digest().to_hex(),
+        expires.unwrap_or_default(),
+    );
+    Ok(())
+}
