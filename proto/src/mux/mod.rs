@@ -151,13 +151,18 @@ pub struct Mux {
     exchanges: Slab<Exchange>,
     /// Exchanges that are not over on the wire.
     by_id: HashMap<u32, Key, BuildHasherDefault<IdHasher>>,
+    /// The id of the newest exchange.
     last_id: u32,
+    /// The highest id that both sides know of: on the daemon, requests may still wait to go out.
+    known_id: u32,
     events: VecDeque<Event>,
     liveness: Liveness,
     /// The latest time that the owner named; reading and writing bodies goes by it.
     now: Instant,
     skipped: usize,
     drain_sent: bool,
+    /// A Drain that waits until the requests that were opened before it are out.
+    drain_frame: Option<Drain>,
     drain_received: bool,
 
     /// Encoded control frames.
@@ -191,11 +196,13 @@ impl Mux {
             exchanges: Slab::new(),
             by_id: HashMap::default(),
             last_id: 0,
+            known_id: 0,
             events: VecDeque::new(),
             liveness: Liveness::new(now),
             now,
             skipped: 0,
             drain_sent: false,
+            drain_frame: None,
             drain_received: false,
             control: BytesMut::new(),
             pong: None,
@@ -228,6 +235,7 @@ impl Mux {
     pub fn close(&mut self) {
         self.phase = Phase::Closed;
         self.pong = None;
+        self.drain_frame = None;
         let keys: Vec<Key> = self.exchanges.iter().map(|(index, _)| Key(index)).collect();
         for key in keys {
             let exchange = &mut self.exchanges[key.0];
@@ -257,12 +265,8 @@ impl Mux {
             return;
         }
         self.drain_sent = true;
-        let drain = Drain {
-            reason,
-            deadline_ms: u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX),
-            last_exchange: (self.role == Role::Daemon).then_some(self.last_id),
-        };
-        frame::put_json(&mut self.control, FrameType::Drain, &drain);
+        let deadline_ms = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX);
+        self.drain_frame = Some(Drain { reason, deadline_ms, last_exchange: None });
     }
 
     /// Whether a drained session has nothing left to do, so that its pipe may be closed.

@@ -106,6 +106,7 @@ impl Mux {
                     return Err(ProtocolError::TooManyExchanges(self.config.max_exchanges));
                 }
                 self.last_id = id;
+                self.known_id = id;
                 let mut exchange = Exchange::new(id, self.config.initial_window, self.peer_window);
                 exchange.final_head_seen = true;
                 exchange.announced = true;
@@ -188,7 +189,7 @@ impl Mux {
             if exchange.announced {
                 return Ok(Some((key, exchange)));
             }
-        } else if id != 0 && id <= self.last_announced() {
+        } else if id != 0 && id <= self.known_id {
             return Ok(None);
         }
         Err(ProtocolError::NeverOpened { kind, id })

@@ -3,18 +3,21 @@
 use bytes::{BufMut, BytesMut};
 
 use super::exchange::{Exchange, Finish, OutHead, Ring, SEND_BUFFER};
-use super::{Event, Key, Mux, Phase};
-use crate::frame::{self, DATA_CHUNK, HEADER_LEN, ID_LEN, MESSAGE_TARGET};
+use super::{Event, Key, Mux, Phase, Role};
+use crate::frame::{self, DATA_CHUNK, FrameType, HEADER_LEN, ID_LEN, MESSAGE_TARGET};
 use crate::head::fields_len;
 
 /// The length of a Reset, WindowUpdate, Ping or Pong.
 const SMALL_FRAME: usize = HEADER_LEN + 8;
+/// Room for a Drain in a message that holds something already.
+const DRAIN_ROOM: usize = 256;
 
 impl Mux {
     /// Whether [`Mux::transmit`] has anything.
     pub fn has_transmit(&self) -> bool {
         !self.control.is_empty()
             || self.pong.is_some()
+            || self.drain_frame.is_some()
             || !self.control_ring.is_empty()
             || !self.urgent_ring.is_empty()
             || !self.bulk_ring.is_empty()
@@ -32,12 +35,15 @@ impl Mux {
         if self.phase == Phase::Closed {
             self.discard_rings();
         } else {
-            let _full = self.transmit_credit(out) || self.transmit_urgent(out) || self.transmit_bulk(out);
+            let _full = self.transmit_credit(out)
+                || self.transmit_urgent(out)
+                || self.transmit_drain(out)
+                || self.transmit_bulk(out);
         }
         !out.is_empty()
     }
 
-    /// Credit and Resets. Says whether the message is full, as do the next two.
+    /// Credit and Resets. Says whether the message is full, as do the next three.
     fn transmit_credit(&mut self, out: &mut BytesMut) -> bool {
         while let Some(&key) = self.control_ring.front() {
             if !fits(out, 2 * SMALL_FRAME) {
@@ -66,10 +72,25 @@ impl Mux {
             if !sent {
                 return true;
             }
+            if exchange.announced {
+                self.known_id = self.known_id.max(exchange.id);
+            }
             if exchange.wanted_ring() != Ring::Urgent {
                 self.urgent_ring.pop_front();
                 self.turn_over(key);
             }
+        }
+        false
+    }
+
+    /// Drain, behind every request that was opened before it: nothing new may follow it.
+    fn transmit_drain(&mut self, out: &mut BytesMut) -> bool {
+        if self.drain_frame.is_some() && !fits(out, DRAIN_ROOM) {
+            return true;
+        }
+        if let Some(mut drain) = self.drain_frame.take() {
+            drain.last_exchange = (self.role == Role::Daemon).then_some(self.known_id);
+            frame::put_json(out, FrameType::Drain, &drain);
         }
         false
     }
@@ -118,13 +139,6 @@ impl Mux {
                 self.reap(key);
             }
         }
-    }
-
-    /// The highest exchange id that the peer can know of.
-    pub(super) fn last_announced(&self) -> u32 {
-        // Requests leave in the order of their ids, so the first that still waits marks the border.
-        let waiting = self.urgent_ring.iter().map(|key| &self.exchanges[key.0]).find(|e| !e.announced);
-        waiting.map_or(self.last_id, |exchange| exchange.id - 1)
     }
 }
 

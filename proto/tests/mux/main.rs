@@ -1,0 +1,5 @@
+//! The multiplexer: both sides against each other, and each side against a peer that does what it should not.
+
+mod pair;
+mod rules;
+mod wire;
