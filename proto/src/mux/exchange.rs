@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 
-use super::window::RecvWindow;
+use super::window::{RecvWindow, WindowBudget};
 use crate::error::ResetCode;
 use crate::head::{RequestHead, ResponseHead};
 
@@ -83,8 +83,6 @@ pub(super) struct Exchange {
     /// Body bytes in `inbox` and `gathered`.
     pub(super) unread: usize,
     pub(super) window: RecvWindow,
-    /// Credit to be announced.
-    pub(super) grant: u32,
     pub(super) final_head_seen: bool,
     pub(super) interim_heads: u8,
     pub(super) recv_ended: bool,
@@ -123,7 +121,6 @@ impl Exchange {
             gathered: BytesMut::new(),
             unread: 0,
             window: RecvWindow::new(recv_window),
-            grant: 0,
             final_head_seen: false,
             interim_heads: 0,
             recv_ended: false,
@@ -191,6 +188,14 @@ impl Exchange {
         self.inbox.clear();
         self.gathered = BytesMut::new();
         self.unread = 0;
+    }
+
+    /// What the window borrowed goes back once nothing more comes and everything was read: until then the memory is in
+    /// use, whether or not the exchange is over.
+    pub(super) fn settle_window(&mut self, budget: &WindowBudget) {
+        if (self.recv_ended || self.broken.is_some()) && self.unread == 0 {
+            self.window.release(budget);
+        }
     }
 
     pub(super) fn clear_outbox(&mut self) {

@@ -357,14 +357,12 @@ impl Mux {
         let now = self.now;
         let exchange = self.exchanges.get_mut(key.0)?;
         let Some(received) = exchange.pop() else { return exchange.broken.map(Err) };
-        if let Received::Data { data, .. } = &received
-            && !exchange.recv_ended
-            && exchange.broken.is_none()
-        {
+        let budget = &self.config.budget;
+        if exchange.recv_ended || exchange.broken.is_some() {
+            exchange.settle_window(budget);
+        } else if let Received::Data { data, .. } = &received {
             let (read, unread) = (data.len(), exchange.unread);
-            let round_trip = self.liveness.round_trip();
-            if let Some(grant) = exchange.window.consume(read, unread, now, round_trip, &self.config.budget) {
-                exchange.grant += grant;
+            if exchange.window.consume(read, unread, now, self.liveness.round_trip(), budget) {
                 self.announce(key);
                 self.probe_round_trip();
             }
@@ -469,6 +467,7 @@ impl Mux {
         let Some(exchange) = self.exchanges.get_mut(key.0) else { return };
         exchange.recv_handle = false;
         exchange.clear_inbox();
+        exchange.settle_window(&self.config.budget);
         if !exchange.recv_ended {
             match self.role {
                 Role::Daemon => self.reset(key, ResetCode::Cancelled),
@@ -536,7 +535,7 @@ impl Mux {
     fn forget_id(&mut self, key: Key) {
         let exchange = &mut self.exchanges[key.0];
         if exchange.is_over() || self.phase == Phase::Closed {
-            exchange.window.release(&self.config.budget);
+            exchange.settle_window(&self.config.budget);
             if self.by_id.get(&exchange.id) == Some(&key) {
                 self.by_id.remove(&exchange.id);
             }

@@ -199,7 +199,9 @@ impl Mux {
     fn arrived(&mut self, key: Key, end: bool) {
         self.events.push_back(Event::Readable(key));
         if end {
-            self.exchanges[key.0].recv_ended = true;
+            let exchange = &mut self.exchanges[key.0];
+            exchange.recv_ended = true;
+            exchange.settle_window(&self.config.budget);
             self.forget_id(key);
             self.reap(key);
         }

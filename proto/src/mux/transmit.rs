@@ -52,9 +52,11 @@ impl Mux {
             self.control_ring.pop_front();
             let exchange = &mut self.exchanges[key.0];
             exchange.in_control = false;
-            let grant = std::mem::take(&mut exchange.grant);
-            if grant > 0 && !exchange.recv_ended && exchange.broken.is_none() {
-                frame::put_window_update(out, exchange.id, grant);
+            if !exchange.recv_ended && exchange.broken.is_none() {
+                let grant = exchange.window.take_grant();
+                if grant > 0 {
+                    frame::put_window_update(out, exchange.id, grant);
+                }
             }
             if let Some(code) = exchange.reset.take() {
                 frame::put_reset(out, exchange.id, code);

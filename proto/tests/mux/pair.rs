@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
-use cok_proto::frame::Frame;
+use bytes::{BufMut, Bytes, BytesMut};
+use cok_proto::frame::{self, Frame};
 use cok_proto::mux::{Config, Event, ExchangeError, Key, Mux, Received, Role, SessionError, WindowBudget};
 use cok_proto::{Connect, ConnectAck, RequestHead, ResponseHead, Scheme};
 use http::{HeaderMap, Method, StatusCode};
@@ -200,6 +200,20 @@ pub(crate) fn request(target: &str) -> Arc<RequestHead> {
 
 pub(crate) fn response(status: u16) -> ResponseHead {
     ResponseHead { status: StatusCode::from_u16(status).unwrap(), headers: HeaderMap::new() }
+}
+
+/// A response head without fields.
+pub(crate) fn head_frame(id: u32, status: u16) -> BytesMut {
+    let mut out = BytesMut::new();
+    frame::put_response(&mut out, id, &response(status), false);
+    out
+}
+
+pub(crate) fn data_frame(id: u32, length: usize, end: bool) -> BytesMut {
+    let mut out = BytesMut::new();
+    frame::put_data_header(&mut out, id, length, end);
+    out.put_bytes(0x2a, length);
+    out
 }
 
 pub(crate) fn trailers() -> HeaderMap {
