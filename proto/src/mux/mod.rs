@@ -16,6 +16,7 @@ mod window;
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -168,6 +169,8 @@ pub struct Mux {
     /// Encoded control frames.
     control: BytesMut,
     pong: Option<[u8; 8]>,
+    /// Client: ids of requests to be sent back unprocessed.
+    refused: VecDeque<RangeInclusive<u32>>,
     /// Exchanges with credit or a Reset to announce.
     control_ring: VecDeque<Key>,
     urgent_ring: VecDeque<Key>,
@@ -206,6 +209,7 @@ impl Mux {
             drain_received: false,
             control: BytesMut::new(),
             pong: None,
+            refused: VecDeque::new(),
             control_ring: VecDeque::new(),
             urgent_ring: VecDeque::new(),
             bulk_ring: VecDeque::new(),
@@ -236,6 +240,7 @@ impl Mux {
         self.phase = Phase::Closed;
         self.pong = None;
         self.drain_frame = None;
+        self.refused.clear();
         let keys: Vec<Key> = self.exchanges.iter().map(|(index, _)| Key(index)).collect();
         for key in keys {
             let exchange = &mut self.exchanges[key.0];

@@ -14,6 +14,8 @@ use crate::message::{DrainReason, ErrorMessage};
 const SKIP_BUDGET: usize = 1024 * 1024;
 /// Interim heads (1xx) in one exchange; services send one or two.
 const MAX_INTERIM_HEADS: u8 = 16;
+/// Runs of refused requests whose Resets wait to go out: some kilobytes.
+const MAX_REFUSED: usize = 1000;
 /// The largest credit that a window may reach (RFC 9113, section 6.9.1, has the same).
 const MAX_CREDIT: u64 = (1 << 31) - 1;
 
@@ -101,12 +103,14 @@ impl Mux {
                     return Err(ProtocolError::Unexpected { kind, why: "the sender has announced that it drains" });
                 }
                 let most = self.config.max_exchanges as usize;
-                // Slots that only wait for our own writes don't count against the daemon, but can't be unbounded.
-                if self.by_id.len() >= most || self.exchanges.len() >= 2 * most {
+                if self.by_id.len() >= most {
                     return Err(ProtocolError::TooManyExchanges(self.config.max_exchanges));
                 }
                 self.last_id = id;
                 self.known_id = id;
+                if self.exchanges.len() >= 2 * most {
+                    return self.refuse(id);
+                }
                 let mut exchange = Exchange::new(id, self.config.initial_window, self.peer_window);
                 exchange.final_head_seen = true;
                 exchange.announced = true;
@@ -177,6 +181,19 @@ impl Mux {
                 }
             }
             (_, frame) => return Err(unexpected(&frame, "not from this side, or not now")),
+        }
+        Ok(())
+    }
+
+    /// Client: sends a request back. Exchanges that are over on the wire but still held here, by their users or by
+    /// Resets that wait to go out, don't count against the daemon; a visitor who opens and cancels fast enough can
+    /// still make many of them.
+    fn refuse(&mut self, id: u32) -> Result<(), ProtocolError> {
+        let runs = self.refused.len();
+        match self.refused.back_mut() {
+            Some(last) if *last.end() == id - 1 => *last = *last.start()..=id,
+            _ if runs >= MAX_REFUSED => return Err(ProtocolError::TooManyExchanges(self.config.max_exchanges)),
+            _ => self.refused.push_back(id..=id),
         }
         Ok(())
     }

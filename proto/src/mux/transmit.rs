@@ -4,6 +4,7 @@ use bytes::{BufMut, BytesMut};
 
 use super::exchange::{Exchange, Finish, OutHead, Ring, SEND_BUFFER};
 use super::{Event, Key, Mux, Phase, Role};
+use crate::error::ResetCode;
 use crate::frame::{self, DATA_CHUNK, FrameType, HEADER_LEN, ID_LEN, MESSAGE_TARGET};
 use crate::head::fields_len;
 
@@ -18,6 +19,7 @@ impl Mux {
         !self.control.is_empty()
             || self.pong.is_some()
             || self.drain_frame.is_some()
+            || !self.refused.is_empty()
             || !self.control_ring.is_empty()
             || !self.urgent_ring.is_empty()
             || !self.bulk_ring.is_empty()
@@ -43,8 +45,19 @@ impl Mux {
         !out.is_empty()
     }
 
-    /// Credit and Resets. Says whether the message is full, as do the next three.
+    /// Resets and credit. Says whether the message is full, as do the next three.
     fn transmit_credit(&mut self, out: &mut BytesMut) -> bool {
+        while let Some(ids) = self.refused.front_mut() {
+            if !fits(out, SMALL_FRAME) {
+                return true;
+            }
+            if let Some(id) = ids.next() {
+                frame::put_reset(out, id, ResetCode::Unprocessed);
+            }
+            if ids.is_empty() {
+                self.refused.pop_front();
+            }
+        }
         while let Some(&key) = self.control_ring.front() {
             if !fits(out, 2 * SMALL_FRAME) {
                 return true;

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
-use cok_proto::frame::Frame;
-use cok_proto::mux::Role;
-use cok_proto::{DrainReason, ErrorCode, ProtocolError};
+use bytes::{Bytes, BytesMut};
+use cok_proto::frame::{self, Frame};
+use cok_proto::mux::{Event, ExchangeError, Role};
+use cok_proto::{DrainReason, ErrorCode, ProtocolError, ResetCode};
 
-use crate::pair::{Pair, Setup, data_frame, head_frame, read_all, request, response};
+use crate::pair::{Pair, Setup, data_frame, events, head_frame, read_all, request, response};
 
 /// A request that was opened before a Drain used to follow it on the wire, which ended the session.
 #[test]
@@ -61,4 +61,52 @@ fn what_a_window_borrowed_stays_borrowed_until_everything_was_read() {
     assert!(pair.daemon_budget.available() < setup.budget);
     assert!(read_all(&mut pair.daemon, daemon).ended);
     assert_eq!(pair.daemon_budget.available(), setup.budget);
+}
+
+/// The client used to end the session when exchanges that were over on the wire still had their users.
+#[test]
+fn a_client_with_too_many_unfinished_ends_sends_requests_back() {
+    let mut pair = Pair::new(Setup { max_exchanges: 2, ..Setup::default() });
+    let mut held = Vec::new();
+    let mut refused = Vec::new();
+    for round in 0..4 {
+        let keys = [(); 2].map(|()| pair.daemon.open(request("/"), true).unwrap());
+        pair.settle();
+        held.extend(events(&mut pair.client).into_iter().filter_map(|event| match event {
+            Event::Opened { key, .. } => Some(key),
+            _ => None,
+        }));
+        for key in keys {
+            if pair.daemon.broken(key) == Some(ExchangeError::Reset(ResetCode::Unprocessed)) {
+                refused.push(round);
+            }
+            pair.daemon.release_send(key);
+            pair.daemon.release_recv(key);
+        }
+        pair.settle();
+    }
+    assert_eq!((held.len(), refused), (4, vec![2, 2, 3, 3]));
+    for key in held {
+        pair.client.release_send(key);
+        pair.client.release_recv(key);
+    }
+    let (_, _client) = pair.open(true);
+}
+
+#[test]
+fn requests_sent_back_while_nothing_can_be_written_are_bounded() {
+    let mut pair = Pair::new(Setup { max_exchanges: 1, ..Setup::default() });
+    let mut failed = None;
+    for round in 0..5000 {
+        // A gap in the ids keeps the runs apart.
+        let id = 1 + 2 * round;
+        let mut message = BytesMut::new();
+        frame::put_request(&mut message, id, &request("/"), true);
+        frame::put_reset(&mut message, id, ResetCode::Cancelled);
+        if let Err(error) = pair.inject(Role::Client, &message) {
+            failed = Some((round, error));
+            break;
+        }
+    }
+    assert_eq!(failed, Some((1002, ProtocolError::TooManyExchanges(1).into())));
 }
