@@ -38,6 +38,9 @@ pub use self::window::{MAX_WINDOW, WindowBudget};
 /// The most exchanges that a client lets any daemon have open, whatever it announces.
 const MOST_EXCHANGES: u32 = 100_000;
 
+/// Bytes of text in an Error frame: one line, which fits into the frame however much of it JSON has to escape.
+const MAX_ERROR_TEXT: usize = 1024;
+
 /// Exchange ids stay below this; the daemon drains with [`DrainReason::Ids`] when it gets there.
 const ID_LIMIT: u32 = 1 << 31;
 
@@ -230,7 +233,11 @@ impl Mux {
     /// Ends the session with an Error frame, which still goes out by [`Mux::transmit`].
     pub fn fail(&mut self, message: &ErrorMessage) {
         if self.phase != Phase::Closed {
-            frame::put_json(&mut self.control, FrameType::Error, message);
+            let mut message = message.clone();
+            let fits = |end: &usize| message.message.is_char_boundary(*end);
+            let end = (0..=MAX_ERROR_TEXT.min(message.message.len())).rev().find(fits).unwrap_or(0);
+            message.message.truncate(end);
+            frame::put_json(&mut self.control, FrameType::Error, &message);
             self.close();
         }
     }
@@ -253,8 +260,8 @@ impl Mux {
             }
             exchange.reset = None;
             exchange.clear_outbox();
-            self.events.push_back(Event::Readable(key));
-            self.events.push_back(Event::Writable(key));
+            self.notify_readable(key);
+            self.notify_writable(key);
             self.forget_id(key);
         }
     }
@@ -285,7 +292,14 @@ impl Mux {
 
     /// What happened since the last call.
     pub fn poll_event(&mut self) -> Option<Event> {
-        self.events.pop_front()
+        let event = self.events.pop_front()?;
+        // A slot may have changed hands since; then its new owner is at worst told twice.
+        match event {
+            Event::Readable(key) => self.exchanges.get_mut(key.0).map(|exchange| exchange.readable_noted = false),
+            Event::Writable(key) => self.exchanges.get_mut(key.0).map(|exchange| exchange.writable_noted = false),
+            _ => None,
+        };
+        Some(event)
     }
 
     /// When [`Mux::handle_timeout`] wants to be called at the latest; `None` after the end.
@@ -385,7 +399,7 @@ impl Mux {
         if exchange.send_stopped {
             return Err(ExchangeError::Reset(ResetCode::NoError));
         }
-        let ready = exchange.queued < SEND_BUFFER;
+        let ready = exchange.body.len() < SEND_BUFFER;
         exchange.writer_waits = !ready;
         Ok(ready)
     }
@@ -413,8 +427,7 @@ impl Mux {
     pub fn send_data(&mut self, key: Key, data: Bytes, end: bool) {
         if let Some(exchange) = self.sending(key) {
             if !data.is_empty() {
-                exchange.queued += data.len();
-                exchange.body.push_back(data);
+                exchange.body.push(data);
             }
             if end {
                 exchange.finish = Some(Finish::End);
@@ -446,8 +459,8 @@ impl Mux {
         exchange.broken = Some(ExchangeError::Reset(code));
         exchange.clear_inbox();
         exchange.clear_outbox();
-        self.events.push_back(Event::Readable(key));
-        self.events.push_back(Event::Writable(key));
+        self.notify_readable(key);
+        self.notify_writable(key);
         // An id that the peer has never seen may be left out; a Reset for it would break the protocol.
         if self.exchanges[key.0].announced || self.role == Role::Client {
             self.exchanges[key.0].reset = Some(code);
@@ -525,6 +538,19 @@ impl Mux {
         if !exchange.in_control {
             exchange.in_control = true;
             self.control_ring.push_back(key);
+        }
+    }
+
+    /// Queues [`Event::Readable`], unless one waits already: thousands of frames fit into one message.
+    fn notify_readable(&mut self, key: Key) {
+        if !std::mem::replace(&mut self.exchanges[key.0].readable_noted, true) {
+            self.events.push_back(Event::Readable(key));
+        }
+    }
+
+    fn notify_writable(&mut self, key: Key) {
+        if !std::mem::replace(&mut self.exchanges[key.0].writable_noted, true) {
+            self.events.push_back(Event::Writable(key));
         }
     }
 

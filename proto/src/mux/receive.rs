@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::exchange::Exchange;
 use super::{Event, ExchangeError, Key, MOST_EXCHANGES, Mux, Phase, Received, Role, SessionError};
 use crate::error::{ProtocolError, ResetCode};
-use crate::frame::{Frame, MAX_MESSAGE};
+use crate::frame::{Frame, FrameHeader, HEADER_LEN, MAX_DATA_FRAME, MAX_MESSAGE};
 use crate::message::{DrainReason, ErrorMessage};
 
 /// Bytes of unknown frames that a session may send: room for a newer peer's hints, not for a flood.
@@ -45,9 +45,11 @@ impl Mux {
         if message.len() > MAX_MESSAGE {
             return Err(ProtocolError::MessageTooLong(message.len()).into());
         }
+        let whole = message.len();
         while !message.is_empty() {
-            let frame = Frame::decode(&mut message)?.ok_or(ProtocolError::TruncatedFrame)?;
-            self.receive_frame(frame)?;
+            let frame =
+                if whole > MAX_DATA_FRAME { decode_apart(&mut message, whole) } else { Frame::decode(&mut message) };
+            self.receive_frame(frame?.ok_or(ProtocolError::TruncatedFrame)?)?;
         }
         Ok(())
     }
@@ -165,9 +167,9 @@ impl Mux {
                     exchange.reset = None;
                     exchange.clear_inbox();
                     exchange.clear_outbox();
-                    self.events.push_back(Event::Readable(key));
+                    self.notify_readable(key);
                 }
-                self.events.push_back(Event::Writable(key));
+                self.notify_writable(key);
                 self.forget_id(key);
                 self.reap(key);
             }
@@ -214,7 +216,7 @@ impl Mux {
 
     /// Books that something came for an exchange's reader.
     fn arrived(&mut self, key: Key, end: bool) {
-        self.events.push_back(Event::Readable(key));
+        self.notify_readable(key);
         if end {
             let exchange = &mut self.exchanges[key.0];
             exchange.recv_ended = true;
@@ -223,6 +225,17 @@ impl Mux {
             self.reap(key);
         }
     }
+}
+
+/// Takes a frame off a message of `whole` bytes. What is a small part of a large message is copied, so that a peer cannot
+/// hold the whole with it. Messages are that large only for the sake of one large head.
+fn decode_apart(message: &mut Bytes, whole: usize) -> Result<Option<Frame>, ProtocolError> {
+    let Some(header) = FrameHeader::parse(message)? else { return Ok(None) };
+    let length = HEADER_LEN + header.length;
+    if length >= whole / 4 || length > message.len() {
+        return Frame::decode(message);
+    }
+    Frame::decode(&mut Bytes::copy_from_slice(&message.split_to(length)))
 }
 
 /// Data and trailers come after the final head and before the end.

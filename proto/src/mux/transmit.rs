@@ -1,9 +1,9 @@
 //! What goes out: whole frames, packed into messages of one TLS record.
 
-use bytes::{BufMut, BytesMut};
+use bytes::BytesMut;
 
 use super::exchange::{Exchange, Finish, OutHead, Ring, SEND_BUFFER};
-use super::{Event, Key, Mux, Phase, Role};
+use super::{Key, Mux, Phase, Role};
 use crate::error::ResetCode;
 use crate::frame::{self, DATA_CHUNK, FrameType, HEADER_LEN, ID_LEN, MESSAGE_TARGET};
 use crate::head::fields_len;
@@ -126,9 +126,9 @@ impl Mux {
     fn turn_over(&mut self, key: Key) {
         let exchange = &mut self.exchanges[key.0];
         exchange.ring = Ring::None;
-        if exchange.writer_waits && exchange.queued < SEND_BUFFER {
+        if exchange.writer_waits && exchange.body.len() < SEND_BUFFER {
             exchange.writer_waits = false;
-            self.events.push_back(Event::Writable(key));
+            self.notify_writable(key);
         }
         let exchange = &self.exchanges[key.0];
         if exchange.send_ended {
@@ -187,8 +187,8 @@ fn put_head(exchange: &mut Exchange, out: &mut BytesMut) -> bool {
 /// wait for the next message.
 fn put_body(exchange: &mut Exchange, out: &mut BytesMut) -> bool {
     let credit = usize::try_from(exchange.credit).unwrap_or(usize::MAX);
-    let length = exchange.queued.min(credit).min(DATA_CHUNK);
-    let last = length == exchange.queued;
+    let length = exchange.body.len().min(credit).min(DATA_CHUNK);
+    let last = length == exchange.body.len();
     if length == 0 && !(last && exchange.finish.is_some()) {
         // Abandoned, or out of credit: nothing to send, and nothing to wait for in this message.
         return true;
@@ -199,19 +199,7 @@ fn put_body(exchange: &mut Exchange, out: &mut BytesMut) -> bool {
             return false;
         }
         frame::put_data_header(out, exchange.id, length, end);
-        let mut left = length;
-        while left > 0 {
-            let Some(chunk) = exchange.body.front_mut() else { break };
-            if chunk.len() <= left {
-                left -= chunk.len();
-                out.put_slice(chunk);
-                exchange.body.pop_front();
-            } else {
-                out.put_slice(&chunk.split_to(left));
-                left = 0;
-            }
-        }
-        exchange.queued -= length;
+        exchange.body.take_into(out, length);
         exchange.credit -= length as u64;
         exchange.data_sent = true;
         if end {
