@@ -143,12 +143,14 @@ pub(super) struct Exchange {
     pub(super) unread: usize,
     pub(super) window: RecvWindow,
     pub(super) final_head_seen: bool,
+    /// How many were seen or, on the client, sent.
     pub(super) interim_heads: u8,
     pub(super) recv_ended: bool,
     /// Nobody reads any more; what still comes is dropped and earns no credit.
     pub(super) recv_stopped: bool,
 
     pub(super) heads: VecDeque<(OutHead, bool)>,
+    pub(super) final_head_sent: bool,
     /// The peer knows of this exchange.
     pub(super) announced: bool,
     pub(super) body: Outbox,
@@ -187,6 +189,7 @@ impl Exchange {
             recv_ended: false,
             recv_stopped: false,
             heads: VecDeque::new(),
+            final_head_sent: false,
             announced: false,
             body: Outbox::default(),
             finish: None,

@@ -41,6 +41,9 @@ const MOST_EXCHANGES: u32 = 100_000;
 /// Bytes of text in an Error frame: one line, which fits into the frame however much of it JSON has to escape.
 const MAX_ERROR_TEXT: usize = 1024;
 
+/// Interim heads (1xx) in one exchange; services send one or two.
+const MAX_INTERIM_HEADS: u8 = 16;
+
 /// Exchange ids stay below this; the daemon drains with [`DrainReason::Ids`] when it gets there.
 const ID_LIMIT: u32 = 1 << 31;
 
@@ -410,12 +413,26 @@ impl Mux {
         self.exchanges.get(key.0).map_or(Some(ExchangeError::SessionLost), |exchange| exchange.broken)
     }
 
-    /// Client: queues a response head. With `end`, no body follows.
+    /// Client: queues a response head. With `end`, no body follows. Interim heads beyond the sixteen that the protocol
+    /// allows are dropped: they are hints. One final head comes after them; a second breaks the exchange.
     pub fn send_response(&mut self, key: Key, head: ResponseHead, end: bool) -> Result<(), HeadTooLarge> {
         if head.encoded_len()? > MAX_HEAD - ID_LEN {
             return Err(HeadTooLarge);
         }
+        let role = self.role;
         if let Some(exchange) = self.sending(key) {
+            if role == Role::Daemon || exchange.final_head_sent {
+                self.reset(key, ResetCode::LocalBroken);
+                return Ok(());
+            }
+            let end = end && !head.is_interim();
+            if !head.is_interim() {
+                exchange.final_head_sent = true;
+            } else if exchange.interim_heads == MAX_INTERIM_HEADS {
+                return Ok(());
+            } else {
+                exchange.interim_heads += 1;
+            }
             exchange.heads.push_back((OutHead::Response(head), end));
             exchange.send_finished = end;
             self.schedule(key);
@@ -423,9 +440,10 @@ impl Mux {
         Ok(())
     }
 
-    /// Queues body bytes; meant to follow a [`Mux::send_ready`] that said yes. With `end`, nothing follows.
+    /// Queues body bytes; meant to follow a [`Mux::send_ready`] that said yes. With `end`, nothing follows. On the
+    /// client, a body without a final head before it breaks the exchange.
     pub fn send_data(&mut self, key: Key, data: Bytes, end: bool) {
-        if let Some(exchange) = self.sending(key) {
+        if let Some(exchange) = self.sending_body(key) {
             if !data.is_empty() {
                 exchange.body.push(data);
             }
@@ -442,7 +460,7 @@ impl Mux {
         if fields_len(&fields)? > MAX_HEAD - ID_LEN {
             return Err(HeadTooLarge);
         }
-        if let Some(exchange) = self.sending(key) {
+        if let Some(exchange) = self.sending_body(key) {
             exchange.finish = Some(Finish::Trailers(fields));
             exchange.send_finished = true;
             self.schedule(key);
@@ -450,8 +468,9 @@ impl Mux {
         Ok(())
     }
 
-    /// Abandons the exchange in both directions.
+    /// Abandons the exchange in both directions. [`ResetCode::NoError`] would not: it goes out as `Cancelled`.
     pub fn reset(&mut self, key: Key, code: ResetCode) {
+        let code = if code == ResetCode::NoError { ResetCode::Cancelled } else { code };
         let Some(exchange) = self.exchanges.get_mut(key.0) else { return };
         if exchange.is_over() {
             return;
@@ -505,6 +524,15 @@ impl Mux {
         let exchange = self.exchanges.get_mut(key.0)?;
         let open = exchange.broken.is_none() && !exchange.send_stopped && !exchange.send_finished;
         open.then_some(exchange)
+    }
+
+    /// The same, once a body may follow. A peer would end the session if one came before its head.
+    fn sending_body(&mut self, key: Key) -> Option<&mut Exchange> {
+        let client = self.role == Role::Client;
+        if self.sending(key).is_some_and(|exchange| client && !exchange.final_head_sent) {
+            self.reset(key, ResetCode::LocalBroken);
+        }
+        self.sending(key)
     }
 
     /// Client: once the whole response is out and nobody reads the request, the upload has no purpose.

@@ -5,15 +5,13 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::exchange::Exchange;
-use super::{Event, ExchangeError, Key, MOST_EXCHANGES, Mux, Phase, Received, Role, SessionError};
+use super::{Event, ExchangeError, Key, MAX_INTERIM_HEADS, MOST_EXCHANGES, Mux, Phase, Received, Role, SessionError};
 use crate::error::{ProtocolError, ResetCode};
 use crate::frame::{Frame, FrameHeader, HEADER_LEN, MAX_DATA_FRAME, MAX_MESSAGE};
 use crate::message::{DrainReason, ErrorMessage};
 
 /// Bytes of unknown frames that a session may send: room for a newer peer's hints, not for a flood.
 const SKIP_BUDGET: usize = 1024 * 1024;
-/// Interim heads (1xx) in one exchange; services send one or two.
-const MAX_INTERIM_HEADS: u8 = 16;
 /// Runs of refused requests whose Resets wait to go out: some kilobytes.
 const MAX_REFUSED: usize = 1000;
 /// The largest credit that a window may reach (RFC 9113, section 6.9.1, has the same).
@@ -58,13 +56,13 @@ impl Mux {
         match (self.phase, frame) {
             (_, Frame::Error(message)) => return Err(SessionError::Peer(message)),
             (Phase::AwaitConnect, Frame::Connect(connect)) => {
-                self.peer_window = connect.initial_window;
+                self.peer_window = initial_window("Connect", connect.initial_window)?;
                 self.phase = Phase::AwaitDecision;
                 self.events.push_back(Event::Connect(connect));
             }
             (Phase::AwaitConnect, frame) => return Err(unexpected(&frame, "Connect must come first").into()),
             (Phase::AwaitAck, Frame::ConnectAck(ack)) => {
-                self.peer_window = ack.initial_window;
+                self.peer_window = initial_window("ConnectAck", ack.initial_window)?;
                 self.config.max_exchanges = ack.max_exchanges.min(MOST_EXCHANGES);
                 self.phase = Phase::Open;
                 self.events.push_back(Event::Established(ack));
@@ -72,14 +70,14 @@ impl Mux {
             }
             (_, Frame::Ping(opaque)) => self.pong = Some(opaque),
             (_, Frame::Pong(opaque)) => self.liveness.pong(opaque, self.now),
-            (Phase::AwaitAck, frame) => return Err(unexpected(&frame, "ConnectAck must come first").into()),
-            (Phase::AwaitDecision, frame) => return Err(unexpected(&frame, "the session is not granted yet").into()),
             (_, Frame::Skipped { length }) => {
                 self.skipped += length;
                 if self.skipped > SKIP_BUDGET {
                     return Err(ProtocolError::SkipBudget.into());
                 }
             }
+            (Phase::AwaitAck, frame) => return Err(unexpected(&frame, "ConnectAck must come first").into()),
+            (Phase::AwaitDecision, frame) => return Err(unexpected(&frame, "the session is not granted yet").into()),
             (_, Frame::Drain(drain)) => {
                 if !self.drain_received {
                     self.drain_received = true;
@@ -156,9 +154,10 @@ impl Mux {
                 }
                 self.arrived(key, true);
             }
-            (_, Frame::Reset { id, code }) => {
+            (role, Frame::Reset { id, code }) => {
                 let Some((key, exchange)) = self.find(kind, id)? else { return Ok(()) };
-                if code == ResetCode::NoError {
+                // From the daemon there is nothing that could still stand: to it, the exchange is over.
+                if code == ResetCode::NoError && role == Role::Daemon {
                     exchange.send_stopped = true;
                     exchange.send_ended = true;
                     exchange.clear_outbox();
@@ -236,6 +235,15 @@ fn decode_apart(message: &mut Bytes, whole: usize) -> Result<Option<Frame>, Prot
         return Frame::decode(message);
     }
     Frame::decode(&mut Bytes::copy_from_slice(&message.split_to(length)))
+}
+
+/// A window that the peer announces must leave room for the credit that it returns.
+fn initial_window(kind: &'static str, size: u32) -> Result<u32, ProtocolError> {
+    if u64::from(size) <= MAX_CREDIT {
+        Ok(size)
+    } else {
+        Err(ProtocolError::Malformed { kind, why: "initial_window is above 2147483647".to_owned() })
+    }
 }
 
 /// Data and trailers come after the final head and before the end.
