@@ -1,6 +1,6 @@
 //! A witness of both pipes that knows the specification's rules for senders, and nothing of the code under test.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use bytes::Bytes;
 use cok_proto::ResetCode;
@@ -13,6 +13,7 @@ use crate::pair::decode_all;
 pub(crate) struct Monitor {
     windows: [u32; 2],
     last_id: u32,
+    targets: HashSet<String>,
     drained: [Option<u32>; 2],
     established: bool,
     finished: [bool; 2],
@@ -46,6 +47,11 @@ impl Monitor {
         }
     }
 
+    /// Whether the request for the target `/index` has gone out.
+    pub(crate) fn knows_target(&self, index: usize) -> bool {
+        self.targets.contains(&format!("/{index}"))
+    }
+
     fn frame_sent(&mut self, from: Role, frame: Frame) {
         let me = usize::from(from == Role::Client);
         assert!(!self.finished[me], "nothing follows an Error");
@@ -66,7 +72,8 @@ impl Monitor {
                 }
                 self.drained[me] = Some(self.last_id);
             }
-            Frame::Request { id, end, .. } => {
+            Frame::Request { id, head, end } => {
+                self.targets.insert(head.target.as_str().to_owned());
                 assert!(from == Role::Daemon && self.established && id > self.last_id);
                 assert!(self.drained[0].is_none(), "nothing new after Drain");
                 self.last_id = id;
