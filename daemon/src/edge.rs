@@ -6,6 +6,7 @@
 pub mod body;
 mod forward;
 mod headers;
+mod linger;
 mod page;
 mod service;
 mod upgrade;

@@ -31,8 +31,8 @@ def test_conditional_requests(site, http):
 
 def test_responses_without_a_body(site, http):
     """204 has no body and no made-up content-length, and the connection goes on to be used."""
-    again = site.daemon.url(site.name, "/")
-    answer = site.curl("/empty", http, "--include", again).stdout
+    first = site.daemon.url(site.name, "/empty")
+    answer = site.curl("/", http, "--include", first).stdout
     head, _, rest = answer.partition(b"\r\n\r\n")
     assert b" 204" in head.splitlines()[0] and b"content-length" not in head.lower()
     assert rest.endswith(b"<h1>hello</h1>\n")

@@ -3,7 +3,6 @@
 import os
 import socket
 
-import h2.settings
 import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
@@ -67,7 +66,7 @@ def test_http2(echo, services):
     """The same by extended CONNECT: the tunnel speaks HTTP/1.1 to the service and 200 to the visitor."""
     large = os.urandom(1 << 20)
     with Http2(echo.daemon, echo.name) as visitor:
-        assert visitor.remote_setting(h2.settings.SettingCodes.ENABLE_CONNECT_PROTOCOL) == 1
+        assert visitor.connection.remote_settings.enable_connect_protocol == 1
         stream = visitor.request(
             "/chat", method="CONNECT", protocol="websocket", end=False, extra=[("sec-websocket-version", "13")]
         )

@@ -19,6 +19,8 @@ class Http2:
         self.connection.initiate_connection()
         self.streams = {}
         self.flush()
+        # A server's settings come first (RFC 9113, section 3.4).
+        self.receive()
 
     def __enter__(self):
         return self
@@ -38,11 +40,6 @@ class Http2:
             if stream:
                 stream.handle(event)
         self.flush()
-
-    def remote_setting(self, setting):
-        while setting not in self.connection.remote_settings:
-            self.receive()
-        return self.connection.remote_settings[setting]
 
     def request(self, path, method="GET", end=True, extra=(), protocol=None, authority=None):
         stream = Stream(self, self.connection.get_next_available_stream_id())

@@ -6,6 +6,7 @@ import threading
 
 from aiohttp import web
 from websockets.asyncio.server import serve
+from websockets.exceptions import ConnectionClosed
 
 
 class Services:
@@ -110,9 +111,12 @@ class Services:
             self.open_streams -= 1
 
     async def _ws(self, connection):
-        async for message in connection:
-            if message == "close":
-                await connection.close(4321, "as you wish")
-            else:
-                await connection.send(message)
+        try:
+            async for message in connection:
+                if message == "close":
+                    await connection.close(4321, "as you wish")
+                else:
+                    await connection.send(message)
+        except ConnectionClosed:
+            pass  # by any code but 1000 and 1001
         self.ws_closed.append((connection.close_code, connection.close_reason))
