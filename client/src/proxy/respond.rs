@@ -63,7 +63,8 @@ pub(super) async fn over_http1(
             if let Some(message) = error.take_message() {
                 return Ok(Outcome::NotSent(Box::new(Request { message, interim: wants_interim, repeatable })));
             }
-            if connection.reused && repeatable {
+            // Whatever cannot be parsed has at least arrived.
+            if connection.reused && repeatable && !error.error().is_parse() {
                 return Err(Failure::Stale);
             }
             return Err(Failure::Broke(explain(error.error())));

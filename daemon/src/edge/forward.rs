@@ -75,6 +75,7 @@ async fn exchange(
     on_upgrade: Option<OnUpgrade>,
 ) -> Result<Response<Body>, Problem> {
     let mut lost: Option<Arc<Live>> = None;
+    let mut last = Problem::Offline;
     let expects = head.headers.contains_key(EXPECT);
     for _ in 0..MAX_ATTEMPTS {
         let live = match find_live(visitor, tunnel, lost.as_deref()).await {
@@ -134,12 +135,13 @@ async fn exchange(
                     return Err(problem(error));
                 }
                 debug!(method = %head.method, %error, "the request is sent again");
-                lost = Some(live);
+                last = problem(error);
+                lost = matches!(error, ExchangeError::SessionLost).then_some(live);
             }
         }
     }
     give_up(body, expects);
-    Err(Problem::Offline)
+    Err(last)
 }
 
 /// The daemon answers by itself; what the visitor still sends is not wanted.

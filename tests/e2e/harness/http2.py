@@ -78,7 +78,7 @@ class Stream:
 
     def response(self):
         self.wait(lambda: self.headers or self.reset is not None)
-        assert self.reset is None, f"reset with {self.reset}"
+        assert self.headers, f"reset with {self.reset}"
         return self.headers
 
     def send(self, data, end=False):
