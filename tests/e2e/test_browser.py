@@ -7,6 +7,7 @@ import subprocess
 import zlib
 
 import pytest
+from aiohttp import web
 from selenium import webdriver
 from selenium.webdriver.chrome.options import Options
 from selenium.webdriver.chrome.service import Service
@@ -38,8 +39,6 @@ def png(width, height):
 @pytest.fixture
 def service(services):
     """A page, two pictures and a WebSocket on one port."""
-    from aiohttp import web
-
     async def page(_request):
         return web.Response(text=PAGE, content_type="text/html")
 

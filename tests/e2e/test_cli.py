@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from harness.cok import KEY
+from harness.cok import KEY, digest
 from harness.process import BIN_DIR, Process
 
 
@@ -107,8 +107,6 @@ def test_a_taken_name(site, daemon, nginx):
 
 
 def test_a_forbidden_name_and_too_many(own_daemon, nginx):
-    from harness.cok import digest
-
     keys = f'[[keys]]\nname = "narrow"\nsecret_sha256 = "{digest("narrow")}"\nsubdomains = ["n-*"]\nmax_tunnels = 1\n'
     daemon = own_daemon(keys=keys)
     code, line = refusal(daemon.client(nginx.target, "wide", wait=False, key="narrow"))

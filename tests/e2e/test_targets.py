@@ -2,6 +2,7 @@
 
 import asyncio
 import ssl
+import subprocess
 
 import pytest
 from aiohttp import web
@@ -43,8 +44,6 @@ def test_unix_socket(serve, tunnel, tmp_path):
 
 
 def test_https_with_any_certificate_on_loopback(serve, tunnel, tmp_path):
-    import subprocess
-
     subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=whatever", "-days", "1",
          "-keyout", tmp_path / "key", "-out", tmp_path / "cert"],

@@ -13,13 +13,13 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpStream, UnixStream, lookup_host};
+use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 use tracing::debug;
 
 use super::body::RequestBody;
 use super::pool::Connection;
-use crate::connect::connect_any;
+use crate::connect::{connect_any, resolve};
 use crate::target::{Address, Target};
 
 /// What one HTTP/1.1 connection reads ahead; the longest head that the tunnel carries fits.
@@ -170,8 +170,7 @@ impl Local {
     }
 
     async fn tcp(&self, address: &Address) -> Result<TcpStream, DialError> {
-        let resolved = self.within(lookup_host((address.host.as_str(), address.port))).await?;
-        let addresses: Vec<_> = resolved.collect();
+        let addresses = self.within(resolve(&address.host, address.port)).await?;
         let stream = connect_any(&addresses, self.connect_timeout).await.map_err(|error| self.failed(error))?;
         stream.set_nodelay(true).map_err(DialError::Refused)?;
         Ok(stream)
