@@ -24,8 +24,6 @@ use crate::target::{Address, Target};
 
 /// What one HTTP/1.1 connection reads ahead; the longest head that the tunnel carries fits.
 const H1_BUFFER: usize = 80 * 1024;
-/// Fields in a response's head; services with more are rare.
-const H1_FIELDS: usize = 256;
 /// HTTP/2: how much of a response may be under way.
 const H2_STREAM_WINDOW: u32 = 1024 * 1024;
 /// HTTP/2: the same for the connection.
@@ -138,7 +136,7 @@ impl Local {
     /// A fresh HTTP/1.1 connection.
     pub(super) async fn http1(&self) -> Result<Connection, DialError> {
         let io = self.http1_io().await?;
-        let handshake = http1::Builder::new().max_buf_size(H1_BUFFER).max_headers(H1_FIELDS).handshake(io);
+        let handshake = http1::Builder::new().max_buf_size(H1_BUFFER).handshake(io);
         let (sender, driver) = handshake.await.map_err(|error| DialError::Refused(io::Error::other(error)))?;
         Ok(Connection::new(sender, driver))
     }

@@ -89,10 +89,13 @@ impl<P: Pipe> Driver<P> {
         for _ in 0..WRITE_BURST {
             ready!(self.pipe.poll_ready(cx))?;
             let mut state = self.shared.lock();
-            self.message.reserve(MESSAGE_TARGET);
-            if !state.mux.transmit(&mut self.message) {
+            if !state.mux.has_transmit() {
                 set_waker(&mut state.driver, cx);
                 return Poll::Pending;
+            }
+            self.message.reserve(MESSAGE_TARGET);
+            if !state.mux.transmit(&mut self.message) {
+                continue;
             }
             state.collect_events();
             std::mem::swap(&mut state.woken, &mut self.woken);
@@ -133,6 +136,8 @@ impl<P: Pipe> Driver<P> {
                 return Err(SessionError::Local(error).into());
             }
             let result = state.mux.handle_timeout(now);
+            // The timer fires in silence: an idle session holds no buffer.
+            self.message = BytesMut::new();
             state.collect_events();
             std::mem::swap(&mut state.woken, &mut self.woken);
             let next = state.mux.next_timeout().unwrap_or(now + CLOSE_WITHIN);
