@@ -1,6 +1,6 @@
 //! A certificate authority of one's own, for development: made once, kept in a folder, trusted by whoever wants to.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::Write as _;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
@@ -8,11 +8,10 @@ use std::sync::Arc;
 
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256,
+    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData as _,
 };
 use rustls::crypto::aws_lc_rs::sign::any_supported_type;
 use rustls::sign::CertifiedKey;
-use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use time::{Duration, OffsetDateTime};
 
@@ -35,23 +34,32 @@ pub struct Authority {
 }
 
 impl Authority {
-    /// Takes the authority kept in `folder`, or makes one there: `ca.pem` and, readable by the owner alone, `ca.key`.
+    /// Takes the authority kept in `folder`, or makes one there: `ca.pem` and `ca.key`, for the owner alone.
     /// One that has expired is made anew; a damaged one is an error, since whoever trusts it should know.
+    /// Processes that start together on one folder get the same authority.
     pub fn load_or_create(folder: &Path) -> Result<Self, Error> {
         let (ca_file, key_file) = (folder.join("ca.pem"), folder.join("ca.key"));
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(Error::io(folder))?;
+        restrict(folder, 0o700)?;
+        // Held until return: two that make an authority at once would leave the key of one with the certificate of the
+        // other.
+        let opened = File::open(folder).map_err(Error::io(folder))?;
+        opened.lock().map_err(Error::io(folder))?;
         if !ca_file.exists() || files::expired(&ca_file)? {
-            fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(Error::io(folder))?;
             let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(|e| Error::Generate(e.to_string()))?;
             let certificate = params()?.self_signed(&key).map_err(|e| Error::Generate(e.to_string()))?;
             // The key first: a certificate without its key would be taken for an authority.
             write(folder, &key_file, &key.serialize_pem(), 0o600)?;
             write(folder, &ca_file, &certificate.pem(), 0o644)?;
+            opened.sync_all().map_err(Error::io(folder))?;
         }
-        let pem = fs::read_to_string(&ca_file).map_err(Error::io(&ca_file))?;
-        let certificate = CertificateDer::from_pem_slice(pem.as_bytes())
-            .map_err(|error| Error::invalid(&ca_file, error.to_string()))?;
+        restrict(&key_file, 0o600)?;
+        let certificate = files::chain(&ca_file)?.swap_remove(0);
         let key = fs::read_to_string(&key_file).map_err(Error::io(&key_file))?;
-        let key = KeyPair::from_pem(&key).map_err(|error| Error::invalid(&key_file, error.to_string()))?;
+        let key = KeyPair::from_pem(&key).map_err(|_| Error::invalid(&key_file, files::NO_KEY))?;
+        if !files::holds_key(&ca_file, &certificate, &key.subject_public_key_info())? {
+            return Err(Error::invalid(&key_file, format!("the key does not belong to {}", ca_file.display())));
+        }
         let issuer =
             Issuer::from_ca_cert_der(&certificate, key).map_err(|error| Error::invalid(&ca_file, error.to_string()))?;
         Ok(Self { ca_file, certificate, issuer })
@@ -62,7 +70,7 @@ impl Authority {
         &self.ca_file
     }
 
-    /// A certificate for these DNS names, with a key of its own.
+    /// A certificate for these DNS names and IP addresses, with a key of its own.
     pub fn issue(&self, names: &[&str]) -> Result<Arc<CertifiedKey>, Error> {
         let generate = |error: rcgen::Error| Error::Generate(error.to_string());
         let names: Vec<String> = names.iter().map(ToString::to_string).collect();
@@ -97,6 +105,15 @@ fn validity(params: &mut CertificateParams, days: i64) {
     params.not_after = now + Duration::days(days);
 }
 
+/// Takes from others what they may do with a file or folder beyond `mode`.
+fn restrict(path: &Path, mode: u32) -> Result<(), Error> {
+    let permissions = fs::metadata(path).map_err(Error::io(path))?.permissions();
+    if permissions.mode() & 0o777 & !mode != 0 {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(Error::io(path))?;
+    }
+    Ok(())
+}
+
 /// Writes a file whole or not at all.
 fn write(folder: &Path, path: &Path, text: &str, mode: u32) -> Result<(), Error> {
     let mut file = tempfile::NamedTempFile::new_in(folder).map_err(Error::io(folder))?;
@@ -124,11 +141,68 @@ mod tests {
     }
 
     #[test]
+    fn permissions_that_are_too_wide_are_narrowed() {
+        let folder = tempfile::tempdir().unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        let widen = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        widen(folder.path(), 0o755);
+        let key_file = folder.path().join("ca.key");
+        Authority::load_or_create(folder.path()).unwrap();
+        assert_eq!(mode(folder.path()), 0o700);
+        widen(&key_file, 0o644);
+        Authority::load_or_create(folder.path()).unwrap();
+        assert_eq!(mode(&key_file), 0o600);
+    }
+
+    #[test]
+    fn those_that_start_together_share_one_authority() {
+        let folder = tempfile::tempdir().unwrap();
+        let certificates = std::thread::scope(|scope| {
+            let starts: Vec<_> =
+                (0..8).map(|_| scope.spawn(|| Authority::load_or_create(folder.path()).unwrap())).collect();
+            starts.into_iter().map(|start| start.join().unwrap().certificate).collect::<Vec<_>>()
+        });
+        assert!(certificates.iter().all(|certificate| *certificate == certificates[0]));
+    }
+
+    #[test]
+    fn an_expired_authority_is_made_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = Authority::load_or_create(folder.path()).unwrap();
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
+        let mut expired = params().unwrap();
+        expired.not_after = OffsetDateTime::now_utc() - Duration::days(1);
+        fs::write(first.ca_file(), expired.self_signed(&key).unwrap().pem()).unwrap();
+        let second = Authority::load_or_create(folder.path()).unwrap();
+        assert_ne!(first.certificate, second.certificate);
+        assert!(!files::expired(second.ca_file()).unwrap());
+    }
+
+    #[test]
     fn a_damaged_authority_is_an_error_that_names_the_file() {
+        let other = tempfile::tempdir().unwrap();
+        Authority::load_or_create(other.path()).unwrap();
+        let foreign_key = fs::read_to_string(other.path().join("ca.key")).unwrap();
+        for (file, text, said) in [
+            ("ca.key", "nonsense", "ca.key: there is no private key in it"),
+            ("ca.key", &foreign_key, "ca.key: the key does not belong to"),
+            ("ca.pem", "", "ca.pem: there is no certificate in it"),
+            ("ca.pem", "-----BEGIN CERTIFICATE-----\nAAAA\n", "ca.pem: it is damaged or cut short"),
+            (
+                "ca.pem",
+                "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+                "ca.pem: it is damaged or cut short",
+            ),
+        ] {
+            let folder = tempfile::tempdir().unwrap();
+            Authority::load_or_create(folder.path()).unwrap();
+            fs::write(folder.path().join(file), text).unwrap();
+            let error = Authority::load_or_create(folder.path()).unwrap_err().to_string();
+            assert!(error.contains(said), "{error}");
+        }
         let folder = tempfile::tempdir().unwrap();
         Authority::load_or_create(folder.path()).unwrap();
-        fs::write(folder.path().join("ca.key"), "nonsense").unwrap();
-        let error = Authority::load_or_create(folder.path()).unwrap_err().to_string();
-        assert!(error.contains("ca.key"), "{error}");
+        fs::remove_file(folder.path().join("ca.key")).unwrap();
+        assert!(Authority::load_or_create(folder.path()).unwrap_err().to_string().contains("ca.key: "));
     }
 }

@@ -13,16 +13,26 @@ use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 
 use crate::Error;
 
+/// What a key file without a usable key is told.
+pub(crate) const NO_KEY: &str = "there is no private key in it that can be used";
+
+/// What a certificate file is told whose PEM or DER cannot be read to its end.
+const DAMAGED: &str = "it is damaged or cut short: a certificate in it cannot be read";
+
 /// Loads a chain and its key. Each mistake names the file: nothing in it, a key that belongs to another certificate,
-/// one that has expired, or names that it does not cover.
+/// one that has expired or is not valid yet, or names that it does not cover.
 pub fn load(cert: &Path, key: &Path, names: &[&str]) -> Result<Arc<CertifiedKey>, Error> {
     let chain = chain(cert)?;
     let key_pem = fs::read(key).map_err(Error::io(key))?;
-    let key_der = PrivateKeyDer::from_pem_slice(&key_pem).map_err(|error| Error::invalid(key, error.to_string()))?;
-    let signer = any_supported_type(&key_der).map_err(|error| Error::invalid(key, error.to_string()))?;
+    let key_der = PrivateKeyDer::from_pem_slice(&key_pem).map_err(|_| Error::invalid(key, NO_KEY))?;
+    let signer = any_supported_type(&key_der).map_err(|_| Error::invalid(key, NO_KEY))?;
     let leaf = parse(cert, &chain[0])?;
-    if leaf.validity().not_after.timestamp() < OffsetDateTime::now_utc().unix_timestamp() {
-        return Err(Error::invalid(cert, format!("the certificate expired on {}", leaf.validity().not_after)));
+    let (validity, now) = (leaf.validity(), OffsetDateTime::now_utc().unix_timestamp());
+    if validity.not_after.timestamp() < now {
+        return Err(Error::invalid(cert, format!("the certificate expired on {}", validity.not_after)));
+    }
+    if validity.not_before.timestamp() > now {
+        return Err(Error::invalid(cert, format!("the certificate is not valid before {}", validity.not_before)));
     }
     let missing: Vec<&str> = names.iter().copied().filter(|name| !covers(&leaf, name)).collect();
     if !missing.is_empty() {
@@ -43,11 +53,16 @@ pub(crate) fn expired(path: &Path) -> Result<bool, Error> {
     Ok(not_after < OffsetDateTime::now_utc().unix_timestamp())
 }
 
+/// Whether a certificate was made for the key with this SubjectPublicKeyInfo.
+pub(crate) fn holds_key(path: &Path, certificate: &CertificateDer<'_>, public_key: &[u8]) -> Result<bool, Error> {
+    Ok(parse(path, certificate)?.public_key().raw == public_key)
+}
+
 /// At least one certificate.
-fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
+pub(crate) fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
     let pem = fs::read(path).map_err(Error::io(path))?;
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
-    let chain = chain.map_err(|error| Error::invalid(path, error.to_string()))?;
+    let chain = chain.map_err(|_| Error::invalid(path, DAMAGED))?;
     if chain.is_empty() {
         return Err(Error::invalid(path, "there is no certificate in it"));
     }
@@ -55,7 +70,7 @@ fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
 }
 
 fn parse<'a>(path: &Path, der: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, Error> {
-    X509Certificate::from_der(der).map(|(_, leaf)| leaf).map_err(|error| Error::invalid(path, error.to_string()))
+    X509Certificate::from_der(der).map(|(_, leaf)| leaf).map_err(|_| Error::invalid(path, DAMAGED))
 }
 
 /// Whether the subject alternative names have exactly `name`.
@@ -83,21 +98,29 @@ mod tests {
             fs::write(&path, text).unwrap();
             path
         };
-        let make = |days: i64| {
+        let make = |from: i64, days: i64| {
             let mut params =
                 CertificateParams::new(vec!["tunnel.example.com".into(), "*.tunnel.example.com".into()]).unwrap();
+            params.not_before = OffsetDateTime::now_utc() + time::Duration::days(from);
             params.not_after = OffsetDateTime::now_utc() + time::Duration::days(days);
             let key = KeyPair::generate().unwrap();
             (params.self_signed(&key).unwrap().pem(), key.serialize_pem())
         };
-        let ((cert, key), (_, other_key), (old_cert, old_key)) = (make(1), make(1), make(-1));
+        let ((cert, key), (_, other_key), (old_cert, old_key)) = (make(-2, 1), make(-2, 1), make(-2, -1));
+        let (early_cert, early_key) = make(1, 2);
+        let (early_cert, early_key) = (file("early-cert", &early_cert), file("early-key", &early_key));
+        let cut = file("cut", &cert[..cert.len() / 2]);
         let (cert, key, other_key) = (file("cert", &cert), file("key", &key), file("other-key", &other_key));
         let (old_cert, old_key, empty) = (file("old-cert", &old_cert), file("old-key", &old_key), file("empty", ""));
         let names = ["tunnel.example.com", "*.tunnel.example.com"];
         assert!(load(&cert, &key, &names).is_ok());
         for (cert, key, names, said) in [
             (&empty, &key, &names[..], "empty: there is no certificate"),
-            (&cert, &empty, &names[..], "empty: "),
+            (&cert, &empty, &names[..], "empty: there is no private key"),
+            (&cert, &cert, &names[..], "cert: there is no private key"),
+            (&key, &key, &names[..], "key: there is no certificate"),
+            (&cut, &key, &names[..], "cut: it is damaged or cut short"),
+            (&early_cert, &early_key, &names[..], "early-cert: the certificate is not valid before"),
             (&cert, &other_key, &names[..], "other-key: the key does not belong to"),
             (&old_cert, &old_key, &names[..], "old-cert: the certificate expired on"),
             (&cert, &key, &["*.other.example"][..], "cert: the certificate does not cover *.other.example"),
@@ -105,6 +128,8 @@ mod tests {
             let error = load(cert, key, names).unwrap_err().to_string();
             assert!(error.contains(said), "{error}");
         }
-        assert!(load(&folder.path().join("none"), &key, &names).unwrap_err().to_string().contains("none: "));
+        let none = folder.path().join("none");
+        assert!(load(&none, &key, &names).unwrap_err().to_string().contains("none: "));
+        assert!(load(&cert, &none, &names).unwrap_err().to_string().contains("none: "));
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -67,7 +67,7 @@ pub(crate) async fn connect(
     let Address { host, port } = &server.0;
     let addresses: Vec<SocketAddr> = match connect_to {
         Some(address) => vec![address],
-        None => lookup_host((host.as_str(), *port)).await.with_context(|| format!("cannot resolve {host}"))?.collect(),
+        None => resolve(host, *port).await.with_context(|| format!("cannot resolve {host}"))?,
     };
     let stream = connect_any(&addresses, LIMIT).await.with_context(|| format!("cannot connect to {server}"))?;
     cok_transport::tcp::tune(&stream)?;
@@ -78,6 +78,16 @@ pub(crate) async fn connect(
         Ok(result) => result.with_context(|| format!("TLS with {server} failed")),
         Err(_) => bail!("TLS with {server} took longer than {} s", LIMIT.as_secs()),
     }
+}
+
+/// The addresses of a host. Names under localhost are this machine, whatever the resolver knows of them (RFC 6761,
+/// section 6.3).
+pub(crate) async fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    let name = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
+    if name == "localhost" || name.ends_with(".localhost") {
+        return Ok(vec![(Ipv4Addr::LOCALHOST, port).into(), (Ipv6Addr::LOCALHOST, port).into()]);
+    }
+    Ok(lookup_host((host, port)).await?.collect())
 }
 
 /// The first of the addresses that answers, each with its own limit.
@@ -118,7 +128,7 @@ pub fn trust_file(path: &Path) -> anyhow::Result<Arc<ClientConfig>> {
     client_config(roots)
 }
 
-fn client_config(roots: RootCertStore) -> anyhow::Result<Arc<ClientConfig>> {
+pub(crate) fn client_config(roots: RootCertStore) -> anyhow::Result<Arc<ClientConfig>> {
     let mut config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()?
         .with_root_certificates(roots)

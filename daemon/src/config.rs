@@ -6,11 +6,11 @@ mod reader;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use ipnet::IpNet;
 
-use self::reader::{Reader, Section};
+use self::reader::{Reader, Section, got};
 use crate::keys::KeyRecord;
 use crate::names::{Hostname, KeyDigest, SubdomainPattern};
 
@@ -60,32 +60,40 @@ pub enum Tls {
     SelfSigned,
 }
 
-/// What the daemon may use.
-#[derive(Clone, Debug)]
+/// What the daemon may use. Each limit has a default, bounds, and what it costs to raise or lower it.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// How long visitors wait for a tunnel that is away. Default 10 s.
+    /// How long visitors wait for a tunnel that is away: time enough for a client to restart. 0 s to 5 min, default
+    /// 10 s; longer than browsers and proxies wait helps nobody.
     pub reconnect_grace: Duration,
-    /// How long an offline name answers 503 before it is forgotten (404). Default 1 h.
+    /// How long an offline name answers 503 with `Retry-After` before it is forgotten (404). 1 s to 7 d, default 1 h.
     pub offline_retention: Duration,
-    /// The most visitors that wait for one tunnel. Default 1,024.
+    /// The most visitors that wait for one tunnel. Each holds a connection and a request head. 0 (nobody waits) to
+    /// 100,000, default 1,024.
     pub max_held: usize,
-    /// How long running exchanges may take once the daemon stops. Default 30 s.
+    /// How long running exchanges may take once the daemon stops. 0 s to 1 h, default 30 s; keep it below what the
+    /// service manager grants, or long transfers are cut anyway.
     pub drain_timeout: Duration,
-    /// The most exchanges at once in a session. Each may hold `initial_window` in memory. Default 1,000.
+    /// The most exchanges at once in a session. Each may hold `initial_window` in memory in either direction. 1 to
+    /// 100,000, default 1,000.
     pub max_exchanges: u32,
-    /// Body bytes of an exchange under way before its receiver has measured the path. Default 256 KiB.
+    /// Body bytes of an exchange under way before its receiver has measured the path. 16 KiB (a Data frame) to 8 MiB,
+    /// default 256 KiB; more starts faster over long paths, and is what each stalled visitor can hold.
     pub initial_window: u32,
-    /// Bytes by which all windows together may grow. Default 256 MiB.
+    /// Bytes by which all windows of the process together may grow beyond the initial ones. 0 to 1 TiB, default
+    /// 256 MiB.
     pub window_budget: usize,
-    /// The most public TCP connections. Default 20,000.
+    /// The most public TCP connections, each a file descriptor and TLS state. 1 to 10,000,000, default 20,000.
     pub max_connections: usize,
-    /// The most sessions, those included that still authenticate. Default 10,000.
+    /// The most sessions, those included that still authenticate. 1 to 1,000,000, default 10,000.
     pub max_sessions: usize,
-    /// How long a TLS handshake or a tunnel's Connect may take. Default 10 s.
+    /// How long a TLS handshake or a tunnel's Connect may take. 1 s to 5 min, default 10 s: slow mobile paths pass,
+    /// silent connections do not pile up.
     pub handshake_timeout: Duration,
-    /// How long a request's head may take, and how long an HTTP/1.1 connection may be idle. Default 60 s.
+    /// How long a request's head may take, and how long an HTTP/1.1 connection may be idle. 1 s to 1 h, default 60 s.
     pub header_timeout: Duration,
-    /// The longest request head in bytes; more gets 431. Default 48 KiB.
+    /// The longest request head in bytes; more gets 431. 8 KiB to 56 KiB, default 48 KiB: with the fields that the
+    /// daemon adds it must fit into a head of the wire protocol (64 KiB).
     pub max_header_bytes: u32,
 }
 
@@ -142,7 +150,7 @@ impl Config {
         let listen = listen(root.section("listen"));
         let tls = tls(root.section("tls"));
         root.reject("acme", "certificates by ACME are not built yet; use [tls] mode = \"files\" or \"self-signed\"");
-        let keys = root.tables("keys").into_iter().filter_map(key).collect();
+        let keys = keys(root.tables("keys"));
         let limits = limits(root.section("limits"));
         let mut proxies = root.section("proxies");
         let trusted_proxies = proxies.list("trusted", "a network such as \"10.0.0.0/8\"", |text| {
@@ -173,7 +181,7 @@ fn listen(mut section: Section<'_>) -> Listen {
         https: section.list("https", expected, address).unwrap_or_else(|| vec![any(443)]),
         http: section.list("http", expected, address).unwrap_or_else(|| vec![any(80)]),
         admin: section
-            .optional("admin", expected, |text: &str| text.parse().map_err(|_| format!("got \"{text}\"")))
+            .optional("admin", expected, |text: &str| text.parse().map_err(|_| got(text)))
             .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 9180))),
     };
     section.reject("dns", "answering for the zone is not built yet");
@@ -188,56 +196,73 @@ fn tls(mut section: Section<'_>) -> Option<Tls> {
     let mode = section.required("mode", "\"files\" or \"self-signed\"", |text: &str| match text {
         "files" | "self-signed" => Ok(text.to_owned()),
         "acme" => Err("certificates by ACME are not built yet".to_owned()),
-        other => Err(format!("got \"{other}\"")),
+        other => Err(got(other)),
     });
     let mut file = |key| {
-        let path = section.path(key)?;
-        if !path.is_file() {
-            section.mistake(key, &format!("there is no file {}", path.display()));
+        let path = section.path(key);
+        match (mode.as_deref(), &path) {
+            (Some("files"), None) if !section.has(key) => {
+                section.mistake(key, "expected a path to a PEM file, since mode = \"files\"");
+            }
+            (Some("files"), Some(path)) if !path.is_file() => {
+                section.mistake(key, &format!("there is no file {}", path.display().to_string().escape_debug()));
+            }
+            (Some("self-signed"), Some(_)) => section.mistake(key, "is not used with mode = \"self-signed\""),
+            _ => {}
         }
-        Some(path)
+        path
     };
     let (cert, key) = (file("cert"), file("key"));
-    let tls = match (mode.as_deref(), cert, key) {
-        (Some("files"), Some(cert), Some(key)) => Some(Tls::Files { cert, key }),
-        (Some("files"), cert, _) => {
-            let missing = if cert.is_none() { "cert" } else { "key" };
-            section.mistake(missing, "expected a path to a PEM file, since mode = \"files\"");
-            None
-        }
-        (Some(_), None, None) => Some(Tls::SelfSigned),
-        (Some(mode), cert, _) => {
-            let extra = if cert.is_some() { "cert" } else { "key" };
-            section.mistake(extra, &format!("is not used with mode = \"{mode}\""));
-            None
-        }
-        (None, ..) => None,
-    };
     section.finish();
-    tls
+    match mode?.as_str() {
+        "files" => Some(Tls::Files { cert: cert?, key: key? }),
+        _ => Some(Tls::SelfSigned),
+    }
 }
 
-fn key(mut section: Section<'_>) -> Option<KeyRecord> {
+/// All keys. Two of one name could not be told apart in logs, and of two with one secret only one would ever be found.
+fn keys(sections: Vec<Section<'_>>) -> Vec<KeyRecord> {
+    let mut keys: Vec<KeyRecord> = Vec::new();
+    for section in sections {
+        if let Some(record) = key(section, &keys) {
+            keys.push(record);
+        }
+    }
+    keys
+}
+
+fn key(mut section: Section<'_>, others: &[KeyRecord]) -> Option<KeyRecord> {
     let name = section.required("name", "1 to 64 printable characters", |text: &str| {
         let fits = (1..=64).contains(&text.chars().count()) && !text.chars().any(char::is_control);
-        if fits { Ok(text.to_owned()) } else { Err(format!("got \"{text}\"")) }
+        if fits { Ok(text.to_owned()) } else { Err(got(text)) }
     });
+    // What is wrong is not quoted: it may be the key itself.
     let digest = section.required("secret_sha256", "the key's SHA-256 in 64 hexadecimal digits", |text: &str| {
-        KeyDigest::parse(text).map_err(|_| format!("got {} characters", text.chars().count()))
+        KeyDigest::parse(text).map_err(|_| match text.chars().count() {
+            64 => "got other characters among them".to_owned(),
+            count => format!("got {count} characters"),
+        })
     });
+    if name.as_ref().is_some_and(|name| others.iter().any(|other| *other.name == **name)) {
+        section.mistake("name", "another key has this name");
+    }
+    if let Some(other) = others.iter().find(|other| digest.as_ref() == Some(&other.digest)) {
+        section.mistake("secret_sha256", &format!("the key {:?} has the same secret", other.name));
+    }
     let subdomains =
         section.list("subdomains", "a name or a pattern such as \"demo-*\"", |text| SubdomainPattern::parse(text).ok());
+    if subdomains.as_ref().is_some_and(Vec::is_empty) {
+        section.mistake("subdomains", "expected at least one name or pattern; leave this out to allow any");
+    }
     let max_tunnels = section.whole("max_tunnels", 1, 10_000, 10);
-    let expires = section.optional("expires", "a date such as \"2027-01-31T00:00:00Z\"", |text: &str| {
-        humantime::parse_rfc3339(text).map_err(|_| format!("got \"{text}\""))
-    });
+    let expires = section.moment("expires");
     section.finish();
     Some(KeyRecord {
         name: name?.into(),
         digest: digest?,
         subdomains: subdomains.unwrap_or_else(|| SubdomainPattern::parse("*").into_iter().collect()),
         max_tunnels: max_tunnels as usize,
-        expires: expires.map(|at: SystemTime| at),
+        expires,
     })
 }
 

@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::config::{Config, Tls};
 use crate::keys::KeyStore;
@@ -27,6 +27,9 @@ use crate::{admin, listener};
 
 /// How often names that have been away for too long are forgotten.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
+
+/// How often a certificate of our own is made anew; it is valid for 90 days.
+const REISSUE_EVERY: Duration = Duration::from_secs(24 * 3600);
 
 /// What all parts of a running daemon share.
 #[derive(Debug)]
@@ -62,8 +65,15 @@ pub struct Bound {
     https: Vec<TcpListener>,
     http: Vec<TcpListener>,
     admin: TcpListener,
-    acceptor: TlsAcceptor,
+    tls: PublicTls,
     addresses: Addresses,
+}
+
+/// TLS for visitors and tunnels, and what keeps its certificate fresh.
+struct PublicTls {
+    acceptor: TlsAcceptor,
+    resolver: Arc<CertResolver>,
+    authority: Option<Authority>,
 }
 
 /// Where a daemon listens.
@@ -80,7 +90,7 @@ pub struct Addresses {
 impl Daemon {
     /// Loads the certificate and binds the listeners; nothing is served yet.
     pub fn bind(config: Config) -> anyhow::Result<Bound> {
-        let acceptor = acceptor(&config)?;
+        let tls = PublicTls::new(&config)?;
         let bind_all = |addresses: &[SocketAddr]| -> anyhow::Result<Vec<TcpListener>> {
             addresses.iter().copied().map(listener::bind).collect()
         };
@@ -105,7 +115,7 @@ impl Daemon {
             public_port: addresses.https.first().map_or(443, SocketAddr::port),
             config,
         });
-        Ok(Bound { daemon, https, http, admin, acceptor, addresses })
+        Ok(Bound { daemon, https, http, admin, tls, addresses })
     }
 
     /// Whether it accepts traffic.
@@ -143,11 +153,11 @@ impl Bound {
 
     /// Serves until `stop` resolves, then lets what runs finish, at most for `drain_timeout`.
     pub async fn run(self, stop: impl Future<Output = ()>) {
-        let Self { daemon, https, http, admin, acceptor, addresses } = self;
+        let Self { daemon, https, http, admin, tls, addresses } = self;
         let mut listeners = tokio::task::JoinSet::new();
         for (listener, address) in https.into_iter().zip(&addresses.https) {
             info!(event = "listening", listener = "https", %address);
-            listeners.spawn(listener::https(daemon.clone(), listener, acceptor.clone()));
+            listeners.spawn(listener::https(daemon.clone(), listener, tls.acceptor.clone()));
         }
         for (listener, address) in http.into_iter().zip(&addresses.http) {
             info!(event = "listening", listener = "http", %address);
@@ -157,6 +167,7 @@ impl Bound {
         // The admin address goes on answering while the daemon drains.
         let admin = tokio::spawn(admin::serve(daemon.clone(), admin));
         let sweeper = tokio::spawn(sweep(daemon.registry.clone()));
+        let renewer = tokio::spawn(tls.keep_fresh(daemon.config.domain.to_string()));
         daemon.ready.store(true, Ordering::Relaxed);
         info!(event = "ready", domain = %daemon.config.domain);
 
@@ -175,6 +186,7 @@ impl Bound {
         let finished = tokio::time::timeout(limit, daemon.tasks.wait()).await.is_ok();
         admin.abort();
         sweeper.abort();
+        renewer.abort();
         info!(event = "stopped", finished);
     }
 }
@@ -187,24 +199,39 @@ async fn sweep(registry: Arc<Registry>) {
     }
 }
 
-/// TLS for visitors and tunnels, HTTP/2 preferred.
-fn acceptor(config: &Config) -> anyhow::Result<TlsAcceptor> {
-    let domain = config.domain.as_str();
-    let wildcard = format!("*.{domain}");
-    let certificate = match &config.tls {
-        Tls::Files { cert, key } => files::load(cert, key, &[domain, &wildcard])?,
-        Tls::SelfSigned => {
-            let authority = Authority::load_or_create(&config.state_dir.join("authority"))?;
-            info!(event = "authority", ca_file = %authority.ca_file().display());
-            authority.issue(&[domain, &wildcard])?
+impl PublicTls {
+    /// HTTP/2 preferred.
+    fn new(config: &Config) -> anyhow::Result<Self> {
+        let domain = config.domain.as_str();
+        let wildcard = format!("*.{domain}");
+        let (certificate, authority) = match &config.tls {
+            Tls::Files { cert, key } => (files::load(cert, key, &[domain, &wildcard])?, None),
+            Tls::SelfSigned => {
+                let authority = Authority::load_or_create(&config.state_dir.join("authority"))?;
+                info!(event = "authority", ca_file = %authority.ca_file().display());
+                (authority.issue(&[domain, &wildcard])?, Some(authority))
+            }
+        };
+        let resolver = Arc::new(CertResolver::new(domain, certificate));
+        let mut tls = rustls::ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()
+            .context("TLS versions")?
+            .with_no_client_auth()
+            .with_cert_resolver(resolver.clone());
+        tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        tls.ticketer = aws_lc_rs::Ticketer::new().context("TLS tickets")?;
+        Ok(Self { acceptor: TlsAcceptor::from(Arc::new(tls)), resolver, authority })
+    }
+
+    /// Replaces a certificate of our own long before it expires. One from files stays as it is.
+    async fn keep_fresh(self, domain: String) {
+        let Some(authority) = self.authority else { return };
+        loop {
+            tokio::time::sleep(REISSUE_EVERY).await;
+            match authority.issue(&[&domain, &format!("*.{domain}")]) {
+                Ok(certificate) => self.resolver.replace(certificate),
+                Err(error) => warn!(%error, "the certificate could not be renewed"),
+            }
         }
-    };
-    let mut tls = rustls::ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-        .with_safe_default_protocol_versions()
-        .context("TLS versions")?
-        .with_no_client_auth()
-        .with_cert_resolver(Arc::new(CertResolver::new(domain, certificate)));
-    tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    tls.ticketer = aws_lc_rs::Ticketer::new().context("TLS tickets")?;
-    Ok(TlsAcceptor::from(Arc::new(tls)))
+    }
 }

@@ -1,11 +1,12 @@
 //! The public HTTPS side: one connection after its TLS handshake, HTTP/1.1 or HTTP/2 as ALPN chose, requests handed to
-//! [`service`].
+//! `service`.
 //!
 //! The protocol's own builder is used, not one that guesses: guessing waits without limit for a silent connection.
 
 pub mod body;
 mod forward;
 mod headers;
+mod linger;
 mod page;
 mod service;
 mod upgrade;

@@ -44,6 +44,10 @@ impl Hostname {
             return Err(InvalidName("a host name has at least two labels, like \"tunnel.example.com\""));
         }
         text.split('.').try_for_each(check_label)?;
+        // What ends in a number is an address, or is taken for one by browsers.
+        if text.rsplit('.').next().is_some_and(|last| last.bytes().all(|byte| byte.is_ascii_digit())) {
+            return Err(InvalidName("a host name is not an address: its last label is not a number"));
+        }
         Ok(Self(text.to_ascii_lowercase()))
     }
 
@@ -107,8 +111,10 @@ impl SubdomainPattern {
         }
     }
 
-    /// A name of this pattern, with `filler` for the `*`.
+    /// A name of this pattern, with as much of `filler` for the `*` as a label has room for.
     pub fn fill(&self, filler: &str) -> Option<Subdomain> {
+        let room = (MAX_LABEL + 1).saturating_sub(self.0.len());
+        let filler = filler.get(..room).unwrap_or(filler);
         Subdomain::parse(&self.0.replace('*', filler)).ok()
     }
 }
@@ -154,7 +160,8 @@ impl KeyDigest {
     /// Reads 64 hexadecimal digits.
     pub fn parse(text: &str) -> Result<Self, InvalidName> {
         const WRONG: InvalidName = InvalidName("a SHA-256 digest has 64 hexadecimal digits");
-        if text.len() != 64 || !text.is_ascii() {
+        // Digits are checked here: `from_str_radix` alone would also take a sign.
+        if text.len() != 64 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return Err(WRONG);
         }
         let mut digest = [0; 32];
@@ -195,8 +202,13 @@ mod tests {
             assert!(Subdomain::parse(bad).is_err(), "{bad}");
         }
         assert_eq!(Subdomain::parse("Demo").unwrap().as_str(), "demo");
-        assert!(Hostname::parse("localhost").is_err());
+        for bad in
+            ["localhost", "127.0.0.1", "a.1", "a..b", ".a.b", "a.b.", "a b.c", &format!("{}.b", "a.".repeat(126))]
+        {
+            assert!(Hostname::parse(bad).is_err(), "{bad}");
+        }
         assert!(Hostname::parse("cok.localhost").is_ok());
+        assert_eq!(Hostname::parse("1.Example.COM").unwrap().as_str(), "1.example.com");
     }
 
     #[test]
@@ -210,6 +222,8 @@ mod tests {
         assert!(!SubdomainPattern::parse("ab*ba").unwrap().matches(&name("aba")));
         assert!(SubdomainPattern::parse("a*b*").is_err());
         assert_eq!(pattern.fill("x1").unwrap(), name("demo-x1"));
+        let long = format!("{}*", "a".repeat(60));
+        assert_eq!(SubdomainPattern::parse(&long).unwrap().fill("xyz12").unwrap(), name(&long.replace('*', "xyz")));
     }
 
     #[test]
@@ -217,7 +231,10 @@ mod tests {
         let key = ApiKey::generate().unwrap();
         assert_eq!(KeyDigest::parse(&key.digest().to_hex()).unwrap(), KeyDigest::of(key.reveal()));
         assert_ne!(KeyDigest::of("a"), KeyDigest::of("b"));
-        assert!(KeyDigest::parse("12").is_err());
+        for bad in ["12", &"+f".repeat(32), &"zz".repeat(32), &"é".repeat(32)] {
+            assert!(KeyDigest::parse(bad).is_err(), "{bad}");
+        }
+        assert_eq!((&key.reveal()[..4], key.reveal().len()), ("cok_", 47));
         assert!(!format!("{key:?}").contains(key.reveal()));
     }
 }

@@ -4,10 +4,15 @@ use std::cell::RefCell;
 use std::fmt;
 use std::ops::Range;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use toml::Spanned;
-use toml::de::{DeTable, DeValue};
+use toml::de::{DeInteger, DeTable, DeValue};
+
+/// Enough of a wrong value to recognise it.
+const MOST_QUOTED: usize = 60;
+/// `2027-01-31`.
+const DATE_LEN: usize = 10;
 
 /// One thing that is wrong with the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,7 +54,8 @@ impl<'a> Reader<'a> {
         match DeTable::parse(self.text) {
             Ok(table) => Ok(Section::new(self, String::new(), 0..0, table.into_inner())),
             Err(error) => {
-                self.add(error.span().unwrap_or(0..0), String::new(), error.message().to_owned());
+                let message = error.message().lines().collect::<Vec<_>>().join("; ");
+                self.add(error.span().unwrap_or(0..0), String::new(), message);
                 Err(self.mistakes())
             }
         }
@@ -93,14 +99,24 @@ impl<'a> Section<'a> {
     }
 
     fn wrong(&self, span: Range<usize>, key: &str, expected: &str, got: &str) {
-        self.reader.add(span, format!("{}{key}", self.prefix), format!("expected {expected}, {got}"));
+        self.reader.add(span, self.path_of(key), format!("expected {expected}, {got}"));
+    }
+
+    /// A key with its sections.
+    fn path_of(&self, key: &str) -> String {
+        format!("{}{key}", self.prefix)
     }
 
     /// A mistake about a key's value as a whole.
     pub(super) fn mistake(&self, key: &str, message: &str) {
         let span =
             self.spans.iter().find(|(known, _)| *known == key).map_or(self.span.clone(), |(_, span)| span.clone());
-        self.reader.add(span, format!("{}{key}", self.prefix), message.to_owned());
+        self.reader.add(span, self.path_of(key), message.to_owned());
+    }
+
+    /// Whether a key that was asked for stands there, be it right or wrong.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.spans.iter().any(|(known, _)| *known == key)
     }
 
     /// A key that may not be there.
@@ -148,7 +164,28 @@ impl<'a> Section<'a> {
         })
     }
 
-    /// An array of strings; `None` if the key is not there.
+    /// A moment, as text or as TOML's own date; `None` if the key is not there.
+    pub(super) fn moment(&mut self, key: &'static str) -> Option<SystemTime> {
+        let value = self.take(key)?;
+        let text = match value.get_ref() {
+            DeValue::String(text) => Some(text.to_string()),
+            DeValue::Datetime(date) => Some(date.to_string()),
+            _ => None,
+        };
+        let parse = |text: String| {
+            // A date alone is its first moment.
+            let text = if text.len() == DATE_LEN { text + "T00:00:00Z" } else { text };
+            humantime::parse_rfc3339(&text).ok()
+        };
+        let moment = text.and_then(parse);
+        if moment.is_none() {
+            let expected = "a date such as \"2027-01-31\" or \"2027-01-31T00:00:00Z\" (UTC)";
+            self.wrong(value.span(), key, expected, &describe(value.get_ref()));
+        }
+        moment
+    }
+
+    /// An array of strings; `None` if the key is not there or one of them is wrong.
     pub(super) fn list<T>(
         &mut self,
         key: &'static str,
@@ -162,22 +199,23 @@ impl<'a> Section<'a> {
         };
         let mut parsed = Vec::new();
         for item in items {
-            match item.get_ref() {
-                DeValue::String(text) => match parse(text) {
-                    Some(value) => parsed.push(value),
-                    None => self.wrong(item.span(), key, expected, &format!("got \"{text}\"")),
-                },
-                other => self.wrong(item.span(), key, expected, &describe(other)),
+            let value = match item.get_ref() {
+                DeValue::String(text) => parse(text),
+                _ => None,
+            };
+            if value.is_none() {
+                self.wrong(item.span(), key, expected, &describe(item.get_ref()));
             }
+            parsed.push(value);
         }
-        Some(parsed)
+        parsed.into_iter().collect()
     }
 
     /// A whole number between two bounds.
     pub(super) fn whole(&mut self, key: &'static str, least: u64, most: u64, default: u64) -> u64 {
         let Some(value) = self.take(key) else { return default };
         let number = match value.get_ref() {
-            DeValue::Integer(number) => number.as_str().parse::<u64>().ok(),
+            DeValue::Integer(number) => integer(number),
             _ => None,
         };
         self.bounded(&value, key, number, least, most, default, &format!("a whole number from {least} to {most}"))
@@ -187,7 +225,7 @@ impl<'a> Section<'a> {
     pub(super) fn bytes(&mut self, key: &'static str, least: u64, most: u64, default: u64) -> u64 {
         let Some(value) = self.take(key) else { return default };
         let number = match value.get_ref() {
-            DeValue::Integer(number) => number.as_str().parse::<u64>().ok(),
+            DeValue::Integer(number) => integer(number),
             DeValue::String(text) => parse_bytes(text),
             _ => None,
         };
@@ -280,24 +318,39 @@ impl<'a> Section<'a> {
             let name = key.get_ref();
             let nearest = self.known.iter().map(|known| (distance(name, known), known)).min();
             let hint = match nearest {
-                Some((distance, known)) if distance <= 3 => format!("unknown key; did you mean \"{known}\"?"),
+                // Nearer than half of the name: else short names resemble everything.
+                Some((distance, known)) if distance <= 3 && distance * 2 <= name.len() => {
+                    format!("unknown key; did you mean \"{known}\"?")
+                }
                 _ => format!("unknown key; known here: {}", self.known.join(", ")),
             };
-            self.reader.add(key.span(), format!("{}{name}", self.prefix), hint);
+            self.reader.add(key.span(), self.path_of(&name.escape_debug().to_string()), hint);
         }
+    }
+}
+
+/// What was found, quoted so that it stays on one line, and cut if it is long.
+pub(super) fn got(text: &str) -> String {
+    match text.char_indices().nth(MOST_QUOTED) {
+        Some((end, _)) => format!("got {:?}…", &text[..end]),
+        None => format!("got {text:?}"),
     }
 }
 
 fn describe(value: &DeValue<'_>) -> String {
     match value {
-        DeValue::String(text) => format!("got \"{text}\""),
+        DeValue::String(text) => got(text),
         DeValue::Integer(number) => format!("got {number}"),
         DeValue::Float(number) => format!("got {number}"),
         DeValue::Boolean(value) => format!("got {value}"),
-        DeValue::Datetime(_) => "got a date without quotes".to_owned(),
+        DeValue::Datetime(date) => format!("got {date}"),
         DeValue::Array(_) => "got an array".to_owned(),
         DeValue::Table(_) => "got a section".to_owned(),
     }
+}
+
+fn integer(number: &DeInteger<'_>) -> Option<u64> {
+    u64::from_str_radix(number.as_str(), number.radix()).ok()
 }
 
 fn parse_bytes(text: &str) -> Option<u64> {
@@ -309,7 +362,11 @@ fn parse_bytes(text: &str) -> Option<u64> {
         "GiB" => 1 << 30,
         _ => return None,
     };
-    digits.trim_end().parse::<u64>().ok()?.checked_mul(factor)
+    let digits = digits.trim_end();
+    if !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    digits.parse::<u64>().ok()?.checked_mul(factor)
 }
 
 /// How many single-character edits lie between two keys (Levenshtein).

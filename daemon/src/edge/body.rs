@@ -153,9 +153,14 @@ impl Upload {
         Self { body, send, started: false }
     }
 
-    /// The body, if none of it has been read, so that it can be sent over another session.
-    pub fn into_unread(self) -> Option<Incoming> {
-        (!self.started).then_some(self.body)
+    /// Whether none of the body has been read, so that it can be sent over another session.
+    pub fn is_unread(&self) -> bool {
+        !self.started
+    }
+
+    /// What is left of the body.
+    pub fn into_rest(self) -> Incoming {
+        self.body
     }
 
     /// Carries on; ready once nothing is left to do, be it that all is sent, that nobody wants it any more, or that the

@@ -20,6 +20,7 @@ use tracing::debug;
 
 use super::body::{Body, Upload};
 use super::headers::{join_cookies, set_forwarded, set_trace, strip_hop_by_hop};
+use super::linger::linger;
 use super::page::{Problem, page};
 use super::service::Visitor;
 use super::upgrade::{Upgrade, splice};
@@ -74,16 +75,27 @@ async fn exchange(
     on_upgrade: Option<OnUpgrade>,
 ) -> Result<Response<Body>, Problem> {
     let mut lost: Option<Arc<Live>> = None;
+    let mut last = Problem::Offline;
+    let expects = head.headers.contains_key(EXPECT);
     for _ in 0..MAX_ATTEMPTS {
-        let live = find_live(visitor, tunnel, lost.as_deref()).await?;
+        let live = match find_live(visitor, tunnel, lost.as_deref()).await {
+            Ok(live) => live,
+            Err(problem) => {
+                give_up(body, expects);
+                return Err(problem);
+            }
+        };
         let end = body.is_none() && on_upgrade.is_none();
         let Exchange { send, mut recv } = match live.transport.open(head.clone(), end) {
             Ok(exchange) => exchange,
-            Err(OpenError::Saturated) => return Err(Problem::Busy),
-            Err(OpenError::TooLarge(_)) => return Err(Problem::HeadTooLarge),
             Err(OpenError::Unavailable) => {
                 lost = Some(live);
                 continue;
+            }
+            Err(error) => {
+                give_up(body, expects);
+                let saturated = error == OpenError::Saturated;
+                return Err(if saturated { Problem::Busy } else { Problem::HeadTooLarge });
             }
         };
         if let Some(on_upgrade) = on_upgrade {
@@ -92,7 +104,6 @@ async fn exchange(
             return respond_to_upgrade(answered, &upgrade, on_upgrade, send, recv);
         }
         let mut upload = body.take().map(|body| Upload::new(body, send));
-        let expects = head.headers.contains_key(EXPECT);
         match answer(&mut recv, &mut upload, expects).await {
             Ok(answered) => {
                 let declined = answered.declined;
@@ -101,28 +112,43 @@ async fn exchange(
                     // Nobody reads it any more, but letting go of it would abandon the exchange.
                     Some(upload) if declined => response.body_mut().keep(upload),
                     // What is left goes on by itself; it ends with the exchange.
-                    Some(mut upload) => drop(tokio::spawn(async move { poll_fn(|cx| upload.poll(cx)).await })),
+                    Some(mut upload) => {
+                        tokio::spawn(async move {
+                            poll_fn(|cx| upload.poll(cx)).await;
+                            linger(upload.into_rest());
+                        });
+                    }
                     None => {}
                 }
                 return Ok(response);
             }
             Err(error) => {
-                body = upload.and_then(Upload::into_unread);
-                let unread = body.is_some() || end;
+                let unread = end || upload.as_ref().is_some_and(Upload::is_unread);
+                body = upload.map(Upload::into_rest);
                 let repeatable = match error {
                     ExchangeError::Reset(ResetCode::Unprocessed) => true,
                     ExchangeError::SessionLost => head.method.is_idempotent(),
                     ExchangeError::Reset(_) => false,
                 };
                 if !(repeatable && unread) {
+                    give_up(body, expects);
                     return Err(problem(error));
                 }
                 debug!(method = %head.method, %error, "the request is sent again");
-                lost = Some(live);
+                last = problem(error);
+                lost = matches!(error, ExchangeError::SessionLost).then_some(live);
             }
         }
     }
-    Err(Problem::Offline)
+    give_up(body, expects);
+    Err(last)
+}
+
+/// The daemon answers by itself; what the visitor still sends is not wanted.
+fn give_up(body: Option<Incoming>, expects: bool) {
+    if let Some(body) = body.filter(|_| !expects) {
+        linger(body);
+    }
 }
 
 /// The session to use; waits for one while the tunnel may still come back. `lost` is one that takes no more.
@@ -162,8 +188,9 @@ async fn answer(
             if !held_back
                 && let Some(going) = upload
                 && going.poll(cx).is_ready()
+                && let Some(done) = upload.take()
             {
-                *upload = None;
+                linger(done.into_rest());
             }
             match recv.poll_recv(cx) {
                 Poll::Pending => return Poll::Pending,

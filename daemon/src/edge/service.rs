@@ -5,13 +5,14 @@ use std::str::FromStr as _;
 use std::sync::Arc;
 use std::time::Instant;
 
-use http::header::HOST;
+use http::header::{EXPECT, HOST};
 use http::uri::Authority;
 use http::{Method, Request, Response, Version};
 use hyper::body::Incoming;
 
 use super::body::{Answer, Body};
 use super::forward::forward;
+use super::linger::linger;
 use super::page::{Problem, page};
 use super::upgrade::Upgrade;
 use crate::admin;
@@ -38,18 +39,18 @@ impl Visitor {
     }
 
     async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
-        let Some(authority) = authority(&request) else { return page(Problem::BadRequest, request.headers()) };
+        let Some(authority) = authority(&request) else { return refuse(Problem::BadRequest, request) };
         match route(&self.daemon.config.domain, authority.host()) {
-            Route::Foreign => page(Problem::Misdirected, request.headers()),
-            Route::Unusable => page(Problem::UnknownName, request.headers()),
+            Route::Foreign => refuse(Problem::Misdirected, request),
+            Route::Unusable => refuse(Problem::UnknownName, request),
             Route::Base => self.answer_on_base(request),
             Route::Tunnel(name) => {
                 let Some(tunnel) = self.daemon.registry.find(&name) else {
-                    return page(Problem::UnknownName, request.headers());
+                    return refuse(Problem::UnknownName, request);
                 };
                 match Upgrade::of(&request) {
                     Ok(upgrade) => forward(self, &tunnel, request, authority, upgrade).await,
-                    Err(problem) => page(problem, request.headers()),
+                    Err(problem) => refuse(problem, request),
                 }
             }
         }
@@ -66,8 +67,17 @@ impl Visitor {
         {
             return response;
         }
-        page(Problem::NoPage, request.headers())
+        refuse(Problem::NoPage, request)
     }
+}
+
+/// The page for a problem, to a visitor whose body nobody wants.
+fn refuse(problem: Problem, request: Request<Incoming>) -> Response<Body> {
+    let response = page(problem, request.headers());
+    if !request.headers().contains_key(EXPECT) {
+        linger(request.into_body());
+    }
+    response
 }
 
 /// The authority that a request is for (RFC 9112, section 3.2; RFC 9113, section 8.3.1); `None` if there is none, or

@@ -46,6 +46,8 @@ pub(super) struct Driver<P> {
     woken: Vec<Waker>,
     unflushed: bool,
     closing: bool,
+    /// Everything is out, and the peer knows that nothing follows.
+    closed: bool,
 }
 
 impl<P: Pipe> Driver<P> {
@@ -58,6 +60,7 @@ impl<P: Pipe> Driver<P> {
             woken: Vec::new(),
             unflushed: false,
             closing: false,
+            closed: false,
         }
     }
 
@@ -86,10 +89,13 @@ impl<P: Pipe> Driver<P> {
         for _ in 0..WRITE_BURST {
             ready!(self.pipe.poll_ready(cx))?;
             let mut state = self.shared.lock();
-            self.message.reserve(MESSAGE_TARGET);
-            if !state.mux.transmit(&mut self.message) {
+            if !state.mux.has_transmit() {
                 set_waker(&mut state.driver, cx);
                 return Poll::Pending;
+            }
+            self.message.reserve(MESSAGE_TARGET);
+            if !state.mux.transmit(&mut self.message) {
+                continue;
             }
             state.collect_events();
             std::mem::swap(&mut state.woken, &mut self.woken);
@@ -130,6 +136,8 @@ impl<P: Pipe> Driver<P> {
                 return Err(SessionError::Local(error).into());
             }
             let result = state.mux.handle_timeout(now);
+            // The timer fires in silence: an idle session holds no buffer.
+            self.message = BytesMut::new();
             state.collect_events();
             std::mem::swap(&mut state.woken, &mut self.woken);
             let next = state.mux.next_timeout().unwrap_or(now + CLOSE_WITHIN);
@@ -195,11 +203,27 @@ impl<P: Pipe> Driver<P> {
         self.timer.as_mut().reset((Instant::now() + CLOSE_WITHIN).into());
     }
 
-    /// Gets the last frame out and closes the pipe, as far as the time allows.
+    /// Gets the last frame out and closes the pipe, as far as the time allows. What the peer still sends is read and
+    /// dropped, since bytes left unread would make the kernel reset the connection and destroy that last frame.
     fn poll_closing(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.timer.as_mut().poll(cx).is_ready() {
             return Poll::Ready(());
         }
+        if !self.closed {
+            self.closed = self.poll_last_frames(cx).is_ready();
+        }
+        for _ in 0..READ_BURST {
+            match ready!(self.pipe.poll_recv(cx)) {
+                Some(Ok(_dropped)) => {}
+                Some(Err(_)) | None if self.closed => return Poll::Ready(()),
+                Some(Err(_)) | None => return Poll::Pending,
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    fn poll_last_frames(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             if ready!(self.pipe.poll_ready(cx)).is_err() {
                 return Poll::Ready(());

@@ -1,0 +1,97 @@
+"""What the tests share: one daemon, one nginx, one Python service, started on first use and stopped at the end."""
+
+import os
+
+import pytest
+
+from harness.cok import Daemon
+from harness.nginx import Nginx
+from harness.services import Services
+
+
+@pytest.fixture(scope="session")
+def daemon(tmp_path_factory):
+    daemon = Daemon(tmp_path_factory.mktemp("cokd"), limits='reconnect_grace = "3s"')
+    yield daemon
+    daemon.stop()
+
+
+@pytest.fixture(scope="session")
+def nginx(tmp_path_factory):
+    nginx = Nginx(tmp_path_factory.mktemp("nginx"))
+    nginx.add("index.html", b"<h1>hello</h1>\n")
+    nginx.add("random.bin", os.urandom(1 << 20))
+    yield nginx
+    nginx.stop()
+
+
+@pytest.fixture(scope="session")
+def site(daemon, nginx):
+    """A tunnel to nginx."""
+    client = daemon.client(nginx.target, "site")
+    yield client
+    client.stop()
+
+
+@pytest.fixture(scope="session")
+def services():
+    """The Python services, in one event loop on a thread of their own."""
+    services = Services()
+    yield services
+    services.stop()
+
+
+@pytest.fixture(scope="session")
+def web(daemon, services):
+    """A tunnel to the aiohttp service."""
+    client = daemon.client(services.web, "web")
+    yield client
+    client.stop()
+
+
+@pytest.fixture
+def tunnel(daemon):
+    """Makes tunnels that end with the test."""
+    clients = []
+
+    def make(target, *args, **more):
+        client = daemon.client(target, *args, **more)
+        clients.append(client)
+        return client
+
+    yield make
+    for client in clients:
+        client.stop()
+
+
+@pytest.fixture
+def own_daemon(tmp_path):
+    """Makes daemons that end with the test."""
+    daemons = []
+
+    def make(**more):
+        daemon = Daemon(tmp_path / f"cokd{len(daemons)}", **more)
+        daemons.append(daemon)
+        return daemon
+
+    yield make
+    for daemon in daemons:
+        daemon.stop()
+
+
+@pytest.fixture(params=["--http1.1", "--http2"], ids=["h1", "h2"])
+def http(request):
+    """curl's option for the version that the visitor speaks."""
+    return request.param
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    """A failure shows what the programs had to say."""
+    report = (yield).get_result()
+    if not report.failed:
+        return
+    for name, value in getattr(item, "funcargs", {}).items():
+        process = getattr(value, "process", None)
+        if process is not None and hasattr(process, "output"):
+            report.sections.append((f"log of {name}", process.output()))

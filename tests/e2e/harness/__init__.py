@@ -1,0 +1,1 @@
+"""Starts real programs, waits for conditions, and stops what it started."""

@@ -1,0 +1,82 @@
+"""nginx from Debian, serving a folder."""
+
+import hashlib
+import os
+import socket
+from pathlib import Path
+
+from .process import BIN_DIR, Process, wait_for  # noqa: F401  (BIN_DIR re-exported for the benchmark)
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return probe.getsockname()[1]
+
+
+class Nginx:
+    """Serves `folder`/site on a free port of 127.0.0.1."""
+
+    def __init__(self, folder):
+        self.folder = Path(folder)
+        self.site = self.folder / "site"
+        self.site.mkdir(parents=True)
+        (self.folder / "tmp").mkdir()
+        self.port = free_port()
+        config = self.folder / "nginx.conf"
+        temp = "\n".join(
+            f"{kind}_temp_path {self.folder}/tmp/{kind};"
+            for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+        )
+        config.write_text(
+            f"""
+daemon off;
+worker_processes 1;
+user {os.environ.get("USER", "root")};
+pid {self.folder}/nginx.pid;
+error_log stderr;
+events {{ worker_connections 4096; }}
+http {{
+    access_log off;
+    {temp}
+    types {{ text/html html; image/png png; text/plain txt; application/octet-stream bin; }}
+    default_type application/octet-stream;
+    sendfile on;
+    keepalive_requests 1000000;
+    large_client_header_buffers 8 64k;
+    server {{
+        listen 127.0.0.1:{self.port} backlog=1024;
+        root {self.site};
+        location = /empty {{ return 204; }}
+        location = /missing-on-purpose {{ return 404 "not here\\n"; }}
+        location = /headers {{ return 200 $http_x_long; }}
+    }}
+}}
+"""
+        )
+        self.process = Process("nginx", "-c", config, "-p", self.folder, "-e", "stderr")
+        wait_for(self._accepts, "nginx accepts connections")
+
+    def _accepts(self):
+        assert self.process.popen.poll() is None, self.process.output()
+        try:
+            socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
+            return True
+        except OSError:
+            return False
+
+    @property
+    def target(self):
+        return f"http://127.0.0.1:{self.port}"
+
+    def add(self, name, data):
+        """A file of the site; its SHA-256."""
+        (self.site / name).write_bytes(data)
+        return hashlib.sha256(data).hexdigest()
+
+    def add_sparse(self, name, size):
+        """A file of zeros that takes no room."""
+        with (self.site / name).open("wb") as file:
+            file.truncate(size)
+
+    def stop(self):
+        return self.process.stop()

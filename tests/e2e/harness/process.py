@@ -1,0 +1,131 @@
+"""A child process whose output is kept, and which is stopped by its own handle."""
+
+import json
+import os
+import queue
+import signal
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+BIN_DIR = Path(os.environ.get("COK_BIN_DIR", "target/release"))
+
+DEADLINE = 20.0
+
+
+def wait_for(condition, what, deadline=DEADLINE, every=0.02):
+    """Returns the condition's first true value; fails, saying `what`, if there is none in time."""
+    end = time.monotonic() + deadline
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > end:
+            raise AssertionError(f"not within {deadline} s: {what}")
+        time.sleep(every)
+
+
+class Process:
+    """A running program. Each line it prints is kept; JSON lines of its log can be waited for."""
+
+    def __init__(self, *command, env=None, cwd=None):
+        self.command = [str(part) for part in command]
+        self.lines = []
+        self._new = threading.Condition()
+        self.stdout = queue.Queue()
+        self.popen = subprocess.Popen(
+            self.command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+            env={**os.environ, **(env or {})},
+            cwd=cwd,
+        )
+        self._readers = [
+            threading.Thread(target=self._read, args=(self.popen.stdout, True), daemon=True),
+            threading.Thread(target=self._read, args=(self.popen.stderr, False), daemon=True),
+        ]
+        for reader in self._readers:
+            reader.start()
+
+    def _read(self, pipe, is_stdout):
+        for raw in pipe:
+            line = raw.decode(errors="replace").rstrip("\n")
+            with self._new:
+                self.lines.append(line)
+                self._new.notify_all()
+            if is_stdout:
+                self.stdout.put(line)
+
+    @property
+    def pid(self):
+        return self.popen.pid
+
+    def wait_line(self, matches, what, deadline=DEADLINE, start=0):
+        """The first line from `start` on for which `matches` returns something true, and that value."""
+        end = time.monotonic() + deadline
+        seen = start
+        with self._new:
+            while True:
+                while seen < len(self.lines):
+                    value = matches(self.lines[seen])
+                    if value:
+                        return value
+                    seen += 1
+                left = end - time.monotonic()
+                if left <= 0 or (self.popen.poll() is not None and not self._new.wait(0.2)):
+                    raise AssertionError(f"{self.command[0]}: no {what} within {deadline} s\n{self.output()}")
+                self._new.wait(left)
+
+    def wait_event(self, event, deadline=DEADLINE, start=0, **fields):
+        """The first log line with this event and these fields."""
+
+        def matches(line):
+            if not line.startswith("{"):
+                return None
+            entry = json.loads(line)
+            wanted = {"event": event, **fields}
+            return entry if all(entry.get(key) == value for key, value in wanted.items()) else None
+
+        return self.wait_line(matches, f"event {event} {fields}", deadline, start)
+
+    def wait_stdout(self, deadline=DEADLINE):
+        """The next line on standard output."""
+        return self.stdout.get(timeout=deadline)
+
+    def wait_exit(self, deadline=DEADLINE):
+        """The exit code, once all output is in."""
+        code = self.popen.wait(deadline)
+        for reader in self._readers:
+            reader.join(deadline)
+        return code
+
+    def output(self):
+        return "\n".join(self.lines[-60:])
+
+    def memory(self):
+        """Resident memory and its peak, in bytes."""
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        fields = dict(line.split(":", 1) for line in status.splitlines())
+        return tuple(int(fields[name].split()[0]) * 1024 for name in ("VmRSS", "VmHWM"))
+
+    def reset_peak(self):
+        """Lets the peak of `memory` start anew."""
+        Path(f"/proc/{self.pid}/clear_refs").write_text("5")
+
+    def kill(self):
+        if self.popen.poll() is None:
+            os.killpg(self.pid, signal.SIGKILL)
+        self.popen.wait(DEADLINE)
+
+    def stop(self, deadline=DEADLINE):
+        """SIGTERM, and SIGKILL if that does not help in time."""
+        if self.popen.poll() is None:
+            self.popen.terminate()
+            try:
+                self.popen.wait(deadline)
+            except subprocess.TimeoutExpired:
+                self.kill()
+        return self.popen.returncode

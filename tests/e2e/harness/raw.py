@@ -1,0 +1,88 @@
+"""A recording HTTP/1.1 service, to see requests byte for byte, and raw TLS connections, to send such.
+
+The real services of the suite parse what they get; what they got can only be seen here."""
+
+import socket
+import threading
+
+
+class Recorder:
+    """Answers each request with what `answer(head, connection)` returns; keeps the heads."""
+
+    def __init__(self, answer):
+        self.heads = []
+        self.closed = threading.Event()
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+        self._answer = answer
+        self._connections = []
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    @property
+    def target(self):
+        return f"http://127.0.0.1:{self.port}"
+
+    def _accept(self):
+        while True:
+            try:
+                connection, _ = self.listener.accept()
+            except OSError:
+                return
+            self._connections.append(connection)
+            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+
+    def _serve(self, connection):
+        try:
+            while head := read_head(connection):
+                self.heads.append(head)
+                response = self._answer(head, connection)
+                if response is None:
+                    break
+                connection.sendall(response)
+        except OSError:
+            pass
+        finally:
+            connection.close()
+            self.closed.set()
+
+    def stop(self):
+        self.listener.close()
+        for connection in self._connections:
+            try:
+                connection.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+
+
+def read_head(connection):
+    """The bytes up to and including the empty line; nothing if the connection ends before."""
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        byte = connection.recv(1)
+        if not byte:
+            return b""
+        head += byte
+    return head
+
+
+def read_exactly(connection, length):
+    data = b""
+    while len(data) < length:
+        chunk = connection.recv(length - len(data))
+        if not chunk:
+            raise EOFError(f"{len(data)} of {length} bytes")
+        data += chunk
+    return data
+
+
+def connect(daemon, name, alpn="http/1.1", deadline=20):
+    """A TLS connection to a tunnel's name."""
+    plain = socket.create_connection(("127.0.0.1", daemon.port), timeout=deadline)
+    return daemon.tls(alpn).wrap_socket(plain, server_hostname=daemon.host(name))
+
+
+def fields(head):
+    """A head's fields, names in lower case, as pairs of bytes."""
+    lines = head.split(b"\r\n")[1:]
+    pairs = [line.split(b":", 1) for line in lines if line]
+    return [(name.lower(), value.strip()) for name, value in pairs]

@@ -1,0 +1,122 @@
+"""Services by aiohttp and websockets, in one event loop on a thread of their own."""
+
+import asyncio
+import hashlib
+import threading
+
+from aiohttp import web
+from websockets.asyncio.server import serve
+from websockets.exceptions import ConnectionClosed
+
+
+class Services:
+    """`web` is an aiohttp service, `ws` an echoing WebSocket service; both are targets for a tunnel."""
+
+    def __init__(self):
+        self.loop = asyncio.new_event_loop()
+        self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
+        self.thread.start()
+        self.confirmed = {}
+        self.open_streams = 0
+        self.call(self._start())
+
+    def call(self, coroutine, deadline=20):
+        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(deadline)
+
+    def stop(self):
+        self.call(self._stop())
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self.thread.join(20)
+
+    async def _start(self):
+        app = web.Application(client_max_size=1 << 40, handler_args={"max_field_size": 65536, "max_line_size": 65536})
+        app.router.add_route("*", "/echo", self._echo)
+        app.router.add_route("*", "/hash", self._hash)
+        app.router.add_get("/cookies", self._cookies)
+        app.router.add_get("/steps/{stream}/{count}", self._steps)
+        app.router.add_get("/endless", self._endless)
+        app.router.add_post("/refuse", self._refuse)
+        app.router.add_get("/silent", self._silent)
+        self.runner = web.AppRunner(app, handler_cancellation=True, access_log=None)
+        await self.runner.setup()
+        site = web.TCPSite(self.runner, "127.0.0.1", 0)
+        await site.start()
+        self.port = site._server.sockets[0].getsockname()[1]
+        self.web = f"http://127.0.0.1:{self.port}"
+        self.ws_server = await serve(self._ws, "127.0.0.1", 0, max_size=64 << 20)
+        self.ws = f"http://127.0.0.1:{self.ws_server.sockets[0].getsockname()[1]}"
+        self.ws_closed = []
+
+    async def _stop(self):
+        await self.runner.cleanup()
+        self.ws_server.close()
+        await self.ws_server.wait_closed()
+
+    async def _echo(self, request):
+        """Streams the body back as it comes."""
+        response = web.StreamResponse(headers={"content-type": "application/octet-stream"})
+        await response.prepare(request)
+        async for chunk in request.content.iter_any():
+            await response.write(chunk)
+        return response
+
+    async def _hash(self, request):
+        digest, length = hashlib.sha256(), 0
+        async for chunk in request.content.iter_any():
+            digest.update(chunk)
+            length += len(chunk)
+        return web.json_response({"sha256": digest.hexdigest(), "length": length})
+
+    async def _cookies(self, _request):
+        response = web.Response(text="ok")
+        for number in range(3):
+            response.set_cookie(f"c{number}", str(number))
+        return response
+
+    async def _steps(self, request):
+        """Writes event n+1 only once the visitor has confirmed n, which it does past the tunnel."""
+        stream, count = request.match_info["stream"], int(request.match_info["count"])
+        confirmed = self.confirmed[stream] = asyncio.Queue()
+        response = web.StreamResponse(headers={"content-type": "text/event-stream"})
+        await response.prepare(request)
+        for number in range(count):
+            await response.write(f"data: {number}\n\n".encode())
+            assert await confirmed.get() == number
+        return response
+
+    def confirm(self, stream, number):
+        self.loop.call_soon_threadsafe(self.confirmed[stream].put_nowait, number)
+
+    async def _endless(self, request):
+        """Writes as fast as it is read, until the visitor leaves."""
+        response = web.StreamResponse()
+        await response.prepare(request)
+        self.open_streams += 1
+        try:
+            while True:
+                await response.write(bytes(65536))
+        finally:
+            self.open_streams -= 1
+
+    async def _refuse(self, _request):
+        """Answers without reading the body."""
+        return web.Response(status=413, text="no")
+
+    async def _silent(self, _request):
+        """Never answers."""
+        self.open_streams += 1
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.open_streams -= 1
+
+    async def _ws(self, connection):
+        try:
+            async for message in connection:
+                if message == "close":
+                    await connection.close(4321, "as you wish")
+                else:
+                    await connection.send(message)
+        except ConnectionClosed:
+            pass  # by any code but 1000 and 1001
+        self.ws_closed.append((connection.close_code, connection.close_reason))

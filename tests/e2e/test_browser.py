@@ -1,0 +1,157 @@
+"""A real browser, which trusts the authority of `cokd dev`, shows a page with images and talks WebSocket."""
+
+import json
+import os
+import struct
+import subprocess
+import zlib
+
+import pytest
+from aiohttp import web
+from selenium import webdriver
+from selenium.webdriver.chrome.options import Options
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.support.ui import WebDriverWait
+
+from harness.process import BIN_DIR, Process
+
+PAGE = """<!doctype html><title>site</title>
+<img id=a src=/a.png><img id=b src=/b.png>
+<script>
+  window.answers = [];
+  const socket = new WebSocket(location.origin.replace("https", "wss") + "/socket");
+  socket.onopen = () => socket.send("from the page");
+  socket.onmessage = event => window.answers.push(event.data);
+</script>"""
+
+
+def png(width, height):
+    """A grey picture."""
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    rows = zlib.compress((b"\0" + b"\x80" * width) * height)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+
+
+@pytest.fixture
+def service(services):
+    """A page, two pictures and a WebSocket on one port."""
+    async def page(_request):
+        return web.Response(text=PAGE, content_type="text/html")
+
+    async def picture(request):
+        side = 40 if request.path == "/a.png" else 70
+        return web.Response(body=png(side, side), content_type="image/png")
+
+    async def socket(request):
+        answer = web.WebSocketResponse()
+        await answer.prepare(request)
+        async for message in answer:
+            await answer.send_str(f"echo {message.data}")
+        return answer
+
+    async def go():
+        app = web.Application()
+        app.add_routes([web.get("/", page), web.get("/{name}.png", picture), web.get("/socket", socket)])
+        runner = web.AppRunner(app, access_log=None)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        return runner, site._server.sockets[0].getsockname()[1]
+
+    runner, port = services.call(go())
+    yield port
+    services.call(runner.cleanup())
+
+
+def start_dev(tmp_path, *arguments):
+    process = Process(
+        BIN_DIR / "cokd", "dev", *arguments, "--https-port", "0", "--http-port", "0", "--json", "--state-dir", tmp_path / "dev",
+    )
+    try:
+        return process, json.loads(process.wait_stdout())
+    except BaseException:
+        process.kill()
+        raise
+
+
+@pytest.fixture
+def browse(tmp_path):
+    """Starts Chromium with a certificate store of its own, in which one authority is trusted."""
+    drivers = []
+
+    def start(ca_file):
+        home = tmp_path / "home"
+        store = home / ".pki" / "nssdb"
+        store.mkdir(parents=True)
+        for command in (["-N", "--empty-password"], ["-A", "-t", "C,,", "-n", "cok", "-i", ca_file]):
+            subprocess.run(["certutil", "-d", f"sql:{store}", *command], check=True, capture_output=True)
+        options = Options()
+        options.binary_location = "/usr/bin/chromium"
+        for flag in (
+            "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
+            "--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage",
+            f"--user-data-dir={home}/profile",
+        ):
+            options.add_argument(flag)
+        service = Service("/usr/bin/chromedriver", env={**os.environ, "HOME": str(home)})
+        driver = webdriver.Chrome(options=options, service=service)
+        drivers.append(driver)
+        return driver
+
+    yield start
+    for driver in drivers:
+        driver.quit()
+
+
+def test_a_page_with_images_and_a_websocket(service, browse, tmp_path):
+    process, dev = start_dev(tmp_path, str(service))
+    try:
+        driver = browse(dev["ca_file"])
+        driver.get(dev["url"])
+        wait = WebDriverWait(driver, 20)
+        assert driver.title == "site"
+        wait.until(lambda d: d.execute_script("return [a.naturalWidth, b.naturalWidth]") == [40, 70])
+        wait.until(lambda d: d.execute_script("return answers") == ["echo from the page"])
+        protocols = driver.execute_script("return performance.getEntriesByType('resource').map(e => e.nextHopProtocol)")
+        assert set(protocols) == {"h2"}
+    finally:
+        assert process.stop() == 0
+
+
+def test_the_sample_site(browse, tmp_path):
+    """Without a target there is a page with a picture and a stream of events."""
+    process, dev = start_dev(tmp_path)
+    try:
+        driver = browse(dev["ca_file"])
+        driver.get(dev["url"])
+        wait = WebDriverWait(driver, 20)
+        wait.until(lambda d: d.execute_script("return document.images[0].naturalWidth") > 0)
+        wait.until(lambda d: d.execute_script("return document.getElementById('tick').textContent") in ("1", "2", "3"))
+    finally:
+        assert process.stop() == 0
+
+
+def test_a_second_terminal_joins(service, tmp_path):
+    """With what `cokd dev` prints, a client of its own joins."""
+    process, dev = start_dev(tmp_path)
+    client = None
+    try:
+        port = dev["server"].rpartition(":")[2]
+        client = Process(
+            BIN_DIR / "cok-client", str(service), "--subdomain", "mine", "--server", dev["server"],
+            "--ca-file", dev["ca_file"], "--state-dir", tmp_path / "client", env={"COK_API_KEY": dev["api_key"]},
+        )
+        assert client.wait_stdout() == f"https://mine.cok.localhost:{port}"
+        answer = subprocess.run(
+            ["curl", "-sS", "--cacert", dev["ca_file"], f"https://mine.cok.localhost:{port}/"],
+            capture_output=True, check=True, text=True,
+        )
+        assert "<title>site</title>" in answer.stdout
+    finally:
+        if client:
+            client.stop()
+        process.stop()

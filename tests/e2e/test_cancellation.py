@@ -1,0 +1,121 @@
+"""Who leaves is noticed on the other side, and by nobody else."""
+
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from harness import raw
+from harness.http2 import Http2
+from harness.process import Process, wait_for
+
+# A service in a process of its own, to be killed: it promises 100 MB, writes a little, and waits.
+DYING = """
+import http.server, sys
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def do_GET(self):
+        self.send_response(200)
+        if self.path == "/chunked":
+            self.send_header("transfer-encoding", "chunked")
+            self.end_headers()
+            self.wfile.write(b"5\\r\\nhello\\r\\n")
+        else:
+            self.send_header("content-length", "100000000")
+            self.end_headers()
+            self.wfile.write(b"hello")
+        self.wfile.flush()
+        print("written", flush=True)
+        self.rfile.read(1)
+server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+print(server.server_address[1], flush=True)
+server.serve_forever()
+"""
+
+
+@pytest.fixture
+def dying():
+    process = Process(sys.executable, "-c", DYING)
+    process.port = int(process.wait_stdout())
+    yield process
+    process.kill()
+
+
+def leave_h1(daemon, name, path):
+    connection = raw.connect(daemon, name)
+    connection.sendall(b"GET " + path + b" HTTP/1.1\r\nhost: " + daemon.host(name).encode() + b"\r\n\r\n")
+    return connection, lambda: connection.recv(1), lambda: (connection.shutdown(socket.SHUT_RDWR), connection.close())
+
+
+def leave_h2(daemon, name, path):
+    visitor = Http2(daemon, name)
+    stream = visitor.request(path.decode())
+
+    def cancel():
+        visitor.connection.reset_stream(stream.id, 8)
+        visitor.flush()
+
+    return visitor, stream.response, cancel
+
+
+@pytest.mark.parametrize("visit", [leave_h1, leave_h2], ids=["h1", "h2"])
+@pytest.mark.parametrize("path", [b"/endless", b"/silent"])
+def test_the_service_sees_the_visitor_leave(web, services, visit, path):
+    """Within a second, be it in the middle of a body or before the response has begun."""
+    connection, wait, leave = visit(web.daemon, web.name, path)
+    wait_for(lambda: services.open_streams == 1, "the service has the request")
+    if path == b"/endless":
+        wait()
+    began = time.monotonic()
+    leave()
+    wait_for(lambda: services.open_streams == 0, "the service sees the visitor leave", deadline=1)
+    assert time.monotonic() - began < 1.5
+    connection.socket.close() if hasattr(connection, "connection") else connection.close()
+
+
+@pytest.mark.parametrize("path", ["/length", "/chunked"])
+def test_a_service_that_dies_is_no_success(dying, tunnel, http, path):
+    """The visitor sees a truncated transfer: curl's 18 over HTTP/1.1, a reset stream (92) over HTTP/2."""
+    client = tunnel(f"http://127.0.0.1:{dying.port}")
+    host = client.daemon.host(client.name)
+    curl = subprocess.Popen(
+        ["curl", "-sS", "-N", http, "--max-time", "30", "--cacert", client.daemon.ca,
+         "--resolve", f"{host}:{client.daemon.port}:127.0.0.1", client.daemon.url(client.name, path)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )
+    assert curl.stdout.read(5) == b"hello"
+    dying.kill()
+    assert curl.wait(10) in (18, 92), curl.stderr.read()
+
+
+def test_a_service_that_dies_before_it_answers(tunnel):
+    recorder = raw.Recorder(lambda head, connection: None)
+    client = tunnel(recorder.target)
+    assert client.curl("/", "--write-out", "%{http_code}").stdout.endswith(b"502")
+    recorder.stop()
+
+
+def test_nobody_else_notices(web, services):
+    """On one session: a visitor leaves, an upload is slow, an exchange is reset; the lockstep stream goes on."""
+    with Http2(web.daemon, web.name) as steady, Http2(web.daemon, web.name) as other:
+        stream = steady.request("/steps/steady/60")
+        slow = other.request("/hash", method="POST", end=False)
+        for number in range(60):
+            assert stream.read(len(b"data: %d\n\n" % number)) == b"data: %d\n\n" % number
+            services.confirm("steady", number)
+            if number % 3 == 0:
+                slow.send(b"x")
+            if number % 3 == 1:
+                connection, wait, leave = leave_h1(web.daemon, web.name, b"/endless")
+                wait()
+                leave()
+            if number % 3 == 2:
+                cancelled = other.request("/endless")
+                cancelled.response()
+                other.connection.reset_stream(cancelled.id, 8)
+                other.flush()
+        assert stream.read() == b""
+        slow.send(b"", end=True)
+        assert b'"length": 20' in slow.read()

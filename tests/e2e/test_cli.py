@@ -1,0 +1,159 @@
+"""Command lines and configurations: one clear line for what is wrong, and the promised exit code."""
+
+import hashlib
+import subprocess
+
+import pytest
+
+from harness.cok import KEY, digest
+from harness.process import BIN_DIR, Process
+
+
+def run(program, *options, env=None):
+    return subprocess.run(
+        [BIN_DIR / program, *map(str, options)], capture_output=True, text=True, timeout=30, check=False,
+        env={"HOME": "/nonexistent", "PATH": "/usr/bin:/bin", **(env or {})},
+    )
+
+
+def test_check_names_every_mistake(tmp_path):
+    config = tmp_path / "cokd.toml"
+    config.write_text('domain = "x"\n[listen]\nhttp = ["nowhere"]\nhtpps = []\n[tls]\nmode = "files"\ncert = "/no"\nkey = "/no"\n')
+    result = run("cokd", "check", "--config", config)
+    assert result.returncode == 2 and result.stdout == ""
+    places = [line.split(": ")[:2] for line in result.stderr.splitlines()]
+    assert places == [
+        [f"{config}:1", "domain"],
+        [f"{config}:3", "listen.http"],
+        [f"{config}:4", "listen.htpps"],
+        [f"{config}:7", "tls.cert"],
+        [f"{config}:8", "tls.key"],
+    ]
+    assert 'did you mean "https"?' in result.stderr
+    assert run("cokd", "run", "--config", config).stderr == result.stderr
+
+
+def test_check_of_a_good_configuration(daemon):
+    result = run("cokd", "check", "--config", daemon.config)
+    assert (result.returncode, result.stdout) == (0, f"{daemon.config}: no mistakes\n")
+
+
+def test_a_missing_configuration():
+    result = run("cokd", "check", "--config", "/no/cokd.toml")
+    assert result.returncode == 2
+    assert result.stderr == "cannot read the configuration /no/cokd.toml: No such file or directory (os error 2)\n"
+
+
+def test_a_port_in_use(daemon, tmp_path):
+    config = tmp_path / "cokd.toml"
+    text = daemon.config.read_text().replace('https = ["127.0.0.1:0"]', f'https = ["{daemon.https}"]')
+    config.write_text(text)
+    result = run("cokd", "run", "--config", config)
+    assert result.returncode == 1
+    assert result.stderr.splitlines()[-1].startswith(f"cokd: cannot listen on {daemon.https}: Address already in use")
+
+
+def test_a_key_is_shown_once_and_kept_as_a_digest(tmp_path):
+    result = run("cokd", "key", "create", "--name", "laptop", "--subdomain", "demo-*", "--expires", "90d")
+    assert result.returncode == 0
+    key = result.stdout.strip()
+    assert key.startswith("cok_") and len(key) > 40 and key not in result.stderr
+    config = tmp_path / "cokd.toml"
+    config.write_text('domain = "a.b"\n[tls]\nmode = "self-signed"\n' + result.stderr)
+    assert run("cokd", "check", "--config", config).returncode == 0
+    assert hashlib.sha256(key.encode()).hexdigest() in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["3000"], "no server"),
+        (["3000", "--server", "http://x"], "must be https://"),
+        (["3000", "--server", "x"], "no API key"),
+        (["3000", "--server", "x", "--api-key-file", "/no"], "cannot read the API key file /no"),
+        (["3000", "--server", "x", "--api-key", "k", "--ca-file", "/no"], "cannot read the CA file /no"),
+        (["ftp://x", "--server", "x", "--api-key", "k", "--state-dir", "/tmp"], 'cannot forward to "ftp://x"'),
+        (["tcp", "22", "--server", "x", "--api-key", "k", "--state-dir", "/tmp"], '"tcp" is no kind of tunnel'),
+        (["--server", "x", "--api-key", "k", "--state-dir", "/tmp"], "nothing to forward to"),
+        (["3000", "--server", "x", "--api-key", "k", "--transport", "quic"], "not built yet"),
+        (["3000", "--config", "/no"], "cannot read the configuration /no"),
+    ],
+)
+def test_wrong_usage(options, said):
+    result = run("cok-client", *options)
+    assert result.returncode == 2, result
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("cok-client: ") and said in line
+
+
+def test_unknown_flags():
+    assert run("cok-client", "--frobnicate").returncode == 2
+    assert run("cokd", "--frobnicate").returncode == 2
+
+
+def refusal(client):
+    code = client.process.wait_exit()
+    return code, client.process.lines[-1]
+
+
+def test_a_wrong_key(daemon, nginx):
+    code, line = refusal(daemon.client(nginx.target, "wrong", wait=False, key="cok_wrong"))
+    assert code == 3 and line.startswith("cok-client: refused by the server: the API key is unknown")
+
+
+def test_a_taken_name(site, daemon, nginx):
+    code, line = refusal(daemon.client(nginx.target, "site", wait=False, state=daemon.folder / "another"))
+    assert code == 3 and 'the name "site" is in use' in line and "--subdomain" in line
+
+
+def test_a_forbidden_name_and_too_many(own_daemon, nginx):
+    keys = f'[[keys]]\nname = "narrow"\nsecret_sha256 = "{digest("narrow")}"\nsubdomains = ["n-*"]\nmax_tunnels = 1\n'
+    daemon = own_daemon(keys=keys)
+    code, line = refusal(daemon.client(nginx.target, "wide", wait=False, key="narrow"))
+    assert code == 3 and 'may not use the name "wide"' in line
+    first = daemon.client(nginx.target, "n-1", key="narrow")
+    code, line = refusal(daemon.client(nginx.target, "n-2", wait=False, key="narrow"))
+    assert code == 3 and "has its 1 tunnels already" in line
+    first.stop()
+
+
+def test_an_absent_daemon_is_waited_for(daemon, nginx, tmp_path):
+    """The very first try may fail as well; a signal ends the waiting with 0."""
+    client = Process(
+        BIN_DIR / "cok-client", nginx.target, "--server", "https://tunnel.test:1", "--connect-to", "127.0.0.1:1",
+        "--api-key", KEY, "--ca-file", daemon.ca, "--state-dir", tmp_path, "--log-format", "json",
+    )
+    for _ in range(2):
+        entry = client.wait_event("disconnected")
+    assert "cannot connect" in entry["reason"]
+    client.popen.terminate()
+    assert client.wait_exit() == 0
+
+
+def test_a_name_is_made_up_when_none_is_wanted(daemon, nginx, tmp_path):
+    key_file = tmp_path / "key"
+    key_file.write_text(KEY)
+    config = tmp_path / "client.toml"
+    config.write_text(f'server = "{daemon.url("")}"\napi_key_file = "key"\nca_file = "{daemon.ca}"\ntransport = "ws"\n')
+    client = Process(
+        BIN_DIR / "cok-client", nginx.target, "--config", config, "--connect-to", daemon.https, "--state-dir", tmp_path,
+    )
+    url = client.wait_stdout()
+    name = url.removeprefix("https://").split(".")[0]
+    assert len(name) == 8 and daemon.curl(name, "/").stdout == b"<h1>hello</h1>\n"
+    client.stop()
+
+
+def test_the_tunnels_of_the_file(daemon, nginx, tmp_path):
+    (tmp_path / "key").write_text(KEY)
+    config = tmp_path / "client.toml"
+    config.write_text(
+        f'server = "{daemon.url("")}"\napi_key_file = "key"\nca_file = "{daemon.ca}"\n'
+        f'[tunnels.one]\ntarget = "{nginx.target}"\n[tunnels.two]\ntarget = "{nginx.target}"\nsubdomain = "second"\n'
+    )
+    client = Process(BIN_DIR / "cok-client", "--config", config, "--connect-to", daemon.https, "--state-dir", tmp_path)
+    assert {client.wait_stdout(), client.wait_stdout()} == {
+        f"https://one.tunnel.test:{daemon.port}", f"https://second.tunnel.test:{daemon.port}"
+    }
+    assert daemon.curl("one", "/").stdout == daemon.curl("second", "/").stdout == b"<h1>hello</h1>\n"
+    assert client.stop() == 0

@@ -1,0 +1,95 @@
+"""What visitors see when there is nothing to pass on."""
+
+import json
+import subprocess
+import urllib.request
+
+import pytest
+
+from harness import raw
+from harness.http2 import Http2
+from harness.nginx import free_port
+
+
+def code(answer):
+    return answer.stdout[-3:]
+
+
+def test_no_service(tunnel, http, tmp_path):
+    """502, as a page for browsers, JSON for programs, text for the rest; none leaks where the service is."""
+    port = free_port()
+    client = tunnel(f"http://127.0.0.1:{port}")
+    page = client.curl("/", http, "--header", "accept: text/html,*/*", "--include").stdout
+    assert b" 502" in page.splitlines()[0] and b"<h1>Service not running</h1>" in page
+    document = json.loads(client.curl("/", http, "--header", "accept: application/json").stdout)
+    assert document["status"] == 502 and document["error"] == "Service not running"
+    text = client.curl("/", http).stdout
+    assert text.startswith(b"Service not running\n") and str(port).encode() not in page + text
+    (tmp_path / "data").write_bytes(bytes(3 << 20))
+    posted = client.curl("/", http, "--data-binary", f"@{tmp_path}/data", "--write-out", "%{http_code}")
+    assert code(posted) == b"502"
+
+
+def test_unknown_names(daemon, http):
+    assert code(daemon.curl("nobody", "/", http, "--write-out", "%{http_code}")) == b"404"
+    # TLS itself refuses a name that the certificate does not cover.
+    assert daemon.curl("a.b", "/", http, "--insecure", check=False).returncode == 35
+
+
+def test_routing_goes_by_the_authority(site, daemon):
+    """SNI and authority may differ within our own names; what is outside gets 421."""
+    with Http2(daemon, "nobody") as visitor:
+        inside = visitor.request("/", authority=daemon.host("site"))
+        assert inside.response()[b":status"] == b"200"
+        impossible = visitor.request("/", authority=daemon.host("-"))
+        assert impossible.response()[b":status"] == b"404"
+        outside = visitor.request("/", authority="www.example.com")
+        assert outside.response()[b":status"] == b"421"
+
+
+def test_a_slow_service(tunnel, services):
+    client = tunnel(services.web, options=["--response-timeout", "1"])
+    answer = client.curl("/silent", "--write-out", "%{http_code}")
+    assert answer.stdout.startswith(b"Service too slow\n") and code(answer) == b"504"
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n",
+        b"GET / HTTP/1.1\r\nhost: user@site.tunnel.test\r\n\r\n",
+        b"GET / HTTP/1.1\r\nhost: \xff\r\n\r\n",
+        b"nonsense\r\n\r\n",
+        b"POST / HTTP/1.1\r\nhost: site.tunnel.test\r\ncontent-length: x\r\n\r\n",
+        b"POST / HTTP/1.1\r\nhost: site.tunnel.test\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n",
+    ],
+)
+def test_invalid_requests(site, daemon, request_):
+    with raw.connect(daemon, "site") as connection:
+        connection.sendall(request_)
+        assert b" 400 " in raw.read_head(connection).splitlines()[0]
+
+
+def test_plain_http_redirects(daemon):
+    def ask(host):
+        return subprocess.run(
+            ["curl", "-si", "-H", f"host: {host}", f"http://{daemon.http}/a%20b?c"], capture_output=True, check=True
+        ).stdout.decode().lower()
+
+    answer = ask(f"demo.tunnel.test:{daemon.http_port}")
+    assert " 308 " in answer.splitlines()[0]
+    assert f"location: https://demo.tunnel.test:{daemon.port}/a%20b?c\r\n" in answer
+    assert " 421 " in ask("www.example.com").splitlines()[0]
+
+
+def test_health_and_metrics(site, daemon):
+    site.curl("/")
+    for path, text in [("/health", b"ok\n"), ("/health/live", b"ok\n"), ("/health/ready", b"ready\n")]:
+        assert daemon.curl("", path).stdout == text
+        assert urllib.request.urlopen(f"http://{daemon.admin}{path}").read() == text
+    metrics = urllib.request.urlopen(f"http://{daemon.admin}/metrics").read().decode()
+    for name in ("cok_connections_total", 'cok_requests_total{status="200"}', "cok_active_tunnels"):
+        assert any(line.startswith(name + " ") and float(line.split()[1]) > 0 for line in metrics.splitlines()), name
+    assert "cok_request_duration_seconds_bucket" in metrics
+    assert daemon.curl("", "/metrics", "--write-out", "%{http_code}").stdout.endswith(b"404")

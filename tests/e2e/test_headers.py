@@ -1,0 +1,183 @@
+"""What becomes of header fields and targets on the way, seen byte for byte by a recording service."""
+
+import re
+import threading
+
+import pytest
+
+from harness import raw
+
+OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
+
+
+@pytest.fixture
+def recorder(tunnel):
+    """A recording service behind a tunnel; `.answer` may be replaced."""
+    recorder = raw.Recorder(lambda head, connection: recorder.answer)
+    recorder.answer = OK
+    recorder.client = tunnel(recorder.target)
+    yield recorder
+    recorder.stop()
+
+
+def received(recorder):
+    return dict(raw.fields(recorder.heads[-1]))
+
+
+def test_hop_by_hop_fields_end_at_their_hop(recorder, http):
+    options = ["--header", "x-kept: 1", "--header", "keep-alive: timeout=5", "--header", "te: gzip, trailers"]
+    if http == "--http1.1":
+        options += ["--header", "connection: x-dropped, te", "--header", "x-dropped: 1"]
+    else:
+        options[5] = "te: trailers"
+        options[2:4] = []
+    recorder.client.curl("/", http, *options)
+    fields = received(recorder)
+    assert fields[b"x-kept"] == b"1" and fields[b"te"] == b"trailers"
+    assert not {b"x-dropped", b"keep-alive", b"proxy-connection"} & set(fields)
+    recorder.answer = OK.replace(b"\r\n\r\n", b"\r\nconnection: x-own\r\nx-own: 1\r\nkeep-alive: timeout=5\r\nx-kept: 1\r\n\r\n")
+    head = recorder.client.curl("/", http, "--include").stdout.lower()
+    assert b"x-kept: 1" in head and b"x-own" not in head and b"keep-alive" not in head
+
+
+def test_the_visitor_is_named_and_claims_are_not_believed(recorder, http):
+    claims = ["x-forwarded-for: 6.6.6.6", "x-forwarded-proto: ftp", "x-forwarded-host: evil", "forwarded: for=6.6.6.6"]
+    recorder.client.curl("/", http, *(part for claim in claims for part in ("--header", claim)))
+    fields = received(recorder)
+    host = f"{recorder.client.daemon.host(recorder.client.name)}:{recorder.client.daemon.port}"
+    assert fields[b"host"].decode() == host
+    assert fields[b"x-forwarded-for"] == b"127.0.0.1"
+    assert fields[b"x-forwarded-proto"] == b"https"
+    assert fields[b"x-forwarded-host"].decode() == host
+    assert fields[b"forwarded"].decode() == f'for=127.0.0.1;host="{host}";proto=https'
+
+
+def test_traces_continue_or_begin(recorder):
+    parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    recorder.client.curl("/", "--header", f"traceparent: {parent}", "--header", "tracestate: a=b")
+    assert received(recorder)[b"traceparent"].decode() == parent and received(recorder)[b"tracestate"] == b"a=b"
+    recorder.client.curl("/", "--header", "traceparent: nonsense")
+    assert re.fullmatch(rb"00-[0-9a-f]{32}-[0-9a-f]{16}-0[01]", received(recorder)[b"traceparent"])
+
+
+@pytest.mark.parametrize(
+    ("option", "expected"), [("rewrite", "127.0.0.1:{port}"), ("my.own:81", "my.own:81"), ("preserve", "{name}.tunnel.test:{https}")]
+)
+def test_host_as_configured(recorder, tunnel, option, expected):
+    client = tunnel(recorder.target, options=["--host-header", option])
+    client.curl("/")
+    wanted = expected.format(port=recorder.port, name=client.name, https=client.daemon.port)
+    assert received(recorder)[b"host"].decode() == wanted
+
+
+TARGETS = [
+    b"/%7Euser/%2F..%2f/%00?q=%20+%3D",
+    b"//double//slashes///",
+    b"/a/../b/./c",
+    b"/?",
+    b"/??a=b&&c=d;e?f",
+    b"/semi;colon,comma=1!$&'()*",
+    b"/pipe|quote\"brace{}",
+    b"/caf\xc3\xa9",
+    b"/%zz%",
+    b"/:80/@x",
+]
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=repr)
+def test_targets_pass_byte_for_byte(recorder, target):
+    with raw.connect(recorder.client.daemon, recorder.client.name) as connection:
+        host = recorder.client.daemon.host(recorder.client.name).encode()
+        connection.sendall(b"GET " + target + b" HTTP/1.1\r\nhost: " + host + b"\r\n\r\n")
+        assert b" 200 " in raw.read_head(connection).splitlines()[0]
+    assert recorder.heads[-1].split(b"\r\n")[0] == b"GET " + target + b" HTTP/1.1"
+
+
+def test_absolute_targets_and_asterisk(recorder):
+    """An absolute target's authority stands above Host (RFC 9112, section 3.2.2)."""
+    host = recorder.client.daemon.host(recorder.client.name).encode()
+    for line, expected in [
+        (b"GET https://" + host + b"/x?y HTTP/1.1", b"GET /x?y HTTP/1.1"),
+        (b"OPTIONS * HTTP/1.1", b"OPTIONS * HTTP/1.1"),
+    ]:
+        with raw.connect(recorder.client.daemon, recorder.client.name) as connection:
+            other = host if b"*" in line else b"elsewhere.example"
+            connection.sendall(line + b"\r\nhost: " + other + b"\r\n\r\n")
+            assert b" 200 " in raw.read_head(connection).splitlines()[0]
+        assert recorder.heads[-1].split(b"\r\n")[0] == expected
+        assert received(recorder)[b"host"] == host
+
+
+def test_values_outside_ascii_pass_both_ways(recorder):
+    value = bytes(range(0x80, 0x100)) + b" \tx"
+    recorder.answer = OK.replace(b"\r\n\r\n", b"\r\nx-odd: " + value + b"\r\n\r\n")
+    with raw.connect(recorder.client.daemon, recorder.client.name) as connection:
+        host = recorder.client.daemon.host(recorder.client.name).encode()
+        connection.sendall(b"GET / HTTP/1.1\r\nhost: " + host + b"\r\nx-odd: " + value + b"\r\n\r\n")
+        answer = dict(raw.fields(raw.read_head(connection)))
+    assert received(recorder)[b"x-odd"] == value and answer[b"x-odd"] == value
+
+
+def test_repeated_cookies_stay_apart(web, http):
+    answer = web.curl("/cookies", http, "--include").stdout.decode().lower()
+    cookies = [line for line in answer.splitlines() if line.startswith("set-cookie:")]
+    assert [cookie.split("=")[0] for cookie in cookies] == ["set-cookie: c0", "set-cookie: c1", "set-cookie: c2"]
+
+
+def test_long_heads(site, http):
+    """30 KiB pass, 60 KiB get 431."""
+    for size, expected in [(30, b"200"), (60, b"431")]:
+        fields = [part for n in range(size // 6) for part in ("--header", f"x-long{n or ''}: {'x' * 6 * 1024}")]
+        answer = site.curl("/headers", http, *fields, "--write-out", "%{http_code}", check=False)
+        assert answer.stdout[-3:] == expected, (size, answer.stderr)
+
+
+def test_long_response_heads(recorder, http):
+    long = b"".join(b"x-long%d: %s\r\n" % (n, b"y" * 1024) for n in range(30))
+    recorder.answer = OK.replace(b"\r\n\r\n", b"\r\n" + long + b"\r\n")
+    assert recorder.client.curl("/", http, "--include").stdout.count(b"y" * 1024) == 30
+    recorder.answer = OK.replace(b"\r\n\r\n", b"\r\n" + long * 3 + b"\r\n")
+    assert recorder.client.curl("/", http, "--write-out", "%{http_code}").stdout.endswith(b"502")
+
+
+def continuing(connection, body_length):
+    """Sends a head that expects a 100 and returns the raw connection."""
+    return b"POST / HTTP/1.1\r\nhost: %s\r\nexpect: 100-continue\r\ncontent-length: %d\r\n\r\n" % (connection, body_length)
+
+
+def test_expect_waits_for_the_service(tunnel):
+    """The visitor gets its 100 when the service sends one, not before, and then the body passes."""
+
+    def answer(head, connection):
+        connection.settimeout(20)
+        recorder.gate.acquire()
+        connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+        recorder.body = raw.read_exactly(connection, 5)
+        return OK
+
+    recorder = raw.Recorder(answer)
+    recorder.gate = threading.Semaphore(0)
+    client = tunnel(recorder.target)
+    with raw.connect(client.daemon, client.name) as connection:
+        connection.sendall(continuing(client.daemon.host(client.name).encode(), 5))
+        connection.settimeout(0.5)
+        with pytest.raises(TimeoutError):
+            connection.recv(1)
+        connection.settimeout(20)
+        recorder.gate.release()
+        assert raw.read_head(connection).startswith(b"HTTP/1.1 100 ")
+        connection.sendall(b"hello")
+        assert raw.read_head(connection).startswith(b"HTTP/1.1 200 ")
+    assert recorder.body == b"hello"
+    recorder.stop()
+
+
+def test_expect_can_be_declined(tunnel):
+    """A final answer instead of a 100 reaches the visitor, who has sent no body."""
+    recorder = raw.Recorder(lambda head, connection: b"HTTP/1.1 417 Expectation Failed\r\ncontent-length: 3\r\n\r\nno\n")
+    client = tunnel(recorder.target)
+    with raw.connect(client.daemon, client.name) as connection:
+        connection.sendall(continuing(client.daemon.host(client.name).encode(), 5))
+        assert raw.read_head(connection).startswith(b"HTTP/1.1 417 ")
+        assert raw.read_exactly(connection, 3) == b"no\n"
+    recorder.stop()

@@ -1,0 +1,140 @@
+"""Clients that go away and come back, and daemons that stop."""
+
+import concurrent.futures
+import subprocess
+import threading
+import time
+
+import pytest
+
+from harness.process import wait_for
+
+
+@pytest.mark.parametrize("gap", [0, 1])
+def test_a_killed_client_is_waited_for(own_daemon, nginx, gap):
+    """The client is killed under load and started again: no request fails whose response had not begun."""
+    daemon = own_daemon()
+    client = daemon.client(nginx.target, "phoenix")
+    stop, codes = threading.Event(), []
+
+    def visit():
+        while not stop.is_set():
+            answer = daemon.curl("phoenix", "/", "--write-out", "%{http_code}", check=False)
+            codes.append((answer.returncode, answer.stdout))
+
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        visits = [pool.submit(visit) for _ in range(8)]
+        for _ in range(3):
+            wait_for(lambda seen=len(codes): len(codes) > seen + 20, "visitors are answered")
+            client.process.kill()
+            if gap:
+                time.sleep(gap)  # the time that the client is away: the subject of the test, not a condition
+            client.start()
+            client.wait_online()
+        stop.set()
+        for visit_ in visits:
+            visit_.result()
+    client.stop()
+    assert {code for code in codes} == {(0, b"<h1>hello</h1>\n200")}
+    assert len(codes) > 60
+
+
+def test_posts_wait_too_and_are_sent_once(own_daemon, services):
+    """A request that arrives while the client is away is answered, whatever its method."""
+    daemon = own_daemon()
+    client = daemon.client(services.web, "later")
+    client.process.kill()
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(daemon.curl, "later", "/hash", "--data-binary", "hello")
+        wait_for(lambda: "tunnel offline" in daemon.process.output(), "the daemon has noticed")
+        client.start()
+        assert b'"length": 5' in answer.result().stdout
+    client.stop()
+
+
+def test_offline_past_the_grace(own_daemon, nginx):
+    """503 with Retry-After past the grace; 404 once the name is forgotten."""
+    daemon = own_daemon(limits='reconnect_grace = "1s"\noffline_retention = "1h"')
+    client = daemon.client(nginx.target, "gone")
+    client.stop()
+    answer = daemon.curl("gone", "/", "--include").stdout.lower()
+    assert b" 503" in answer.splitlines()[0] and b"retry-after: " in answer
+
+
+def test_max_held(own_daemon, nginx):
+    daemon = own_daemon(limits='reconnect_grace = "30s"\nmax_held = 1')
+    client = daemon.client(nginx.target, "full")
+    client.process.kill()
+    wait_for(lambda: "tunnel offline" in daemon.process.output(), "the daemon has noticed")
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        waiting = [pool.submit(daemon.curl, "full", "/", "--write-out", "%{http_code}") for _ in range(4)]
+        turned_away = lambda: [answer for answer in waiting if answer.done()]  # noqa: E731
+        wait_for(lambda: len(turned_away()) == 3, "all but one are turned away")
+        assert all(answer.result().stdout.endswith(b"503") for answer in turned_away())
+        client.start()
+        assert sum(answer.result().stdout.endswith(b"200") for answer in waiting) == 1
+    client.stop()
+
+
+def test_a_second_instance_takes_over_only_with_the_same_state(own_daemon, nginx):
+    """The same key and instance displaces the old session; another instance of the same key is refused."""
+    daemon = own_daemon()
+    first = daemon.client(nginx.target, "mine")
+    second = daemon.client(nginx.target, "mine", state=first.state)
+    assert first.process.wait_exit() == 3
+    assert "took the name over" in first.process.output()
+    third = daemon.client(nginx.target, "mine", wait=False, state=daemon.folder / "elsewhere")
+    assert third.process.wait_exit() == 3
+    assert second.curl("/").stdout == b"<h1>hello</h1>\n"
+    second.stop()
+
+
+def test_the_daemon_drains(own_daemon, nginx):
+    """On SIGTERM nothing new is taken, a running download finishes, and the daemon ends with 0."""
+    daemon = own_daemon()
+    nginx.add_sparse("drain.bin", 64 << 20)
+    client = daemon.client(nginx.target, "drain")
+    host = daemon.host("drain")
+    curl = subprocess.Popen(
+        ["curl", "-sS", "--limit-rate", "32M", "--cacert", daemon.ca, "--resolve", f"{host}:{daemon.port}:127.0.0.1",
+         "--write-out", "%{stderr}%{size_download}", "--output", "-", daemon.url("drain", "/drain.bin")],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )
+    assert curl.stdout.read(1) == b"\0"
+    daemon.process.popen.terminate()
+    daemon.process.wait_event("draining")
+    assert len(curl.stdout.read()) == (64 << 20) - 1
+    assert curl.wait(10) == 0 and curl.stderr.read() == b"%d" % (64 << 20)
+    assert daemon.process.wait_exit() == 0
+    daemon.process.wait_event("stopped", finished=True)
+    client.stop()
+
+
+def test_the_client_comes_back_to_a_restarted_daemon(own_daemon, nginx):
+    daemon = own_daemon()
+    port = daemon.port
+    daemon.config.write_text(daemon.config.read_text().replace('https = ["127.0.0.1:0"]', f'https = ["127.0.0.1:{port}"]'))
+    client = daemon.client(nginx.target, "again")
+    seen = len(client.process.lines)
+    daemon.stop()
+    daemon.start()
+    client.wait_online(start=seen)
+    assert client.curl("/").stdout == b"<h1>hello</h1>\n"
+    client.stop()
+
+
+def test_a_stopped_client_finishes_what_runs(tunnel, services):
+    """On SIGTERM a running response goes on to its end."""
+    client = tunnel(services.web)
+    host = client.daemon.host(client.name)
+    curl = subprocess.Popen(
+        ["curl", "-sSN", "--cacert", client.daemon.ca, "--resolve", f"{host}:{client.daemon.port}:127.0.0.1",
+         client.daemon.url(client.name, "/steps/stopped/3")],
+        stdout=subprocess.PIPE,
+    )
+    assert curl.stdout.read(9) == b"data: 0\n\n"
+    client.process.popen.terminate()
+    for number in range(3):
+        services.confirm("stopped", number)
+    assert curl.stdout.read() == b"data: 1\n\ndata: 2\n\n" and curl.wait(10) == 0
+    assert client.process.wait_exit() == 0
