@@ -1,5 +1,7 @@
 //! The byte-exact vectors: what decodes to what, what is refused and how, and that the specification shows them all.
 
+#![expect(clippy::unwrap_used, reason = "in a test, it is the test that fails")]
+
 #[path = "support/encode.rs"]
 mod encode;
 
@@ -49,7 +51,7 @@ fn unhex(hex: &str) -> Bytes {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }
 
 fn fields(fields: &[(&str, &[u8])]) -> HeaderMap {
@@ -173,11 +175,7 @@ fn valid_vectors_decode_to_their_meaning_and_back() {
             assert_eq!(Frame::decode(&mut bytes.slice(..length)), Ok(None), "{} of {length} bytes", vector.name);
         }
     }
-    for (name, frame) in expected {
-        let mut encoded = BytesMut::new();
-        encode::encode(&mut encoded, &frame);
-        panic!("no vector for {name}: {}", hex(&encoded));
-    }
+    assert!(expected.is_empty(), "no vectors for {:?}", expected.keys());
 }
 
 /// Brings one side into the state that a vector names.

@@ -87,8 +87,7 @@ impl Side {
         let budget = WindowBudget::new(BUDGET);
         let config = Config { initial_window: WINDOW, max_exchanges: MAX_EXCHANGES, budget: budget.clone() };
         let connect = Connect { initial_window: peer_window, ..Connect::default() };
-        let ack =
-            ConnectAck { initial_window: peer_window, max_exchanges: MAX_EXCHANGES, ..ConnectAck::default() };
+        let ack = ConnectAck { initial_window: peer_window, max_exchanges: MAX_EXCHANGES, ..ConnectAck::default() };
         let mut hello = BytesMut::new();
         let mut mux;
         if client {
@@ -151,13 +150,15 @@ impl Side {
                 }
             }
             Step::ReleaseSend { exchange } => {
-                if let Some(key) = self.choose(exchange).and_then(|held| std::mem::take(&mut held.send).then_some(held.key))
+                if let Some(key) =
+                    self.choose(exchange).and_then(|held| std::mem::take(&mut held.send).then_some(held.key))
                 {
                     self.mux.release_send(key);
                 }
             }
             Step::ReleaseRecv { exchange } => {
-                if let Some(key) = self.choose(exchange).and_then(|held| std::mem::take(&mut held.recv).then_some(held.key))
+                if let Some(key) =
+                    self.choose(exchange).and_then(|held| std::mem::take(&mut held.recv).then_some(held.key))
                 {
                     self.mux.release_recv(key);
                 }

@@ -15,7 +15,7 @@ use proptest::prelude::*;
 
 use crate::pair::{Pair, Setup, events, request, response, trailers};
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 enum Op {
     Open {
         end: bool,

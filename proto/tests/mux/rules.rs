@@ -13,13 +13,13 @@ use crate::pair::{Pair, Setup, ack, data_frame, events, head_frame, read_all, re
 
 /// Feeds `to` a message that breaks a rule; the session must end and say why.
 #[track_caller]
-fn refused(pair: &mut Pair, to: Role, message: impl AsRef<[u8]>, expected: ErrorCode) -> ProtocolError {
+fn refused(pair: &mut Pair, to: Role, message: impl AsRef<[u8]>, expected: &ErrorCode) -> ProtocolError {
     let SessionError::Protocol(error) = pair.inject(to, message).unwrap_err() else { panic!("the peer is at fault") };
-    assert_eq!(error.code(), expected, "{error}");
+    assert_eq!(error.code(), *expected, "{error}");
     assert!(pair.mux(to).is_closed());
     let frames = pair.frames(to);
     let Some(Frame::Error(sent)) = frames.last() else { panic!("{frames:?}") };
-    assert_eq!((&sent.code, sent.retryable), (&expected, false));
+    assert_eq!((&sent.code, sent.retryable), (expected, false));
     assert!(pair.inject(to, b"anything").is_ok(), "what still comes is not looked at");
     assert!(!pair.mux(to).has_transmit());
     error
@@ -83,7 +83,7 @@ fn foreign_versions_and_types_are_refused() {
     ];
     for (message, code) in cases {
         for side in [Role::Daemon, Role::Client] {
-            refused(&mut new(), side, message, code.clone());
+            refused(&mut new(), side, message, &code);
         }
     }
 }
@@ -94,7 +94,7 @@ fn a_message_beyond_the_limit_is_refused() {
     while message.len() <= frame::MAX_MESSAGE {
         frame::put_pong(&mut message, [0; 8]);
     }
-    refused(&mut new(), Role::Client, &message, ErrorCode::TooLarge);
+    refused(&mut new(), Role::Client, &message, &ErrorCode::TooLarge);
 }
 
 #[test]
@@ -105,7 +105,7 @@ fn unknown_types_are_skipped_up_to_a_budget() {
     for _ in 0..15 {
         pair.inject(Role::Daemon, &message).unwrap();
     }
-    assert_eq!(refused(&mut pair, Role::Daemon, &message, ErrorCode::Protocol), ProtocolError::SkipBudget);
+    assert_eq!(refused(&mut pair, Role::Daemon, &message, &ErrorCode::Protocol), ProtocolError::SkipBudget);
 }
 
 #[test]
@@ -124,12 +124,12 @@ fn connect_comes_first_and_once() {
     let connect =
         json_frame(FrameType::Connect, &Connect { key: "k".into(), instance: "i".into(), ..Connect::default() });
     for early in [data_frame(1, 1, false), ping_frame(1), BytesMut::from(&[1, 0x80, 0, 0, 0, 0, 0][..])] {
-        refused(&mut Pair::unconnected(Setup::default()), Role::Daemon, early, ErrorCode::Protocol);
+        refused(&mut Pair::unconnected(Setup::default()), Role::Daemon, early, &ErrorCode::Protocol);
     }
-    refused(&mut new(), Role::Daemon, &connect, ErrorCode::Protocol);
+    refused(&mut new(), Role::Daemon, &connect, &ErrorCode::Protocol);
     let twice = [&connect[..], &connect[..]].concat();
-    refused(&mut Pair::unconnected(Setup::default()), Role::Daemon, twice, ErrorCode::Protocol);
-    refused(&mut new(), Role::Client, &connect, ErrorCode::Protocol);
+    refused(&mut Pair::unconnected(Setup::default()), Role::Daemon, twice, &ErrorCode::Protocol);
+    refused(&mut new(), Role::Client, &connect, &ErrorCode::Protocol);
 }
 
 /// A skippable frame behind Connect used to end the session if the grant was not given yet.
@@ -147,7 +147,7 @@ fn between_connect_and_its_answer_only_pings_and_unknown_frames_pass() {
             asked().inject(side, frame).unwrap();
         }
         for frame in &wrong {
-            refused(&mut asked(), side, frame, ErrorCode::Protocol);
+            refused(&mut asked(), side, frame, &ErrorCode::Protocol);
         }
     }
 }
@@ -156,11 +156,11 @@ fn between_connect_and_its_answer_only_pings_and_unknown_frames_pass() {
 fn an_initial_window_beyond_the_largest_credit_is_refused() {
     let connect = Connect { key: "k".into(), instance: "i".into(), initial_window: 1 << 31, ..Connect::default() };
     let frame = json_frame(FrameType::Connect, &connect);
-    refused(&mut Pair::unconnected(Setup::default()), Role::Daemon, frame, ErrorCode::Protocol);
+    refused(&mut Pair::unconnected(Setup::default()), Role::Daemon, frame, &ErrorCode::Protocol);
     let mut pair = Pair::unconnected(Setup::default());
     pair.settle();
     let ack = ack(Setup { daemon_window: u32::MAX, ..Setup::default() });
-    refused(&mut pair, Role::Client, json_frame(FrameType::ConnectAck, &ack), ErrorCode::Protocol);
+    refused(&mut pair, Role::Client, json_frame(FrameType::ConnectAck, &ack), &ErrorCode::Protocol);
 }
 
 #[test]
@@ -187,13 +187,13 @@ fn ids_must_have_been_opened() {
             reset_frame(id, ResetCode::NoError),
             credit_frame(id, 1),
         ] {
-            let error = refused(&mut new(), Role::Daemon, frame, ErrorCode::Protocol);
+            let error = refused(&mut new(), Role::Daemon, frame, &ErrorCode::Protocol);
             assert!(matches!(error, ProtocolError::NeverOpened { .. }), "{error}");
         }
     }
     let mut pair = new();
     pair.daemon.open(request("/"), true).unwrap();
-    let error = refused(&mut pair, Role::Daemon, head_frame(1, 200), ErrorCode::Protocol);
+    let error = refused(&mut pair, Role::Daemon, head_frame(1, 200), &ErrorCode::Protocol);
     assert!(matches!(error, ProtocolError::NeverOpened { .. }), "its request has not gone out yet: {error}");
 }
 
@@ -202,7 +202,7 @@ fn ids_must_rise() {
     for id in [0, 4, 5] {
         let mut pair = new();
         pair.inject(Role::Client, request_frame(5, true)).unwrap();
-        refused(&mut pair, Role::Client, request_frame(id, true), ErrorCode::Protocol);
+        refused(&mut pair, Role::Client, request_frame(id, true), &ErrorCode::Protocol);
     }
     let mut pair = new();
     pair.inject(Role::Client, request_frame(5, true)).unwrap();
@@ -242,7 +242,7 @@ fn frames_come_from_the_right_side_only() {
     ] {
         let mut pair = new();
         pair.open(false);
-        refused(&mut pair, side, frame, ErrorCode::Protocol);
+        refused(&mut pair, side, frame, &ErrorCode::Protocol);
     }
 }
 
@@ -268,7 +268,7 @@ fn a_response_keeps_its_order() {
             &mut pair,
             Role::Daemon,
             frames.into_iter().flatten().copied().collect::<Vec<_>>(),
-            ErrorCode::Protocol,
+            &ErrorCode::Protocol,
         );
     }
     // The request has not ended, so the exchange goes on after the response has.
@@ -280,12 +280,12 @@ fn a_response_keeps_its_order() {
             &mut pair,
             Role::Daemon,
             frames.into_iter().flatten().copied().collect::<Vec<_>>(),
-            ErrorCode::Protocol,
+            &ErrorCode::Protocol,
         );
     }
     let mut pair = new();
     pair.inject(Role::Client, request_frame(1, true)).unwrap();
-    refused(&mut pair, Role::Client, data_frame(1, 0, false), ErrorCode::Protocol);
+    refused(&mut pair, Role::Client, data_frame(1, 0, false), &ErrorCode::Protocol);
 }
 
 #[test]
@@ -324,7 +324,7 @@ fn more_exchanges_than_announced_are_refused() {
     pair.open(true);
     pair.open(true);
     assert_eq!(pair.daemon.open(request("/"), true).unwrap_err(), OpenError::Saturated);
-    let error = refused(&mut pair, Role::Client, request_frame(3, true), ErrorCode::Protocol);
+    let error = refused(&mut pair, Role::Client, request_frame(3, true), &ErrorCode::Protocol);
     assert_eq!(error, ProtocolError::TooManyExchanges(2));
 }
 
@@ -461,7 +461,7 @@ fn bytes_beyond_the_credit_end_the_session() {
     let mut pair = Pair::new(Setup { daemon_window: 1000, ..Setup::default() });
     pair.open(true);
     pair.inject(Role::Daemon, [head_frame(1, 200), data_frame(1, 1000, false)].concat()).unwrap();
-    let error = refused(&mut pair, Role::Daemon, data_frame(1, 1, true), ErrorCode::FlowControl);
+    let error = refused(&mut pair, Role::Daemon, data_frame(1, 1, true), &ErrorCode::FlowControl);
     assert_eq!(error, ProtocolError::CreditExceeded { id: 1, excess: 1 });
 }
 
@@ -476,7 +476,7 @@ fn credit_counts_once_it_is_announced() {
         pair.inject(Role::Daemon, data_frame(1, 500, false)).unwrap();
         assert_eq!(read_all(&mut pair.daemon, daemon).body.len(), 500);
     }
-    let error = refused(&mut pair, Role::Daemon, data_frame(1, 1, false), ErrorCode::FlowControl);
+    let error = refused(&mut pair, Role::Daemon, data_frame(1, 1, false), &ErrorCode::FlowControl);
     assert_eq!(error, ProtocolError::CreditExceeded { id: 1, excess: 1 });
 }
 
@@ -618,7 +618,7 @@ fn nothing_new_after_a_drain_and_what_runs_finishes() {
     let mut pair = new();
     pair.daemon.drain(DrainReason::Restart, Duration::ZERO);
     pair.settle();
-    refused(&mut pair, Role::Client, request_frame(1, true), ErrorCode::Protocol);
+    refused(&mut pair, Role::Client, request_frame(1, true), &ErrorCode::Protocol);
 }
 
 #[test]
@@ -645,7 +645,7 @@ fn a_silent_peer_gets_a_ping_and_then_the_end() {
     let mut pair = new();
     let start = pair.now;
     assert_eq!(pair.daemon.next_timeout(), Some(start + PING_AFTER));
-    pair.daemon.handle_timeout(start + PING_AFTER - Duration::from_millis(1)).unwrap();
+    pair.daemon.handle_timeout(start + (PING_AFTER - Duration::from_millis(1))).unwrap();
     assert!(!pair.daemon.has_transmit());
     pair.daemon.handle_timeout(start + PING_AFTER).unwrap();
     let [Frame::Ping(opaque)] = pair.frames(Role::Daemon)[..] else { panic!("a Ping is due") };
@@ -659,9 +659,9 @@ fn a_silent_peer_gets_a_ping_and_then_the_end() {
     pair.inject(Role::Daemon, &pong).unwrap();
     assert_eq!(pair.daemon.next_timeout(), Some(pair.now + PING_AFTER));
 
-    let dead = pair.now + DEAD_AFTER;
-    pair.daemon.handle_timeout(dead - Duration::from_millis(1)).unwrap();
-    assert_eq!(pair.daemon.handle_timeout(dead), Err(SessionError::Silent));
+    let nearly = DEAD_AFTER - Duration::from_millis(1);
+    pair.daemon.handle_timeout(pair.now + nearly).unwrap();
+    assert_eq!(pair.daemon.handle_timeout(pair.now + DEAD_AFTER), Err(SessionError::Silent));
     let frames = pair.frames(Role::Daemon);
     let Some(Frame::Error(error)) = frames.last() else { panic!("{frames:?}") };
     assert_eq!((&error.code, error.retryable), (&ErrorCode::Timeout, true));
