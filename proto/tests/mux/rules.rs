@@ -645,7 +645,7 @@ fn a_silent_peer_gets_a_ping_and_then_the_end() {
     let mut pair = new();
     let start = pair.now;
     assert_eq!(pair.daemon.next_timeout(), Some(start + PING_AFTER));
-    pair.daemon.handle_timeout(start + (PING_AFTER - Duration::from_millis(1))).unwrap();
+    pair.daemon.handle_timeout(start + PING_AFTER.saturating_sub(Duration::from_millis(1))).unwrap();
     assert!(!pair.daemon.has_transmit());
     pair.daemon.handle_timeout(start + PING_AFTER).unwrap();
     let [Frame::Ping(opaque)] = pair.frames(Role::Daemon)[..] else { panic!("a Ping is due") };
@@ -659,7 +659,7 @@ fn a_silent_peer_gets_a_ping_and_then_the_end() {
     pair.inject(Role::Daemon, &pong).unwrap();
     assert_eq!(pair.daemon.next_timeout(), Some(pair.now + PING_AFTER));
 
-    let nearly = DEAD_AFTER - Duration::from_millis(1);
+    let nearly = DEAD_AFTER.saturating_sub(Duration::from_millis(1));
     pair.daemon.handle_timeout(pair.now + nearly).unwrap();
     assert_eq!(pair.daemon.handle_timeout(pair.now + DEAD_AFTER), Err(SessionError::Silent));
     let frames = pair.frames(Role::Daemon);
