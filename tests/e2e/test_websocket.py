@@ -1,17 +1,16 @@
 """A visitor's WebSocket through to a WebSocket service, over HTTP/1.1 and over HTTP/2 (RFC 8441)."""
 
 import os
-import socket
 
 import pytest
 from websockets.exceptions import ConnectionClosed
-from websockets.sync.client import connect
 from wsproto.connection import Connection, ConnectionType
 from wsproto.events import BytesMessage, CloseConnection, Ping, Pong, TextMessage
 
 from harness import raw
 from harness.http2 import Http2
 from harness.process import wait_for
+from harness.websocket import WebSocket
 
 
 @pytest.fixture
@@ -20,25 +19,21 @@ def echo(tunnel, services):
     return tunnel(services.ws)
 
 
-def open_h1(client, **more):
-    plain = socket.create_connection(("127.0.0.1", client.daemon.port))
-    return connect(
-        f"wss://{client.daemon.host(client.name)}:{client.daemon.port}/chat?x=1", sock=plain,
-        ssl=client.daemon.tls(), max_size=None, compression=None, **more,
-    )
+def open_h1(client):
+    return WebSocket(client.daemon, client.name, "/chat?x=1")
 
 
 def test_http1(echo, services):
     """Text, large and fragmented messages, pings and a close with its code, in both directions."""
     large = os.urandom(3 << 20)
-    with open_h1(echo, subprotocols=None) as visitor:
+    with open_h1(echo) as visitor:
         visitor.send("hello")
         assert visitor.recv() == "hello"
         visitor.send(large)
         assert visitor.recv() == large
         visitor.send(iter(["frag", "men", "ted"]))
         assert visitor.recv() == "fragmented"
-        assert visitor.ping().wait(20)
+        visitor.ping()
         for number in range(200):
             visitor.send(str(number))
         assert [visitor.recv() for _ in range(200)] == [str(number) for number in range(200)]
@@ -58,7 +53,7 @@ def test_a_visitor_who_vanishes_is_noticed(echo, services):
     visitor = open_h1(echo)
     visitor.send("hello")
     assert visitor.recv() == "hello"
-    visitor.socket.shutdown(socket.SHUT_RDWR)
+    visitor.vanish()
     wait_for(lambda: services.ws_closed, "the service sees the end", deadline=2)
 
 
