@@ -58,6 +58,28 @@ fn exchanges_progress_within_one_data_frame_of_each_other() {
 }
 
 #[test]
+fn what_waits_already_takes_turns() {
+    let mut pair = roomy();
+    let keys: Vec<_> = (0..5).map(|_| pair.open(true)).collect();
+    for (_, client) in &keys {
+        pair.client.send_response(*client, response(200), false).unwrap();
+    }
+    pair.settle();
+    // Less in one than in the others: it leaves the round, the others go on.
+    for (index, (_, client)) in keys.iter().enumerate() {
+        let chunks = if index == 2 { 3 } else { 6 };
+        pair.client.send_data(*client, Bytes::from(vec![7; chunks * DATA_CHUNK]), true);
+    }
+    let mut ids = Vec::new();
+    for frame in pair.frames(Role::Client) {
+        let Frame::Data { id, .. } = frame else { panic!("{frame:?}") };
+        ids.push(id);
+    }
+    let expected: Vec<u32> = (0..6).flat_map(|round| (1..=5).filter(move |id| *id != 3 || round < 3)).collect();
+    assert_eq!(ids, expected);
+}
+
+#[test]
 fn a_small_answer_waits_for_one_bulk_message_at_most() {
     let (mut pair, _) = in_bulk(20);
     next(&mut pair);
