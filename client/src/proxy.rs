@@ -119,7 +119,7 @@ impl Proxy {
         let Incoming { head, end, exchange: Exchange { mut send, recv } } = incoming;
         let (method, target) = (head.method.clone(), head.target.clone());
         let result = if head.headers.contains_key(UPGRADE) && !end {
-            upgrade::exchange(&self, head, &mut send, recv).await
+            Box::pin(upgrade::exchange(&self, head, &mut send, recv)).await
         } else {
             let body = if end { RequestBody::empty() } else { RequestBody::new(recv, &head.headers) };
             self.forward(head, body, &mut send).await
@@ -143,7 +143,7 @@ impl Proxy {
                 Service::Http1(connection) => {
                     http1::exchange(connection, request, send, limit, &self.local.pool).await?
                 }
-                Service::Http2(lease) => http2::exchange(lease, request, send, limit).await?,
+                Service::Http2(lease) => Box::pin(http2::exchange(lease, request, send, limit)).await?,
             };
             match outcome {
                 Outcome::Answered => return Ok(()),

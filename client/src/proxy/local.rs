@@ -106,7 +106,8 @@ impl Local {
         if !fresh && let Some(connection) = self.pool.take() {
             return Ok(Service::Http1(connection));
         }
-        self.in_time(async {
+        // Dialling takes a lot of memory and is rare: in a box, it does not weigh on every exchange.
+        Box::pin(self.in_time(async {
             if self.speaks.load(Ordering::Relaxed) == HTTP_1_1 {
                 return self.open(true).await;
             }
@@ -115,7 +116,7 @@ impl Local {
                 Some(lease) => Ok(Service::Http2(lease)),
                 None => self.open(false).await,
             }
-        })
+        }))
         .await
     }
 
