@@ -1,76 +1,205 @@
-//! The client's file: `~/.config/cok/client.toml`.
+//! The client's file: `~/.config/cok/client.toml`. Every mistake in it is named with its key and line.
 
-use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
-use anyhow::{Context as _, anyhow};
-use serde::Deserialize;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use crate::cli::TransportChoice;
+use crate::connect::Server;
+use crate::proxy::HostHeader;
+use crate::target::Target;
+use crate::tunnel::check_subdomain;
 
 /// What may stand in the file. Flags and the environment go above it.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Default)]
 pub(crate) struct FileConfig {
     /// The daemon.
-    pub(crate) server: Option<String>,
+    pub(crate) server: Option<Server>,
     /// A file with the API key; relative to this file's folder.
     pub(crate) api_key_file: Option<PathBuf>,
-    /// `auto`, `quic` or `ws`.
-    pub(crate) transport: Option<String>,
+    /// How to reach the daemon.
+    pub(crate) transport: Option<TransportChoice>,
     /// Whom to trust instead of the system's authorities; relative to this file's folder.
     pub(crate) ca_file: Option<PathBuf>,
     /// The tunnels that a start without a target opens.
-    #[serde(default)]
-    pub(crate) tunnels: BTreeMap<String, FileTunnel>,
+    pub(crate) tunnels: Vec<FileTunnel>,
 }
 
 /// One tunnel of the file.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug)]
 pub(crate) struct FileTunnel {
     /// What it leads to.
-    pub(crate) target: String,
+    pub(crate) target: Target,
     /// Its name; the section's if not given.
     pub(crate) subdomain: Option<String>,
     /// What the service sees as Host.
-    pub(crate) host_header: Option<String>,
+    pub(crate) host_header: Option<HostHeader>,
+}
+
+/// Why there is no configuration: the file can't be read, or what is wrong with it, a line for each mistake.
+#[derive(Debug, thiserror::Error)]
+pub(crate) struct ConfigError(Vec<String>);
+
+impl ConfigError {
+    pub(crate) fn mistakes(&self) -> &[String] {
+        &self.0
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.join("; "))
+    }
 }
 
 impl FileConfig {
     /// Reads the file. One that was not named may be missing.
-    pub(crate) fn load(named: Option<&Path>) -> anyhow::Result<Self> {
+    pub(crate) fn load(named: Option<&Path>) -> Result<Self, ConfigError> {
         let path = match named {
             Some(path) => path.to_owned(),
-            None => match config_home() {
+            None => match home_folder("XDG_CONFIG_HOME", ".config") {
                 Some(home) => home.join("cok/client.toml"),
                 None => return Ok(Self::default()),
             },
         };
-        let text = match std::fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(error) if named.is_none() && error.kind() == std::io::ErrorKind::NotFound => return Ok(Self::default()),
-            Err(error) => {
-                return Err(error).with_context(|| format!("cannot read the configuration {}", path.display()));
-            }
-        };
-        Self::parse(&text, &path)
+        match std::fs::read_to_string(&path) {
+            Ok(text) => Self::parse(&text, &path),
+            Err(error) if named.is_none() && error.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
+            Err(error) => Err(ConfigError(vec![format!("cannot read the configuration {}: {error}", path.display())])),
+        }
     }
 
-    fn parse(text: &str, path: &Path) -> anyhow::Result<Self> {
-        let mut config: Self = toml::from_str(text).map_err(|error| {
-            let at = error.span().map_or(0, |span| span.start);
-            let line = text.get(..at).unwrap_or(text).matches('\n').count() + 1;
-            anyhow!("{}:{line}: {}", path.display(), error.message())
-        })?;
-        let folder = path.parent().unwrap_or(Path::new(""));
-        for file in [&mut config.api_key_file, &mut config.ca_file].into_iter().flatten() {
-            *file = folder.join(&*file);
+    fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        let mut mistakes = Mistakes { text, path, found: Vec::new() };
+        let config = match DeTable::parse(text) {
+            Ok(table) => Self::read(table.into_inner(), &mut mistakes),
+            Err(error) => {
+                mistakes.add(error.span().unwrap_or(0..0), "", error.message());
+                Self::default()
+            }
+        };
+        mistakes.found.sort_by_key(|(line, _)| *line);
+        if mistakes.found.is_empty() {
+            Ok(config)
+        } else {
+            Err(ConfigError(mistakes.found.into_iter().map(|(_, mistake)| mistake).collect()))
         }
-        Ok(config)
+    }
+
+    fn read(table: DeTable<'_>, mistakes: &mut Mistakes<'_>) -> Self {
+        let folder = mistakes.path.parent().unwrap_or(Path::new("")).to_owned();
+        let file =
+            |text: &str| if text.is_empty() { Err("a path is missing".to_owned()) } else { Ok(folder.join(text)) };
+        let mut config = Self::default();
+        for (key, value) in table {
+            match key.get_ref().as_ref() {
+                "server" => {
+                    config.server = mistakes
+                        .string("server", &value, |text| Server::from_str(text).map_err(|error| error.to_string()));
+                }
+                "api_key_file" => config.api_key_file = mistakes.string("api_key_file", &value, file),
+                "ca_file" => config.ca_file = mistakes.string("ca_file", &value, file),
+                "transport" => config.transport = mistakes.string("transport", &value, TransportChoice::parse),
+                "tunnels" => config.tunnels = Self::read_tunnels(value, mistakes),
+                other => mistakes.unknown(&key, other, "server, api_key_file, ca_file, transport, tunnels"),
+            }
+        }
+        config
+    }
+
+    fn read_tunnels(value: Spanned<DeValue<'_>>, mistakes: &mut Mistakes<'_>) -> Vec<FileTunnel> {
+        let span = value.span();
+        let DeValue::Table(sections) = value.into_inner() else {
+            mistakes.add(span, "tunnels", "expected sections [tunnels.NAME]");
+            return Vec::new();
+        };
+        let mut tunnels = Vec::new();
+        for (name, section) in sections {
+            let prefix = format!("tunnels.{}", name.get_ref());
+            let DeValue::Table(table) = section.into_inner() else {
+                mistakes.add(name.span(), &prefix, &format!("expected a section [{prefix}]"));
+                continue;
+            };
+            tunnels.extend(FileTunnel::read(&name, &prefix, table, mistakes));
+        }
+        tunnels
     }
 }
 
-fn config_home() -> Option<PathBuf> {
-    home_folder("XDG_CONFIG_HOME", ".config")
+impl FileTunnel {
+    fn read(
+        name: &Spanned<std::borrow::Cow<'_, str>>,
+        prefix: &str,
+        table: DeTable<'_>,
+        mistakes: &mut Mistakes<'_>,
+    ) -> Option<Self> {
+        let (mut target, mut has_target, mut subdomain, mut host_header) = (None, false, None, None);
+        for (key, value) in table {
+            let full = format!("{prefix}.{}", key.get_ref());
+            match key.get_ref().as_ref() {
+                "target" => {
+                    has_target = true;
+                    target = mistakes
+                        .string(&full, &value, |text| text.parse::<Target>().map_err(|error| error.to_string()));
+                }
+                "subdomain" => subdomain = mistakes.string(&full, &value, check_subdomain),
+                "host_header" => host_header = mistakes.string(&full, &value, HostHeader::from_str),
+                _ => mistakes.unknown(&key, &full, "target, subdomain, host_header"),
+            }
+        }
+        if !has_target {
+            mistakes.add(name.span(), &format!("{prefix}.target"), "the key is missing");
+        }
+        if subdomain.is_none() {
+            match check_subdomain(name.get_ref()) {
+                Ok(name) => subdomain = Some(name),
+                Err(why) => {
+                    mistakes.add(name.span(), prefix, &format!("{why}; say `subdomain` apart from the section's name"));
+                }
+            }
+        }
+        Some(Self { target: target?, subdomain, host_header })
+    }
+}
+
+/// A text and what was found wrong with it so far, with the lines.
+struct Mistakes<'a> {
+    text: &'a str,
+    path: &'a Path,
+    found: Vec<(usize, String)>,
+}
+
+impl Mistakes<'_> {
+    fn add(&mut self, span: Range<usize>, key: &str, message: &str) {
+        let before = self.text.get(..span.start).unwrap_or(self.text);
+        let line = before.matches('\n').count() + 1;
+        let key = if key.is_empty() { String::new() } else { format!("{key}: ") };
+        // What TOML's parser says may have several lines.
+        let message = message.replace('\n', ", ");
+        self.found.push((line, format!("{}:{line}: {key}{message}", self.path.display())));
+    }
+
+    fn unknown(&mut self, key: &Spanned<std::borrow::Cow<'_, str>>, name: &str, known: &str) {
+        self.add(key.span(), name, &format!("unknown key; known here: {known}"));
+    }
+
+    /// A string that `parse` must accept.
+    fn string<T>(
+        &mut self,
+        key: &str,
+        value: &Spanned<DeValue<'_>>,
+        parse: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Option<T> {
+        let parsed = match value.get_ref() {
+            DeValue::String(text) => parse(text),
+            other => Err(format!("expected a string, not {}", other.type_str())),
+        };
+        parsed.map_err(|why| self.add(value.span(), key, &why)).ok()
+    }
 }
 
 /// A folder of the user's, by the XDG base directory specification.
@@ -83,23 +212,52 @@ pub(crate) fn home_folder(variable: &str, default: &str) -> Option<PathBuf> {
 mod tests {
     use super::*;
 
+    const PATH: &str = "/etc/cok/client.toml";
+
     #[test]
-    fn files_are_read_and_mistakes_named() {
-        let path = Path::new("/etc/cok/client.toml");
-        let config = FileConfig::parse(
-            "server = \"https://t.example\"\napi_key_file = \"key\"\n[tunnels.web]\ntarget = \"3000\"\n",
-            path,
-        )
-        .unwrap();
+    fn a_whole_file() {
+        let text = r#"
+            server = "https://t.example"
+            api_key_file = "key"
+            transport = "ws"
+            [tunnels.web]
+            target = "3000"
+            [tunnels.api]
+            target = "h2c://localhost:50051"
+            subdomain = "Grpc"
+            host_header = "rewrite"
+        "#;
+        let config = FileConfig::parse(text, Path::new(PATH)).unwrap();
         assert_eq!(config.api_key_file.unwrap(), Path::new("/etc/cok/key"));
-        assert_eq!(config.tunnels["web"].target, "3000");
-        for (text, said) in [
-            ("server = \"x\"\nsrever = 1\n", "client.toml:2: unknown field `srever`"),
-            ("server = 1\n", "client.toml:1: invalid type"),
-            ("[tunnels.web]\n", "client.toml:1: missing field `target`"),
-        ] {
-            let error = FileConfig::parse(text, path).unwrap_err().to_string();
-            assert!(error.contains(said), "{error}");
+        let mut names: Vec<_> = config.tunnels.iter().map(|tunnel| tunnel.subdomain.clone().unwrap()).collect();
+        names.sort();
+        assert_eq!(names, ["grpc", "web"]);
+    }
+
+    #[test]
+    fn every_mistake_is_named_with_its_key_and_line() {
+        let text = "srever = \"x\"\nserver = 1\ntransport = \"pigeon\"\n\n[tunnels.web]\ntarget = \"ftp://x\"\n\
+                    hots = 1\n[tunnels.-b]\nsubdomain = \"b\"\n";
+        let error = FileConfig::parse(text, Path::new(PATH)).unwrap_err();
+        let starts = [
+            "/etc/cok/client.toml:1: srever: unknown key",
+            "/etc/cok/client.toml:2: server: expected a string",
+            "/etc/cok/client.toml:3: transport: ",
+            "/etc/cok/client.toml:6: tunnels.web.target: cannot forward to \"ftp://x\"",
+            "/etc/cok/client.toml:7: tunnels.web.hots: unknown key",
+            "/etc/cok/client.toml:8: tunnels.-b.target: the key is missing",
+        ];
+        assert_eq!(error.mistakes().len(), starts.len(), "{:?}", error.mistakes());
+        for (mistake, start) in error.mistakes().iter().zip(starts) {
+            assert!(mistake.starts_with(start), "{mistake}");
         }
+    }
+
+    #[test]
+    fn broken_syntax_is_one_mistake() {
+        let error = FileConfig::parse("server = \"x\"\n[tunnels\n", Path::new(PATH)).unwrap_err();
+        assert_eq!(error.mistakes().len(), 1);
+        assert!(error.mistakes()[0].starts_with("/etc/cok/client.toml:2: "), "{error}");
+        assert!(!error.to_string().contains('\n'));
     }
 }

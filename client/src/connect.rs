@@ -128,7 +128,7 @@ pub fn trust_file(path: &Path) -> anyhow::Result<Arc<ClientConfig>> {
     client_config(roots)
 }
 
-fn client_config(roots: RootCertStore) -> anyhow::Result<Arc<ClientConfig>> {
+pub(crate) fn client_config(roots: RootCertStore) -> anyhow::Result<Arc<ClientConfig>> {
     let mut config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()?
         .with_root_certificates(roots)

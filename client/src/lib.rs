@@ -1,6 +1,6 @@
 //! The cok client: it dials out to a cokd daemon and carries the requests that come back to a local service.
 //!
-//! As a library it opens a tunnel in the same process: see [`Tunnel`]. To follow a request, open [`tunnel`], then
+//! As a library it opens a tunnel in the same process: see [`Tunnel`]. To follow a request, open `tunnel`, then
 //! `proxy` and its parts.
 
 pub mod cli;

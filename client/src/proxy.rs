@@ -1,28 +1,37 @@
 //! Exchanges: a request from the tunnel is sent to the local service, its response goes back.
 //!
 //! One task an exchange. Over HTTP/1.1 that task polls the service's connection itself, so a chunk passes from socket
-//! to tunnel without a hop between tasks.
+//! to tunnel without a hop between tasks. Over HTTP/2 it polls its own stream of a shared connection.
+//!
+//! To follow a request: [`Proxy::exchange`] here, `request` (what the service gets), `local` (a connection), `http1` or
+//! `http2` (there and back), `respond` (what the daemon gets).
 
 mod body;
+mod http1;
+mod http2;
 mod local;
+mod patience;
 mod pool;
 mod request;
 mod respond;
+mod shared;
+mod trust;
 mod upgrade;
+
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use cok_proto::{RequestHead, ResetCode};
 use cok_transport::{Exchange, Incoming, SendHalf};
-use http::header::{EXPECT, UPGRADE};
+use http::header::UPGRADE;
 use tracing::{debug, info};
 
 use self::body::RequestBody;
-use self::local::{DialError, Local};
-use self::pool::Pool;
+use self::local::{DialError, Local, Service};
 use self::request::Request;
-use crate::target::Target;
 use crate::tunnel::Options;
 
 /// What the service sees as Host.
@@ -58,7 +67,6 @@ impl std::str::FromStr for HostHeader {
 pub(crate) struct Proxy {
     local: Local,
     host: HostHeader,
-    pool: Arc<Pool>,
     response_timeout: Option<Duration>,
 }
 
@@ -69,8 +77,6 @@ enum Failure {
     Dial(#[from] DialError),
     #[error("the service broke off: {0}")]
     Broke(String),
-    #[error("a kept-alive connection was closed before the response began")]
-    Stale,
     #[error("the service did not begin its response within {} s", .0.as_secs())]
     Slow(Duration),
     #[error("the response's head is too large for the tunnel")]
@@ -79,15 +85,20 @@ enum Failure {
     Gone,
 }
 
+/// What became of a request on a connection.
+enum Outcome {
+    /// The response is through.
+    Answered,
+    /// The service closed the connection, or took no more on it, and has not begun to answer. It may be sent again.
+    Unanswered(Box<Request>),
+}
+
 impl Failure {
     fn code(&self) -> ResetCode {
         match self {
             Self::Dial(DialError::Refused(_)) => ResetCode::LocalRefused,
             Self::Dial(DialError::TimedOut(_)) | Self::Slow(_) => ResetCode::LocalTimeout,
             Self::Broke(_) => ResetCode::LocalBroken,
-            // The service has closed an idle connection while the request was on its way. Sent again, it goes over a
-            // fresh one; only requests for which that is safe end like this.
-            Self::Stale => ResetCode::Unprocessed,
             Self::TooLarge => ResetCode::TooLarge,
             Self::Gone => ResetCode::Cancelled,
         }
@@ -96,12 +107,9 @@ impl Failure {
 
 impl Proxy {
     pub(crate) fn new(options: &Options) -> anyhow::Result<Arc<Self>> {
-        let local = Local::new(&options.target, options.connect_timeout, &options.tls)?;
-        let pool = Pool::new();
         Ok(Arc::new(Self {
-            local,
+            local: Local::new(&options.target, options.connect_timeout, &options.tls)?,
             host: options.host_header.clone(),
-            pool,
             response_timeout: options.response_timeout,
         }))
     }
@@ -111,7 +119,7 @@ impl Proxy {
         let Incoming { head, end, exchange: Exchange { mut send, recv } } = incoming;
         let (method, target) = (head.method.clone(), head.target.clone());
         let result = if head.headers.contains_key(UPGRADE) && !end {
-            upgrade::exchange(&self, head, &mut send, recv).await
+            Box::pin(upgrade::exchange(&self, head, &mut send, recv)).await
         } else {
             let body = if end { RequestBody::empty() } else { RequestBody::new(recv, &head.headers) };
             self.forward(head, body, &mut send).await
@@ -126,26 +134,22 @@ impl Proxy {
         }
     }
 
+    /// Sends a request, a second time if it met a connection that the service was just closing.
     async fn forward(&self, head: RequestHead, body: RequestBody, send: &mut Box<dyn SendHalf>) -> Result<(), Failure> {
-        let interim = head.headers.contains_key(EXPECT);
-        let repeatable = head.method.is_idempotent() && body.is_empty();
-        let mut request = Request { message: request::build(head, body, &self.local, &self.host), interim, repeatable };
-        if matches!(self.local.target(), Target::H2c(_) | Target::Https(_))
-            && let Some(http2) = self.local.http2().await?
-        {
-            return respond::over_http2(http2, request, send, self.response_timeout).await;
-        }
-        // An idle connection may turn out to be closed; a fresh one follows then.
-        while let Some(connection) = self.pool.take() {
-            match respond::over_http1(connection, request, send, self.response_timeout, &self.pool).await? {
-                respond::Outcome::Answered => return Ok(()),
-                respond::Outcome::NotSent(unsent) => request = *unsent,
+        let mut request = Request::new(head, body, self.local.own_host(), &self.host);
+        let limit = self.response_timeout;
+        for fresh in [false, true] {
+            let outcome = match self.local.connect(fresh).await? {
+                Service::Http1(connection) => {
+                    http1::exchange(connection, request, send, limit, &self.local.pool).await?
+                }
+                Service::Http2(lease) => Box::pin(http2::exchange(lease, request, send, limit)).await?,
+            };
+            match outcome {
+                Outcome::Answered => return Ok(()),
+                Outcome::Unanswered(again) => request = *again,
             }
         }
-        let connection = self.local.http1().await?;
-        match respond::over_http1(connection, request, send, self.response_timeout, &self.pool).await? {
-            respond::Outcome::Answered => Ok(()),
-            respond::Outcome::NotSent(_) => Err(Failure::Broke("it closed a fresh connection".to_owned())),
-        }
+        Err(Failure::Broke("it closed the connection before it answered, twice".to_owned()))
     }
 }

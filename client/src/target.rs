@@ -77,6 +77,15 @@ impl FromStr for Target {
 }
 
 impl Address {
+    /// The authority for requests to it: without the port where that is the scheme's own.
+    pub(crate) fn authority(&self, default_port: u16) -> String {
+        let text = self.to_string();
+        match text.strip_suffix(&format!(":{default_port}")) {
+            Some(host) if self.port == default_port => host.to_owned(),
+            _ => text,
+        }
+    }
+
     /// Reads `host`, `host:port` or `[v6]:port`.
     pub fn parse(text: &str, default_port: u16) -> Result<Self, &'static str> {
         let (host, port) = match text.strip_prefix('[') {

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cok_proto::message::DEFAULT_WINDOW;
-use cok_proto::{Connect, ConnectAck, DrainReason, ErrorMessage};
+use cok_proto::{Connect, ConnectAck, DrainReason, ErrorCode, ErrorMessage};
 use cok_transport::{CloseReason, Config, HandshakeError, Status, Transport, WindowBudget, ws};
 use rustls::ClientConfig;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::connect::{Server, connect};
@@ -18,6 +19,8 @@ use crate::target::Target;
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 /// The longest wait between two tries.
 const BACKOFF_LAST: Duration = Duration::from_secs(15);
+/// A session that lived this long was a good one: after it, the waits begin anew.
+const GOOD_SESSION: Duration = Duration::from_secs(10);
 /// How long the daemon may take for the upgrade and for its answer.
 const HANDSHAKE: Duration = Duration::from_secs(15);
 /// How long running exchanges may take when the client is stopped.
@@ -52,6 +55,17 @@ pub struct Options {
     pub connect_timeout: Duration,
 }
 
+/// A name as the server knows it: one DNS label, in lower case.
+pub(crate) fn check_subdomain(text: &str) -> Result<String, String> {
+    let inner = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+    let label = (1..=63).contains(&text.len()) && text.bytes().all(inner);
+    if label && !text.starts_with('-') && !text.ends_with('-') {
+        Ok(text.to_ascii_lowercase())
+    } else {
+        Err(format!("\"{text}\" is not one label of 1 to 63 letters, digits and inner hyphens"))
+    }
+}
+
 /// What happens to a tunnel.
 #[derive(Clone, Debug)]
 pub enum Event {
@@ -78,6 +92,12 @@ pub enum Event {
 #[error("refused by the server: {0}")]
 pub struct Refused(pub ErrorMessage);
 
+impl Refused {
+    fn is_about_the_name(&self) -> bool {
+        matches!(self.0.code, ErrorCode::NameTaken | ErrorCode::NameForbidden)
+    }
+}
+
 /// A tunnel.
 #[derive(Debug)]
 pub struct Tunnel {
@@ -99,32 +119,36 @@ impl Tunnel {
     }
 
     /// Keeps the tunnel up until `stop`, then lets running exchanges finish. Connects again for ever; only a refusal
-    /// ends it early.
+    /// ends it early. Dropped before its end, it breaks off what runs.
     pub async fn run(&self, stop: CancellationToken, on_event: impl Fn(Event)) -> Result<(), Refused> {
-        let mut sessions: Vec<Arc<dyn Transport>> = Vec::new();
+        let mut sessions = Sessions::default();
         let result = tokio::select! {
             refused = self.keep_up(&mut sessions, &on_event) => Err(refused),
             () = stop.cancelled() => Ok(()),
         };
-        for session in &sessions {
+        for session in &sessions.0 {
             session.drain(DrainReason::Shutdown, DRAIN);
         }
-        for session in &sessions {
+        for session in &sessions.0 {
             // Each ends by itself at its deadline.
             session.closed().await;
         }
         result
     }
 
-    async fn keep_up(&self, sessions: &mut Vec<Arc<dyn Transport>>, on_event: &impl Fn(Event)) -> Refused {
+    async fn keep_up(&self, sessions: &mut Sessions, on_event: &impl Fn(Event)) -> Refused {
         let mut subdomain = self.options.subdomain.clone();
-        let mut replaces = None;
         let mut backoff = BACKOFF_FIRST;
+        // A session that the daemon wants replaced is, at once; but not one after the other.
+        let mut hurried = false;
+        // The latest session, as long as it drains.
+        let mut before: Option<(String, Arc<dyn Transport>)> = None;
         loop {
-            sessions.retain(|session| !matches!(*session.status().borrow(), Status::Closed(_)));
-            let reason = match self.session(subdomain.clone(), replaces.take()).await {
+            sessions.0.retain(|session| !is_closed(&**session));
+            before.take_if(|(_, transport)| is_closed(&**transport));
+            let replaces = before.as_ref().map(|(session, _)| session.clone());
+            let reason = match self.session(subdomain.clone(), replaces).await {
                 Ok((transport, ack)) => {
-                    backoff = BACKOFF_FIRST;
                     // The name that was given is the one to come back to.
                     subdomain = Some(ack.subdomain);
                     on_event(Event::Connected {
@@ -132,13 +156,21 @@ impl Tunnel {
                         url: ack.url,
                         session: ack.session.clone(),
                     });
-                    sessions.push(transport.clone());
+                    let began = Instant::now();
+                    sessions.0.push(transport.clone());
                     tokio::spawn(serve(transport.clone(), self.proxy.clone()));
-                    match until_replaced(&*transport).await {
-                        Ended::Drains => {
-                            replaces = Some(ack.session);
+                    let ended = until_replaced(&*transport).await;
+                    if began.elapsed() >= GOOD_SESSION {
+                        (backoff, hurried) = (BACKOFF_FIRST, false);
+                    }
+                    before = Some((ack.session, transport));
+                    match ended {
+                        Ended::Replace if !hurried => {
+                            hurried = true;
                             continue;
                         }
+                        Ended::Replace => CloseReason::Drained,
+                        Ended::Leaving => CloseReason::Lost("the server is shutting down".to_owned()),
                         Ended::Closed(reason) => reason,
                     }
                 }
@@ -146,7 +178,12 @@ impl Tunnel {
                 Err(Failure::Other(reason)) => CloseReason::Lost(reason),
             };
             if let Some(refused) = refusal(&reason) {
-                return refused;
+                if self.options.subdomain.is_none() && subdomain.is_some() && refused.is_about_the_name() {
+                    // Somebody else has the name that the server picked; it may pick another.
+                    subdomain = None;
+                } else {
+                    return refused;
+                }
             }
             let retry_in = backoff.mul_f64(0.5 + fastrand::f64() / 2.0);
             on_event(Event::Disconnected { reason: reason.to_string(), retry_in });
@@ -184,9 +221,31 @@ enum Failure {
     Other(String),
 }
 
+/// The sessions that have not ended. Should nobody wait for their end, they are broken off.
+#[derive(Default)]
+struct Sessions(Vec<Arc<dyn Transport>>);
+
+impl Drop for Sessions {
+    fn drop(&mut self) {
+        for session in &self.0 {
+            session.close(ErrorMessage {
+                code: ErrorCode::Shutdown,
+                message: "the client has stopped".to_owned(),
+                retryable: true,
+            });
+        }
+    }
+}
+
+fn is_closed(transport: &dyn Transport) -> bool {
+    matches!(*transport.status().borrow(), Status::Closed(_))
+}
+
 enum Ended {
     /// The daemon takes nothing new on this session and waits for the next.
-    Drains,
+    Replace,
+    /// The daemon goes away; another may come.
+    Leaving,
     Closed(CloseReason),
 }
 
@@ -195,11 +254,15 @@ async fn until_replaced(transport: &dyn Transport) -> Ended {
     let mut status = transport.status();
     let changed = status.wait_for(|status| match status {
         Status::Open => false,
-        Status::Draining(drain) => matches!(drain.reason, DrainReason::Restart | DrainReason::Ids),
+        Status::Draining(drain) => {
+            matches!(drain.reason, DrainReason::Restart | DrainReason::Ids | DrainReason::Shutdown)
+        }
         Status::Closed(_) => true,
     });
     match changed.await.as_deref() {
-        Ok(Status::Draining(_)) => Ended::Drains,
+        Ok(Status::Draining(drain)) if drain.reason == DrainReason::Shutdown => Ended::Leaving,
+        // What drained quickly was seen only at its end.
+        Ok(Status::Draining(_) | Status::Closed(CloseReason::Drained)) => Ended::Replace,
         Ok(Status::Closed(reason)) => Ended::Closed(reason.clone()),
         _ => Ended::Closed(CloseReason::Lost("its driver is gone".to_owned())),
     }
@@ -216,7 +279,7 @@ fn refusal(reason: &CloseReason) -> Option<Refused> {
 }
 
 /// Answers a session's requests until no more can come.
-async fn serve(transport: Arc<dyn Transport>, proxy: Arc<Proxy>) {
+pub(crate) async fn serve(transport: Arc<dyn Transport>, proxy: Arc<Proxy>) {
     while let Some(incoming) = transport.accept().await {
         tokio::spawn(proxy.clone().exchange(incoming));
     }

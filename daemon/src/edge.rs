@@ -52,8 +52,8 @@ pub type Stream = TlsStream<TcpStream>;
 /// Serves one connection to its end.
 pub async fn serve(daemon: Arc<Daemon>, stream: Stream, peer: SocketAddr) {
     let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-    let visitor = Arc::new(Visitor { daemon: daemon.clone(), address: peer.ip().to_canonical() });
-    let service = service_fn(move |request: Request<Incoming>| {
+    let visitor = Arc::new(Visitor::new(daemon.clone(), peer.ip().to_canonical()));
+    let service = service_fn(|request: Request<Incoming>| {
         let visitor = visitor.clone();
         async move { Ok::<_, std::convert::Infallible>(visitor.respond(request).await) }
     });
@@ -71,7 +71,10 @@ pub async fn serve(daemon: Arc<Daemon>, stream: Stream, peer: SocketAddr) {
             .keep_alive_interval(H2_PING.0)
             .keep_alive_timeout(H2_PING.1)
             .enable_connect_protocol();
-        until_done(builder.serve_connection(io, service), &daemon.shutdown).await
+        tokio::select! {
+            result = until_done(builder.serve_connection(io, service), &daemon.shutdown, Some(&visitor)) => result,
+            () = visitor.never_asked() => Ok(()),
+        }
     } else {
         let mut builder = http1::Builder::new();
         builder
@@ -79,7 +82,7 @@ pub async fn serve(daemon: Arc<Daemon>, stream: Stream, peer: SocketAddr) {
             .header_read_timeout(limits.header_timeout)
             .max_header_size(limits.max_header_bytes as usize)
             .max_buf_size(H1_BUFFER);
-        until_done(builder.serve_connection(io, service).with_upgrades(), &daemon.shutdown).await
+        until_done(builder.serve_connection(io, service).with_upgrades(), &daemon.shutdown, None).await
     };
     if let Err(error) = result {
         debug!(%peer, %error, "visitor's connection ended");
@@ -112,11 +115,20 @@ where
     }
 }
 
-async fn until_done(connection: impl Connection, shutdown: &Shutdown) -> hyper::Result<()> {
+/// Serves a connection to its end; told to finish when the daemon stops, or when a `visitor` has asked for nothing for
+/// a while. HTTP/1.1 has a time-out of its own for that.
+async fn until_done(connection: impl Connection, shutdown: &Shutdown, visitor: Option<&Visitor>) -> hyper::Result<()> {
     let mut connection = pin!(connection);
     let mut watch = shutdown.watch();
+    let mut idle = visitor.map(|visitor| Box::pin(visitor.idle()));
     poll_fn(|cx| {
         if let Poll::Ready(()) = watch.poll(shutdown, cx) {
+            connection.as_mut().finish();
+        }
+        if let Some(waiting) = &mut idle
+            && waiting.as_mut().poll(cx).is_ready()
+        {
+            idle = None;
             connection.as_mut().finish();
         }
         connection.as_mut().poll(cx)

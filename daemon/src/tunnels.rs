@@ -9,9 +9,8 @@ use cok_transport::{Config, Handshake, ws};
 use http::header::{CONNECTION, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
-use hyper::upgrade::Upgraded;
+use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use tokio::sync::OwnedSemaphorePermit;
 use tracing::{debug, info};
 
 use crate::daemon::Daemon;
@@ -50,9 +49,10 @@ pub fn upgrade(daemon: &Arc<Daemon>, mut request: Request<Incoming>, peer: IpAdd
     let upgraded = hyper::upgrade::on(&mut request);
     let daemon = daemon.clone();
     daemon.tasks.clone().spawn(async move {
-        match upgraded.await {
-            Ok(upgraded) => serve(daemon, upgraded, peer, place).await,
-            Err(error) => debug!(%peer, %error, "tunnel gone before its upgrade"),
+        let _place = place;
+        // Apart, so that what only the beginning needs does not stay in memory for as long as the tunnel.
+        if let Some(handshake) = Box::pin(begin(&daemon, upgraded, peer)).await {
+            session(&daemon, handshake, peer).await;
         }
     });
     let mut response = plain(StatusCode::SWITCHING_PROTOCOLS, "");
@@ -74,11 +74,13 @@ fn plain(status: StatusCode, text: &'static str) -> Response<Body> {
     response
 }
 
-/// Serves one tunnel connection to its end.
-async fn serve(daemon: Arc<Daemon>, upgraded: Upgraded, peer: IpAddr, _place: OwnedSemaphorePermit) {
+/// Takes the connection over from HTTP and waits for the client to say what it wants.
+async fn begin(daemon: &Daemon, upgraded: OnUpgrade, peer: IpAddr) -> Option<Box<dyn Handshake>> {
+    let upgraded = upgraded.await.inspect_err(|error| debug!(%peer, %error, "tunnel gone before its upgrade")).ok()?;
     // The connection itself, so that nothing of the HTTP side stays in memory.
-    let Ok(parts) = upgraded.downcast::<TokioIo<Stream>>() else { return };
-    let stream = parts.io.into_inner();
+    let parts = upgraded.downcast::<TokioIo<Stream>>().ok()?;
+    let (stream, read) = (parts.io.into_inner(), parts.read_buf.to_vec());
+    drop(parts.read_buf);
     if let Err(error) = cok_transport::tcp::tune_tunnel(stream.get_ref().0) {
         debug!(%peer, %error, "cannot bound the tunnel's unsent bytes");
     }
@@ -88,10 +90,8 @@ async fn serve(daemon: Arc<Daemon>, upgraded: Upgraded, peer: IpAddr, _place: Ow
         max_exchanges: limits.max_exchanges,
         budget: daemon.windows.clone(),
     };
-    match ws::accept(stream, parts.read_buf.to_vec(), config, limits.handshake_timeout).await {
-        Ok(handshake) => session(&daemon, handshake, peer).await,
-        Err(error) => info!(%peer, %error, "no session"),
-    }
+    let handshake = ws::accept(stream, read, config, limits.handshake_timeout).await;
+    handshake.inspect_err(|error| info!(%peer, %error, "no session")).ok()
 }
 
 /// Grants or refuses a session, and keeps its name until it ends.

@@ -42,7 +42,8 @@ impl Scheme {
 pub struct RequestHead {
     /// The method; an upgrade is always a GET.
     pub method: Method,
-    /// The request target in origin form (or `*`), byte for byte as the visitor sent it.
+    /// The request target in origin form (or `*`), byte for byte as the visitor sent it. A query without a path, which
+    /// [`PathAndQuery`] allows, goes out with a `/` before it.
     pub target: PathAndQuery,
     /// The scheme that the visitor used.
     pub scheme: Scheme,
@@ -76,8 +77,8 @@ pub struct HeadTooLarge;
 impl RequestHead {
     /// The encoded length in bytes, or an error if the format cannot carry it.
     pub fn encoded_len(&self) -> Result<usize, HeadTooLarge> {
-        let (method, target, authority) =
-            (self.method.as_str().len(), self.target.as_str().len(), self.authority.as_str().len());
+        let target = self.target.as_str().len() + self.missing_slash().len();
+        let (method, authority) = (self.method.as_str().len(), self.authority.as_str().len());
         if method > usize::from(u8::MAX) || target > usize::from(u16::MAX) || authority > usize::from(u16::MAX) {
             return Err(HeadTooLarge);
         }
@@ -89,13 +90,20 @@ impl RequestHead {
         let method = self.method.as_str();
         out.put_u8(method.len() as u8);
         out.put_slice(method.as_bytes());
-        put_u16_bytes(out, self.target.as_str().as_bytes());
+        let (slash, target) = (self.missing_slash(), self.target.as_str());
+        out.put_u16((slash.len() + target.len()) as u16);
+        out.put_slice(slash.as_bytes());
+        out.put_slice(target.as_bytes());
         out.put_u8(match self.scheme {
             Scheme::Http => 0,
             Scheme::Https => 1,
         });
         put_u16_bytes(out, self.authority.as_str().as_bytes());
         put_fields(out, &self.headers);
+    }
+
+    fn missing_slash(&self) -> &'static str {
+        if self.target.as_str().starts_with(['/', '*']) { "" } else { "/" }
     }
 
     /// Decodes a whole payload; values share its memory.
@@ -105,6 +113,10 @@ impl RequestHead {
         let method = take(KIND, &mut payload, length)?;
         let method = Method::from_bytes(&method).map_err(|_| malformed(KIND, "invalid method"))?;
         let target = take_u16_bytes(KIND, &mut payload)?;
+        // The type's parser drops a fragment and takes a bare query.
+        if !target.starts_with(b"/") && target != "*" || target.contains(&b'#') {
+            return Err(malformed(KIND, "invalid target"));
+        }
         let target = PathAndQuery::from_maybe_shared(target).map_err(|_| malformed(KIND, "invalid target"))?;
         let scheme = match payload.try_get_u8().map_err(|_| truncated(KIND))? {
             0 => Scheme::Http,

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use serde_json::error::Category;
 
 use crate::error::{ErrorCode, ProtocolError};
 
@@ -139,5 +140,16 @@ fn default_max_exchanges() -> u32 {
 
 /// Parses a JSON payload, naming the frame in the error.
 pub(crate) fn parse<'de, T: Deserialize<'de>>(kind: &'static str, payload: &'de [u8]) -> Result<T, ProtocolError> {
-    serde_json::from_slice(payload).map_err(|error| ProtocolError::Malformed { kind, why: error.to_string() })
+    serde_json::from_slice(payload).map_err(|error| ProtocolError::Malformed { kind, why: describe(&error) })
+}
+
+/// What is wrong with a payload. The parser's own words may quote the payload, where a key may stand, at any length.
+fn describe(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let names_fields_only = text.starts_with("missing field") || text.starts_with("duplicate field");
+    match error.classify() {
+        Category::Data if names_fields_only => text,
+        Category::Data => format!("a value of the wrong type at line {} column {}", error.line(), error.column()),
+        _ => format!("not JSON at line {} column {}", error.line(), error.column()),
+    }
 }

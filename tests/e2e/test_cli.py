@@ -135,12 +135,22 @@ def test_unknown_flags():
 
 def refusal(client):
     code = client.process.wait_exit()
-    return code, client.process.lines[-1]
+    return code, client.process.wait_event("refused")["reason"]
+
+
+def test_a_refusal_is_one_line(daemon, nginx, tmp_path):
+    result = run(
+        "cok-client", nginx.target, "--server", daemon.url(""), "--connect-to", daemon.https, "--ca-file", daemon.ca,
+        "--api-key", "cok_wrong", "--state-dir", tmp_path,
+    )
+    assert result.returncode == 3 and result.stdout == ""
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("cok-client: refused by the server: the API key is unknown or has expired; ask ")
 
 
 def test_a_wrong_key(daemon, nginx):
     code, line = refusal(daemon.client(nginx.target, "wrong", wait=False, key="cok_wrong"))
-    assert code == 3 and line.startswith("cok-client: refused by the server: the API key is unknown")
+    assert code == 3 and line.startswith("refused by the server: the API key is unknown")
 
 
 def test_a_taken_name(site, daemon, nginx):

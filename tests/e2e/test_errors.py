@@ -1,9 +1,11 @@
 """What visitors see when there is nothing to pass on."""
 
 import json
+import socket
 import subprocess
 import urllib.request
 
+import h2.exceptions
 import pytest
 
 from harness import raw
@@ -201,3 +203,30 @@ def test_health_and_metrics(site, daemon):
         assert any(line.startswith(name + " ") and float(line.split()[1]) > 0 for line in metrics.splitlines()), name
     assert "cok_request_duration_seconds_bucket" in metrics
     assert daemon.curl("", "/metrics", "--write-out", "%{http_code}").stdout.endswith(b"404")
+
+
+@pytest.mark.parametrize("alpn", ["http/1.1", "h2"])
+def test_silent_connections_are_closed(own_daemon, alpn):
+    """A visitor who has nothing to say is let go of, whichever protocol it chose."""
+    daemon = own_daemon(limits='header_timeout = "1s"')
+    with raw.connect(daemon, "anything", alpn) as connection:
+        while connection.recv(1000):
+            pass  # HTTP/2 begins with the server's settings; then the end must come
+    with socket.create_connection(("127.0.0.1", daemon.port), timeout=20) as plain:
+        # Before TLS, the time-out is that of the handshake, which is longer.
+        plain.settimeout(0.2)
+        with pytest.raises(TimeoutError):
+            plain.recv(1)
+
+
+def test_idle_http2_connections_are_told_to_finish(own_daemon, nginx):
+    """GOAWAY, and what still runs goes on."""
+    daemon = own_daemon(limits='header_timeout = "1s"')
+    client = daemon.client(nginx.target, "idle")
+    with Http2(daemon, "idle") as visitor:
+        assert visitor.request("/").read() == b"<h1>hello</h1>\n"
+        # GOAWAY comes with a PING, which the h2 library does not expect after it.
+        with pytest.raises((EOFError, h2.exceptions.ProtocolError)):
+            while True:
+                visitor.receive()
+    client.stop()

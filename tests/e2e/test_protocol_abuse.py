@@ -3,15 +3,14 @@
 import contextlib
 import json
 import random
-import socket
 import struct
 
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
-from websockets.sync.client import connect
 
 from harness.cok import KEY, Daemon
 from harness.http2 import Http2
+from harness.websocket import WebSocket
 
 CONNECT, ACK, DRAIN, REQUEST, RESPONSE, DATA, TRAILERS, RESET, WINDOW = 1, 2, 3, 0x10, 0x11, 0x12, 0x13, 0x14, 0x15
 PING, PONG, ERROR = 0xF0, 0xF1, 0xFF
@@ -43,18 +42,14 @@ def connect_frame(**fields):
     return frame(CONNECT, json.dumps({name: value for name, value in ask.items() if value is not None}).encode())
 
 
-def dial(daemon, subprotocols=("cok.v1",)):
-    plain = socket.create_connection(("127.0.0.1", daemon.port))
-    return connect(
-        f"wss://tunnel.test:{daemon.port}/_cok/tunnel", sock=plain, ssl=daemon.tls(), subprotocols=list(subprotocols),
-        compression=None, max_size=None, close_timeout=5,
-    )
+def dial(daemon, subprotocol="cok.v1"):
+    return WebSocket(daemon, "", "/_cok/tunnel", subprotocols=[subprotocol])
 
 
 def frames(socket_):
     """All frames that come, one by one."""
     while True:
-        message = socket_.recv(timeout=20)
+        message = socket_.recv()
         while message:
             version, kind, flags, length = struct.unpack_from(">BBBI", message)
             assert version == 1
@@ -98,7 +93,7 @@ def error_of(socket_, stream):
     error = json.loads(expect(stream, ERROR))
     with pytest.raises(ConnectionClosed):
         while True:
-            socket_.recv(timeout=20)
+            socket_.recv()
     return error
 
 
@@ -248,7 +243,7 @@ def test_messages_that_are_none(daemon, message):
         with pytest.raises(ConnectionClosed):
             socket_.send(message)
             while True:
-                socket_.recv(timeout=20)
+                socket_.recv()
     assert daemon.curl("", "/health").stdout == b"ok\n"
 
 
@@ -274,6 +269,6 @@ def test_noise(site, daemon):
 
 def test_what_is_no_tunnel(daemon):
     with pytest.raises(InvalidStatus) as refused:
-        dial(daemon, subprotocols=("other",))
+        dial(daemon, subprotocol="other")
     assert refused.value.response.status_code == 426
     assert daemon.curl("", "/_cok/tunnel", "--write-out", "%{http_code}").stdout.endswith(b"426")

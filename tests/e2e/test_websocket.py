@@ -1,17 +1,16 @@
 """A visitor's WebSocket through to a WebSocket service, over HTTP/1.1 and over HTTP/2 (RFC 8441)."""
 
 import os
-import socket
 
 import pytest
 from websockets.exceptions import ConnectionClosed
-from websockets.sync.client import connect
 from wsproto.connection import Connection, ConnectionType
 from wsproto.events import BytesMessage, CloseConnection, Ping, Pong, TextMessage
 
 from harness import raw
 from harness.http2 import Http2
 from harness.process import wait_for
+from harness.websocket import WebSocket
 
 
 @pytest.fixture
@@ -20,12 +19,8 @@ def echo(tunnel, services):
     return tunnel(services.ws)
 
 
-def open_h1(client, **more):
-    plain = socket.create_connection(("127.0.0.1", client.daemon.port))
-    return connect(
-        f"wss://{client.daemon.host(client.name)}:{client.daemon.port}/chat?x=1", sock=plain,
-        ssl=client.daemon.tls(), max_size=None, **{"compression": None, **more},
-    )
+def open_h1(client, **options):
+    return WebSocket(client.daemon, client.name, "/chat?x=1", **options)
 
 
 def test_http1(echo, services):
@@ -38,7 +33,7 @@ def test_http1(echo, services):
         assert visitor.recv() == large
         visitor.send(iter(["frag", "men", "ted"]))
         assert visitor.recv() == "fragmented"
-        assert visitor.ping().wait(20)
+        visitor.ping()
         for number in range(200):
             visitor.send(str(number))
         assert [visitor.recv() for _ in range(200)] == [str(number) for number in range(200)]
@@ -58,7 +53,7 @@ def test_the_service_fragments_and_pings(echo):
     with open_h1(echo) as visitor:
         visitor.send("fragments")
         # The library ends a message that it is given in parts by an empty one.
-        assert list(visitor.recv_streaming()) == ["in ", "three ", "parts", ""]
+        assert visitor.recv_parts() == ["in ", "three ", "parts", ""]
         visitor.send("ping")
         assert visitor.recv() == "ponged"
 
@@ -66,8 +61,8 @@ def test_the_service_fragments_and_pings(echo):
 def test_what_both_sides_agree_on_passes(echo):
     """Subprotocols and compression are negotiated by the ends alone."""
     with open_h1(echo, subprotocols=["chat.v1", "chat.v2"], compression="deflate") as visitor:
-        assert visitor.subprotocol == "chat.v2"
-        assert "permessage-deflate" in visitor.response.headers["Sec-WebSocket-Extensions"]
+        assert visitor.socket.subprotocol == "chat.v2"
+        assert "permessage-deflate" in visitor.socket.response.headers["Sec-WebSocket-Extensions"]
         visitor.send("a" * 100_000)
         assert visitor.recv() == "a" * 100_000
 
@@ -94,7 +89,7 @@ def test_a_visitor_who_vanishes_is_noticed(echo, services):
     with open_h1(echo) as visitor:
         visitor.send("hello")
         assert visitor.recv() == "hello"
-        visitor.socket.shutdown(socket.SHUT_RDWR)
+        visitor.vanish()
         wait_for(lambda: services.ws_closed, "the service sees the end", deadline=2)
 
 

@@ -5,16 +5,17 @@
 //! service is only noticed when the connection is taken.
 
 use std::fmt;
-use std::future::Future as _;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
 
 use super::body::RequestBody;
 use super::local::Io;
+use super::respond::Interim;
 
 /// Idle connections that are kept. More are useful only right after a burst.
 const MAX_IDLE: usize = 256;
@@ -26,30 +27,39 @@ const SWEEP_EVERY: Duration = Duration::from_secs(10);
 /// A connection and its driver.
 pub(super) struct Connection {
     pub(super) sender: http1::SendRequest<RequestBody>,
-    driver: Option<Pin<Box<http1::Connection<Io, RequestBody>>>>,
+    driver: Box<http1::Connection<TokioIo<Io>, RequestBody>>,
+    /// The driver has nothing left to do: the connection is closed, or upgraded.
+    ended: bool,
+    /// Interim responses that have come.
+    pub(super) interim: Arc<Interim>,
     /// It has carried a request before.
     pub(super) reused: bool,
 }
 
 impl Connection {
-    pub(super) fn new(sender: http1::SendRequest<RequestBody>, driver: http1::Connection<Io, RequestBody>) -> Self {
-        Self { sender, driver: Some(Box::pin(driver)), reused: false }
+    pub(super) fn new(
+        sender: http1::SendRequest<RequestBody>,
+        driver: http1::Connection<TokioIo<Io>, RequestBody>,
+    ) -> Self {
+        Self { sender, driver: Box::new(driver), ended: false, interim: Arc::default(), reused: false }
     }
 
-    /// Lets the connection read and write. Once it has ended, this does nothing.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) {
-        if let Some(driver) = &mut self.driver
-            && let Poll::Ready(_ended) = driver.as_mut().poll(cx)
-        {
-            // Why it ended reaches whoever waits for the response or its body.
-            self.driver = None;
-        }
+    /// Lets the connection read and write; ready once it has ended. Why it ended reaches whoever waits for the response
+    /// or its body.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.ended = self.ended || self.driver.poll_without_shutdown(cx).is_ready();
+        if self.ended { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    /// After an upgrade: the bare byte stream, and what was read from it already.
+    pub(super) fn into_io(self) -> (Io, Bytes) {
+        let parts = self.driver.into_parts();
+        (parts.io.into_inner(), parts.read_buf)
     }
 
     /// Whether another request can be sent.
     fn is_ready(&mut self) -> bool {
-        self.poll(&mut Context::from_waker(Waker::noop()));
-        self.driver.is_some() && self.sender.is_ready()
+        self.poll(&mut Context::from_waker(Waker::noop())).is_pending() && self.sender.is_ready()
     }
 }
 

@@ -13,7 +13,7 @@ use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::Full;
 use hyper::body::Incoming;
 
-use crate::metrics::Metrics;
+use super::service::Visitor;
 
 /// A response's body.
 #[derive(Debug)]
@@ -31,20 +31,20 @@ enum Kind {
     Tunnel(TunnelBody),
 }
 
-/// Counts a response when it is dropped, whether or not it got through.
+/// Counts a request when it is dropped, whether or not the response got through.
 #[derive(Debug)]
 pub struct Answer {
-    /// Where.
-    pub metrics: Arc<Metrics>,
+    /// To whom.
+    pub visitor: Arc<Visitor>,
     /// When the request began.
     pub began: Instant,
-    /// The response's status.
-    pub status: StatusCode,
+    /// The response's status, once there is one.
+    pub status: Option<StatusCode>,
 }
 
 impl Drop for Answer {
     fn drop(&mut self) {
-        self.metrics.answered(self.status, self.began);
+        self.visitor.answered(self.status, self.began);
     }
 }
 

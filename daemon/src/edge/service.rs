@@ -3,11 +3,12 @@
 use std::net::IpAddr;
 use std::str::FromStr as _;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use http::header::{EXPECT, HOST};
 use http::uri::Authority;
-use http::{Method, Request, Response, Version};
+use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 
 use super::body::{Answer, Body};
@@ -27,14 +28,54 @@ pub struct Visitor {
     pub daemon: Arc<Daemon>,
     /// Its address.
     pub address: IpAddr,
+    /// How many requests have come.
+    requests: AtomicU64,
+    /// How many of them are answered to the end.
+    answered: AtomicU64,
 }
 
 impl Visitor {
+    /// The other side of a fresh connection.
+    pub fn new(daemon: Arc<Daemon>, address: IpAddr) -> Self {
+        Self { daemon, address, requests: AtomicU64::new(0), answered: AtomicU64::new(0) }
+    }
+
+    /// Resolves if no request comes in the time that a head may take: the connection is silent, and what has not even
+    /// begun to speak HTTP/2 can't be told to finish.
+    pub async fn never_asked(&self) {
+        tokio::time::sleep(self.daemon.config.limits.header_timeout).await;
+        if self.requests.load(Ordering::Relaxed) > 0 {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Resolves once nothing has been under way for as long as an idle connection may last.
+    pub async fn idle(&self) {
+        let mut before = None;
+        loop {
+            let (requests, answered) = (self.requests.load(Ordering::Relaxed), self.answered.load(Ordering::Relaxed));
+            if before == Some(requests) && requests == answered {
+                return;
+            }
+            before = Some(requests);
+            tokio::time::sleep(self.daemon.config.limits.header_timeout).await;
+        }
+    }
+
+    /// Counts a request that is over; without a status, its visitor left before there was an answer.
+    pub(super) fn answered(&self, status: Option<StatusCode>, began: Instant) {
+        self.answered.fetch_add(1, Ordering::Relaxed);
+        if let Some(status) = status {
+            self.daemon.metrics.answered(status, began);
+        }
+    }
+
     /// Answers one request, and counts it.
-    pub async fn respond(&self, request: Request<Incoming>) -> Response<Body> {
-        let began = Instant::now();
+    pub async fn respond(self: &Arc<Self>, request: Request<Incoming>) -> Response<Body> {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        let mut answer = Answer { visitor: self.clone(), began: Instant::now(), status: None };
         let response = self.answer(request).await;
-        let answer = Answer { metrics: self.daemon.metrics.clone(), began, status: response.status() };
+        answer.status = Some(response.status());
         response.map(|body| body.counted(answer))
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 
-use super::window::RecvWindow;
+use super::window::{RecvWindow, WindowBudget};
 use crate::error::ResetCode;
 use crate::head::{RequestHead, ResponseHead};
 
@@ -14,7 +14,7 @@ use crate::head::{RequestHead, ResponseHead};
 /// finds a full write, and no more, so that a stalled peer costs little.
 pub const SEND_BUFFER: usize = 64 * 1024;
 
-/// Chunks at least this long are passed on in the memory they arrived in; shorter ones that have to wait are gathered,
+/// Chunks at least this long are passed on in the memory they came in; shorter ones that have to wait are gathered,
 /// so that a peer who sends single bytes cannot hold a whole read buffer with each.
 const SHARE_FROM: usize = 4 * 1024;
 
@@ -73,6 +73,65 @@ pub(super) enum Ring {
     Bulk,
 }
 
+/// Body bytes that wait to go out. Small chunks that have to wait are gathered: each alone would cost more than its bytes.
+#[derive(Debug, Default)]
+pub(super) struct Outbox {
+    chunks: VecDeque<Bytes>,
+    /// Small chunks behind `chunks`.
+    gathered: BytesMut,
+    length: usize,
+}
+
+impl Outbox {
+    pub(super) fn len(&self) -> usize {
+        self.length
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.length == 0
+    }
+
+    pub(super) fn push(&mut self, data: Bytes) {
+        if !self.is_empty() && data.len() < SHARE_FROM {
+            self.length += data.len();
+            self.gathered.extend_from_slice(&data);
+            if self.gathered.len() >= SHARE_FROM {
+                self.flush_gathered();
+            }
+        } else {
+            self.flush_gathered();
+            self.length += data.len();
+            self.chunks.push_back(data);
+        }
+    }
+
+    fn flush_gathered(&mut self) {
+        if !self.gathered.is_empty() {
+            self.chunks.push_back(std::mem::take(&mut self.gathered).freeze());
+        }
+    }
+
+    /// Moves the first `length` bytes into `out`; there must be as many.
+    pub(super) fn take_into(&mut self, out: &mut BytesMut, length: usize) {
+        self.length -= length;
+        let mut left = length;
+        while left > 0 {
+            if self.chunks.is_empty() {
+                self.flush_gathered();
+            }
+            let Some(chunk) = self.chunks.front_mut() else { break };
+            if chunk.len() <= left {
+                left -= chunk.len();
+                out.extend_from_slice(chunk);
+                self.chunks.pop_front();
+            } else {
+                out.extend_from_slice(&chunk.split_to(left));
+                left = 0;
+            }
+        }
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Exchange {
     pub(super) id: u32,
@@ -83,19 +142,18 @@ pub(super) struct Exchange {
     /// Body bytes in `inbox` and `gathered`.
     pub(super) unread: usize,
     pub(super) window: RecvWindow,
-    /// Credit to be announced.
-    pub(super) grant: u32,
     pub(super) final_head_seen: bool,
+    /// How many were seen or, on the client, sent.
     pub(super) interim_heads: u8,
     pub(super) recv_ended: bool,
     /// Nobody reads any more; what still comes is dropped and earns no credit.
     pub(super) recv_stopped: bool,
 
     pub(super) heads: VecDeque<(OutHead, bool)>,
+    pub(super) final_head_sent: bool,
     /// The peer knows of this exchange.
     pub(super) announced: bool,
-    pub(super) body: VecDeque<Bytes>,
-    pub(super) queued: usize,
+    pub(super) body: Outbox,
     pub(super) finish: Option<Finish>,
     pub(super) credit: u64,
     pub(super) data_sent: bool,
@@ -113,6 +171,9 @@ pub(super) struct Exchange {
     pub(super) send_handle: bool,
     pub(super) recv_handle: bool,
     pub(super) writer_waits: bool,
+    /// Its events that the owner has not taken yet.
+    pub(super) readable_noted: bool,
+    pub(super) writable_noted: bool,
 }
 
 impl Exchange {
@@ -123,15 +184,14 @@ impl Exchange {
             gathered: BytesMut::new(),
             unread: 0,
             window: RecvWindow::new(recv_window),
-            grant: 0,
             final_head_seen: false,
             interim_heads: 0,
             recv_ended: false,
             recv_stopped: false,
             heads: VecDeque::new(),
+            final_head_sent: false,
             announced: false,
-            body: VecDeque::new(),
-            queued: 0,
+            body: Outbox::default(),
             finish: None,
             credit: u64::from(send_credit),
             data_sent: false,
@@ -145,6 +205,8 @@ impl Exchange {
             send_handle: true,
             recv_handle: true,
             writer_waits: false,
+            readable_noted: false,
+            writable_noted: false,
         }
     }
 
@@ -193,10 +255,17 @@ impl Exchange {
         self.unread = 0;
     }
 
+    /// What the window borrowed goes back once nothing more comes and everything was read: until then the memory is in
+    /// use, whether or not the exchange is over.
+    pub(super) fn settle_window(&mut self, budget: &WindowBudget) {
+        if (self.recv_ended || self.broken.is_some()) && self.unread == 0 {
+            self.window.release(budget);
+        }
+    }
+
     pub(super) fn clear_outbox(&mut self) {
         self.heads.clear();
-        self.body.clear();
-        self.queued = 0;
+        self.body = Outbox::default();
         self.finish = None;
     }
 
@@ -217,5 +286,29 @@ impl Exchange {
         } else {
             Ring::None
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn single_bytes_that_wait_are_gathered_in_order() {
+        let mut outbox = Outbox::default();
+        let mut expected = Vec::new();
+        for round in 0..20_000_u32 {
+            let length = if round % 5000 == 4999 { SHARE_FROM } else { 1 };
+            let chunk = vec![round as u8; length];
+            expected.extend_from_slice(&chunk);
+            outbox.push(chunk.into());
+        }
+        assert_eq!(outbox.len(), expected.len());
+        assert!(outbox.chunks.len() <= 2 * expected.len() / SHARE_FROM + 1, "{}", outbox.chunks.len());
+        let mut out = BytesMut::new();
+        for length in [1, 0, 4095, 4096, 9, expected.len() - 8201] {
+            outbox.take_into(&mut out, length);
+        }
+        assert!(outbox.is_empty() && out == expected);
     }
 }

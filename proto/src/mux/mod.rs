@@ -16,6 +16,7 @@ mod window;
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -36,6 +37,12 @@ pub use self::window::{MAX_WINDOW, WindowBudget};
 
 /// The most exchanges that a client lets any daemon have open, whatever it announces.
 const MOST_EXCHANGES: u32 = 100_000;
+
+/// Bytes of text in an Error frame: one line, which fits into the frame however much of it JSON has to escape.
+const MAX_ERROR_TEXT: usize = 1024;
+
+/// Interim heads (1xx) in one exchange; services send one or two.
+const MAX_INTERIM_HEADS: u8 = 16;
 
 /// Exchange ids stay below this; the daemon drains with [`DrainReason::Ids`] when it gets there.
 const ID_LIMIT: u32 = 1 << 31;
@@ -151,18 +158,25 @@ pub struct Mux {
     exchanges: Slab<Exchange>,
     /// Exchanges that are not over on the wire.
     by_id: HashMap<u32, Key, BuildHasherDefault<IdHasher>>,
+    /// The id of the newest exchange.
     last_id: u32,
+    /// The highest id that both sides know of: on the daemon, requests may still wait to go out.
+    known_id: u32,
     events: VecDeque<Event>,
     liveness: Liveness,
     /// The latest time that the owner named; reading and writing bodies goes by it.
     now: Instant,
     skipped: usize,
     drain_sent: bool,
+    /// A Drain that waits until the requests that were opened before it are out.
+    drain_frame: Option<Drain>,
     drain_received: bool,
 
     /// Encoded control frames.
     control: BytesMut,
     pong: Option<[u8; 8]>,
+    /// Client: ids of requests to be sent back unprocessed.
+    refused: VecDeque<RangeInclusive<u32>>,
     /// Exchanges with credit or a Reset to announce.
     control_ring: VecDeque<Key>,
     urgent_ring: VecDeque<Key>,
@@ -191,14 +205,17 @@ impl Mux {
             exchanges: Slab::new(),
             by_id: HashMap::default(),
             last_id: 0,
+            known_id: 0,
             events: VecDeque::new(),
             liveness: Liveness::new(now),
             now,
             skipped: 0,
             drain_sent: false,
+            drain_frame: None,
             drain_received: false,
             control: BytesMut::new(),
             pong: None,
+            refused: VecDeque::new(),
             control_ring: VecDeque::new(),
             urgent_ring: VecDeque::new(),
             bulk_ring: VecDeque::new(),
@@ -219,7 +236,11 @@ impl Mux {
     /// Ends the session with an Error frame, which still goes out by [`Mux::transmit`].
     pub fn fail(&mut self, message: &ErrorMessage) {
         if self.phase != Phase::Closed {
-            frame::put_json(&mut self.control, FrameType::Error, message);
+            let mut message = message.clone();
+            let fits = |end: &usize| message.message.is_char_boundary(*end);
+            let end = (0..=MAX_ERROR_TEXT.min(message.message.len())).rev().find(fits).unwrap_or(0);
+            message.message.truncate(end);
+            frame::put_json(&mut self.control, FrameType::Error, &message);
             self.close();
         }
     }
@@ -228,6 +249,8 @@ impl Mux {
     pub fn close(&mut self) {
         self.phase = Phase::Closed;
         self.pong = None;
+        self.drain_frame = None;
+        self.refused.clear();
         let keys: Vec<Key> = self.exchanges.iter().map(|(index, _)| Key(index)).collect();
         for key in keys {
             let exchange = &mut self.exchanges[key.0];
@@ -240,8 +263,8 @@ impl Mux {
             }
             exchange.reset = None;
             exchange.clear_outbox();
-            self.events.push_back(Event::Readable(key));
-            self.events.push_back(Event::Writable(key));
+            self.notify_readable(key);
+            self.notify_writable(key);
             self.forget_id(key);
         }
     }
@@ -257,12 +280,8 @@ impl Mux {
             return;
         }
         self.drain_sent = true;
-        let drain = Drain {
-            reason,
-            deadline_ms: u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX),
-            last_exchange: (self.role == Role::Daemon).then_some(self.last_id),
-        };
-        frame::put_json(&mut self.control, FrameType::Drain, &drain);
+        let deadline_ms = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX);
+        self.drain_frame = Some(Drain { reason, deadline_ms, last_exchange: None });
     }
 
     /// Whether a drained session has nothing left to do, so that its pipe may be closed.
@@ -276,7 +295,14 @@ impl Mux {
 
     /// What happened since the last call.
     pub fn poll_event(&mut self) -> Option<Event> {
-        self.events.pop_front()
+        let event = self.events.pop_front()?;
+        // A slot may have changed hands since; then its new owner is at worst told twice.
+        match event {
+            Event::Readable(key) => self.exchanges.get_mut(key.0).map(|exchange| exchange.readable_noted = false),
+            Event::Writable(key) => self.exchanges.get_mut(key.0).map(|exchange| exchange.writable_noted = false),
+            _ => None,
+        };
+        Some(event)
     }
 
     /// When [`Mux::handle_timeout`] wants to be called at the latest; `None` after the end.
@@ -353,14 +379,12 @@ impl Mux {
         let now = self.now;
         let exchange = self.exchanges.get_mut(key.0)?;
         let Some(received) = exchange.pop() else { return exchange.broken.map(Err) };
-        if let Received::Data { data, .. } = &received
-            && !exchange.recv_ended
-            && exchange.broken.is_none()
-        {
+        let budget = &self.config.budget;
+        if exchange.recv_ended || exchange.broken.is_some() {
+            exchange.settle_window(budget);
+        } else if let Received::Data { data, .. } = &received {
             let (read, unread) = (data.len(), exchange.unread);
-            let round_trip = self.liveness.round_trip();
-            if let Some(grant) = exchange.window.consume(read, unread, now, round_trip, &self.config.budget) {
-                exchange.grant += grant;
+            if exchange.window.consume(read, unread, now, self.liveness.round_trip(), budget) {
                 self.announce(key);
                 self.probe_round_trip();
             }
@@ -378,7 +402,7 @@ impl Mux {
         if exchange.send_stopped {
             return Err(ExchangeError::Reset(ResetCode::NoError));
         }
-        let ready = exchange.queued < SEND_BUFFER;
+        let ready = exchange.body.len() < SEND_BUFFER;
         exchange.writer_waits = !ready;
         Ok(ready)
     }
@@ -389,12 +413,26 @@ impl Mux {
         self.exchanges.get(key.0).map_or(Some(ExchangeError::SessionLost), |exchange| exchange.broken)
     }
 
-    /// Client: queues a response head. With `end`, no body follows.
+    /// Client: queues a response head. With `end`, no body follows. Interim heads beyond the sixteen that the protocol
+    /// allows are dropped: they are hints. One final head comes after them; a second breaks the exchange.
     pub fn send_response(&mut self, key: Key, head: ResponseHead, end: bool) -> Result<(), HeadTooLarge> {
         if head.encoded_len()? > MAX_HEAD - ID_LEN {
             return Err(HeadTooLarge);
         }
+        let role = self.role;
         if let Some(exchange) = self.sending(key) {
+            if role == Role::Daemon || exchange.final_head_sent {
+                self.reset(key, ResetCode::LocalBroken);
+                return Ok(());
+            }
+            let end = end && !head.is_interim();
+            if !head.is_interim() {
+                exchange.final_head_sent = true;
+            } else if exchange.interim_heads == MAX_INTERIM_HEADS {
+                return Ok(());
+            } else {
+                exchange.interim_heads += 1;
+            }
             exchange.heads.push_back((OutHead::Response(head), end));
             exchange.send_finished = end;
             self.schedule(key);
@@ -402,12 +440,12 @@ impl Mux {
         Ok(())
     }
 
-    /// Queues body bytes; meant to follow a [`Mux::send_ready`] that said yes. With `end`, nothing follows.
+    /// Queues body bytes; meant to follow a [`Mux::send_ready`] that said yes. With `end`, nothing follows. On the
+    /// client, a body without a final head before it breaks the exchange.
     pub fn send_data(&mut self, key: Key, data: Bytes, end: bool) {
-        if let Some(exchange) = self.sending(key) {
+        if let Some(exchange) = self.sending_body(key) {
             if !data.is_empty() {
-                exchange.queued += data.len();
-                exchange.body.push_back(data);
+                exchange.body.push(data);
             }
             if end {
                 exchange.finish = Some(Finish::End);
@@ -422,7 +460,7 @@ impl Mux {
         if fields_len(&fields)? > MAX_HEAD - ID_LEN {
             return Err(HeadTooLarge);
         }
-        if let Some(exchange) = self.sending(key) {
+        if let Some(exchange) = self.sending_body(key) {
             exchange.finish = Some(Finish::Trailers(fields));
             exchange.send_finished = true;
             self.schedule(key);
@@ -430,8 +468,9 @@ impl Mux {
         Ok(())
     }
 
-    /// Abandons the exchange in both directions.
+    /// Abandons the exchange in both directions. [`ResetCode::NoError`] would not: it goes out as `Cancelled`.
     pub fn reset(&mut self, key: Key, code: ResetCode) {
+        let code = if code == ResetCode::NoError { ResetCode::Cancelled } else { code };
         let Some(exchange) = self.exchanges.get_mut(key.0) else { return };
         if exchange.is_over() {
             return;
@@ -439,8 +478,8 @@ impl Mux {
         exchange.broken = Some(ExchangeError::Reset(code));
         exchange.clear_inbox();
         exchange.clear_outbox();
-        self.events.push_back(Event::Readable(key));
-        self.events.push_back(Event::Writable(key));
+        self.notify_readable(key);
+        self.notify_writable(key);
         // An id that the peer has never seen may be left out; a Reset for it would break the protocol.
         if self.exchanges[key.0].announced || self.role == Role::Client {
             self.exchanges[key.0].reset = Some(code);
@@ -465,6 +504,7 @@ impl Mux {
         let Some(exchange) = self.exchanges.get_mut(key.0) else { return };
         exchange.recv_handle = false;
         exchange.clear_inbox();
+        exchange.settle_window(&self.config.budget);
         if !exchange.recv_ended {
             match self.role {
                 Role::Daemon => self.reset(key, ResetCode::Cancelled),
@@ -484,6 +524,15 @@ impl Mux {
         let exchange = self.exchanges.get_mut(key.0)?;
         let open = exchange.broken.is_none() && !exchange.send_stopped && !exchange.send_finished;
         open.then_some(exchange)
+    }
+
+    /// The same, once a body may follow. A peer would end the session if one came before its head.
+    fn sending_body(&mut self, key: Key) -> Option<&mut Exchange> {
+        let client = self.role == Role::Client;
+        if self.sending(key).is_some_and(|exchange| client && !exchange.final_head_sent) {
+            self.reset(key, ResetCode::LocalBroken);
+        }
+        self.sending(key)
     }
 
     /// Client: once the whole response is out and nobody reads the request, the upload has no purpose.
@@ -520,6 +569,19 @@ impl Mux {
         }
     }
 
+    /// Queues [`Event::Readable`], unless one waits already: thousands of frames fit into one message.
+    fn notify_readable(&mut self, key: Key) {
+        if !std::mem::replace(&mut self.exchanges[key.0].readable_noted, true) {
+            self.events.push_back(Event::Readable(key));
+        }
+    }
+
+    fn notify_writable(&mut self, key: Key) {
+        if !std::mem::replace(&mut self.exchanges[key.0].writable_noted, true) {
+            self.events.push_back(Event::Writable(key));
+        }
+    }
+
     fn probe_round_trip(&mut self) {
         if self.phase == Phase::Open
             && let Some(ping) = self.liveness.probe(self.now)
@@ -532,7 +594,7 @@ impl Mux {
     fn forget_id(&mut self, key: Key) {
         let exchange = &mut self.exchanges[key.0];
         if exchange.is_over() || self.phase == Phase::Closed {
-            exchange.window.release(&self.config.budget);
+            exchange.settle_window(&self.config.budget);
             if self.by_id.get(&exchange.id) == Some(&key) {
                 self.by_id.remove(&exchange.id);
             }

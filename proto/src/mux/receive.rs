@@ -5,15 +5,15 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::exchange::Exchange;
-use super::{Event, ExchangeError, Key, MOST_EXCHANGES, Mux, Phase, Received, Role, SessionError};
+use super::{Event, ExchangeError, Key, MAX_INTERIM_HEADS, MOST_EXCHANGES, Mux, Phase, Received, Role, SessionError};
 use crate::error::{ProtocolError, ResetCode};
-use crate::frame::{Frame, MAX_MESSAGE};
+use crate::frame::{Frame, FrameHeader, HEADER_LEN, MAX_DATA_FRAME, MAX_MESSAGE};
 use crate::message::{DrainReason, ErrorMessage};
 
 /// Bytes of unknown frames that a session may send: room for a newer peer's hints, not for a flood.
 const SKIP_BUDGET: usize = 1024 * 1024;
-/// Interim heads (1xx) in one exchange; services send one or two.
-const MAX_INTERIM_HEADS: u8 = 16;
+/// Runs of refused requests whose Resets wait to go out: some kilobytes.
+const MAX_REFUSED: usize = 1000;
 /// The largest credit that a window may reach (RFC 9113, section 6.9.1, has the same).
 const MAX_CREDIT: u64 = (1 << 31) - 1;
 
@@ -43,9 +43,11 @@ impl Mux {
         if message.len() > MAX_MESSAGE {
             return Err(ProtocolError::MessageTooLong(message.len()).into());
         }
+        let whole = message.len();
         while !message.is_empty() {
-            let frame = Frame::decode(&mut message)?.ok_or(ProtocolError::TruncatedFrame)?;
-            self.receive_frame(frame)?;
+            let frame =
+                if whole > MAX_DATA_FRAME { decode_apart(&mut message, whole) } else { Frame::decode(&mut message) };
+            self.receive_frame(frame?.ok_or(ProtocolError::TruncatedFrame)?)?;
         }
         Ok(())
     }
@@ -54,13 +56,13 @@ impl Mux {
         match (self.phase, frame) {
             (_, Frame::Error(message)) => return Err(SessionError::Peer(message)),
             (Phase::AwaitConnect, Frame::Connect(connect)) => {
-                self.peer_window = connect.initial_window;
+                self.peer_window = initial_window("Connect", connect.initial_window)?;
                 self.phase = Phase::AwaitDecision;
                 self.events.push_back(Event::Connect(connect));
             }
             (Phase::AwaitConnect, frame) => return Err(unexpected(&frame, "Connect must come first").into()),
             (Phase::AwaitAck, Frame::ConnectAck(ack)) => {
-                self.peer_window = ack.initial_window;
+                self.peer_window = initial_window("ConnectAck", ack.initial_window)?;
                 self.config.max_exchanges = ack.max_exchanges.min(MOST_EXCHANGES);
                 self.phase = Phase::Open;
                 self.events.push_back(Event::Established(ack));
@@ -68,14 +70,14 @@ impl Mux {
             }
             (_, Frame::Ping(opaque)) => self.pong = Some(opaque),
             (_, Frame::Pong(opaque)) => self.liveness.pong(opaque, self.now),
-            (Phase::AwaitAck, frame) => return Err(unexpected(&frame, "ConnectAck must come first").into()),
-            (Phase::AwaitDecision, frame) => return Err(unexpected(&frame, "the session is not granted yet").into()),
             (_, Frame::Skipped { length }) => {
                 self.skipped += length;
                 if self.skipped > SKIP_BUDGET {
                     return Err(ProtocolError::SkipBudget.into());
                 }
             }
+            (Phase::AwaitAck, frame) => return Err(unexpected(&frame, "ConnectAck must come first").into()),
+            (Phase::AwaitDecision, frame) => return Err(unexpected(&frame, "the session is not granted yet").into()),
             (_, Frame::Drain(drain)) => {
                 if !self.drain_received {
                     self.drain_received = true;
@@ -101,11 +103,14 @@ impl Mux {
                     return Err(ProtocolError::Unexpected { kind, why: "the sender has announced that it drains" });
                 }
                 let most = self.config.max_exchanges as usize;
-                // Slots that only wait for our own writes don't count against the daemon, but can't be unbounded.
-                if self.by_id.len() >= most || self.exchanges.len() >= 2 * most {
+                if self.by_id.len() >= most {
                     return Err(ProtocolError::TooManyExchanges(self.config.max_exchanges));
                 }
                 self.last_id = id;
+                self.known_id = id;
+                if self.exchanges.len() >= 2 * most {
+                    return self.refuse(id);
+                }
                 let mut exchange = Exchange::new(id, self.config.initial_window, self.peer_window);
                 exchange.final_head_seen = true;
                 exchange.announced = true;
@@ -149,9 +154,10 @@ impl Mux {
                 }
                 self.arrived(key, true);
             }
-            (_, Frame::Reset { id, code }) => {
+            (role, Frame::Reset { id, code }) => {
                 let Some((key, exchange)) = self.find(kind, id)? else { return Ok(()) };
-                if code == ResetCode::NoError {
+                // From the daemon there is nothing that could still stand: to it, the exchange is over.
+                if code == ResetCode::NoError && role == Role::Daemon {
                     exchange.send_stopped = true;
                     exchange.send_ended = true;
                     exchange.clear_outbox();
@@ -160,9 +166,9 @@ impl Mux {
                     exchange.reset = None;
                     exchange.clear_inbox();
                     exchange.clear_outbox();
-                    self.events.push_back(Event::Readable(key));
+                    self.notify_readable(key);
                 }
-                self.events.push_back(Event::Writable(key));
+                self.notify_writable(key);
                 self.forget_id(key);
                 self.reap(key);
             }
@@ -180,6 +186,19 @@ impl Mux {
         Ok(())
     }
 
+    /// Client: sends a request back. Exchanges that are over on the wire but still held here, by their users or by
+    /// Resets that wait to go out, don't count against the daemon; a visitor who opens and cancels fast enough can
+    /// still make many of them.
+    fn refuse(&mut self, id: u32) -> Result<(), ProtocolError> {
+        let runs = self.refused.len();
+        match self.refused.back_mut() {
+            Some(last) if *last.end() == id - 1 => *last = *last.start()..=id,
+            _ if runs >= MAX_REFUSED => return Err(ProtocolError::TooManyExchanges(self.config.max_exchanges)),
+            _ => self.refused.push_back(id..=id),
+        }
+        Ok(())
+    }
+
     /// The exchange of an id; `None` if it is closed already, so that the frame has crossed the closing.
     fn find(&mut self, kind: &'static str, id: u32) -> Result<Option<(Key, &mut Exchange)>, ProtocolError> {
         if let Some(&key) = self.by_id.get(&id) {
@@ -188,7 +207,7 @@ impl Mux {
             if exchange.announced {
                 return Ok(Some((key, exchange)));
             }
-        } else if id != 0 && id <= self.last_announced() {
+        } else if id != 0 && id <= self.known_id {
             return Ok(None);
         }
         Err(ProtocolError::NeverOpened { kind, id })
@@ -196,12 +215,34 @@ impl Mux {
 
     /// Books that something came for an exchange's reader.
     fn arrived(&mut self, key: Key, end: bool) {
-        self.events.push_back(Event::Readable(key));
+        self.notify_readable(key);
         if end {
-            self.exchanges[key.0].recv_ended = true;
+            let exchange = &mut self.exchanges[key.0];
+            exchange.recv_ended = true;
+            exchange.settle_window(&self.config.budget);
             self.forget_id(key);
             self.reap(key);
         }
+    }
+}
+
+/// Takes a frame off a message of `whole` bytes. What is a small part of a large message is copied, so that a peer cannot
+/// hold the whole with it. Messages are that large only for the sake of one large head.
+fn decode_apart(message: &mut Bytes, whole: usize) -> Result<Option<Frame>, ProtocolError> {
+    let Some(header) = FrameHeader::parse(message)? else { return Ok(None) };
+    let length = HEADER_LEN + header.length;
+    if length >= whole / 4 || length > message.len() {
+        return Frame::decode(message);
+    }
+    Frame::decode(&mut Bytes::copy_from_slice(&message.split_to(length)))
+}
+
+/// A window that the peer announces must leave room for the credit that it returns.
+fn initial_window(kind: &'static str, size: u32) -> Result<u32, ProtocolError> {
+    if u64::from(size) <= MAX_CREDIT {
+        Ok(size)
+    } else {
+        Err(ProtocolError::Malformed { kind, why: "initial_window is above 2147483647".to_owned() })
     }
 }
 

@@ -1,20 +1,25 @@
 //! What goes out: whole frames, packed into messages of one TLS record.
 
-use bytes::{BufMut, BytesMut};
+use bytes::BytesMut;
 
 use super::exchange::{Exchange, Finish, OutHead, Ring, SEND_BUFFER};
-use super::{Event, Key, Mux, Phase};
-use crate::frame::{self, DATA_CHUNK, HEADER_LEN, ID_LEN, MESSAGE_TARGET};
+use super::{Key, Mux, Phase, Role};
+use crate::error::ResetCode;
+use crate::frame::{self, DATA_CHUNK, FrameType, HEADER_LEN, ID_LEN, MESSAGE_TARGET};
 use crate::head::fields_len;
 
 /// The length of a Reset, WindowUpdate, Ping or Pong.
 const SMALL_FRAME: usize = HEADER_LEN + 8;
+/// Room for a Drain in a message that holds something already.
+const DRAIN_ROOM: usize = 256;
 
 impl Mux {
     /// Whether [`Mux::transmit`] has anything.
     pub fn has_transmit(&self) -> bool {
         !self.control.is_empty()
             || self.pong.is_some()
+            || self.drain_frame.is_some()
+            || !self.refused.is_empty()
             || !self.control_ring.is_empty()
             || !self.urgent_ring.is_empty()
             || !self.bulk_ring.is_empty()
@@ -32,13 +37,27 @@ impl Mux {
         if self.phase == Phase::Closed {
             self.discard_rings();
         } else {
-            let _full = self.transmit_credit(out) || self.transmit_urgent(out) || self.transmit_bulk(out);
+            let _full = self.transmit_credit(out)
+                || self.transmit_urgent(out)
+                || self.transmit_drain(out)
+                || self.transmit_bulk(out);
         }
         !out.is_empty()
     }
 
-    /// Credit and Resets. Says whether the message is full, as do the next two.
+    /// Resets and credit. Says whether the message is full, as do the next three.
     fn transmit_credit(&mut self, out: &mut BytesMut) -> bool {
+        while let Some(ids) = self.refused.front_mut() {
+            if !fits(out, SMALL_FRAME) {
+                return true;
+            }
+            if let Some(id) = ids.next() {
+                frame::put_reset(out, id, ResetCode::Unprocessed);
+            }
+            if ids.is_empty() {
+                self.refused.pop_front();
+            }
+        }
         while let Some(&key) = self.control_ring.front() {
             if !fits(out, 2 * SMALL_FRAME) {
                 return true;
@@ -46,9 +65,11 @@ impl Mux {
             self.control_ring.pop_front();
             let exchange = &mut self.exchanges[key.0];
             exchange.in_control = false;
-            let grant = std::mem::take(&mut exchange.grant);
-            if grant > 0 && !exchange.recv_ended && exchange.broken.is_none() {
-                frame::put_window_update(out, exchange.id, grant);
+            if !exchange.recv_ended && exchange.broken.is_none() {
+                let grant = exchange.window.take_grant();
+                if grant > 0 {
+                    frame::put_window_update(out, exchange.id, grant);
+                }
             }
             if let Some(code) = exchange.reset.take() {
                 frame::put_reset(out, exchange.id, code);
@@ -66,10 +87,25 @@ impl Mux {
             if !sent {
                 return true;
             }
+            if exchange.announced {
+                self.known_id = self.known_id.max(exchange.id);
+            }
             if exchange.wanted_ring() != Ring::Urgent {
                 self.urgent_ring.pop_front();
                 self.turn_over(key);
             }
+        }
+        false
+    }
+
+    /// Drain, behind every request that was opened before it: nothing new may follow it.
+    fn transmit_drain(&mut self, out: &mut BytesMut) -> bool {
+        if self.drain_frame.is_some() && !fits(out, DRAIN_ROOM) {
+            return true;
+        }
+        if let Some(mut drain) = self.drain_frame.take() {
+            drain.last_exchange = (self.role == Role::Daemon).then_some(self.known_id);
+            frame::put_json(out, FrameType::Drain, &drain);
         }
         false
     }
@@ -90,9 +126,9 @@ impl Mux {
     fn turn_over(&mut self, key: Key) {
         let exchange = &mut self.exchanges[key.0];
         exchange.ring = Ring::None;
-        if exchange.writer_waits && exchange.queued < SEND_BUFFER {
+        if exchange.writer_waits && exchange.body.len() < SEND_BUFFER {
             exchange.writer_waits = false;
-            self.events.push_back(Event::Writable(key));
+            self.notify_writable(key);
         }
         let exchange = &self.exchanges[key.0];
         if exchange.send_ended {
@@ -118,13 +154,6 @@ impl Mux {
                 self.reap(key);
             }
         }
-    }
-
-    /// The highest exchange id that the peer can know of.
-    pub(super) fn last_announced(&self) -> u32 {
-        // Requests leave in the order of their ids, so the first that still waits marks the border.
-        let waiting = self.urgent_ring.iter().map(|key| &self.exchanges[key.0]).find(|e| !e.announced);
-        waiting.map_or(self.last_id, |exchange| exchange.id - 1)
     }
 }
 
@@ -158,8 +187,8 @@ fn put_head(exchange: &mut Exchange, out: &mut BytesMut) -> bool {
 /// wait for the next message.
 fn put_body(exchange: &mut Exchange, out: &mut BytesMut) -> bool {
     let credit = usize::try_from(exchange.credit).unwrap_or(usize::MAX);
-    let length = exchange.queued.min(credit).min(DATA_CHUNK);
-    let last = length == exchange.queued;
+    let length = exchange.body.len().min(credit).min(DATA_CHUNK);
+    let last = length == exchange.body.len();
     if length == 0 && !(last && exchange.finish.is_some()) {
         // Abandoned, or out of credit: nothing to send, and nothing to wait for in this message.
         return true;
@@ -170,19 +199,7 @@ fn put_body(exchange: &mut Exchange, out: &mut BytesMut) -> bool {
             return false;
         }
         frame::put_data_header(out, exchange.id, length, end);
-        let mut left = length;
-        while left > 0 {
-            let Some(chunk) = exchange.body.front_mut() else { break };
-            if chunk.len() <= left {
-                left -= chunk.len();
-                out.put_slice(chunk);
-                exchange.body.pop_front();
-            } else {
-                out.put_slice(&chunk.split_to(left));
-                left = 0;
-            }
-        }
-        exchange.queued -= length;
+        exchange.body.take_into(out, length);
         exchange.credit -= length as u64;
         exchange.data_sent = true;
         if end {

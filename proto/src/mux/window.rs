@@ -38,21 +38,23 @@ impl WindowBudget {
 /// The receiver's account of one direction of one exchange.
 #[derive(Debug)]
 pub(super) struct RecvWindow {
-    /// Bytes that the peer may still send.
+    /// Bytes that the peer may still send, as far as it has been told.
     credit: u64,
+    /// Credit that is to be announced.
+    grant: u32,
     /// What `credit` is filled up to.
     size: u32,
     /// How much of `size` is borrowed from the budget.
     borrowed: u32,
     /// Bytes that were read and not yet credited again.
     consumed: u32,
-    /// When credit was last returned.
+    /// When credit was last returned to a reader that kept up.
     returned_at: Option<Instant>,
 }
 
 impl RecvWindow {
     pub(super) fn new(size: u32) -> Self {
-        Self { credit: u64::from(size), size, borrowed: 0, consumed: 0, returned_at: None }
+        Self { credit: u64::from(size), grant: 0, size, borrowed: 0, consumed: 0, returned_at: None }
     }
 
     /// Books arriving bytes; an error names how many are beyond the credit.
@@ -67,8 +69,8 @@ impl RecvWindow {
         }
     }
 
-    /// Books bytes that were read. Once half the window is used up, returns the credit to grant, which may include
-    /// growth if the reader keeps up: at most a quarter of the window is `unread`.
+    /// Books bytes that were read. Once half the window is used up, there is credit to announce, which may include
+    /// growth if the reader has kept up since the last time: at most a quarter of the window is `unread`.
     pub(super) fn consume(
         &mut self,
         bytes: usize,
@@ -76,10 +78,10 @@ impl RecvWindow {
         now: Instant,
         round_trip: Option<Duration>,
         budget: &WindowBudget,
-    ) -> Option<u32> {
+    ) -> bool {
         self.consumed += bytes as u32;
         if self.consumed < self.size / 2 {
-            return None;
+            return false;
         }
         let mut grant = self.consumed;
         let hurried = match (self.returned_at, round_trip) {
@@ -93,12 +95,21 @@ impl RecvWindow {
             self.size *= 2;
         }
         self.consumed = 0;
-        self.returned_at = Some(now);
-        self.credit += u64::from(grant);
-        Some(grant)
+        // A reader that left the window half full and then empties it at once is no measure of the path.
+        self.returned_at = keeps_up.then_some(now);
+        self.grant += grant;
+        true
     }
 
-    /// Gives what was borrowed back; called once, when the exchange is over.
+    /// Takes the credit that goes out now. The peer may use it only from here on, or one that sends without waiting
+    /// for credit while we can't write would have us count up for ever.
+    pub(super) fn take_grant(&mut self) -> u32 {
+        let grant = std::mem::take(&mut self.grant);
+        self.credit += u64::from(grant);
+        grant
+    }
+
+    /// Gives what was borrowed back; called when nothing more can come and everything was read.
     pub(super) fn release(&mut self, budget: &WindowBudget) {
         budget.give_back(std::mem::take(&mut self.borrowed) as usize);
     }
@@ -117,8 +128,11 @@ mod tests {
         let now = Instant::now();
         assert_eq!(window.arrive(1000), Ok(()));
         assert_eq!(window.arrive(1), Err(1));
-        assert_eq!(window.consume(499, 0, now, None, &budget), None);
-        assert_eq!(window.consume(1, 0, now, None, &budget), Some(500));
+        assert!(!window.consume(499, 0, now, None, &budget));
+        assert!(window.consume(1, 0, now, None, &budget));
+        assert_eq!(window.arrive(1), Err(1), "the peer has not been told yet");
+        assert_eq!(window.take_grant(), 500);
+        assert_eq!(window.take_grant(), 0);
         assert_eq!(window.arrive(501), Err(1));
         assert_eq!(window.arrive(500), Ok(()));
     }
@@ -129,13 +143,16 @@ mod tests {
         let mut window = RecvWindow::new(1000);
         let mut now = Instant::now();
         window.arrive(1000).unwrap();
-        assert_eq!(window.consume(500, 0, now, ROUND_TRIP, &budget), Some(500), "nothing to compare with yet");
+        assert!(window.consume(500, 0, now, ROUND_TRIP, &budget));
+        assert_eq!(window.take_grant(), 500, "nothing to compare with yet");
         now += Duration::from_millis(30);
-        assert_eq!(window.consume(500, 0, now, ROUND_TRIP, &budget), Some(500 + 1000), "half a window in half a trip");
+        assert!(window.consume(500, 0, now, ROUND_TRIP, &budget));
+        assert_eq!(window.take_grant(), 500 + 1000, "half a window in half a trip");
         assert_eq!(budget.available(), 500);
         window.arrive(1000).unwrap();
         now += Duration::from_millis(30);
-        assert_eq!(window.consume(1000, 0, now, ROUND_TRIP, &budget), Some(1000), "the budget is used up");
+        assert!(window.consume(1000, 0, now, ROUND_TRIP, &budget));
+        assert_eq!(window.take_grant(), 1000, "the budget is used up");
         window.release(&budget);
         assert_eq!(budget.available(), 1500);
     }
@@ -148,7 +165,24 @@ mod tests {
         for (pause, unread) in [(1, 0), (200, 0), (1, 251)] {
             window.arrive(500).unwrap();
             now += Duration::from_millis(pause);
-            assert_eq!(window.consume(500, unread, now, ROUND_TRIP, &budget), Some(500));
+            assert!(window.consume(500, unread, now, ROUND_TRIP, &budget));
+            assert_eq!(window.take_grant(), 500);
+        }
+        assert_eq!(budget.available(), 1 << 20);
+    }
+
+    /// It used to grow: the second half was read within a moment of the first.
+    #[test]
+    fn a_reader_that_empties_a_full_window_at_once_does_not_grow() {
+        let budget = WindowBudget::new(1 << 20);
+        let mut window = RecvWindow::new(1000);
+        let mut now = Instant::now();
+        for _ in 0..3 {
+            window.arrive(1000).unwrap();
+            now += Duration::from_secs(10);
+            assert!(window.consume(500, 500, now, ROUND_TRIP, &budget));
+            assert!(window.consume(500, 0, now, ROUND_TRIP, &budget));
+            assert_eq!(window.take_grant(), 1000);
         }
         assert_eq!(budget.available(), 1 << 20);
     }

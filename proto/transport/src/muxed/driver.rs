@@ -7,7 +7,6 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use cok_proto::frame::MESSAGE_TARGET;
 use cok_proto::mux::SessionError;
 use cok_proto::{ErrorCode, ErrorMessage};
 use tokio::time::Sleep;
@@ -20,6 +19,8 @@ use crate::{CloseReason, Status};
 const READ_BURST: usize = 32;
 /// Messages written in one go, likewise: half a megabyte.
 const WRITE_BURST: usize = 32;
+/// Room that every message starts with: control frames and small heads. What is longer grows by itself, and is kept.
+const SMALL_MESSAGE: usize = 512;
 /// How long an ended session may take to get its last frame out and its pipe closed.
 const CLOSE_WITHIN: Duration = Duration::from_secs(1);
 
@@ -89,10 +90,13 @@ impl<P: Pipe> Driver<P> {
         for _ in 0..WRITE_BURST {
             ready!(self.pipe.poll_ready(cx))?;
             let mut state = self.shared.lock();
-            self.message.reserve(MESSAGE_TARGET);
-            if !state.mux.transmit(&mut self.message) {
+            if !state.mux.has_transmit() {
                 set_waker(&mut state.driver, cx);
                 return Poll::Pending;
+            }
+            self.message.reserve(SMALL_MESSAGE);
+            if !state.mux.transmit(&mut self.message) {
+                continue;
             }
             state.collect_events();
             std::mem::swap(&mut state.woken, &mut self.woken);
@@ -133,6 +137,8 @@ impl<P: Pipe> Driver<P> {
                 return Err(SessionError::Local(error).into());
             }
             let result = state.mux.handle_timeout(now);
+            // The timer fires in silence: an idle session holds no buffer.
+            self.message = BytesMut::new();
             state.collect_events();
             std::mem::swap(&mut state.woken, &mut self.woken);
             let next = state.mux.next_timeout().unwrap_or(now + CLOSE_WITHIN);

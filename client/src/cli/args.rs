@@ -1,0 +1,205 @@
+//! The command line, and what it comes to together with the environment and the file: flags beat the environment, which
+//! beats the file.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow, bail};
+use clap::{Parser, ValueEnum};
+
+use crate::config::{FileConfig, FileTunnel, home_folder};
+use crate::connect::{Server, trust_file, trust_system};
+use crate::instance::instance_id;
+use crate::logging::LogFormat;
+use crate::proxy::HostHeader;
+use crate::target::Target;
+use crate::tunnel::{Options, check_subdomain};
+
+/// Puts a local service at a public HTTPS address.
+#[derive(Debug, Parser)]
+#[command(name = "cok-client", version, about)]
+#[command(
+    after_help = "Environment: COK_SERVER, COK_API_KEY, COK_SUBDOMAIN, COK_TRANSPORT; flags beat it, and it beats \
+                        the configuration file.\nExit codes: 0 stopped on request, 1 failed at run time, 2 wrong usage \
+                        or configuration, 3 refused by the server (key, name)."
+)]
+pub struct Args {
+    /// What to forward to: 3000, host:3000, http://…, https://…, h2c://… or unix:/path, optionally after the word
+    /// "http"; without one, the tunnels of the configuration file
+    #[arg(value_name = "TARGET", num_args = 0..=2)]
+    target: Vec<String>,
+    /// Short form of a TARGET on this machine
+    #[arg(short, long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    port: Option<u16>,
+    /// The name to have; without one the server picks [env: COK_SUBDOMAIN]
+    #[arg(short, long)]
+    subdomain: Option<String>,
+    /// The server, such as `https://tunnel.example.com` [env: COK_SERVER]
+    #[arg(long, value_name = "URL")]
+    server: Option<String>,
+    /// How to reach the server [env: COK_TRANSPORT]
+    #[arg(long, value_name = "TRANSPORT")]
+    transport: Option<TransportChoice>,
+    /// The API key [env: COK_API_KEY]; better there or in a file, since other users see command lines
+    #[arg(long, value_name = "KEY")]
+    api_key: Option<String>,
+    /// A file with the API key
+    #[arg(long, value_name = "FILE", conflicts_with = "api_key")]
+    api_key_file: Option<PathBuf>,
+    /// What the service sees as Host: preserve, rewrite, or a value
+    #[arg(long, value_name = "HOW", value_parser = HostHeader::from_str)]
+    host_header: Option<HostHeader>,
+    /// Trust the authorities in this PEM file instead of the system's
+    #[arg(long, value_name = "PEM")]
+    ca_file: Option<PathBuf>,
+    /// Dial this address instead of resolving the server's name
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    connect_to: Option<SocketAddr>,
+    /// How long the service may take until its response begins, such as 120s; 0 for ever. The time that an upload takes
+    /// does not count
+    #[arg(long, value_name = "TIME", default_value = "120s", value_parser = parse_time)]
+    response_timeout: Duration,
+    /// How long a connection to the service may take
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = parse_time)]
+    connect_timeout: Duration,
+    /// The configuration file [default: ~/.config/cok/client.toml]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Where to keep the instance id [default: ~/.local/state/cok]
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+    /// How log lines look
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub(super) log_format: LogFormat,
+    /// Log every request
+    #[arg(short, long)]
+    pub(super) verbose: bool,
+}
+
+/// How to reach the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum TransportChoice {
+    /// Whatever works best; for now a WebSocket
+    Auto,
+    /// QUIC streams
+    Quic,
+    /// A WebSocket
+    Ws,
+}
+
+impl TransportChoice {
+    /// Reads it where no flag was given.
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        Self::from_str(text, false).map_err(|_| format!("expected auto, quic or ws, not \"{text}\""))
+    }
+}
+
+impl Args {
+    /// The tunnels that are wanted.
+    pub(super) fn tunnels(&self) -> anyhow::Result<Vec<Options>> {
+        let file = FileConfig::load(self.config.as_deref())?;
+        let server = match self.server.clone().or_else(|| env("COK_SERVER")) {
+            Some(server) => Server::from_str(&server)?,
+            None => file.server.clone().context(
+                "no server: name one by --server https://tunnel.example.com, COK_SERVER or `server` in the \
+                 configuration file",
+            )?,
+        };
+        if self.transport(&file)? == TransportChoice::Quic {
+            bail!("the transport quic is not built yet; use ws or auto");
+        }
+        let key = self.key(&file)?;
+        let tls = match self.ca_file.as_ref().or(file.ca_file.as_ref()) {
+            Some(path) => trust_file(path)?,
+            None => trust_system()?,
+        };
+        if self.connect_timeout.is_zero() {
+            bail!("--connect-timeout must be more than 0");
+        }
+        let state_dir = self.state_dir.clone();
+        let state_dir = state_dir.or_else(|| Some(home_folder("XDG_STATE_HOME", ".local/state")?.join("cok")));
+        let state_dir = state_dir.context("there is no home folder; name a place by --state-dir")?;
+        let subdomain = match self.subdomain.clone().or_else(|| env("COK_SUBDOMAIN")) {
+            Some(name) => Some(check_subdomain(&name).map_err(|why| anyhow!("--subdomain: {why}"))?),
+            None => None,
+        };
+        let wanted = match self.target()? {
+            Some(target) => vec![FileTunnel { target, subdomain: None, host_header: None }],
+            None => file.tunnels,
+        };
+        if wanted.is_empty() {
+            bail!("nothing to forward to: say cok-client 3000, or put [tunnels.NAME] into the configuration file");
+        }
+        if wanted.len() > 1 && subdomain.is_some() {
+            bail!("--subdomain names one tunnel, but the configuration file has {}", wanted.len());
+        }
+        let instance = instance_id(&state_dir);
+        let options = wanted.into_iter().map(|tunnel| Options {
+            server: server.clone(),
+            connect_to: self.connect_to,
+            tls: tls.clone(),
+            key: key.clone(),
+            subdomain: subdomain.clone().or(tunnel.subdomain),
+            instance: instance.clone(),
+            target: tunnel.target,
+            host_header: self.host_header.clone().or(tunnel.host_header).unwrap_or_default(),
+            response_timeout: (!self.response_timeout.is_zero()).then_some(self.response_timeout),
+            connect_timeout: self.connect_timeout,
+        });
+        Ok(options.collect())
+    }
+
+    fn target(&self) -> anyhow::Result<Option<Target>> {
+        let words: Vec<&str> = self.target.iter().map(String::as_str).collect();
+        let target = match (words.as_slice(), self.port) {
+            ([] | ["http"], Some(port)) => port.to_string(),
+            (_, Some(_)) => bail!("--port is a TARGET of its own; give only one of them"),
+            ([], None) => return Ok(None),
+            (["http"], None) => bail!("the TARGET is missing; say cok-client http 3000"),
+            ([target] | ["http", target], None) => (*target).to_owned(),
+            ([kind, ..], None) => bail!("\"{kind}\" is no kind of tunnel; say cok-client [http] TARGET"),
+        };
+        Ok(Some(target.parse()?))
+    }
+
+    fn transport(&self, file: &FileConfig) -> anyhow::Result<TransportChoice> {
+        match (self.transport, env("COK_TRANSPORT")) {
+            (Some(transport), _) => Ok(transport),
+            (None, Some(text)) => TransportChoice::parse(&text).map_err(|why| anyhow!("COK_TRANSPORT: {why}")),
+            (None, None) => Ok(file.transport.unwrap_or(TransportChoice::Auto)),
+        }
+    }
+
+    fn key(&self, file: &FileConfig) -> anyhow::Result<String> {
+        let from_file = |path: &PathBuf| {
+            std::fs::read_to_string(path).with_context(|| format!("cannot read the API key file {}", path.display()))
+        };
+        let key = match (&self.api_key, &self.api_key_file, env("COK_API_KEY").as_ref(), &file.api_key_file) {
+            (Some(key), ..) | (None, None, Some(key), _) => key.clone(),
+            (None, Some(path), ..) | (None, None, None, Some(path)) => from_file(path)?,
+            (None, None, None, None) => {
+                bail!("no API key: give one by --api-key-file, COK_API_KEY or `api_key_file` in the configuration file")
+            }
+        };
+        let key = key.trim();
+        if key.is_empty() || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
+            bail!("the API key is empty, or not one word of printable characters");
+        }
+        Ok(key.to_owned())
+    }
+}
+
+/// A variable that is set to something.
+fn env(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// A time such as `90s` or `2min`; a bare number is seconds.
+fn parse_time(text: &str) -> Result<Duration, String> {
+    match text.parse() {
+        Ok(seconds) => Ok(Duration::from_secs(seconds)),
+        Err(_) => humantime::parse_duration(text).map_err(|error| format!("{error}; say for example 90s")),
+    }
+}

@@ -1,0 +1,163 @@
+//! An exchange over an HTTP/1.1 connection, which its task polls itself.
+
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::Bytes;
+use cok_transport::SendHalf;
+use http::{Response, StatusCode};
+use http_body::Body as _;
+use hyper::body::Incoming;
+
+use super::patience::Patience;
+use super::pool::{Connection, Pool};
+use super::request::Request;
+use super::respond::{explain, head_of};
+use super::{Failure, Outcome};
+
+/// Sends the request and passes the response on.
+pub(super) async fn exchange(
+    mut connection: Connection,
+    request: Request,
+    send: &mut Box<dyn SendHalf>,
+    limit: Option<Duration>,
+    pool: &Pool,
+) -> Result<Outcome, Failure> {
+    match ask(&mut connection, request, send, limit).await? {
+        Answer::Response(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+            Err(Failure::Broke("it switched protocols without being asked to".to_owned()))
+        }
+        Answer::Response(response) => respond(connection, response, send, pool).await.map(|()| Outcome::Answered),
+        Answer::None(again) => Ok(Outcome::Unanswered(again)),
+    }
+}
+
+/// Passes the response on; then the connection goes back to the pool, if it is still good.
+pub(super) async fn respond(
+    mut connection: Connection,
+    response: Response<Incoming>,
+    send: &mut Box<dyn SendHalf>,
+    pool: &Pool,
+) -> Result<(), Failure> {
+    let (parts, mut body) = response.into_parts();
+    let end = body.is_end_stream();
+    send.send_response(head_of(parts), end).map_err(|_| Failure::TooLarge)?;
+    if !end {
+        pump(&mut connection, &mut body, send).await?;
+    }
+    drop(body);
+    pool.put(connection);
+    Ok(())
+}
+
+/// What came of a request.
+pub(super) enum Answer {
+    Response(Response<Incoming>),
+    /// The connection, used before, was closed when the request came. It may be sent again, over a fresh one.
+    None(Box<Request>),
+}
+
+/// Sends the request and waits for the head of the response.
+pub(super) async fn ask(
+    connection: &mut Connection,
+    request: Request,
+    send: &mut Box<dyn SendHalf>,
+    limit: Option<Duration>,
+) -> Result<Answer, Failure> {
+    let (repeatable, upload) = (request.repeatable, request.message.body().progress());
+    // Only a connection that lay idle can have been closed at just that moment.
+    let again = if connection.reused { request.again() } else { None };
+    let mut message = request.into_http1();
+    let interim = connection.interim.clone();
+    interim.clear();
+    hyper::ext::on_informational(&mut message, {
+        let interim = interim.clone();
+        move |response| interim.push(response.status(), response.headers())
+    });
+    let mut passed = 0;
+    let mut response = pin!(connection.sender.try_send_request(message));
+    let mut timer = pin!(None);
+    let mut patience = Patience::new(limit, timer.as_mut(), upload);
+    let result = poll_fn(|cx| {
+        let _ended = connection.poll(cx);
+        let polled = response.as_mut().poll(cx);
+        interim.pass_on(send, &mut passed);
+        if let Poll::Ready(result) = polled {
+            return Poll::Ready(Ok(result));
+        }
+        if send.poll_broken(cx).is_ready() {
+            return Poll::Ready(Err(Failure::Gone));
+        }
+        patience.poll(cx).map(Err)
+    })
+    .await?;
+    let mut error = match result {
+        Ok(response) => return Ok(Answer::Response(response)),
+        Err(error) => error,
+    };
+    if let Some(message) = error.take_message() {
+        return Ok(Answer::None(Box::new(Request { message, repeatable })));
+    }
+    match again {
+        Some(again) if passed == 0 && !error.error().is_parse() => Ok(Answer::None(Box::new(again))),
+        _ => Err(failure(error.error())),
+    }
+}
+
+/// Passes the body on, chunk by chunk and each at once, no faster than the tunnel takes it.
+async fn pump(connection: &mut Connection, body: &mut Incoming, send: &mut Box<dyn SendHalf>) -> Result<(), Failure> {
+    poll_fn(|cx| {
+        loop {
+            // Even while the visitor takes nothing, for the upload may go on, and what it brings may be what the
+            // visitor waits for. Of the response it reads one buffer ahead.
+            let _ended = connection.poll(cx);
+            match send.poll_ready(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Err(_)) => return Poll::Ready(Err(Failure::Gone)),
+                Poll::Ready(Ok(())) => {}
+            }
+            let mut polled = Pin::new(&mut *body).poll_frame(cx);
+            if polled.is_pending() {
+                // Only now does the connection know that its next chunk is wanted.
+                let _ended = connection.poll(cx);
+                polled = Pin::new(&mut *body).poll_frame(cx);
+            }
+            match polled {
+                Poll::Pending => return send.poll_broken(cx).map(|_| Err(Failure::Gone)),
+                Poll::Ready(None) => {
+                    send.send_data(Bytes::new(), true);
+                    return Poll::Ready(Ok(()));
+                }
+                Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(failure(&error))),
+                Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
+                    Ok(data) => {
+                        let end = body.is_end_stream();
+                        send.send_data(data, end);
+                        if end {
+                            return Poll::Ready(Ok(()));
+                        }
+                    }
+                    Err(frame) => {
+                        let trailers = frame.into_trailers().unwrap_or_default();
+                        return Poll::Ready(send.send_trailers(trailers).map_err(|_| Failure::TooLarge));
+                    }
+                },
+            }
+        }
+    })
+    .await
+}
+
+/// Who is at fault, and with which code the daemon hears of it.
+fn failure(error: &hyper::Error) -> Failure {
+    if error.is_parse_too_large() {
+        Failure::TooLarge
+    } else if error.is_user() {
+        // The request's body broke off, so the visitor is gone.
+        Failure::Gone
+    } else {
+        Failure::Broke(explain(error))
+    }
+}

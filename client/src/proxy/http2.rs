@@ -1,0 +1,214 @@
+//! An exchange over a shared HTTP/2 connection: one stream, which the exchange's task polls itself.
+
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use cok_transport::SendHalf;
+use h2::{Reason, RecvStream, SendStream};
+use http::{Response, StatusCode};
+use http_body::Body as _;
+
+use super::body::RequestBody;
+use super::patience::Patience;
+use super::request::Request;
+use super::respond::{Interim, explain, head_of};
+use super::shared::Lease;
+use super::{Failure, Outcome};
+
+/// Sends the request and passes the response on.
+pub(super) async fn exchange(
+    lease: Lease,
+    request: Request,
+    send: &mut Box<dyn SendHalf>,
+    limit: Option<Duration>,
+) -> Result<Outcome, Failure> {
+    let (response, mut upload) = match ask(lease, request, send, limit).await? {
+        Answer::Response(response, upload) => (response, upload),
+        Answer::None(again) => return Ok(Outcome::Unanswered(again)),
+    };
+    let (parts, mut body) = response.into_parts();
+    if parts.status == StatusCode::SWITCHING_PROTOCOLS {
+        return Err(Failure::Broke("HTTP/2 has no 101".to_owned()));
+    }
+    let end = body.is_end_stream();
+    send.send_response(head_of(parts), end).map_err(|_| Failure::TooLarge)?;
+    if !end {
+        pump(&mut upload, &mut body, send).await?;
+    }
+    // An upload that is not done by now is not wanted: dropping the stream tells the service so.
+    Ok(Outcome::Answered)
+}
+
+/// What came of a request.
+#[expect(clippy::large_enum_variant, reason = "it is taken apart at once")]
+enum Answer {
+    Response(Response<RecvStream>, Upload),
+    /// The service has not processed it, or it may be sent twice.
+    None(Box<Request>),
+}
+
+async fn ask(
+    mut lease: Lease,
+    request: Request,
+    send: &mut Box<dyn SendHalf>,
+    limit: Option<Duration>,
+) -> Result<Answer, Failure> {
+    let head = request.http2_head(lease.scheme());
+    let mut timer = pin!(None);
+    let mut patience = Patience::new(limit, timer.as_mut(), request.message.body().progress());
+    let ready = poll_fn(|cx| {
+        if let Poll::Ready(result) = lease.sender.poll_ready(cx) {
+            return Poll::Ready(Ok(result));
+        }
+        if send.poll_broken(cx).is_ready() {
+            return Poll::Ready(Err(Failure::Gone));
+        }
+        patience.poll(cx).map(Err)
+    });
+    if ready.await?.is_err() {
+        lease.forget();
+        return Ok(Answer::None(Box::new(request)));
+    }
+    let end = request.message.body().is_end_stream();
+    let (mut response, stream) = match lease.sender.send_request(head, end) {
+        Ok(sent) => sent,
+        Err(error) if error.is_go_away() || error.is_io() => {
+            lease.forget();
+            return Ok(Answer::None(Box::new(request)));
+        }
+        Err(error) => return Err(Failure::Broke(explain(&error))),
+    };
+    let Request { message, repeatable } = request;
+    let (head, body) = message.into_parts();
+    let mut upload = Upload { body, stream, chunk: Bytes::new(), done: end, lease };
+    let interim = Interim::default();
+    let mut passed = 0;
+    let result = poll_fn(|cx| {
+        while let Poll::Ready(Some(Ok(response))) = response.poll_informational(cx) {
+            interim.push(response.status(), response.headers());
+            interim.pass_on(send, &mut passed);
+        }
+        if let Poll::Ready(Err(failure)) = upload.poll(cx) {
+            return Poll::Ready(Err(failure));
+        }
+        if let Poll::Ready(result) = Pin::new(&mut response).poll(cx) {
+            return Poll::Ready(Ok(result));
+        }
+        if send.poll_broken(cx).is_ready() {
+            return Poll::Ready(Err(Failure::Gone));
+        }
+        patience.poll(cx).map(Err)
+    })
+    .await?;
+    let error = match result {
+        Ok(response) => return Ok(Answer::Response(response, upload)),
+        Err(error) => error,
+    };
+    let lost = !error.is_reset();
+    if lost {
+        upload.lease.forget();
+    }
+    let Upload { body, .. } = upload;
+    if (is_unprocessed(&error) && body.is_untouched()) || (repeatable && lost && passed == 0) {
+        return Ok(Answer::None(Box::new(Request { message: http::Request::from_parts(head, body), repeatable })));
+    }
+    Err(Failure::Broke(explain(&error)))
+}
+
+/// Whether the service has said that it has not acted on the request (RFC 9113, section 8.7).
+fn is_unprocessed(error: &h2::Error) -> bool {
+    error.is_remote()
+        && (error.reason() == Some(Reason::REFUSED_STREAM)
+            || (error.is_go_away() && error.reason() == Some(Reason::NO_ERROR)))
+}
+
+/// A request's body on its way into the stream.
+struct Upload {
+    body: RequestBody,
+    stream: SendStream<Bytes>,
+    /// What the stream does not take yet.
+    chunk: Bytes,
+    done: bool,
+    lease: Lease,
+}
+
+impl Upload {
+    /// Carries on as far as the service's windows allow. An error of the stream shows in the response.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+        while !self.done {
+            if !self.chunk.is_empty() {
+                self.stream.reserve_capacity(self.chunk.len());
+                if self.stream.capacity() == 0 && !matches!(ready!(self.stream.poll_capacity(cx)), Some(Ok(_))) {
+                    self.done = true;
+                    break;
+                }
+                let room = self.stream.capacity().min(self.chunk.len());
+                let part = self.chunk.split_to(room);
+                let end = self.chunk.is_empty() && self.body.is_end_stream();
+                self.done = self.stream.send_data(part, end).is_err() || end;
+                continue;
+            }
+            match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+                None => {
+                    let _closed = self.stream.send_data(Bytes::new(), true);
+                    self.done = true;
+                }
+                Some(Err(_)) => return Poll::Ready(Err(Failure::Gone)),
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => self.chunk = data,
+                    Err(frame) => {
+                        let _closed = self.stream.send_trailers(frame.into_trailers().unwrap_or_default());
+                        self.done = true;
+                    }
+                },
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Passes the body on while the upload goes on, chunk by chunk and each at once, no faster than the tunnel takes it.
+async fn pump(upload: &mut Upload, body: &mut RecvStream, send: &mut Box<dyn SendHalf>) -> Result<(), Failure> {
+    poll_fn(|cx| {
+        if let Poll::Ready(Err(failure)) = upload.poll(cx) {
+            return Poll::Ready(Err(failure));
+        }
+        loop {
+            match send.poll_ready(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Err(_)) => return Poll::Ready(Err(Failure::Gone)),
+                Poll::Ready(Ok(())) => {}
+            }
+            match body.poll_data(cx) {
+                Poll::Pending => return send.poll_broken(cx).map(|_| Err(Failure::Gone)),
+                Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(Failure::Broke(explain(&error)))),
+                Poll::Ready(Some(Ok(data))) => {
+                    // It is the tunnel's from here on, and the tunnel was ready for it.
+                    let _closed = body.flow_control().release_capacity(data.len());
+                    let end = body.is_end_stream();
+                    send.send_data(data, end);
+                    if end {
+                        return Poll::Ready(Ok(()));
+                    }
+                }
+                Poll::Ready(None) => {
+                    return match body.poll_trailers(cx) {
+                        Poll::Pending => send.poll_broken(cx).map(|_| Err(Failure::Gone)),
+                        Poll::Ready(Err(error)) => Poll::Ready(Err(Failure::Broke(explain(&error)))),
+                        Poll::Ready(Ok(Some(trailers))) => {
+                            Poll::Ready(send.send_trailers(trailers).map_err(|_| Failure::TooLarge))
+                        }
+                        Poll::Ready(Ok(None)) => {
+                            send.send_data(Bytes::new(), true);
+                            Poll::Ready(Ok(()))
+                        }
+                    };
+                }
+            }
+        }
+    })
+    .await
+}

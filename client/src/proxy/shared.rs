@@ -1,0 +1,117 @@
+//! The HTTP/2 connections to the service, each shared by many exchanges and driven by a task of its own.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use h2::Ping;
+use h2::client::{Builder, SendRequest};
+use http::uri::Scheme;
+use tracing::debug;
+
+use super::local::Io;
+
+/// How much of one response may be under way from the service: plenty on one machine or network, and what a stalled
+/// visitor can hold.
+const STREAM_WINDOW: u32 = 256 * 1024;
+/// The connection's window is left as wide as it goes (RFC 9113, section 6.9.1), or a few stalled visitors would stop
+/// all others. The streams' windows are the bound.
+const CONNECTION_WINDOW: u32 = (1 << 31) - 1;
+/// How much of a request's body may wait in one stream for the socket.
+const SEND_BUFFER: usize = 64 * 1024;
+/// The longest header list that is read; the tunnel carries less.
+const HEADER_LIST: u32 = 128 * 1024;
+/// Connections at once. A second one is opened when the first has as many streams as the service allows.
+const MAX_CONNECTIONS: usize = 8;
+
+/// All connections that take new streams.
+#[derive(Debug, Default)]
+pub(super) struct Shared {
+    links: Mutex<Vec<Link>>,
+}
+
+#[derive(Debug)]
+struct Link {
+    sender: SendRequest<Bytes>,
+    /// Exchanges that use it. Its address also tells the connections apart.
+    active: Arc<AtomicUsize>,
+}
+
+impl Shared {
+    /// A place on a connection; `None` if another connection should be opened.
+    pub(super) fn lease(self: &Arc<Self>, scheme: &Scheme) -> Option<Lease> {
+        let links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+        let roomy =
+            links.iter().find(|link| link.active.load(Ordering::Relaxed) < link.sender.current_max_send_streams());
+        // Once there are enough connections, the least busy one has a queue.
+        let queue = || {
+            let least_busy = links.iter().min_by_key(|link| link.active.load(Ordering::Relaxed));
+            least_busy.filter(|_| links.len() >= MAX_CONNECTIONS)
+        };
+        roomy.or_else(queue).map(|link| Lease::new(self.clone(), link, scheme.clone()))
+    }
+
+    /// Begins HTTP/2 on a fresh byte stream.
+    pub(super) async fn open(self: &Arc<Self>, io: Io, scheme: &Scheme) -> Result<Lease, h2::Error> {
+        let (sender, mut connection) = Builder::new()
+            .initial_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_send_buffer_size(SEND_BUFFER)
+            .max_header_list_size(HEADER_LIST)
+            .enable_push(false)
+            .handshake(io)
+            .await?;
+        let ping = connection.ping_pong();
+        let link = Link { sender, active: Arc::default() };
+        let lease = Lease::new(self.clone(), &link, scheme.clone());
+        let (shared, active) = (Arc::downgrade(self), link.active.clone());
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                debug!(%error, "HTTP/2 connection to the service ended");
+            }
+            if let Some(shared) = shared.upgrade() {
+                shared.forget(&active);
+            }
+        });
+        // The service's settings come before all else, so once it echoes they are there: how many streams it allows.
+        if let Some(mut ping) = ping {
+            ping.ping(Ping::opaque()).await?;
+        }
+        self.links.lock().unwrap_or_else(PoisonError::into_inner).push(link);
+        Ok(lease)
+    }
+
+    fn forget(&self, active: &Arc<AtomicUsize>) {
+        self.links.lock().unwrap_or_else(PoisonError::into_inner).retain(|link| !Arc::ptr_eq(&link.active, active));
+    }
+}
+
+/// A place for one exchange on a connection, for as long as it is held.
+pub(super) struct Lease {
+    pub(super) sender: SendRequest<Bytes>,
+    shared: Arc<Shared>,
+    active: Arc<AtomicUsize>,
+    scheme: Scheme,
+}
+
+impl Lease {
+    fn new(shared: Arc<Shared>, link: &Link, scheme: Scheme) -> Self {
+        link.active.fetch_add(1, Ordering::Relaxed);
+        Self { sender: link.sender.clone(), shared, active: link.active.clone(), scheme }
+    }
+
+    pub(super) fn scheme(&self) -> Scheme {
+        self.scheme.clone()
+    }
+
+    /// The connection takes no more streams.
+    pub(super) fn forget(&self) {
+        self.shared.forget(&self.active);
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.active.fetch_sub(1, Ordering::Relaxed);
+    }
+}

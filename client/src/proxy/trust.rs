@@ -1,0 +1,93 @@
+//! TLS towards a local service behind `https://`.
+
+use std::sync::Arc;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
+use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+
+/// ALPN name of HTTP/1.1.
+const HTTP_1: &[u8] = b"http/1.1";
+/// ALPN name of HTTP/2.
+pub(super) const HTTP_2: &[u8] = b"h2";
+
+/// One configuration for each case.
+#[derive(Debug)]
+pub(super) struct LocalTls {
+    /// On this machine, any certificate will do.
+    loopback: Protocols,
+    /// Elsewhere, it must be one that the user trusts.
+    elsewhere: Protocols,
+}
+
+#[derive(Debug)]
+struct Protocols {
+    best: Arc<ClientConfig>,
+    /// For upgrades, which HTTP/2 services seldom know.
+    http1: Arc<ClientConfig>,
+}
+
+impl LocalTls {
+    /// `trust` says whom the user trusts.
+    pub(super) fn new(trust: &ClientConfig) -> Self {
+        let mut any = trust.clone();
+        any.dangerous().set_certificate_verifier(Arc::new(AnyCertificate(aws_lc_rs::default_provider())));
+        Self { loopback: Protocols::of(any), elsewhere: Protocols::of(trust.clone()) }
+    }
+
+    /// The configuration for an address on this machine or elsewhere, with or without HTTP/2.
+    pub(super) fn config(&self, is_loopback: bool, http1_only: bool) -> Arc<ClientConfig> {
+        let protocols = if is_loopback { &self.loopback } else { &self.elsewhere };
+        if http1_only { protocols.http1.clone() } else { protocols.best.clone() }
+    }
+}
+
+impl Protocols {
+    fn of(mut config: ClientConfig) -> Self {
+        config.alpn_protocols = vec![HTTP_1.to_vec()];
+        let http1 = Arc::new(config.clone());
+        config.alpn_protocols = vec![HTTP_2.to_vec(), HTTP_1.to_vec()];
+        Self { best: Arc::new(config), http1 }
+    }
+}
+
+/// Accepts whatever a service on this machine presents: developers sign their own certificates, and what listens on a
+/// loopback address is on this machine whatever its certificate says.
+#[derive(Debug)]
+struct AnyCertificate(CryptoProvider);
+
+impl ServerCertVerifier for AnyCertificate {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}

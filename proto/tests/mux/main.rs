@@ -1,0 +1,10 @@
+//! The multiplexer: both sides against each other, and each side against a peer that does what it should not.
+
+#![expect(clippy::unwrap_used, reason = "in a test, it is the test that fails")]
+
+mod memory;
+mod model;
+mod order;
+mod pair;
+mod rules;
+mod wire;

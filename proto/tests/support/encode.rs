@@ -1,0 +1,39 @@
+//! Encodes any frame, for tests that go from frames to bytes and back; the crate itself has one function for each type.
+
+use bytes::{BufMut, BytesMut};
+use cok_proto::frame::{self, Frame, FrameType, ID_LEN, MAX_HEAD};
+use cok_proto::head::fields_len;
+
+/// Appends `frame`; `false` if it has no encoding: it stands for a skipped one, or its head is too large.
+pub(crate) fn encode(out: &mut BytesMut, frame: &Frame) -> bool {
+    let room = MAX_HEAD - ID_LEN;
+    match frame {
+        Frame::Connect(message) => frame::put_json(out, FrameType::Connect, message),
+        Frame::ConnectAck(message) => frame::put_json(out, FrameType::ConnectAck, message),
+        Frame::Drain(message) => frame::put_json(out, FrameType::Drain, message),
+        Frame::Error(message) => frame::put_json(out, FrameType::Error, message),
+        Frame::Request { id, head, end } if head.encoded_len().is_ok_and(|length| length <= room) => {
+            frame::put_request(out, *id, head, *end);
+        }
+        Frame::Response { id, head, end } if head.encoded_len().is_ok_and(|length| length <= room) => {
+            frame::put_response(out, *id, head, *end);
+        }
+        Frame::Trailers { id, fields } if fields_len(fields).is_ok_and(|length| length <= room) => {
+            frame::put_trailers(out, *id, fields);
+        }
+        Frame::Data { id, body, end } => {
+            frame::put_data_header(out, *id, body.len(), *end);
+            out.put_slice(body);
+        }
+        Frame::Reset { id, code } => frame::put_reset(out, *id, *code),
+        Frame::WindowUpdate { id, increment } => frame::put_window_update(out, *id, *increment),
+        Frame::Ping(opaque) => frame::put_ping(out, *opaque),
+        Frame::Pong(opaque) => frame::put_pong(out, *opaque),
+        Frame::Request { .. }
+        | Frame::Response { .. }
+        | Frame::Trailers { .. }
+        | Frame::StreamOpen { .. }
+        | Frame::Skipped { .. } => return false,
+    }
+    true
+}

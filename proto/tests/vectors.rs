@@ -1,0 +1,267 @@
+//! The byte-exact vectors: what decodes to what, what is refused and how, and that the specification shows them all.
+
+#![expect(clippy::unwrap_used, reason = "in a test, it is the test that fails")]
+
+#[path = "support/encode.rs"]
+mod encode;
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use bytes::{Bytes, BytesMut};
+use cok_proto::frame::Frame;
+use cok_proto::mux::{Config, Mux, SessionError, WindowBudget};
+use cok_proto::{
+    Connect, ConnectAck, Drain, DrainReason, ErrorCode, ErrorMessage, RequestHead, ResetCode, ResponseHead, Scheme,
+};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use serde::Deserialize;
+
+const VALID: &str = include_str!("../vectors/valid.json");
+const INVALID: &str = include_str!("../vectors/invalid.json");
+const SPECIFICATION: &str = include_str!("../PROTOCOL.md");
+
+#[derive(Deserialize)]
+struct Valid {
+    name: String,
+    hex: String,
+    meaning: String,
+}
+
+#[derive(Deserialize)]
+struct Invalid {
+    name: String,
+    to: String,
+    state: String,
+    hex: String,
+    error: ErrorCode,
+    meaning: String,
+}
+
+fn valid() -> Vec<Valid> {
+    serde_json::from_str(VALID).unwrap()
+}
+
+fn invalid() -> Vec<Invalid> {
+    serde_json::from_str(INVALID).unwrap()
+}
+
+fn unhex(hex: &str) -> Bytes {
+    (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
+}
+
+fn fields(fields: &[(&str, &[u8])]) -> HeaderMap {
+    let parse = |(name, value): &(&str, &[u8])| {
+        (HeaderName::from_bytes(name.as_bytes()).unwrap(), HeaderValue::from_bytes(value).unwrap())
+    };
+    fields.iter().map(parse).collect()
+}
+
+/// What each valid vector stands for.
+fn expected() -> BTreeMap<&'static str, Frame> {
+    let authority = "demo.tunnel.example.com".parse().unwrap();
+    let get = RequestHead {
+        method: Method::GET,
+        target: "/a%20b?q=1".parse().unwrap(),
+        scheme: Scheme::Https,
+        authority,
+        headers: fields(&[("accept", b"*/*"), ("x-empty", b"")]),
+    };
+    let upgrade = RequestHead {
+        target: "/chat".parse().unwrap(),
+        headers: fields(&[("upgrade", b"websocket"), ("sec-websocket-version", b"13")]),
+        ..get.clone()
+    };
+    let options = RequestHead {
+        method: Method::OPTIONS,
+        target: "*".parse().unwrap(),
+        scheme: Scheme::Http,
+        headers: HeaderMap::new(),
+        ..get.clone()
+    };
+    let head = |status, headers: &[(&str, &[u8])]| ResponseHead {
+        status: StatusCode::from_u16(status).unwrap(),
+        headers: fields(headers),
+    };
+    BTreeMap::from([
+        (
+            "connect",
+            Frame::Connect(Connect {
+                key: "ck_0123456789".to_owned(),
+                subdomain: Some("demo".to_owned()),
+                instance: "4f6c1d".to_owned(),
+                replaces: Some("s-41".to_owned()),
+                initial_window: 262_144,
+                version: "cok-client 0.1.0".to_owned(),
+                features: Vec::new(),
+            }),
+        ),
+        (
+            "connect-ack",
+            Frame::ConnectAck(ConnectAck {
+                session: "s-42".to_owned(),
+                subdomain: "demo".to_owned(),
+                url: "https://demo.tunnel.example.com".to_owned(),
+                initial_window: 262_144,
+                max_exchanges: 1000,
+                features: Vec::new(),
+            }),
+        ),
+        (
+            "drain-daemon",
+            Frame::Drain(Drain { reason: DrainReason::Restart, deadline_ms: 30_000, last_exchange: Some(7) }),
+        ),
+        (
+            "drain-client",
+            Frame::Drain(Drain { reason: DrainReason::Shutdown, deadline_ms: 5_000, last_exchange: None }),
+        ),
+        ("request", Frame::Request { id: 1, head: get, end: true }),
+        ("request-upgrade", Frame::Request { id: 2, head: upgrade, end: false }),
+        ("request-options", Frame::Request { id: 3, head: options, end: true }),
+        ("response-interim", Frame::Response { id: 1, head: head(103, &[("link", b"</a.css>")]), end: false }),
+        (
+            "response",
+            Frame::Response {
+                id: 1,
+                head: head(200, &[("set-cookie", b"a=1"), ("set-cookie", b"b=2"), ("x-name", b"caf\xe9 \xff\x80")]),
+                end: false,
+            },
+        ),
+        ("response-no-body", Frame::Response { id: 1, head: head(204, &[]), end: true }),
+        ("data", Frame::Data { id: 1, body: Bytes::from_static(b"hello"), end: false }),
+        ("data-end", Frame::Data { id: 1, body: Bytes::from_static(b"bye"), end: true }),
+        ("data-empty-end", Frame::Data { id: 0x7fff_ffff, body: Bytes::new(), end: true }),
+        ("trailers", Frame::Trailers { id: 1, fields: fields(&[("grpc-status", b"0")]) }),
+        ("trailers-empty", Frame::Trailers { id: 1, fields: HeaderMap::new() }),
+        ("reset-no-error", Frame::Reset { id: 1, code: ResetCode::NoError }),
+        ("reset-cancelled", Frame::Reset { id: 1, code: ResetCode::Cancelled }),
+        ("reset-unprocessed", Frame::Reset { id: 1, code: ResetCode::Unprocessed }),
+        ("reset-local-refused", Frame::Reset { id: 1, code: ResetCode::LocalRefused }),
+        ("reset-local-timeout", Frame::Reset { id: 1, code: ResetCode::LocalTimeout }),
+        ("reset-local-broken", Frame::Reset { id: 1, code: ResetCode::LocalBroken }),
+        ("reset-too-large", Frame::Reset { id: 1, code: ResetCode::TooLarge }),
+        ("window-update", Frame::WindowUpdate { id: 1, increment: 131_072 }),
+        ("ping", Frame::Ping(*b"\x01\x02\x03\x04\x05\x06\x07\x08")),
+        ("pong", Frame::Pong(*b"\x01\x02\x03\x04\x05\x06\x07\x08")),
+        (
+            "error",
+            Frame::Error(ErrorMessage {
+                code: ErrorCode::NameTaken,
+                message: "demo is in use".to_owned(),
+                retryable: false,
+            }),
+        ),
+    ])
+}
+
+#[test]
+fn valid_vectors_decode_to_their_meaning_and_back() {
+    let mut expected = expected();
+    for vector in valid() {
+        let bytes = unhex(&vector.hex);
+        let mut rest = bytes.clone();
+        let frame = Frame::decode(&mut rest).unwrap().expect("whole");
+        assert!(rest.is_empty(), "{}", vector.name);
+        let expected = expected.remove(vector.name.as_str()).unwrap_or_else(|| panic!("{} is unknown", vector.name));
+        assert_eq!(frame, expected, "{}", vector.name);
+        let mut encoded = BytesMut::new();
+        assert!(encode::encode(&mut encoded, &frame));
+        assert_eq!(hex(&encoded), vector.hex, "{}", vector.name);
+        for length in 0..bytes.len() {
+            assert_eq!(Frame::decode(&mut bytes.slice(..length)), Ok(None), "{} of {length} bytes", vector.name);
+        }
+    }
+    assert!(expected.is_empty(), "no vectors for {:?}", expected.keys());
+}
+
+/// Brings one side into the state that a vector names.
+fn side(to: &str, state: &str) -> Mux {
+    let now = Instant::now();
+    let window = 8;
+    let config = Config { initial_window: window, max_exchanges: 2, budget: WindowBudget::new(0) };
+    let connect = Connect { initial_window: window, ..Connect::default() };
+    let ack = ConnectAck { initial_window: window, max_exchanges: 2, ..ConnectAck::default() };
+    let head = RequestHead {
+        method: Method::POST,
+        target: "/".parse().unwrap(),
+        scheme: Scheme::Https,
+        authority: "demo.tunnel.example.com".parse().unwrap(),
+        headers: HeaderMap::new(),
+    };
+    let receive = |mux: &mut Mux, frame: &Frame| {
+        let mut bytes = BytesMut::new();
+        encode::encode(&mut bytes, frame);
+        mux.receive(bytes.freeze(), now).unwrap();
+    };
+    let mut mux = match to {
+        "daemon" => Mux::daemon(config, now),
+        _ => Mux::client(config, &connect, now),
+    };
+    if state != "new" {
+        if to == "daemon" {
+            receive(&mut mux, &Frame::Connect(connect));
+            mux.accept(&ack);
+        } else {
+            receive(&mut mux, &Frame::ConnectAck(ack));
+        }
+    }
+    if state == "exchange" {
+        if to == "daemon" {
+            mux.open(head.into(), false).unwrap();
+        } else {
+            receive(&mut mux, &Frame::Request { id: 1, head, end: false });
+        }
+    }
+    mux.transmit(&mut BytesMut::new());
+    mux
+}
+
+#[test]
+fn invalid_vectors_are_refused_with_their_code() {
+    for vector in invalid() {
+        assert!(["daemon", "client"].contains(&vector.to.as_str()), "{}", vector.name);
+        assert!(["new", "established", "exchange"].contains(&vector.state.as_str()), "{}", vector.name);
+        let mut mux = side(&vector.to, &vector.state);
+        let result = mux.receive(unhex(&vector.hex), Instant::now());
+        let Err(SessionError::Protocol(error)) = result else { panic!("{}: {result:?}", vector.name) };
+        assert_eq!(error.code(), vector.error, "{}: {error}", vector.name);
+        let mut answer = BytesMut::new();
+        assert!(mux.transmit(&mut answer), "{}", vector.name);
+        let answer = Frame::decode(&mut answer.freeze());
+        let Ok(Some(Frame::Error(sent))) = answer else { panic!("{}: {answer:?}", vector.name) };
+        assert_eq!(sent.code, vector.error);
+    }
+}
+
+/// Run with `-- --ignored` to print the specification's tables of vectors.
+#[test]
+#[ignore = "prints"]
+fn print_tables() {
+    for vector in valid() {
+        println!("{}", valid_row(&vector));
+    }
+    println!();
+    for vector in invalid() {
+        println!("{}", invalid_row(&vector));
+    }
+}
+
+#[test]
+fn the_specification_shows_every_vector() {
+    for row in valid().iter().map(valid_row).chain(invalid().iter().map(invalid_row)) {
+        assert!(SPECIFICATION.contains(&row), "PROTOCOL.md lacks this row:\n{row}");
+    }
+}
+
+fn valid_row(vector: &Valid) -> String {
+    format!("| {} | {} | `{}` |", vector.name, vector.meaning, vector.hex)
+}
+
+fn invalid_row(vector: &Invalid) -> String {
+    let Invalid { name, to, state, hex, error, meaning } = vector;
+    format!("| {name} | {to}, {state} | {meaning} | `{error}` | `{hex}` |")
+}

@@ -1,0 +1,74 @@
+"""A WebSocket visitor by the websockets library.
+
+Its asyncio side, on a loop of its own: the library's threaded side reads and writes one TLS connection from two threads
+at once, which Python's ssl module before 3.13 does not survive."""
+
+import asyncio
+import socket
+import threading
+
+from websockets.asyncio.client import connect
+
+
+class WebSocket:
+    """One connection, used from one thread."""
+
+    def __init__(self, daemon, name, path, **options):
+        self.loop = asyncio.new_event_loop()
+        self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
+        self.thread.start()
+        try:
+            self.socket = self.call(self._connect(daemon, name, path, options))
+        except BaseException:
+            self._stop()
+            raise
+
+    async def _connect(self, daemon, name, path, options):
+        plain = socket.create_connection(("127.0.0.1", daemon.port))
+        plain.setblocking(False)
+        url = daemon.url(name, path).replace("https", "wss", 1)
+        options = {"compression": None, "max_size": None, "close_timeout": 5, **options}
+        return await connect(url, sock=plain, ssl=daemon.tls(), **options)
+
+    def call(self, coroutine, deadline=60):
+        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(deadline)
+
+    def send(self, message):
+        self.call(self.socket.send(message))
+
+    def recv(self):
+        return self.call(self.socket.recv())
+
+    def recv_parts(self):
+        """The fragments of one message."""
+
+        async def parts():
+            return [part async for part in self.socket.recv_streaming()]
+
+        return self.call(parts())
+
+    def ping(self):
+        """Sends a ping and waits for its pong."""
+
+        async def there_and_back():
+            await (await self.socket.ping())
+
+        self.call(there_and_back())
+
+    def close(self, code=1000, reason=""):
+        self.call(self.socket.close(code, reason))
+
+    def vanish(self):
+        """Ends the TCP connection without a word."""
+        self.loop.call_soon_threadsafe(self.socket.transport.abort)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+        self._stop()
+
+    def _stop(self):
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self.thread.join(20)
