@@ -6,7 +6,17 @@ import pytest
 
 from harness.cok import Daemon
 from harness.nginx import Nginx
+from harness.process import Process, children, end
 from harness.services import Services
+
+
+@pytest.fixture(autouse=True)
+def leftovers():
+    """What a test has started does not outlive it, even if it failed before it could stop it."""
+    before = len(children)
+    yield
+    for child in children[before:]:
+        end(child)
 
 
 @pytest.fixture(scope="session")
@@ -85,13 +95,20 @@ def http(request):
     return request.param
 
 
+LINES_BEFORE = pytest.StashKey[dict[Process, int]]()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    item.stash[LINES_BEFORE] = {process: len(process.lines) for process in Process.started}
+
+
 @pytest.hookimpl(hookwrapper=True)
-def pytest_runtest_makereport(item, call):
-    """A failure shows what the programs had to say."""
+def pytest_runtest_makereport(item):
+    """A failure shows what the programs had to say during the test."""
     report = (yield).get_result()
     if not report.failed:
         return
-    for name, value in getattr(item, "funcargs", {}).items():
-        process = getattr(value, "process", None)
-        if process is not None and hasattr(process, "output"):
-            report.sections.append((f"log of {name}", process.output()))
+    for process in Process.started:
+        if said := process.output(item.stash[LINES_BEFORE].get(process, 0)):
+            report.sections.append((" ".join(process.command[:4]), said))

@@ -1,6 +1,5 @@
 """A real browser, which trusts the authority of `cokd dev`, shows a page with images and talks WebSocket."""
 
-import json
 import os
 import struct
 import subprocess
@@ -13,7 +12,7 @@ from selenium.webdriver.chrome.options import Options
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.support.ui import WebDriverWait
 
-from harness.process import BIN_DIR, Process
+from harness.cok import Dev
 
 PAGE = """<!doctype html><title>site</title>
 <img id=a src=/a.png><img id=b src=/b.png>
@@ -58,24 +57,12 @@ def service(services):
         app.add_routes([web.get("/", page), web.get("/{name}.png", picture), web.get("/socket", socket)])
         runner = web.AppRunner(app, access_log=None)
         await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        return runner, site._server.sockets[0].getsockname()[1]
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        return runner, runner.addresses[0][1]
 
     runner, port = services.call(go())
     yield port
     services.call(runner.cleanup())
-
-
-def start_dev(tmp_path, *arguments):
-    process = Process(
-        BIN_DIR / "cokd", "dev", *arguments, "--https-port", "0", "--http-port", "0", "--json", "--state-dir", tmp_path / "dev",
-    )
-    try:
-        return process, json.loads(process.wait_stdout())
-    except BaseException:
-        process.kill()
-        raise
 
 
 @pytest.fixture
@@ -107,51 +94,50 @@ def browse(tmp_path):
         driver.quit()
 
 
-def test_a_page_with_images_and_a_websocket(service, browse, tmp_path):
-    process, dev = start_dev(tmp_path, str(service))
-    try:
-        driver = browse(dev["ca_file"])
-        driver.get(dev["url"])
-        wait = WebDriverWait(driver, 20)
-        assert driver.title == "site"
-        wait.until(lambda d: d.execute_script("return [a.naturalWidth, b.naturalWidth]") == [40, 70])
-        wait.until(lambda d: d.execute_script("return answers") == ["echo from the page"])
-        protocols = driver.execute_script("return performance.getEntriesByType('resource').map(e => e.nextHopProtocol)")
-        assert set(protocols) == {"h2"}
-    finally:
-        assert process.stop() == 0
+@pytest.fixture
+def dev(tmp_path):
+    """Starts `cokd dev`."""
+    running = []
 
+    def start(*arguments):
+        running.append(Dev(tmp_path / "dev", *arguments))
+        return running[-1].info
 
-def test_the_sample_site(browse, tmp_path):
-    """Without a target there is a page with a picture and a stream of events."""
-    process, dev = start_dev(tmp_path)
-    try:
-        driver = browse(dev["ca_file"])
-        driver.get(dev["url"])
-        wait = WebDriverWait(driver, 20)
-        wait.until(lambda d: d.execute_script("return document.images[0].naturalWidth") > 0)
-        wait.until(lambda d: d.execute_script("return document.getElementById('tick').textContent") in ("1", "2", "3"))
-    finally:
-        assert process.stop() == 0
-
-
-def test_a_second_terminal_joins(service, tmp_path):
-    """With what `cokd dev` prints, a client of its own joins."""
-    process, dev = start_dev(tmp_path)
-    client = None
-    try:
-        port = dev["server"].rpartition(":")[2]
-        client = Process(
-            BIN_DIR / "cok-client", str(service), "--subdomain", "mine", "--server", dev["server"],
-            "--ca-file", dev["ca_file"], "--state-dir", tmp_path / "client", env={"COK_API_KEY": dev["api_key"]},
-        )
-        assert client.wait_stdout() == f"https://mine.cok.localhost:{port}"
-        answer = subprocess.run(
-            ["curl", "-sS", "--cacert", dev["ca_file"], f"https://mine.cok.localhost:{port}/"],
-            capture_output=True, check=True, text=True,
-        )
-        assert "<title>site</title>" in answer.stdout
-    finally:
-        if client:
-            client.stop()
+    yield start
+    for process in running:
         process.stop()
+
+
+def test_a_page_with_images_and_a_websocket(dev, service, browse):
+    info = dev(str(service))
+    driver = browse(info["ca_file"])
+    driver.get(info["url"])
+    wait = WebDriverWait(driver, 20)
+    assert driver.title == "site"
+    wait.until(lambda d: d.execute_script("return [a.naturalWidth, b.naturalWidth]") == [40, 70])
+    wait.until(lambda d: d.execute_script("return answers") == ["echo from the page"])
+    protocols = driver.execute_script("return performance.getEntriesByType('resource').map(e => e.nextHopProtocol)")
+    assert set(protocols) == {"h2"}
+
+
+def test_the_sample_site(dev, browse):
+    """Without a target there is a page with a picture and a stream of events."""
+    info = dev()
+    driver = browse(info["ca_file"])
+    driver.get(info["url"])
+    wait = WebDriverWait(driver, 20)
+    wait.until(lambda d: d.execute_script("return document.images[0].naturalWidth") > 0)
+    wait.until(lambda d: d.execute_script("return document.getElementById('tick').textContent") in ("1", "2", "3"))
+
+
+def test_the_certificate_is_really_checked(dev, browse, tmp_path):
+    """The other tests would mean little if this browser took any certificate."""
+    info = dev()
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=another", "-days", "1",
+         "-keyout", tmp_path / "key.pem", "-out", tmp_path / "another.pem"],
+        check=True, capture_output=True,
+    )
+    driver = browse(str(tmp_path / "another.pem"))
+    driver.get(info["url"])
+    assert driver.title == "Privacy error" and "ERR_CERT_AUTHORITY_INVALID" in driver.page_source

@@ -1,7 +1,6 @@
 """Who leaves is noticed on the other side, and by nobody else."""
 
 import socket
-import subprocess
 import sys
 import time
 
@@ -9,6 +8,7 @@ import pytest
 
 from harness import raw
 from harness.http2 import Http2
+from harness.nginx import Nginx
 from harness.process import Process, wait_for
 
 # A service in a process of its own, to be killed: it promises 100 MB, writes a little, and waits.
@@ -79,15 +79,54 @@ def test_the_service_sees_the_visitor_leave(web, services, visit, path):
 def test_a_service_that_dies_is_no_success(dying, tunnel, http, path):
     """The visitor sees a truncated transfer: curl's 18 over HTTP/1.1, a reset stream (92) over HTTP/2."""
     client = tunnel(f"http://127.0.0.1:{dying.port}")
-    host = client.daemon.host(client.name)
-    curl = subprocess.Popen(
-        ["curl", "-sS", "-N", http, "--max-time", "30", "--cacert", client.daemon.ca,
-         "--resolve", f"{host}:{client.daemon.port}:127.0.0.1", client.daemon.url(client.name, path)],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )
+    curl = client.start_curl(path, http)
     assert curl.stdout.read(5) == b"hello"
     dying.kill()
     assert curl.wait(10) in (18, 92), curl.stderr.read()
+
+
+def test_an_nginx_that_dies_is_no_success(tunnel, tmp_path, http):
+    """SIGKILL for nginx and its worker, in the middle of a file."""
+    nginx = Nginx(tmp_path)
+    nginx.add_sparse("large.bin", 64 << 20)
+    curl = tunnel(nginx.target).start_curl("/slow/large.bin", http)
+    assert curl.stdout.read(1000) == bytes(1000)
+    nginx.process.kill()
+    _, said = curl.communicate(timeout=10)
+    assert curl.returncode in (18, 92), said
+
+
+def test_a_client_that_dies_is_no_success(tunnel, nginx, http):
+    """Nor does a body end well when the tunnel goes away under it, although its name is waited for."""
+    nginx.add_sparse("dying.bin", 64 << 20)
+    client = tunnel(nginx.target)
+    curl = client.start_curl("/slow/dying.bin", http)
+    assert curl.stdout.read(1000) == bytes(1000)
+    client.process.kill()
+    _, said = curl.communicate(timeout=10)
+    assert curl.returncode in (18, 92), said
+
+
+@pytest.mark.parametrize("version", ["h1", "h2"])
+def test_an_upload_that_is_broken_off_is_not_whole(web, services, version):
+    """The service must not take a part of a body for all of it."""
+    services.uploads.clear()
+    services.swallowed = 0
+    if version == "h1":
+        connection = raw.connect(web.daemon, web.name)
+        connection.sendall(
+            b"POST /swallow HTTP/1.1\r\nhost: " + web.host.encode() + b"\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n"
+        )
+        wait_for(lambda: services.swallowed == 3, "the service has the first part")
+        connection.close()
+    else:
+        with Http2(web.daemon, web.name) as visitor:
+            stream = visitor.request("/swallow", method="POST", end=False)
+            stream.send(b"abc")
+            wait_for(lambda: services.swallowed == 3, "the service has the first part")
+            stream.cancel()
+    wait_for(lambda: services.uploads, "the service sees the upload end", deadline=1)
+    assert services.uploads == [(3, False)]
 
 
 def test_a_service_that_dies_before_it_answers(tunnel):

@@ -33,6 +33,48 @@ def test_check_names_every_mistake(tmp_path):
     assert run("cokd", "run", "--config", config).stderr == result.stderr
 
 
+MISTAKES = [
+    ('domain = "a.b"\ncolour = "red"', 2, "colour"),
+    ("domain = 7", 1, "domain"),
+    ('domain = "a.b"\nstate_dir = true', 2, "state_dir"),
+    ('domain = "a.b"\n[limits]\nreconnect_grace = "soon"', 3, "limits.reconnect_grace"),
+    ('domain = "a.b"\n[limits]\nreconnect_grace = 10', 3, "limits.reconnect_grace"),
+    ('domain = "a.b"\n[limits]\n\nmax_held = -1', 4, "limits.max_held"),
+    ('domain = "a.b"\n[limits]\ninitial_window = "1TiB"', 3, "limits.initial_window"),
+    ('domain = "a.b"\n[[keys]]\nname = "x"\nsecret_sha256 = "abc"', 4, "keys[0].secret_sha256"),
+    ('domain = "a.b"\n[[keys]]\nsecret_sha256 = "' + "0" * 64 + '"', 2, "keys[0].name"),
+    ('domain = "a.b"\n[[keys]]\nname = "x"\nsecret_sha256 = "' + "0" * 64 + '"\nsubdomains = ["*-*"]', 5, "keys[0].subdomains"),
+    ('domain = "a.b"\n[proxies]\ntrusted = ["everyone"]', 3, "proxies.trusted"),
+    ('domain = "a.b"\n[tls\n', 2, ""),
+]
+
+
+@pytest.mark.parametrize(("text", "line", "key"), MISTAKES, ids=[row[2] or "syntax" for row in MISTAKES])
+def test_check_names_a_mistake(tmp_path, text, line, key):
+    """Its line and its key, and nothing else."""
+    config = tmp_path / "cokd.toml"
+    config.write_text(text + ("" if "[tls" in text else '\n[tls]\nmode = "self-signed"\n'))
+    result = run("cokd", "check", "--config", config)
+    assert result.returncode == 2 and result.stdout == ""
+    (said,) = result.stderr.splitlines()
+    assert said.startswith(f"{config}:{line}: {key}"), said
+
+
+def test_files_for_tls_are_read_at_the_start(tmp_path):
+    """What is no certificate is named before anything listens."""
+    (tmp_path / "cert.pem").write_text("no certificate")
+    (tmp_path / "key.pem").write_text("no key")
+    config = tmp_path / "cokd.toml"
+    config.write_text(
+        f'domain = "a.b"\nstate_dir = "{tmp_path}"\n[listen]\nhttps = ["127.0.0.1:0"]\nhttp = []\nadmin = "127.0.0.1:0"\n'
+        f'[tls]\nmode = "files"\ncert = "{tmp_path}/cert.pem"\nkey = "{tmp_path}/key.pem"\n'
+    )
+    result = run("cokd", "run", "--config", config)
+    assert result.returncode in (1, 2) and result.stdout == ""
+    (line,) = result.stderr.splitlines()
+    assert f"{tmp_path}/cert.pem" in line
+
+
 def test_check_of_a_good_configuration(daemon):
     result = run("cokd", "check", "--config", daemon.config)
     assert (result.returncode, result.stdout) == (0, f"{daemon.config}: no mistakes\n")
@@ -152,6 +194,47 @@ def test_a_name_is_made_up_when_none_is_wanted(daemon, nginx, tmp_path):
     name = url.removeprefix("https://").split(".")[0]
     assert len(name) == 8 and daemon.curl(name, "/").stdout == b"<h1>hello</h1>\n"
     client.stop()
+
+
+def test_flags_beat_environment_beats_file(daemon, nginx, tmp_path):
+    (tmp_path / "key").write_text(KEY)
+    config = tmp_path / "client.toml"
+    config.write_text(
+        f'server = "{daemon.url("")}"\napi_key_file = "key"\nca_file = "{daemon.ca}"\n'
+        f'[tunnels.from-file]\ntarget = "{nginx.target}"\n'
+    )
+    common = ["--config", config, "--connect-to", daemon.https, "--state-dir", tmp_path]
+    for options, env, name in [
+        ([], {}, "from-file"),
+        ([], {"COK_SUBDOMAIN": "from-env"}, "from-env"),
+        (["--subdomain", "from-flag"], {"COK_SUBDOMAIN": "from-env"}, "from-flag"),
+        ([nginx.target], {"COK_SUBDOMAIN": "from-env"}, "from-env"),
+    ]:
+        client = Process(BIN_DIR / "cok-client", *options, *common, env=env)
+        assert client.wait_stdout() == f"https://{name}.tunnel.test:{daemon.port}"
+        assert client.stop() == 0
+    client = Process(BIN_DIR / "cok-client", nginx.target, *common, env={"COK_API_KEY": "cok_wrong"})
+    assert client.wait_exit() == 3
+    client = Process(BIN_DIR / "cok-client", nginx.target, *common, env={"COK_SERVER": "http://nowhere"})
+    assert client.wait_exit() == 2
+
+
+def test_an_expired_key(own_daemon, nginx):
+    keys = f'[[keys]]\nname = "old"\nsecret_sha256 = "{digest("old")}"\nexpires = "2020-01-01T00:00:00Z"\n'
+    code, line = refusal(own_daemon(keys=keys).client(nginx.target, "late", wait=False, key="old"))
+    assert code == 3 and line.startswith("cok-client: refused by the server:")
+
+
+def test_an_untrusted_daemon(daemon, own_daemon, nginx):
+    """A client does not give its key to a daemon whose certificate it can't check; it says so and keeps trying."""
+    another = own_daemon()
+    another.ca = daemon.ca
+    client = another.client(nginx.target, "trusting", wait=False)
+    for _ in range(2):
+        entry = client.process.wait_event("disconnected", start=len(client.process.lines))
+        assert "certificate" in entry["reason"]
+    assert client.stop() == 0
+    assert "tunnel online" not in another.process.output()
 
 
 def test_the_tunnels_of_the_file(daemon, nginx, tmp_path):

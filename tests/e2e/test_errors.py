@@ -9,6 +9,7 @@ import h2.exceptions
 import pytest
 
 from harness import raw
+from harness.cok import Daemon
 from harness.http2 import Http2
 from harness.nginx import free_port
 
@@ -30,6 +31,81 @@ def test_no_service(tunnel, http, tmp_path):
     (tmp_path / "data").write_bytes(bytes(3 << 20))
     posted = client.curl("/", http, "--data-binary", f"@{tmp_path}/data", "--write-out", "%{http_code}")
     assert code(posted) == b"502"
+
+
+STATUSES = {
+    404: ("No such tunnel", "nobody"),
+    421: ("Misdirected request", None),
+    502: ("Service not running", "absent"),
+    503: ("Tunnel offline", "away"),
+    504: ("Service too slow", "slow"),
+}
+
+
+@pytest.fixture(scope="module")
+def broken(tmp_path_factory, services):
+    """A daemon with a tunnel for each way to fail."""
+    daemon = Daemon(tmp_path_factory.mktemp("broken"), limits='reconnect_grace = "0s"')
+    clients = [
+        daemon.client(f"http://127.0.0.1:{free_port()}", "absent"),
+        daemon.client(services.web, "slow", options=["--response-timeout", "1"]),
+    ]
+    daemon.client(services.web, "away").stop()
+    yield daemon
+    for client in clients:
+        client.stop()
+    daemon.stop()
+
+
+@pytest.mark.parametrize("status", STATUSES)
+def test_each_page_in_each_form(broken, status):
+    """HTML for browsers, JSON for programs, text for the rest."""
+    title, name = STATUSES[status]
+    with Http2(broken, name or "nobody") as visitor:
+
+        def ask(accept):
+            extra = [("accept", accept)] if accept else []
+            stream = visitor.request("/silent", extra=extra, authority=None if name else "www.example.com")
+            headers = stream.response()
+            assert headers[b":status"] == b"%d" % status and headers[b"cache-control"] == b"no-store"
+            assert (b"retry-after" in headers) == (status == 503)
+            return headers, stream.read().decode()
+
+        headers, text = ask("text/html,application/xhtml+xml,*/*;q=0.8")
+        assert headers[b"content-type"].startswith(b"text/html") and f"<h1>{title}</h1>" in text
+        headers, text = ask("application/json")
+        assert headers[b"content-type"] == b"application/json"
+        document = json.loads(text)
+        assert (document["status"], document["error"]) == (status, title) and document["message"]
+        for accept in ("*/*", None):
+            headers, text = ask(accept)
+            assert headers[b"content-type"].startswith(b"text/plain") and text.startswith(f"{title}\n")
+            assert "127.0.0.1" not in text
+
+
+def test_a_page_for_head_is_only_a_head(broken):
+    """No content follows, in either version (RFC 9110, section 9.3.2)."""
+    for name in ("nobody", "absent", "away"):
+        with raw.connect(broken, name) as connection:
+            host = broken.host(name).encode()
+            connection.sendall(b"HEAD / HTTP/1.1\r\nhost: " + host + b"\r\nconnection: close\r\n\r\n")
+            assert int(dict(raw.fields(raw.read_head(connection)))[b"content-length"]) > 0
+            assert connection.recv(1) == b""
+        with Http2(broken, name) as visitor:
+            stream = visitor.request("/", method="HEAD")
+            stream.response()
+            assert stream.read() == b""
+
+
+def test_an_upload_to_nowhere_is_answered(broken, http, tmp_path):
+    """The page arrives although the visitor is still sending."""
+    (tmp_path / "data").write_bytes(bytes(20 << 20))
+    for name, status in (("nobody", b"404"), ("away", b"503"), ("absent", b"502")):
+        answer = broken.curl(
+            name, "/", http, "--data-binary", f"@{tmp_path}/data", "--header", "expect:",
+            "--output", "/dev/null", "--write-out", "%{http_code}", check=False,
+        )
+        assert code(answer) == status, (name, answer)
 
 
 def test_unknown_names(daemon, http):
@@ -65,12 +141,42 @@ def test_a_slow_service(tunnel, services):
         b"nonsense\r\n\r\n",
         b"POST / HTTP/1.1\r\nhost: site.tunnel.test\r\ncontent-length: x\r\n\r\n",
         b"POST / HTTP/1.1\r\nhost: site.tunnel.test\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n",
+        b"POST / HTTP/1.1\r\nhost: site.tunnel.test\r\ntransfer-encoding: chunked, gzip\r\n\r\n",
+        b"GET / HTTP/1.1\r\nhost: site.tunnel.test\r\nx y: 1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nhost: site.tunnel.test\r\nx: 1\r\n folded\r\n\r\n",
+        b"GET / HTTP/1.1\r\nhost : site.tunnel.test\r\n\r\n",
+        b"GET / HTTP/1.1\r\nhost: site.tunnel.test\r\nx: \x00\r\n\r\n",
+        b"GET  / HTTP/1.1\r\nhost: site.tunnel.test\r\n\r\n",
     ],
 )
 def test_invalid_requests(site, daemon, request_):
     with raw.connect(daemon, "site") as connection:
         connection.sendall(request_)
         assert b" 400 " in raw.read_head(connection).splitlines()[0]
+
+
+def test_no_request_is_smuggled(tunnel):
+    """Of a request with two lengths the service sees exactly one, framed unmistakably, or none at all."""
+    chunked = b"0\r\n\r\n"
+
+    def answer(head, connection):
+        if b"transfer-encoding: chunked" in head.lower():
+            assert raw.read_exactly(connection, len(chunked)) == chunked
+        return b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
+
+    recorder = raw.Recorder(answer)
+    client = tunnel(recorder.target)
+    with raw.connect(client.daemon, client.name) as connection:
+        connection.sendall(
+            b"POST / HTTP/1.1\r\nhost: %s\r\ncontent-length: 4\r\ntransfer-encoding: chunked\r\n\r\n"
+            b"%sGET /another HTTP/1.1\r\nhost: %s\r\n\r\n" % (client.host.encode(), chunked, client.host.encode())
+        )
+        status = raw.read_head(connection).splitlines()[0]
+        assert b" 200 " in status or b" 400 " in status
+    for head in recorder.heads:
+        assert not (b"content-length" in head.lower() and b"transfer-encoding" in head.lower())
+        assert head.count(b" HTTP/1.1\r\n") == 1
+    recorder.stop()
 
 
 def test_plain_http_redirects(daemon):
@@ -83,6 +189,8 @@ def test_plain_http_redirects(daemon):
     assert " 308 " in answer.splitlines()[0]
     assert f"location: https://demo.tunnel.test:{daemon.port}/a%20b?c\r\n" in answer
     assert " 421 " in ask("www.example.com").splitlines()[0]
+    # It must not become a redirect to anywhere.
+    assert " 308 " not in ask("www.example.com/.tunnel.test").splitlines()[0]
 
 
 def test_health_and_metrics(site, daemon):

@@ -1,14 +1,20 @@
 """gRPC through a tunnel: grpcio's server behind h2c, grpcio's client in front."""
 
 import queue
+import threading
 from concurrent import futures
 
 import grpc
 import pytest
 
+from harness.nginx import free_port
+
 
 class Echo(grpc.GenericRpcHandler):
     """Raw bytes, so that no compiler of definitions is needed."""
+
+    def __init__(self):
+        self.ended = threading.Event()
 
     def service(self, details):
         match details.method:
@@ -16,10 +22,16 @@ class Echo(grpc.GenericRpcHandler):
                 return grpc.unary_unary_rpc_method_handler(self.unary)
             case "/echo/Fail":
                 return grpc.unary_unary_rpc_method_handler(self.fail)
+            case "/echo/Metadata":
+                return grpc.unary_unary_rpc_method_handler(self.metadata)
             case "/echo/Both":
                 return grpc.stream_stream_rpc_method_handler(self.both)
             case "/echo/Many":
                 return grpc.unary_stream_rpc_method_handler(self.many)
+            case "/echo/Endless":
+                return grpc.unary_stream_rpc_method_handler(self.endless)
+            case "/echo/Sum":
+                return grpc.stream_unary_rpc_method_handler(self.sum)
 
     def unary(self, request, context):
         context.set_trailing_metadata([("x-length", str(len(request)))])
@@ -27,6 +39,13 @@ class Echo(grpc.GenericRpcHandler):
 
     def fail(self, _request, context):
         context.abort(grpc.StatusCode.FAILED_PRECONDITION, "not like this: 100 %")
+
+    def metadata(self, _request, context):
+        given = context.invocation_metadata()
+        odd = dict(given)["x-odd-bin"]
+        context.send_initial_metadata([("x-odd-bin", odd)])
+        context.set_trailing_metadata([("x-odd-bin", odd[::-1])])
+        return ",".join(value for name, value in given if name == "x-text").encode()
 
     def both(self, requests, _context):
         for request in requests:
@@ -36,25 +55,44 @@ class Echo(grpc.GenericRpcHandler):
         for number in range(int(request)):
             yield b"%d" % number
 
+    def endless(self, _request, context):
+        """One message, and then nothing until the visitor ends the call."""
+        context.add_callback(self.ended.set)
+        yield b"on and on"
+        self.ended.wait(60)
 
-@pytest.fixture(scope="module")
-def channel(daemon):
-    server = grpc.server(futures.ThreadPoolExecutor(4), options=[("grpc.max_receive_message_length", -1)])
-    server.add_generic_rpc_handlers([Echo()])
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    client = daemon.client(f"h2c://127.0.0.1:{port}", "grpc")
-    host = daemon.host("grpc")
+    def sum(self, requests, _context):
+        return b"%d" % sum(int(request) for request in requests)
+
+
+def open_channel(daemon, name):
+    host = daemon.host(name)
     options = [
         ("grpc.ssl_target_name_override", host),
         ("grpc.default_authority", host),
         ("grpc.max_receive_message_length", -1),
     ]
     credentials = grpc.ssl_channel_credentials(daemon.ca.read_bytes())
-    with grpc.secure_channel(f"127.0.0.1:{daemon.port}", credentials, options) as channel:
+    return grpc.secure_channel(f"127.0.0.1:{daemon.port}", credentials, options)
+
+
+@pytest.fixture(scope="module")
+def service():
+    service = Echo()
+    server = grpc.server(futures.ThreadPoolExecutor(4), options=[("grpc.max_receive_message_length", -1)])
+    server.add_generic_rpc_handlers([service])
+    service.port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    yield service
+    server.stop(None).wait()
+
+
+@pytest.fixture(scope="module")
+def channel(daemon, service):
+    client = daemon.client(f"h2c://127.0.0.1:{service.port}", "grpc")
+    with open_channel(daemon, "grpc") as channel:
         yield channel
     client.stop()
-    server.stop(None).wait()
 
 
 def test_unary_with_trailers(channel):
@@ -97,3 +135,51 @@ def test_a_cancelled_call_ends(channel):
     answers.cancel()
     requests.put(None)
     assert channel.unary_unary("/echo/Unary")(b"still here", timeout=30) == b"still here"
+
+
+def test_client_streaming(channel):
+    answer = channel.stream_unary("/echo/Sum")(iter([b"%d" % number for number in range(1000)]), timeout=30)
+    assert answer == b"499500"
+
+
+def test_metadata_passes_both_ways(channel):
+    """Text and binary, ahead of the answer and behind it."""
+    odd = bytes(range(256))
+    answer, call = channel.unary_unary("/echo/Metadata").with_call(
+        b"", timeout=30, metadata=[("x-text", "plain"), ("x-odd-bin", odd), ("x-text", "again")]
+    )
+    assert answer == b"plain,again"
+    assert dict(call.initial_metadata())["x-odd-bin"] == odd
+    assert dict(call.trailing_metadata())["x-odd-bin"] == odd[::-1]
+
+
+def test_the_service_sees_a_call_end(channel, service):
+    """A visitor who cancels, or whose time is up, ends the call at the service within a second."""
+    for end in ("cancel", "deadline"):
+        service.ended.clear()
+        answers = channel.unary_stream("/echo/Endless")(b"", timeout=0.5 if end == "deadline" else 30)
+        assert next(answers) == b"on and on"
+        if end == "cancel":
+            answers.cancel()
+        with pytest.raises(grpc.RpcError) as error:
+            for _ in answers:
+                pass
+        expected = grpc.StatusCode.CANCELLED if end == "cancel" else grpc.StatusCode.DEADLINE_EXCEEDED
+        assert error.value.code() is expected
+        assert service.ended.wait(1)
+
+
+def test_many_calls_at_once(channel):
+    """On one connection to the edge and one to the service."""
+    call = channel.unary_unary("/echo/Unary")
+    pending = [call.future(b"%d" % number * 1000, timeout=60) for number in range(100)]
+    assert [future.result() for future in pending] == [b"%d" % number * 1000 for number in range(100)]
+
+
+def test_an_absent_service_is_unavailable(daemon):
+    """The 502 of the tunnel is what gRPC calls UNAVAILABLE, which its clients may try again."""
+    client = daemon.client(f"h2c://127.0.0.1:{free_port()}", "grpc-absent")
+    with open_channel(daemon, "grpc-absent") as channel, pytest.raises(grpc.RpcError) as error:
+        channel.unary_unary("/echo/Unary")(b"", timeout=30)
+    assert error.value.code() is grpc.StatusCode.UNAVAILABLE
+    client.stop()

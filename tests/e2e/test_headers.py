@@ -1,11 +1,11 @@
 """What becomes of header fields and targets on the way, seen byte for byte by a recording service."""
 
 import re
-import threading
 
 import pytest
 
 from harness import raw
+from harness.http2 import Http2
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 
@@ -93,6 +93,13 @@ def test_targets_pass_byte_for_byte(recorder, target):
     assert recorder.heads[-1].split(b"\r\n")[0] == b"GET " + target + b" HTTP/1.1"
 
 
+@pytest.mark.parametrize("target", [t for t in TARGETS if t.isascii()], ids=repr)
+def test_targets_pass_byte_for_byte_over_http2(recorder, target):
+    with Http2(recorder.client.daemon, recorder.client.name) as visitor:
+        assert visitor.request(target).response()[b":status"] == b"200"
+    assert recorder.heads[-1].split(b"\r\n")[0] == b"GET " + target + b" HTTP/1.1"
+
+
 def test_absolute_targets_and_asterisk(recorder):
     """An absolute target's authority stands above Host (RFC 9112, section 3.2.2)."""
     host = recorder.client.daemon.host(recorder.client.name).encode()
@@ -124,6 +131,31 @@ def test_repeated_cookies_stay_apart(web, http):
     assert [cookie.split("=")[0] for cookie in cookies] == ["set-cookie: c0", "set-cookie: c1", "set-cookie: c2"]
 
 
+def test_a_method_that_nobody_has_heard_of(recorder, http):
+    recorder.client.curl("/", http, "--request", "BREW")
+    assert recorder.heads[-1].startswith(b"BREW / HTTP/1.1\r\n")
+
+
+def test_split_cookies_are_one_again(recorder):
+    """HTTP/2 may split Cookie into fields (RFC 9113, section 8.2.3); services know only one."""
+    with Http2(recorder.client.daemon, recorder.client.name) as visitor:
+        visitor.request("/", extra=[("cookie", "a=1"), ("cookie", "b=2"), ("cookie", "c=3")]).read()
+    assert [value for name, value in raw.fields(recorder.heads[-1]) if name == b"cookie"] == [b"a=1; b=2; c=3"]
+
+
+def test_repeated_fields_keep_their_order(recorder, http):
+    recorder.client.curl("/", http, "--header", "x-many: 1", "--header", "x-many: 2,3", "--header", "x-many: 4")
+    assert [value for name, value in raw.fields(recorder.heads[-1]) if name == b"x-many"] == [b"1", b"2,3", b"4"]
+
+
+def test_values_outside_ascii_pass_over_http2(recorder):
+    value = bytes(range(0x80, 0x100))
+    recorder.answer = OK.replace(b"\r\n\r\n", b"\r\nx-odd: " + value + b"\r\n\r\n")
+    with Http2(recorder.client.daemon, recorder.client.name) as visitor:
+        headers = visitor.request("/", extra=[(b"x-odd", value)]).response()
+    assert received(recorder)[b"x-odd"] == value and headers[b"x-odd"] == value
+
+
 def test_long_heads(site, http):
     """30 KiB pass, 60 KiB get 431."""
     for size, expected in [(30, b"200"), (60, b"431")]:
@@ -132,52 +164,14 @@ def test_long_heads(site, http):
         assert answer.stdout[-3:] == expected, (size, answer.stderr)
 
 
+def test_one_long_field(site, http):
+    answer = site.curl("/headers", http, "--header", "x-long: " + "x" * 30 * 1024)
+    assert answer.stdout == b"x" * 30 * 1024
+
+
 def test_long_response_heads(recorder, http):
     long = b"".join(b"x-long%d: %s\r\n" % (n, b"y" * 1024) for n in range(30))
     recorder.answer = OK.replace(b"\r\n\r\n", b"\r\n" + long + b"\r\n")
     assert recorder.client.curl("/", http, "--include").stdout.count(b"y" * 1024) == 30
     recorder.answer = OK.replace(b"\r\n\r\n", b"\r\n" + long * 3 + b"\r\n")
     assert recorder.client.curl("/", http, "--write-out", "%{http_code}").stdout.endswith(b"502")
-
-
-def continuing(connection, body_length):
-    """Sends a head that expects a 100 and returns the raw connection."""
-    return b"POST / HTTP/1.1\r\nhost: %s\r\nexpect: 100-continue\r\ncontent-length: %d\r\n\r\n" % (connection, body_length)
-
-
-def test_expect_waits_for_the_service(tunnel):
-    """The visitor gets its 100 when the service sends one, not before, and then the body passes."""
-
-    def answer(head, connection):
-        connection.settimeout(20)
-        recorder.gate.acquire()
-        connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
-        recorder.body = raw.read_exactly(connection, 5)
-        return OK
-
-    recorder = raw.Recorder(answer)
-    recorder.gate = threading.Semaphore(0)
-    client = tunnel(recorder.target)
-    with raw.connect(client.daemon, client.name) as connection:
-        connection.sendall(continuing(client.daemon.host(client.name).encode(), 5))
-        connection.settimeout(0.5)
-        with pytest.raises(TimeoutError):
-            connection.recv(1)
-        connection.settimeout(20)
-        recorder.gate.release()
-        assert raw.read_head(connection).startswith(b"HTTP/1.1 100 ")
-        connection.sendall(b"hello")
-        assert raw.read_head(connection).startswith(b"HTTP/1.1 200 ")
-    assert recorder.body == b"hello"
-    recorder.stop()
-
-
-def test_expect_can_be_declined(tunnel):
-    """A final answer instead of a 100 reaches the visitor, who has sent no body."""
-    recorder = raw.Recorder(lambda head, connection: b"HTTP/1.1 417 Expectation Failed\r\ncontent-length: 3\r\n\r\nno\n")
-    client = tunnel(recorder.target)
-    with raw.connect(client.daemon, client.name) as connection:
-        connection.sendall(continuing(client.daemon.host(client.name).encode(), 5))
-        assert raw.read_head(connection).startswith(b"HTTP/1.1 417 ")
-        assert raw.read_exactly(connection, 3) == b"no\n"
-    recorder.stop()

@@ -1,17 +1,36 @@
 """A client that breaks the protocol gets a typed Error, its session ends, and nobody else notices."""
 
+import contextlib
 import json
+import random
 import struct
-import threading
 
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from harness.cok import KEY
+from harness.cok import KEY, Daemon
+from harness.http2 import Http2
 from harness.websocket import WebSocket
 
 CONNECT, ACK, DRAIN, REQUEST, RESPONSE, DATA, TRAILERS, RESET, WINDOW = 1, 2, 3, 0x10, 0x11, 0x12, 0x13, 0x14, 0x15
 PING, PONG, ERROR = 0xF0, 0xF1, 0xFF
+END = 1
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory):
+    """One that waits for no tunnel, so that visitors of an ended session hear at once."""
+    daemon = Daemon(tmp_path_factory.mktemp("cokd"), limits='reconnect_grace = "0s"')
+    yield daemon
+    daemon.stop()
+
+
+@pytest.fixture(scope="module")
+def site(daemon, nginx):
+    """An honest tunnel beside the others."""
+    client = daemon.client(nginx.target, "site")
+    yield client
+    client.stop()
 
 
 def frame(kind, payload=b"", flags=0, version=1):
@@ -45,11 +64,28 @@ def expect(stream, wanted):
     raise AssertionError("the stream ended")
 
 
+@contextlib.contextmanager
 def established(daemon, **fields):
-    socket_ = dial(daemon)
-    socket_.send(connect_frame(**fields))
-    stream = frames(socket_)
-    return socket_, stream, json.loads(expect(stream, ACK))
+    with dial(daemon) as socket_:
+        socket_.send(connect_frame(**fields))
+        stream = frames(socket_)
+        yield socket_, stream, json.loads(expect(stream, ACK))
+
+
+def response(number, status=200, fields=(), flags=0):
+    """HTTPResponse for an exchange."""
+    head = b"".join(
+        struct.pack(">H", len(name)) + name + struct.pack(">H", len(value)) + value for name, value in fields
+    )
+    return frame(RESPONSE, number + struct.pack(">HH", status, len(fields)) + head, flags)
+
+
+@contextlib.contextmanager
+def visited(daemon):
+    """A session with a visitor that waits for an answer: the session, and the exchange's id."""
+    with established(daemon) as (socket_, stream, _ack), Http2(daemon, "abuse") as visitor:
+        request = visitor.request("/")
+        yield socket_, stream, expect(stream, REQUEST)[:4], request
 
 
 def error_of(socket_, stream):
@@ -67,6 +103,10 @@ BEFORE = [
     ("unknown type first", frame(0x90, b"hint"), "protocol"),
     ("unknown type", frame(0x7F), "protocol"),
     ("too long", struct.pack(">BBBI", 1, CONNECT, 0, 1 << 20), "too_large"),
+    ("4 GiB", struct.pack(">BBBI", 1, CONNECT, 0, 0xFFFFFFFF), "too_large"),
+    ("ack first", frame(ACK, b"{}"), "protocol"),
+    ("request first", frame(REQUEST, bytes(16)), "protocol"),
+    ("connect twice at once", None, "protocol"),
     ("cut off", frame(CONNECT, b"{}")[:-1], "protocol"),
     ("not JSON", frame(CONNECT, b"{"), "protocol"),
     ("no key", frame(CONNECT, b'{"instance": "x"}'), "protocol"),
@@ -79,8 +119,9 @@ BEFORE = [
 @pytest.mark.parametrize(("message", "code"), [row[1:] for row in BEFORE], ids=[row[0] for row in BEFORE])
 def test_before_the_session(site, daemon, message, code):
     with dial(daemon) as socket_:
-        socket_.send(message)
-        error = error_of(socket_, frames(socket_))
+        socket_.send(message or connect_frame() * 2)
+        stream = frames(socket_)
+        error = error_of(socket_, stream)
     assert error["code"] == code and error["message"] and error["retryable"] is False
     assert site.curl("/").stdout == b"<h1>hello</h1>\n"
 
@@ -100,9 +141,8 @@ AFTER = [
 
 @pytest.mark.parametrize(("message", "code"), [row[1:] for row in AFTER], ids=[row[0] for row in AFTER])
 def test_in_the_session(site, daemon, message, code):
-    socket_, stream, ack = established(daemon)
-    assert ack["subdomain"] == "abuse" and ack["url"] == f"https://abuse.tunnel.test:{daemon.port}"
-    with socket_:
+    with established(daemon) as (socket_, stream, ack):
+        assert ack["subdomain"] == "abuse" and ack["url"] == f"https://abuse.tunnel.test:{daemon.port}"
         # Skippable frames are skipped, but not without end.
         for _ in range(1 if code else 11):
             socket_.send(message)
@@ -113,26 +153,118 @@ def test_in_the_session(site, daemon, message, code):
 
 def test_more_data_than_credit(daemon):
     """A client that floods a visitor's exchange beyond its window."""
-    socket_, stream, ack = established(daemon)
-    with socket_:
-        threading.Thread(target=daemon.curl, args=("abuse", "/"), kwargs={"check": False}, daemon=True).start()
-        number = expect(stream, REQUEST)[:4]
-        socket_.send(frame(RESPONSE, number + struct.pack(">HH", 200, 0)))
-        # The visitor reads, so credit comes back; sent without a pause it is overrun all the same.
+    with visited(daemon) as (socket_, stream, number, _request):
+        # The visitor does not read, so that no credit comes back.
         chunk = frame(DATA, number + bytes(16_000))
-        try:
-            for _ in range(4096):
+        with contextlib.suppress(ConnectionClosed):
+            socket_.send(response(number))
+            for _ in range(512):
                 socket_.send(chunk * 8)
-        except ConnectionClosed:
-            pass
         assert error_of(socket_, stream)["code"] == "flow_control"
 
 
+@pytest.mark.parametrize("increments", [[0], [0x7FFFFFFF, 0x7FFFFFFF]], ids=["zero", "overflow"])
+def test_credit_that_is_none(daemon, increments):
+    """A zero increment or an overflow costs the exchange, not the session."""
+    with visited(daemon) as (socket_, stream, number, request):
+        for increment in increments:
+            socket_.send(frame(WINDOW, number + struct.pack(">I", increment)))
+        assert expect(stream, RESET)[:4] == number
+        assert request.response()[b":status"] == b"502"
+        another = request.visitor.request("/")
+        number = expect(stream, REQUEST)[:4]
+        socket_.send(response(number, flags=END))
+        assert another.response()[b":status"] == b"200"
+
+
+BAD_HEADS = [
+    ("status 42", 42, []),
+    ("status 1000", 1000, []),
+    ("a line end in a value", 200, [(b"x", b"1\r\nset-cookie: evil=1")]),
+    ("a line end in a name", 200, [(b"x: 1\r\nset-cookie", b"evil=1")]),
+    ("an empty name", 200, [(b"", b"1")]),
+    ("a zero byte", 200, [(b"x", b"\0")]),
+]
+
+
+@pytest.mark.parametrize(("status", "fields"), [row[1:] for row in BAD_HEADS], ids=[row[0] for row in BAD_HEADS])
+def test_heads_that_are_none(daemon, status, fields):
+    """Nothing of them reaches the visitor."""
+    with visited(daemon) as (socket_, stream, number, request):
+        socket_.send(response(number, status, fields, END))
+        assert error_of(socket_, stream)["code"] == "protocol"
+        headers = request.response()
+        assert headers[b":status"] in (b"502", b"503") and b"set-cookie" not in headers and b"x" not in headers
+
+
+AFTER_THE_END = [
+    ("data before the head", lambda number: [frame(DATA, number + b"x")]),
+    ("two heads", lambda number: [response(number), response(number)]),
+    ("trailers before the head", lambda number: [frame(TRAILERS, number + bytes(2))]),
+    ("interim head that ends", lambda number: [response(number, 103, flags=END)]),
+    ("interim heads without end", lambda number: [response(number, 103)] * 100),
+    ("a field count that lies", lambda number: [frame(RESPONSE, number + struct.pack(">HH", 200, 1000))]),
+    ("bytes behind the head", lambda number: [frame(RESPONSE, number + struct.pack(">HH", 200, 0) + b"more")]),
+]
+
+
+@pytest.mark.parametrize("messages", [row[1] for row in AFTER_THE_END], ids=[row[0] for row in AFTER_THE_END])
+def test_frames_out_of_order(daemon, messages):
+    with visited(daemon) as (socket_, stream, number, request):
+        for message in messages(number):
+            socket_.send(message)
+        assert error_of(socket_, stream)["code"] == "protocol"
+        # Over before it could end well, whether or not a head had been sent.
+        request.wait(lambda: request.headers or request.reset is not None)
+        assert request.reset is not None or request.headers[b":status"] != b"200" or not request.ended
+
+
+def test_frames_for_a_closed_exchange_are_ignored(daemon):
+    """They have crossed the closing."""
+    with visited(daemon) as (socket_, stream, number, request):
+        socket_.send(response(number, flags=END))
+        assert request.response()[b":status"] == b"200"
+        for message in (frame(DATA, number + b"late"), frame(RESET, number + bytes(4)), response(number)):
+            socket_.send(message)
+        socket_.send(frame(PING, b"12345678"))
+        assert expect(stream, PONG) == b"12345678"
+
+
 def test_a_message_is_answered_once_however_many_pings(daemon):
-    socket_, stream, _ack = established(daemon)
-    with socket_:
+    with established(daemon) as (socket_, stream, _ack):
         socket_.send(b"".join(frame(PING, struct.pack(">Q", number)) for number in range(1000)))
         assert expect(stream, PONG) == struct.pack(">Q", 999)
+
+
+@pytest.mark.parametrize("message", ["a text", bytes(200_000)], ids=["text", "200 kB"])
+def test_messages_that_are_none(daemon, message):
+    """Not binary, or longer than a message may be: the connection ends, without an answer where none can be made."""
+    with established(daemon) as (socket_, _stream, _ack):
+        with pytest.raises(ConnectionClosed):
+            socket_.send(message)
+            while True:
+                socket_.recv()
+    assert daemon.curl("", "/health").stdout == b"ok\n"
+
+
+def test_noise(site, daemon):
+    """Random bytes and mutilated frames, before and in sessions: the daemon serves on and has not grown."""
+    chance = random.Random(20261123)
+    before = daemon.process.memory()[0]
+    for turn in range(200):
+        with contextlib.ExitStack() as stack:
+            enter = stack.enter_context
+            socket_ = enter(established(daemon))[0] if turn % 2 else enter(dial(daemon))
+            message = bytearray(
+                frame(chance.choice([CONNECT, DRAIN, RESPONSE, DATA, RESET, WINDOW, ERROR, 0x90]), chance.randbytes(40))
+                if turn % 3 else chance.randbytes(chance.randrange(1, 500))
+            )
+            if turn % 5 == 0:
+                message[chance.randrange(len(message))] ^= 1 << chance.randrange(8)
+            with contextlib.suppress(ConnectionClosed):
+                socket_.send(bytes(message))
+    assert site.curl("/").stdout == b"<h1>hello</h1>\n"
+    assert daemon.process.memory()[0] - before < 8 << 20
 
 
 def test_what_is_no_tunnel(daemon):

@@ -1,12 +1,13 @@
 """Clients that go away and come back, and daemons that stop."""
 
 import concurrent.futures
-import subprocess
 import threading
 import time
 
 import pytest
 
+from harness import raw
+from harness.cok import Daemon
 from harness.process import wait_for
 
 
@@ -52,8 +53,48 @@ def test_posts_wait_too_and_are_sent_once(own_daemon, services):
     client.stop()
 
 
+@pytest.fixture
+def hesitant(own_daemon):
+    """A service that never answers its first request, and answers all others, behind a tunnel."""
+    stop = threading.Event()
+
+    def answer(_head, _connection):
+        if len(recorder.heads) == 1:
+            stop.wait(60)
+            return None
+        return b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nsecond"
+
+    recorder = raw.Recorder(answer)
+    recorder.client = own_daemon().client(recorder.target, "hesitant")
+    yield recorder
+    stop.set()
+    recorder.client.stop()
+    recorder.stop()
+
+
+def test_what_may_be_repeated_is_sent_again(hesitant, http):
+    """A GET whose response had not begun when the client was killed: the visitor sees nothing of that."""
+    visit = hesitant.client.start_curl("/", http)
+    wait_for(lambda: hesitant.heads, "the service has the request")
+    hesitant.client.process.kill()
+    hesitant.client.start()
+    assert visit.stdout.read() == b"second" and visit.wait(20) == 0
+    assert len(hesitant.heads) == 2
+
+
+def test_what_may_not_be_repeated_is_not(hesitant, http):
+    """A POST that the service may have acted upon is sent once; its visitor learns that it failed."""
+    visit = hesitant.client.start_curl("/", http, "--data", "pay", "--write-out", "%{http_code}")
+    wait_for(lambda: hesitant.heads, "the service has the request")
+    hesitant.client.process.kill()
+    hesitant.client.start()
+    assert visit.stdout.read()[-3:] in (b"502", b"503") and visit.wait(20) == 0
+    assert hesitant.client.curl("/").stdout == b"second"
+    assert [head.split()[0] for head in hesitant.heads] == [b"POST", b"GET"]
+
+
 def test_offline_past_the_grace(own_daemon, nginx):
-    """503 with Retry-After past the grace; 404 once the name is forgotten."""
+    """503 with Retry-After past the grace."""
     daemon = own_daemon(limits='reconnect_grace = "1s"\noffline_retention = "1h"')
     client = daemon.client(nginx.target, "gone")
     client.stop()
@@ -94,11 +135,8 @@ def test_the_daemon_drains(own_daemon, nginx):
     daemon = own_daemon()
     nginx.add_sparse("drain.bin", 64 << 20)
     client = daemon.client(nginx.target, "drain")
-    host = daemon.host("drain")
-    curl = subprocess.Popen(
-        ["curl", "-sS", "--limit-rate", "32M", "--cacert", daemon.ca, "--resolve", f"{host}:{daemon.port}:127.0.0.1",
-         "--write-out", "%{stderr}%{size_download}", "--output", "-", daemon.url("drain", "/drain.bin")],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    curl = client.start_curl(
+        "/drain.bin", "--limit-rate", "32M", "--write-out", "%{stderr}%{size_download}", "--output", "-"
     )
     assert curl.stdout.read(1) == b"\0"
     daemon.process.popen.terminate()
@@ -123,15 +161,33 @@ def test_the_client_comes_back_to_a_restarted_daemon(own_daemon, nginx):
     client.stop()
 
 
+def test_a_new_daemon_takes_over_from_one_that_drains(own_daemon, services, tmp_path):
+    """The next daemon starts while the last one still finishes a response; the client serves through both."""
+    daemon = own_daemon()
+    client = daemon.client(services.web, "handed-over")
+    slow = client.start_curl("/steps/handed-over/3")
+    assert slow.stdout.read(9) == b"data: 0\n\n"
+    daemon.process.popen.terminate()
+    daemon.process.wait_event("draining")
+    seen = len(client.process.lines)
+    successor = Daemon(tmp_path / "successor", https=daemon.https, state=daemon.folder / "state")
+    try:
+        client.wait_online(start=seen)
+        assert successor.curl("handed-over", "/cookies").stdout == b"ok"
+        for number in range(3):
+            services.confirm("handed-over", number)
+        assert slow.stdout.read() == b"data: 1\n\ndata: 2\n\n" and slow.wait(10) == 0
+        assert daemon.process.wait_exit() == 0
+        assert successor.curl("handed-over", "/cookies").stdout == b"ok"
+    finally:
+        client.stop()
+        successor.stop()
+
+
 def test_a_stopped_client_finishes_what_runs(tunnel, services):
     """On SIGTERM a running response goes on to its end."""
     client = tunnel(services.web)
-    host = client.daemon.host(client.name)
-    curl = subprocess.Popen(
-        ["curl", "-sSN", "--cacert", client.daemon.ca, "--resolve", f"{host}:{client.daemon.port}:127.0.0.1",
-         client.daemon.url(client.name, "/steps/stopped/3")],
-        stdout=subprocess.PIPE,
-    )
+    curl = client.start_curl("/steps/stopped/3")
     assert curl.stdout.read(9) == b"data: 0\n\n"
     client.process.popen.terminate()
     for number in range(3):

@@ -26,9 +26,8 @@ def serve(services):
             runner = web.AppRunner(app, access_log=None)
             await runner.setup()
             runners.append(runner)
-            site = make(runner)
-            await site.start()
-            return site
+            await make(runner).start()
+            return runner
 
         return services.call(go())
 
@@ -51,9 +50,8 @@ def test_https_with_any_certificate_on_loopback(serve, tunnel, tmp_path):
     )
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(tmp_path / "cert", tmp_path / "key")
-    site = serve(lambda runner: web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context))
-    port = site._server.sockets[0].getsockname()[1]
-    client = tunnel(f"https://127.0.0.1:{port}")
+    runner = serve(lambda runner: web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context))
+    client = tunnel(f"https://127.0.0.1:{runner.addresses[0][1]}")
     for _ in range(2):
         assert client.curl("/tls").stdout.decode().startswith("/tls for ")
 
@@ -80,9 +78,8 @@ def test_kept_alive_connections_are_used_again(tunnel, services):
         app.router.add_get("/{path:.*}", answer)
         runner = web.AppRunner(app, access_log=None)
         await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        return runner, site._server.sockets[0].getsockname()[1]
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        return runner, runner.addresses[0][1]
 
     runner, port = services.call(go())
     client = tunnel(f"http://127.0.0.1:{port}")

@@ -19,8 +19,8 @@ def echo(tunnel, services):
     return tunnel(services.ws)
 
 
-def open_h1(client):
-    return WebSocket(client.daemon, client.name, "/chat?x=1")
+def open_h1(client, **options):
+    return WebSocket(client.daemon, client.name, "/chat?x=1", **options)
 
 
 def test_http1(echo, services):
@@ -49,12 +49,76 @@ def test_the_service_closes(echo):
     assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (4321, "as you wish")
 
 
+def test_the_service_fragments_and_pings(echo):
+    with open_h1(echo) as visitor:
+        visitor.send("fragments")
+        # The library ends a message that it is given in parts by an empty one.
+        assert visitor.recv_parts() == ["in ", "three ", "parts", ""]
+        visitor.send("ping")
+        assert visitor.recv() == "ponged"
+
+
+def test_what_both_sides_agree_on_passes(echo):
+    """Subprotocols and compression are negotiated by the ends alone."""
+    with open_h1(echo, subprotocols=["chat.v1", "chat.v2"], compression="deflate") as visitor:
+        assert visitor.socket.subprotocol == "chat.v2"
+        assert "permessage-deflate" in visitor.socket.response.headers["Sec-WebSocket-Extensions"]
+        visitor.send("a" * 100_000)
+        assert visitor.recv() == "a" * 100_000
+
+
+def test_bytes_right_behind_the_switch(tunnel):
+    """A service may speak as soon as it has switched, in the same packet, and a visitor may leave without a word."""
+    hello = b"\x81\x05hello"
+    recorder = raw.Recorder(
+        lambda head, connection: b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: odd/1\r\n\r\n" + hello
+    )
+    client = tunnel(recorder.target)
+    with raw.connect(client.daemon, client.name) as connection:
+        connection.sendall(
+            b"GET / HTTP/1.1\r\nhost: " + client.host.encode() + b"\r\nconnection: upgrade\r\nupgrade: odd/1\r\n\r\n"
+        )
+        head = raw.read_head(connection)
+        assert b" 101 " in head.splitlines()[0] and dict(raw.fields(head))[b"upgrade"] == b"odd/1"
+        assert raw.read_exactly(connection, len(hello)) == hello
+    wait_for(recorder.closed.is_set, "the service sees the end", deadline=2)
+    recorder.stop()
+
+
 def test_a_visitor_who_vanishes_is_noticed(echo, services):
-    visitor = open_h1(echo)
-    visitor.send("hello")
-    assert visitor.recv() == "hello"
-    visitor.vanish()
-    wait_for(lambda: services.ws_closed, "the service sees the end", deadline=2)
+    with open_h1(echo) as visitor:
+        visitor.send("hello")
+        assert visitor.recv() == "hello"
+        visitor.vanish()
+        wait_for(lambda: services.ws_closed, "the service sees the end", deadline=2)
+
+
+class Chat:
+    """A WebSocket in one stream of an HTTP/2 connection."""
+
+    def __init__(self, visitor):
+        self.stream = visitor.request(
+            "/chat", method="CONNECT", protocol="websocket", end=False, extra=[("sec-websocket-version", "13")]
+        )
+        self.response = self.stream.response()
+        self.protocol = Connection(ConnectionType.CLIENT)
+
+    def send(self, *events):
+        for event in events:
+            self.stream.send(self.protocol.send(event))
+
+    def receive(self):
+        """The next event; parts of a message are one."""
+        parts = []
+        while True:
+            for event in self.protocol.events():
+                if not isinstance(event, (TextMessage, BytesMessage)):
+                    return event
+                parts.append(event.data)
+                if event.message_finished:
+                    return type(event)(data=type(parts[0])().join(map(type(parts[0]), parts)))
+            self.stream.wait(lambda: self.stream.data or self.stream.ended)
+            self.protocol.receive_data(self.stream.read(len(self.stream.data)) if self.stream.data else None)
 
 
 def test_http2(echo, services):
@@ -62,37 +126,48 @@ def test_http2(echo, services):
     large = os.urandom(1 << 20)
     with Http2(echo.daemon, echo.name) as visitor:
         assert visitor.connection.remote_settings.enable_connect_protocol == 1
-        stream = visitor.request(
-            "/chat", method="CONNECT", protocol="websocket", end=False, extra=[("sec-websocket-version", "13")]
-        )
-        response = stream.response()
-        assert response[b":status"] == b"200" and b"sec-websocket-accept" not in response
-        socket_ = Connection(ConnectionType.CLIENT)
-
-        def receive(kind):
-            while True:
-                for event in socket_.events():
-                    assert isinstance(event, kind), event
-                    yield event
-                stream.wait(lambda: stream.data or stream.ended)
-                socket_.receive_data(stream.read(len(stream.data)) if stream.data else None)
-
-        def message(kind):
-            parts = []
-            for event in receive(kind):
-                parts.append(event.data)
-                if event.message_finished:
-                    return type(event.data)().join(parts) if isinstance(event.data, str) else b"".join(parts)
-
-        stream.send(socket_.send(TextMessage("hello")))
-        assert message(TextMessage) == "hello"
-        stream.send(socket_.send(BytesMessage(large)))
-        assert message(BytesMessage) == large
-        stream.send(socket_.send(Ping(b"are you there")))
-        assert next(receive(Pong)).payload == b"are you there"
-        stream.send(socket_.send(CloseConnection(4001, "over h2")))
-        assert next(receive(CloseConnection)).code == 4001
+        chat = Chat(visitor)
+        assert chat.response[b":status"] == b"200" and b"sec-websocket-accept" not in chat.response
+        chat.send(TextMessage("hello"))
+        assert chat.receive().data == "hello"
+        chat.send(BytesMessage(large))
+        assert chat.receive().data == large
+        chat.send(TextMessage("frag", message_finished=False), TextMessage("mented"))
+        assert chat.receive().data == "fragmented"
+        chat.send(TextMessage("fragments"))
+        assert chat.receive().data == "in three parts"
+        chat.send(Ping(b"are you there"))
+        assert chat.receive() == Pong(b"are you there")
+        chat.send(TextMessage("ping"))
+        ping = chat.receive()
+        assert ping == Ping(b"from the service")
+        chat.send(ping.response())
+        assert chat.receive().data == "ponged"
+        chat.send(CloseConnection(4001, "over h2"))
+        assert chat.receive().code == 4001
     wait_for(lambda: services.ws_closed == [(4001, "over h2")], "the service sees the visitor's close")
+
+
+def test_the_service_closes_over_http2(echo):
+    """The code arrives, and with it the end of the stream, while the connection goes on."""
+    with Http2(echo.daemon, echo.name) as visitor:
+        chat, another = Chat(visitor), Chat(visitor)
+        chat.send(TextMessage("close"))
+        close = chat.receive()
+        assert (close.code, close.reason) == (4321, "as you wish")
+        chat.send(close.response())
+        chat.stream.wait(lambda: chat.stream.ended)
+        another.send(TextMessage("still here"))
+        assert another.receive().data == "still here"
+
+
+def test_a_visitor_who_resets_is_noticed(echo, services):
+    with Http2(echo.daemon, echo.name) as visitor:
+        chat = Chat(visitor)
+        chat.send(TextMessage("hello"))
+        assert chat.receive().data == "hello"
+        chat.stream.cancel()
+        wait_for(lambda: services.ws_closed, "the service sees the end", deadline=2)
 
 
 def test_other_connects_are_refused(site):

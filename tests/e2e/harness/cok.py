@@ -2,11 +2,12 @@
 
 import hashlib
 import itertools
+import json
 import ssl
 import subprocess
 from pathlib import Path
 
-from .process import BIN_DIR, Process
+from .process import BIN_DIR, Process, spawn
 
 DOMAIN = "tunnel.test"
 KEY = "cok_test-key-of-the-end-to-end-suite"
@@ -21,14 +22,15 @@ def digest(key):
 class Daemon:
     """A cokd with its own folder, on free ports."""
 
-    def __init__(self, folder, limits="", keys="", https="127.0.0.1:0"):
+    def __init__(self, folder, limits="", keys="", https="127.0.0.1:0", state=None):
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
+        self.state = state or self.folder / "state"
         self.config = self.folder / "cokd.toml"
         self.config.write_text(
             f"""
 domain = "{DOMAIN}"
-state_dir = "{self.folder}/state"
+state_dir = "{self.state}"
 [listen]
 https = ["{https}"]
 http = ["127.0.0.1:0"]
@@ -60,7 +62,7 @@ max_tunnels = 1000
         self.https, self.http, self.admin = (addresses[name] for name in ("https", "http", "admin"))
         self.port = int(self.https.rpartition(":")[2])
         self.http_port = int(self.http.rpartition(":")[2])
-        self.ca = self.folder / "state" / "authority" / "ca.pem"
+        self.ca = self.state / "authority" / "ca.pem"
 
     def host(self, name):
         return f"{name}.{DOMAIN}" if name else DOMAIN
@@ -68,17 +70,25 @@ max_tunnels = 1000
     def url(self, name, path="/"):
         return f"https://{self.host(name)}:{self.port}{path}"
 
+    def curl_command(self, name, path="/", *options, deadline=60):
+        host = self.host(name)
+        return [
+            "curl", "-sS", "--max-time", str(deadline), "--path-as-is", "--cacert", self.ca,
+            "--resolve", f"{host}:{self.port}:127.0.0.1", *options, self.url(name, path),
+        ]
+
     def curl(self, name, path="/", *options, check=True, deadline=60):
         """curl as a visitor; its completed process, with bytes on standard output."""
-        host = self.host(name)
-        result = subprocess.run(
-            ["curl", "-sS", "--max-time", str(deadline), "--path-as-is", "--cacert", self.ca,
-             "--resolve", f"{host}:{self.port}:127.0.0.1", *options, self.url(name, path)],
-            capture_output=True, check=False, timeout=deadline + 10,
-        )
+        command = self.curl_command(name, path, *options, deadline=deadline)
+        result = subprocess.run(command, capture_output=True, check=False, timeout=deadline + 10)
         if check:
             assert result.returncode == 0, result.stderr.decode()
         return result
+
+    def start_curl(self, name, path="/", *options, deadline=60):
+        """curl as a visitor that stays for a while; its output can be read as it comes."""
+        command = self.curl_command(name, path, "--no-buffer", *options, deadline=deadline)
+        return spawn(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
     def tls(self, alpn=None):
         context = ssl.create_default_context(cafile=str(self.ca))
@@ -126,3 +136,32 @@ class Client:
 
     def curl(self, path="/", *options, **more):
         return self.daemon.curl(self.name, path, *options, **more)
+
+    def start_curl(self, path="/", *options, **more):
+        return self.daemon.start_curl(self.name, path, *options, **more)
+
+    @property
+    def host(self):
+        return self.daemon.host(self.name)
+
+
+class Dev(Process):
+    """`cokd dev` on free ports; `info` is the line that it prints."""
+
+    def __init__(self, state, *arguments):
+        super().__init__(
+            BIN_DIR / "cokd", "dev", *arguments, "--https-port", "0", "--http-port", "0", "--json", "--state-dir", state
+        )
+        try:
+            self.info = json.loads(self.wait_stdout())
+        except BaseException:
+            self.kill()
+            raise
+        self.port = int(self.info["server"].rpartition(":")[2])
+
+    def curl(self, url, *options):
+        """curl as a visitor. It resolves names under .localhost by itself."""
+        return subprocess.run(
+            ["curl", "-sS", "--max-time", "30", "--cacert", self.info["ca_file"], *options, url],
+            capture_output=True, check=True, timeout=40,
+        ).stdout

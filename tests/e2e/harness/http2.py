@@ -2,6 +2,7 @@
 
 import h2.config
 import h2.connection
+import h2.errors
 import h2.events
 import h2.settings
 
@@ -56,15 +57,22 @@ class Stream:
     def __init__(self, visitor, number):
         self.visitor, self.id = visitor, number
         self.headers = self.trailers = self.reset = None
-        self.data, self.ended = b"", False
+        self.interim, self.data, self.ended = [], b"", False
+        # A visitor that is not `reading` grants this stream no more than the first window.
+        self.reading = True
 
     def handle(self, event):
         match event:
+            case h2.events.InformationalResponseReceived():
+                self.interim.append(dict(event.headers))
             case h2.events.ResponseReceived():
                 self.headers = dict(event.headers)
             case h2.events.DataReceived():
                 self.data += event.data
-                self.visitor.connection.acknowledge_received_data(event.flow_controlled_length, self.id)
+                if self.reading:
+                    self.visitor.connection.acknowledge_received_data(event.flow_controlled_length, self.id)
+                else:
+                    self.visitor.connection.increment_flow_control_window(event.flow_controlled_length)
             case h2.events.TrailersReceived():
                 self.trailers = dict(event.headers)
             case h2.events.StreamEnded():
@@ -80,6 +88,14 @@ class Stream:
         self.wait(lambda: self.headers or self.reset is not None)
         assert self.headers, f"reset with {self.reset}"
         return self.headers
+
+    def cancel(self):
+        self.visitor.connection.reset_stream(self.id, h2.errors.ErrorCodes.CANCEL)
+        self.visitor.flush()
+
+    def send_trailers(self, fields):
+        self.visitor.connection.send_headers(self.id, fields, end_stream=True)
+        self.visitor.flush()
 
     def send(self, data, end=False):
         while data or end:

@@ -5,7 +5,7 @@ import os
 import socket
 from pathlib import Path
 
-from .process import BIN_DIR, Process, wait_for  # noqa: F401  (BIN_DIR re-exported for the benchmark)
+from .process import Process, wait_for
 
 
 def free_port():
@@ -43,12 +43,15 @@ http {{
     sendfile on;
     keepalive_requests 1000000;
     large_client_header_buffers 8 64k;
+    client_max_body_size 0;
     server {{
         listen 127.0.0.1:{self.port} backlog=1024;
         root {self.site};
         location = /empty {{ return 204; }}
         location = /missing-on-purpose {{ return 404 "not here\\n"; }}
         location = /headers {{ return 200 $http_x_long; }}
+        location /slow/ {{ alias {self.site}/; limit_rate 64k; }}
+        location /uploads/ {{ dav_methods PUT DELETE; create_full_put_path on; }}
     }}
 }}
 """

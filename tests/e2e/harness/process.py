@@ -1,4 +1,4 @@
-"""A child process whose output is kept, and which is stopped by its own handle."""
+"""Child processes, whose output is kept, and which are stopped by their own handles."""
 
 import json
 import os
@@ -12,6 +12,23 @@ from pathlib import Path
 BIN_DIR = Path(os.environ.get("COK_BIN_DIR", "target/release"))
 
 DEADLINE = 20.0
+
+# Every child of this run in the order of their start, so that those of a test that failed can be ended.
+children = []
+
+
+def spawn(command, **options):
+    """Starts a program as the leader of a process group of its own."""
+    child = subprocess.Popen([str(part) for part in command], start_new_session=True, **options)
+    children.append(child)
+    return child
+
+
+def end(child):
+    """Kills a program with all that it has started itself."""
+    if child.poll() is None:
+        os.killpg(child.pid, signal.SIGKILL)
+    child.wait(DEADLINE)
 
 
 def wait_for(condition, what, deadline=DEADLINE, every=0.02):
@@ -29,20 +46,23 @@ def wait_for(condition, what, deadline=DEADLINE, every=0.02):
 class Process:
     """A running program. Each line it prints is kept; JSON lines of its log can be waited for."""
 
+    # As `children`, for the logs of a failed test.
+    started = []
+
     def __init__(self, *command, env=None, cwd=None):
         self.command = [str(part) for part in command]
         self.lines = []
         self._new = threading.Condition()
         self.stdout = queue.Queue()
-        self.popen = subprocess.Popen(
+        self.popen = spawn(
             self.command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            start_new_session=True,
             env={**os.environ, **(env or {})},
             cwd=cwd,
         )
+        Process.started.append(self)
         self._readers = [
             threading.Thread(target=self._read, args=(self.popen.stdout, True), daemon=True),
             threading.Thread(target=self._read, args=(self.popen.stderr, False), daemon=True),
@@ -74,10 +94,12 @@ class Process:
                     if value:
                         return value
                     seen += 1
-                left = end - time.monotonic()
-                if left <= 0 or (self.popen.poll() is not None and not self._new.wait(0.2)):
-                    raise AssertionError(f"{self.command[0]}: no {what} within {deadline} s\n{self.output()}")
-                self._new.wait(left)
+                ended = not any(reader.is_alive() for reader in self._readers)
+                if ended or time.monotonic() > end:
+                    why = "any more" if ended else f"within {deadline} s"
+                    raise AssertionError(f"{self.command[0]}: no {what} {why}\n{self.output()}")
+                # Nobody reports that the output has ended; it is asked for now and then.
+                self._new.wait(0.1)
 
     def wait_event(self, event, deadline=DEADLINE, start=0, **fields):
         """The first log line with this event and these fields."""
@@ -93,7 +115,14 @@ class Process:
 
     def wait_stdout(self, deadline=DEADLINE):
         """The next line on standard output."""
-        return self.stdout.get(timeout=deadline)
+        end = time.monotonic() + deadline
+        while True:
+            ended = not self._readers[0].is_alive()
+            try:
+                return self.stdout.get(timeout=0.1)
+            except queue.Empty:
+                if ended or time.monotonic() > end:
+                    raise AssertionError(f"{self.command[0]}: no line on standard output\n{self.output()}") from None
 
     def wait_exit(self, deadline=DEADLINE):
         """The exit code, once all output is in."""
@@ -102,8 +131,9 @@ class Process:
             reader.join(deadline)
         return code
 
-    def output(self):
-        return "\n".join(self.lines[-60:])
+    def output(self, start=0):
+        """The last lines, at most from `start` on."""
+        return "\n".join(self.lines[start:][-60:])
 
     def memory(self):
         """Resident memory and its peak, in bytes."""
@@ -116,9 +146,8 @@ class Process:
         Path(f"/proc/{self.pid}/clear_refs").write_text("5")
 
     def kill(self):
-        if self.popen.poll() is None:
-            os.killpg(self.pid, signal.SIGKILL)
-        self.popen.wait(DEADLINE)
+        """SIGKILL, which nothing can prepare for."""
+        end(self.popen)
 
     def stop(self, deadline=DEADLINE):
         """SIGTERM, and SIGKILL if that does not help in time."""

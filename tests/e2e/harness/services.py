@@ -17,7 +17,7 @@ class Services:
         self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
         self.thread.start()
         self.confirmed = {}
-        self.open_streams = 0
+        self.open_streams = self.swallowed = 0
         self.call(self._start())
 
     def call(self, coroutine, deadline=20):
@@ -35,17 +35,21 @@ class Services:
         app.router.add_get("/cookies", self._cookies)
         app.router.add_get("/steps/{stream}/{count}", self._steps)
         app.router.add_get("/endless", self._endless)
+        app.router.add_route("*", "/swallow", self._swallow)
         app.router.add_post("/refuse", self._refuse)
         app.router.add_get("/silent", self._silent)
         self.runner = web.AppRunner(app, handler_cancellation=True, access_log=None)
         await self.runner.setup()
-        site = web.TCPSite(self.runner, "127.0.0.1", 0)
-        await site.start()
-        self.port = site._server.sockets[0].getsockname()[1]
+        await web.TCPSite(self.runner, "127.0.0.1", 0).start()
+        self.port = self.runner.addresses[0][1]
         self.web = f"http://127.0.0.1:{self.port}"
-        self.ws_server = await serve(self._ws, "127.0.0.1", 0, max_size=64 << 20)
+        self.ws_server = await serve(
+            self._ws, "127.0.0.1", 0, max_size=64 << 20,
+            select_subprotocol=lambda _, offered: "chat.v2" if "chat.v2" in offered else None,
+        )
         self.ws = f"http://127.0.0.1:{self.ws_server.sockets[0].getsockname()[1]}"
         self.ws_closed = []
+        self.uploads = []
 
     async def _stop(self):
         await self.runner.cleanup()
@@ -66,6 +70,18 @@ class Services:
             digest.update(chunk)
             length += len(chunk)
         return web.json_response({"sha256": digest.hexdigest(), "length": length})
+
+    async def _swallow(self, request):
+        """Says in `uploads` how many bytes came, and whether that was all."""
+        length, whole = 0, False
+        try:
+            async for chunk in request.content.iter_any():
+                length += len(chunk)
+                self.swallowed = length
+            whole = True
+            return web.Response()
+        finally:
+            self.uploads.append((length, whole))
 
     async def _cookies(self, _request):
         response = web.Response(text="ok")
@@ -111,12 +127,20 @@ class Services:
             self.open_streams -= 1
 
     async def _ws(self, connection):
+        """Echoes; three words are orders."""
         try:
             async for message in connection:
-                if message == "close":
-                    await connection.close(4321, "as you wish")
-                else:
-                    await connection.send(message)
+                match message:
+                    case "close":
+                        await connection.close(4321, "as you wish")
+                    case "fragments":
+                        await connection.send(iter(["in ", "three ", "parts"]))
+                    case "ping":
+                        # The visitor's pong has to come back before the answer goes out.
+                        await (await connection.ping(b"from the service"))
+                        await connection.send("ponged")
+                    case _:
+                        await connection.send(message)
         except ConnectionClosed:
             pass  # by any code but 1000 and 1001
         self.ws_closed.append((connection.close_code, connection.close_reason))

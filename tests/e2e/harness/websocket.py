@@ -27,7 +27,8 @@ class WebSocket:
         plain = socket.create_connection(("127.0.0.1", daemon.port))
         plain.setblocking(False)
         url = daemon.url(name, path).replace("https", "wss", 1)
-        return await connect(url, sock=plain, ssl=daemon.tls(), compression=None, max_size=None, close_timeout=5, **options)
+        options = {"compression": None, "max_size": None, "close_timeout": 5, **options}
+        return await connect(url, sock=plain, ssl=daemon.tls(), **options)
 
     def call(self, coroutine, deadline=60):
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(deadline)
@@ -37,6 +38,14 @@ class WebSocket:
 
     def recv(self):
         return self.call(self.socket.recv())
+
+    def recv_parts(self):
+        """The fragments of one message."""
+
+        async def parts():
+            return [part async for part in self.socket.recv_streaming()]
+
+        return self.call(parts())
 
     def ping(self):
         """Sends a ping and waits for its pong."""

@@ -1,0 +1,102 @@
+"""Visitors' connections: who says nothing is not waited for, and who has a connection keeps it."""
+
+import socket
+import ssl
+import warnings
+
+import pytest
+
+from harness import raw
+from harness.http2 import Http2
+
+GET = b"GET / HTTP/1.1\r\nhost: quick.tunnel.test\r\n\r\n"
+
+
+@pytest.fixture
+def impatient(own_daemon, nginx):
+    """A tunnel at a daemon that waits for nobody longer than a second."""
+    daemon = own_daemon(limits='handshake_timeout = "1s"\nheader_timeout = "1s"\nmax_connections = 5')
+    client = daemon.client(nginx.target, "quick")
+    yield client
+    client.stop()
+
+
+def plain(daemon):
+    return socket.create_connection(("127.0.0.1", daemon.port), timeout=10)
+
+
+def test_silence_ends_a_connection(impatient):
+    """Before TLS, behind it, in a head, and between requests; and the places of all are free again."""
+    daemon = impatient.daemon
+    for _ in range(2):
+        with (
+            plain(daemon) as before_tls,
+            raw.connect(daemon, "quick") as before_head,
+            raw.connect(daemon, "quick") as in_head,
+            raw.connect(daemon, "quick") as between,
+        ):
+            in_head.sendall(GET[:-2])
+            between.sendall(GET)
+            raw.read_exactly(between, int(dict(raw.fields(raw.read_head(between)))[b"content-length"]))
+            assert before_tls.recv(1) == before_head.recv(1) == between.recv(1) == b""
+            answer = in_head.recv(1000)
+            assert answer == b"" or b" 408 " in answer
+
+
+def test_a_slow_tunnel_handshake_ends(impatient):
+    """Who connects as a tunnel has to say who it is, in time."""
+    with raw.connect(impatient.daemon, "") as connection:
+        connection.sendall(
+            b"GET /_cok/tunnel HTTP/1.1\r\nhost: tunnel.test\r\nconnection: upgrade\r\nupgrade: websocket\r\n"
+            b"sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+            b"sec-websocket-protocol: cok.v1\r\n\r\n"
+        )
+        assert b" 101 " in raw.read_head(connection).splitlines()[0]
+        while connection.recv(4096):
+            pass
+
+
+def test_too_many_connections(impatient):
+    """One more than there is room for is closed at once, and there is room again when one of them ends. Tunnels are
+    counted apart."""
+    daemon = impatient.daemon
+    held = [Http2(daemon, "quick") for _ in range(5)]
+    with pytest.raises((ssl.SSLError, ConnectionError)):
+        raw.connect(daemon, "quick")
+    held.pop().socket.close()
+    assert impatient.curl("/", "--retry", "5", "--retry-all-errors").stdout == b"<h1>hello</h1>\n"
+    for visitor in held:
+        assert visitor.request("/").read() == b"<h1>hello</h1>\n"
+        visitor.socket.close()
+
+
+def test_many_requests_on_one_connection(site):
+    """Over HTTP/1.1 also when they are sent without waiting for the answers."""
+    host = site.host.encode()
+    with raw.connect(site.daemon, site.name) as connection:
+        connection.sendall(GET.replace(b"quick.tunnel.test", host) * 100)
+        for _ in range(100):
+            head = raw.read_head(connection)
+            assert b" 200 " in head.splitlines()[0]
+            assert raw.read_exactly(connection, 15) == b"<h1>hello</h1>\n"
+    with Http2(site.daemon, site.name) as visitor:
+        for stream in [visitor.request("/") for _ in range(100)]:
+            assert stream.read() == b"<h1>hello</h1>\n"
+
+
+def test_other_protocols_are_refused(daemon):
+    """Neither plain HTTP nor an old TLS nor an ALPN that nobody speaks gets through, and the daemon goes on."""
+    with plain(daemon) as connection:
+        connection.sendall(GET)
+        # A TLS alert, or nothing.
+        assert b"HTTP/1.1 200" not in connection.recv(100)
+    old = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    old.check_hostname, old.verify_mode = False, ssl.CERT_NONE
+    old.set_ciphers("ALL:@SECLEVEL=0")
+    with warnings.catch_warnings(action="ignore"):
+        old.minimum_version = old.maximum_version = ssl.TLSVersion.TLSv1_1
+    with plain(daemon) as connection, pytest.raises((ssl.SSLError, ConnectionError)):
+        old.wrap_socket(connection, server_hostname="site.tunnel.test")
+    with pytest.raises((ssl.SSLError, ConnectionError)):
+        raw.connect(daemon, "site", "spdy/3")
+    assert daemon.curl("", "/health").stdout == b"ok\n"
