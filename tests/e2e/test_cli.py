@@ -222,7 +222,7 @@ def test_flags_beat_environment_beats_file(daemon, nginx, tmp_path):
 def test_an_expired_key(own_daemon, nginx):
     keys = f'[[keys]]\nname = "old"\nsecret_sha256 = "{digest("old")}"\nexpires = "2020-01-01T00:00:00Z"\n'
     code, line = refusal(own_daemon(keys=keys).client(nginx.target, "late", wait=False, key="old"))
-    assert code == 3 and line.startswith("cok-client: refused by the server:")
+    assert code == 3 and line.startswith("refused by the server: the API key is unknown or has expired")
 
 
 def test_an_untrusted_daemon(daemon, own_daemon, nginx):
