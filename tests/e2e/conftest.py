@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from harness.cok import Daemon
+from harness.cok import GIVE_BACK, Daemon
 from harness.nginx import Nginx
 from harness.process import Process, children, end
 from harness.services import Services
@@ -21,7 +21,7 @@ def leftovers():
 
 @pytest.fixture(scope="session")
 def daemon(tmp_path_factory):
-    daemon = Daemon(tmp_path_factory.mktemp("cokd"), limits='reconnect_grace = "3s"')
+    daemon = Daemon(tmp_path_factory.mktemp("cokd"), limits='reconnect_grace = "3s"', env=GIVE_BACK)
     yield daemon
     daemon.stop()
 

@@ -7,7 +7,9 @@ import hashlib
 import pytest
 
 from harness import raw
+from harness.cok import GIVE_BACK
 from harness.http2 import Http2
+from harness.process import wait_for
 
 KIB = 1 << 10
 MIB = 1 << 20
@@ -24,7 +26,7 @@ ALLOCATOR = 16 * MIB
 @pytest.fixture
 def loaded(own_daemon, nginx):
     """A tunnel to two files: one of half a MiB, and one that is longer than anybody reads."""
-    daemon = own_daemon(limits=f'initial_window = "{WINDOW // KIB}KiB"\nwindow_budget = "{BUDGET // MIB}MiB"')
+    daemon = own_daemon(limits=f'initial_window = "{WINDOW // KIB}KiB"\nwindow_budget = "{BUDGET // MIB}MiB"', env=GIVE_BACK)
     data = bytes(range(256)) * 2048
     nginx.add("half.bin", data)
     nginx.add_sparse("huge.bin", 1 << 30)
@@ -55,9 +57,14 @@ def test_stopped_readers_hold_up_nobody(loaded):
             connection.sendall(b"GET /huge.bin HTTP/1.1\r\nhost: " + host + b"\r\n\r\n")
             raw.read_head(connection)
         assert list(pool.map(fetch, range(180))) == [digest] * 180
-        for process, least in before.items():
-            growth = process.memory()[0] - least
-            assert growth < 20 * (WINDOW + CONNECTION) + BUDGET + ALLOCATOR, f"{process.command[0]}: {growth}"
+        allowed = 20 * (WINDOW + CONNECTION) + BUDGET + ALLOCATOR
+
+        def grown():
+            # What the burst of the 180 has left in the allocator goes back as others are served.
+            assert fetch(None) == digest
+            return {process.command[0]: process.memory()[0] - least for process, least in before.items()}
+
+        wait_for(lambda: max(grown().values()) < allowed, f"no more than {allowed} bytes are held: {grown()}")
         assert loaded.curl("/").stdout == b"<h1>hello</h1>\n"
 
 

@@ -17,8 +17,8 @@ use super::body::RequestBody;
 use super::local::Io;
 use super::respond::Interim;
 
-/// Idle connections that are kept. More are useful only right after a burst.
-const MAX_IDLE: usize = 256;
+/// Idle connections that are kept. Each may hold a read buffer of a hundred kilobytes, and under a steady load few are idle.
+const MAX_IDLE: usize = 64;
 /// How long a connection may lie idle: less than services usually allow.
 const IDLE_FOR: Duration = Duration::from_secs(30);
 /// How often idle connections are looked at.

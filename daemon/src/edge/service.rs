@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use http::header::{EXPECT, HOST};
+use http::header::{CONTENT_LENGTH, EXPECT, HOST};
 use http::uri::Authority;
 use http::{Method, Request, Response, StatusCode, Version};
+use http_body::Body as _;
 use hyper::body::Incoming;
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -77,7 +78,11 @@ impl Visitor {
     pub async fn respond(self: &Arc<Self>, request: Request<Incoming>) -> Response<Body> {
         self.requests.fetch_add(1, Ordering::Relaxed);
         let mut answer = Answer { visitor: self.clone(), began: Instant::now(), status: None };
-        let response = self.answer(request).await;
+        let is_head = *request.method() == Method::HEAD;
+        let mut response = self.answer(request).await;
+        if is_head {
+            drop_body(&mut response);
+        }
         answer.status = Some(response.status());
         response.map(|body| body.counted(answer))
     }
@@ -113,6 +118,17 @@ impl Visitor {
         }
         refuse(Problem::NoPage, request)
     }
+}
+
+/// Leaves of a response to HEAD what belongs to it (RFC 9110, section 9.3.2): over HTTP/2 the edge's library would send
+/// the body.
+fn drop_body(response: &mut Response<Body>) {
+    if let Some(length) = response.body().size_hint().exact().filter(|length| *length > 0)
+        && !response.headers().contains_key(CONTENT_LENGTH)
+    {
+        response.headers_mut().insert(CONTENT_LENGTH, length.into());
+    }
+    *response.body_mut() = Body::empty();
 }
 
 /// The page for a problem, to a visitor whose body nobody wants.

@@ -10,6 +10,10 @@ from pathlib import Path
 from .process import BIN_DIR, Process, spawn
 
 DOMAIN = "tunnel.test"
+# What is freed goes back to the system at once, so that memory can be judged from outside: large blocks by the C library's
+# allocator, which the client uses, and pages by the daemon's.
+GIVE_BACK = {"MALLOC_MMAP_THRESHOLD_": "32768", "MALLOC_ARENA_MAX": "1", "MIMALLOC_PURGE_DELAY": "0"}
+
 KEY = "cok_test-key-of-the-end-to-end-suite"
 
 _numbers = itertools.count()
@@ -22,7 +26,8 @@ def digest(key):
 class Daemon:
     """A cokd with its own folder, on free ports."""
 
-    def __init__(self, folder, limits="", keys="", https="127.0.0.1:0", state=None):
+    def __init__(self, folder, limits="", keys="", https="127.0.0.1:0", state=None, env=None):
+        self.env = env
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.state = state or self.folder / "state"
@@ -49,7 +54,7 @@ max_tunnels = 1000
         self.start()
 
     def start(self):
-        self.process = Process(BIN_DIR / "cokd", "run", "--config", self.config, "--log-format", "json")
+        self.process = Process(BIN_DIR / "cokd", "run", "--config", self.config, "--log-format", "json", env=self.env)
         try:
             self.process.wait_event("ready")
             addresses = {
@@ -126,6 +131,7 @@ class Client:
             "--server", self.daemon.url(""), "--connect-to", self.daemon.https, "--ca-file", self.daemon.ca,
             "--api-key-file", self.key_file, "--state-dir", self.state, "--log-format", "json",
             *self.options,
+            env=self.daemon.env,
         )
 
     def wait_online(self, start=0):
