@@ -1,5 +1,6 @@
 """Visitors' connections: who says nothing is not waited for, and who has a connection keeps it."""
 
+import contextlib
 import socket
 import ssl
 import warnings
@@ -8,6 +9,7 @@ import pytest
 
 from harness import raw
 from harness.http2 import Http2
+from harness.websocket import WebSocket
 
 GET = b"GET / HTTP/1.1\r\nhost: quick.tunnel.test\r\n\r\n"
 
@@ -68,6 +70,19 @@ def test_too_many_connections(impatient):
     for visitor in held:
         assert visitor.request("/").read() == b"<h1>hello</h1>\n"
         visitor.socket.close()
+
+
+def test_upgraded_connections_count(impatient, services):
+    """A visitor's WebSocket takes a place for as long as it lasts."""
+    client = impatient.daemon.client(services.ws, "chat")
+    with contextlib.ExitStack() as stack:
+        visitors = [stack.enter_context(WebSocket(client.daemon, "chat", "/")) for _ in range(5)]
+        with pytest.raises((ssl.SSLError, ConnectionError)):
+            raw.connect(client.daemon, "chat")
+        for visitor in visitors:
+            visitor.send("still here")
+            assert visitor.recv() == "still here"
+    client.stop()
 
 
 def test_many_requests_on_one_connection(site):
