@@ -24,6 +24,7 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::TcpStream;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio_rustls::server::TlsStream;
 use tracing::debug;
 
@@ -49,10 +50,10 @@ const H2_PING: (Duration, Duration) = (Duration::from_secs(30), Duration::from_s
 /// A visitor's connection, or a tunnel's before its upgrade.
 pub type Stream = TlsStream<TcpStream>;
 
-/// Serves one connection to its end.
-pub async fn serve(daemon: Arc<Daemon>, stream: Stream, peer: SocketAddr) {
+/// Serves one connection to its end. It holds its `place` for as long as anything of it is left.
+pub async fn serve(daemon: Arc<Daemon>, stream: Stream, peer: SocketAddr, place: OwnedSemaphorePermit) {
     let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-    let visitor = Arc::new(Visitor::new(daemon.clone(), peer.ip().to_canonical()));
+    let visitor = Arc::new(Visitor::new(daemon.clone(), peer.ip().to_canonical(), place));
     let service = service_fn(|request: Request<Incoming>| {
         let visitor = visitor.clone();
         async move { Ok::<_, std::convert::Infallible>(visitor.respond(request).await) }

@@ -90,10 +90,9 @@ pub async fn https(daemon: Arc<Daemon>, listener: TcpListener, acceptor: TlsAcce
         daemon.metrics.connections.inc();
         let (daemon, acceptor) = (daemon.clone(), acceptor.clone());
         daemon.tasks.clone().spawn(async move {
-            let _place = place;
             let limit = daemon.config.limits.handshake_timeout;
             match tokio::time::timeout(limit, Box::pin(acceptor.accept(stream))).await {
-                Ok(Ok(stream)) => edge::serve(daemon, stream, peer).await,
+                Ok(Ok(stream)) => edge::serve(daemon, stream, peer, place).await,
                 Ok(Err(error)) => debug!(%peer, %error, "TLS handshake failed"),
                 Err(_) => debug!(%peer, "TLS handshake took too long"),
             }

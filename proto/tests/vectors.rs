@@ -237,19 +237,6 @@ fn invalid_vectors_are_refused_with_their_code() {
     }
 }
 
-/// Run with `-- --ignored` to print the specification's tables of vectors.
-#[test]
-#[ignore = "prints"]
-fn print_tables() {
-    for vector in valid() {
-        println!("{}", valid_row(&vector));
-    }
-    println!();
-    for vector in invalid() {
-        println!("{}", invalid_row(&vector));
-    }
-}
-
 #[test]
 fn the_specification_shows_every_vector() {
     for row in valid().iter().map(valid_row).chain(invalid().iter().map(invalid_row)) {

@@ -58,7 +58,7 @@ class Cok:
 
     def __init__(self, folder, origin):
         self.daemon = Daemon(folder / "cok")
-        self.client = self.daemon.client(origin.target, "bench")
+        self.client = self.daemon.client(origin.target, "bench", options=())
         self.processes = [self.daemon.process, self.client.process]
         self.port = self.daemon.port
 

@@ -31,7 +31,7 @@ const MAX_ATTEMPTS: usize = 5;
 
 /// Sends a request into its tunnel and returns the response.
 pub(super) async fn forward(
-    visitor: &Visitor,
+    visitor: &Arc<Visitor>,
     tunnel: &Arc<Tunnel>,
     mut request: Request<Incoming>,
     authority: Authority,
@@ -67,7 +67,7 @@ fn prepare(visitor: &Visitor, parts: http::request::Parts, authority: Authority,
 
 /// Sends the request until an answer comes or nothing is left to try.
 async fn exchange(
-    visitor: &Visitor,
+    visitor: &Arc<Visitor>,
     tunnel: &Arc<Tunnel>,
     head: Arc<RequestHead>,
     mut body: Option<Incoming>,
@@ -101,7 +101,7 @@ async fn exchange(
         if let Some(on_upgrade) = on_upgrade {
             // Nothing of an upgrade is ever sent twice: its service may have begun to speak.
             let answered = answer(&mut recv, &mut None, false).await.map_err(problem)?;
-            return respond_to_upgrade(answered, &upgrade, on_upgrade, send, recv);
+            return respond_to_upgrade(visitor, answered, &upgrade, on_upgrade, send, recv);
         }
         let mut upload = body.take().map(|body| Upload::new(body, send));
         match answer(&mut recv, &mut upload, expects).await {
@@ -239,6 +239,7 @@ fn respond(answered: Answered, recv: Box<dyn RecvHalf>, method: &Method) -> Resp
 
 /// What a visitor gets who asked to leave HTTP: raw bytes from here on, or an ordinary response.
 fn respond_to_upgrade(
+    visitor: &Arc<Visitor>,
     mut answered: Answered,
     upgrade: &Upgrade,
     on_upgrade: OnUpgrade,
@@ -252,7 +253,11 @@ fn respond_to_upgrade(
     let protocol: Option<HeaderValue> = answered.head.headers.get(UPGRADE).cloned();
     strip_hop_by_hop(&mut answered.head.headers);
     let response = upgrade.complete(answered.head.headers, protocol).ok_or(Problem::ServiceBroke)?;
-    tokio::spawn(splice(on_upgrade, send, recv));
+    let visitor = visitor.clone();
+    tokio::spawn(async move {
+        splice(on_upgrade, send, recv).await;
+        drop(visitor);
+    });
     Ok(response)
 }
 

@@ -10,6 +10,7 @@ use http::header::{EXPECT, HOST};
 use http::uri::Authority;
 use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::body::{Answer, Body};
 use super::forward::forward;
@@ -32,12 +33,14 @@ pub struct Visitor {
     requests: AtomicU64,
     /// How many of them are answered to the end.
     answered: AtomicU64,
+    /// Its place among the public connections.
+    _place: OwnedSemaphorePermit,
 }
 
 impl Visitor {
     /// The other side of a fresh connection.
-    pub fn new(daemon: Arc<Daemon>, address: IpAddr) -> Self {
-        Self { daemon, address, requests: AtomicU64::new(0), answered: AtomicU64::new(0) }
+    pub fn new(daemon: Arc<Daemon>, address: IpAddr, place: OwnedSemaphorePermit) -> Self {
+        Self { daemon, address, requests: AtomicU64::new(0), answered: AtomicU64::new(0), _place: place }
     }
 
     /// Resolves if no request comes in the time that a head may take: the connection is silent, and what has not even
@@ -79,7 +82,7 @@ impl Visitor {
         response.map(|body| body.counted(answer))
     }
 
-    async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
+    async fn answer(self: &Arc<Self>, request: Request<Incoming>) -> Response<Body> {
         let Some(authority) = authority(&request) else { return refuse(Problem::BadRequest, request) };
         match route(&self.daemon.config.domain, authority.host()) {
             Route::Foreign => refuse(Problem::Misdirected, request),

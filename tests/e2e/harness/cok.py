@@ -96,7 +96,7 @@ max_tunnels = 1000
             context.set_alpn_protocols([alpn])
         return context
 
-    def client(self, target, name=None, wait=True, key=KEY, options=(), state=None):
+    def client(self, target, name=None, wait=True, key=KEY, options=("--verbose",), state=None):
         client = Client(self, target, name or f"t{next(_numbers)}", key, options, state)
         if wait:
             try:
@@ -124,7 +124,7 @@ class Client:
         self.process = Process(
             BIN_DIR / "cok-client", "http", self.target, "--subdomain", self.name, "--transport", "ws",
             "--server", self.daemon.url(""), "--connect-to", self.daemon.https, "--ca-file", self.daemon.ca,
-            "--api-key-file", self.key_file, "--state-dir", self.state, "--log-format", "json", "--verbose",
+            "--api-key-file", self.key_file, "--state-dir", self.state, "--log-format", "json",
             *self.options,
         )
 
