@@ -211,8 +211,10 @@ AFTER_THE_END = [
 @pytest.mark.parametrize("messages", [row[1] for row in AFTER_THE_END], ids=[row[0] for row in AFTER_THE_END])
 def test_frames_out_of_order(daemon, messages):
     with visited(daemon) as (socket_, stream, number, request):
-        for message in messages(number):
-            socket_.send(message)
+        # The daemon may have had enough before the last one is sent.
+        with contextlib.suppress(ConnectionClosed):
+            for message in messages(number):
+                socket_.send(message)
         assert error_of(socket_, stream)["code"] == "protocol"
         # Over before it could end well, whether or not a head had been sent.
         request.wait(lambda: request.headers or request.reset is not None)
