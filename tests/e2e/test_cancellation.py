@@ -115,7 +115,8 @@ def test_an_upload_that_is_broken_off_is_not_whole(web, services, version):
     if version == "h1":
         connection = raw.connect(web.daemon, web.name)
         connection.sendall(
-            b"POST /swallow HTTP/1.1\r\nhost: " + web.host.encode() + b"\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n"
+            b"POST /swallow HTTP/1.1\r\nhost: " + web.host.encode()
+            + b"\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n"
         )
         wait_for(lambda: services.swallowed == 3, "the service has the first part")
         connection.close()

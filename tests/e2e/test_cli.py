@@ -18,7 +18,10 @@ def run(program, *options, env=None):
 
 def test_check_names_every_mistake(tmp_path):
     config = tmp_path / "cokd.toml"
-    config.write_text('domain = "x"\n[listen]\nhttp = ["nowhere"]\nhtpps = []\n[tls]\nmode = "files"\ncert = "/no"\nkey = "/no"\n')
+    config.write_text(
+        'domain = "x"\n[listen]\nhttp = ["nowhere"]\nhtpps = []\n'
+        '[tls]\nmode = "files"\ncert = "/no"\nkey = "/no"\n'
+    )
     result = run("cokd", "check", "--config", config)
     assert result.returncode == 2 and result.stdout == ""
     places = [line.split(": ")[:2] for line in result.stderr.splitlines()]
@@ -33,6 +36,7 @@ def test_check_names_every_mistake(tmp_path):
     assert run("cokd", "run", "--config", config).stderr == result.stderr
 
 
+DIGEST = "0" * 64
 MISTAKES = [
     ('domain = "a.b"\ncolour = "red"', 2, "colour"),
     ("domain = 7", 1, "domain"),
@@ -42,8 +46,8 @@ MISTAKES = [
     ('domain = "a.b"\n[limits]\n\nmax_held = -1', 4, "limits.max_held"),
     ('domain = "a.b"\n[limits]\ninitial_window = "1TiB"', 3, "limits.initial_window"),
     ('domain = "a.b"\n[[keys]]\nname = "x"\nsecret_sha256 = "abc"', 4, "keys[0].secret_sha256"),
-    ('domain = "a.b"\n[[keys]]\nsecret_sha256 = "' + "0" * 64 + '"', 2, "keys[0].name"),
-    ('domain = "a.b"\n[[keys]]\nname = "x"\nsecret_sha256 = "' + "0" * 64 + '"\nsubdomains = ["*-*"]', 5, "keys[0].subdomains"),
+    (f'domain = "a.b"\n[[keys]]\nsecret_sha256 = "{DIGEST}"', 2, "keys[0].name"),
+    (f'domain = "a.b"\n[[keys]]\nname = "x"\nsecret_sha256 = "{DIGEST}"\nsubdomains = ["*-*"]', 5, "keys[0].subdomains"),
     ('domain = "a.b"\n[proxies]\ntrusted = ["everyone"]', 3, "proxies.trusted"),
     ('domain = "a.b"\n[tls\n', 2, ""),
 ]
@@ -66,7 +70,8 @@ def test_files_for_tls_are_read_at_the_start(tmp_path):
     (tmp_path / "key.pem").write_text("no key")
     config = tmp_path / "cokd.toml"
     config.write_text(
-        f'domain = "a.b"\nstate_dir = "{tmp_path}"\n[listen]\nhttps = ["127.0.0.1:0"]\nhttp = []\nadmin = "127.0.0.1:0"\n'
+        f'domain = "a.b"\nstate_dir = "{tmp_path}"\n'
+        '[listen]\nhttps = ["127.0.0.1:0"]\nhttp = []\nadmin = "127.0.0.1:0"\n'
         f'[tls]\nmode = "files"\ncert = "{tmp_path}/cert.pem"\nkey = "{tmp_path}/key.pem"\n'
     )
     result = run("cokd", "run", "--config", config)

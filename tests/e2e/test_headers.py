@@ -35,7 +35,8 @@ def test_hop_by_hop_fields_end_at_their_hop(recorder, http):
     fields = received(recorder)
     assert fields[b"x-kept"] == b"1" and fields[b"te"] == b"trailers"
     assert not {b"x-dropped", b"keep-alive", b"proxy-connection"} & set(fields)
-    recorder.answer = OK.replace(b"\r\n\r\n", b"\r\nconnection: x-own\r\nx-own: 1\r\nkeep-alive: timeout=5\r\nx-kept: 1\r\n\r\n")
+    own = b"\r\nconnection: x-own\r\nx-own: 1\r\nkeep-alive: timeout=5\r\nx-kept: 1\r\n\r\n"
+    recorder.answer = OK.replace(b"\r\n\r\n", own)
     head = recorder.client.curl("/", http, "--include").stdout.lower()
     assert b"x-kept: 1" in head and b"x-own" not in head and b"keep-alive" not in head
 
@@ -61,7 +62,8 @@ def test_traces_continue_or_begin(recorder):
 
 
 @pytest.mark.parametrize(
-    ("option", "expected"), [("rewrite", "127.0.0.1:{port}"), ("my.own:81", "my.own:81"), ("preserve", "{name}.tunnel.test:{https}")]
+    ("option", "expected"),
+    [("rewrite", "127.0.0.1:{port}"), ("my.own:81", "my.own:81"), ("preserve", "{name}.tunnel.test:{https}")],
 )
 def test_host_as_configured(recorder, tunnel, option, expected):
     client = tunnel(recorder.target, options=["--host-header", option])

@@ -151,7 +151,8 @@ def test_the_daemon_drains(own_daemon, nginx):
 def test_the_client_comes_back_to_a_restarted_daemon(own_daemon, nginx):
     daemon = own_daemon()
     port = daemon.port
-    daemon.config.write_text(daemon.config.read_text().replace('https = ["127.0.0.1:0"]', f'https = ["127.0.0.1:{port}"]'))
+    config = daemon.config.read_text()
+    daemon.config.write_text(config.replace('https = ["127.0.0.1:0"]', f'https = ["127.0.0.1:{port}"]'))
     client = daemon.client(nginx.target, "again")
     seen = len(client.process.lines)
     daemon.stop()

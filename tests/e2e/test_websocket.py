@@ -70,9 +70,8 @@ def test_what_both_sides_agree_on_passes(echo):
 def test_bytes_right_behind_the_switch(tunnel):
     """A service may speak as soon as it has switched, in the same packet, and a visitor may leave without a word."""
     hello = b"\x81\x05hello"
-    recorder = raw.Recorder(
-        lambda head, connection: b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: odd/1\r\n\r\n" + hello
-    )
+    switch = b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: odd/1\r\n\r\n"
+    recorder = raw.Recorder(lambda head, connection: switch + hello)
     client = tunnel(recorder.target)
     with raw.connect(client.daemon, client.name) as connection:
         connection.sendall(

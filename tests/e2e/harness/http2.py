@@ -45,7 +45,8 @@ class Http2:
     def request(self, path, method="GET", end=True, extra=(), protocol=None, authority=None):
         stream = Stream(self, self.connection.get_next_available_stream_id())
         self.streams[stream.id] = stream
-        headers = [(":method", method), (":scheme", "https"), (":path", path), (":authority", authority or self.authority)]
+        headers = [(":method", method), (":scheme", "https"), (":path", path)]
+        headers.append((":authority", authority or self.authority))
         if protocol:
             headers.insert(1, (":protocol", protocol))
         self.connection.send_headers(stream.id, [*headers, *extra], end_stream=end)

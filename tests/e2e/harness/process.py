@@ -141,6 +141,11 @@ class Process:
         fields = dict(line.split(":", 1) for line in status.splitlines())
         return tuple(int(fields[name].split()[0]) * 1024 for name in ("VmRSS", "VmHWM"))
 
+    def processor_time(self):
+        """In clock ticks, in user mode and in the kernel."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return int(fields[11]) + int(fields[12])
+
     def reset_peak(self):
         """Lets the peak of `memory` start anew."""
         Path(f"/proc/{self.pid}/clear_refs").write_text("5")
