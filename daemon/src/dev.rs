@@ -10,7 +10,10 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow};
 use clap::Args;
 use cok_client::logging::LogFormat;
-use cok_client::{Event, HostHeader, Options, Server, Target, Tunnel, instance_id, trust_file};
+use cok_client::{
+    Event, HostHeader, Options, PROBE_INTERVAL, Server, Target, TransportChoice, Tunnel, instance_id, trust_file,
+};
+use cok_transport::{Congestion, quic};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -45,7 +48,7 @@ pub struct DevArgs {
     subdomain: Subdomain,
     /// How the client reaches the daemon
     #[arg(long, default_value = "auto")]
-    transport: cok_client::cli::TransportChoice,
+    transport: TransportChoice,
     /// Print one line of JSON on standard output once traffic passes
     #[arg(long)]
     json: bool,
@@ -63,9 +66,6 @@ fn parse_subdomain(text: &str) -> Result<Subdomain, String> {
 
 /// Runs until SIGINT or SIGTERM.
 pub async fn run(args: DevArgs) -> anyhow::Result<()> {
-    if args.transport == cok_client::cli::TransportChoice::Quic {
-        anyhow::bail!("--transport quic is not built yet; use ws or auto");
-    }
     let state_dir = args
         .state_dir
         .clone()
@@ -80,10 +80,15 @@ pub async fn run(args: DevArgs) -> anyhow::Result<()> {
     let (daemon, addresses) = (bound.daemon().clone(), bound.addresses().clone());
     let https = *addresses.https.first().context("no HTTPS listener")?;
     let ca_file = state_dir.join("authority/ca.pem");
+    let tls = trust_file(&ca_file)?;
     let tunnel = Tunnel::new(Options {
         server: Server::from_str(&daemon.server_url())?,
         connect_to: Some(https),
-        tls: trust_file(&ca_file)?,
+        transport: args.transport,
+        quic: quic::Dialer::new(&tls, &quic::Tuning::default())?,
+        congestion: Congestion::default(),
+        probe_interval: PROBE_INTERVAL,
+        tls,
         key: key.clone(),
         subdomain: Some(args.subdomain.to_string()),
         instance: instance_id(&state_dir),
