@@ -147,9 +147,9 @@ impl<'a> Driver<'a> {
         }
     }
 
-    /// Acts on what has come.
+    /// Acts on what has come; nothing does once the session has failed.
     fn read_frames(&mut self) -> Result<(), CloseReason> {
-        loop {
+        while self.last_words.is_none() {
             let frame = match self.control.reader.next() {
                 Ok(Some(frame)) => frame,
                 Ok(None) => return Ok(()),
@@ -170,6 +170,7 @@ impl<'a> Driver<'a> {
                 }
             }
         }
+        Ok(())
     }
 
     /// Takes what is to go out; whether the session has drained on this side.

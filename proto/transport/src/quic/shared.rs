@@ -117,10 +117,11 @@ impl Shared {
     /// Ends the session with an Error frame.
     pub(super) fn fail(&self, error: &ErrorMessage) {
         let mut state = self.lock();
-        if state.failed.is_none() && !state.closed {
-            frame::put_json(&mut state.outbox, FrameType::Error, error);
-            state.failed = Some(error.clone());
+        if state.failed.is_some() || state.closed {
+            return;
         }
+        frame::put_json(&mut state.outbox, FrameType::Error, error);
+        state.failed = Some(error.clone());
         drop(state);
         self.attention.notify_one();
     }
