@@ -86,7 +86,8 @@ impl Path {
 /// Opens QUIC or a WebSocket, whichever proves itself first.
 pub(crate) async fn race(options: &Options) -> anyhow::Result<Opened> {
     let addresses = addresses(options).await?;
-    Ok(match race::race(handshake(options, &addresses), echo, upgrade(options, &addresses)).await? {
+    let race = race::race(handshake(options, &addresses), echo, upgrade(options, &addresses));
+    Ok(match Box::pin(race).await? {
         Winner::Quic(link) => Path::Quic(link).because("QUIC answered first"),
         Winner::Ws(socket, why_not_quic) => Path::Ws(socket).because(why_not_quic),
     })
@@ -105,13 +106,11 @@ pub(crate) async fn ws(options: &Options) -> anyhow::Result<Path> {
 }
 
 async fn addresses(options: &Options) -> anyhow::Result<Vec<SocketAddr>> {
-    match options.connect_to {
-        Some(address) => Ok(vec![address]),
-        None => {
-            let (host, port) = (options.server.host(), options.server.port());
-            resolve(host, port).await.with_context(|| format!("cannot resolve {host}"))
-        }
+    if let Some(address) = options.connect_to {
+        return Ok(vec![address]);
     }
+    let (host, port) = (options.server.host(), options.server.port());
+    resolve(host, port).await.with_context(|| format!("cannot resolve {host}"))
 }
 
 async fn handshake(options: &Options, addresses: &[SocketAddr]) -> anyhow::Result<Box<quic::Link>> {
@@ -125,10 +124,7 @@ async fn echo(mut link: Box<quic::Link>) -> anyhow::Result<Box<quic::Link>> {
     Ok(link)
 }
 
-async fn upgrade(
-    options: &Options,
-    addresses: &[SocketAddr],
-) -> anyhow::Result<Box<ws::Socket<TlsStream<TcpStream>>>> {
+async fn upgrade(options: &Options, addresses: &[SocketAddr]) -> anyhow::Result<Box<ws::Socket<TlsStream<TcpStream>>>> {
     let stream = tls(options, addresses).await?;
     Ok(Box::new(ws::open(stream, &options.server.authority(), UPGRADE).await?))
 }

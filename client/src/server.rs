@@ -10,8 +10,8 @@ use std::sync::Arc;
 use anyhow::{Context as _, bail};
 use rustls::crypto::aws_lc_rs;
 use rustls::{ClientConfig, RootCertStore};
-use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject as _;
 use tokio::net::lookup_host;
 
 use crate::target::Address;

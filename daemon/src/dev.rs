@@ -13,7 +13,8 @@ use cok_client::logging::LogFormat;
 use cok_client::{
     Event, HostHeader, Options, PROBE_INTERVAL, Server, Target, TransportChoice, Tunnel, instance_id, trust_file,
 };
-use cok_transport::{Congestion, quic};
+use cok_transport::Congestion;
+use cok_transport::quic::{Dialer, Tuning};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -85,7 +86,7 @@ pub async fn run(args: DevArgs) -> anyhow::Result<()> {
         server: Server::from_str(&daemon.server_url())?,
         connect_to: Some(https),
         transport: args.transport,
-        quic: quic::Dialer::new(&tls, &quic::Tuning::default())?,
+        quic: Dialer::new(&tls, &Tuning::default())?,
         congestion: Congestion::default(),
         probe_interval: PROBE_INTERVAL,
         tls,
@@ -205,6 +206,7 @@ fn config(args: &DevArgs, state_dir: PathBuf, key: &str) -> anyhow::Result<Confi
             expires: None,
         }],
         limits: Limits { drain_timeout: Duration::from_secs(2), ..Limits::default() },
+        tuning: Tuning::default(),
         trusted_proxies: Vec::new(),
     })
 }

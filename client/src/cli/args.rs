@@ -106,7 +106,7 @@ impl Args {
             Some(path) => trust_file(path)?,
             None => trust_system()?,
         };
-        let quic = quic::Dialer::new(&tls, &quic::Tuning { congestion, ..quic::Tuning::default() })?;
+        let quic = quic::Dialer::new(&tls, &quic::Tuning { congestion })?;
         if self.connect_timeout.is_zero() {
             bail!("--connect-timeout must be more than 0");
         }

@@ -39,8 +39,7 @@ where
 /// section 4).
 fn alternated(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
     let leads = |address: &&SocketAddr| addresses.first().is_some_and(|first| first.is_ipv4() == address.is_ipv4());
-    let (mut first, mut second) =
-        (addresses.iter().filter(leads), addresses.iter().filter(|address| !leads(address)));
+    let (mut first, mut second) = (addresses.iter().filter(leads), addresses.iter().filter(|address| !leads(address)));
     let mut alternated = Vec::with_capacity(addresses.len());
     while alternated.len() < addresses.len() {
         alternated.extend(first.next());

@@ -68,7 +68,8 @@ impl<'a, F: FnMut(Event)> Keeper<'a, F> {
         loop {
             before.take_if(|session| session.is_closed());
             let replaces = before.as_ref().map(|session| session.id.clone());
-            let failure = match self.begin(replaces).await {
+            // Apart, so that what only the beginning needs does not stay in memory for as long as the session.
+            let failure = match Box::pin(self.begin(replaces)).await {
                 Ok(session) => {
                     let began = Instant::now();
                     let (last, ended) = self.stay(session).await;
@@ -118,7 +119,7 @@ impl<'a, F: FnMut(Event)> Keeper<'a, F> {
                 opened = self.better(&session) => opened,
             };
             // The daemon drains the old session as soon as it grants the new one; its end is looked at only after that.
-            match self.ask(opened, Some(session.id.clone())).await {
+            match Box::pin(self.ask(opened, Some(session.id.clone()))).await {
                 Ok(next) => session = next,
                 Err(failure) => {
                     debug!(%failure, "the tunnel could not move to the other transport");
@@ -137,7 +138,7 @@ impl<'a, F: FnMut(Event)> Keeper<'a, F> {
         let Some(health) = &session.health else {
             loop {
                 sleep(self.plan.probe_wait()).await;
-                match dial::quic(options).await {
+                match Box::pin(dial::quic(options)).await {
                     Ok(path) => return path.because("moved: QUIC answers again"),
                     Err(error) => debug!(error = format!("{error:#}"), "still on WebSocket"),
                 }
@@ -146,7 +147,7 @@ impl<'a, F: FnMut(Event)> Keeper<'a, F> {
         };
         loop {
             let why = health.turned_bad().await;
-            match dial::ws(options).await {
+            match Box::pin(dial::ws(options)).await {
                 Ok(path) => return path.because(format!("moved: QUIC turned bad: {why}")),
                 Err(error) => debug!(why, error = format!("{error:#}"), "QUIC has turned bad, and WebSocket fails too"),
             }
