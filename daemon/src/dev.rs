@@ -47,7 +47,7 @@ pub struct DevArgs {
     /// The tunnel's name
     #[arg(long, default_value = "demo", value_parser = parse_subdomain)]
     subdomain: Subdomain,
-    /// How the client reaches the daemon
+    /// How the client reaches the daemon; auto is QUIC where it works
     #[arg(long, default_value = "auto")]
     transport: TransportChoice,
     /// Print one line of JSON on standard output once traffic passes
@@ -113,8 +113,8 @@ pub async fn run(args: DevArgs) -> anyhow::Result<()> {
     tokio::pin!(signal);
     let show = async {
         while let Some(event) = connected.recv().await {
-            if let Event::Connected { url, .. } = event {
-                return show(&args, &daemon, &url, &target, &ca_file, &key, &addresses.admin);
+            if let Event::Connected { url, transport, .. } = event {
+                return show(&args, &daemon, &url, transport, &target, &ca_file, &key, &addresses.admin);
             }
         }
     };
@@ -132,10 +132,12 @@ pub async fn run(args: DevArgs) -> anyhow::Result<()> {
 }
 
 #[expect(clippy::print_stdout, reason = "the address is what the command is for")]
+#[expect(clippy::too_many_arguments, reason = "it is all that a newcomer wants to know")]
 fn show(
     args: &DevArgs,
     daemon: &Daemon,
     url: &str,
+    transport: &str,
     target: &Target,
     ca_file: &std::path::Path,
     key: &str,
@@ -145,13 +147,14 @@ fn show(
     if args.json {
         let line = serde_json::json!({
             "url": url, "server": server, "ca_file": ca_file, "api_key": key, "admin": format!("http://{admin}"),
+            "transport": transport,
         });
         println!("{line}");
         return;
     }
     let service = if args.target.is_some() { target.to_string() } else { "a sample site".to_owned() };
     println!(
-        "\n  {url}\n  leads to {service}, through a tunnel on this machine.\n\n\
+        "\n  {url}\n  leads to {service}, through a tunnel on this machine ({transport}).\n\n\
          To trust its certificate, give this authority to your browser or program:\n  {ca}\n  \
          curl --cacert {ca} {url}/\n\n\
          To join from a second terminal with a service of your own, here on port 3000:\n  \
