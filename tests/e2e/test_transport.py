@@ -99,7 +99,7 @@ BLOCKED = [
 
 
 @pytest.mark.parametrize(("drops", "why"), BLOCKED, ids=["silence", "no echo"])
-def test_without_udp_it_is_up_on_websocket_at_once(client, relay, drops, why):
+def test_without_udp_it_is_up_on_websocket_at_once(relay, client, drops, why):
     relay.drops = drops
     cut_off = client(address=relay.address)
     entry = cut_off.wait_event("connected", deadline=2)
@@ -112,7 +112,7 @@ def test_without_udp_it_is_up_on_websocket_at_once(client, relay, drops, why):
     assert cut_off.visit() == b"<h1>hello</h1>\n"
 
 
-def test_quic_alone_never_falls_back(client, relay):
+def test_quic_alone_never_falls_back(relay, client):
     relay.drops = ANY
     stubborn = client("--transport", "quic", address=relay.address)
     for _ in range(2):
@@ -172,7 +172,7 @@ class Steps:
         assert self.curl.stdout.read() == b"" and self.curl.wait(20) == 0
 
 
-def test_it_moves_to_quic_as_soon_as_udp_passes(client, relay, services):
+def test_it_moves_to_quic_as_soon_as_udp_passes(relay, client, services):
     """No request fails, and what is under way finishes on the old session."""
     relay.drops = ANY
     mover = client("--probe-interval", "1s", address=relay.address, target=services.web)
@@ -195,7 +195,7 @@ def test_it_moves_to_quic_as_soon_as_udp_passes(client, relay, services):
     assert [line for line in mover.lines if line.startswith("https://")] == [moved["url"]]
 
 
-def test_it_moves_to_websocket_when_quic_turns_bad_and_back(client, relay, services):
+def test_it_moves_to_websocket_when_quic_turns_bad_and_back(relay, client, services):
     """What was under way on QUIC goes on there once UDP passes again."""
     mover = client("--probe-interval", "1s", address=relay.address, target=services.web)
     assert mover.wait_event("connected")["transport"] == "quic"
