@@ -15,6 +15,7 @@ mod health;
 mod session;
 mod settings;
 mod shared;
+mod silence;
 mod socket;
 mod windows;
 
