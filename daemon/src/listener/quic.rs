@@ -19,6 +19,7 @@ use tracing::{debug, info, warn};
 use crate::config::Config;
 use crate::daemon::Daemon;
 use crate::edge::http3;
+use crate::listener::leaving::Connections;
 use crate::quic_secret::QuicSecret;
 use crate::tunnels;
 
@@ -112,15 +113,15 @@ pub(crate) fn for_quic(mut tls: rustls::ServerConfig) -> rustls::ServerConfig {
 }
 
 /// Serves visitors and tunnels until the daemon stops.
-pub async fn serve(daemon: Arc<Daemon>, endpoint: Endpoint) {
+pub async fn serve(daemon: Arc<Daemon>, endpoint: Endpoint, connections: Arc<Connections>) {
     let handshakes = Arc::new(Handshakes::default());
     while let Some(incoming) = endpoint.accept().await {
-        begin(&daemon, &handshakes, incoming);
+        begin(&daemon, &handshakes, &connections, incoming);
     }
 }
 
 /// Decides what becomes of a peer's first packet.
-fn begin(daemon: &Arc<Daemon>, handshakes: &Arc<Handshakes>, incoming: Incoming) {
+fn begin(daemon: &Arc<Daemon>, handshakes: &Arc<Handshakes>, connections: &Arc<Connections>, incoming: Incoming) {
     let peer = incoming.remote_address();
     let proved = incoming.remote_address_validated();
     if !proved && handshakes.unproved.load(Ordering::Relaxed) >= UNPROVED_HANDSHAKES {
@@ -146,7 +147,7 @@ fn begin(daemon: &Arc<Daemon>, handshakes: &Arc<Handshakes>, incoming: Incoming)
         Err(error) => return debug!(%peer, %error, "QUIC handshake failed"),
     };
     daemon.metrics.connections.inc();
-    let daemon = daemon.clone();
+    let (daemon, connections) = (daemon.clone(), connections.clone());
     daemon.tasks.clone().spawn(async move {
         let limit = daemon.config.limits.handshake_timeout;
         let connection = match tokio::time::timeout(limit, connecting).await {
@@ -155,6 +156,7 @@ fn begin(daemon: &Arc<Daemon>, handshakes: &Arc<Handshakes>, incoming: Incoming)
             Err(_) => return debug!(%peer, "QUIC handshake took too long"),
         };
         drop(under_way);
+        let _member = connections.insert(connection.clone());
         let data = connection.handshake_data().and_then(|data| data.downcast::<HandshakeData>().ok());
         if data.and_then(|data| data.protocol).as_deref() == Some(quic::ALPN) {
             tunnels::over_quic(&daemon, connection, place).await;

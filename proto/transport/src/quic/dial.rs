@@ -64,6 +64,12 @@ impl Dialer {
         }
     }
 
+    /// Uses another socket from the next call on; sessions stay on theirs. A daemon that restarts goes on with its
+    /// sessions' addresses, so whoever looks for its successor must not come from the same.
+    pub fn renew(&self) {
+        *self.endpoint.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
     fn endpoint(&self) -> Result<Endpoint, DialError> {
         let mut slot = self.endpoint.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(endpoint) = &*slot {

@@ -18,19 +18,31 @@ pub struct Buffers {
     pub send: usize,
 }
 
-/// Binds a socket. An IPv6 wildcard takes IPv4 as well.
+/// Binds a daemon's socket. An IPv6 wildcard takes IPv4 as well. Sockets of the same user may share the address: a
+/// daemon that leaves goes on with its peers while the next one has the port. Two daemons by mistake meet on TCP.
 pub fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = unbound(address)?;
+    socket.set_reuse_port(true)?;
+    socket.bind(&address.into())?;
+    Ok(socket.into())
+}
+
+fn unbound(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
     if address.is_ipv6() {
         socket.set_only_v6(false)?;
     }
-    socket.bind(&address.into())?;
-    Ok(socket.into())
+    Ok(socket)
 }
 
 /// Binds a client's socket to a wildcard address, so that the kernel picks the source address afresh for every packet: a
 /// machine that changes its network keeps its sessions by migration (RFC 9000, section 9).
 pub(super) fn bind_any() -> io::Result<UdpSocket> {
+    let bind = |address: SocketAddr| -> io::Result<UdpSocket> {
+        let socket = unbound(address)?;
+        socket.bind(&address.into())?;
+        Ok(socket.into())
+    };
     bind((Ipv6Addr::UNSPECIFIED, 0).into()).or_else(|_| bind((Ipv4Addr::UNSPECIFIED, 0).into()))
 }
 
