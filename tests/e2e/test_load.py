@@ -24,9 +24,10 @@ ALLOCATOR = 16 * MIB
 
 
 @pytest.fixture
-def loaded(own_daemon, nginx):
+def loaded(own_daemon, nginx, transport):
     """A tunnel to two files: one of half a MiB, and one that is longer than anybody reads."""
-    daemon = own_daemon(limits=f'initial_window = "{WINDOW // KIB}KiB"\nwindow_budget = "{BUDGET // MIB}MiB"', env=GIVE_BACK)
+    limits = f'initial_window = "{WINDOW // KIB}KiB"\nwindow_budget = "{BUDGET // MIB}MiB"'
+    daemon = own_daemon(limits=limits, env=GIVE_BACK, transport=transport)
     data = bytes(range(256)) * 2048
     nginx.add("half.bin", data)
     nginx.add_sparse("huge.bin", 1 << 30)

@@ -16,6 +16,9 @@ GIVE_BACK = {"MALLOC_MMAP_THRESHOLD_": "32768", "MALLOC_ARENA_MAX": "1", "MIMALL
 
 KEY = "cok_test-key-of-the-end-to-end-suite"
 
+# Every test that sends traffic through a tunnel runs once for each of these.
+TRANSPORTS = ["ws"]
+
 _numbers = itertools.count()
 
 
@@ -24,10 +27,11 @@ def digest(key):
 
 
 class Daemon:
-    """A cokd with its own folder, on free ports."""
+    """A cokd with its own folder, on free ports. It takes tunnels over any transport; `transport` is what its clients use
+    unless they are told otherwise."""
 
-    def __init__(self, folder, limits="", keys="", https="127.0.0.1:0", state=None, env=None):
-        self.env = env
+    def __init__(self, folder, limits="", keys="", https="127.0.0.1:0", state=None, env=None, transport="ws"):
+        self.env, self.transport = env, transport
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.state = state or self.folder / "state"
@@ -101,8 +105,9 @@ max_tunnels = 1000
             context.set_alpn_protocols([alpn])
         return context
 
-    def client(self, target, name=None, wait=True, key=KEY, options=("--verbose",), state=None):
-        client = Client(self, target, name or f"t{next(_numbers)}", key, options, state)
+    def client(self, target, name=None, wait=True, key=KEY, options=("--verbose",), state=None, transport=None):
+        transport = transport or self.transport
+        client = Client(self, target, name or f"t{next(_numbers)}", key, options, state, transport)
         if wait:
             try:
                 client.wait_online()
@@ -118,8 +123,9 @@ max_tunnels = 1000
 class Client:
     """A cok-client with one tunnel."""
 
-    def __init__(self, daemon, target, name, key, options, state):
+    def __init__(self, daemon, target, name, key, options, state, transport):
         self.daemon, self.target, self.name, self.key, self.options = daemon, target, name, key, options
+        self.transport = transport
         self.state = state or daemon.folder / f"client-{name}"
         self.key_file = daemon.folder / f"key-{next(_numbers)}"
         self.key_file.write_text(key)
@@ -127,7 +133,7 @@ class Client:
 
     def start(self):
         self.process = Process(
-            BIN_DIR / "cok-client", "http", self.target, "--subdomain", self.name, "--transport", "ws",
+            BIN_DIR / "cok-client", "http", self.target, "--subdomain", self.name, "--transport", self.transport,
             "--server", self.daemon.url(""), "--connect-to", self.daemon.https, "--ca-file", self.daemon.ca,
             "--api-key-file", self.key_file, "--state-dir", self.state, "--log-format", "json",
             *self.options,
@@ -135,7 +141,10 @@ class Client:
         )
 
     def wait_online(self, start=0):
-        self.url = self.process.wait_event("connected", start=start)["url"]
+        """Waits for the tunnel, which is carried as it was asked for."""
+        event = self.process.wait_event("connected", start=start)
+        assert self.transport in (event["transport"], "auto"), event
+        self.url = event["url"]
 
     def stop(self):
         return self.process.stop()
