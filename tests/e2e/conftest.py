@@ -5,6 +5,7 @@ import os
 import pytest
 
 from harness.cok import GIVE_BACK, TRANSPORTS, Daemon
+from harness.netns import Network, Unavailable
 from harness.nginx import Nginx
 from harness.process import Process, children, end
 from harness.services import Services
@@ -93,6 +94,17 @@ def own_daemon(tmp_path):
     yield make
     for daemon in daemons:
         daemon.stop()
+
+
+@pytest.fixture
+def network():
+    """A home and an internet of their own, with nothing between them yet."""
+    try:
+        network = Network()
+    except Unavailable as why:
+        pytest.fail(str(why), pytrace=False)
+    yield network
+    network.delete()
 
 
 @pytest.fixture(params=["--http1.1", "--http2"], ids=["h1", "h2"])
