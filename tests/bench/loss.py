@@ -12,14 +12,13 @@ import os
 import statistics
 import subprocess
 import tempfile
-import threading
 import time
 from pathlib import Path
 
-from harness import raw
 from harness.cok import Daemon
 from harness.netns import DAEMON, Network, Unavailable
 from harness.nginx import Nginx
+from harness.visitors import Visitors
 
 LINK = {"delay": "10ms", "rate": 200, "queue": 512 << 10}
 # Small requests a second, and how many visitors share them: enough that one is free even while others wait for 300 ms.
@@ -54,36 +53,12 @@ class Tunnel:
         ]
 
     def small(self, seconds):
-        """The times of small requests, in ms, one that failed being counted as endless."""
-        times = []
-        begin = time.monotonic() + 0.2
-
-        def visit(number):
-            request = b"GET /small HTTP/1.1\r\nhost: %s\r\n\r\n" % self.client.host.encode()
-            connection = answers = None
-            for turn in range(number, int(RATE * seconds), VISITORS):
-                due = begin + turn / RATE
-                time.sleep(max(0, due - time.monotonic()))
-                try:
-                    if not connection:
-                        connection = raw.connect(self.daemon, self.client.name)
-                        answers = connection.makefile("rb")
-                    connection.sendall(request)
-                    assert answers.readline().startswith(b"HTTP/1.1 200 ")
-                    while answers.readline() != b"\r\n":
-                        pass
-                    assert len(answers.read(SMALL)) == SMALL
-                    times.append((time.monotonic() - due) * 1000)
-                except (OSError, AssertionError):
-                    times.append(float("inf"))
-                    connection = None
-
-        visitors = [threading.Thread(target=visit, args=[number]) for number in range(VISITORS)]
-        for visitor in visitors:
-            visitor.start()
-        for visitor in visitors:
-            visitor.join()
-        return times
+        """The times of small requests, in ms."""
+        visitors = Visitors(self.daemon, self.client.name, "/small", RATE, VISITORS)
+        time.sleep(seconds)
+        times = visitors.stop()
+        assert not visitors.failures, visitors.failures
+        return [each * 1000 for each in times]
 
 
 def throughput(downloads, seconds):

@@ -5,6 +5,7 @@ They are as far from this machine's own network as another machine: nothing leav
 import ctypes
 import fcntl
 import itertools
+import json
 import os
 import struct
 import subprocess
@@ -77,24 +78,46 @@ class Namespace:
 
         self.enter(write)
 
-    def nft(self, rules):
-        """Rules of nftables, and what the command prints."""
-        result = subprocess.run(
-            self.command("nft", "--json", "--file", "-"), input=rules, capture_output=True, text=True, check=False,
-            timeout=20,
-        )
+    def nft(self, *arguments, rules=None):
+        """What a command of nftables says, read as JSON, or nothing for rules that are to be added."""
+        command = self.command("nft", *(["--file", "-"] if rules else ["--json", *arguments]))
+        result = subprocess.run(command, input=rules, capture_output=True, text=True, check=False, timeout=20)
         assert result.returncode == 0, result.stderr
-        return result.stdout
+        return json.loads(result.stdout)["nftables"] if result.stdout else []
 
-    def drop(self, what):
+    def drop(self, what, hooks=("input", "output")):
         """Drops the packets that match, whether they come or go, until `let_pass`."""
-        chains = "".join(
-            f"chain {hook} {{ type filter hook {hook} priority 0; {what} counter drop; }};" for hook in ("input", "output")
-        )
-        self.nft(f"table inet dropped {{ {chains} }}")
+        chains = "".join(f"chain {hook} {{ type filter hook {hook} priority 0; {what} drop; }};" for hook in hooks)
+        self.nft(rules=f"table inet dropped {{ {chains} }}")
 
     def let_pass(self):
-        self.nft("delete table inet dropped")
+        self.nft("delete", "table", "inet", "dropped")
+
+    def count(self, what):
+        """Begins to count the packets that match and are sent, before any are dropped; a function that says how many."""
+        table = f"counted{next(_numbers)}"
+        chain = f"chain output {{ type filter hook output priority -10; {what} counter; }};"
+        self.nft(rules=f"table inet {table} {{ {chain} }}")
+
+        def counted():
+            listing = self.nft("list", "table", "inet", table)
+            (rule,) = [entry["rule"] for entry in listing if "rule" in entry]
+            return next(part["counter"]["packets"] for part in rule["expr"] if "counter" in part)
+
+        return counted
+
+    def sources(self, port):
+        """Begins to note who sends UDP to that port; a function that returns their addresses and ports."""
+        table = f"sources{next(_numbers)}"
+        noted = "set seen { type ipv4_addr . inet_service; flags dynamic; size 1000; };"
+        rule = f"udp dport {port} add @seen {{ ip saddr . udp sport }};"
+        self.nft(rules=f"table inet {table} {{ {noted} chain input {{ type filter hook input priority 0; {rule} }}; }}")
+
+        def seen():
+            (set_,) = [entry["set"] for entry in self.nft("list", "set", "inet", table, "seen") if "set" in entry]
+            return {tuple(source["concat"]) for source in set_.get("elem", [])}
+
+        return seen
 
     def tun(self, device):
         """A new TUN interface, as an open file."""
@@ -153,10 +176,8 @@ class Network:
         router.address("lan", "192.168.0.1/24")
         self.home.ip("route", "replace", "default", "via", "192.168.0.1")
         router.sysctl("net/ipv4/ip_forward", 1)
-        router.nft(
-            'table inet nat { chain out { type nat hook postrouting priority 100; oifname "way1" masquerade fully-random; };'
-            "}"
-        )
+        hide = 'type nat hook postrouting priority 100; oifname "way1" masquerade fully-random;'
+        router.nft(rules=f"table inet nat {{ chain out {{ {hide} }}; }}")
         return router
 
     def link(self, **options):
