@@ -11,7 +11,6 @@ use http::uri::Authority;
 use http::{Method, Request, Response, StatusCode, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
-use tokio::sync::OwnedSemaphorePermit;
 
 use super::body::{Answer, Body};
 use super::forward::forward;
@@ -20,6 +19,7 @@ use super::page::{Problem, page};
 use super::upgrade::Upgrade;
 use crate::admin;
 use crate::daemon::Daemon;
+use crate::places::Place;
 use crate::router::{Route, route};
 use crate::tunnels;
 
@@ -35,12 +35,12 @@ pub struct Visitor {
     /// How many of them are answered to the end.
     answered: AtomicU64,
     /// Its place among the public connections.
-    _place: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 impl Visitor {
     /// The other side of a fresh connection.
-    pub fn new(daemon: Arc<Daemon>, address: IpAddr, place: OwnedSemaphorePermit) -> Self {
+    pub fn new(daemon: Arc<Daemon>, address: IpAddr, place: Place) -> Self {
         Self { daemon, address, requests: AtomicU64::new(0), answered: AtomicU64::new(0), _place: place }
     }
 
