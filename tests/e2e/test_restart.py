@@ -44,7 +44,7 @@ def test_posts_wait_too_and_are_sent_once(own_daemon, services, transport):
     """A request that arrives while the client is away is answered, whatever its method."""
     daemon = own_daemon(transport=transport)
     client = daemon.client(services.web, "later")
-    client.process.kill()
+    client.stop()
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         answer = pool.submit(daemon.curl, "later", "/hash", "--data-binary", "hello")
         wait_for(lambda: "tunnel offline" in daemon.process.output(), "the daemon has noticed")
@@ -105,7 +105,7 @@ def test_offline_past_the_grace(own_daemon, nginx, transport):
 def test_max_held(own_daemon, nginx, transport):
     daemon = own_daemon(limits='reconnect_grace = "30s"\nmax_held = 1', transport=transport)
     client = daemon.client(nginx.target, "full")
-    client.process.kill()
+    client.stop()
     wait_for(lambda: "tunnel offline" in daemon.process.output(), "the daemon has noticed")
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
         waiting = [pool.submit(daemon.curl, "full", "/", "--write-out", "%{http_code}") for _ in range(4)]

@@ -18,7 +18,7 @@ GIVE_BACK = {"MALLOC_MMAP_THRESHOLD_": "32768", "MALLOC_ARENA_MAX": "1", "MIMALL
 KEY = "cok_test-key-of-the-end-to-end-suite"
 
 # Every test that sends traffic through a tunnel runs once for each of these.
-TRANSPORTS = ["ws"]
+TRANSPORTS = ["ws", "quic"]
 
 _numbers = itertools.count()
 

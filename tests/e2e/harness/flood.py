@@ -26,7 +26,7 @@ class Initials:
         header = pull_quic_header(buffer)
         self.id_length = len(header.destination_cid)
         keys = self._keys(header.destination_cid, is_client=False)
-        self.header, self.payload, self.number = keys.decrypt_packet(packet, buffer.tell(), 0)
+        self.header, self.payload, self.number = keys.decrypt_packet(packet[: header.packet_length], buffer.tell(), 0)
 
     def _keys(self, connection_id, is_client):
         keys = CryptoPair()
@@ -36,7 +36,9 @@ class Initials:
     def __next__(self):
         connection_id = os.urandom(self.id_length)
         header = self.header[:6] + connection_id + self.header[6 + self.id_length :]
-        return self._keys(connection_id, is_client=True).encrypt_packet(header, self.payload, self.number)
+        packet = self._keys(connection_id, is_client=True).encrypt_packet(header, self.payload, self.number)
+        # A shorter datagram would be ignored (section 14.1).
+        return packet.ljust(1200, b"\0")
 
 
 def flood(initials, target, addresses, count):
