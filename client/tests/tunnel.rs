@@ -6,18 +6,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use cok_client::{Event, HostHeader, Options, Refused, Server, Tunnel, trust_file};
+use cok_client::{Event, HostHeader, Options, Refused, Server, TransportChoice, Tunnel, trust_file};
 use cok_proto::message::DEFAULT_WINDOW;
 use cok_proto::{Connect, ConnectAck, DrainReason, ErrorCode, ErrorMessage, RequestHead, Scheme};
-use cok_transport::{Config, Exchange, Handshake, Received, Transport, WindowBudget, ws};
+use cok_transport::{Config, Congestion, Exchange, Handshake, Received, Transport, WindowBudget, quic, ws};
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, Method};
 use rustls::pki_types::PrivateKeyDer;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -44,10 +45,19 @@ impl Daemon {
 
     /// A client for it that forwards to `target`, and what is heard of it.
     fn client(&self, target: &str, subdomain: Option<&str>) -> Client {
+        self.client_by(TransportChoice::Ws, target, subdomain)
+    }
+
+    fn client_by(&self, transport: TransportChoice, target: &str, subdomain: Option<&str>) -> Client {
+        let tls = trust_file(self.ca.path()).unwrap();
         let options = Options {
             server: "https://tunnel.test".parse::<Server>().unwrap(),
             connect_to: Some(self.listener.local_addr().unwrap()),
-            tls: trust_file(self.ca.path()).unwrap(),
+            transport,
+            quic: quic::Dialer::new(&tls, &quic::Tuning::default()).unwrap(),
+            congestion: Congestion::default(),
+            probe_interval: PATIENCE,
+            tls,
             key: "key".to_owned(),
             subdomain: subdomain.map(str::to_owned),
             instance: "instance".to_owned(),
@@ -67,6 +77,19 @@ impl Daemon {
     /// The next client that asks for a session, and what it asks for.
     async fn asked(&self) -> (Box<dyn Handshake>, Connect) {
         let asked = async {
+            let stream = self.upgraded().await;
+            let budget = WindowBudget::new(1 << 20);
+            let config = Config { initial_window: DEFAULT_WINDOW, max_exchanges: 10, budget };
+            let handshake = ws::accept(stream, Vec::new(), config, PATIENCE).await.unwrap();
+            let connect = handshake.connect().clone();
+            (handshake, connect)
+        };
+        tokio::time::timeout(PATIENCE, asked).await.expect("a client must come")
+    }
+
+    /// The next client's connection, as far as its upgrade to a WebSocket.
+    async fn upgraded(&self) -> TlsStream<TcpStream> {
+        let upgraded = async {
             let (stream, _) = self.listener.accept().await.unwrap();
             let mut stream = self.tls.accept(stream).await.unwrap();
             let mut head = Vec::new();
@@ -81,13 +104,9 @@ impl Daemon {
                 ws::accept_key(key.as_bytes())
             );
             stream.write_all(response.as_bytes()).await.unwrap();
-            let budget = WindowBudget::new(1 << 20);
-            let config = Config { initial_window: DEFAULT_WINDOW, max_exchanges: 10, budget };
-            let handshake = ws::accept(stream, Vec::new(), config, PATIENCE).await.unwrap();
-            let connect = handshake.connect().clone();
-            (handshake, connect)
+            stream
         };
-        tokio::time::timeout(PATIENCE, asked).await.expect("a client must come")
+        tokio::time::timeout(PATIENCE, upgraded).await.expect("a client must come")
     }
 }
 
@@ -120,14 +139,14 @@ impl Client {
     async fn connected(&mut self) -> String {
         match self.event().await {
             Event::Connected { session, .. } => session,
-            other @ Event::Disconnected { .. } => panic!("{other:?}"),
+            other => panic!("{other:?}"),
         }
     }
 
     async fn disconnected(&mut self) -> String {
         match self.event().await {
             Event::Disconnected { reason, .. } => reason,
-            other @ Event::Connected { .. } => panic!("{other:?}"),
+            other => panic!("{other:?}"),
         }
     }
 
@@ -280,4 +299,50 @@ async fn a_daemon_that_leaves_is_asked_again() {
     assert_eq!(body(&mut exchange).await, Received::Data { data: Bytes::from_static(b"done"), end: true });
     client.stop.cancel();
     client.end().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_attempt_that_was_given_up_may_replace_its_successor_once() {
+    let daemon = Daemon::start().await;
+    let mut client = daemon.client("1", Some("demo"));
+    // The connection breaks after the client has asked, so that nobody knows what became of it.
+    let mut stream = daemon.upgraded().await;
+    assert_ne!(stream.read(&mut [0; 1024]).await.unwrap(), 0);
+    drop(stream);
+    assert!(client.disconnected().await.contains("connection lost"));
+    let session = grant(daemon.asked().await.0, "s1", "demo");
+    client.connected().await;
+    session.close(refusal(ErrorCode::Replaced));
+    client.disconnected().await;
+    let session = grant(daemon.asked().await.0, "s2", "demo");
+    client.connected().await;
+    // By now it is somebody else.
+    session.close(refusal(ErrorCode::Replaced));
+    assert_eq!(client.end().await.unwrap_err().0.code, ErrorCode::Replaced);
+}
+
+#[tokio::test]
+async fn where_nobody_answers_over_udp_auto_falls_back_and_quic_does_not() {
+    let daemon = Daemon::start().await;
+    // It takes packets and never answers one, as where UDP is blocked.
+    let silent = UdpSocket::bind(daemon.listener.local_addr().unwrap()).await.unwrap();
+    let mut auto = daemon.client_by(TransportChoice::Auto, "1", Some("demo"));
+    let _session = grant(daemon.asked().await.0, "s1", "demo");
+    let Event::Fallback { from: "quic", to: "ws", reason: why } = auto.event().await else { panic!("no fallback") };
+    assert!(why.starts_with("QUIC: no answer within "), "{why}");
+    match auto.event().await {
+        Event::Connected { transport: "ws", reason, .. } => assert_eq!(reason, why),
+        other => panic!("{other:?}"),
+    }
+    assert_ne!(silent.recv(&mut [0; 2048]).await.unwrap(), 0, "QUIC was tried");
+    auto.stop.cancel();
+    auto.end().await.unwrap();
+
+    let mut quic = daemon.client_by(TransportChoice::Quic, "1", Some("demo"));
+    tokio::select! {
+        reason = quic.disconnected() => assert!(reason.contains("over QUIC: no answer"), "{reason}"),
+        _ = daemon.listener.accept() => panic!("quic means quic"),
+    }
+    quic.stop.cancel();
+    quic.end().await.unwrap();
 }

@@ -122,7 +122,6 @@ def test_a_key_is_shown_once_and_kept_as_a_digest(tmp_path):
         (["ftp://x", "--server", "x", "--api-key", "k", "--state-dir", "/tmp"], 'cannot forward to "ftp://x"'),
         (["tcp", "22", "--server", "x", "--api-key", "k", "--state-dir", "/tmp"], '"tcp" is no kind of tunnel'),
         (["--server", "x", "--api-key", "k", "--state-dir", "/tmp"], "nothing to forward to"),
-        (["3000", "--server", "x", "--api-key", "k", "--transport", "quic"], "not built yet"),
         (["3000", "--config", "/no"], "cannot read the configuration /no"),
     ],
 )

@@ -92,9 +92,10 @@ pub fn endpoint(
 
 fn server_config(config: &Config, tls: rustls::ServerConfig, secret: &QuicSecret) -> anyhow::Result<ServerConfig> {
     let crypto = QuicServerConfig::try_from(for_quic(tls)).context("TLS for QUIC")?;
+    let limits = &config.limits;
     let mut server = ServerConfig::new(Arc::new(crypto), secret.token_key());
     server
-        .transport_config(quic::server_transport(&config.tuning, config.limits.header_timeout))
+        .transport_config(quic::server_transport(&config.tuning, limits.initial_window, limits.header_timeout))
         // A client that changes its network keeps its session, and a visitor its download.
         .migration(true)
         .max_incoming(WAITING.0)

@@ -76,7 +76,7 @@ impl Progress {
 
 impl Shared {
     pub(super) fn new(connection: Connection, role: Role, config: &crate::Config) -> Arc<Self> {
-        let windows = Windows::new(config);
+        let windows = Windows::new(config.initial_window);
         connection.set_receive_window(windows.size());
         Arc::new(Self {
             connection,
