@@ -59,7 +59,7 @@ def test_stopped_readers_hold_up_nobody(loaded):
             connection.sendall(b"GET /huge.bin HTTP/1.1\r\nhost: " + host + b"\r\n\r\n")
             raw.read_head(connection)
         assert list(pool.map(fetch, range(180))) == [digest] * 180
-        allowed = 20 * (WINDOW + CONNECTION) + BUDGET[client.transport] + ALLOCATOR
+        allowed = 20 * (WINDOW + CONNECTION) + BUDGET[loaded.transport] + ALLOCATOR
 
         def grown():
             # What the burst of the 180 has left in the allocator goes back as others are served.
