@@ -11,9 +11,9 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
-use cok_transport::quic;
+use cok_transport::quic::{self, Unbatched};
 use quinn::udp::{RecvMeta, Transmit};
-use quinn::{AsyncUdpSocket, Connection, Endpoint, Runtime, UdpPoller};
+use quinn::{AsyncUdpSocket, Connection, Endpoint, Runtime as _, TokioRuntime, UdpPoller};
 use slab::Slab;
 use tracing::{debug, warn};
 
@@ -55,7 +55,6 @@ impl Drop for Member {
 /// Leaves the port to whoever comes next, and goes on with the peers of these connections.
 pub fn leave(endpoint: &Endpoint, connections: &Connections) -> io::Result<()> {
     let local = endpoint.local_addr()?;
-    let runtime = quinn::default_runtime().ok_or_else(|| io::Error::other("there is no runtime"))?;
     let mut peers = connections.peers();
     if peers.len() > MOST_PEERS {
         warn!(peers = peers.len(), "too many QUIC peers to go on with all; {MOST_PEERS} are kept");
@@ -63,23 +62,18 @@ pub fn leave(endpoint: &Endpoint, connections: &Connections) -> io::Result<()> {
     }
     let mut sockets = Vec::with_capacity(peers.len());
     for (peer, ip) in peers {
-        match connected(local, ip, peer, &*runtime) {
+        match connected(local, ip, peer) {
             Ok(socket) => sockets.push((peer, socket)),
             Err(error) => debug!(%peer, %error, "cannot go on with a QUIC peer"),
         }
     }
-    let sockets = Arc::new(PeerSockets { local, sockets });
+    let sockets = Arc::new(Unbatched::new(Arc::new(PeerSockets { local, sockets })));
     // The endpoint keeps the socket before the last, in case that something still comes there.
     endpoint.rebind_abstract(sockets.clone())?;
     endpoint.rebind_abstract(sockets)
 }
 
-fn connected(
-    local: SocketAddr,
-    ip: Option<IpAddr>,
-    peer: SocketAddr,
-    runtime: &dyn Runtime,
-) -> io::Result<Arc<dyn AsyncUdpSocket>> {
+fn connected(local: SocketAddr, ip: Option<IpAddr>, peer: SocketAddr) -> io::Result<Arc<dyn AsyncUdpSocket>> {
     // An IPv6 wildcard sees IPv4 as mapped addresses, and so must a socket that takes its place.
     let at = match ip {
         Some(IpAddr::V4(ip)) if local.is_ipv6() => IpAddr::V6(ip.to_ipv6_mapped()),
@@ -88,7 +82,7 @@ fn connected(
     };
     let socket = quic::bind(SocketAddr::new(at, local.port()))?;
     socket.connect(peer)?;
-    runtime.wrap_udp_socket(socket)
+    TokioRuntime.wrap_udp_socket(socket)
 }
 
 /// A socket for each peer, as one.
@@ -141,10 +135,6 @@ impl AsyncUdpSocket for PeerSockets {
 
     fn max_transmit_segments(&self) -> usize {
         self.sockets.iter().map(|(_, socket)| socket.max_transmit_segments()).min().unwrap_or(1)
-    }
-
-    fn max_receive_segments(&self) -> usize {
-        self.sockets.iter().map(|(_, socket)| socket.max_receive_segments()).max().unwrap_or(1)
     }
 
     fn may_fragment(&self) -> bool {

@@ -65,12 +65,10 @@ pub fn endpoint(
 ) -> anyhow::Result<Endpoint> {
     let address = socket.local_addr()?;
     let buffers = quic::enlarge(&socket).context("cannot look at the UDP socket")?;
-    let runtime = quinn::default_runtime().context("there is no runtime")?;
-    let socket = runtime.wrap_udp_socket(socket).context("cannot use the UDP socket")?;
-    let (gso, gro) = (socket.max_transmit_segments(), socket.max_receive_segments());
+    let (socket, offload) = quic::wrap(socket).context("cannot use the UDP socket")?;
     info!(
         event = "udp", %address, receive_buffer = buffers.receive, send_buffer = buffers.send,
-        gso_segments = gso, gro_segments = gro
+        gso_segments = offload.send, gro_segments = offload.receive
     );
     if buffers.receive < SMALL_BUFFER {
         warn!(
@@ -79,7 +77,7 @@ pub fn endpoint(
             quic::BUFFER
         );
     }
-    if gso == 1 {
+    if offload.send == 1 {
         warn!("the kernel has no UDP segmentation offload; QUIC costs about three times the processor time");
     }
     let mut shared = EndpointConfig::new(secret.reset_key());
@@ -88,6 +86,7 @@ pub fn endpoint(
         .cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(key)))
         .min_reset_interval(RESET_INTERVAL);
     let server = server_config(config, tls, secret)?;
+    let runtime = Arc::new(quinn::TokioRuntime);
     Endpoint::new_with_abstract_socket(shared, Some(server), socket, runtime).context("cannot start QUIC")
 }
 

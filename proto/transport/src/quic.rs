@@ -17,6 +17,7 @@ mod settings;
 mod shared;
 mod silence;
 mod socket;
+mod unbatched;
 mod windows;
 
 use std::sync::Arc;
@@ -26,7 +27,8 @@ pub use self::dial::{DialError, Dialer, Link, Session, client_tls};
 pub use self::health::Health;
 pub use self::session::accept;
 pub use self::settings::Tuning;
-pub use self::socket::{BUFFER, Buffers, bind, enlarge};
+pub use self::socket::{BUFFER, Buffers, Offload, bind, enlarge, wrap};
+pub use self::unbatched::Unbatched;
 
 /// The protocol's name in the TLS handshake (RFC 7301).
 pub const ALPN: &[u8] = b"cok/1";

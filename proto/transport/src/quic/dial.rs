@@ -77,8 +77,9 @@ impl Dialer {
         }
         let socket = socket::bind_any()?;
         let buffers = socket::enlarge(&socket)?;
-        let runtime = quinn::default_runtime().ok_or_else(|| io::Error::other("there is no runtime"))?;
-        let endpoint = Endpoint::new(EndpointConfig::default(), None, socket, runtime)?;
+        let (socket, _offload) = socket::wrap(socket)?;
+        let runtime = Arc::new(quinn::TokioRuntime);
+        let endpoint = Endpoint::new_with_abstract_socket(EndpointConfig::default(), None, socket, runtime)?;
         debug!(receive_buffer = buffers.receive, send_buffer = buffers.send, "UDP socket opened");
         *slot = Some(endpoint.clone());
         Ok(endpoint)

@@ -2,8 +2,12 @@
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::sync::Arc;
 
+use quinn::{AsyncUdpSocket, Runtime as _, TokioRuntime};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
+
+use super::unbatched::Unbatched;
 
 /// What is asked for each of a socket's buffers: 4 MiB hold 30 ms at 1 Gbit/s while the process is busy elsewhere. The
 /// kernel gives no more than `net.core.rmem_max` and `wmem_max` allow.
@@ -44,6 +48,22 @@ pub(super) fn bind_any() -> io::Result<UdpSocket> {
         Ok(socket.into())
     };
     bind((Ipv6Addr::UNSPECIFIED, 0).into()).or_else(|_| bind((Ipv4Addr::UNSPECIFIED, 0).into()))
+}
+
+/// Datagrams that the kernel takes or gives in one call at the most; 1 where it has no offload.
+#[derive(Clone, Copy, Debug)]
+pub struct Offload {
+    /// GSO: for sending.
+    pub send: usize,
+    /// GRO: for receiving.
+    pub receive: usize,
+}
+
+/// Makes a socket ready for quinn, within a tokio runtime.
+pub fn wrap(socket: UdpSocket) -> io::Result<(Arc<dyn AsyncUdpSocket>, Offload)> {
+    let socket = TokioRuntime.wrap_udp_socket(socket)?;
+    let offload = Offload { send: socket.max_transmit_segments(), receive: socket.max_receive_segments() };
+    Ok((Arc::new(Unbatched::new(socket)), offload))
 }
 
 /// Asks for large buffers and tells what they are now. Failing to enlarge them is no error: they are as they were.
