@@ -77,6 +77,9 @@ impl<'a, F: FnMut(Event)> Keeper<'a, F> {
                         (backoff, hurried) = (BACKOFF_FIRST, false);
                     }
                     before = Some(last);
+                    if matches!(ended, Ended::Replace) {
+                        self.tunnel.options.quic.renew();
+                    }
                     match ended {
                         Ended::Replace if !hurried => {
                             hurried = true;
