@@ -12,7 +12,6 @@ use http::header::{ACCEPT, CONTENT_LENGTH, EXPECT, HOST, HeaderValue, UPGRADE};
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use http_body::Body as _;
-use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -22,6 +21,7 @@ use super::body::{Body, Upload};
 use super::headers::{join_cookies, set_forwarded, set_trace, strip_hop_by_hop};
 use super::linger::linger;
 use super::page::{Problem, page};
+use super::request::RequestBody;
 use super::service::Visitor;
 use super::upgrade::{Upgrade, splice};
 use crate::registry::{Live, Presence, Tunnel};
@@ -33,7 +33,7 @@ const MAX_ATTEMPTS: usize = 5;
 pub(super) async fn forward(
     visitor: &Arc<Visitor>,
     tunnel: &Arc<Tunnel>,
-    mut request: Request<Incoming>,
+    mut request: Request<RequestBody>,
     authority: Authority,
     upgrade: Upgrade,
 ) -> Response<Body> {
@@ -52,12 +52,13 @@ pub(super) async fn forward(
 fn prepare(visitor: &Visitor, parts: http::request::Parts, authority: Authority, upgrade: &Upgrade) -> RequestHead {
     let mut headers = parts.headers;
     strip_hop_by_hop(&mut headers);
-    if parts.version == Version::HTTP_2 {
+    if matches!(parts.version, Version::HTTP_2 | Version::HTTP_3) {
         join_cookies(&mut headers);
     }
     headers.remove(HOST);
-    let trusted = visitor.daemon.config.trusted_proxies.iter().any(|network| network.contains(&visitor.address));
-    set_forwarded(&mut headers, visitor.address, trusted, &authority);
+    let address = visitor.address();
+    let trusted = visitor.daemon.config.trusted_proxies.iter().any(|network| network.contains(&address));
+    set_forwarded(&mut headers, address, trusted, &authority);
     set_trace(&mut headers);
     upgrade.prepare(&mut headers);
     let target = parts.uri.into_parts().path_and_query.unwrap_or_else(|| PathAndQuery::from_static("/"));
@@ -70,7 +71,7 @@ async fn exchange(
     visitor: &Arc<Visitor>,
     tunnel: &Arc<Tunnel>,
     head: Arc<RequestHead>,
-    mut body: Option<Incoming>,
+    mut body: Option<RequestBody>,
     upgrade: Upgrade,
     on_upgrade: Option<OnUpgrade>,
 ) -> Result<Response<Body>, Problem> {
@@ -145,7 +146,7 @@ async fn exchange(
 }
 
 /// The daemon answers by itself; what the visitor still sends is not wanted.
-fn give_up(body: Option<Incoming>, expects: bool) {
+fn give_up(body: Option<RequestBody>, expects: bool) {
     if let Some(body) = body.filter(|_| !expects) {
         linger(body);
     }
