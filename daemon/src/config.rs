@@ -8,6 +8,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use cok_transport::Congestion;
+use cok_transport::quic::Tuning;
 use ipnet::IpNet;
 
 use self::reader::{Reader, Section, got};
@@ -31,6 +33,8 @@ pub struct Config {
     pub keys: Vec<KeyRecord>,
     /// What it may use.
     pub limits: Limits,
+    /// How QUIC and the congestion controllers behave.
+    pub tuning: Tuning,
     /// Peers whose word on a visitor's address is taken: their `X-Forwarded-*` and `Forwarded` are kept.
     pub trusted_proxies: Vec<IpNet>,
 }
@@ -83,14 +87,19 @@ pub struct Limits {
     /// Bytes by which all windows of the process together may grow beyond the initial ones. 0 to 1 TiB, default
     /// 256 MiB.
     pub window_budget: usize,
-    /// The most public TCP connections, each a file descriptor and TLS state. 1 to 10,000,000, default 20,000.
+    /// The most public connections over TCP and QUIC, each with TLS state and over TCP a file descriptor. 1 to
+    /// 10,000,000, default 20,000.
     pub max_connections: usize,
+    /// The most of them from one IPv4 address or IPv6 /64; trusted proxies may have any number. 1 to 10,000,000,
+    /// default 2,000: a whole office or carrier behind one address passes, one machine cannot take all places.
+    pub max_connections_per_address: usize,
     /// The most sessions, those included that still authenticate. 1 to 1,000,000, default 10,000.
     pub max_sessions: usize,
     /// How long a TLS handshake or a tunnel's Connect may take. 1 s to 5 min, default 10 s: slow mobile paths pass,
     /// silent connections do not pile up.
     pub handshake_timeout: Duration,
-    /// How long a request's head may take, and how long an HTTP/1.1 connection may be idle. 1 s to 1 h, default 60 s.
+    /// How long a request's head may take, and how long a visitor's connection may be idle (QUIC: at least 30 s). 1 s
+    /// to 1 h, default 60 s.
     pub header_timeout: Duration,
     /// The longest request head in bytes; more gets 431. 8 KiB to 56 KiB, default 48 KiB: with the fields that the
     /// daemon adds it must fit into a head of the wire protocol (64 KiB).
@@ -108,6 +117,7 @@ impl Default for Limits {
             initial_window: 256 * 1024,
             window_budget: 256 * 1024 * 1024,
             max_connections: 20_000,
+            max_connections_per_address: 2000,
             max_sessions: 10_000,
             handshake_timeout: Duration::from_secs(10),
             header_timeout: Duration::from_secs(60),
@@ -152,6 +162,7 @@ impl Config {
         root.reject("acme", "certificates by ACME are not built yet; use [tls] mode = \"files\" or \"self-signed\"");
         let keys = keys(root.tables("keys"));
         let limits = limits(root.section("limits"));
+        let tuning = tuning(root.section("transport"));
         let mut proxies = root.section("proxies");
         let trusted_proxies = proxies.list("trusted", "a network such as \"10.0.0.0/8\"", |text| {
             text.parse::<IpNet>().or_else(|_| text.parse::<std::net::IpAddr>().map(IpNet::from)).ok()
@@ -166,6 +177,7 @@ impl Config {
                 tls,
                 keys,
                 limits,
+                tuning,
                 trusted_proxies: trusted_proxies.unwrap_or_default(),
             }),
             (_, _, mistakes) => Err(mistakes),
@@ -266,6 +278,13 @@ fn key(mut section: Section<'_>, others: &[KeyRecord]) -> Option<KeyRecord> {
     })
 }
 
+fn tuning(mut section: Section<'_>) -> Tuning {
+    let congestion = section
+        .optional("congestion", "\"bbr\" or \"cubic\"", |text: &str| text.parse::<Congestion>().map_err(|_| got(text)));
+    section.finish();
+    Tuning { congestion: congestion.unwrap_or_default() }
+}
+
 fn limits(mut section: Section<'_>) -> Limits {
     const SECOND: Duration = Duration::from_secs(1);
     const HOUR: Duration = Duration::from_secs(3600);
@@ -281,6 +300,12 @@ fn limits(mut section: Section<'_>) -> Limits {
         initial_window: section.bytes("initial_window", 16 * KIB, 8 * MIB, default.initial_window.into()) as u32,
         window_budget: section.bytes("window_budget", 0, 1024 * 1024 * MIB, default.window_budget as u64) as usize,
         max_connections: section.whole("max_connections", 1, 10_000_000, default.max_connections as u64) as usize,
+        max_connections_per_address: section.whole(
+            "max_connections_per_address",
+            1,
+            10_000_000,
+            default.max_connections_per_address as u64,
+        ) as usize,
         max_sessions: section.whole("max_sessions", 1, 1_000_000, default.max_sessions as u64) as usize,
         handshake_timeout: section.duration("handshake_timeout", SECOND, 300 * SECOND, default.handshake_timeout),
         header_timeout: section.duration("header_timeout", SECOND, HOUR, default.header_timeout),

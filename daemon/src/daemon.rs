@@ -1,6 +1,6 @@
 //! The daemon as a whole: what its parts share, how it starts and how it stops.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -9,6 +9,8 @@ use anyhow::Context as _;
 use cok_certs::{Authority, CertResolver, files};
 use cok_proto::DrainReason;
 use cok_transport::WindowBudget;
+use http::HeaderValue;
+use quinn::{Endpoint, VarInt};
 use rustls::crypto::aws_lc_rs;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -20,6 +22,8 @@ use crate::config::{Config, Tls};
 use crate::keys::KeyStore;
 use crate::metrics::Metrics;
 use crate::names::Subdomain;
+use crate::places::Places;
+use crate::quic_secret::QuicSecret;
 use crate::quota::Quota;
 use crate::registry::Registry;
 use crate::shutdown::Shutdown;
@@ -30,6 +34,12 @@ const SWEEP_EVERY: Duration = Duration::from_secs(60);
 
 /// How often a certificate of our own is made anew; it is valid for 90 days.
 const REISSUE_EVERY: Duration = Duration::from_secs(24 * 3600);
+
+/// How long QUIC peers may take to hear that their connections are closed.
+const LAST_PACKETS: Duration = Duration::from_secs(1);
+
+/// How long a visitor may rely on what `Alt-Svc` says, in seconds: a day.
+const ALT_SVC_AGE: u32 = 24 * 3600;
 
 /// What all parts of a running daemon share.
 #[derive(Debug)]
@@ -51,18 +61,21 @@ pub struct Daemon {
     /// Connections and sessions that are waited for at the end.
     pub tasks: TaskTracker,
     /// Places for public connections.
-    pub connections: Arc<Semaphore>,
+    pub places: Places,
     /// Places for sessions.
     pub sessions: Arc<Semaphore>,
     ready: AtomicBool,
     /// The port in public addresses.
     public_port: u16,
+    /// What `Alt-Svc` says; nothing without UDP.
+    alt_svc: Option<HeaderValue>,
 }
 
 /// A daemon whose listeners are bound.
 pub struct Bound {
     daemon: Arc<Daemon>,
     https: Vec<TcpListener>,
+    quic: Vec<Endpoint>,
     http: Vec<TcpListener>,
     admin: TcpListener,
     tls: PublicTls,
@@ -71,7 +84,7 @@ pub struct Bound {
 
 /// TLS for visitors and tunnels, and what keeps its certificate fresh.
 struct PublicTls {
-    acceptor: TlsAcceptor,
+    config: Arc<rustls::ServerConfig>,
     resolver: Arc<CertResolver>,
     authority: Option<Authority>,
 }
@@ -94,13 +107,16 @@ impl Daemon {
         let bind_all = |addresses: &[SocketAddr]| -> anyhow::Result<Vec<TcpListener>> {
             addresses.iter().copied().map(listener::bind).collect()
         };
-        let (https, http) = (bind_all(&config.listen.https)?, bind_all(&config.listen.http)?);
+        let (https, quic) = listener::bind_public(&config)?;
+        let http = bind_all(&config.listen.http)?;
         let admin = listener::bind(config.listen.admin)?;
         let local = |listeners: &[TcpListener]| -> std::io::Result<Vec<SocketAddr>> {
             listeners.iter().map(TcpListener::local_addr).collect()
         };
         let addresses = Addresses { https: local(&https)?, http: local(&http)?, admin: admin.local_addr()? };
+        let quic = tls.endpoints(&config, quic)?;
         let limits = &config.limits;
+        let public_port = addresses.https.first().map_or(443, SocketAddr::port);
         let daemon = Arc::new(Self {
             registry: Registry::new(limits.reconnect_grace, limits.offline_retention),
             keys: KeyStore::new(config.keys.clone()),
@@ -109,18 +125,28 @@ impl Daemon {
             windows: WindowBudget::new(limits.window_budget),
             shutdown: Shutdown::default(),
             tasks: TaskTracker::new(),
-            connections: Arc::new(Semaphore::new(limits.max_connections)),
+            places: Places::new(
+                limits.max_connections,
+                limits.max_connections_per_address,
+                config.trusted_proxies.clone(),
+            ),
             sessions: Arc::new(Semaphore::new(limits.max_sessions)),
             ready: AtomicBool::new(false),
-            public_port: addresses.https.first().map_or(443, SocketAddr::port),
+            public_port,
+            alt_svc: alt_svc(&quic, public_port),
             config,
         });
-        Ok(Bound { daemon, https, http, admin, tls, addresses })
+        Ok(Bound { daemon, https, quic, http, admin, tls, addresses })
     }
 
     /// Whether it accepts traffic.
     pub fn ready(&self) -> bool {
         self.ready.load(Ordering::Relaxed) && !self.shutdown.started()
+    }
+
+    /// What visitors over TCP are told of HTTP/3 (RFC 7838); nothing where there is no UDP.
+    pub fn alt_svc(&self) -> Option<&HeaderValue> {
+        self.alt_svc.as_ref()
     }
 
     /// The public address of a name.
@@ -153,11 +179,16 @@ impl Bound {
 
     /// Serves until `stop` resolves, then lets what runs finish, at most for `drain_timeout`.
     pub async fn run(self, stop: impl Future<Output = ()>) {
-        let Self { daemon, https, http, admin, tls, addresses } = self;
+        let Self { daemon, https, quic, http, admin, tls, addresses } = self;
+        let acceptor = TlsAcceptor::from(tls.config.clone());
         let mut listeners = tokio::task::JoinSet::new();
         for (listener, address) in https.into_iter().zip(&addresses.https) {
             info!(event = "listening", listener = "https", %address);
-            listeners.spawn(listener::https(daemon.clone(), listener, tls.acceptor.clone()));
+            listeners.spawn(listener::https(daemon.clone(), listener, acceptor.clone()));
+        }
+        for endpoint in &quic {
+            info!(event = "listening", listener = "quic", address = %endpoint.local_addr().unwrap_or(addresses.admin));
+            listeners.spawn(listener::quic::serve(daemon.clone(), endpoint.clone()));
         }
         for (listener, address) in http.into_iter().zip(&addresses.http) {
             info!(event = "listening", listener = "http", %address);
@@ -184,11 +215,21 @@ impl Bound {
         // A little longer than the sessions, which end by themselves at their deadline.
         let limit = drain + Duration::from_secs(2);
         let finished = tokio::time::timeout(limit, daemon.tasks.wait()).await.is_ok();
+        for endpoint in &quic {
+            // Whatever is left hears of it, and what was said just before is given time to arrive.
+            endpoint.close(VarInt::from_u32(0), b"stopped");
+            let _in_time = tokio::time::timeout(LAST_PACKETS, endpoint.wait_idle()).await;
+        }
         admin.abort();
         sweeper.abort();
         renewer.abort();
         info!(event = "stopped", finished);
     }
+}
+
+fn alt_svc(quic: &[Endpoint], port: u16) -> Option<HeaderValue> {
+    quic.first()?;
+    HeaderValue::try_from(format!("h3=\":{port}\"; ma={ALT_SVC_AGE}")).ok()
 }
 
 async fn sweep(registry: Arc<Registry>) {
@@ -220,7 +261,17 @@ impl PublicTls {
             .with_cert_resolver(resolver.clone());
         tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         tls.ticketer = aws_lc_rs::Ticketer::new().context("TLS tickets")?;
-        Ok(Self { acceptor: TlsAcceptor::from(Arc::new(tls)), resolver, authority })
+        Ok(Self { config: Arc::new(tls), resolver, authority })
+    }
+
+    /// QUIC endpoints on these sockets.
+    fn endpoints(&self, config: &Config, sockets: Vec<UdpSocket>) -> anyhow::Result<Vec<Endpoint>> {
+        if sockets.is_empty() {
+            return Ok(Vec::new());
+        }
+        let secret = QuicSecret::load_or_create(&config.state_dir).context("cannot make a secret")?;
+        let endpoint = |socket| listener::quic::endpoint(config, socket, (*self.config).clone(), &secret);
+        sockets.into_iter().map(endpoint).collect()
     }
 
     /// Replaces a certificate of our own long before it expires. One from files stays as it is.

@@ -11,6 +11,7 @@ use anyhow::{Context as _, anyhow};
 use clap::Args;
 use cok_client::logging::LogFormat;
 use cok_client::{Event, HostHeader, Options, Server, Target, Tunnel, instance_id, trust_file};
+use cok_transport::quic::Tuning;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -200,6 +201,7 @@ fn config(args: &DevArgs, state_dir: PathBuf, key: &str) -> anyhow::Result<Confi
             expires: None,
         }],
         limits: Limits { drain_timeout: Duration::from_secs(2), ..Limits::default() },
+        tuning: Tuning::default(),
         trusted_proxies: Vec::new(),
     })
 }

@@ -26,11 +26,11 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::TcpStream;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio_rustls::server::TlsStream;
 use tracing::debug;
 
 use crate::daemon::Daemon;
+use crate::places::Place;
 use crate::shutdown::Shutdown;
 
 pub use self::request::RequestBody;
@@ -54,7 +54,7 @@ const H2_PING: (Duration, Duration) = (Duration::from_secs(30), Duration::from_s
 pub type Stream = TlsStream<TcpStream>;
 
 /// Serves one connection to its end. It holds its `place` for as long as anything of it is left.
-pub async fn serve(daemon: Arc<Daemon>, stream: Stream, peer: SocketAddr, place: OwnedSemaphorePermit) {
+pub async fn serve(daemon: Arc<Daemon>, stream: Stream, peer: SocketAddr, place: Place) {
     let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
     let visitor = Arc::new(Visitor::new(daemon.clone(), Peer::Fixed(peer.ip().to_canonical()), place));
     let service = service_fn(|request: Request<Incoming>| {

@@ -14,6 +14,8 @@ pub mod keys;
 pub mod listener;
 pub mod metrics;
 pub mod names;
+pub mod places;
+pub mod quic_secret;
 pub mod quota;
 pub mod registry;
 pub mod router;

@@ -1,8 +1,11 @@
-//! The TCP listeners: accepting, TLS handshakes within their time, and the redirect from port 80.
+//! The TCP listeners: accepting, TLS handshakes within their time, and the redirect from port 80. The UDP side is in
+//! [`quic`].
+
+pub mod quic;
 
 use std::convert::Infallible;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +21,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tracing::{debug, warn};
 
+use crate::config::Config;
 use crate::daemon::Daemon;
 use crate::edge;
 use crate::edge::body::Body;
@@ -25,6 +29,8 @@ use crate::router::{Route, route};
 
 /// Connections that the kernel holds while we are busy.
 const BACKLOG: i32 = 4096;
+/// How many free ports are tried until one is free for TCP and UDP alike.
+const FREE_PORT_TRIES: usize = 16;
 /// How long accepting pauses when the process is out of descriptors.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 
@@ -49,6 +55,30 @@ pub fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
         };
         anyhow::anyhow!("cannot listen on {address}: {error}{hint}")
     })
+}
+
+/// Binds the public addresses: each for TCP, and for UDP where there is any. Port 0 becomes the same number for both.
+pub fn bind_public(config: &Config) -> anyhow::Result<(Vec<TcpListener>, Vec<UdpSocket>)> {
+    let (mut listeners, mut sockets) = (Vec::new(), Vec::new());
+    for address in &config.listen.https {
+        let mut tries = if address.port() == 0 { FREE_PORT_TRIES } else { 1 };
+        let (listener, socket) = loop {
+            tries -= 1;
+            let listener = bind(*address)?;
+            match quic::bind(listener.local_addr()?) {
+                Ok(socket) => break (listener, socket),
+                // Another program has this number for UDP.
+                Err(_) if tries > 0 => {}
+                Err(error) => return Err(error),
+            }
+        };
+        if let Err(error) = cok_transport::tcp::set_congestion(&listener, config.tuning.congestion) {
+            warn!(%address, %error, "no congestion controller {} for TCP; the kernel's own stays", config.tuning.congestion);
+        }
+        listeners.push(listener);
+        sockets.extend(socket);
+    }
+    Ok((listeners, sockets))
 }
 
 /// Hands out connections for ever. Errors of single connections are nobody's concern; being out of descriptors passes.
@@ -84,8 +114,9 @@ fn is_of_connection(error: &io::Error) -> bool {
 /// Serves visitors and tunnels until the daemon stops.
 pub async fn https(daemon: Arc<Daemon>, listener: TcpListener, acceptor: TlsAcceptor) {
     accept(&listener, |stream, peer| {
-        let Ok(place) = daemon.connections.clone().try_acquire_owned() else {
-            return debug!(%peer, "too many connections");
+        let place = match daemon.places.take(peer.ip()) {
+            Ok(place) => place,
+            Err(full) => return debug!(%peer, "{full}"),
         };
         daemon.metrics.connections.inc();
         let (daemon, acceptor) = (daemon.clone(), acceptor.clone());
@@ -104,7 +135,7 @@ pub async fn https(daemon: Arc<Daemon>, listener: TcpListener, acceptor: TlsAcce
 /// Redirects plain HTTP to HTTPS until the daemon stops. `port` is where HTTPS is, from outside.
 pub async fn http(daemon: Arc<Daemon>, listener: TcpListener, port: u16) {
     accept(&listener, |stream, peer| {
-        let Ok(place) = daemon.connections.clone().try_acquire_owned() else { return };
+        let Ok(place) = daemon.places.take(peer.ip()) else { return };
         daemon.metrics.connections.inc();
         let daemon = daemon.clone();
         tokio::spawn(async move {

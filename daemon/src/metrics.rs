@@ -24,8 +24,10 @@ struct StatusLabel {
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
-    /// Public TCP connections accepted.
+    /// Public connections accepted, over TCP and QUIC.
     pub connections: Counter,
+    /// QUIC handshakes that had to prove their address first.
+    pub retries: Counter,
     /// Sessions that serve a name now.
     pub active_tunnels: Gauge,
     requests: Family<StatusLabel, Counter>,
@@ -38,13 +40,14 @@ impl Default for Metrics {
     fn default() -> Self {
         let mut registry = Registry::with_prefix("cok");
         let (connections, active_tunnels, requests) = (Counter::default(), Gauge::default(), Family::default());
-        let durations = Durations::default();
-        registry.register("connections", "Public TCP connections accepted", connections.clone());
+        let (retries, durations) = (Counter::default(), Durations::default());
+        registry.register("connections", "Public connections accepted", connections.clone());
         registry.register("requests", "Requests answered, by status", requests.clone());
         registry.register("request_duration_seconds", "From a request's head to its response's end", durations.clone());
+        registry.register("quic_retries", "QUIC handshakes that had to prove their address first", retries.clone());
         registry.register("active_tunnels", "Tunnels that are online", active_tunnels.clone());
         let by_status = std::iter::repeat_with(OnceLock::new).take(900).collect();
-        Self { registry, connections, active_tunnels, requests, by_status, durations }
+        Self { registry, connections, retries, active_tunnels, requests, by_status, durations }
     }
 }
 

@@ -1,11 +1,11 @@
-//! Where tunnels connect: from a client's WebSocket upgrade to a session that serves a name.
+//! Where tunnels connect: from a client's WebSocket upgrade, or its QUIC connection, to a session that serves a name.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use cok_proto::{Connect, ConnectAck, ErrorCode, ErrorMessage};
-use cok_transport::{Config, Handshake, ws};
+use cok_transport::{Config, Handshake, quic, ws};
 use http::header::{CONNECTION, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
 use http::{Method, Request, Response, StatusCode};
 use hyper::upgrade::OnUpgrade;
@@ -13,11 +13,12 @@ use hyper_util::rt::TokioIo;
 use tracing::{debug, info};
 
 use crate::daemon::Daemon;
-use crate::edge::Stream;
 use crate::edge::RequestBody;
+use crate::edge::Stream;
 use crate::edge::body::Body;
 use crate::keys::KeyRecord;
 use crate::names::Subdomain;
+use crate::places::Place;
 use crate::registry::{Claim, Owner};
 
 /// The longest instance id that is kept; ours have 32 characters.
@@ -74,6 +75,32 @@ fn plain(status: StatusCode, text: &'static str) -> Response<Body> {
     response
 }
 
+/// Takes a QUIC connection whose ALPN is a tunnel's, for as long as the session lasts. Its `place` is held until then.
+pub async fn over_quic(daemon: &Arc<Daemon>, connection: quinn::Connection, place: Place) {
+    let (_public_place, peer) = (place, connection.remote_address().ip().to_canonical());
+    let turned_away = if daemon.shutdown.started() { Some("the server is restarting") } else { None };
+    let session_place = daemon.sessions.clone().try_acquire_owned();
+    let (Ok(_session_place), None) = (&session_place, turned_away) else {
+        let why = turned_away.unwrap_or("the server has as many tunnels as it can take");
+        return connection.close(ErrorCode::LimitReached.to_u32().into(), why.as_bytes());
+    };
+    let limit = daemon.config.limits.handshake_timeout;
+    let handshake = Box::pin(quic::accept(connection, session_config(daemon), limit)).await;
+    match handshake {
+        Ok(handshake) => session(daemon, handshake, peer).await,
+        Err(error) => info!(%peer, %error, "no session"),
+    }
+}
+
+fn session_config(daemon: &Daemon) -> Config {
+    let limits = &daemon.config.limits;
+    Config {
+        initial_window: limits.initial_window,
+        max_exchanges: limits.max_exchanges,
+        budget: daemon.windows.clone(),
+    }
+}
+
 /// Takes the connection over from HTTP and waits for the client to say what it wants.
 async fn begin(daemon: &Daemon, upgraded: OnUpgrade, peer: IpAddr) -> Option<Box<dyn Handshake>> {
     let upgraded = upgraded.await.inspect_err(|error| debug!(%peer, %error, "tunnel gone before its upgrade")).ok()?;
@@ -84,13 +111,7 @@ async fn begin(daemon: &Daemon, upgraded: OnUpgrade, peer: IpAddr) -> Option<Box
     if let Err(error) = cok_transport::tcp::tune_tunnel(stream.get_ref().0) {
         debug!(%peer, %error, "cannot bound the tunnel's unsent bytes");
     }
-    let limits = &daemon.config.limits;
-    let config = Config {
-        initial_window: limits.initial_window,
-        max_exchanges: limits.max_exchanges,
-        budget: daemon.windows.clone(),
-    };
-    let handshake = ws::accept(stream, read, config, limits.handshake_timeout).await;
+    let handshake = ws::accept(stream, read, session_config(daemon), daemon.config.limits.handshake_timeout).await;
     handshake.inspect_err(|error| info!(%peer, %error, "no session")).ok()
 }
 

@@ -106,6 +106,27 @@ pub enum ErrorCode {
     Other(String),
 }
 
+impl ErrorCode {
+    /// The error code of a QUIC connection that is closed for this reason (RFC 9000, section 20.2); 0 is no error.
+    pub const fn to_u32(&self) -> u32 {
+        match self {
+            Self::Protocol => 1,
+            Self::Version => 2,
+            Self::TooLarge => 3,
+            Self::FlowControl => 4,
+            Self::Unauthorized => 5,
+            Self::NameForbidden => 6,
+            Self::NameTaken => 7,
+            Self::LimitReached => 8,
+            Self::Replaced => 9,
+            Self::Timeout => 10,
+            Self::Shutdown => 11,
+            Self::Internal => 12,
+            Self::Other(_) => 13,
+        }
+    }
+}
+
 impl fmt::Display for ErrorCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

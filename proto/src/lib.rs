@@ -8,6 +8,7 @@
 //! - [`message`]: control payloads (JSON).
 //! - [`head`]: request and response heads and trailers (binary).
 //! - [`mux`]: many exchanges over one ordered pipe of messages: credit windows, fair turns, liveness.
+//! - [`stream`]: one exchange, or the control frames, on a stream of its own, as over QUIC.
 //!
 //! What it does not do: carry bytes (that is `cok-transport`), speak HTTP, or decide who may own a name.
 
@@ -16,6 +17,7 @@ pub mod frame;
 pub mod head;
 pub mod message;
 pub mod mux;
+pub mod stream;
 
 pub use error::{ErrorCode, ProtocolError, ResetCode};
 pub use frame::{Frame, FrameHeader, FrameType};

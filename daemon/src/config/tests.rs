@@ -14,7 +14,7 @@ fn the_example_is_valid_and_shows_the_defaults() {
     assert_eq!(config.limits, Limits::default());
     assert_eq!(config.keys.len(), 1);
     // The mistake about an unknown key lists the known ones, so none can be missing from the example unnoticed.
-    for section in ["[listen]", "[tls]", "[limits]", "[proxies]", "[[keys]]"] {
+    for section in ["[listen]", "[tls]", "[limits]", "[transport]", "[proxies]", "[[keys]]"] {
         let listed = mistakes(&format!("{section}\nxxxxxxxxxxxx = 1\n"));
         let known = listed.iter().find_map(|mistake| mistake.split_once("known here: ")).unwrap().1;
         for key in known.split(", ").filter(|key| *key != "dns") {

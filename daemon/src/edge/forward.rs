@@ -8,7 +8,7 @@ use std::task::Poll;
 use bytes::Bytes;
 use cok_proto::{RequestHead, ResetCode, ResponseHead, Scheme};
 use cok_transport::{Exchange, ExchangeError, OpenError, Received, RecvHalf};
-use http::header::{ACCEPT, CONTENT_LENGTH, EXPECT, HOST, HeaderValue, UPGRADE};
+use http::header::{ACCEPT, ALT_SVC, CONTENT_LENGTH, EXPECT, HOST, HeaderValue, UPGRADE};
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use http_body::Body as _;
@@ -19,6 +19,7 @@ use tracing::debug;
 
 use super::body::{Body, Upload};
 use super::headers::{join_cookies, set_forwarded, set_trace, strip_hop_by_hop};
+use super::http3;
 use super::linger::linger;
 use super::page::{Problem, page};
 use super::request::RequestBody;
@@ -39,10 +40,11 @@ pub(super) async fn forward(
 ) -> Response<Body> {
     let on_upgrade = upgrade.is_some().then(|| hyper::upgrade::on(&mut request));
     let (parts, body) = request.into_parts();
+    let interim = body.interim();
     let accept: HeaderMap = parts.headers.get(ACCEPT).map(|accept| (ACCEPT, accept.clone())).into_iter().collect();
     let head = Arc::new(prepare(visitor, parts, authority, &upgrade));
     let body = (!body.is_end_stream() && !upgrade.is_some()).then_some(body);
-    match exchange(visitor, tunnel, head, body, upgrade, on_upgrade).await {
+    match exchange(visitor, tunnel, head, body, interim, upgrade, on_upgrade).await {
         Ok(response) => response,
         Err(problem) => page(problem, &accept),
     }
@@ -72,6 +74,7 @@ async fn exchange(
     tunnel: &Arc<Tunnel>,
     head: Arc<RequestHead>,
     mut body: Option<RequestBody>,
+    interim: Option<Arc<http3::Exchange>>,
     upgrade: Upgrade,
     on_upgrade: Option<OnUpgrade>,
 ) -> Result<Response<Body>, Problem> {
@@ -101,11 +104,11 @@ async fn exchange(
         };
         if let Some(on_upgrade) = on_upgrade {
             // Nothing of an upgrade is ever sent twice: its service may have begun to speak.
-            let answered = answer(&mut recv, &mut None, false).await.map_err(problem)?;
+            let answered = answer(&mut recv, &mut None, false, None).await.map_err(problem)?;
             return respond_to_upgrade(visitor, answered, &upgrade, on_upgrade, send, recv);
         }
         let mut upload = body.take().map(|body| Upload::new(body, send));
-        match answer(&mut recv, &mut upload, expects).await {
+        match answer(&mut recv, &mut upload, expects, interim.as_deref()).await {
             Ok(answered) => {
                 let declined = answered.declined;
                 let mut response = respond(answered, recv, &head.method);
@@ -177,11 +180,13 @@ async fn find_live(visitor: &Visitor, tunnel: &Arc<Tunnel>, lost: Option<&Live>)
 }
 
 /// Waits for the final head and meanwhile carries the body on. If the visitor `expects` a 100, its body stays unread
-/// until the service has sent one (RFC 9110, section 10.1.1); reading it makes the edge send the visitor its 100.
+/// until the service has sent one (RFC 9110, section 10.1.1); reading it makes the edge send the visitor its 100. Where
+/// interim heads can reach the visitor, they go to `interim`.
 async fn answer(
     recv: &mut Box<dyn RecvHalf>,
     upload: &mut Option<Upload>,
     expects: bool,
+    interim: Option<&http3::Exchange>,
 ) -> Result<Answered, ExchangeError> {
     let mut held_back = expects;
     poll_fn(|cx| {
@@ -197,9 +202,13 @@ async fn answer(
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Ready(Ok(Received::Head { head, .. })) if head.is_interim() => {
-                    // Of the interim heads only 100 concerns this hop; the edge's library can send no others.
-                    if head.status == StatusCode::CONTINUE {
+                    let continues = head.status == StatusCode::CONTINUE;
+                    if continues {
                         held_back = false;
+                    }
+                    // Over HTTP/1.1 and HTTP/2 the edge's library can send no others than 100, and does so by itself.
+                    if let Some(interim) = interim.filter(|_| expects || !continues) {
+                        interim.send(head);
                     }
                 }
                 Poll::Ready(Ok(Received::Head { head, end })) => {
@@ -226,6 +235,8 @@ struct Answered {
 fn respond(answered: Answered, recv: Box<dyn RecvHalf>, method: &Method) -> Response<Body> {
     let ResponseHead { status, mut headers } = answered.head;
     strip_hop_by_hop(&mut headers);
+    // The service's is about another address than ours (RFC 7838, section 3).
+    headers.remove(ALT_SVC);
     let body = if answered.end {
         Body::empty()
     } else {

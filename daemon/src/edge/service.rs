@@ -10,7 +10,6 @@ use http::header::{ALT_SVC, CONTENT_LENGTH, EXPECT, HOST};
 use http::uri::Authority;
 use http::{Method, Request, Response, StatusCode, Version};
 use http_body::Body as _;
-use tokio::sync::OwnedSemaphorePermit;
 
 use super::body::{Answer, Body};
 use super::forward::forward;
@@ -20,6 +19,7 @@ use super::request::RequestBody;
 use super::upgrade::Upgrade;
 use crate::admin;
 use crate::daemon::Daemon;
+use crate::places::Place;
 use crate::router::{Route, route};
 use crate::tunnels;
 
@@ -34,7 +34,7 @@ pub struct Visitor {
     /// How many of them are answered to the end.
     answered: AtomicU64,
     /// Its place among the public connections.
-    _place: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 /// Where a visitor is.
@@ -48,7 +48,7 @@ pub enum Peer {
 
 impl Visitor {
     /// The other side of a fresh connection.
-    pub fn new(daemon: Arc<Daemon>, peer: Peer, place: OwnedSemaphorePermit) -> Self {
+    pub fn new(daemon: Arc<Daemon>, peer: Peer, place: Place) -> Self {
         Self { daemon, peer, requests: AtomicU64::new(0), answered: AtomicU64::new(0), _place: place }
     }
 
@@ -94,10 +94,15 @@ impl Visitor {
     pub async fn respond(self: &Arc<Self>, request: Request<RequestBody>) -> Response<Body> {
         self.requests.fetch_add(1, Ordering::Relaxed);
         let mut answer = Answer { visitor: self.clone(), began: Instant::now(), status: None };
-        let is_head = *request.method() == Method::HEAD;
+        let (version, is_head) = (request.version(), *request.method() == Method::HEAD);
         let mut response = self.answer(request).await;
         if is_head {
             drop_body(&mut response);
+        }
+        if version != Version::HTTP_3
+            && let Some(alternative) = self.daemon.alt_svc()
+        {
+            response.headers_mut().insert(ALT_SVC, alternative.clone());
         }
         answer.status = Some(response.status());
         response.map(|body| body.counted(answer))

@@ -10,7 +10,7 @@
 
 mod exchange;
 mod liveness;
-mod receive;
+pub(crate) mod receive;
 mod transmit;
 mod window;
 
@@ -42,7 +42,7 @@ const MOST_EXCHANGES: u32 = 100_000;
 const MAX_ERROR_TEXT: usize = 1024;
 
 /// Interim heads (1xx) in one exchange; services send one or two.
-const MAX_INTERIM_HEADS: u8 = 16;
+pub const MAX_INTERIM_HEADS: u8 = 16;
 
 /// Exchange ids stay below this; the daemon drains with [`DrainReason::Ids`] when it gets there.
 const ID_LIMIT: u32 = 1 << 31;

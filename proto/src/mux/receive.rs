@@ -11,7 +11,7 @@ use crate::frame::{Frame, FrameHeader, HEADER_LEN, MAX_DATA_FRAME, MAX_MESSAGE};
 use crate::message::{DrainReason, ErrorMessage};
 
 /// Bytes of unknown frames that a session may send: room for a newer peer's hints, not for a flood.
-const SKIP_BUDGET: usize = 1024 * 1024;
+pub(crate) const SKIP_BUDGET: usize = 1024 * 1024;
 /// Runs of refused requests whose Resets wait to go out: some kilobytes.
 const MAX_REFUSED: usize = 1000;
 /// The largest credit that a window may reach (RFC 9113, section 6.9.1, has the same).

@@ -4,13 +4,16 @@
 //! WebSocket the multiplexer of `cok-proto` makes the exchanges, over QUIC the streams do.
 //!
 //! - [`ws`]: one WebSocket (RFC 6455) through the multiplexer.
-//! - [`memory`]: the same multiplexer over a pair of channels, for tests.
-//! - [`tcp`]: the socket options that every hop needs.
+//! - [`quic`]: one QUIC connection (RFC 9000), a stream for each exchange.
+//! - [`memory`]: the same multiplexer as over WebSocket, over a pair of channels, for tests.
+//! - [`tcp`]: the socket options that every hop needs; [`Congestion`]: how fast a hop may send.
 //!
 //! What it does not do: TLS, names and keys, HTTP.
 
+mod congestion;
 pub mod memory;
 mod muxed;
+pub mod quic;
 pub mod tcp;
 pub mod ws;
 
@@ -27,6 +30,7 @@ use cok_proto::{Connect, ConnectAck, Drain, DrainReason, ErrorMessage, RequestHe
 use http::HeaderMap;
 use tokio::sync::watch;
 
+pub use self::congestion::Congestion;
 pub use cok_proto::mux::{Config, ExchangeError, OpenError, Received, WindowBudget};
 
 /// One established session, whichever way it is carried.

@@ -1,10 +1,13 @@
 //! Socket options of the TCP hops.
 
 use std::io;
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
+
+use crate::Congestion;
 
 /// Unsent bytes that the kernel may hold on a tunnel's connection. Whatever lies there can't be overtaken by another
 /// exchange's first bytes, so it is kept to a few writes.
@@ -24,4 +27,10 @@ pub fn tune(stream: &TcpStream) -> io::Result<()> {
 /// For a connection that carries a tunnel, on top of [`tune`].
 pub fn tune_tunnel(stream: &TcpStream) -> io::Result<()> {
     SockRef::from(stream).set_tcp_notsent_lowat(TUNNEL_NOTSENT_LOWAT)
+}
+
+/// Chooses the congestion controller of a socket; connections accepted from a listener inherit its own. Fails where the
+/// kernel does not have it, and then the kernel's default stays.
+pub fn set_congestion(socket: &impl AsFd, congestion: Congestion) -> io::Result<()> {
+    SockRef::from(socket).set_tcp_congestion(congestion.name().as_bytes())
 }

@@ -11,7 +11,7 @@ use h3::error::{Code, StreamError};
 use h3::server::RequestStream;
 use http::HeaderMap;
 use http_body::Frame;
-use quinn::{ReadError, VarInt};
+use quinn::ReadError;
 
 use super::exchange::Exchange;
 use super::fields::check_trailers;
@@ -137,7 +137,10 @@ pub struct Body {
 
 impl std::fmt::Debug for Body {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Body").field("receiver", &self.receiver).field("received", &self.received).finish_non_exhaustive()
+        f.debug_struct("Body")
+            .field("receiver", &self.receiver)
+            .field("received", &self.received)
+            .finish_non_exhaustive()
     }
 }
 
@@ -191,7 +194,9 @@ impl Body {
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Frame<Bytes>>, Broken>> {
         loop {
             match ready!(self.receiver.poll_piece(cx))? {
-                Some(Piece::Data(data)) => return Poll::Ready(self.gather(&data, cx).map(|data| Some(Frame::data(data)))),
+                Some(Piece::Data(data)) => {
+                    return Poll::Ready(self.gather(&data, cx).map(|data| Some(Frame::data(data))));
+                }
                 Some(Piece::Trailers(frame)) => self.trailers = Some(frame),
                 // The guard lets no second one through.
                 Some(Piece::Head(_)) => {}
@@ -254,7 +259,7 @@ impl Body {
                 return Err(Violation::stream(Code::H3_EXCESSIVE_LOAD, "trailers that are too long").into());
             }
             // h3 closes the connection by itself where that is due.
-            Poll::Ready(Err(StreamError::ConnectionError(_))) => return Err(Broken::Gone),
+            Poll::Ready(Err(StreamError::ConnectionError { .. })) => return Err(Broken::Gone),
             Poll::Ready(_) | Poll::Pending => return Err(Violation::malformed("trailers that are none").into()),
         };
         check_trailers(&trailers)?;

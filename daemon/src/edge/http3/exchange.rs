@@ -32,7 +32,7 @@ impl Exchange {
     }
 
     /// Lets an interim head reach the visitor.
-    pub(in crate::edge) fn send_interim(&self, head: ResponseHead) {
+    pub(in crate::edge) fn send(&self, head: ResponseHead) {
         let mut waiting = self.interim.lock().unwrap_or_else(PoisonError::into_inner);
         if waiting.len() < MAX_INTERIM {
             waiting.push_back(head);

@@ -149,6 +149,7 @@ async fn respond(
         };
         let ended = last.is_some();
         sender.write(ready.take(last)).await?;
+        ready.clear();
         if ended {
             break;
         }
@@ -296,6 +297,10 @@ impl Sender {
 
     /// Writes all parts, which are empty afterwards.
     async fn write(&mut self, parts: &mut [Bytes]) -> Result<(), Left> {
+        // Writing nothing would wait for credit, of which an end needs none.
+        if parts.iter().all(Bytes::is_empty) {
+            return Ok(());
+        }
         let exchange = self.exchange.clone();
         loop {
             tokio::select! {

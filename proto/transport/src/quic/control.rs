@@ -1,0 +1,247 @@
+//! The control stream: the client's first bidirectional stream, which carries the frames that concern the whole session.
+
+use std::future::pending;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::{Buf as _, Bytes, BytesMut};
+use cok_proto::frame::{self, FrameType};
+use cok_proto::mux::Role;
+use cok_proto::stream::ControlReader;
+use cok_proto::{ErrorMessage, Frame, ProtocolError};
+use quinn::{Connection, ConnectionError, RecvStream, SendStream, VarInt, WriteError};
+
+use super::shared::Shared;
+use crate::{CloseReason, SessionError};
+
+/// How long an Error frame may take to arrive before the connection is closed anyway.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+/// How often stalled readers are looked after while there are exchanges.
+const AUDIT_EVERY: Duration = Duration::from_millis(100);
+/// What is read at once; control frames are short and rare.
+const READ: usize = 4 * 1024;
+
+/// Both directions of the control stream.
+#[derive(Debug)]
+pub(super) struct Control {
+    pub(super) send: SendStream,
+    pub(super) recv: RecvStream,
+    pub(super) reader: ControlReader,
+}
+
+impl Control {
+    pub(super) fn new(send: SendStream, recv: RecvStream) -> Self {
+        // What concerns the session does not wait behind megabytes of bodies.
+        let _closed = send.set_priority(1);
+        Self { send, recv, reader: ControlReader::default() }
+    }
+
+    /// Before there is a session: the next frame.
+    pub(super) async fn frame(&mut self, connection: &Connection) -> Result<Frame, CloseReason> {
+        loop {
+            if let Some(frame) = self.reader.next().map_err(|error| refuse(connection, &error))? {
+                return Ok(frame);
+            }
+            match self.recv.read_chunk(READ, true).await {
+                Ok(Some(chunk)) => self.reader.push(chunk.bytes),
+                Ok(None) => return Err(CloseReason::PeerClosed),
+                Err(_) => return Err(close_reason(connection)),
+            }
+        }
+    }
+
+    /// Before there is a session: sends one frame.
+    pub(super) async fn send(&mut self, connection: &Connection, frame: &[u8]) -> Result<(), CloseReason> {
+        self.send.write_all(frame).await.map_err(|_| close_reason(connection))
+    }
+}
+
+/// Sends an Error frame, and closes the connection once it has arrived.
+pub(super) fn fail(connection: Connection, mut control: Control, error: ErrorMessage) {
+    tokio::spawn(async move {
+        let mut last = BytesMut::new();
+        frame::put_json(&mut last, FrameType::Error, &error);
+        let said = async {
+            control.send.write_all(&last).await.ok()?;
+            control.send.finish().ok()?;
+            control.send.stopped().await.ok()
+        };
+        let _in_time = tokio::time::timeout(LAST_WORDS, said).await;
+        connection.close(VarInt::from_u32(error.code.to_u32()), b"");
+    });
+}
+
+/// Why a connection has ended, as far as QUIC knows.
+pub(super) fn close_reason(connection: &Connection) -> CloseReason {
+    match connection.close_reason() {
+        Some(reason) => reason_of(&reason),
+        None => CloseReason::Lost("the control stream broke off".to_owned()),
+    }
+}
+
+fn reason_of(error: &ConnectionError) -> CloseReason {
+    match error {
+        ConnectionError::ApplicationClosed(closed) if closed.error_code == VarInt::from_u32(0) => {
+            CloseReason::PeerClosed
+        }
+        ConnectionError::TimedOut => SessionError::Silent.into(),
+        ConnectionError::Reset => CloseReason::Lost("the peer was restarted and has forgotten the session".to_owned()),
+        error => CloseReason::Lost(error.to_string()),
+    }
+}
+
+/// A peer that breaks the protocol before there is a session.
+pub(super) fn refuse(connection: &Connection, error: &ProtocolError) -> CloseReason {
+    connection.close(VarInt::from_u32(error.code().to_u32()), error.to_string().as_bytes());
+    SessionError::Protocol(error.clone()).into()
+}
+
+/// Drives an established session to its end.
+pub(super) async fn drive(shared: Arc<Shared>, control: Control) {
+    let reason = Driver::new(&shared, control).run().await;
+    // Whatever is still open breaks with the connection.
+    let code = shared.lock().failed.as_ref().map_or(0, |error| error.code.to_u32());
+    shared.connection.close(VarInt::from_u32(code), b"");
+    shared.closed(reason);
+}
+
+struct Driver<'a> {
+    shared: &'a Shared,
+    control: Control,
+    /// Frames on their way out.
+    writing: Bytes,
+    /// Our direction of the control stream is finished: nothing comes from us any more.
+    fin_sent: bool,
+    /// The same of the peer's.
+    fin_received: bool,
+    /// When the connection is closed after our Error frame, delivered or not.
+    last_words: Option<Instant>,
+    auditing: bool,
+}
+
+impl<'a> Driver<'a> {
+    fn new(shared: &'a Shared, control: Control) -> Self {
+        Self {
+            shared,
+            control,
+            writing: Bytes::new(),
+            fin_sent: false,
+            fin_received: false,
+            last_words: None,
+            auditing: false,
+        }
+    }
+
+    async fn run(mut self) -> CloseReason {
+        loop {
+            let drained = match self.read_frames() {
+                Ok(()) => self.gather(),
+                Err(reason) => return reason,
+            };
+            if drained && self.fin_sent && self.fin_received {
+                return CloseReason::Drained;
+            }
+            if let Err(reason) = self.wait().await {
+                return reason;
+            }
+        }
+    }
+
+    /// Acts on what has come; nothing does once the session has failed.
+    fn read_frames(&mut self) -> Result<(), CloseReason> {
+        while self.last_words.is_none() {
+            let frame = match self.control.reader.next() {
+                Ok(Some(frame)) => frame,
+                Ok(None) => return Ok(()),
+                Err(error) => {
+                    self.shared.fail(&(&error).into());
+                    return Ok(());
+                }
+            };
+            match frame {
+                Frame::Ping(opaque) => self.shared.lock().pong = Some(opaque),
+                Frame::Pong(_) => self.shared.pongs.send_modify(|pongs| *pongs += 1),
+                Frame::Drain(drain) => self.shared.drained_by_peer(drain),
+                Frame::Error(error) => return Err(SessionError::Peer(error).into()),
+                _ => {
+                    let error = ProtocolError::Unexpected { kind: "handshake", why: "the session is established" };
+                    self.shared.fail(&(&error).into());
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes what is to go out; whether the session has drained on this side.
+    fn gather(&mut self) -> bool {
+        let mut state = self.shared.lock();
+        if self.writing.is_empty() {
+            if let Some(opaque) = state.pong.take() {
+                frame::put_pong(&mut state.outbox, opaque);
+            }
+            if std::mem::take(&mut state.ping) {
+                frame::put_ping(&mut state.outbox, [0; 8]);
+            }
+            self.writing = state.outbox.split().freeze();
+        }
+        let drained = state.is_drained(self.shared.role);
+        let failed = state.failed.is_some();
+        drop(state);
+        // After Error or the last exchange, our direction of the control stream ends.
+        if (failed || drained) && self.writing.is_empty() && !self.fin_sent {
+            self.fin_sent = true;
+            let _stopped = self.control.send.finish();
+        }
+        if failed && self.last_words.is_none() {
+            self.last_words = Some(Instant::now() + LAST_WORDS);
+        }
+        drained
+    }
+
+    /// Waits until something has changed.
+    async fn wait(&mut self) -> Result<(), CloseReason> {
+        let Self { shared, control, writing, auditing, .. } = self;
+        let Control { send, recv, reader } = control;
+        let deadline = [self.last_words, shared.lock().drain_by].into_iter().flatten().min();
+        let (failed, fin_sent) = (self.last_words.is_some(), self.fin_sent);
+        let delivered = send.stopped();
+        let write = async { if writing.is_empty() { pending().await } else { send.write(writing).await } };
+        tokio::select! {
+            read = recv.read_chunk(READ, true), if !self.fin_received && !failed => match read {
+                Ok(Some(chunk)) => reader.push(chunk.bytes),
+                Ok(None) if shared.lock().is_draining() => self.fin_received = true,
+                Ok(None) => return Err(CloseReason::PeerClosed),
+                Err(_) => return Err(close_reason(&shared.connection)),
+            },
+            written = write => match written {
+                Ok(count) => writing.advance(count),
+                // A peer that does not want to hear us has gone, for what we know.
+                Err(WriteError::Stopped(_)) => return Err(CloseReason::PeerClosed),
+                Err(_) => return Err(close_reason(&shared.connection)),
+            },
+            // After Error: it has arrived.
+            _ = delivered, if failed && fin_sent => return Err(CloseReason::Drained),
+            error = shared.connection.closed() => return Err(match reason_of(&error) {
+                CloseReason::PeerClosed if shared.lock().is_draining() => CloseReason::Drained,
+                reason => reason,
+            }),
+            () = shared.attention.notified() => *auditing = true,
+            () = tokio::time::sleep(AUDIT_EVERY), if *auditing => *auditing = shared.audit(),
+            () = until(deadline) => return Err(CloseReason::Drained),
+        }
+        Ok(())
+    }
+}
+
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => pending().await,
+    }
+}
+
+/// Whether a frame may come from the peer before there is a session, beside what asks for it.
+pub(super) fn is_echo(frame: &Frame, role: Role) -> bool {
+    matches!((frame, role), (Frame::Ping(_), Role::Daemon) | (Frame::Pong(_), Role::Client))
+}

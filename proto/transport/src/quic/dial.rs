@@ -1,0 +1,158 @@
+//! The client's way to a session over QUIC: handshake, echo probe, Connect.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use cok_proto::{Connect, ConnectAck, Frame, frame};
+use quinn::crypto::rustls::QuicClientConfig;
+use quinn::{ClientConfig, Connection, Endpoint, EndpointConfig};
+use tracing::{debug, info};
+
+use super::control::{Control, close_reason};
+use super::health::Health;
+use super::settings::{self, Tuning};
+use super::{ALPN, session, socket};
+use crate::{Config, HandshakeError, Transport};
+
+/// Dials daemons from one UDP socket, whose buffers cost megabytes: one for a process, shared by its tunnels. Cloning
+/// shares it. The socket is bound at the first call to a wildcard address, so that the kernel picks the source address
+/// afresh for every packet.
+#[derive(Clone, Debug)]
+pub struct Dialer {
+    config: ClientConfig,
+    endpoint: Arc<Mutex<Option<Endpoint>>>,
+}
+
+/// Why no connection came to be.
+#[derive(Debug, thiserror::Error)]
+pub enum DialError {
+    /// The TLS settings don't fit QUIC.
+    #[error("TLS for QUIC: {0}")]
+    Tls(String),
+    /// No UDP socket can be had.
+    #[error("cannot open a UDP socket: {0}")]
+    Socket(#[from] io::Error),
+    /// The address or name can't be dialled.
+    #[error("cannot dial: {0}")]
+    Dial(#[from] quinn::ConnectError),
+    /// The handshake failed.
+    #[error("QUIC handshake failed: {0}")]
+    Handshake(#[from] quinn::ConnectionError),
+    /// Nothing came back in time.
+    #[error("no answer over UDP within {} ms", .0.as_millis())]
+    TimedOut(Duration),
+}
+
+impl Dialer {
+    /// A dialer that trusts whom `tls` trusts. QUIC is always TLS 1.3 (RFC 9001, section 4.2); 0-RTT stays off, since a
+    /// session's first frame must not be replayed.
+    pub fn new(tls: &rustls::ClientConfig, tuning: &Tuning) -> Result<Self, DialError> {
+        let mut tls = tls.clone();
+        tls.alpn_protocols = vec![ALPN.to_vec()];
+        tls.enable_early_data = false;
+        let crypto = QuicClientConfig::try_from(tls).map_err(|error| DialError::Tls(error.to_string()))?;
+        let mut config = ClientConfig::new(Arc::new(crypto));
+        config.transport_config(settings::client(tuning));
+        Ok(Self { config, endpoint: Arc::default() })
+    }
+
+    /// Shakes hands with one address, which must show a certificate for `server_name`; at most `limit`.
+    pub async fn dial(&self, address: SocketAddr, server_name: &str, limit: Duration) -> Result<Link, DialError> {
+        let connecting = self.endpoint()?.connect_with(self.config.clone(), address, server_name)?;
+        match tokio::time::timeout(limit, connecting).await {
+            Ok(connected) => Ok(Link { connection: connected?, control: None }),
+            Err(_) => Err(DialError::TimedOut(limit)),
+        }
+    }
+
+    fn endpoint(&self) -> Result<Endpoint, DialError> {
+        let mut slot = self.endpoint.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(endpoint) = &*slot {
+            return Ok(endpoint.clone());
+        }
+        let socket = socket::bind_any()?;
+        let buffers = socket::enlarge(&socket)?;
+        let runtime = quinn::default_runtime().ok_or_else(|| io::Error::other("there is no runtime"))?;
+        let endpoint = Endpoint::new(EndpointConfig::default(), None, socket, runtime)?;
+        debug!(receive_buffer = buffers.receive, send_buffer = buffers.send, "UDP socket opened");
+        *slot = Some(endpoint.clone());
+        Ok(endpoint)
+    }
+}
+
+/// A connection whose handshake went through; not yet a session. Dropped, it is closed.
+#[derive(Debug)]
+pub struct Link {
+    connection: Connection,
+    control: Option<Control>,
+}
+
+/// A client's fresh session.
+#[derive(Debug)]
+pub struct Session {
+    /// The session.
+    pub transport: Arc<dyn Transport>,
+    /// What the daemon granted.
+    pub ack: ConnectAck,
+    /// Tells when its path turns bad.
+    pub health: Health,
+}
+
+impl Link {
+    /// Sends a Ping and waits for its Pong, at most for `limit`: a path may let a handshake through and nothing else.
+    /// The round trip that was measured.
+    pub async fn echo(&mut self, limit: Duration) -> Result<Duration, HandshakeError> {
+        let connection = self.connection.clone();
+        let echoed = async {
+            let control = self.control().await?;
+            let began = Instant::now();
+            let mut ping = BytesMut::new();
+            frame::put_ping(&mut ping, [0; 8]);
+            control.send(&connection, &ping).await?;
+            match control.frame(&connection).await? {
+                Frame::Pong(_) => Ok(began.elapsed()),
+                Frame::Error(error) => Err(cok_proto::mux::SessionError::Peer(error).into()),
+                _ => Err(crate::CloseReason::Lost("the peer answered a Ping with another frame".to_owned())),
+            }
+        };
+        match tokio::time::timeout(limit, echoed).await {
+            Ok(result) => Ok(result?),
+            Err(_) => Err(HandshakeError::TimedOut(limit)),
+        }
+    }
+
+    /// Asks for a session; at most `limit`.
+    pub async fn connect(
+        mut self,
+        config: Config,
+        connect: &Connect,
+        limit: Duration,
+    ) -> Result<Session, HandshakeError> {
+        let granted = async {
+            self.control().await?;
+            let Some(control) = self.control.take() else {
+                return Err(close_reason(&self.connection));
+            };
+            session::connect(self.connection.clone(), control, config, connect).await
+        };
+        let (shared, transport, ack) =
+            tokio::time::timeout(limit, granted).await.map_err(|_| HandshakeError::TimedOut(limit))??;
+        info!(peer = %shared.connection.remote_address(), "session over QUIC");
+        Ok(Session { transport, ack, health: Health::new(shared) })
+    }
+
+    async fn control(&mut self) -> Result<&mut Control, crate::CloseReason> {
+        let control = match self.control.take() {
+            Some(control) => control,
+            None => {
+                let opened = self.connection.open_bi().await;
+                let (send, recv) = opened.map_err(|_| close_reason(&self.connection))?;
+                Control::new(send, recv)
+            }
+        };
+        Ok(self.control.insert(control))
+    }
+}

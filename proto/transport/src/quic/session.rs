@@ -1,0 +1,265 @@
+//! An established session, on either side, and how it comes to be.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use cok_proto::frame::{self, FrameType, ID_LEN, MAX_HEAD};
+use cok_proto::head::HeadTooLarge;
+use cok_proto::mux::Role;
+use cok_proto::stream::{Arrived, ExchangeReader};
+use cok_proto::{Connect, ConnectAck, DrainReason, ErrorMessage, Frame, ProtocolError, RequestHead, ResetCode};
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
+use quinn::{Connection, ConnectionError, RecvStream, SendStream, VarInt};
+use tokio::sync::watch;
+
+use super::control::{Control, close_reason, drive, fail, is_echo, refuse};
+use super::exchange::{Accepted, Begin, Exchange, exchange_id};
+use super::shared::{Shared, Slot};
+use crate::{CloseReason, Config, Handshake, HandshakeError, Incoming, OpenError, Status, Transport};
+
+/// Daemon: waits on a fresh connection for the client's control stream and its Connect, at most for `limit`. Pings that
+/// come before are answered: by them a client finds out whether the path carries anything.
+pub async fn accept(
+    connection: Connection,
+    config: Config,
+    limit: Duration,
+) -> Result<Box<dyn Handshake>, HandshakeError> {
+    let asked = async {
+        let (send, recv) = connection.accept_bi().await.map_err(|_| close_reason(&connection))?;
+        let mut control = Control::new(send, recv);
+        loop {
+            match control.frame(&connection).await? {
+                Frame::Connect(connect) => return Ok((control, connect)),
+                Frame::Ping(opaque) => {
+                    let mut pong = BytesMut::new();
+                    frame::put_pong(&mut pong, opaque);
+                    control.send(&connection, &pong).await?;
+                }
+                _ => return Err(refuse(&connection, &unexpected("before Connect"))),
+            }
+        }
+    };
+    match tokio::time::timeout(limit, asked).await {
+        Ok(Ok((control, connect))) => Ok(Box::new(QuicHandshake { connection, control, connect, config })),
+        Ok(Err(reason)) => Err(reason.into()),
+        Err(_) => {
+            connection.close(VarInt::from_u32(cok_proto::ErrorCode::Timeout.to_u32()), b"no Connect in time");
+            Err(HandshakeError::TimedOut(limit))
+        }
+    }
+}
+
+/// Client: asks for a session and waits for the daemon's answer.
+pub(super) async fn connect(
+    connection: Connection,
+    mut control: Control,
+    config: Config,
+    connect: &Connect,
+) -> Result<(Arc<Shared>, Arc<dyn Transport>, ConnectAck), CloseReason> {
+    let mut ask = BytesMut::new();
+    frame::put_json(&mut ask, FrameType::Connect, connect);
+    control.send(&connection, &ask).await?;
+    let ack = loop {
+        match control.frame(&connection).await? {
+            Frame::ConnectAck(ack) => break ack,
+            Frame::Error(error) => return Err(cok_proto::mux::SessionError::Peer(error).into()),
+            frame if is_echo(&frame, Role::Client) => {}
+            _ => return Err(refuse(&connection, &unexpected("before ConnectAck"))),
+        }
+    };
+    let shared = Shared::new(connection.clone(), Role::Client, &config);
+    shared.lock().set_max_exchanges(ack.max_exchanges);
+    connection.set_max_concurrent_bi_streams(streams_for(ack.max_exchanges));
+    tokio::spawn(drive(shared.clone(), control));
+    let session = QuicSession { accepting: Mutex::new(Accepting::new(&connection)), shared: shared.clone() };
+    Ok((shared, Arc::new(session), ack))
+}
+
+/// Streams that a client grants for so many exchanges: QUIC returns credit for ended ones in batches of an eighth, and
+/// those must not be missing. No daemon gets more than the wire protocol's own limit.
+fn streams_for(exchanges: u32) -> VarInt {
+    VarInt::from_u32(exchanges.min(MOST_EXCHANGES) / 4 * 5 + 16)
+}
+
+/// The most exchanges that a client lets any daemon have open: each costs some memory even while idle.
+const MOST_EXCHANGES: u32 = 10_000;
+
+fn unexpected(why: &'static str) -> ProtocolError {
+    ProtocolError::Unexpected { kind: "any other", why }
+}
+
+/// A client that waits for the daemon's decision. Dropped without one, the connection is closed.
+struct QuicHandshake {
+    connection: Connection,
+    control: Control,
+    connect: Connect,
+    config: Config,
+}
+
+impl Handshake for QuicHandshake {
+    fn connect(&self) -> &Connect {
+        &self.connect
+    }
+
+    fn accept(self: Box<Self>, ack: &ConnectAck) -> Arc<dyn Transport> {
+        let shared = Shared::new(self.connection.clone(), Role::Daemon, &self.config);
+        frame::put_json(&mut shared.lock().outbox, FrameType::ConnectAck, ack);
+        tokio::spawn(drive(shared.clone(), self.control));
+        Arc::new(QuicSession { accepting: Mutex::new(Accepting::default()), shared })
+    }
+
+    fn refuse(self: Box<Self>, error: &ErrorMessage) {
+        fail(self.connection, self.control, error.clone());
+    }
+}
+
+impl fmt::Debug for QuicHandshake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("QuicHandshake").field("connect", &self.connect).finish_non_exhaustive()
+    }
+}
+
+struct QuicSession {
+    /// Client: streams that the daemon opens.
+    accepting: Mutex<Accepting>,
+    shared: Arc<Shared>,
+}
+
+impl Transport for QuicSession {
+    fn name(&self) -> &'static str {
+        "quic"
+    }
+
+    fn open(&self, head: Arc<RequestHead>, end: bool) -> Result<crate::Exchange, OpenError> {
+        if head.encoded_len()? > MAX_HEAD - ID_LEN {
+            return Err(HeadTooLarge.into());
+        }
+        let slot = self.shared.place()?;
+        let connection = &self.shared.connection;
+        let begin = match pin!(connection.open_bi()).poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Ok((send, recv))) => {
+                self.shared.note_opened(exchange_id(&send));
+                Begin::Opened(send, recv)
+            }
+            Poll::Ready(Err(_)) => return Err(OpenError::Unavailable),
+            Poll::Pending => {
+                let connection = connection.clone();
+                Begin::Opening(Box::pin(async move { connection.open_bi().await }))
+            }
+        };
+        Ok(Exchange::request(begin, head, end, slot))
+    }
+
+    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<Option<Incoming>> {
+        self.accepting.lock().unwrap_or_else(PoisonError::into_inner).poll(cx, &self.shared)
+    }
+
+    fn drain(&self, reason: DrainReason, deadline: Duration) {
+        self.shared.drain(reason, deadline);
+    }
+
+    fn close(&self, error: ErrorMessage) {
+        self.shared.fail(&error);
+    }
+
+    fn status(&self) -> watch::Receiver<Status> {
+        self.shared.status.subscribe()
+    }
+}
+
+impl fmt::Debug for QuicSession {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("QuicSession").field("peer", &self.shared.connection.remote_address()).finish_non_exhaustive()
+    }
+}
+
+type Stream = Result<(SendStream, RecvStream), ConnectionError>;
+type HeadRead = Pin<Box<dyn Future<Output = Option<Incoming>> + Send>>;
+
+/// Streams on their way to the client's user. Each waits for its own head alone.
+#[derive(Default)]
+struct Accepting {
+    next: Option<Pin<Box<dyn Future<Output = (Connection, Stream)> + Send>>>,
+    heads: FuturesUnordered<HeadRead>,
+}
+
+impl Accepting {
+    fn new(connection: &Connection) -> Self {
+        let mut accepting = Self::default();
+        accepting.await_stream(connection.clone());
+        accepting
+    }
+
+    fn await_stream(&mut self, connection: Connection) {
+        self.next = Some(Box::pin(async move {
+            let stream = connection.accept_bi().await;
+            (connection, stream)
+        }));
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>, shared: &Arc<Shared>) -> Poll<Option<Incoming>> {
+        while let Some(next) = &mut self.next
+            && let Poll::Ready((connection, stream)) = next.as_mut().poll(cx)
+        {
+            self.next = None;
+            let Ok((send, recv)) = stream else { break };
+            self.await_stream(connection);
+            match shared.accept_place() {
+                Some(slot) => self.heads.push(Box::pin(read_head(send, recv, slot))),
+                None => turn_away(send, recv, ResetCode::Unprocessed),
+            }
+        }
+        loop {
+            match self.heads.poll_next_unpin(cx) {
+                Poll::Ready(Some(Some(incoming))) => return Poll::Ready(Some(incoming)),
+                // It was cancelled before it had begun.
+                Poll::Ready(Some(None)) => {}
+                Poll::Ready(None) if self.next.is_none() => return Poll::Ready(None),
+                Poll::Ready(None) | Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+}
+
+fn turn_away(mut send: SendStream, mut recv: RecvStream, code: ResetCode) {
+    let code = VarInt::from_u32(code.to_u32());
+    let _closed = send.reset(code);
+    let _closed = recv.stop(code);
+}
+
+/// Reads a stream up to and with the request's head.
+async fn read_head(send: SendStream, mut recv: RecvStream, slot: Slot) -> Option<Incoming> {
+    let id = exchange_id(&send);
+    let mut reader = ExchangeReader::new(Role::Client, id);
+    let mut pieces: VecDeque<Bytes> = VecDeque::new();
+    loop {
+        match reader.next() {
+            Ok(Some(Arrived::Request { head, end })) => {
+                let accepted = Accepted { send, recv, reader, pieces, id };
+                return Some(Incoming { head, end, exchange: Exchange::response(accepted, end, slot) });
+            }
+            Ok(Some(Arrived::Part(_))) => return None,
+            Ok(None) => {}
+            Err(error) => {
+                slot.session().fail(&(&error).into());
+                return None;
+            }
+        }
+        match pieces.pop_front() {
+            Some(piece) => reader.push(piece),
+            None => match recv.read_chunk(usize::MAX, true).await {
+                Ok(Some(chunk)) => pieces.push_back(chunk.bytes),
+                Ok(None) | Err(_) => {
+                    turn_away(send, recv, ResetCode::Cancelled);
+                    return None;
+                }
+            },
+        }
+    }
+}
