@@ -1,29 +1,26 @@
 //! The daemon as a whole: what its parts share, how it starts and how it stops.
 
-use std::net::{SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use anyhow::Context as _;
-use cok_certs::{Authority, CertResolver, files};
 use cok_proto::DrainReason;
 use cok_transport::WindowBudget;
 use http::HeaderValue;
 use quinn::{Endpoint, VarInt};
-use rustls::crypto::aws_lc_rs;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
-use tracing::{info, warn};
+use tracing::info;
 
-use crate::config::{Config, Tls};
+use crate::config::Config;
 use crate::keys::KeyStore;
 use crate::metrics::Metrics;
 use crate::names::Subdomain;
 use crate::places::Places;
-use crate::quic_secret::QuicSecret;
+use crate::public_tls::PublicTls;
 use crate::quota::Quota;
 use crate::registry::Registry;
 use crate::shutdown::Shutdown;
@@ -31,9 +28,6 @@ use crate::{admin, listener};
 
 /// How often names that have been away for too long are forgotten.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
-
-/// How often a certificate of our own is made anew; it is valid for 90 days.
-const REISSUE_EVERY: Duration = Duration::from_secs(24 * 3600);
 
 /// How long QUIC peers may take to hear that their connections are closed.
 const LAST_PACKETS: Duration = Duration::from_secs(1);
@@ -80,13 +74,6 @@ pub struct Bound {
     admin: TcpListener,
     tls: PublicTls,
     addresses: Addresses,
-}
-
-/// TLS for visitors and tunnels, and what keeps its certificate fresh.
-struct PublicTls {
-    config: Arc<rustls::ServerConfig>,
-    resolver: Arc<CertResolver>,
-    authority: Option<Authority>,
 }
 
 /// Where a daemon listens.
@@ -237,52 +224,5 @@ async fn sweep(registry: Arc<Registry>) {
     loop {
         interval.tick().await;
         registry.sweep();
-    }
-}
-
-impl PublicTls {
-    /// HTTP/2 preferred.
-    fn new(config: &Config) -> anyhow::Result<Self> {
-        let domain = config.domain.as_str();
-        let wildcard = format!("*.{domain}");
-        let (certificate, authority) = match &config.tls {
-            Tls::Files { cert, key } => (files::load(cert, key, &[domain, &wildcard])?, None),
-            Tls::SelfSigned => {
-                let authority = Authority::load_or_create(&config.state_dir.join("authority"))?;
-                info!(event = "authority", ca_file = %authority.ca_file().display());
-                (authority.issue(&[domain, &wildcard])?, Some(authority))
-            }
-        };
-        let resolver = Arc::new(CertResolver::new(domain, certificate));
-        let mut tls = rustls::ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-            .with_safe_default_protocol_versions()
-            .context("TLS versions")?
-            .with_no_client_auth()
-            .with_cert_resolver(resolver.clone());
-        tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        tls.ticketer = aws_lc_rs::Ticketer::new().context("TLS tickets")?;
-        Ok(Self { config: Arc::new(tls), resolver, authority })
-    }
-
-    /// QUIC endpoints on these sockets.
-    fn endpoints(&self, config: &Config, sockets: Vec<UdpSocket>) -> anyhow::Result<Vec<Endpoint>> {
-        if sockets.is_empty() {
-            return Ok(Vec::new());
-        }
-        let secret = QuicSecret::load_or_create(&config.state_dir).context("cannot make a secret")?;
-        let endpoint = |socket| listener::quic::endpoint(config, socket, (*self.config).clone(), &secret);
-        sockets.into_iter().map(endpoint).collect()
-    }
-
-    /// Replaces a certificate of our own long before it expires. One from files stays as it is.
-    async fn keep_fresh(self, domain: String) {
-        let Some(authority) = self.authority else { return };
-        loop {
-            tokio::time::sleep(REISSUE_EVERY).await;
-            match authority.issue(&[&domain, &format!("*.{domain}")]) {
-                Ok(certificate) => self.resolver.replace(certificate),
-                Err(error) => warn!(%error, "the certificate could not be renewed"),
-            }
-        }
     }
 }

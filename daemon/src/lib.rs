@@ -15,6 +15,7 @@ pub mod listener;
 pub mod metrics;
 pub mod names;
 pub mod places;
+mod public_tls;
 pub mod quic_secret;
 pub mod quota;
 pub mod registry;

@@ -58,7 +58,7 @@ impl ExchangeReader {
         }
     }
 
-    /// Takes in what the stream has next. To be called once [`ExchangeReader::next`] has nothing more.
+    /// Takes in what the stream has next. To be called once [`ExchangeReader::read`] has nothing more.
     pub fn push(&mut self, bytes: Bytes) {
         self.pieces.push(bytes);
     }
@@ -69,7 +69,7 @@ impl ExchangeReader {
     }
 
     /// What came next; `None` if more bytes are needed.
-    pub fn next(&mut self) -> Result<Option<Arrived>, ProtocolError> {
+    pub fn read(&mut self) -> Result<Option<Arrived>, ProtocolError> {
         loop {
             if self.body_left > 0 {
                 let data = self.pieces.take_some(self.body_left);
@@ -174,14 +174,14 @@ pub struct ControlReader {
 }
 
 impl ControlReader {
-    /// Takes in what the stream has next. To be called once [`ControlReader::next`] has nothing more.
+    /// Takes in what the stream has next. To be called once [`ControlReader::read`] has nothing more.
     pub fn push(&mut self, bytes: Bytes) {
         self.pieces.push(bytes);
     }
 
     /// The next frame; `None` if more bytes are needed. Which frames may come when is for the owner to judge; those of
     /// exchanges are refused here.
-    pub fn next(&mut self) -> Result<Option<Frame>, ProtocolError> {
+    pub fn read(&mut self) -> Result<Option<Frame>, ProtocolError> {
         loop {
             let Some(header) = self.pieces.header()? else { return Ok(None) };
             match header.kind {

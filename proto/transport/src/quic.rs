@@ -21,7 +21,7 @@ mod windows;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use self::dial::{DialError, Dialer, Link, Session};
+pub use self::dial::{DialError, Dialer, Link, Session, client_tls};
 pub use self::health::Health;
 pub use self::session::accept;
 pub use self::settings::Tuning;

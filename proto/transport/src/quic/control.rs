@@ -39,7 +39,7 @@ impl Control {
     /// Before there is a session: the next frame.
     pub(super) async fn frame(&mut self, connection: &Connection) -> Result<Frame, CloseReason> {
         loop {
-            if let Some(frame) = self.reader.next().map_err(|error| refuse(connection, &error))? {
+            if let Some(frame) = self.reader.read().map_err(|error| refuse(connection, &error))? {
                 return Ok(frame);
             }
             match self.recv.read_chunk(READ, true).await {
@@ -150,7 +150,7 @@ impl<'a> Driver<'a> {
     /// Acts on what has come; nothing does once the session has failed.
     fn read_frames(&mut self) -> Result<(), CloseReason> {
         while self.last_words.is_none() {
-            let frame = match self.control.reader.next() {
+            let frame = match self.control.reader.read() {
                 Ok(Some(frame)) => frame,
                 Ok(None) => return Ok(()),
                 Err(error) => {

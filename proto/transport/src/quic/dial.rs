@@ -47,13 +47,9 @@ pub enum DialError {
 }
 
 impl Dialer {
-    /// A dialer that trusts whom `tls` trusts. QUIC is always TLS 1.3 (RFC 9001, section 4.2); 0-RTT stays off, since a
-    /// session's first frame must not be replayed.
+    /// A dialer that trusts whom `tls` trusts.
     pub fn new(tls: &rustls::ClientConfig, tuning: &Tuning) -> Result<Self, DialError> {
-        let mut tls = tls.clone();
-        tls.alpn_protocols = vec![ALPN.to_vec()];
-        tls.enable_early_data = false;
-        let crypto = QuicClientConfig::try_from(tls).map_err(|error| DialError::Tls(error.to_string()))?;
+        let crypto = QuicClientConfig::try_from(client_tls(tls)).map_err(|error| DialError::Tls(error.to_string()))?;
         let mut config = ClientConfig::new(Arc::new(crypto));
         config.transport_config(settings::client(tuning));
         Ok(Self { config, endpoint: Arc::default() })
@@ -81,6 +77,15 @@ impl Dialer {
         *slot = Some(endpoint.clone());
         Ok(endpoint)
     }
+}
+
+/// A client's TLS settings made fit for QUIC, which is always TLS 1.3 (RFC 9001, section 4.2). 0-RTT stays off, since a
+/// session's first frame must not be replayed.
+pub fn client_tls(tls: &rustls::ClientConfig) -> rustls::ClientConfig {
+    let mut tls = tls.clone();
+    tls.alpn_protocols = vec![ALPN.to_vec()];
+    tls.enable_early_data = false;
+    tls
 }
 
 /// A connection whose handshake went through; not yet a session. Dropped, it is closed.
@@ -145,13 +150,12 @@ impl Link {
     }
 
     async fn control(&mut self) -> Result<&mut Control, crate::CloseReason> {
-        let control = match self.control.take() {
-            Some(control) => control,
-            None => {
-                let opened = self.connection.open_bi().await;
-                let (send, recv) = opened.map_err(|_| close_reason(&self.connection))?;
-                Control::new(send, recv)
-            }
+        let control = if let Some(control) = self.control.take() {
+            control
+        } else {
+            let opened = self.connection.open_bi().await;
+            let (send, recv) = opened.map_err(|_| close_reason(&self.connection))?;
+            Control::new(send, recv)
         };
         Ok(self.control.insert(control))
     }

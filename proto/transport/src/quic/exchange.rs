@@ -125,9 +125,9 @@ impl Exchange {
 
     /// Client: an exchange whose request has been read off its stream.
     pub(super) fn response(arrived: Accepted, end: bool, slot: Slot) -> crate::Exchange {
-        let Accepted { send, recv, reader, pieces, id } = arrived;
+        let Accepted { send, recv, reader, id } = arrived;
         let mut inner = Inner::new(Role::Client, id);
-        (inner.send, inner.recv, inner.reader, inner.pieces) = (Some(send), Some(recv), reader, pieces);
+        (inner.send, inner.recv, inner.reader) = (Some(send), Some(recv), reader);
         inner.recv_ended = end;
         Self::halves(Arc::new(Self { role: Role::Client, slot, inner: Mutex::new(inner) }))
     }
@@ -151,7 +151,6 @@ pub(super) struct Accepted {
     pub(super) send: SendStream,
     pub(super) recv: RecvStream,
     pub(super) reader: ExchangeReader,
-    pub(super) pieces: VecDeque<Bytes>,
     pub(super) id: u32,
 }
 
@@ -228,7 +227,7 @@ impl Inner {
             match ready!(polled) {
                 Ok(written) => drop(self.outbox.chunks.drain(..written.chunks)),
                 Err(error) => {
-                    self.write_failed(error, exchange.role);
+                    self.write_failed(&error, exchange.role);
                     return Poll::Ready(());
                 }
             }
@@ -241,8 +240,8 @@ impl Inner {
         Poll::Ready(())
     }
 
-    fn write_failed(&mut self, error: WriteError, role: Role) {
-        match error {
+    fn write_failed(&mut self, error: &WriteError, role: Role) {
+        match *error {
             WriteError::Stopped(code) => self.was_stopped(code, role),
             // Ours: it was reset before.
             WriteError::ClosedStream => self.outbox = Outbox::default(),
@@ -313,7 +312,7 @@ impl Inner {
             if let Some(error) = self.broken {
                 return Poll::Ready(Err(error));
             }
-            let arrived = match self.reader.next() {
+            let arrived = match self.reader.read() {
                 Ok(arrived) => arrived,
                 Err(error) => {
                     exchange.session().fail(&(&error).into());

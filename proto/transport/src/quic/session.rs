@@ -1,6 +1,5 @@
 //! An established session, on either side, and how it comes to be.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::future::Future;
 use std::pin::{Pin, pin};
@@ -8,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use cok_proto::frame::{self, FrameType, ID_LEN, MAX_HEAD};
 use cok_proto::head::HeadTooLarge;
 use cok_proto::mux::Role;
@@ -180,12 +179,13 @@ impl fmt::Debug for QuicSession {
 }
 
 type Stream = Result<(SendStream, RecvStream), ConnectionError>;
+type NextStream = Pin<Box<dyn Future<Output = (Connection, Stream)> + Send>>;
 type HeadRead = Pin<Box<dyn Future<Output = Option<Incoming>> + Send>>;
 
 /// Streams on their way to the client's user. Each waits for its own head alone.
 #[derive(Default)]
 struct Accepting {
-    next: Option<Pin<Box<dyn Future<Output = (Connection, Stream)> + Send>>>,
+    next: Option<NextStream>,
     heads: FuturesUnordered<HeadRead>,
 }
 
@@ -237,11 +237,10 @@ fn turn_away(mut send: SendStream, mut recv: RecvStream, code: ResetCode) {
 async fn read_head(send: SendStream, mut recv: RecvStream, slot: Slot) -> Option<Incoming> {
     let id = exchange_id(&send);
     let mut reader = ExchangeReader::new(Role::Client, id);
-    let mut pieces: VecDeque<Bytes> = VecDeque::new();
     loop {
-        match reader.next() {
+        match reader.read() {
             Ok(Some(Arrived::Request { head, end })) => {
-                let accepted = Accepted { send, recv, reader, pieces, id };
+                let accepted = Accepted { send, recv, reader, id };
                 return Some(Incoming { head, end, exchange: Exchange::response(accepted, end, slot) });
             }
             Ok(Some(Arrived::Part(_))) => return None,
@@ -251,15 +250,10 @@ async fn read_head(send: SendStream, mut recv: RecvStream, slot: Slot) -> Option
                 return None;
             }
         }
-        match pieces.pop_front() {
-            Some(piece) => reader.push(piece),
-            None => match recv.read_chunk(usize::MAX, true).await {
-                Ok(Some(chunk)) => pieces.push_back(chunk.bytes),
-                Ok(None) | Err(_) => {
-                    turn_away(send, recv, ResetCode::Cancelled);
-                    return None;
-                }
-            },
-        }
+        let Ok(Some(chunk)) = recv.read_chunk(usize::MAX, true).await else {
+            turn_away(send, recv, ResetCode::Cancelled);
+            return None;
+        };
+        reader.push(chunk.bytes);
     }
 }
