@@ -8,9 +8,13 @@ from aioquic.h3.connection import H3_ALPN, ErrorCode, H3Connection
 from aioquic.h3.events import DataReceived, HeadersReceived
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
-from aioquic.quic.events import ConnectionTerminated, StopSendingReceived, StreamReset
+from aioquic.quic.events import ConnectionTerminated, ProtocolNegotiated, StopSendingReceived, StreamReset
 
 DEADLINE = 20
+
+
+def octets(value):
+    return value if isinstance(value, bytes) else value.encode()
 
 
 def varint(value):
@@ -83,9 +87,6 @@ class Http3:
             self.leave()
             raise ConnectionError(self.closed)
         if settle:
-            with self._changed:
-                self.h3 = self._observe(H3Connection(self.quic))
-                self._flush()
             self.wait(lambda: self.h3.received_settings, "the settings come")
 
     def __enter__(self):
@@ -160,6 +161,8 @@ class Http3:
 
     def _handle(self, event):
         match event:
+            case ProtocolNegotiated() if self.settle:
+                self.h3 = self._observe(H3Connection(self.quic))
             case ConnectionTerminated():
                 self.closed = (event.error_code, event.reason_phrase)
             case StreamReset() if event.stream_id in self.streams:
@@ -190,12 +193,12 @@ class Http3:
 
     def head(self, path, method="GET", authority=None):
         return [
-            (b":method", method.encode()), (b":scheme", b"https"), (b":authority", (authority or self.authority).encode()),
-            (b":path", path.encode()),
+            (b":method", octets(method)), (b":scheme", b"https"), (b":authority", octets(authority or self.authority)),
+            (b":path", octets(path)),
         ]
 
     def request(self, path, method="GET", end=True, extra=(), authority=None, fields=None):
-        fields = fields or [*self.head(path, method, authority), *((n.encode(), v.encode()) for n, v in extra)]
+        fields = fields or [*self.head(path, method, authority), *((octets(n), octets(v)) for n, v in extra)]
         with self._changed:
             stream = self._stream(self.quic.get_next_available_stream_id())
             if (b":method", b"HEAD") in fields:
@@ -298,3 +301,10 @@ class Stream:
     def break_off(self, code=ErrorCode.H3_REQUEST_CANCELLED):
         """Sends no more of the request."""
         self.visitor.do(lambda: self.visitor.quic.reset_stream(self.id, code))
+
+    def stalled(self):
+        """Whether something is left to send, and the daemon has taken nothing for a while."""
+        sender = self.visitor.quic._streams[self.id].sender
+        before = sender._buffer_start
+        time.sleep(0.3)  # what stands still for that long has stopped
+        return 0 < before == sender._buffer_start < sender._buffer_stop
