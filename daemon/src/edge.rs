@@ -9,6 +9,7 @@ mod headers;
 pub mod http3;
 mod linger;
 mod page;
+mod request;
 mod service;
 mod upgrade;
 
@@ -32,7 +33,8 @@ use crate::daemon::Daemon;
 use crate::places::Place;
 use crate::shutdown::Shutdown;
 
-pub use self::service::Visitor;
+pub use self::request::RequestBody;
+pub use self::service::{Peer, Visitor};
 
 /// HTTP/1.1: what one connection reads ahead and gathers for writing. The longest head fits, and a slow upload holds no
 /// more than this.
@@ -54,10 +56,10 @@ pub type Stream = TlsStream<TcpStream>;
 /// Serves one connection to its end. It holds its `place` for as long as anything of it is left.
 pub async fn serve(daemon: Arc<Daemon>, stream: Stream, peer: SocketAddr, place: Place) {
     let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-    let visitor = Arc::new(Visitor::new(daemon.clone(), peer.ip().to_canonical(), place));
+    let visitor = Arc::new(Visitor::new(daemon.clone(), Peer::Fixed(peer.ip().to_canonical()), place));
     let service = service_fn(|request: Request<Incoming>| {
         let visitor = visitor.clone();
-        async move { Ok::<_, std::convert::Infallible>(visitor.respond(request).await) }
+        async move { Ok::<_, std::convert::Infallible>(visitor.respond(request.map(RequestBody::from)).await) }
     });
     let limits = &daemon.config.limits;
     let io = TokioIo::new(stream);

@@ -9,12 +9,12 @@ use cok_proto::{Connect, ConnectAck, ErrorCode, ErrorMessage};
 use cok_transport::{Config, Handshake, Transport, quic, ws};
 use http::header::{CONNECTION, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
 use http::{Method, Request, Response, StatusCode};
-use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tracing::{debug, info};
 
 use crate::daemon::Daemon;
+use crate::edge::RequestBody;
 use crate::edge::Stream;
 use crate::edge::body::Body;
 use crate::keys::KeyRecord;
@@ -28,7 +28,7 @@ const MAX_INSTANCE: usize = 64;
 const SUGGESTION_ROUNDS: usize = 4;
 
 /// Answers a request at [`ws::PATH`]: an upgrade (RFC 6455, section 4.2), after which the session begins.
-pub fn upgrade(daemon: &Arc<Daemon>, mut request: Request<Incoming>, peer: IpAddr) -> Response<Body> {
+pub fn upgrade(daemon: &Arc<Daemon>, mut request: Request<RequestBody>, peer: IpAddr) -> Response<Body> {
     let headers = request.headers();
     let is = |name, wanted: &str| {
         let values = headers.get_all(name).iter().filter_map(|value: &HeaderValue| value.to_str().ok());

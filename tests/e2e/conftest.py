@@ -5,6 +5,8 @@ import os
 import pytest
 
 from harness.cok import GIVE_BACK, TRANSPORTS, Daemon
+from harness.http2 import Http2
+from harness.http3 import Http3
 from harness.netns import Network, Unavailable
 from harness.nginx import Nginx
 from harness.process import Process, children, end
@@ -110,6 +112,12 @@ def network():
 @pytest.fixture(params=["--http1.1", "--http2"], ids=["h1", "h2"])
 def http(request):
     """curl's option for the version that the visitor speaks."""
+    return request.param
+
+
+@pytest.fixture(params=[Http2, Http3], ids=["h2", "h3"])
+def multiplexed(request):
+    """A visitor with many streams on one connection."""
     return request.param
 
 

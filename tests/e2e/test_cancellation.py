@@ -2,12 +2,14 @@
 
 import socket
 import sys
+import threading
 import time
 
 import pytest
 
 from harness import raw
 from harness.http2 import Http2
+from harness.http3 import ErrorCode, Http3
 from harness.nginx import Nginx
 from harness.process import Process, wait_for
 
@@ -60,7 +62,24 @@ def leave_h2(daemon, name, path):
     return visitor, stream.response, cancel
 
 
-@pytest.mark.parametrize("visit", [leave_h1, leave_h2], ids=["h1", "h2"])
+def leave_h3(daemon, name, path):
+    """By saying that no response is wanted."""
+    visitor = Http3(daemon, name)
+    stream = visitor.request(path.decode())
+    return visitor, stream.response, stream.stop
+
+
+def disconnect_h3(daemon, name, path):
+    """By closing the whole connection."""
+    visitor = Http3(daemon, name)
+    stream = visitor.request(path.decode())
+    return visitor, stream.response, visitor.leave
+
+
+VISITS = {"h1": leave_h1, "h2": leave_h2, "h3": leave_h3, "h3-closed": disconnect_h3}
+
+
+@pytest.mark.parametrize("visit", VISITS.values(), ids=VISITS)
 @pytest.mark.parametrize("path", [b"/endless", b"/silent"])
 def test_the_service_sees_the_visitor_leave(web, services, visit, path):
     """Within a second, be it in the middle of a body or before the response has begun."""
@@ -72,7 +91,13 @@ def test_the_service_sees_the_visitor_leave(web, services, visit, path):
     leave()
     wait_for(lambda: services.open_streams == 0, "the service sees the visitor leave", deadline=1)
     assert time.monotonic() - began < 1.5
-    connection.socket.close() if hasattr(connection, "connection") else connection.close()
+    match connection:
+        case Http3():
+            connection.leave()
+        case Http2():
+            connection.socket.close()
+        case _:
+            connection.close()
 
 
 @pytest.mark.parametrize("path", ["/length", "/chunked"])
@@ -83,6 +108,18 @@ def test_a_service_that_dies_is_no_success(dying, tunnel, http, path):
     assert curl.stdout.read(5) == b"hello"
     dying.kill()
     assert curl.wait(10) in (18, 92), curl.stderr.read()
+
+
+@pytest.mark.parametrize("path", ["/length", "/chunked"])
+def test_a_service_that_dies_is_no_success_over_http3(dying, tunnel, path):
+    """A reset stream, and no clean end; the connection goes on."""
+    client = tunnel(f"http://127.0.0.1:{dying.port}")
+    with Http3(client.daemon, client.name) as visitor:
+        stream = visitor.request(path)
+        assert stream.read(5) == b"hello"
+        dying.kill()
+        assert stream.wait_reset() == ErrorCode.H3_INTERNAL_ERROR and not stream.ended
+        assert visitor.request("/").response()[b":status"] == b"502"
 
 
 def test_an_nginx_that_dies_is_no_success(tunnel, tmp_path, http):
@@ -110,7 +147,7 @@ def test_a_client_that_dies_is_no_success(tunnel, nginx, transport):
         assert curl.returncode in (18, 92), said
 
 
-@pytest.mark.parametrize("version", ["h1", "h2"])
+@pytest.mark.parametrize("version", ["h1", "h2", "h3"])
 def test_an_upload_that_is_broken_off_is_not_whole(web, services, version):
     """The service must not take a part of a body for all of it."""
     services.uploads.clear()
@@ -124,7 +161,7 @@ def test_an_upload_that_is_broken_off_is_not_whole(web, services, version):
         wait_for(lambda: services.swallowed == 3, "the service has the first part")
         connection.close()
     else:
-        with Http2(web.daemon, web.name) as visitor:
+        with {"h2": Http2, "h3": Http3}[version](web.daemon, web.name) as visitor:
             stream = visitor.request("/swallow", method="POST", end=False)
             stream.send(b"abc")
             wait_for(lambda: services.swallowed == 3, "the service has the first part")
@@ -162,3 +199,33 @@ def test_nobody_else_notices(web, services):
         assert stream.read() == b""
         slow.send(b"", end=True)
         assert b'"length": 20' in slow.read()
+
+
+def test_an_upload_that_only_breaks_off_is_not_whole_over_http3(web, services):
+    """The visitor resets its direction and still waits for a response."""
+    services.uploads.clear()
+    services.swallowed = 0
+    with Http3(web.daemon, web.name) as visitor:
+        stream = visitor.request("/swallow", method="POST", end=False)
+        stream.send(b"abc")
+        wait_for(lambda: services.swallowed == 3, "the service has the first part")
+        stream.break_off()
+        assert stream.wait_reset() == ErrorCode.H3_REQUEST_CANCELLED
+        wait_for(lambda: services.uploads == [(3, False)], "the service sees the upload end", deadline=1)
+
+
+def test_a_stopped_upload_that_breaks_off_is_let_go(tunnel):
+    """Nothing of an upload is read while its service reads nothing; that the visitor leaves is noticed all the same, in
+    all of the tunnel. The service itself could only see it by reading."""
+    gate = threading.Event()
+    recorder = raw.Recorder(lambda head, connection: gate.wait(60) and None)
+    client = tunnel(recorder.target)
+    with Http3(client.daemon, client.name) as visitor:
+        stream = visitor.request("/", method="POST", end=False)
+        stream.send(bytes(32 << 20))
+        wait_for(lambda: recorder.heads, "the service has the head")
+        wait_for(stream.stalled, "the upload stops")
+        stream.break_off()
+        client.process.wait_line(lambda line: "the visitor left" in line, "word that the visitor left", deadline=2)
+    gate.set()
+    recorder.stop()

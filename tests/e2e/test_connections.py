@@ -85,7 +85,7 @@ def test_upgraded_connections_count(impatient, services):
     client.stop()
 
 
-def test_many_requests_on_one_connection(site):
+def test_many_requests_on_one_connection(site, multiplexed):
     """Over HTTP/1.1 also when they are sent without waiting for the answers."""
     host = site.host.encode()
     with raw.connect(site.daemon, site.name) as connection:
@@ -94,7 +94,7 @@ def test_many_requests_on_one_connection(site):
             head = raw.read_head(connection)
             assert b" 200 " in head.splitlines()[0]
             assert raw.read_exactly(connection, 15) == b"<h1>hello</h1>\n"
-    with Http2(site.daemon, site.name) as visitor:
+    with multiplexed(site.daemon, site.name) as visitor:
         for stream in [visitor.request("/") for _ in range(100)]:
             assert stream.read() == b"<h1>hello</h1>\n"
 

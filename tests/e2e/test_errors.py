@@ -58,10 +58,10 @@ def broken(tmp_path_factory, services, transport):
 
 
 @pytest.mark.parametrize("status", STATUSES)
-def test_each_page_in_each_form(broken, status):
+def test_each_page_in_each_form(broken, multiplexed, status):
     """HTML for browsers, JSON for programs, text for the rest."""
     title, name = STATUSES[status]
-    with Http2(broken, name or "nobody") as visitor:
+    with multiplexed(broken, name or "nobody") as visitor:
 
         def ask(accept):
             extra = [("accept", accept)] if accept else []
@@ -83,15 +83,15 @@ def test_each_page_in_each_form(broken, status):
             assert "127.0.0.1" not in text
 
 
-def test_a_page_for_head_is_only_a_head(broken):
-    """No content follows, in either version (RFC 9110, section 9.3.2)."""
+def test_a_page_for_head_is_only_a_head(broken, multiplexed):
+    """No content follows, in any version (RFC 9110, section 9.3.2)."""
     for name in ("nobody", "absent", "away"):
         with raw.connect(broken, name) as connection:
             host = broken.host(name).encode()
             connection.sendall(b"HEAD / HTTP/1.1\r\nhost: " + host + b"\r\nconnection: close\r\n\r\n")
             assert int(dict(raw.fields(raw.read_head(connection)))[b"content-length"]) > 0
             assert connection.recv(1) == b""
-        with Http2(broken, name) as visitor:
+        with multiplexed(broken, name) as visitor:
             stream = visitor.request("/", method="HEAD")
             stream.response()
             assert stream.read() == b""
@@ -114,9 +114,9 @@ def test_unknown_names(daemon, http):
     assert daemon.curl("a.b", "/", http, "--insecure", check=False).returncode == 35
 
 
-def test_routing_goes_by_the_authority(site, daemon):
+def test_routing_goes_by_the_authority(site, daemon, multiplexed):
     """SNI and authority may differ within our own names; what is outside gets 421."""
-    with Http2(daemon, "nobody") as visitor:
+    with multiplexed(daemon, "nobody") as visitor:
         inside = visitor.request("/", authority=daemon.host("site"))
         assert inside.response()[b":status"] == b"200"
         impossible = visitor.request("/", authority=daemon.host("-"))

@@ -5,7 +5,6 @@ import threading
 import pytest
 
 from harness import raw
-from harness.http2 import Http2
 from harness.process import wait_for
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
@@ -63,7 +62,7 @@ def test_over_http2_a_visitor_waits_only_so_long(gated):
 
 
 @pytest.mark.parametrize("status", [b"413 Content Too Large", b"417 Expectation Failed", b"200 OK"])
-def test_the_service_can_decline(tunnel, status):
+def test_the_service_can_decline(tunnel, multiplexed, status):
     """A final answer instead of a 100 reaches the visitor, who has sent no body."""
     recorder = raw.Recorder(lambda head, connection: b"HTTP/1.1 %s\r\ncontent-length: 3\r\n\r\nno\n" % status)
     client = tunnel(recorder.target)
@@ -71,7 +70,7 @@ def test_the_service_can_decline(tunnel, status):
         connection.sendall(expecting(client, 5))
         assert raw.read_head(connection).startswith(b"HTTP/1.1 %s " % status[:3])
         assert raw.read_exactly(connection, 3) == b"no\n"
-    with Http2(client.daemon, client.name) as visitor:
+    with multiplexed(client.daemon, client.name) as visitor:
         stream = visitor.request("/", method="POST", end=False, extra=[("expect", "100-continue")])
         assert stream.response()[b":status"] == status[:3] and not stream.interim
     recorder.stop()

@@ -5,7 +5,6 @@ import re
 import pytest
 
 from harness import raw
-from harness.http2 import Http2
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 
@@ -96,8 +95,8 @@ def test_targets_pass_byte_for_byte(recorder, target):
 
 
 @pytest.mark.parametrize("target", [t for t in TARGETS if t.isascii()], ids=repr)
-def test_targets_pass_byte_for_byte_over_http2(recorder, target):
-    with Http2(recorder.client.daemon, recorder.client.name) as visitor:
+def test_targets_pass_byte_for_byte_over_streams(recorder, multiplexed, target):
+    with multiplexed(recorder.client.daemon, recorder.client.name) as visitor:
         assert visitor.request(target).response()[b":status"] == b"200"
     assert recorder.heads[-1].split(b"\r\n")[0] == b"GET " + target + b" HTTP/1.1"
 
@@ -138,9 +137,9 @@ def test_a_method_that_nobody_has_heard_of(recorder, http):
     assert recorder.heads[-1].startswith(b"BREW / HTTP/1.1\r\n")
 
 
-def test_split_cookies_are_one_again(recorder):
-    """HTTP/2 may split Cookie into fields (RFC 9113, section 8.2.3); services know only one."""
-    with Http2(recorder.client.daemon, recorder.client.name) as visitor:
+def test_split_cookies_are_one_again(recorder, multiplexed):
+    """HTTP/2 and HTTP/3 may split Cookie into fields (RFC 9113, section 8.2.3); services know only one."""
+    with multiplexed(recorder.client.daemon, recorder.client.name) as visitor:
         visitor.request("/", extra=[("cookie", "a=1"), ("cookie", "b=2"), ("cookie", "c=3")]).read()
     assert [value for name, value in raw.fields(recorder.heads[-1]) if name == b"cookie"] == [b"a=1; b=2; c=3"]
 
@@ -150,10 +149,10 @@ def test_repeated_fields_keep_their_order(recorder, http):
     assert [value for name, value in raw.fields(recorder.heads[-1]) if name == b"x-many"] == [b"1", b"2,3", b"4"]
 
 
-def test_values_outside_ascii_pass_over_http2(recorder):
+def test_values_outside_ascii_pass_over_streams(recorder, multiplexed):
     value = bytes(range(0x80, 0x100))
     recorder.answer = OK.replace(b"\r\n\r\n", b"\r\nx-odd: " + value + b"\r\n\r\n")
-    with Http2(recorder.client.daemon, recorder.client.name) as visitor:
+    with multiplexed(recorder.client.daemon, recorder.client.name) as visitor:
         headers = visitor.request("/", extra=[(b"x-odd", value)]).response()
     assert received(recorder)[b"x-odd"] == value and headers[b"x-odd"] == value
 

@@ -88,9 +88,9 @@ def test_stopped_streams_hold_up_nobody(loaded):
         assert visitor.request("/").read() == b"<h1>hello</h1>\n"
 
 
-def test_slow_uploads_hold_up_nobody(web):
+def test_slow_uploads_hold_up_nobody(web, multiplexed):
     """100 visitors who send a byte now and then, and never an end, while others upload at full speed."""
-    with Http2(web.daemon, web.name) as slow, Http2(web.daemon, web.name) as fast:
+    with multiplexed(web.daemon, web.name) as slow, multiplexed(web.daemon, web.name) as fast:
         uploads = [slow.request("/hash", method="POST", end=False) for _ in range(100)]
         for number in range(10):
             for upload in uploads:

@@ -3,7 +3,6 @@
 import hashlib
 
 from harness import raw
-from harness.http2 import Http2
 
 
 def test_each_event_arrives_before_the_next_is_written(web, services):
@@ -21,18 +20,18 @@ def test_each_event_arrives_before_the_next_is_written(web, services):
         assert stream.readline() == b"0\r\n"
 
 
-def test_each_event_arrives_over_http2(web, services):
-    with Http2(web.daemon, web.name) as visitor:
-        stream = visitor.request("/steps/h2/200")
+def test_each_event_arrives_over_streams(web, services, multiplexed):
+    with multiplexed(web.daemon, web.name) as visitor:
+        stream = visitor.request("/steps/streams/200")
         for number in range(200):
             assert stream.read(len(b"data: %d\n\n" % number)) == b"data: %d\n\n" % number
-            services.confirm("h2", number)
+            services.confirm("streams", number)
         assert stream.read() == b""
 
 
-def test_bytes_pass_both_ways_at_once(web):
+def test_bytes_pass_both_ways_at_once(web, multiplexed):
     """A visitor who sends a chunk only after the echo of the one before."""
-    with Http2(web.daemon, web.name) as visitor:
+    with multiplexed(web.daemon, web.name) as visitor:
         stream = visitor.request("/echo", method="POST", end=False)
         for number in range(100):
             piece = hashlib.sha256(b"%d" % number).digest()

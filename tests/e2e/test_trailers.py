@@ -3,7 +3,6 @@
 import pytest
 
 from harness import raw
-from harness.http2 import Http2
 
 # A service over HTTP/1.1 that announces a trailer, as RFC 9110, section 6.6.2 wants it.
 WITH_TRAILER = (
@@ -29,8 +28,8 @@ def summing(tunnel):
     recorder.stop()
 
 
-def test_to_a_visitor_over_http2(summing):
-    with Http2(summing.client.daemon, summing.client.name) as visitor:
+def test_to_a_visitor_over_streams(summing, multiplexed):
+    with multiplexed(summing.client.daemon, summing.client.name) as visitor:
         stream = visitor.request("/", extra=[("te", "trailers")])
         assert stream.read() == b"hello"
         assert stream.trailers == {b"x-sum": b"8b1a9953"}
@@ -46,10 +45,10 @@ def test_to_a_visitor_over_http1(summing):
         assert raw.read_exactly(connection, len(expected)) == expected
 
 
-def test_from_a_visitor(summing):
-    with Http2(summing.client.daemon, summing.client.name) as visitor:
+def test_from_a_visitor(summing, multiplexed):
+    with multiplexed(summing.client.daemon, summing.client.name) as visitor:
         stream = visitor.request("/", method="POST", end=False, extra=[("trailer", "x-mine")])
         stream.send(b"body")
-        stream.send_trailers([("x-mine", "last words")])
+        stream.send_trailers([(b"x-mine", b"last words")])
         assert stream.read() == b"hello"
     assert summing.body.replace(b"\r\n", b"|").lower() == b"4|body|0|x-mine: last words||"

@@ -11,8 +11,8 @@ use cok_transport::{ExchangeError, Received, RecvHalf, SendHalf};
 use http::StatusCode;
 use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::Full;
-use hyper::body::Incoming;
 
+use super::request::RequestBody;
 use super::service::Visitor;
 
 /// A response's body.
@@ -142,14 +142,14 @@ impl TunnelBody {
 /// Carries a request's body into the tunnel, chunk by chunk, as the tunnel takes it.
 #[derive(Debug)]
 pub struct Upload {
-    body: Incoming,
+    body: RequestBody,
     send: Box<dyn SendHalf>,
     started: bool,
 }
 
 impl Upload {
     /// Of which nothing is read yet.
-    pub fn new(body: Incoming, send: Box<dyn SendHalf>) -> Self {
+    pub fn new(body: RequestBody, send: Box<dyn SendHalf>) -> Self {
         Self { body, send, started: false }
     }
 
@@ -159,7 +159,7 @@ impl Upload {
     }
 
     /// What is left of the body.
-    pub fn into_rest(self) -> Incoming {
+    pub fn into_rest(self) -> RequestBody {
         self.body
     }
 
@@ -167,8 +167,15 @@ impl Upload {
     /// visitor has gone.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
-            if ready!(self.send.poll_ready(cx)).is_err() {
-                return Poll::Ready(());
+            match self.send.poll_ready(cx) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(_)) => return Poll::Ready(()),
+                Poll::Pending => {
+                    // While the service reads nothing, the visitor may leave.
+                    ready!(self.body.poll_abandoned(cx));
+                    self.send.reset(ResetCode::Cancelled);
+                    return Poll::Ready(());
+                }
             }
             match Pin::new(&mut self.body).poll_frame(cx) {
                 Poll::Pending => {

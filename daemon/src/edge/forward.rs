@@ -8,11 +8,10 @@ use std::task::Poll;
 use bytes::Bytes;
 use cok_proto::{RequestHead, ResetCode, ResponseHead, Scheme};
 use cok_transport::{Exchange, ExchangeError, OpenError, Received, RecvHalf};
-use http::header::{ACCEPT, CONTENT_LENGTH, EXPECT, HOST, HeaderValue, UPGRADE};
+use http::header::{ACCEPT, ALT_SVC, CONTENT_LENGTH, EXPECT, HOST, HeaderValue, UPGRADE};
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use http_body::Body as _;
-use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -20,8 +19,10 @@ use tracing::debug;
 
 use super::body::{Body, Upload};
 use super::headers::{join_cookies, set_forwarded, set_trace, strip_hop_by_hop};
+use super::http3;
 use super::linger::linger;
 use super::page::{Problem, page};
+use super::request::RequestBody;
 use super::service::Visitor;
 use super::upgrade::{Upgrade, splice};
 use crate::registry::{Live, Presence, Tunnel};
@@ -33,16 +34,17 @@ const MAX_ATTEMPTS: usize = 5;
 pub(super) async fn forward(
     visitor: &Arc<Visitor>,
     tunnel: &Arc<Tunnel>,
-    mut request: Request<Incoming>,
+    mut request: Request<RequestBody>,
     authority: Authority,
     upgrade: Upgrade,
 ) -> Response<Body> {
     let on_upgrade = upgrade.is_some().then(|| hyper::upgrade::on(&mut request));
     let (parts, body) = request.into_parts();
+    let interim = body.interim();
     let accept: HeaderMap = parts.headers.get(ACCEPT).map(|accept| (ACCEPT, accept.clone())).into_iter().collect();
     let head = Arc::new(prepare(visitor, parts, authority, &upgrade));
     let body = (!body.is_end_stream() && !upgrade.is_some()).then_some(body);
-    match exchange(visitor, tunnel, head, body, upgrade, on_upgrade).await {
+    match exchange(visitor, tunnel, head, body, interim, upgrade, on_upgrade).await {
         Ok(response) => response,
         Err(problem) => page(problem, &accept),
     }
@@ -52,12 +54,13 @@ pub(super) async fn forward(
 fn prepare(visitor: &Visitor, parts: http::request::Parts, authority: Authority, upgrade: &Upgrade) -> RequestHead {
     let mut headers = parts.headers;
     strip_hop_by_hop(&mut headers);
-    if parts.version == Version::HTTP_2 {
+    if matches!(parts.version, Version::HTTP_2 | Version::HTTP_3) {
         join_cookies(&mut headers);
     }
     headers.remove(HOST);
-    let trusted = visitor.daemon.config.trusted_proxies.iter().any(|network| network.contains(&visitor.address));
-    set_forwarded(&mut headers, visitor.address, trusted, &authority);
+    let address = visitor.address();
+    let trusted = visitor.daemon.config.trusted_proxies.iter().any(|network| network.contains(&address));
+    set_forwarded(&mut headers, address, trusted, &authority);
     set_trace(&mut headers);
     upgrade.prepare(&mut headers);
     let target = parts.uri.into_parts().path_and_query.unwrap_or_else(|| PathAndQuery::from_static("/"));
@@ -70,7 +73,8 @@ async fn exchange(
     visitor: &Arc<Visitor>,
     tunnel: &Arc<Tunnel>,
     head: Arc<RequestHead>,
-    mut body: Option<Incoming>,
+    mut body: Option<RequestBody>,
+    interim: Option<Arc<http3::Exchange>>,
     upgrade: Upgrade,
     on_upgrade: Option<OnUpgrade>,
 ) -> Result<Response<Body>, Problem> {
@@ -100,11 +104,11 @@ async fn exchange(
         };
         if let Some(on_upgrade) = on_upgrade {
             // Nothing of an upgrade is ever sent twice: its service may have begun to speak.
-            let answered = answer(&mut recv, &mut None, false).await.map_err(problem)?;
+            let answered = answer(&mut recv, &mut None, false, None).await.map_err(problem)?;
             return respond_to_upgrade(visitor, answered, &upgrade, on_upgrade, send, recv);
         }
         let mut upload = body.take().map(|body| Upload::new(body, send));
-        match answer(&mut recv, &mut upload, expects).await {
+        match answer(&mut recv, &mut upload, expects, interim.as_deref()).await {
             Ok(answered) => {
                 let declined = answered.declined;
                 let mut response = respond(answered, recv, &head.method);
@@ -145,7 +149,7 @@ async fn exchange(
 }
 
 /// The daemon answers by itself; what the visitor still sends is not wanted.
-fn give_up(body: Option<Incoming>, expects: bool) {
+fn give_up(body: Option<RequestBody>, expects: bool) {
     if let Some(body) = body.filter(|_| !expects) {
         linger(body);
     }
@@ -176,11 +180,13 @@ async fn find_live(visitor: &Visitor, tunnel: &Arc<Tunnel>, lost: Option<&Live>)
 }
 
 /// Waits for the final head and meanwhile carries the body on. If the visitor `expects` a 100, its body stays unread
-/// until the service has sent one (RFC 9110, section 10.1.1); reading it makes the edge send the visitor its 100.
+/// until the service has sent one (RFC 9110, section 10.1.1); reading it makes the edge send the visitor its 100. Where
+/// interim heads can reach the visitor, they go to `interim`.
 async fn answer(
     recv: &mut Box<dyn RecvHalf>,
     upload: &mut Option<Upload>,
     expects: bool,
+    interim: Option<&http3::Exchange>,
 ) -> Result<Answered, ExchangeError> {
     let mut held_back = expects;
     poll_fn(|cx| {
@@ -196,9 +202,13 @@ async fn answer(
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Ready(Ok(Received::Head { head, .. })) if head.is_interim() => {
-                    // Of the interim heads only 100 concerns this hop; the edge's library can send no others.
-                    if head.status == StatusCode::CONTINUE {
+                    let continues = head.status == StatusCode::CONTINUE;
+                    if continues {
                         held_back = false;
+                    }
+                    // Over HTTP/1.1 and HTTP/2 the edge's library can send no others than 100, and does so by itself.
+                    if let Some(interim) = interim.filter(|_| expects || !continues) {
+                        interim.send(head);
                     }
                 }
                 Poll::Ready(Ok(Received::Head { head, end })) => {
@@ -225,6 +235,8 @@ struct Answered {
 fn respond(answered: Answered, recv: Box<dyn RecvHalf>, method: &Method) -> Response<Body> {
     let ResponseHead { status, mut headers } = answered.head;
     strip_hop_by_hop(&mut headers);
+    // The service's is about another address than ours (RFC 7838, section 3).
+    headers.remove(ALT_SVC);
     let body = if answered.end {
         Body::empty()
     } else {

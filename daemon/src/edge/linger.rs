@@ -2,18 +2,21 @@
 //!
 //! A response may be there before its request's body is through. Closing at once would destroy it on its way: unread
 //! bytes make the kernel reset the connection (RFC 9112, section 9.6), and some HTTP/2 clients take RST_STREAM for a
-//! failure even with NO_ERROR. So the rest is read and dropped for a while.
+//! failure even with NO_ERROR. So the rest is read and dropped for a while. HTTP/3 has no such trouble: its visitors are told
+//! to stop, and must not lose the response over it (RFC 9114, section 4.1).
 
 use std::time::Duration;
 
 use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
+
+use super::request::RequestBody;
 
 /// Long enough for a visitor to see the response and stop.
 const LINGER: Duration = Duration::from_secs(5);
 
 /// Reads and drops the rest of a body. Not for one that waits for a 100, which reading would send.
-pub(super) fn linger(mut body: Incoming) {
+pub(super) fn linger(body: RequestBody) {
+    let RequestBody::Hyper(mut body) = body else { return };
     if http_body::Body::is_end_stream(&body) {
         return;
     }

@@ -6,16 +6,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use http::header::{CONTENT_LENGTH, EXPECT, HOST};
+use http::header::{ALT_SVC, CONTENT_LENGTH, EXPECT, HOST};
 use http::uri::Authority;
 use http::{Method, Request, Response, StatusCode, Version};
 use http_body::Body as _;
-use hyper::body::Incoming;
 
 use super::body::{Answer, Body};
 use super::forward::forward;
 use super::linger::linger;
 use super::page::{Problem, page};
+use super::request::RequestBody;
 use super::upgrade::Upgrade;
 use crate::admin;
 use crate::daemon::Daemon;
@@ -28,8 +28,7 @@ use crate::tunnels;
 pub struct Visitor {
     /// The daemon that it talks to.
     pub daemon: Arc<Daemon>,
-    /// Its address.
-    pub address: IpAddr,
+    peer: Peer,
     /// How many requests have come.
     requests: AtomicU64,
     /// How many of them are answered to the end.
@@ -38,10 +37,27 @@ pub struct Visitor {
     _place: Place,
 }
 
+/// Where a visitor is.
+#[derive(Debug)]
+pub enum Peer {
+    /// At one address for as long as its connection lasts.
+    Fixed(IpAddr),
+    /// Wherever its QUIC connection has migrated to.
+    Moving(quinn::Connection),
+}
+
 impl Visitor {
     /// The other side of a fresh connection.
-    pub fn new(daemon: Arc<Daemon>, address: IpAddr, place: Place) -> Self {
-        Self { daemon, address, requests: AtomicU64::new(0), answered: AtomicU64::new(0), _place: place }
+    pub fn new(daemon: Arc<Daemon>, peer: Peer, place: Place) -> Self {
+        Self { daemon, peer, requests: AtomicU64::new(0), answered: AtomicU64::new(0), _place: place }
+    }
+
+    /// Its address now.
+    pub fn address(&self) -> IpAddr {
+        match &self.peer {
+            Peer::Fixed(address) => *address,
+            Peer::Moving(connection) => connection.remote_address().ip().to_canonical(),
+        }
     }
 
     /// Resolves if no request comes in the time that a head may take: the connection is silent, and what has not even
@@ -75,19 +91,24 @@ impl Visitor {
     }
 
     /// Answers one request, and counts it.
-    pub async fn respond(self: &Arc<Self>, request: Request<Incoming>) -> Response<Body> {
+    pub async fn respond(self: &Arc<Self>, request: Request<RequestBody>) -> Response<Body> {
         self.requests.fetch_add(1, Ordering::Relaxed);
         let mut answer = Answer { visitor: self.clone(), began: Instant::now(), status: None };
-        let is_head = *request.method() == Method::HEAD;
+        let (version, is_head) = (request.version(), *request.method() == Method::HEAD);
         let mut response = self.answer(request).await;
         if is_head {
             drop_body(&mut response);
+        }
+        if version != Version::HTTP_3
+            && let Some(alternative) = self.daemon.alt_svc()
+        {
+            response.headers_mut().insert(ALT_SVC, alternative.clone());
         }
         answer.status = Some(response.status());
         response.map(|body| body.counted(answer))
     }
 
-    async fn answer(self: &Arc<Self>, request: Request<Incoming>) -> Response<Body> {
+    async fn answer(self: &Arc<Self>, request: Request<RequestBody>) -> Response<Body> {
         let Some(authority) = authority(&request) else { return refuse(Problem::BadRequest, request) };
         match route(&self.daemon.config.domain, authority.host()) {
             Route::Foreign => refuse(Problem::Misdirected, request),
@@ -106,10 +127,10 @@ impl Visitor {
     }
 
     /// The daemon itself: tunnels connect here, and health checks ask.
-    fn answer_on_base(&self, request: Request<Incoming>) -> Response<Body> {
+    fn answer_on_base(&self, request: Request<RequestBody>) -> Response<Body> {
         let path = request.uri().path();
         if path == cok_transport::ws::PATH {
-            return tunnels::upgrade(&self.daemon, request, self.address);
+            return tunnels::upgrade(&self.daemon, request, self.address());
         }
         if matches!(*request.method(), Method::GET | Method::HEAD)
             && let Some(response) = admin::health(&self.daemon, path)
@@ -132,7 +153,7 @@ fn drop_body(response: &mut Response<Body>) {
 }
 
 /// The page for a problem, to a visitor whose body nobody wants.
-fn refuse(problem: Problem, request: Request<Incoming>) -> Response<Body> {
+fn refuse(problem: Problem, request: Request<RequestBody>) -> Response<Body> {
     let response = page(problem, request.headers());
     if !request.headers().contains_key(EXPECT) {
         linger(request.into_body());
@@ -142,7 +163,7 @@ fn refuse(problem: Problem, request: Request<Incoming>) -> Response<Body> {
 
 /// The authority that a request is for (RFC 9112, section 3.2; RFC 9113, section 8.3.1); `None` if there is none, or
 /// more than one.
-fn authority(request: &Request<Incoming>) -> Option<Authority> {
+fn authority(request: &Request<RequestBody>) -> Option<Authority> {
     let mut hosts = request.headers().get_all(HOST).iter();
     let (host, another) = (hosts.next(), hosts.next());
     if another.is_some() || (host.is_none() && request.version() == Version::HTTP_11) {

@@ -10,7 +10,6 @@ use http::header::{
     UPGRADE,
 };
 use http::{Method, Request, Response, StatusCode, Version};
-use hyper::body::Incoming;
 use hyper::ext::Protocol;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
@@ -20,6 +19,7 @@ use tracing::debug;
 
 use super::body::Body;
 use super::page::Problem;
+use super::request::RequestBody;
 
 /// What an upgraded connection reads at once, and holds while idle.
 const READ_BUFFER: usize = 16 * 1024;
@@ -39,7 +39,7 @@ pub(super) enum Upgrade {
 
 impl Upgrade {
     /// Reads it from a request. CONNECT is only for WebSockets; this is no forward proxy.
-    pub(super) fn of(request: &Request<Incoming>) -> Result<Self, Problem> {
+    pub(super) fn of(request: &Request<RequestBody>) -> Result<Self, Problem> {
         let headers = request.headers();
         if *request.method() == Method::CONNECT {
             let protocol = request.extensions().get::<Protocol>().map(Protocol::as_str);

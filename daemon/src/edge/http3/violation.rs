@@ -1,0 +1,45 @@
+//! What a peer may do wrong, and how it is told.
+
+use h3::error::Code;
+
+/// A rule that a peer has broken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Violation {
+    /// What has to end for it.
+    pub(super) scope: Scope,
+    /// What the peer is told.
+    pub(super) code: Code,
+    /// The same for people; it goes with a connection's end, and into the log.
+    pub(super) reason: &'static str,
+}
+
+/// What a violation ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Scope {
+    /// One request; the others go on.
+    Stream,
+    /// Everything: what the peer means can't be known any more.
+    Connection,
+}
+
+impl Violation {
+    /// One that ends a request.
+    pub(super) const fn stream(code: Code, reason: &'static str) -> Self {
+        Self { scope: Scope::Stream, code, reason }
+    }
+
+    /// One that ends the connection.
+    pub(super) const fn connection(code: Code, reason: &'static str) -> Self {
+        Self { scope: Scope::Connection, code, reason }
+    }
+
+    /// A request that is malformed (RFC 9114, section 4.1.2).
+    pub(super) const fn malformed(reason: &'static str) -> Self {
+        Self::stream(Code::H3_MESSAGE_ERROR, reason)
+    }
+}
+
+/// A code as QUIC carries it.
+pub(super) fn wire(code: Code) -> quinn::VarInt {
+    quinn::VarInt::from_u64(code.value()).unwrap_or(quinn::VarInt::MAX)
+}

@@ -1,0 +1,338 @@
+"""A visitor over HTTP/3 by aioquic, which also sends what no honest visitor would: raw bytes on any stream."""
+
+import socket
+import threading
+import time
+
+from aioquic.h3.connection import H3_ALPN, ErrorCode, H3Connection
+from aioquic.h3.events import DataReceived, HeadersReceived
+from aioquic.quic.configuration import QuicConfiguration
+from aioquic.quic.connection import QuicConnection
+from aioquic.quic.events import (
+    ConnectionTerminated,
+    ProtocolNegotiated,
+    StopSendingReceived,
+    StreamDataReceived,
+    StreamReset,
+)
+
+DEADLINE = 20
+
+
+def octets(value):
+    return value if isinstance(value, bytes) else value.encode()
+
+
+def varint(value):
+    """RFC 9000, section 16."""
+    for bits, prefix in ((6, 0), (14, 1), (30, 2), (62, 3)):
+        if value < 1 << bits:
+            return (value | prefix << bits).to_bytes((bits + 2) // 8, "big")
+    raise ValueError(value)
+
+
+def read_varint(data):
+    """Its value, and what comes behind it."""
+    length = 1 << (data[0] >> 6)
+    return int.from_bytes(data[:length], "big") & (1 << (8 * length - 2)) - 1, data[length:]
+
+
+def frame(kind, payload=b"", length=None):
+    """RFC 9114, section 7.1; `length` promises another than there is."""
+    return varint(kind) + varint(len(payload) if length is None else length) + payload
+
+
+def literal(name, value):
+    """A field line with a literal name, plain (RFC 9204, section 4.5.6)."""
+
+    def integer(prefix, bits, number):
+        most = (1 << bits) - 1
+        if number < most:
+            return bytes([prefix | number])
+        out, number = bytes([prefix | most]), number - most
+        while number >= 128:
+            out, number = out + bytes([number % 128 + 128]), number // 128
+        return out + bytes([number])
+
+    return integer(0x20, 3, len(name)) + name + integer(0, 7, len(value)) + value
+
+
+def section(*fields):
+    """An encoded field section of literals only, with whatever fields in whatever order."""
+    return b"\0\0" + b"".join(literal(name, value) for name, value in fields)
+
+
+class Http3:
+    """One connection, driven by a thread of its own. With `greedy` off it grants each stream and the connection no
+    more than the first window, and with `settle` off it does not even say its settings."""
+
+    def __init__(self, daemon, name, greedy=True, settle=True, window=1 << 20, source="127.0.0.1"):
+        host = daemon.host(name)
+        self.authority = f"{host}:{daemon.port}"
+        configuration = QuicConfiguration(
+            alpn_protocols=H3_ALPN, server_name=host, max_stream_data=window, max_data=max(window, 1 << 20)
+        )
+        configuration.load_verify_locations(cafile=str(daemon.ca))
+        self.quic = QuicConnection(configuration=configuration)
+        if not greedy:
+            self.quic._write_stream_limits = lambda *_, **__: None
+            self.quic._write_connection_limits = lambda *_, **__: None
+        self.settle = settle
+        self.h3 = None
+        self.streams = {}
+        self.closed = None
+        self.heads, self._unidirectional = set(), {}
+        self._changed = threading.Condition()  # its lock is one that a thread may take twice
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+        self._socket.bind((source, 0))
+        self._socket.connect(("127.0.0.1", daemon.port))
+        self._running = True
+        self._peer = ("127.0.0.1", daemon.port)
+        with self._changed:
+            self.quic.connect(self._peer, now=time.monotonic())
+            self._flush()
+        self._thread = threading.Thread(target=self._drive, daemon=True)
+        self._thread.start()
+        self.wait(lambda: self.quic._handshake_confirmed or self.closed, "the handshake ends")
+        if self.closed:
+            self.leave()
+            raise ConnectionError(self.closed)
+        if settle:
+            self.wait(lambda: self.h3.received_settings, "the settings come")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.leave()
+
+    def leave(self, code=ErrorCode.H3_NO_ERROR):
+        """Closes the connection, if it is not closed yet."""
+        if self._running:
+            with self._changed:
+                self.quic.close(error_code=code)
+                self._flush()
+            self.vanish()
+
+    def vanish(self):
+        """Goes away without a word."""
+        self._running = False
+        self._thread.join(DEADLINE)
+        self._socket.close()
+
+    def _observe(self, h3):
+        """Lets the library know that the response to HEAD has no body."""
+        check = h3._check_content_length
+        h3._check_content_length = lambda stream: None if stream.stream_id in self.heads else check(stream)
+        return h3
+
+    @property
+    def goaways(self):
+        """The ids that came with GOAWAY, which the library ignores."""
+        with self._changed:
+            control = bytes(self._unidirectional.get(3, b"\0"))
+        # The first of the daemon's streams is the control stream; its type comes first.
+        assert control[0] == 0
+        ids, rest = [], control[1:]
+        while rest:
+            kind, rest = read_varint(rest)
+            length, rest = read_varint(rest)
+            payload, rest = rest[:length], rest[length:]
+            if kind == 7:
+                ids.append(read_varint(payload)[0])
+        return ids
+
+    def _drive(self):
+        while self._running:
+            timer = self.quic.get_timer()
+            now = time.monotonic()
+            # Short, since requests may set an earlier one meanwhile.
+            self._socket.settimeout(0.02 if timer is None else min(max(timer - now, 0.0005), 0.02))
+            data = []
+            try:
+                data.append(self._socket.recv(65536))
+                self._socket.setblocking(False)
+                while len(data) < 64:
+                    data.append(self._socket.recv(65536))
+            except (TimeoutError, BlockingIOError):
+                pass
+            except OSError:
+                # Nobody listens any more.
+                if not data:
+                    time.sleep(0.001)
+            with self._changed:
+                now = time.monotonic()
+                for datagram in data:
+                    self.quic.receive_datagram(datagram, self._peer, now=now)
+                timer = self.quic.get_timer()
+                if timer is not None and timer <= now:
+                    self.quic.handle_timer(now=now)
+                while (event := self.quic.next_event()) is not None:
+                    self._handle(event)
+                self._flush()
+                self._changed.notify_all()
+
+    def _flush(self):
+        for data, _ in self.quic.datagrams_to_send(now=time.monotonic()):
+            try:
+                self._socket.send(data)
+            except OSError:
+                pass  # as if it were lost
+
+    def _handle(self, event):
+        match event:
+            case StreamDataReceived() if event.stream_id % 4 == 3:
+                self._unidirectional.setdefault(event.stream_id, bytearray()).extend(event.data)
+            case ProtocolNegotiated() if self.settle:
+                self.h3 = self._observe(H3Connection(self.quic))
+            case ConnectionTerminated():
+                self.closed = (event.error_code, event.reason_phrase)
+            case StreamReset() if event.stream_id in self.streams:
+                self.streams[event.stream_id].reset = event.error_code
+                return
+            case StopSendingReceived() if event.stream_id in self.streams:
+                self.streams[event.stream_id].stopped = event.error_code
+                return
+        for happened in self.h3.handle_event(event) if self.h3 else []:
+            if stream := self.streams.get(getattr(happened, "stream_id", None)):
+                stream.handle(happened)
+
+    def wait(self, condition, what, deadline=DEADLINE):
+        with self._changed:
+            assert self._changed.wait_for(condition, deadline), f"not within {deadline} s: {what}; closed: {self.closed}"
+
+    def do(self, action):
+        """Calls `action` with the library's connection in hand, and sends what comes of it."""
+        with self._changed:
+            result = action()
+            self._flush()
+            return result
+
+    def wait_closed(self, deadline=DEADLINE):
+        """The code with which the connection was closed."""
+        self.wait(lambda: self.closed, "the connection is closed", deadline)
+        return self.closed[0]
+
+    def head(self, path, method="GET", authority=None):
+        return [
+            (b":method", octets(method)), (b":scheme", b"https"), (b":authority", octets(authority or self.authority)),
+            (b":path", octets(path)),
+        ]
+
+    def request(self, path, method="GET", end=True, extra=(), authority=None, fields=None):
+        fields = fields or [*self.head(path, method, authority), *((octets(n), octets(v)) for n, v in extra)]
+        with self._changed:
+            stream = self._stream(self.quic.get_next_available_stream_id())
+            if (b":method", b"HEAD") in fields:
+                self.heads.add(stream.id)
+            self.h3.send_headers(stream.id, fields, end_stream=end)
+            self._flush()
+        return stream
+
+    def raw(self, data, end=False):
+        """A request's stream with these bytes."""
+        with self._changed:
+            stream = self._stream(self.quic.get_next_available_stream_id())
+            self.quic.send_stream_data(stream.id, data, end)
+            self._flush()
+        return stream
+
+    def raw_unidirectional(self, data, end=False):
+        """A unidirectional stream with these bytes."""
+        with self._changed:
+            stream = self._stream(self.quic.get_next_available_stream_id(is_unidirectional=True))
+            self.quic.send_stream_data(stream.id, data, end)
+            self._flush()
+        return stream
+
+    def _stream(self, number):
+        stream = self.streams[number] = Stream(self, number)
+        return stream
+
+
+class Stream:
+    def __init__(self, visitor, number):
+        self.visitor, self.id = visitor, number
+        self.headers = self.trailers = self.reset = self.stopped = None
+        self.interim, self.data, self.ended = [], bytearray(), False
+        # Where the body goes that is not kept.
+        self.sink = None
+
+    def handle(self, event):
+        match event:
+            case HeadersReceived():
+                fields = dict(event.headers)
+                if fields.get(b":status", b"").startswith(b"1"):
+                    self.interim.append(fields)
+                elif self.headers is None:
+                    self.headers = fields
+                else:
+                    self.trailers = fields
+                self.ended = event.stream_ended
+            case DataReceived():
+                if self.sink:
+                    self.sink(event.data)
+                else:
+                    self.data += event.data
+                self.ended = event.stream_ended
+
+    def wait(self, condition, what, deadline=DEADLINE):
+        self.visitor.wait(lambda: condition() or self.visitor.closed, what, deadline)
+
+    def response(self):
+        self.wait(lambda: self.headers or self.reset is not None, "a response")
+        assert self.headers, f"reset with {self.reset}, connection: {self.visitor.closed}"
+        return self.headers
+
+    def read(self, length=None, deadline=DEADLINE):
+        """Exactly `length` bytes, or all up to the end."""
+        if length is None:
+            self.wait(lambda: self.ended or self.reset is not None, "the end", deadline)
+            assert self.reset is None, f"reset with {self.reset}"
+            assert self.ended, f"connection: {self.visitor.closed}"
+            length = len(self.data)
+        self.wait(lambda: len(self.data) >= length or self.ended or self.reset is not None, f"{length} bytes", deadline)
+        assert len(self.data) >= length, f"{len(self.data)} of {length} bytes, reset: {self.reset}"
+        data = bytes(self.data[:length])
+        del self.data[:length]
+        return data
+
+    def wait_reset(self):
+        """The code with which the response was reset."""
+        self.visitor.wait(lambda: self.reset is not None, "the response is reset")
+        return self.reset
+
+    def wait_stopped(self):
+        """The code with which the daemon said that it reads no more."""
+        self.visitor.wait(lambda: self.stopped is not None, "the request is stopped")
+        return self.stopped
+
+    def send(self, data, end=False):
+        self.visitor.do(lambda: self.visitor.h3.send_data(self.id, data, end))
+
+    def send_raw(self, data, end=False):
+        self.visitor.do(lambda: self.visitor.quic.send_stream_data(self.id, data, end))
+
+    def send_trailers(self, fields):
+        self.visitor.do(lambda: self.visitor.h3.send_headers(self.id, fields, end_stream=True))
+
+    def cancel(self, code=ErrorCode.H3_REQUEST_CANCELLED):
+        """Wants no response, and sends no more of the request if there is more."""
+        self.stop(code)
+        self.break_off(code)
+
+    def stop(self, code=ErrorCode.H3_REQUEST_CANCELLED):
+        """Wants no response."""
+        self.visitor.do(lambda: self.visitor.quic.stop_stream(self.id, code))
+
+    def break_off(self, code=ErrorCode.H3_REQUEST_CANCELLED):
+        """Sends no more of the request."""
+        self.visitor.do(lambda: self.visitor.quic.reset_stream(self.id, code))
+
+    def stalled(self):
+        """Whether something is left to send, and the daemon has taken nothing for a while."""
+        sender = self.visitor.quic._streams[self.id].sender
+        before = sender._buffer_start
+        time.sleep(0.3)  # what stands still for that long has stopped
+        return 0 < before == sender._buffer_start < sender._buffer_stop
