@@ -14,6 +14,7 @@ mod unidirectional;
 mod violation;
 
 use std::collections::VecDeque;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +23,7 @@ use h3::error::{Code, ConnectionError};
 use h3::server;
 use quinn::{Connection, VarInt};
 use tokio::sync::mpsc;
+use tokio::time::Sleep;
 use tokio_util::task::TaskTracker;
 use tracing::debug;
 
@@ -42,8 +44,8 @@ const STREAMS: u32 = 100;
 const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
 /// Streams of our own: control, and two of QPACK.
 const OWN_STREAMS: usize = 3;
-/// How long requests may still come that were sent before the visitor heard that it is over: this many round trips, and
-/// no longer than that.
+/// How long a GOAWAY is on its way, and requests that were sent before it was heard: this many round trips, and no longer
+/// than that.
 const CROSSING: (u32, Duration) = (3, Duration::from_secs(1));
 /// How long a GOAWAY may take to be written.
 const GOAWAY_LIMIT: Duration = Duration::from_secs(5);
@@ -96,6 +98,7 @@ enum Event {
     Idle,
     Crossed,
     Done,
+    Over,
     Lost(quinn::ConnectionError),
     /// h3 has found something wrong, and closed the connection.
     Refused(ConnectionError),
@@ -111,7 +114,9 @@ impl Served {
         let mut shutdown = visitor.daemon.shutdown.watch();
         let mut idle = Some(Box::pin(visitor.idle()));
         // Set once the visitor has heard that it is over, and until the last request is known.
-        let mut crossing: Option<std::pin::Pin<Box<tokio::time::Sleep>>> = None;
+        let mut crossing: Option<Pin<Box<Sleep>>> = None;
+        // Set once the last request is through: the visitor is to know which one was the last.
+        let mut ending: Option<Pin<Box<Sleep>>> = None;
         loop {
             let event = tokio::select! {
                 stream = self.connection.accept_bi() => match stream {
@@ -127,7 +132,8 @@ impl Served {
                 () = std::future::poll_fn(|cx| shutdown.poll(&visitor.daemon.shutdown, cx)) => Event::Shutdown,
                 () = wait(&mut idle) => Event::Idle,
                 () = wait(&mut crossing) => Event::Crossed,
-                () = requests.wait(), if requests.is_closed() => Event::Done,
+                () = requests.wait(), if requests.is_closed() && ending.is_none() => Event::Done,
+                () = wait(&mut ending) => Event::Over,
             };
             match event {
                 // The visitor knows that this one was not looked at, and may send it elsewhere.
@@ -152,8 +158,7 @@ impl Served {
                         // one, h3 knows no other id than that of the first.
                         tokio::time::timeout(GOAWAY_LIMIT, self.h3.shutdown(usize::MAX)).await??;
                         if any {
-                            let limit = (self.connection.rtt() * CROSSING.0).min(CROSSING.1);
-                            crossing = Some(Box::pin(tokio::time::sleep(limit)));
+                            crossing = Some(Box::pin(self.crossing_time()));
                         } else {
                             requests.close();
                         }
@@ -165,11 +170,16 @@ impl Served {
                     tokio::time::timeout(GOAWAY_LIMIT, self.h3.shutdown(1)).await??;
                     requests.close();
                 }
-                Event::Done => return Ok(()),
+                Event::Done => ending = Some(Box::pin(self.crossing_time())),
+                Event::Over => return Ok(()),
                 Event::Lost(error) => return Err(error.into()),
                 Event::Refused(error) => return Err(error.into()),
             }
         }
+    }
+
+    fn crossing_time(&self) -> Sleep {
+        tokio::time::sleep((self.connection.rtt() * CROSSING.0).min(CROSSING.1))
     }
 }
 

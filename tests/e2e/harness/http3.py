@@ -8,7 +8,13 @@ from aioquic.h3.connection import H3_ALPN, ErrorCode, H3Connection
 from aioquic.h3.events import DataReceived, HeadersReceived
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
-from aioquic.quic.events import ConnectionTerminated, ProtocolNegotiated, StopSendingReceived, StreamReset
+from aioquic.quic.events import (
+    ConnectionTerminated,
+    ProtocolNegotiated,
+    StopSendingReceived,
+    StreamDataReceived,
+    StreamReset,
+)
 
 DEADLINE = 20
 
@@ -23,6 +29,12 @@ def varint(value):
         if value < 1 << bits:
             return (value | prefix << bits).to_bytes((bits + 2) // 8, "big")
     raise ValueError(value)
+
+
+def read_varint(data):
+    """Its value, and what comes behind it."""
+    length = 1 << (data[0] >> 6)
+    return int.from_bytes(data[:length], "big") & (1 << (8 * length - 2)) - 1, data[length:]
 
 
 def frame(kind, payload=b"", length=None):
@@ -54,7 +66,7 @@ class Http3:
     """One connection, driven by a thread of its own. With `greedy` off it grants each stream and the connection no
     more than the first window, and with `settle` off it does not even say its settings."""
 
-    def __init__(self, daemon, name, greedy=True, settle=True, window=1 << 20, port=None):
+    def __init__(self, daemon, name, greedy=True, settle=True, window=1 << 20, source="127.0.0.1"):
         host = daemon.host(name)
         self.authority = f"{host}:{daemon.port}"
         configuration = QuicConfiguration(
@@ -69,14 +81,14 @@ class Http3:
         self.h3 = None
         self.streams = {}
         self.closed = None
-        self.goaways, self.heads = [], set()
-        self._changed = threading.Condition()
+        self.heads, self._unidirectional = set(), {}
+        self._changed = threading.Condition()  # its lock is one that a thread may take twice
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
-        self._socket.bind(("127.0.0.1", 0))
-        self._socket.connect(("127.0.0.1", port or daemon.port))
+        self._socket.bind((source, 0))
+        self._socket.connect(("127.0.0.1", daemon.port))
         self._running = True
-        self._peer = ("127.0.0.1", port or daemon.port)
+        self._peer = ("127.0.0.1", daemon.port)
         with self._changed:
             self.quic.connect(self._peer, now=time.monotonic())
             self._flush()
@@ -110,17 +122,26 @@ class Http3:
         self._socket.close()
 
     def _observe(self, h3):
-        """Keeps the ids of GOAWAY, which the library ignores, and lets it know that the response to HEAD has no body."""
-        handle, check = h3._handle_control_frame, h3._check_content_length
-
-        def keep(kind, data):
-            if kind == 7:
-                self.goaways.append(int.from_bytes(data, "big") & (1 << (len(data) * 8 - 2)) - 1)
-            handle(kind, data)
-
-        h3._handle_control_frame = keep
+        """Lets the library know that the response to HEAD has no body."""
+        check = h3._check_content_length
         h3._check_content_length = lambda stream: None if stream.stream_id in self.heads else check(stream)
         return h3
+
+    @property
+    def goaways(self):
+        """The ids that came with GOAWAY, which the library ignores."""
+        with self._changed:
+            control = bytes(self._unidirectional.get(3, b"\0"))
+        # The first of the daemon's streams is the control stream; its type comes first.
+        assert control[0] == 0
+        ids, rest = [], control[1:]
+        while rest:
+            kind, rest = read_varint(rest)
+            length, rest = read_varint(rest)
+            payload, rest = rest[:length], rest[length:]
+            if kind == 7:
+                ids.append(read_varint(payload)[0])
+        return ids
 
     def _drive(self):
         while self._running:
@@ -161,6 +182,8 @@ class Http3:
 
     def _handle(self, event):
         match event:
+            case StreamDataReceived() if event.stream_id % 4 == 3:
+                self._unidirectional.setdefault(event.stream_id, bytearray()).extend(event.data)
             case ProtocolNegotiated() if self.settle:
                 self.h3 = self._observe(H3Connection(self.quic))
             case ConnectionTerminated():
@@ -233,6 +256,8 @@ class Stream:
         self.visitor, self.id = visitor, number
         self.headers = self.trailers = self.reset = self.stopped = None
         self.interim, self.data, self.ended = [], bytearray(), False
+        # Where the body goes that is not kept.
+        self.sink = None
 
     def handle(self, event):
         match event:
@@ -246,7 +271,10 @@ class Stream:
                     self.trailers = fields
                 self.ended = event.stream_ended
             case DataReceived():
-                self.data += event.data
+                if self.sink:
+                    self.sink(event.data)
+                else:
+                    self.data += event.data
                 self.ended = event.stream_ended
 
     def wait(self, condition, what, deadline=DEADLINE):
