@@ -143,9 +143,12 @@ impl<'a> Rest<'a> {
         } else {
             return Err(undecodable("a reference to a dynamic table, of which none was granted"));
         };
+        let huffman = self.peek()? & 0x80 != 0;
         let length = self.integer(7)?;
-        self.take(length)?;
-        Ok((name, length == 0))
+        let value = self.take(length)?;
+        // h3 takes padding of any length, so that nothing can be written in some bytes.
+        let empty = value.is_empty() || (huffman && value.iter().all(|byte| *byte == 0xff));
+        Ok((name, empty))
     }
 }
 

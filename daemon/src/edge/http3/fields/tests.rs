@@ -102,7 +102,9 @@ fn other_pseudo_header_fields_are_malformed() {
 
 #[test]
 fn empty_pseudo_header_fields_are_malformed() {
-    for empty in [&b"\xc0"[..], b"\x51\x00", b"\x50\x80", &literal(b":scheme", false, b"")] {
+    for empty in
+        [&b"\xc0"[..], b"\x51\x00", b"\x50\x80", b"\x51\x81\xff", b"\x51\x82\xff\xff", &literal(b":scheme", false, b"")]
+    {
         assert_eq!(malformed(&[empty]), "an empty pseudo-header field");
     }
 }
