@@ -11,7 +11,8 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-pub use self::args::{Args, TransportChoice};
+pub use self::args::Args;
+pub(crate) use self::args::parse_interval;
 use crate::config::ConfigError;
 use crate::logging::{self, LogFormat};
 use crate::tunnel::{Event, Options, Refused, Tunnel};
@@ -68,7 +69,7 @@ async fn run(tunnels: Vec<Options>) -> anyhow::Result<()> {
     let mut running = JoinSet::new();
     for options in tunnels {
         let (tunnel, stop) = (Tunnel::new(options)?, stop.clone());
-        running.spawn(async move { tunnel.run(stop, report).await });
+        running.spawn(async move { tunnel.run(stop, reporter()).await });
     }
     let mut result = Ok(());
     loop {
@@ -91,14 +92,20 @@ async fn run(tunnels: Vec<Options>) -> anyhow::Result<()> {
     }
 }
 
-/// The address goes to standard output, alone on its line; the rest is for the log.
+/// Reports what happens to one tunnel. Its address goes to standard output, alone on its line, when it is first online
+/// and whenever the address has changed; the rest is for the log.
 #[expect(clippy::print_stdout, reason = "the address is what the program is for")]
-fn report(event: Event) {
-    match event {
-        Event::Connected { transport, url, session } => {
-            println!("{url}");
-            info!(event = "connected", transport, url, session);
+fn reporter() -> impl FnMut(Event) {
+    let mut shown = String::new();
+    move |event| match event {
+        Event::Connected { transport, url, session, reason } => {
+            if url != shown {
+                println!("{url}");
+                shown.clone_from(&url);
+            }
+            info!(event = "connected", transport, url, session, reason);
         }
+        Event::Fallback { from, to, reason } => info!(event = "fallback", from, to, reason),
         Event::Disconnected { reason, retry_in } => {
             warn!(event = "disconnected", reason, retry_in_ms = retry_in.as_millis() as u64);
         }

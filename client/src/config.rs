@@ -4,15 +4,21 @@ use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::Duration;
 
+use cok_transport::Congestion;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use crate::cli::TransportChoice;
-use crate::connect::Server;
+use crate::cli::parse_interval;
 use crate::proxy::HostHeader;
+use crate::server::Server;
 use crate::target::Target;
+use crate::transport::TransportChoice;
 use crate::tunnel::check_subdomain;
+
+/// The keys outside the tunnels' sections, as an unknown one's error names them.
+const KEYS: &str = "server, api_key_file, ca_file, transport, congestion, probe_interval, tunnels";
 
 /// What may stand in the file. Flags and the environment go above it.
 #[derive(Debug, Default)]
@@ -23,6 +29,10 @@ pub(crate) struct FileConfig {
     pub(crate) api_key_file: Option<PathBuf>,
     /// How to reach the daemon.
     pub(crate) transport: Option<TransportChoice>,
+    /// The tunnel's congestion control.
+    pub(crate) congestion: Option<Congestion>,
+    /// How long a tunnel on WebSocket waits until it tries QUIC again.
+    pub(crate) probe_interval: Option<Duration>,
     /// Whom to trust instead of the system's authorities; relative to this file's folder.
     pub(crate) ca_file: Option<PathBuf>,
     /// The tunnels that a start without a target opens.
@@ -104,8 +114,12 @@ impl FileConfig {
                 "api_key_file" => config.api_key_file = mistakes.string("api_key_file", &value, file),
                 "ca_file" => config.ca_file = mistakes.string("ca_file", &value, file),
                 "transport" => config.transport = mistakes.string("transport", &value, TransportChoice::parse),
+                "congestion" => config.congestion = mistakes.string("congestion", &value, Congestion::from_str),
+                "probe_interval" => {
+                    config.probe_interval = mistakes.string("probe_interval", &value, parse_interval);
+                }
                 "tunnels" => config.tunnels = Self::read_tunnels(value, mistakes),
-                other => mistakes.unknown(&key, other, "server, api_key_file, ca_file, transport, tunnels"),
+                other => mistakes.unknown(&key, other, KEYS),
             }
         }
         config
@@ -220,6 +234,8 @@ mod tests {
             server = "https://t.example"
             api_key_file = "key"
             transport = "ws"
+            congestion = "cubic"
+            probe_interval = "1min"
             [tunnels.web]
             target = "3000"
             [tunnels.api]
@@ -229,6 +245,8 @@ mod tests {
         "#;
         let config = FileConfig::parse(text, Path::new(PATH)).unwrap();
         assert_eq!(config.api_key_file.unwrap(), Path::new("/etc/cok/key"));
+        assert_eq!((config.transport, config.congestion), (Some(TransportChoice::Ws), Some(Congestion::Cubic)));
+        assert_eq!(config.probe_interval, Some(Duration::from_secs(60)));
         let mut names: Vec<_> = config.tunnels.iter().map(|tunnel| tunnel.subdomain.clone().unwrap()).collect();
         names.sort();
         assert_eq!(names, ["grpc", "web"]);

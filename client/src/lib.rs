@@ -1,19 +1,22 @@
 //! The cok client: it dials out to a cokd daemon and carries the requests that come back to a local service.
 //!
-//! As a library it opens a tunnel in the same process: see [`Tunnel`]. To follow a request, open `tunnel`, then
-//! `proxy` and its parts.
+//! As a library it opens a tunnel in the same process: see [`Tunnel`]. To follow a request, open
+//! `tunnel/keeper.rs`, then `proxy` and its parts.
 
 pub mod cli;
 mod config;
-mod connect;
+mod dial;
 mod instance;
 pub mod logging;
 mod proxy;
+mod server;
 mod target;
+mod transport;
 mod tunnel;
 
-pub use connect::{Server, trust_file, trust_system};
 pub use instance::instance_id;
 pub use proxy::HostHeader;
+pub use server::{Server, trust_file, trust_system};
 pub use target::Target;
+pub use transport::{PROBE_INTERVAL, TransportChoice};
 pub use tunnel::{Event, Options, Refused, Tunnel};

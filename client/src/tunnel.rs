@@ -1,28 +1,26 @@
-//! One tunnel: a session for as long as there is one, and a new one whenever it ends.
+//! One tunnel: what it needs, what happens to it, and how to run it.
+
+mod given_up;
+mod keeper;
+mod plan;
+mod session;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use cok_proto::message::DEFAULT_WINDOW;
-use cok_proto::{Connect, ConnectAck, DrainReason, ErrorCode, ErrorMessage};
-use cok_transport::{CloseReason, Config, HandshakeError, Status, Transport, WindowBudget, ws};
+use cok_proto::{ErrorCode, ErrorMessage};
+use cok_transport::{Config, Congestion, Transport, WindowBudget, quic};
 use rustls::ClientConfig;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::connect::{Server, connect};
+use self::keeper::Keeper;
 use crate::proxy::{HostHeader, Proxy};
+use crate::server::Server;
 use crate::target::Target;
+use crate::transport::TransportChoice;
 
-/// The first wait after a session was lost; the next ones double.
-const BACKOFF_FIRST: Duration = Duration::from_millis(100);
-/// The longest wait between two tries.
-const BACKOFF_LAST: Duration = Duration::from_secs(15);
-/// A session that lived this long was a good one: after it, the waits begin anew.
-const GOOD_SESSION: Duration = Duration::from_secs(10);
-/// How long the daemon may take for the upgrade and for its answer.
-const HANDSHAKE: Duration = Duration::from_secs(15);
 /// How long running exchanges may take when the client is stopped.
 const DRAIN: Duration = Duration::from_secs(10);
 /// By how much this process's windows may grow.
@@ -35,10 +33,19 @@ const MAX_EXCHANGES: u32 = 1000;
 pub struct Options {
     /// The daemon.
     pub server: Server,
-    /// Dialled instead of the daemon's resolved address.
+    /// Dialled instead of the daemon's resolved address, over TCP and UDP alike.
     pub connect_to: Option<SocketAddr>,
     /// Whom to trust: [`crate::trust_system`] or [`crate::trust_file`].
     pub tls: Arc<ClientConfig>,
+    /// How to reach it.
+    pub transport: TransportChoice,
+    /// Where QUIC connections are made. Clones share their sockets: one of them is for all tunnels of a process.
+    pub quic: quic::Dialer,
+    /// The congestion controller over TCP; over QUIC, [`quic::Tuning`] says it.
+    pub congestion: Congestion,
+    /// With [`TransportChoice::Auto`], the wait until a tunnel on WebSocket tries QUIC again: [`crate::PROBE_INTERVAL`].
+    /// It doubles with every try that fails, up to ten minutes. More than zero.
+    pub probe_interval: Duration,
     /// The API key.
     pub key: String,
     /// The wanted name; without one the daemon picks.
@@ -77,6 +84,17 @@ pub enum Event {
         url: String,
         /// The session's id.
         session: String,
+        /// Why it is carried that way.
+        reason: String,
+    },
+    /// It has settled on a transport that is not the wanted one. [`Event::Connected`] follows.
+    Fallback {
+        /// The wanted transport.
+        from: &'static str,
+        /// The one that carries it.
+        to: &'static str,
+        /// Why.
+        reason: String,
     },
     /// It is offline.
     Disconnected {
@@ -120,161 +138,14 @@ impl Tunnel {
 
     /// Keeps the tunnel up until `stop`, then lets running exchanges finish. Connects again for ever; only a refusal
     /// ends it early. Dropped before its end, it breaks off what runs.
-    pub async fn run(&self, stop: CancellationToken, on_event: impl Fn(Event)) -> Result<(), Refused> {
-        let mut sessions = Sessions::default();
+    pub async fn run(&self, stop: CancellationToken, on_event: impl FnMut(Event)) -> Result<(), Refused> {
+        let mut keeper = Keeper::new(self, on_event);
         let result = tokio::select! {
-            refused = self.keep_up(&mut sessions, &on_event) => Err(refused),
+            refused = keeper.keep_up() => Err(refused),
             () = stop.cancelled() => Ok(()),
         };
-        for session in &sessions.0 {
-            session.drain(DrainReason::Shutdown, DRAIN);
-        }
-        for session in &sessions.0 {
-            // Each ends by itself at its deadline.
-            session.closed().await;
-        }
+        keeper.sessions.drain(DRAIN).await;
         result
-    }
-
-    async fn keep_up(&self, sessions: &mut Sessions, on_event: &impl Fn(Event)) -> Refused {
-        let mut subdomain = self.options.subdomain.clone();
-        let mut backoff = BACKOFF_FIRST;
-        // A session that the daemon wants replaced is, at once; but not one after the other.
-        let mut hurried = false;
-        // The latest session, as long as it drains.
-        let mut before: Option<(String, Arc<dyn Transport>)> = None;
-        loop {
-            sessions.0.retain(|session| !is_closed(&**session));
-            before.take_if(|(_, transport)| is_closed(&**transport));
-            let replaces = before.as_ref().map(|(session, _)| session.clone());
-            let reason = match self.session(subdomain.clone(), replaces).await {
-                Ok((transport, ack)) => {
-                    // The name that was given is the one to come back to.
-                    subdomain = Some(ack.subdomain);
-                    on_event(Event::Connected {
-                        transport: transport.name(),
-                        url: ack.url,
-                        session: ack.session.clone(),
-                    });
-                    let began = Instant::now();
-                    sessions.0.push(transport.clone());
-                    tokio::spawn(serve(transport.clone(), self.proxy.clone()));
-                    let ended = until_replaced(&*transport).await;
-                    if began.elapsed() >= GOOD_SESSION {
-                        (backoff, hurried) = (BACKOFF_FIRST, false);
-                    }
-                    before = Some((ack.session, transport));
-                    match ended {
-                        Ended::Replace if !hurried => {
-                            hurried = true;
-                            continue;
-                        }
-                        Ended::Replace => CloseReason::Drained,
-                        Ended::Leaving => CloseReason::Lost("the server is shutting down".to_owned()),
-                        Ended::Closed(reason) => reason,
-                    }
-                }
-                Err(Failure::Closed(reason)) => reason,
-                Err(Failure::Other(reason)) => CloseReason::Lost(reason),
-            };
-            if let Some(refused) = refusal(&reason) {
-                if self.options.subdomain.is_none() && subdomain.is_some() && refused.is_about_the_name() {
-                    // Somebody else has the name that the server picked; it may pick another.
-                    subdomain = None;
-                } else {
-                    return refused;
-                }
-            }
-            let retry_in = backoff.mul_f64(0.5 + fastrand::f64() / 2.0);
-            on_event(Event::Disconnected { reason: reason.to_string(), retry_in });
-            tokio::time::sleep(retry_in).await;
-            backoff = (backoff * 2).min(BACKOFF_LAST);
-        }
-    }
-
-    async fn session(
-        &self,
-        subdomain: Option<String>,
-        replaces: Option<String>,
-    ) -> Result<(Arc<dyn Transport>, ConnectAck), Failure> {
-        let Options { server, connect_to, tls, key, instance, .. } = &self.options;
-        let stream = connect(server, *connect_to, tls).await.map_err(|error| Failure::Other(format!("{error:#}")))?;
-        let ask = Connect {
-            key: key.clone(),
-            subdomain,
-            instance: instance.clone(),
-            replaces,
-            initial_window: self.config.initial_window,
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            features: Vec::new(),
-        };
-        match ws::connect(stream, &server.authority(), self.config.clone(), &ask, HANDSHAKE).await {
-            Ok(session) => Ok(session),
-            Err(ws::ConnectError::Handshake(HandshakeError::Closed(reason))) => Err(Failure::Closed(reason)),
-            Err(error) => Err(Failure::Other(error.to_string())),
-        }
-    }
-}
-
-enum Failure {
-    Closed(CloseReason),
-    Other(String),
-}
-
-/// The sessions that have not ended. Should nobody wait for their end, they are broken off.
-#[derive(Default)]
-struct Sessions(Vec<Arc<dyn Transport>>);
-
-impl Drop for Sessions {
-    fn drop(&mut self) {
-        for session in &self.0 {
-            session.close(ErrorMessage {
-                code: ErrorCode::Shutdown,
-                message: "the client has stopped".to_owned(),
-                retryable: true,
-            });
-        }
-    }
-}
-
-fn is_closed(transport: &dyn Transport) -> bool {
-    matches!(*transport.status().borrow(), Status::Closed(_))
-}
-
-enum Ended {
-    /// The daemon takes nothing new on this session and waits for the next.
-    Replace,
-    /// The daemon goes away; another may come.
-    Leaving,
-    Closed(CloseReason),
-}
-
-/// Waits until another session is needed.
-async fn until_replaced(transport: &dyn Transport) -> Ended {
-    let mut status = transport.status();
-    let changed = status.wait_for(|status| match status {
-        Status::Open => false,
-        Status::Draining(drain) => {
-            matches!(drain.reason, DrainReason::Restart | DrainReason::Ids | DrainReason::Shutdown)
-        }
-        Status::Closed(_) => true,
-    });
-    match changed.await.as_deref() {
-        Ok(Status::Draining(drain)) if drain.reason == DrainReason::Shutdown => Ended::Leaving,
-        // What drained quickly was seen only at its end.
-        Ok(Status::Draining(_) | Status::Closed(CloseReason::Drained)) => Ended::Replace,
-        Ok(Status::Closed(reason)) => Ended::Closed(reason.clone()),
-        _ => Ended::Closed(CloseReason::Lost("its driver is gone".to_owned())),
-    }
-}
-
-/// An Error that says that trying again is of no use.
-fn refusal(reason: &CloseReason) -> Option<Refused> {
-    match reason {
-        CloseReason::Session(cok_proto::mux::SessionError::Peer(error)) if !error.retryable => {
-            Some(Refused(error.clone()))
-        }
-        _ => None,
     }
 }
 

@@ -41,9 +41,10 @@ fn usage_that_cannot_work_exits_with_2() {
     wrong(&[&["ftp://x"], SERVER, KEY], &[], "scheme");
     wrong(&[&["3000", "--server", "http://x"], KEY], &[], "https://");
     wrong(&[&["3000", "-s", "a.b"], SERVER, KEY], &[], "--subdomain");
-    wrong(&[&["3000", "--transport", "quic"], SERVER, KEY], &[], "not built yet");
     wrong(&[&["3000", "--transport", "pigeon"], SERVER, KEY], &[], "pigeon");
     wrong(&[&["3000"], SERVER, KEY], &[("COK_TRANSPORT", "pigeon")], "COK_TRANSPORT");
+    wrong(&[&["3000", "--congestion", "reno"], SERVER, KEY], &[], "expected bbr or cubic");
+    wrong(&[&["3000", "--probe-interval", "0s"], SERVER, KEY], &[], "more than 0");
     wrong(&[&["3000", "--ca-file", "/nowhere"], SERVER, KEY], &[], "/nowhere");
     wrong(&[&["3000", "--api-key-file", "/nowhere"], SERVER], &[("COK_API_KEY", "secret-key")], "/nowhere");
     wrong(&[&["3000", "--config", "/nowhere"], SERVER, KEY], &[], "/nowhere");

@@ -82,7 +82,8 @@ pub struct Limits {
     /// 100,000, default 1,000.
     pub max_exchanges: u32,
     /// Body bytes of an exchange under way before its receiver has measured the path. 16 KiB (a Data frame) to 8 MiB,
-    /// default 256 KiB; more starts faster over long paths, and is what each stalled visitor can hold.
+    /// default 256 KiB; more starts faster over long paths, and is what each stalled visitor can hold. Over QUIC, whose
+    /// windows don't grow with the path, it is four times as much.
     pub initial_window: u32,
     /// Bytes by which all windows of the process together may grow beyond the initial ones. 0 to 1 TiB, default
     /// 256 MiB.

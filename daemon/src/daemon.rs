@@ -13,10 +13,11 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::config::Config;
 use crate::keys::KeyStore;
+use crate::listener::leaving::{Connections, leave};
 use crate::metrics::Metrics;
 use crate::names::Subdomain;
 use crate::places::Places;
@@ -31,6 +32,9 @@ const SWEEP_EVERY: Duration = Duration::from_secs(60);
 
 /// How long QUIC peers may take to hear that their connections are closed.
 const LAST_PACKETS: Duration = Duration::from_secs(1);
+
+/// When a daemon that drains lets go of the UDP port: idle peers have been told by then, and need no socket of their own.
+const LEAVE_UDP_AFTER: Duration = Duration::from_millis(250);
 
 /// How long a visitor may rely on what `Alt-Svc` says, in seconds: a day.
 const ALT_SVC_AGE: u32 = 24 * 3600;
@@ -173,9 +177,10 @@ impl Bound {
             info!(event = "listening", listener = "https", %address);
             listeners.spawn(listener::https(daemon.clone(), listener, acceptor.clone()));
         }
-        for endpoint in &quic {
+        let quic: Vec<_> = quic.into_iter().map(|endpoint| (endpoint, Arc::<Connections>::default())).collect();
+        for (endpoint, connections) in &quic {
             info!(event = "listening", listener = "quic", address = %endpoint.local_addr().unwrap_or(addresses.admin));
-            listeners.spawn(listener::quic::serve(daemon.clone(), endpoint.clone()));
+            listeners.spawn(listener::quic::serve(daemon.clone(), endpoint.clone(), connections.clone()));
         }
         for (listener, address) in http.into_iter().zip(&addresses.http) {
             info!(event = "listening", listener = "http", %address);
@@ -201,8 +206,19 @@ impl Bound {
         daemon.tasks.close();
         // A little longer than the sessions, which end by themselves at their deadline.
         let limit = drain + Duration::from_secs(2);
-        let finished = tokio::time::timeout(limit, daemon.tasks.wait()).await.is_ok();
-        for endpoint in &quic {
+        let finish = async {
+            let all = daemon.tasks.wait();
+            if tokio::time::timeout(LEAVE_UDP_AFTER, all).await.is_err() {
+                for (endpoint, connections) in &quic {
+                    if let Err(error) = leave(endpoint, connections) {
+                        warn!(%error, "cannot let go of the UDP port");
+                    }
+                }
+                daemon.tasks.wait().await;
+            }
+        };
+        let finished = tokio::time::timeout(limit, finish).await.is_ok();
+        for (endpoint, _) in &quic {
             // Whatever is left hears of it, and what was said just before is given time to arrive.
             endpoint.close(VarInt::from_u32(0), b"stopped");
             let _in_time = tokio::time::timeout(LAST_PACKETS, endpoint.wait_idle()).await;

@@ -10,8 +10,11 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow};
 use clap::Args;
 use cok_client::logging::LogFormat;
-use cok_client::{Event, HostHeader, Options, Server, Target, Tunnel, instance_id, trust_file};
-use cok_transport::quic::Tuning;
+use cok_client::{
+    Event, HostHeader, Options, PROBE_INTERVAL, Server, Target, TransportChoice, Tunnel, instance_id, trust_file,
+};
+use cok_transport::Congestion;
+use cok_transport::quic::{Dialer, Tuning};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -44,9 +47,9 @@ pub struct DevArgs {
     /// The tunnel's name
     #[arg(long, default_value = "demo", value_parser = parse_subdomain)]
     subdomain: Subdomain,
-    /// How the client reaches the daemon
+    /// How the client reaches the daemon; auto is QUIC where it works
     #[arg(long, default_value = "auto")]
-    transport: cok_client::cli::TransportChoice,
+    transport: TransportChoice,
     /// Print one line of JSON on standard output once traffic passes
     #[arg(long)]
     json: bool,
@@ -64,9 +67,6 @@ fn parse_subdomain(text: &str) -> Result<Subdomain, String> {
 
 /// Runs until SIGINT or SIGTERM.
 pub async fn run(args: DevArgs) -> anyhow::Result<()> {
-    if args.transport == cok_client::cli::TransportChoice::Quic {
-        anyhow::bail!("--transport quic is not built yet; use ws or auto");
-    }
     let state_dir = args
         .state_dir
         .clone()
@@ -81,10 +81,15 @@ pub async fn run(args: DevArgs) -> anyhow::Result<()> {
     let (daemon, addresses) = (bound.daemon().clone(), bound.addresses().clone());
     let https = *addresses.https.first().context("no HTTPS listener")?;
     let ca_file = state_dir.join("authority/ca.pem");
+    let tls = trust_file(&ca_file)?;
     let tunnel = Tunnel::new(Options {
         server: Server::from_str(&daemon.server_url())?,
         connect_to: Some(https),
-        tls: trust_file(&ca_file)?,
+        transport: args.transport,
+        quic: Dialer::new(&tls, &Tuning::default())?,
+        congestion: Congestion::default(),
+        probe_interval: PROBE_INTERVAL,
+        tls,
         key: key.clone(),
         subdomain: Some(args.subdomain.to_string()),
         instance: instance_id(&state_dir),
@@ -108,8 +113,8 @@ pub async fn run(args: DevArgs) -> anyhow::Result<()> {
     tokio::pin!(signal);
     let show = async {
         while let Some(event) = connected.recv().await {
-            if let Event::Connected { url, .. } = event {
-                return show(&args, &daemon, &url, &target, &ca_file, &key, &addresses.admin);
+            if let Event::Connected { url, transport, .. } = event {
+                return show(&args, &daemon, &url, transport, &target, &ca_file, &key, &addresses.admin);
             }
         }
     };
@@ -127,10 +132,12 @@ pub async fn run(args: DevArgs) -> anyhow::Result<()> {
 }
 
 #[expect(clippy::print_stdout, reason = "the address is what the command is for")]
+#[expect(clippy::too_many_arguments, reason = "it is all that a newcomer wants to know")]
 fn show(
     args: &DevArgs,
     daemon: &Daemon,
     url: &str,
+    transport: &str,
     target: &Target,
     ca_file: &std::path::Path,
     key: &str,
@@ -140,13 +147,14 @@ fn show(
     if args.json {
         let line = serde_json::json!({
             "url": url, "server": server, "ca_file": ca_file, "api_key": key, "admin": format!("http://{admin}"),
+            "transport": transport,
         });
         println!("{line}");
         return;
     }
     let service = if args.target.is_some() { target.to_string() } else { "a sample site".to_owned() };
     println!(
-        "\n  {url}\n  leads to {service}, through a tunnel on this machine.\n\n\
+        "\n  {url}\n  leads to {service}, through a tunnel on this machine ({transport}).\n\n\
          To trust its certificate, give this authority to your browser or program:\n  {ca}\n  \
          curl --cacert {ca} {url}/\n\n\
          To join from a second terminal with a service of your own, here on port 3000:\n  \

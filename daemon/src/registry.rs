@@ -41,6 +41,8 @@ pub struct Live {
 pub enum Presence {
     /// By this session.
     Online(Arc<Live>),
+    /// By this session, whose client has given no sign of life since then, though it was asked.
+    Silent(Arc<Live>, Instant),
     /// Not since then.
     Away(Instant),
 }
@@ -63,7 +65,7 @@ impl Tunnel {
     pub fn live(&self) -> Option<Arc<Live>> {
         match &*self.presence.borrow() {
             Presence::Online(live) => Some(live.clone()),
-            Presence::Away(_) => None,
+            Presence::Silent(..) | Presence::Away(_) => None,
         }
     }
 
@@ -138,7 +140,7 @@ impl Registry {
             return if self.tunnels.len() < MAX_NAMES { Ok(()) } else { Err(full()) };
         };
         let free = match &*tunnel.presence.borrow() {
-            Presence::Online(live) => {
+            Presence::Online(live) | Presence::Silent(live, _) => {
                 live.owner == *owner || (live.owner.key == owner.key && replaces == Some(live.session.as_str()))
             }
             Presence::Away(since) => tunnel.owner().key == owner.key || since.elapsed() > self.grace,
@@ -155,7 +157,7 @@ impl Registry {
         let registration = Registration { registry: self.clone(), name: claim.name.clone(), session: claim.session };
         if let Some(tunnel) = self.find(&claim.name) {
             *tunnel.owner.lock().unwrap_or_else(PoisonError::into_inner) = claim.owner;
-            if let Presence::Online(before) = tunnel.presence.send_replace(presence) {
+            if let Presence::Online(before) | Presence::Silent(before, _) = tunnel.presence.send_replace(presence) {
                 if claim.replaces.as_deref() == Some(before.session.as_str()) {
                     before.transport.drain(DrainReason::Handover, claim.drain);
                 } else {
@@ -177,22 +179,27 @@ impl Registry {
     pub fn sweep(&self) {
         let _turn = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
         self.tunnels.pin().retain(|_, tunnel| match &*tunnel.presence.borrow() {
-            Presence::Online(_) => true,
+            Presence::Online(_) | Presence::Silent(..) => true,
             Presence::Away(since) => since.elapsed() <= self.retention,
         });
     }
 
     /// Every session that serves a name now.
     pub fn sessions(&self) -> Vec<Arc<Live>> {
-        self.tunnels.pin().values().filter_map(|tunnel| tunnel.live()).collect()
+        let session = |tunnel: &Arc<Tunnel>| match &*tunnel.presence.borrow() {
+            Presence::Online(live) | Presence::Silent(live, _) => Some(live.clone()),
+            Presence::Away(_) => None,
+        };
+        self.tunnels.pin().values().filter_map(session).collect()
     }
 
-    fn leave(&self, name: &Subdomain, session: &str) {
+    /// Changes a name's presence, if it is still this session's.
+    fn change(&self, name: &Subdomain, session: &str, to: impl FnOnce(Arc<Live>) -> Presence) {
         let _turn = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(tunnel) = self.find(name) {
             tunnel.presence.send_if_modified(|presence| match presence {
-                Presence::Online(live) if live.session == session => {
-                    *presence = Presence::Away(Instant::now());
+                Presence::Online(live) | Presence::Silent(live, _) if live.session == session => {
+                    *presence = to(live.clone());
                     true
                 }
                 _ => false,
@@ -209,9 +216,18 @@ pub struct Registration {
     session: String,
 }
 
+impl Registration {
+    /// Takes note that the client has fallen silent, or that it was heard again. Visitors wait for a silent one.
+    pub fn set_silent(&self, silent: bool) {
+        self.registry.change(&self.name, &self.session, |live| {
+            if silent { Presence::Silent(live, Instant::now()) } else { Presence::Online(live) }
+        });
+    }
+}
+
 impl Drop for Registration {
     fn drop(&mut self) {
-        self.registry.leave(&self.name, &self.session);
+        self.registry.change(&self.name, &self.session, |_| Presence::Away(Instant::now()));
     }
 }
 

@@ -1,11 +1,12 @@
 //! Where tunnels connect: from a client's WebSocket upgrade, or its QUIC connection, to a session that serves a name.
 
+use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use cok_proto::{Connect, ConnectAck, ErrorCode, ErrorMessage};
-use cok_transport::{Config, Handshake, quic, ws};
+use cok_transport::{Config, Handshake, Transport, quic, ws};
 use http::header::{CONNECTION, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
 use http::{Method, Request, Response, StatusCode};
 use hyper::upgrade::OnUpgrade;
@@ -19,7 +20,7 @@ use crate::edge::body::Body;
 use crate::keys::KeyRecord;
 use crate::names::Subdomain;
 use crate::places::Place;
-use crate::registry::{Claim, Owner};
+use crate::registry::{Claim, Owner, Registration};
 
 /// The longest instance id that is kept; ours have 32 characters.
 const MAX_INSTANCE: usize = 64;
@@ -164,10 +165,28 @@ async fn session(daemon: &Arc<Daemon>, handshake: Box<dyn Handshake>, peer: IpAd
     if daemon.shutdown.started() {
         transport.drain(cok_proto::DrainReason::Restart, limits.drain_timeout);
     }
-    let reason = transport.closed().await;
+    let reason = tokio::select! {
+        reason = transport.closed() => reason,
+        never = note_silence(&*transport, &registration, &name) => match never {},
+    };
     drop(registration);
     daemon.metrics.active_tunnels.dec();
     info!(%peer, %name, session = %id, %reason, "tunnel offline");
+}
+
+/// Has visitors wait while the client gives no sign of life.
+async fn note_silence(transport: &dyn Transport, registration: &Registration, name: &Subdomain) -> Infallible {
+    let Some(mut silence) = transport.silence() else { return std::future::pending().await };
+    while silence.changed().await.is_ok() {
+        let silent = *silence.borrow_and_update();
+        registration.set_silent(silent);
+        if silent {
+            info!(%name, "tunnel silent");
+        } else {
+            info!(%name, "tunnel heard again");
+        }
+    }
+    std::future::pending().await
 }
 
 /// Who asks, and for which name.

@@ -4,9 +4,10 @@ import os
 
 import pytest
 
-from harness.cok import GIVE_BACK, Daemon
+from harness.cok import GIVE_BACK, TRANSPORTS, Daemon
 from harness.http2 import Http2
 from harness.http3 import Http3
+from harness.netns import Network, Unavailable
 from harness.nginx import Nginx
 from harness.process import Process, children, end
 from harness.services import Services
@@ -19,6 +20,12 @@ def leftovers():
     yield
     for child in children[before:]:
         end(child)
+
+
+@pytest.fixture(scope="session", params=TRANSPORTS)
+def transport(request):
+    """What carries the tunnels of a test. All tests over one come before those over the next."""
+    return request.param
 
 
 @pytest.fixture(scope="session")
@@ -38,9 +45,9 @@ def nginx(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def site(daemon, nginx):
+def site(daemon, nginx, transport):
     """A tunnel to nginx."""
-    client = daemon.client(nginx.target, "site")
+    client = daemon.client(nginx.target, "site", transport=transport)
     yield client
     client.stop()
 
@@ -54,20 +61,20 @@ def services():
 
 
 @pytest.fixture(scope="session")
-def web(daemon, services):
+def web(daemon, services, transport):
     """A tunnel to the aiohttp service."""
-    client = daemon.client(services.web, "web")
+    client = daemon.client(services.web, "web", transport=transport)
     yield client
     client.stop()
 
 
 @pytest.fixture
-def tunnel(daemon):
+def tunnel(daemon, transport):
     """Makes tunnels that end with the test."""
     clients = []
 
     def make(target, *args, **more):
-        client = daemon.client(target, *args, **more)
+        client = daemon.client(target, *args, transport=transport, **more)
         clients.append(client)
         return client
 
@@ -89,6 +96,17 @@ def own_daemon(tmp_path):
     yield make
     for daemon in daemons:
         daemon.stop()
+
+
+@pytest.fixture
+def network():
+    """A home and an internet of their own, with nothing between them yet."""
+    try:
+        network = Network()
+    except Unavailable as why:
+        pytest.fail(str(why), pytrace=False)
+    yield network
+    network.delete()
 
 
 @pytest.fixture(params=["--http1.1", "--http2"], ids=["h1", "h2"])

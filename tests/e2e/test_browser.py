@@ -1,12 +1,19 @@
 """A real browser, which trusts the authority of `cokd dev`, shows a page with images and talks WebSocket."""
 
+import base64
+import hashlib
 import os
+import socket
+import ssl
 import struct
 import subprocess
+import urllib.parse
 import zlib
 
 import pytest
 from aiohttp import web
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 from selenium import webdriver
 from selenium.webdriver.chrome.options import Options
 from selenium.webdriver.chrome.service import Service
@@ -70,7 +77,7 @@ def browse(tmp_path):
     """Starts Chromium with a certificate store of its own, in which one authority is trusted."""
     drivers = []
 
-    def start(ca_file):
+    def start(ca_file, *flags):
         home = tmp_path / "home"
         store = home / ".pki" / "nssdb"
         store.mkdir(parents=True)
@@ -79,9 +86,9 @@ def browse(tmp_path):
         options = Options()
         options.binary_location = "/usr/bin/chromium"
         for flag in (
-            "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
+            "--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync",
             "--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage",
-            f"--user-data-dir={home}/profile",
+            f"--user-data-dir={home}/profile", *(flags or ["--disable-quic"]),
         ):
             options.add_argument(flag)
         service = Service("/usr/bin/chromedriver", env={**os.environ, "HOME": str(home)})
@@ -118,6 +125,66 @@ def test_a_page_with_images_and_a_websocket(dev, service, browse):
     wait.until(lambda d: d.execute_script("return answers") == ["echo from the page"])
     protocols = driver.execute_script("return performance.getEntriesByType('resource').map(e => e.nextHopProtocol)")
     assert set(protocols) == {"h2"}
+
+
+def key_pin(info):
+    """The hash of the daemon's public key, as Chromium wants it for QUIC: there it trusts none of the authorities that
+    were added by hand."""
+    context = ssl.create_default_context(cafile=info["ca_file"])
+    with socket.create_connection(("127.0.0.1", port(info)), timeout=20) as plain:
+        with context.wrap_socket(plain, server_hostname=host(info)) as connection:
+            certificate = x509.load_der_x509_certificate(connection.getpeercert(binary_form=True))
+    key = certificate.public_key().public_bytes(
+        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    return base64.b64encode(hashlib.sha256(key).digest()).decode()
+
+
+def host(info):
+    return urllib.parse.urlsplit(info["url"]).hostname
+
+
+def port(info):
+    return urllib.parse.urlsplit(info["url"]).port
+
+
+def protocols(driver):
+    """Of the page itself, and of its pictures."""
+    return driver.execute_script("""
+        const of = kind => performance.getEntriesByType(kind);
+        const pictures = of('resource').filter(entry => entry.name.endsWith('.png'));
+        return [...of('navigation'), ...pictures].map(entry => entry.nextHopProtocol);
+    """)
+
+
+def test_a_page_over_http3(dev, service, browse):
+    """QUIC is forced, so that not even the first request goes over TCP."""
+    info = dev(str(service))
+    driver = browse(
+        info["ca_file"], "--enable-quic", f"--origin-to-force-quic-on={host(info)}:{port(info)}",
+        f"--ignore-certificate-errors-spki-list={key_pin(info)}",
+    )
+    driver.get(info["url"])
+    wait = WebDriverWait(driver, 20)
+    assert driver.title == "site"
+    wait.until(lambda d: d.execute_script("return [a.naturalWidth, b.naturalWidth]") == [40, 70])
+    assert protocols(driver) == ["h3"] * 3
+    # A WebSocket goes its own way, over TCP.
+    wait.until(lambda d: d.execute_script("return answers") == ["echo from the page"])
+
+
+def test_a_browser_finds_http3_by_itself(dev, service, browse):
+    """The first page comes over TCP and says where else the site is; a later one comes from there."""
+    info = dev(str(service))
+    driver = browse(info["ca_file"], "--enable-quic", f"--ignore-certificate-errors-spki-list={key_pin(info)}")
+    driver.get(info["url"])
+    assert protocols(driver)[0] == "h2"
+
+    def moved(_):
+        driver.get(info["url"])
+        return protocols(driver) == ["h3"] * 3
+
+    WebDriverWait(driver, 20).until(moved)
 
 
 def test_the_sample_site(dev, browse):

@@ -122,7 +122,6 @@ def test_a_key_is_shown_once_and_kept_as_a_digest(tmp_path):
         (["ftp://x", "--server", "x", "--api-key", "k", "--state-dir", "/tmp"], 'cannot forward to "ftp://x"'),
         (["tcp", "22", "--server", "x", "--api-key", "k", "--state-dir", "/tmp"], '"tcp" is no kind of tunnel'),
         (["--server", "x", "--api-key", "k", "--state-dir", "/tmp"], "nothing to forward to"),
-        (["3000", "--server", "x", "--api-key", "k", "--transport", "quic"], "not built yet"),
         (["3000", "--config", "/no"], "cannot read the configuration /no"),
     ],
 )
@@ -153,19 +152,19 @@ def test_a_refusal_is_one_line(daemon, nginx, tmp_path):
     assert line.startswith("cok-client: refused by the server: the API key is unknown or has expired; ask ")
 
 
-def test_a_wrong_key(daemon, nginx):
-    code, line = refusal(daemon.client(nginx.target, "wrong", wait=False, key="cok_wrong"))
+def test_a_wrong_key(tunnel, nginx):
+    code, line = refusal(tunnel(nginx.target, "wrong", wait=False, key="cok_wrong"))
     assert code == 3 and line.startswith("refused by the server: the API key is unknown")
 
 
-def test_a_taken_name(site, daemon, nginx):
-    code, line = refusal(daemon.client(nginx.target, "site", wait=False, state=daemon.folder / "another"))
+def test_a_taken_name(site, daemon, tunnel, nginx):
+    code, line = refusal(tunnel(nginx.target, "site", wait=False, state=daemon.folder / "another"))
     assert code == 3 and 'the name "site" is in use' in line and "--subdomain" in line
 
 
-def test_a_forbidden_name_and_too_many(own_daemon, nginx):
+def test_a_forbidden_name_and_too_many(own_daemon, nginx, transport):
     keys = f'[[keys]]\nname = "narrow"\nsecret_sha256 = "{digest("narrow")}"\nsubdomains = ["n-*"]\nmax_tunnels = 1\n'
-    daemon = own_daemon(keys=keys)
+    daemon = own_daemon(keys=keys, transport=transport)
     code, line = refusal(daemon.client(nginx.target, "wide", wait=False, key="narrow"))
     assert code == 3 and 'may not use the name "wide"' in line
     first = daemon.client(nginx.target, "n-1", key="narrow")
@@ -224,15 +223,16 @@ def test_flags_beat_environment_beats_file(daemon, nginx, tmp_path):
     assert client.wait_exit() == 2
 
 
-def test_an_expired_key(own_daemon, nginx):
+def test_an_expired_key(own_daemon, nginx, transport):
     keys = f'[[keys]]\nname = "old"\nsecret_sha256 = "{digest("old")}"\nexpires = "2020-01-01T00:00:00Z"\n'
-    code, line = refusal(own_daemon(keys=keys).client(nginx.target, "late", wait=False, key="old"))
+    daemon = own_daemon(keys=keys, transport=transport)
+    code, line = refusal(daemon.client(nginx.target, "late", wait=False, key="old"))
     assert code == 3 and line.startswith("refused by the server: the API key is unknown or has expired")
 
 
-def test_an_untrusted_daemon(daemon, own_daemon, nginx):
+def test_an_untrusted_daemon(daemon, own_daemon, nginx, transport):
     """A client does not give its key to a daemon whose certificate it can't check; it says so and keeps trying."""
-    another = own_daemon()
+    another = own_daemon(transport=transport)
     another.ca = daemon.ca
     client = another.client(nginx.target, "trusting", wait=False)
     for _ in range(2):

@@ -66,7 +66,7 @@ def test_what_is_trusted_once_stays_trusted(dev, nginx):
     assert (second.info["api_key"], open(second.info["ca_file"]).read()) == kept
     secrets = [
         path for path in subprocess.check_output(["find", state, "-type", "f"], text=True).split()
-        if "PRIVATE KEY" in open(path).read() or kept[0] in open(path).read()
+        if any(secret in open(path, "rb").read() for secret in (b"PRIVATE KEY", kept[0].encode()))
     ]
     assert len(secrets) == 2 and all(os.stat(path).st_mode & 0o077 == 0 for path in secrets)
 

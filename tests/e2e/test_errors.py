@@ -43,9 +43,9 @@ STATUSES = {
 
 
 @pytest.fixture(scope="module")
-def broken(tmp_path_factory, services):
+def broken(tmp_path_factory, services, transport):
     """A daemon with a tunnel for each way to fail."""
-    daemon = Daemon(tmp_path_factory.mktemp("broken"), limits='reconnect_grace = "0s"')
+    daemon = Daemon(tmp_path_factory.mktemp("broken"), limits='reconnect_grace = "0s"', transport=transport)
     clients = [
         daemon.client(f"http://127.0.0.1:{free_port()}", "absent"),
         daemon.client(services.web, "slow", options=["--response-timeout", "1"]),

@@ -88,8 +88,8 @@ def service():
 
 
 @pytest.fixture(scope="module")
-def channel(daemon, service):
-    client = daemon.client(f"h2c://127.0.0.1:{service.port}", "grpc")
+def channel(daemon, service, transport):
+    client = daemon.client(f"h2c://127.0.0.1:{service.port}", "grpc", transport=transport)
     with open_channel(daemon, "grpc") as channel:
         yield channel
     client.stop()
@@ -176,10 +176,9 @@ def test_many_calls_at_once(channel):
     assert [future.result() for future in pending] == [b"%d" % number * 1000 for number in range(100)]
 
 
-def test_an_absent_service_is_unavailable(daemon):
+def test_an_absent_service_is_unavailable(tunnel):
     """The 502 of the tunnel is what gRPC calls UNAVAILABLE, which its clients may try again."""
-    client = daemon.client(f"h2c://127.0.0.1:{free_port()}", "grpc-absent")
-    with open_channel(daemon, "grpc-absent") as channel, pytest.raises(grpc.RpcError) as error:
+    client = tunnel(f"h2c://127.0.0.1:{free_port()}")
+    with open_channel(client.daemon, client.name) as channel, pytest.raises(grpc.RpcError) as error:
         channel.unary_unary("/echo/Unary")(b"", timeout=30)
     assert error.value.code() is grpc.StatusCode.UNAVAILABLE
-    client.stop()

@@ -1,11 +1,12 @@
 """What takes long. All of it begins at once, and each test waits for its own part."""
 
+import contextlib
 import time
 
 import pytest
 
 from harness import raw
-from harness.cok import Daemon
+from harness.cok import TRANSPORTS, Daemon
 from harness.http2 import Http2
 from harness.process import wait_for
 
@@ -16,26 +17,34 @@ SILENCE = 33
 FORGETTING = 75
 
 
+class Quiet:
+    """A tunnel that idles, and one with two silent streams, both over one transport."""
+
+    def __init__(self, daemon, target, transport, stack):
+        self.streams, self.idle = (
+            daemon.client(target, f"{name}-{transport}", transport=transport) for name in ("streams", "idle")
+        )
+        self.over_http1 = stack.enter_context(raw.connect(daemon, self.streams.name, deadline=60))
+        host = self.streams.host.encode()
+        self.over_http1.sendall(b"GET /steps/h1-%s/2 HTTP/1.1\r\nhost: %s\r\n\r\n" % (transport.encode(), host))
+        raw.read_head(self.over_http1)
+        assert raw.read_exactly(self.over_http1, 14) == b"9\r\ndata: 0\n\n\r\n"
+        self.over_http2 = stack.enter_context(Http2(daemon, self.streams.name)).request(f"/steps/h2-{transport}/2")
+        assert self.over_http2.read(9) == b"data: 0\n\n"
+
+
 @pytest.fixture(scope="module")
 def quiet(tmp_path_factory, services):
-    """A daemon under which nothing stirs: a tunnel with two silent streams, one that idles, and one that left."""
+    """A daemon under which nothing stirs: quiet tunnels over every transport, and one that left."""
     daemon = Daemon(tmp_path_factory.mktemp("quiet"), limits='reconnect_grace = "1s"\noffline_retention = "1s"')
-    clients = [daemon.client(services.web, name) for name in ("streams", "idle")]
     daemon.client(services.web, "forgotten").stop()
-    host = daemon.host("streams").encode()
-    with (
-        raw.connect(daemon, "streams", deadline=60) as daemon.over_http1,
-        Http2(daemon, "streams") as daemon.over_http2,
-    ):
-        daemon.over_http1.sendall(b"GET /steps/quiet-h1/2 HTTP/1.1\r\nhost: " + host + b"\r\n\r\n")
-        raw.read_head(daemon.over_http1)
-        assert raw.read_exactly(daemon.over_http1, 14) == b"9\r\ndata: 0\n\n\r\n"
-        daemon.stream = daemon.over_http2.request("/steps/quiet-h2/2")
-        assert daemon.stream.read(9) == b"data: 0\n\n"
-        daemon.silent_from, daemon.clients = time.monotonic(), clients
+    with contextlib.ExitStack() as stack:
+        daemon.over = {transport: Quiet(daemon, services.web, transport, stack) for transport in TRANSPORTS}
+        daemon.silent_from = time.monotonic()
         yield daemon
-    for client in clients:
-        client.stop()
+    for tunnels in daemon.over.values():
+        tunnels.streams.stop()
+        tunnels.idle.stop()
     daemon.stop()
 
 
@@ -45,22 +54,29 @@ def silence(quiet):
     time.sleep(max(0, quiet.silent_from + SILENCE - time.monotonic()))
 
 
+# Not by the fixture `transport`: the silence over all of them is one and the same.
+each_transport = pytest.mark.parametrize("over", TRANSPORTS)
+
+
+@each_transport
 @pytest.mark.usefixtures("silence")
-def test_silent_streams_go_on(quiet, services):
-    for stream in ("quiet-h1", "quiet-h2"):
+def test_silent_streams_go_on(quiet, services, over):
+    tunnels = quiet.over[over]
+    for stream in (f"h1-{over}", f"h2-{over}"):
         services.confirm(stream, 0)
-    assert raw.read_exactly(quiet.over_http1, 14) == b"9\r\ndata: 1\n\n\r\n"
+    assert raw.read_exactly(tunnels.over_http1, 14) == b"9\r\ndata: 1\n\n\r\n"
     # An answer to the edge's own question after an idle visitor comes with the next read.
-    assert quiet.stream.read(9) == b"data: 1\n\n"
-    for stream in ("quiet-h1", "quiet-h2"):
+    assert tunnels.over_http2.read(9) == b"data: 1\n\n"
+    for stream in (f"h1-{over}", f"h2-{over}"):
         services.confirm(stream, 1)
-    assert raw.read_exactly(quiet.over_http1, 5) == b"0\r\n\r\n" and quiet.stream.read() == b""
+    assert raw.read_exactly(tunnels.over_http1, 5) == b"0\r\n\r\n" and tunnels.over_http2.read() == b""
 
 
+@each_transport
 @pytest.mark.usefixtures("silence")
-def test_idle_tunnels_stay(quiet):
+def test_idle_tunnels_stay(quiet, over):
     """Not by coming back: they have been there all the time."""
-    for client in quiet.clients:
+    for client in (quiet.over[over].streams, quiet.over[over].idle):
         assert client.curl("/cookies").stdout == b"ok"
         assert "disconnected" not in client.process.output(), client.process.output()
 

@@ -12,9 +12,9 @@ from harness.process import wait_for
 
 
 @pytest.mark.parametrize("gap", [0, 1])
-def test_a_killed_client_is_waited_for(own_daemon, nginx, gap):
+def test_a_killed_client_is_waited_for(own_daemon, nginx, transport, gap):
     """The client is killed under load and started again: no request fails whose response had not begun."""
-    daemon = own_daemon()
+    daemon = own_daemon(transport=transport)
     client = daemon.client(nginx.target, "phoenix")
     stop, codes = threading.Event(), []
 
@@ -40,11 +40,11 @@ def test_a_killed_client_is_waited_for(own_daemon, nginx, gap):
     assert len(codes) > 60
 
 
-def test_posts_wait_too_and_are_sent_once(own_daemon, services):
+def test_posts_wait_too_and_are_sent_once(own_daemon, services, transport):
     """A request that arrives while the client is away is answered, whatever its method."""
-    daemon = own_daemon()
+    daemon = own_daemon(transport=transport)
     client = daemon.client(services.web, "later")
-    client.process.kill()
+    client.stop()
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         answer = pool.submit(daemon.curl, "later", "/hash", "--data-binary", "hello")
         wait_for(lambda: "tunnel offline" in daemon.process.output(), "the daemon has noticed")
@@ -54,7 +54,7 @@ def test_posts_wait_too_and_are_sent_once(own_daemon, services):
 
 
 @pytest.fixture
-def hesitant(own_daemon):
+def hesitant(own_daemon, transport):
     """A service that never answers its first request, and answers all others, behind a tunnel."""
     stop = threading.Event()
 
@@ -65,7 +65,7 @@ def hesitant(own_daemon):
         return b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nsecond"
 
     recorder = raw.Recorder(answer)
-    recorder.client = own_daemon().client(recorder.target, "hesitant")
+    recorder.client = own_daemon(transport=transport).client(recorder.target, "hesitant")
     yield recorder
     stop.set()
     recorder.client.stop()
@@ -93,19 +93,19 @@ def test_what_may_not_be_repeated_is_not(hesitant, http):
     assert [head.split()[0] for head in hesitant.heads] == [b"POST", b"GET"]
 
 
-def test_offline_past_the_grace(own_daemon, nginx):
+def test_offline_past_the_grace(own_daemon, nginx, transport):
     """503 with Retry-After past the grace."""
-    daemon = own_daemon(limits='reconnect_grace = "1s"\noffline_retention = "1h"')
+    daemon = own_daemon(limits='reconnect_grace = "1s"\noffline_retention = "1h"', transport=transport)
     client = daemon.client(nginx.target, "gone")
     client.stop()
     answer = daemon.curl("gone", "/", "--include").stdout.lower()
     assert b" 503" in answer.splitlines()[0] and b"retry-after: " in answer
 
 
-def test_max_held(own_daemon, nginx):
-    daemon = own_daemon(limits='reconnect_grace = "30s"\nmax_held = 1')
+def test_max_held(own_daemon, nginx, transport):
+    daemon = own_daemon(limits='reconnect_grace = "30s"\nmax_held = 1', transport=transport)
     client = daemon.client(nginx.target, "full")
-    client.process.kill()
+    client.stop()
     wait_for(lambda: "tunnel offline" in daemon.process.output(), "the daemon has noticed")
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
         waiting = [pool.submit(daemon.curl, "full", "/", "--write-out", "%{http_code}") for _ in range(4)]
@@ -117,9 +117,9 @@ def test_max_held(own_daemon, nginx):
     client.stop()
 
 
-def test_a_second_instance_takes_over_only_with_the_same_state(own_daemon, nginx):
+def test_a_second_instance_takes_over_only_with_the_same_state(own_daemon, nginx, transport):
     """The same key and instance displaces the old session; another instance of the same key is refused."""
-    daemon = own_daemon()
+    daemon = own_daemon(transport=transport)
     first = daemon.client(nginx.target, "mine")
     second = daemon.client(nginx.target, "mine", state=first.state)
     assert first.process.wait_exit() == 3
@@ -130,9 +130,9 @@ def test_a_second_instance_takes_over_only_with_the_same_state(own_daemon, nginx
     second.stop()
 
 
-def test_the_daemon_drains(own_daemon, nginx):
+def test_the_daemon_drains(own_daemon, nginx, transport):
     """On SIGTERM nothing new is taken, a running download finishes, and the daemon ends with 0."""
-    daemon = own_daemon()
+    daemon = own_daemon(transport=transport)
     nginx.add_sparse("drain.bin", 64 << 20)
     client = daemon.client(nginx.target, "drain")
     curl = client.start_curl(
@@ -148,8 +148,8 @@ def test_the_daemon_drains(own_daemon, nginx):
     client.stop()
 
 
-def test_the_client_comes_back_to_a_restarted_daemon(own_daemon, nginx):
-    daemon = own_daemon()
+def test_the_client_comes_back_to_a_restarted_daemon(own_daemon, nginx, transport):
+    daemon = own_daemon(transport=transport)
     port = daemon.port
     config = daemon.config.read_text()
     daemon.config.write_text(config.replace('https = ["127.0.0.1:0"]', f'https = ["127.0.0.1:{port}"]'))
@@ -162,16 +162,16 @@ def test_the_client_comes_back_to_a_restarted_daemon(own_daemon, nginx):
     client.stop()
 
 
-def test_a_new_daemon_takes_over_from_one_that_drains(own_daemon, services, tmp_path):
+def test_a_new_daemon_takes_over_from_one_that_drains(own_daemon, services, transport, tmp_path):
     """The next daemon starts while the last one still finishes a response; the client serves through both."""
-    daemon = own_daemon()
+    daemon = own_daemon(transport=transport)
     client = daemon.client(services.web, "handed-over")
     slow = client.start_curl("/steps/handed-over/3")
     assert slow.stdout.read(9) == b"data: 0\n\n"
     daemon.process.popen.terminate()
     daemon.process.wait_event("draining")
     seen = len(client.process.lines)
-    successor = Daemon(tmp_path / "successor", https=daemon.https, state=daemon.folder / "state")
+    successor = Daemon(tmp_path / "successor", https=daemon.https, state=daemon.folder / "state", transport=transport)
     try:
         client.wait_online(start=seen)
         assert successor.curl("handed-over", "/cookies").stdout == b"ok"

@@ -7,14 +7,16 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
-use clap::{Parser, ValueEnum};
+use clap::Parser;
+use cok_transport::{Congestion, quic};
 
 use crate::config::{FileConfig, FileTunnel, home_folder};
-use crate::connect::{Server, trust_file, trust_system};
 use crate::instance::instance_id;
 use crate::logging::LogFormat;
 use crate::proxy::HostHeader;
+use crate::server::{Server, trust_file, trust_system};
 use crate::target::Target;
+use crate::transport::{PROBE_INTERVAL, TransportChoice};
 use crate::tunnel::{Options, check_subdomain};
 
 /// Puts a local service at a public HTTPS address.
@@ -39,9 +41,17 @@ pub struct Args {
     /// The server, such as `https://tunnel.example.com` [env: COK_SERVER]
     #[arg(long, value_name = "URL")]
     server: Option<String>,
-    /// How to reach the server [env: COK_TRANSPORT]
+    /// How to reach the server; quic and ws never fall back to the other [env: COK_TRANSPORT] [default: auto]
     #[arg(long, value_name = "TRANSPORT")]
     transport: Option<TransportChoice>,
+    /// Which congestion control the tunnel uses, bbr or cubic; cubic falls to a fraction of the rate on paths that lose
+    /// packets [default: bbr]
+    #[arg(long, value_name = "NAME")]
+    congestion: Option<Congestion>,
+    /// With auto: how long a tunnel on WebSocket waits until it tries QUIC again; doubles with every try that fails, up to
+    /// 10 minutes [default: 10s]
+    #[arg(long, value_name = "TIME", value_parser = parse_interval)]
+    probe_interval: Option<Duration>,
     /// The API key [env: COK_API_KEY]; better there or in a file, since other users see command lines
     #[arg(long, value_name = "KEY")]
     api_key: Option<String>,
@@ -54,7 +64,7 @@ pub struct Args {
     /// Trust the authorities in this PEM file instead of the system's
     #[arg(long, value_name = "PEM")]
     ca_file: Option<PathBuf>,
-    /// Dial this address instead of resolving the server's name
+    /// Dial this address instead of resolving the server's name, over TCP and UDP
     #[arg(long, value_name = "ADDRESS:PORT")]
     connect_to: Option<SocketAddr>,
     /// How long the service may take until its response begins, such as 120s; 0 for ever. The time that an upload takes
@@ -78,24 +88,6 @@ pub struct Args {
     pub(super) verbose: bool,
 }
 
-/// How to reach the server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum TransportChoice {
-    /// Whatever works best; for now a WebSocket
-    Auto,
-    /// QUIC streams
-    Quic,
-    /// A WebSocket
-    Ws,
-}
-
-impl TransportChoice {
-    /// Reads it where no flag was given.
-    pub(crate) fn parse(text: &str) -> Result<Self, String> {
-        Self::from_str(text, false).map_err(|_| format!("expected auto, quic or ws, not \"{text}\""))
-    }
-}
-
 impl Args {
     /// The tunnels that are wanted.
     pub(super) fn tunnels(&self) -> anyhow::Result<Vec<Options>> {
@@ -107,14 +99,14 @@ impl Args {
                  configuration file",
             )?,
         };
-        if self.transport(&file)? == TransportChoice::Quic {
-            bail!("the transport quic is not built yet; use ws or auto");
-        }
+        let transport = self.transport(&file)?;
+        let congestion = self.congestion.or(file.congestion).unwrap_or_default();
         let key = self.key(&file)?;
         let tls = match self.ca_file.as_ref().or(file.ca_file.as_ref()) {
             Some(path) => trust_file(path)?,
             None => trust_system()?,
         };
+        let quic = quic::Dialer::new(&tls, &quic::Tuning { congestion })?;
         if self.connect_timeout.is_zero() {
             bail!("--connect-timeout must be more than 0");
         }
@@ -140,6 +132,10 @@ impl Args {
             server: server.clone(),
             connect_to: self.connect_to,
             tls: tls.clone(),
+            transport,
+            quic: quic.clone(),
+            congestion,
+            probe_interval: self.probe_interval.or(file.probe_interval).unwrap_or(PROBE_INTERVAL),
             key: key.clone(),
             subdomain: subdomain.clone().or(tunnel.subdomain),
             instance: instance.clone(),
@@ -201,5 +197,13 @@ fn parse_time(text: &str) -> Result<Duration, String> {
     match text.parse() {
         Ok(seconds) => Ok(Duration::from_secs(seconds)),
         Err(_) => humantime::parse_duration(text).map_err(|error| format!("{error}; say for example 90s")),
+    }
+}
+
+/// A time between two tries, which can't be none.
+pub(crate) fn parse_interval(text: &str) -> Result<Duration, String> {
+    match parse_time(text)? {
+        Duration::ZERO => Err("must be more than 0".to_owned()),
+        interval => Ok(interval),
     }
 }

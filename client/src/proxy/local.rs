@@ -18,7 +18,8 @@ use tokio_rustls::TlsConnector;
 use super::pool::{Connection, Pool};
 use super::shared::{Lease, Shared};
 use super::trust::{HTTP_2, LocalTls};
-use crate::connect::{connect_any, resolve};
+use crate::dial::first_of;
+use crate::server::resolve;
 use crate::target::{Address, Target};
 
 /// What one HTTP/1.1 connection reads ahead; the longest head that the tunnel carries fits.
@@ -173,9 +174,7 @@ impl Local {
 
     async fn tcp(&self, address: &Address) -> Result<TcpStream, DialError> {
         let addresses = resolve(&address.host, address.port).await?;
-        // Each gets its share of the time, so that one that is dead does not use up the others'.
-        let share = self.connect_timeout / addresses.len().max(1) as u32;
-        match connect_any(&addresses, share).await {
+        match first_of(&addresses, TcpStream::connect).await {
             Ok(stream) => {
                 cok_transport::tcp::tune(&stream)?;
                 Ok(stream)

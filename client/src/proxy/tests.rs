@@ -9,14 +9,17 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cok_proto::{Connect, ConnectAck, RequestHead, ResponseHead, Scheme};
-use cok_transport::{Config, Exchange, ExchangeError, Received, RecvHalf, SendHalf, Transport, WindowBudget, memory};
+use cok_transport::{
+    Config, Congestion, Exchange, ExchangeError, Received, RecvHalf, SendHalf, Transport, WindowBudget, memory, quic,
+};
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::{HostHeader, Proxy};
-use crate::connect::Server;
+use crate::server::Server;
 use crate::target::Target;
+use crate::transport::TransportChoice;
 use crate::tunnel::{Options, serve};
 
 /// Long enough for a loaded machine, short enough to notice a hang.
@@ -24,10 +27,15 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What a tunnel to `target` needs.
 fn options(target: &str) -> Options {
+    let tls = crate::server::client_config(rustls::RootCertStore::empty()).unwrap();
     Options {
         server: "https://tunnel.test".parse::<Server>().unwrap(),
         connect_to: None,
-        tls: crate::connect::client_config(rustls::RootCertStore::empty()).unwrap(),
+        transport: TransportChoice::Ws,
+        quic: quic::Dialer::new(&tls, &quic::Tuning::default()).unwrap(),
+        congestion: Congestion::default(),
+        probe_interval: PATIENCE,
+        tls,
         key: "key".to_owned(),
         subdomain: None,
         instance: "instance".to_owned(),

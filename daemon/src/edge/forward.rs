@@ -169,7 +169,7 @@ async fn find_live(visitor: &Visitor, tunnel: &Arc<Tunnel>, lost: Option<&Live>)
         let since = match &*presence.borrow_and_update() {
             Presence::Online(live) if usable(live) => return Ok(live.clone()),
             Presence::Online(_) => noticed,
-            Presence::Away(since) => *since,
+            Presence::Silent(_, since) | Presence::Away(since) => *since,
         };
         tokio::select! {
             () = visitor.daemon.shutdown.wait() => return Err(Problem::ShuttingDown),

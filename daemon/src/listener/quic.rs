@@ -19,6 +19,7 @@ use tracing::{debug, info, warn};
 use crate::config::Config;
 use crate::daemon::Daemon;
 use crate::edge::http3;
+use crate::listener::leaving::Connections;
 use crate::quic_secret::QuicSecret;
 use crate::tunnels;
 
@@ -64,12 +65,10 @@ pub fn endpoint(
 ) -> anyhow::Result<Endpoint> {
     let address = socket.local_addr()?;
     let buffers = quic::enlarge(&socket).context("cannot look at the UDP socket")?;
-    let runtime = quinn::default_runtime().context("there is no runtime")?;
-    let socket = runtime.wrap_udp_socket(socket).context("cannot use the UDP socket")?;
-    let (gso, gro) = (socket.max_transmit_segments(), socket.max_receive_segments());
+    let (socket, offload) = quic::wrap(socket).context("cannot use the UDP socket")?;
     info!(
         event = "udp", %address, receive_buffer = buffers.receive, send_buffer = buffers.send,
-        gso_segments = gso, gro_segments = gro
+        gso_segments = offload.send, gro_segments = offload.receive
     );
     if buffers.receive < SMALL_BUFFER {
         warn!(
@@ -78,7 +77,7 @@ pub fn endpoint(
             quic::BUFFER
         );
     }
-    if gso == 1 {
+    if offload.send == 1 {
         warn!("the kernel has no UDP segmentation offload; QUIC costs about three times the processor time");
     }
     let mut shared = EndpointConfig::new(secret.reset_key());
@@ -87,14 +86,16 @@ pub fn endpoint(
         .cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(key)))
         .min_reset_interval(RESET_INTERVAL);
     let server = server_config(config, tls, secret)?;
+    let runtime = Arc::new(quinn::TokioRuntime);
     Endpoint::new_with_abstract_socket(shared, Some(server), socket, runtime).context("cannot start QUIC")
 }
 
 fn server_config(config: &Config, tls: rustls::ServerConfig, secret: &QuicSecret) -> anyhow::Result<ServerConfig> {
     let crypto = QuicServerConfig::try_from(for_quic(tls)).context("TLS for QUIC")?;
+    let limits = &config.limits;
     let mut server = ServerConfig::new(Arc::new(crypto), secret.token_key());
     server
-        .transport_config(quic::server_transport(&config.tuning, config.limits.header_timeout))
+        .transport_config(quic::server_transport(&config.tuning, limits.initial_window, limits.header_timeout))
         // A client that changes its network keeps its session, and a visitor its download.
         .migration(true)
         .max_incoming(WAITING.0)
@@ -111,15 +112,15 @@ pub(crate) fn for_quic(mut tls: rustls::ServerConfig) -> rustls::ServerConfig {
 }
 
 /// Serves visitors and tunnels until the daemon stops.
-pub async fn serve(daemon: Arc<Daemon>, endpoint: Endpoint) {
+pub async fn serve(daemon: Arc<Daemon>, endpoint: Endpoint, connections: Arc<Connections>) {
     let handshakes = Arc::new(Handshakes::default());
     while let Some(incoming) = endpoint.accept().await {
-        begin(&daemon, &handshakes, incoming);
+        begin(&daemon, &handshakes, &connections, incoming);
     }
 }
 
 /// Decides what becomes of a peer's first packet.
-fn begin(daemon: &Arc<Daemon>, handshakes: &Arc<Handshakes>, incoming: Incoming) {
+fn begin(daemon: &Arc<Daemon>, handshakes: &Arc<Handshakes>, connections: &Arc<Connections>, incoming: Incoming) {
     let peer = incoming.remote_address();
     let proved = incoming.remote_address_validated();
     if !proved && handshakes.unproved.load(Ordering::Relaxed) >= UNPROVED_HANDSHAKES {
@@ -145,7 +146,7 @@ fn begin(daemon: &Arc<Daemon>, handshakes: &Arc<Handshakes>, incoming: Incoming)
         Err(error) => return debug!(%peer, %error, "QUIC handshake failed"),
     };
     daemon.metrics.connections.inc();
-    let daemon = daemon.clone();
+    let (daemon, connections) = (daemon.clone(), connections.clone());
     daemon.tasks.clone().spawn(async move {
         let limit = daemon.config.limits.handshake_timeout;
         let connection = match tokio::time::timeout(limit, connecting).await {
@@ -154,6 +155,7 @@ fn begin(daemon: &Arc<Daemon>, handshakes: &Arc<Handshakes>, incoming: Incoming)
             Err(_) => return debug!(%peer, "QUIC handshake took too long"),
         };
         drop(under_way);
+        let _member = connections.insert(connection.clone());
         let data = connection.handshake_data().and_then(|data| data.downcast::<HandshakeData>().ok());
         if data.and_then(|data| data.protocol).as_deref() == Some(quic::ALPN) {
             tunnels::over_quic(&daemon, connection, place).await;

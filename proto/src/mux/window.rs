@@ -30,14 +30,7 @@ impl WindowBudget {
         self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(bytes)).is_ok()
     }
 
-    /// Takes as much of `bytes` as there is; how much that was.
-    pub fn take_up_to(&self, bytes: usize) -> usize {
-        let taken = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| Some(left.saturating_sub(bytes)));
-        taken.map_or(0, |left| left.min(bytes))
-    }
-
-    /// Gives back what was taken.
-    pub fn give_back(&self, bytes: usize) {
+    fn give_back(&self, bytes: usize) {
         self.0.fetch_add(bytes, Ordering::Relaxed);
     }
 }

@@ -55,6 +55,12 @@ pub trait Transport: fmt::Debug + Send + Sync + 'static {
 
     /// The state of the session as it changes.
     fn status(&self) -> watch::Receiver<Status>;
+
+    /// Daemon: whether the peer gives no sign of life though it was asked for one. It may yet come back, or the session
+    /// end. `None` where the connection itself tells when the peer's end is gone, as TCP does.
+    fn silence(&self) -> Option<watch::Receiver<bool>> {
+        None
+    }
 }
 
 impl dyn Transport {

@@ -15,7 +15,9 @@ mod health;
 mod session;
 mod settings;
 mod shared;
+mod silence;
 mod socket;
+mod unbatched;
 mod windows;
 
 use std::sync::Arc;
@@ -25,13 +27,15 @@ pub use self::dial::{DialError, Dialer, Link, Session, client_tls};
 pub use self::health::Health;
 pub use self::session::accept;
 pub use self::settings::Tuning;
-pub use self::socket::{BUFFER, Buffers, bind, enlarge};
+pub use self::socket::{BUFFER, Buffers, Offload, bind, enlarge, wrap};
+pub use self::unbatched::Unbatched;
 
 /// The protocol's name in the TLS handshake (RFC 7301).
 pub const ALPN: &[u8] = b"cok/1";
 
-/// The QUIC settings of a daemon's endpoint, on which both visitors and tunnels arrive. `idle` is how long a visitor's
-/// connection may be silent; clients ask for less.
-pub fn server_transport(tuning: &Tuning, idle: Duration) -> Arc<quinn::TransportConfig> {
-    settings::server(tuning, idle)
+/// The QUIC settings of a daemon's endpoint, on which both visitors and tunnels arrive. Of each stream, four times
+/// `initial_window` bytes may be under way. `idle` is how long a visitor's connection may be silent; clients ask for
+/// less.
+pub fn server_transport(tuning: &Tuning, initial_window: u32, idle: Duration) -> Arc<quinn::TransportConfig> {
+    settings::server(tuning, initial_window, idle)
 }

@@ -62,49 +62,60 @@ where
     muxed::accept("ws", WsPipe(socket), config, limit).await
 }
 
-/// Client: upgrades `stream`, which must lead to `authority`, and asks for a session; at most `limit` for each of the
-/// two.
-pub async fn connect<S>(
-    stream: S,
-    authority: &str,
-    config: Config,
-    connect: &Connect,
-    limit: Duration,
-) -> Result<(Arc<dyn Transport>, ConnectAck), ConnectError>
+/// Client: upgrades `stream`, which must lead to `authority`, at most for `limit`. The daemon knows nothing of the client
+/// yet: a socket that is dropped leaves no trace.
+pub async fn open<S>(stream: S, authority: &str, limit: Duration) -> Result<Socket<S>, UpgradeError>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let upgrade = tokio_tungstenite::client_async_with_config(request(authority)?, stream, Some(self::config()));
+    let upgrade = tokio_tungstenite::client_async_with_config(request(authority)?, stream, Some(config()));
     let (socket, response) = match tokio::time::timeout(limit, upgrade).await {
-        Err(_) => return Err(HandshakeError::TimedOut(limit).into()),
-        Ok(Err(tungstenite::Error::Http(response))) => return Err(ConnectError::Status(response.status())),
-        Ok(Err(error)) => return Err(ConnectError::Upgrade(error.to_string())),
+        Err(_) => return Err(UpgradeError::TimedOut(limit)),
+        Ok(Err(tungstenite::Error::Http(response))) => return Err(UpgradeError::Status(response.status())),
+        Ok(Err(error)) => return Err(UpgradeError::Broken(error.to_string())),
         Ok(Ok(upgraded)) => upgraded,
     };
     if response.headers().get("sec-websocket-protocol").map(HeaderValue::as_bytes) != Some(SUBPROTOCOL.as_bytes()) {
-        return Err(ConnectError::Upgrade(format!("the server does not speak {SUBPROTOCOL}")));
+        return Err(UpgradeError::Broken(format!("the server does not speak {SUBPROTOCOL}")));
     }
-    Ok(muxed::connect("ws", WsPipe(socket), config, connect, limit).await?)
+    Ok(Socket(socket))
 }
 
-/// Why a client got no session.
+/// Client: asks for a session on an upgraded connection and waits for the answer, at most for `limit`.
+pub async fn connect<S>(
+    socket: Socket<S>,
+    config: Config,
+    connect: &Connect,
+    limit: Duration,
+) -> Result<(Arc<dyn Transport>, ConnectAck), HandshakeError>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    muxed::connect("ws", WsPipe(socket.0), config, connect, limit).await
+}
+
+/// Client: a connection whose upgrade went through; not a session yet.
+#[derive(Debug)]
+pub struct Socket<S>(WebSocketStream<S>);
+
+/// Why a connection was not upgraded.
 #[derive(Debug, thiserror::Error)]
-pub enum ConnectError {
+pub enum UpgradeError {
     /// The server answered with something else than an upgrade.
     #[error("the server answered {0} instead of opening a tunnel; is it a cokd?")]
     Status(http::StatusCode),
-    /// The upgrade failed.
+    /// The server took too long.
+    #[error("no answer to the WebSocket upgrade within {} s", .0.as_secs())]
+    TimedOut(Duration),
+    /// The server's answer is wrong, or there is none.
     #[error("WebSocket upgrade failed: {0}")]
-    Upgrade(String),
-    /// The upgrade went through, the session did not.
-    #[error(transparent)]
-    Handshake(#[from] HandshakeError),
+    Broken(String),
 }
 
-fn request(authority: &str) -> Result<Request<()>, ConnectError> {
+fn request(authority: &str) -> Result<Request<()>, UpgradeError> {
     let mut request = format!("wss://{authority}{PATH}")
         .into_client_request()
-        .map_err(|error| ConnectError::Upgrade(error.to_string()))?;
+        .map_err(|error| UpgradeError::Broken(error.to_string()))?;
     request.headers_mut().insert("sec-websocket-protocol", HeaderValue::from_static(SUBPROTOCOL));
     Ok(request)
 }

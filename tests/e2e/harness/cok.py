@@ -3,11 +3,12 @@
 import hashlib
 import itertools
 import json
+import socket
 import ssl
 import subprocess
 from pathlib import Path
 
-from .process import BIN_DIR, Process, spawn
+from .process import BIN_DIR, HERE, Process, spawn
 
 DOMAIN = "tunnel.test"
 # What is freed goes back to the system at once, so that memory can be judged from outside: large blocks by the C library's
@@ -15,6 +16,9 @@ DOMAIN = "tunnel.test"
 GIVE_BACK = {"MALLOC_MMAP_THRESHOLD_": "32768", "MALLOC_ARENA_MAX": "1", "MIMALLOC_PURGE_DELAY": "0"}
 
 KEY = "cok_test-key-of-the-end-to-end-suite"
+
+# Every test that sends traffic through a tunnel runs once for each of these.
+TRANSPORTS = ["ws", "quic"]
 
 _numbers = itertools.count()
 
@@ -24,10 +28,14 @@ def digest(key):
 
 
 class Daemon:
-    """A cokd with its own folder, on free ports."""
+    """A cokd with its own folder, on free ports. It takes tunnels over any transport; `transport` is what its clients use
+    unless they are told otherwise. `inside` is where it and its visitors are; `more` is the
+    rest of its configuration."""
 
-    def __init__(self, folder, limits="", keys="", https="127.0.0.1:0", state=None, env=None):
-        self.env = env
+    def __init__(
+        self, folder, limits="", keys="", https="127.0.0.1:0", state=None, env=None, transport="ws", inside=HERE, more=""
+    ):
+        self.env, self.transport, self.inside = env, transport, inside
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.state = state or self.folder / "state"
@@ -49,12 +57,14 @@ name = "test"
 secret_sha256 = "{digest(KEY)}"
 max_tunnels = 1000
 {keys}
+{more}
 """
         )
         self.start()
 
     def start(self):
-        self.process = Process(BIN_DIR / "cokd", "run", "--config", self.config, "--log-format", "json", env=self.env)
+        command = [BIN_DIR / "cokd", "run", "--config", self.config, "--log-format", "json"]
+        self.process = Process(*command, env=self.env, inside=self.inside)
         try:
             self.process.wait_event("ready")
             addresses = {
@@ -65,7 +75,8 @@ max_tunnels = 1000
             self.process.kill()
             raise
         self.https, self.http, self.admin = (addresses[name] for name in ("https", "http", "admin"))
-        self.port = int(self.https.rpartition(":")[2])
+        self.address, _, port = self.https.rpartition(":")
+        self.port = int(port)
         self.http_port = int(self.http.rpartition(":")[2])
         self.ca = self.state / "authority" / "ca.pem"
 
@@ -77,10 +88,10 @@ max_tunnels = 1000
 
     def curl_command(self, name, path="/", *options, deadline=60):
         host = self.host(name)
-        return [
+        return self.inside.command(
             "curl", "-sS", "--max-time", str(deadline), "--path-as-is", "--cacert", self.ca,
-            "--resolve", f"{host}:{self.port}:127.0.0.1", *options, self.url(name, path),
-        ]
+            "--resolve", f"{host}:{self.port}:{self.address}", *options, self.url(name, path),
+        )
 
     def curl(self, name, path="/", *options, check=True, deadline=60):
         """curl as a visitor; its completed process, with bytes on standard output."""
@@ -95,14 +106,21 @@ max_tunnels = 1000
         command = self.curl_command(name, path, "--no-buffer", *options, deadline=deadline)
         return spawn(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
+    def connect(self, deadline=20):
+        """A visitor's TCP connection."""
+        return self.inside.enter(lambda: socket.create_connection((self.address, self.port), timeout=deadline))
+
     def tls(self, alpn=None):
         context = ssl.create_default_context(cafile=str(self.ca))
         if alpn:
             context.set_alpn_protocols([alpn])
         return context
 
-    def client(self, target, name=None, wait=True, key=KEY, options=("--verbose",), state=None):
-        client = Client(self, target, name or f"t{next(_numbers)}", key, options, state)
+    def client(
+        self, target, name=None, wait=True, key=KEY, options=("--verbose",), state=None, transport=None, inside=HERE
+    ):
+        transport = transport or self.transport
+        client = Client(self, target, name or f"t{next(_numbers)}", key, options, state, transport, inside)
         if wait:
             try:
                 client.wait_online()
@@ -118,8 +136,9 @@ max_tunnels = 1000
 class Client:
     """A cok-client with one tunnel."""
 
-    def __init__(self, daemon, target, name, key, options, state):
+    def __init__(self, daemon, target, name, key, options, state, transport, inside):
         self.daemon, self.target, self.name, self.key, self.options = daemon, target, name, key, options
+        self.transport, self.inside = transport, inside
         self.state = state or daemon.folder / f"client-{name}"
         self.key_file = daemon.folder / f"key-{next(_numbers)}"
         self.key_file.write_text(key)
@@ -127,15 +146,18 @@ class Client:
 
     def start(self):
         self.process = Process(
-            BIN_DIR / "cok-client", "http", self.target, "--subdomain", self.name, "--transport", "ws",
+            BIN_DIR / "cok-client", "http", self.target, "--subdomain", self.name, "--transport", self.transport,
             "--server", self.daemon.url(""), "--connect-to", self.daemon.https, "--ca-file", self.daemon.ca,
             "--api-key-file", self.key_file, "--state-dir", self.state, "--log-format", "json",
             *self.options,
-            env=self.daemon.env,
+            env=self.daemon.env, inside=self.inside,
         )
 
     def wait_online(self, start=0):
-        self.url = self.process.wait_event("connected", start=start)["url"]
+        """Waits for the tunnel, which is carried as it was asked for."""
+        event = self.process.wait_event("connected", start=start)
+        assert self.transport in (event["transport"], "auto"), event
+        self.url = event["url"]
 
     def stop(self):
         return self.process.stop()

@@ -5,7 +5,7 @@ import os
 import socket
 from pathlib import Path
 
-from .process import Process, wait_for
+from .process import HERE, Process, wait_for
 
 
 def free_port():
@@ -16,12 +16,13 @@ def free_port():
 class Nginx:
     """Serves `folder`/site on a free port of 127.0.0.1."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, inside=HERE):
+        self.inside = inside
         self.folder = Path(folder)
         self.site = self.folder / "site"
         self.site.mkdir(parents=True)
         (self.folder / "tmp").mkdir()
-        self.port = free_port()
+        self.port = inside.enter(free_port)
         config = self.folder / "nginx.conf"
         temp = "\n".join(
             f"{kind}_temp_path {self.folder}/tmp/{kind};"
@@ -56,13 +57,14 @@ http {{
 }}
 """
         )
-        self.process = Process("nginx", "-c", config, "-p", self.folder, "-e", "stderr")
+        self.process = Process("nginx", "-c", config, "-p", self.folder, "-e", "stderr", inside=inside)
         wait_for(self._accepts, "nginx accepts connections")
 
     def _accepts(self):
         assert self.process.popen.poll() is None, self.process.output()
         try:
-            socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
+            address = ("127.0.0.1", self.port)
+            self.inside.enter(lambda: socket.create_connection(address, timeout=1)).close()
             return True
         except OSError:
             return False

@@ -43,19 +43,32 @@ def wait_for(condition, what, deadline=DEADLINE, every=0.02):
         time.sleep(every)
 
 
+class Here:
+    """Where the suite itself runs, as the place of a program or a socket; harness/netns.py has others."""
+
+    def command(self, *command):
+        return list(command)
+
+    def enter(self, function):
+        return function()
+
+
+HERE = Here()
+
+
 class Process:
     """A running program. Each line it prints is kept; JSON lines of its log can be waited for."""
 
     # As `children`, for the logs of a failed test.
     started = []
 
-    def __init__(self, *command, env=None, cwd=None):
+    def __init__(self, *command, env=None, cwd=None, inside=HERE):
         self.command = [str(part) for part in command]
         self.lines = []
         self._new = threading.Condition()
         self.stdout = queue.Queue()
         self.popen = spawn(
-            self.command,
+            inside.command(*self.command),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -77,8 +77,7 @@ def read_exactly(connection, length):
 
 def connect(daemon, name, alpn="http/1.1", deadline=20):
     """A TLS connection to a tunnel's name."""
-    plain = socket.create_connection(("127.0.0.1", daemon.port), timeout=deadline)
-    return daemon.tls(alpn).wrap_socket(plain, server_hostname=daemon.host(name))
+    return daemon.tls(alpn).wrap_socket(daemon.connect(deadline), server_hostname=daemon.host(name))
 
 
 def fields(head):

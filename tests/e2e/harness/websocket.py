@@ -4,7 +4,6 @@ Its asyncio side, on a loop of its own: the library's threaded side reads and wr
 at once, which Python's ssl module before 3.13 does not survive."""
 
 import asyncio
-import socket
 import threading
 
 from websockets.asyncio.client import connect
@@ -24,7 +23,7 @@ class WebSocket:
             raise
 
     async def _connect(self, daemon, name, path, options):
-        plain = socket.create_connection(("127.0.0.1", daemon.port))
+        plain = daemon.connect()
         plain.setblocking(False)
         url = daemon.url(name, path).replace("https", "wss", 1)
         options = {"compression": None, "max_size": None, "close_timeout": 5, **options}

@@ -12,6 +12,7 @@ use cok_proto::{ErrorMessage, Frame, ProtocolError};
 use quinn::{Connection, ConnectionError, RecvStream, SendStream, VarInt, WriteError};
 
 use super::shared::Shared;
+use super::silence::{Silence, Verdict};
 use crate::{CloseReason, SessionError};
 
 /// How long an Error frame may take to arrive before the connection is closed anyway.
@@ -117,6 +118,8 @@ struct Driver<'a> {
     /// When the connection is closed after our Error frame, delivered or not.
     last_words: Option<Instant>,
     auditing: bool,
+    /// Daemon: whether the client is still there.
+    silence: Option<Silence>,
 }
 
 impl<'a> Driver<'a> {
@@ -129,11 +132,13 @@ impl<'a> Driver<'a> {
             fin_received: false,
             last_words: None,
             auditing: false,
+            silence: (shared.role == Role::Daemon).then(|| Silence::new(Instant::now())),
         }
     }
 
     async fn run(mut self) -> CloseReason {
         loop {
+            self.look();
             let drained = match self.read_frames() {
                 Ok(()) => self.gather(),
                 Err(reason) => return reason,
@@ -199,11 +204,26 @@ impl<'a> Driver<'a> {
         drained
     }
 
+    /// Daemon: looks after the client, if it is time to.
+    fn look(&mut self) {
+        let Some(silence) = self.silence.as_mut().filter(|silence| silence.next() <= Instant::now()) else { return };
+        let verdict = silence.look(&self.shared.connection.stats(), Instant::now());
+        if verdict == Verdict::Ask {
+            self.shared.lock().ping = true;
+        }
+        let silent = match verdict {
+            Verdict::Fine if silence.waits() => return,
+            verdict => verdict == Verdict::Silent,
+        };
+        self.shared.silent.send_if_modified(|before| std::mem::replace(before, silent) != silent);
+    }
+
     /// Waits until something has changed.
     async fn wait(&mut self) -> Result<(), CloseReason> {
         let Self { shared, control, writing, auditing, .. } = self;
         let Control { send, recv, reader } = control;
         let deadline = [self.last_words, shared.lock().drain_by].into_iter().flatten().min();
+        let look_at = self.silence.as_ref().map(Silence::next);
         let (failed, fin_sent) = (self.last_words.is_some(), self.fin_sent);
         let delivered = send.stopped();
         let write = async { if writing.is_empty() { pending().await } else { send.write(writing).await } };
@@ -229,6 +249,7 @@ impl<'a> Driver<'a> {
             () = shared.attention.notified() => *auditing = true,
             () = tokio::time::sleep(AUDIT_EVERY), if *auditing => *auditing = shared.audit(),
             () = until(deadline) => return Err(CloseReason::Drained),
+            () = until(look_at) => {}
         }
         Ok(())
     }

@@ -64,6 +64,12 @@ impl Dialer {
         }
     }
 
+    /// Uses another socket from the next call on; sessions stay on theirs. A daemon that restarts goes on with its
+    /// sessions' addresses, so whoever looks for its successor must not come from the same.
+    pub fn renew(&self) {
+        *self.endpoint.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
     fn endpoint(&self) -> Result<Endpoint, DialError> {
         let mut slot = self.endpoint.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(endpoint) = &*slot {
@@ -71,8 +77,9 @@ impl Dialer {
         }
         let socket = socket::bind_any()?;
         let buffers = socket::enlarge(&socket)?;
-        let runtime = quinn::default_runtime().ok_or_else(|| io::Error::other("there is no runtime"))?;
-        let endpoint = Endpoint::new(EndpointConfig::default(), None, socket, runtime)?;
+        let (socket, _offload) = socket::wrap(socket)?;
+        let runtime = Arc::new(quinn::TokioRuntime);
+        let endpoint = Endpoint::new_with_abstract_socket(EndpointConfig::default(), None, socket, runtime)?;
         debug!(receive_buffer = buffers.receive, send_buffer = buffers.send, "UDP socket opened");
         *slot = Some(endpoint.clone());
         Ok(endpoint)

@@ -170,6 +170,10 @@ impl Transport for QuicSession {
     fn status(&self) -> watch::Receiver<Status> {
         self.shared.status.subscribe()
     }
+
+    fn silence(&self) -> Option<watch::Receiver<bool>> {
+        Some(self.shared.silent.subscribe())
+    }
 }
 
 impl fmt::Debug for QuicSession {

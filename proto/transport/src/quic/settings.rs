@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use cok_proto::message::DEFAULT_WINDOW;
 use quinn::{IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
 
 use crate::Congestion;
@@ -22,9 +23,15 @@ pub(super) const CLIENT_IDLE: Duration = Duration::from_secs(30);
 /// decides is how soon a client learns that its daemon was killed, which the reset that answers its packet tells it.
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
 
-/// Bytes that one stream's sender may be ahead of its reader, fixed in quinn for the life of a connection: 1 MiB carries
-/// 140 Mbit/s over 60 ms. What all streams of a connection may hold together is bounded apart, see `Windows`.
-pub(super) const STREAM_WINDOW: u32 = 1024 * 1024;
+/// How many initial windows one stream's sender may be ahead of its reader. Streams' windows are fixed for the life of a
+/// connection, so they begin where the multiplexer's grow to: 1 MiB by default, which carries 140 Mbit/s over 60 ms. What
+/// all streams of a connection may hold together is bounded apart, see `Windows`.
+const STREAM_WINDOW_FACTOR: u32 = 4;
+
+/// The window of one stream.
+pub(super) fn stream_window(initial_window: u32) -> u32 {
+    initial_window.saturating_mul(STREAM_WINDOW_FACTOR)
+}
 
 /// The connection's window until it is known what the connection is for.
 pub(super) const FIRST_WINDOW: u32 = 1024 * 1024;
@@ -44,11 +51,11 @@ const UNI_STREAMS: u32 = 8;
 const CRYPTO_BUFFER: usize = 16 * 1024;
 
 /// What both sides have in common.
-fn common(tuning: &Tuning) -> TransportConfig {
+fn common(tuning: &Tuning, initial_window: u32) -> TransportConfig {
     let mut config = TransportConfig::default();
     config
         .congestion_controller_factory(tuning.congestion.factory())
-        .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
+        .stream_receive_window(VarInt::from_u32(stream_window(initial_window)))
         .receive_window(VarInt::from_u32(FIRST_WINDOW))
         .send_window(SEND_WINDOW)
         .crypto_buffer_size(CRYPTO_BUFFER)
@@ -64,8 +71,8 @@ fn common(tuning: &Tuning) -> TransportConfig {
 
 /// For a daemon's endpoint, whose connections are of visitors and of tunnels; `idle` is how long a connection may be
 /// silent, one value for both since it is announced before the protocol is known.
-pub(super) fn server(tuning: &Tuning, idle: Duration) -> Arc<TransportConfig> {
-    let mut config = common(tuning);
+pub(super) fn server(tuning: &Tuning, initial_window: u32, idle: Duration) -> Arc<TransportConfig> {
+    let mut config = common(tuning, initial_window);
     config
         .max_concurrent_bidi_streams(VarInt::from_u32(FIRST_STREAMS))
         .max_concurrent_uni_streams(VarInt::from_u32(UNI_STREAMS))
@@ -75,7 +82,7 @@ pub(super) fn server(tuning: &Tuning, idle: Duration) -> Arc<TransportConfig> {
 
 /// For a client, whose daemon opens a stream for each exchange.
 pub(super) fn client(tuning: &Tuning) -> Arc<TransportConfig> {
-    let mut config = common(tuning);
+    let mut config = common(tuning, DEFAULT_WINDOW);
     config
         .max_concurrent_bidi_streams(VarInt::from_u32(FIRST_EXCHANGES))
         .max_concurrent_uni_streams(VarInt::from_u32(0))

@@ -30,6 +30,8 @@ pub(super) struct Shared {
     pub(super) attention: Notify,
     /// How many Pongs have come.
     pub(super) pongs: watch::Sender<u64>,
+    /// Daemon: the client gives no sign of life.
+    pub(super) silent: watch::Sender<bool>,
     state: Mutex<State>,
 }
 
@@ -76,7 +78,7 @@ impl Progress {
 
 impl Shared {
     pub(super) fn new(connection: Connection, role: Role, config: &crate::Config) -> Arc<Self> {
-        let windows = Windows::new(config);
+        let windows = Windows::new(config.initial_window);
         connection.set_receive_window(windows.size());
         Arc::new(Self {
             connection,
@@ -84,6 +86,7 @@ impl Shared {
             status: watch::Sender::new(Status::Open),
             attention: Notify::new(),
             pongs: watch::Sender::new(0),
+            silent: watch::Sender::new(false),
             state: Mutex::new(State {
                 outbox: BytesMut::new(),
                 pong: None,

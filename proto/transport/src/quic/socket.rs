@@ -2,8 +2,12 @@
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::sync::Arc;
 
+use quinn::{AsyncUdpSocket, Runtime as _, TokioRuntime};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
+
+use super::unbatched::Unbatched;
 
 /// What is asked for each of a socket's buffers: 4 MiB hold 30 ms at 1 Gbit/s while the process is busy elsewhere. The
 /// kernel gives no more than `net.core.rmem_max` and `wmem_max` allow.
@@ -18,20 +22,48 @@ pub struct Buffers {
     pub send: usize,
 }
 
-/// Binds a socket. An IPv6 wildcard takes IPv4 as well.
+/// Binds a daemon's socket. An IPv6 wildcard takes IPv4 as well. Sockets of the same user may share the address: a
+/// daemon that leaves goes on with its peers while the next one has the port. Two daemons by mistake meet on TCP.
 pub fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = unbound(address)?;
+    socket.set_reuse_port(true)?;
+    socket.bind(&address.into())?;
+    Ok(socket.into())
+}
+
+fn unbound(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
     if address.is_ipv6() {
         socket.set_only_v6(false)?;
     }
-    socket.bind(&address.into())?;
-    Ok(socket.into())
+    Ok(socket)
 }
 
 /// Binds a client's socket to a wildcard address, so that the kernel picks the source address afresh for every packet: a
 /// machine that changes its network keeps its sessions by migration (RFC 9000, section 9).
 pub(super) fn bind_any() -> io::Result<UdpSocket> {
+    let bind = |address: SocketAddr| -> io::Result<UdpSocket> {
+        let socket = unbound(address)?;
+        socket.bind(&address.into())?;
+        Ok(socket.into())
+    };
     bind((Ipv6Addr::UNSPECIFIED, 0).into()).or_else(|_| bind((Ipv4Addr::UNSPECIFIED, 0).into()))
+}
+
+/// Datagrams that the kernel takes or gives in one call at the most; 1 where it has no offload.
+#[derive(Clone, Copy, Debug)]
+pub struct Offload {
+    /// GSO: for sending.
+    pub send: usize,
+    /// GRO: for receiving.
+    pub receive: usize,
+}
+
+/// Makes a socket ready for quinn, within a tokio runtime.
+pub fn wrap(socket: UdpSocket) -> io::Result<(Arc<dyn AsyncUdpSocket>, Offload)> {
+    let socket = TokioRuntime.wrap_udp_socket(socket)?;
+    let offload = Offload { send: socket.max_transmit_segments(), receive: socket.max_receive_segments() };
+    Ok((Arc::new(Unbatched::new(socket)), offload))
 }
 
 /// Asks for large buffers and tells what they are now. Failing to enlarge them is no error: they are as they were.

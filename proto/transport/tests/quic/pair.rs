@@ -38,7 +38,7 @@ impl Ends {
             .unwrap();
         tls.alpn_protocols = vec![quic::ALPN.to_vec()];
         let mut config = ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls).unwrap()));
-        config.transport_config(quic::server_transport(&Tuning::default(), Duration::from_secs(60)));
+        config.transport_config(quic::server_transport(&Tuning::default(), 256 * 1024, Duration::from_secs(60)));
         let server = Endpoint::server(config, (Ipv4Addr::LOCALHOST, 0).into()).unwrap();
         let mut roots = rustls::RootCertStore::empty();
         roots.add(certificate).unwrap();

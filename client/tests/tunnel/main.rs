@@ -2,139 +2,22 @@
 
 #![allow(clippy::unwrap_used, reason = "these are tests")]
 
+mod daemon;
+mod moving;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use cok_client::{Event, HostHeader, Options, Refused, Server, Tunnel, trust_file};
-use cok_proto::message::DEFAULT_WINDOW;
-use cok_proto::{Connect, ConnectAck, DrainReason, ErrorCode, ErrorMessage, RequestHead, Scheme};
-use cok_transport::{Config, Exchange, Handshake, Received, Transport, WindowBudget, ws};
+use cok_proto::{DrainReason, ErrorCode, ErrorMessage, RequestHead, Scheme};
+use cok_transport::{Exchange, Received, Transport};
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, Method};
-use rustls::pki_types::PrivateKeyDer;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
-use tokio_rustls::TlsAcceptor;
-use tokio_util::sync::CancellationToken;
 
-const PATIENCE: Duration = Duration::from_secs(20);
-
-/// As much of a daemon as a tunnel sees.
-struct Daemon {
-    listener: TcpListener,
-    tls: TlsAcceptor,
-    ca: tempfile::NamedTempFile,
-}
-
-impl Daemon {
-    async fn start() -> Self {
-        let made = rcgen::generate_simple_self_signed(["tunnel.test".to_owned()]).unwrap();
-        let ca = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(ca.path(), made.cert.pem()).unwrap();
-        let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let builder = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-        let config = builder.unwrap().with_no_client_auth().with_single_cert(vec![made.cert.der().clone()], key);
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        Self { listener, tls: TlsAcceptor::from(Arc::new(config.unwrap())), ca }
-    }
-
-    /// A client for it that forwards to `target`, and what is heard of it.
-    fn client(&self, target: &str, subdomain: Option<&str>) -> Client {
-        let options = Options {
-            server: "https://tunnel.test".parse::<Server>().unwrap(),
-            connect_to: Some(self.listener.local_addr().unwrap()),
-            tls: trust_file(self.ca.path()).unwrap(),
-            key: "key".to_owned(),
-            subdomain: subdomain.map(str::to_owned),
-            instance: "instance".to_owned(),
-            target: target.parse().unwrap(),
-            host_header: HostHeader::Preserve,
-            response_timeout: None,
-            connect_timeout: PATIENCE,
-        };
-        let (sender, events) = mpsc::unbounded_channel();
-        let stop = CancellationToken::new();
-        let tunnel = Tunnel::new(options).unwrap();
-        let stopped = stop.clone();
-        let running = tokio::spawn(async move { tunnel.run(stopped, |event| drop(sender.send(event))).await });
-        Client { events, stop, running }
-    }
-
-    /// The next client that asks for a session, and what it asks for.
-    async fn asked(&self) -> (Box<dyn Handshake>, Connect) {
-        let asked = async {
-            let (stream, _) = self.listener.accept().await.unwrap();
-            let mut stream = self.tls.accept(stream).await.unwrap();
-            let mut head = Vec::new();
-            while !head.ends_with(b"\r\n\r\n") {
-                assert_ne!(stream.read_buf(&mut head).await.unwrap(), 0);
-            }
-            let head = String::from_utf8(head).unwrap();
-            let key = head.lines().find_map(|line| line.strip_prefix("Sec-WebSocket-Key: ")).unwrap();
-            let response = format!(
-                "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
-                 sec-websocket-protocol: cok.v1\r\nsec-websocket-accept: {}\r\n\r\n",
-                ws::accept_key(key.as_bytes())
-            );
-            stream.write_all(response.as_bytes()).await.unwrap();
-            let budget = WindowBudget::new(1 << 20);
-            let config = Config { initial_window: DEFAULT_WINDOW, max_exchanges: 10, budget };
-            let handshake = ws::accept(stream, Vec::new(), config, PATIENCE).await.unwrap();
-            let connect = handshake.connect().clone();
-            (handshake, connect)
-        };
-        tokio::time::timeout(PATIENCE, asked).await.expect("a client must come")
-    }
-}
-
-fn grant(handshake: Box<dyn Handshake>, session: &str, name: &str) -> Arc<dyn Transport> {
-    handshake.accept(&ConnectAck {
-        session: session.to_owned(),
-        subdomain: name.to_owned(),
-        url: format!("https://{name}.tunnel.test"),
-        initial_window: DEFAULT_WINDOW,
-        max_exchanges: 10,
-        features: Vec::new(),
-    })
-}
-
-fn refusal(code: ErrorCode) -> ErrorMessage {
-    ErrorMessage { code, message: "no".to_owned(), retryable: false }
-}
-
-struct Client {
-    events: mpsc::UnboundedReceiver<Event>,
-    stop: CancellationToken,
-    running: JoinHandle<Result<(), Refused>>,
-}
-
-impl Client {
-    async fn event(&mut self) -> Event {
-        tokio::time::timeout(PATIENCE, self.events.recv()).await.expect("something must happen").unwrap()
-    }
-
-    async fn connected(&mut self) -> String {
-        match self.event().await {
-            Event::Connected { session, .. } => session,
-            other @ Event::Disconnected { .. } => panic!("{other:?}"),
-        }
-    }
-
-    async fn disconnected(&mut self) -> String {
-        match self.event().await {
-            Event::Disconnected { reason, .. } => reason,
-            other @ Event::Connected { .. } => panic!("{other:?}"),
-        }
-    }
-
-    async fn end(self) -> Result<(), Refused> {
-        tokio::time::timeout(PATIENCE, self.running).await.expect("the tunnel must end").unwrap()
-    }
-}
+use self::daemon::{Daemon, PATIENCE, grant, refusal};
 
 /// A service whose answer waits until it is told to go on; its port, and how to tell it.
 async fn slow_service() -> (String, mpsc::Sender<()>) {
@@ -280,4 +163,24 @@ async fn a_daemon_that_leaves_is_asked_again() {
     assert_eq!(body(&mut exchange).await, Received::Data { data: Bytes::from_static(b"done"), end: true });
     client.stop.cancel();
     client.end().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_attempt_that_was_given_up_may_replace_its_successor_once() {
+    let daemon = Daemon::start().await;
+    let mut client = daemon.client("1", Some("demo"));
+    // The connection breaks after the client has asked, so that nobody knows what became of it.
+    let mut stream = daemon.upgraded().await;
+    assert_ne!(stream.read(&mut [0; 1024]).await.unwrap(), 0);
+    drop(stream);
+    assert!(client.disconnected().await.contains("connection lost"));
+    let session = grant(daemon.asked().await.0, "s1", "demo");
+    client.connected().await;
+    session.close(refusal(ErrorCode::Replaced));
+    client.disconnected().await;
+    let session = grant(daemon.asked().await.0, "s2", "demo");
+    client.connected().await;
+    // By now it is somebody else.
+    session.close(refusal(ErrorCode::Replaced));
+    assert_eq!(client.end().await.unwrap_err().0.code, ErrorCode::Replaced);
 }

@@ -1,4 +1,4 @@
-//! The way to the daemon: resolving, TCP, TLS.
+//! The daemon's address, and whom to trust.
 
 use std::fmt;
 use std::io;
@@ -6,21 +6,15 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::str::FromStr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use rustls::crypto::aws_lc_rs;
 use rustls::{ClientConfig, RootCertStore};
+use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
-use rustls_pki_types::{CertificateDer, ServerName};
-use tokio::net::{TcpStream, lookup_host};
-use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
+use tokio::net::lookup_host;
 
 use crate::target::Address;
-
-/// For each address, and for the TLS handshake.
-const LIMIT: Duration = Duration::from_secs(10);
 
 /// A daemon's address.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,6 +40,16 @@ impl FromStr for Server {
 }
 
 impl Server {
+    /// Its name or IP address, IPv6 without brackets.
+    pub(crate) fn host(&self) -> &str {
+        &self.0.host
+    }
+
+    /// Its port, for TCP and for UDP.
+    pub(crate) fn port(&self) -> u16 {
+        self.0.port
+    }
+
     /// The authority for requests to it.
     pub fn authority(&self) -> String {
         if self.0.port == 443 { self.0.host.clone() } else { self.0.to_string() }
@@ -58,28 +62,6 @@ impl fmt::Display for Server {
     }
 }
 
-/// Connects to the daemon, resolving its name afresh; `connect_to` is dialled instead if given.
-pub(crate) async fn connect(
-    server: &Server,
-    connect_to: Option<SocketAddr>,
-    tls: &Arc<ClientConfig>,
-) -> anyhow::Result<TlsStream<TcpStream>> {
-    let Address { host, port } = &server.0;
-    let addresses: Vec<SocketAddr> = match connect_to {
-        Some(address) => vec![address],
-        None => resolve(host, *port).await.with_context(|| format!("cannot resolve {host}"))?,
-    };
-    let stream = connect_any(&addresses, LIMIT).await.with_context(|| format!("cannot connect to {server}"))?;
-    cok_transport::tcp::tune(&stream)?;
-    cok_transport::tcp::tune_tunnel(&stream)?;
-    let name = ServerName::try_from(host.clone()).with_context(|| format!("\"{host}\" is not a server name"))?;
-    let handshake = TlsConnector::from(tls.clone()).connect(name, stream);
-    match tokio::time::timeout(LIMIT, handshake).await {
-        Ok(result) => result.with_context(|| format!("TLS with {server} failed")),
-        Err(_) => bail!("TLS with {server} took longer than {} s", LIMIT.as_secs()),
-    }
-}
-
 /// The addresses of a host. Names under localhost are this machine, whatever the resolver knows of them (RFC 6761,
 /// section 6.3).
 pub(crate) async fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
@@ -88,19 +70,6 @@ pub(crate) async fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>
         return Ok(vec![(Ipv4Addr::LOCALHOST, port).into(), (Ipv6Addr::LOCALHOST, port).into()]);
     }
     Ok(lookup_host((host, port)).await?.collect())
-}
-
-/// The first of the addresses that answers, each with its own limit.
-pub(crate) async fn connect_any(addresses: &[SocketAddr], limit: Duration) -> io::Result<TcpStream> {
-    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-    for address in addresses {
-        match tokio::time::timeout(limit, TcpStream::connect(address)).await {
-            Ok(Ok(stream)) => return Ok(stream),
-            Ok(Err(error)) => last = error,
-            Err(_) => last = io::Error::new(io::ErrorKind::TimedOut, format!("no answer from {address}")),
-        }
-    }
-    Err(last)
 }
 
 /// TLS that trusts what the system trusts.

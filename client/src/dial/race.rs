@@ -1,0 +1,187 @@
+//! The race between the two ways to the daemon. It knows no sockets: the ways are futures that lead to something proven.
+
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::anyhow;
+use tokio::time::{Instant, timeout};
+
+/// How long QUIC is alone on the course. It needs two round trips until it is proven, a WebSocket four: on a path of up
+/// to 125 ms nobody is bothered with a second connection, and where UDP is blocked the wait is hardly noticed.
+const HEAD_START: Duration = Duration::from_millis(250);
+/// How long QUIC may go on alone once the WebSocket has failed. Most often that means that there is no daemon at the
+/// moment, which only TCP tells at once; one first packet lost on the way costs QUIC 1 s.
+const LAST_CHANCE: Duration = Duration::from_millis(1500);
+
+/// Who has won.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Winner<Q, W> {
+    /// QUIC.
+    Quic(Q),
+    /// The WebSocket, and why not QUIC.
+    Ws(W, String),
+}
+
+/// Starts QUIC (a handshake, then the proof that data passes) and, after a head start or as soon as QUIC has failed, the
+/// WebSocket. The first that is there wins, QUIC if both are; what has not won is dropped.
+pub(crate) async fn race<L, Q, W, P>(
+    handshake: impl Future<Output = anyhow::Result<L>>,
+    prove: impl FnOnce(L) -> P,
+    ws: impl Future<Output = anyhow::Result<W>>,
+) -> anyhow::Result<Winner<Q, W>>
+where
+    P: Future<Output = anyhow::Result<Q>>,
+{
+    let (began, shaken) = (Instant::now(), AtomicBool::new(false));
+    let mut quic = pin!(async {
+        let link = handshake.await?;
+        shaken.store(true, Ordering::Relaxed);
+        prove(link).await
+    });
+    let unproven = || {
+        let seconds = began.elapsed().as_secs_f64();
+        if shaken.load(Ordering::Relaxed) {
+            anyhow!("the handshake succeeded, but no data came back within {seconds:.1} s")
+        } else {
+            anyhow!("no answer within {seconds:.1} s")
+        }
+    };
+    let mut ws = pin!(ws);
+    let quic_error = match timeout(HEAD_START, &mut quic).await {
+        Ok(Ok(quic)) => return Ok(Winner::Quic(quic)),
+        Ok(Err(error)) => error,
+        Err(_) => tokio::select! {
+            biased;
+            quic = &mut quic => match quic {
+                Ok(quic) => return Ok(Winner::Quic(quic)),
+                Err(error) => error,
+            },
+            ws = &mut ws => match ws {
+                Ok(ws) => return Ok(Winner::Ws(ws, why_not(&unproven()))),
+                Err(ws_error) => return match timeout(LAST_CHANCE, &mut quic).await {
+                    Ok(Ok(quic)) => Ok(Winner::Quic(quic)),
+                    Ok(Err(error)) => Err(both(&error, &ws_error)),
+                    Err(_) => Err(both(&unproven(), &ws_error)),
+                },
+            },
+        },
+    };
+    match ws.await {
+        Ok(ws) => Ok(Winner::Ws(ws, why_not(&quic_error))),
+        Err(ws_error) => Err(both(&quic_error, &ws_error)),
+    }
+}
+
+fn why_not(quic: &anyhow::Error) -> String {
+    format!("QUIC: {quic:#}")
+}
+
+fn both(quic: &anyhow::Error, ws: &anyhow::Error) -> anyhow::Error {
+    anyhow!("{}; WebSocket: {ws:#}", why_not(quic))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{pending, ready};
+
+    use tokio::time::sleep;
+
+    use super::*;
+
+    /// A way that takes `ms` milliseconds and then is there.
+    async fn after(ms: u64) -> anyhow::Result<()> {
+        sleep(Duration::from_millis(ms)).await;
+        Ok(())
+    }
+
+    async fn fails_after(ms: u64, why: &'static str) -> anyhow::Result<()> {
+        after(ms).await?;
+        Err(anyhow!(why))
+    }
+
+    /// A QUIC handshake that takes `handshake` and then a proof that takes `echo`, against `ws`: who wins, and when.
+    async fn run(
+        handshake: impl Future<Output = anyhow::Result<()>>,
+        echo: impl Future<Output = anyhow::Result<()>>,
+        ws: impl Future<Output = anyhow::Result<()>>,
+    ) -> (Result<Winner<(), ()>, String>, u64) {
+        let began = Instant::now();
+        let winner = race(handshake, |()| echo, ws).await;
+        (winner.map_err(|error| error.to_string()), began.elapsed().as_millis() as u64)
+    }
+
+    fn ws(why: &str) -> Winner<(), ()> {
+        Winner::Ws((), why.to_owned())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn quic_wins_alone() {
+        let never = async { panic!("within its head start, QUIC is alone") };
+        assert_eq!(run(after(50), after(50), never).await, (Ok(Winner::Quic(())), 100));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn quic_wins_beside_a_slower_websocket_and_a_tie() {
+        assert_eq!(run(after(200), after(200), after(400)).await, (Ok(Winner::Quic(())), 400));
+        assert_eq!(run(after(200), after(200), after(150)).await, (Ok(Winner::Quic(())), 400));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_late_quic_loses() {
+        let lost = run(after(600), after(600), after(100)).await;
+        assert_eq!(lost, (Ok(ws("QUIC: no answer within 0.3 s")), 350));
+        assert_eq!(run(pending(), after(0), after(800)).await, (Ok(ws("QUIC: no answer within 1.1 s")), 1050));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_quic_that_fails_lets_the_websocket_start_at_once() {
+        assert_eq!(run(fails_after(10, "no ALPN"), after(0), after(100)).await, (Ok(ws("QUIC: no ALPN")), 110));
+        // Also when it fails while the WebSocket is on its way.
+        assert_eq!(run(fails_after(300, "no ALPN"), after(0), after(100)).await, (Ok(ws("QUIC: no ALPN")), 350));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_handshake_without_an_echo_is_no_success() {
+        let silent = run(after(20), pending(), after(100)).await;
+        assert_eq!(silent, (Ok(ws("QUIC: the handshake succeeded, but no data came back within 0.3 s")), 350));
+        assert_eq!(run(after(20), fails_after(50, "no echo"), after(100)).await, (Ok(ws("QUIC: no echo")), 170));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn quic_wins_late_when_the_websocket_has_failed() {
+        let won = run(after(900), after(300), ready(Err(anyhow!("refused")))).await;
+        assert_eq!(won, (Ok(Winner::Quic(())), 1200));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failure_names_both() {
+        let refused = || fails_after(1, "refused");
+        let both = |why: &str| Err(format!("QUIC: {why}; WebSocket: refused"));
+        assert_eq!(run(fails_after(1, "no ALPN"), after(0), refused()).await, (both("no ALPN"), 2));
+        assert_eq!(run(pending(), after(0), refused()).await, (both("no answer within 1.8 s"), 1751));
+        let late = run(fails_after(500, "no ALPN"), after(0), refused()).await;
+        assert_eq!(late, (both("no ALPN"), 500));
+    }
+
+    /// A future that tells when it is dropped.
+    struct Loser<'a>(&'a AtomicBool);
+
+    impl Drop for Loser<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_has_not_won_is_given_up() {
+        let dropped = AtomicBool::new(false);
+        let loser = Loser(&dropped);
+        let link = async {
+            let _loser = loser;
+            pending().await
+        };
+        assert!(matches!(run(link, after(0), after(10)).await.0, Ok(Winner::Ws(..))));
+        assert!(dropped.load(Ordering::Relaxed));
+    }
+}

@@ -1,0 +1,224 @@
+//! The loop of one tunnel: a session for as long as there is one, on the better transport, and a new one whenever it
+//! ends.
+
+use std::fmt;
+use std::future::pending;
+use std::time::Duration;
+
+use cok_proto::mux::SessionError;
+use cok_proto::{Connect, ErrorCode};
+use cok_transport::{CloseReason, HandshakeError};
+use tokio::time::{Instant, sleep};
+use tracing::debug;
+
+use super::given_up::GivenUp;
+use super::plan::{Plan, Way};
+use super::session::{Ended, Session, Sessions};
+use super::{Event, Refused, Tunnel, serve};
+use crate::dial::{self, Opened};
+
+/// The first wait after a session was lost; the next ones double.
+const BACKOFF_FIRST: Duration = Duration::from_millis(100);
+/// The longest wait between two tries.
+const BACKOFF_LAST: Duration = Duration::from_secs(15);
+/// A session that lived this long was a good one: after it, the waits begin anew.
+const GOOD_SESSION: Duration = Duration::from_secs(10);
+/// While QUIC is bad and the WebSocket cannot be opened either: the wait until it is tried again. The session may recover
+/// at any time, or end.
+const ESCAPE_RETRY: Duration = Duration::from_secs(1);
+
+/// What the loop knows.
+pub(super) struct Keeper<'a, F> {
+    tunnel: &'a Tunnel,
+    on_event: F,
+    /// The current one, and those before it that still drain.
+    pub(super) sessions: Sessions,
+    /// The name to ask for: the wanted one, or the one that was given.
+    subdomain: Option<String>,
+    plan: Plan,
+    given_up: GivenUp,
+}
+
+/// Why there is no session.
+enum Failure {
+    Closed(CloseReason),
+    Other(String),
+}
+
+impl<'a, F: FnMut(Event)> Keeper<'a, F> {
+    pub(super) fn new(tunnel: &'a Tunnel, on_event: F) -> Self {
+        let options = &tunnel.options;
+        Self {
+            tunnel,
+            on_event,
+            sessions: Sessions::default(),
+            subdomain: options.subdomain.clone(),
+            plan: Plan::new(options.transport, options.probe_interval),
+            given_up: GivenUp::default(),
+        }
+    }
+
+    /// Keeps a session up until the daemon refuses it.
+    pub(super) async fn keep_up(&mut self) -> Refused {
+        let mut backoff = BACKOFF_FIRST;
+        // A session that the daemon wants replaced is, at once; but not one after the other.
+        let mut hurried = false;
+        // The latest session, as long as it drains.
+        let mut before: Option<Session> = None;
+        loop {
+            before.take_if(|session| session.is_closed());
+            let replaces = before.as_ref().map(|session| session.id.clone());
+            // Apart, so that what only the beginning needs does not stay in memory for as long as the session.
+            let failure = match Box::pin(self.begin(replaces)).await {
+                Ok(session) => {
+                    let began = Instant::now();
+                    let (last, ended) = self.stay(session).await;
+                    if began.elapsed() >= GOOD_SESSION {
+                        (backoff, hurried) = (BACKOFF_FIRST, false);
+                    }
+                    before = Some(last);
+                    if matches!(ended, Ended::Replace) {
+                        self.tunnel.options.quic.renew();
+                    }
+                    match ended {
+                        Ended::Replace if !hurried => {
+                            hurried = true;
+                            continue;
+                        }
+                        Ended::Replace => Failure::Closed(CloseReason::Drained),
+                        Ended::Leaving => Failure::Other("the server is shutting down".to_owned()),
+                        Ended::Closed(reason) => Failure::Closed(reason),
+                    }
+                }
+                Err(failure) => failure,
+            };
+            if let Some(refused) = self.refusal(&failure) {
+                return refused;
+            }
+            let retry_in = backoff.mul_f64(0.5 + fastrand::f64() / 2.0);
+            (self.on_event)(Event::Disconnected { reason: failure.to_string(), retry_in });
+            sleep(retry_in).await;
+            backoff = (backoff * 2).min(BACKOFF_LAST);
+        }
+    }
+
+    /// Opens a way to the daemon and asks for a session there.
+    async fn begin(&mut self, replaces: Option<String>) -> Result<Session, Failure> {
+        let options = &self.tunnel.options;
+        let opened = match self.plan.way(Instant::now()) {
+            Way::Race => dial::race(options).await,
+            Way::Quic => dial::quic(options).await.map(|path| path.because("chosen by --transport quic")),
+            Way::Ws(reason) => dial::ws(options).await.map(|path| path.because(reason)),
+        };
+        let opened = opened.map_err(|error| Failure::Other(format!("{error:#}")))?;
+        self.ask(opened, replaces).await
+    }
+
+    /// Stays with a session, and with those that it moves to, until there has to be a new one.
+    async fn stay(&mut self, mut session: Session) -> (Session, Ended) {
+        loop {
+            let opened = tokio::select! {
+                ended = session.ended() => return (session, ended),
+                opened = self.better(&session) => opened,
+            };
+            // The daemon drains the old session as soon as it grants the new one; its end is looked at only after that.
+            match Box::pin(self.ask(opened, Some(session.id.clone()))).await {
+                Ok(next) => session = next,
+                Err(failure) => {
+                    debug!(%failure, "the tunnel could not move to the other transport");
+                    self.plan.probe_failed();
+                }
+            }
+        }
+    }
+
+    /// Waits until the other transport is the better one, and opens it.
+    async fn better(&mut self, session: &Session) -> Opened {
+        let options = &self.tunnel.options;
+        if !self.plan.may_move() {
+            return pending().await;
+        }
+        let Some(health) = &session.health else {
+            loop {
+                sleep(self.plan.probe_wait()).await;
+                match Box::pin(dial::quic(options)).await {
+                    Ok(path) => return path.because("moved: QUIC answers again"),
+                    Err(error) => debug!(error = format!("{error:#}"), "still on WebSocket"),
+                }
+                self.plan.probe_failed();
+            }
+        };
+        loop {
+            let why = health.turned_bad().await;
+            match Box::pin(dial::ws(options)).await {
+                Ok(path) => return path.because(format!("moved: QUIC turned bad: {why}")),
+                Err(error) => debug!(why, error = format!("{error:#}"), "QUIC has turned bad, and WebSocket fails too"),
+            }
+            sleep(ESCAPE_RETRY).await;
+        }
+    }
+
+    /// Asks for a session, and serves it if it is granted.
+    async fn ask(&mut self, opened: Opened, replaces: Option<String>) -> Result<Session, Failure> {
+        let Tunnel { options, config, proxy } = self.tunnel;
+        let ask = Connect {
+            key: options.key.clone(),
+            subdomain: self.subdomain.clone(),
+            instance: options.instance.clone(),
+            replaces,
+            initial_window: config.initial_window,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            features: Vec::new(),
+        };
+        let Opened { path, reason } = opened;
+        let is_quic = path.is_quic();
+        let (transport, ack, health) = match path.connect(config.clone(), &ask).await {
+            Ok(session) => session,
+            Err(error) => {
+                if let HandshakeError::TimedOut(_) | HandshakeError::Closed(CloseReason::Lost(_)) = error {
+                    self.given_up.note(Instant::now());
+                    if is_quic {
+                        self.plan.quic_unanswered(error.to_string(), Instant::now());
+                    }
+                }
+                return Err(match error {
+                    HandshakeError::Closed(reason) => Failure::Closed(reason),
+                    HandshakeError::TimedOut(_) => Failure::Other(error.to_string()),
+                });
+            }
+        };
+        self.sessions.add(transport.clone());
+        tokio::spawn(serve(transport.clone(), proxy.clone()));
+        // The name that was given is the one to come back to.
+        self.subdomain = Some(ack.subdomain);
+        if self.plan.settled(is_quic, Instant::now()) {
+            (self.on_event)(Event::Fallback { from: "quic", to: transport.name(), reason: reason.clone() });
+        }
+        let (name, session) = (transport.name(), ack.session.clone());
+        (self.on_event)(Event::Connected { transport: name, url: ack.url, session, reason });
+        Ok(Session { id: ack.session, transport, health })
+    }
+
+    /// An Error that says that trying again is of no use.
+    fn refusal(&mut self, failure: &Failure) -> Option<Refused> {
+        let Failure::Closed(CloseReason::Session(SessionError::Peer(error))) = failure else { return None };
+        if error.retryable || (error.code == ErrorCode::Replaced && self.given_up.excuse(Instant::now())) {
+            return None;
+        }
+        let refused = Refused(error.clone());
+        if self.tunnel.options.subdomain.is_none() && refused.is_about_the_name() && self.subdomain.take().is_some() {
+            // Somebody else has the name that the server picked; it may pick another.
+            return None;
+        }
+        Some(refused)
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Closed(reason) => reason.fmt(f),
+            Self::Other(reason) => f.write_str(reason),
+        }
+    }
+}

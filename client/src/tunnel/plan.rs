@@ -1,0 +1,185 @@
+//! Which way to the daemon is taken next, and when QUIC is tried again. Pure: it is told what happened, and when.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::transport::TransportChoice;
+
+/// The longest wait between two tries of QUIC: nobody stays on WebSocket for much longer than UDP is blocked.
+const PROBE_LAST: Duration = Duration::from_secs(600);
+/// A QUIC session that lived this long was a good one. Had it turned bad before, the waits go on where they were, so that
+/// a tunnel on a path that takes QUIC only for a while does not move to and fro.
+const STEADY: Duration = Duration::from_secs(5 * 60);
+/// How long QUIC is avoided after it carried an echo but no answer to Connect.
+const AVOID: Duration = Duration::from_secs(60);
+
+/// The way to take for the next session.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// Both, as a race.
+    Race,
+    /// QUIC alone.
+    Quic,
+    /// The WebSocket alone, for this reason.
+    Ws(String),
+}
+
+/// What a tunnel knows about its transports.
+#[derive(Debug)]
+pub(super) struct Plan {
+    choice: TransportChoice,
+    /// The first wait until QUIC is tried again.
+    first: Duration,
+    /// The next wait.
+    interval: Duration,
+    /// Since when the tunnel has been on QUIC.
+    on_quic: Option<Instant>,
+    /// It has settled on WebSocket although QUIC was wanted.
+    fallen_back: bool,
+    /// When QUIC left Connect unanswered, and how that showed.
+    unanswered: Option<(Instant, String)>,
+}
+
+impl Plan {
+    pub(super) fn new(choice: TransportChoice, probe_interval: Duration) -> Self {
+        Self {
+            choice,
+            first: probe_interval,
+            interval: probe_interval,
+            on_quic: None,
+            fallen_back: false,
+            unanswered: None,
+        }
+    }
+
+    /// How to open the next session.
+    pub(super) fn way(&mut self, now: Instant) -> Way {
+        match (self.choice, self.unanswered.take()) {
+            (TransportChoice::Ws, _) => Way::Ws("chosen by --transport ws".to_owned()),
+            (TransportChoice::Quic, _) => Way::Quic,
+            (TransportChoice::Auto, Some((at, why))) if now - at < AVOID => Way::Ws(format!("QUIC: {why}")),
+            (TransportChoice::Auto, _) => Way::Race,
+        }
+    }
+
+    /// A session is up. True if the tunnel has thereby fallen back to WebSocket, and was not there before.
+    pub(super) fn settled(&mut self, is_quic: bool, now: Instant) -> bool {
+        if is_quic {
+            (self.on_quic, self.fallen_back) = (Some(now), false);
+            return false;
+        }
+        if let Some(since) = self.on_quic.take() {
+            if now - since >= STEADY {
+                self.interval = self.first;
+            } else {
+                self.wait_longer();
+            }
+        }
+        let was_there = std::mem::replace(&mut self.fallen_back, self.choice == TransportChoice::Auto);
+        self.fallen_back && !was_there
+    }
+
+    /// Whether a running session may be replaced by one on the other transport.
+    pub(super) fn may_move(&self) -> bool {
+        self.choice == TransportChoice::Auto
+    }
+
+    /// How long to wait until QUIC is tried again: at most the interval, and so much less that the clients which lost
+    /// QUIC together do not come back together.
+    pub(super) fn probe_wait(&self) -> Duration {
+        self.interval.mul_f64(0.75 + fastrand::f64() / 4.0)
+    }
+
+    /// QUIC was tried again in vain.
+    pub(super) fn probe_failed(&mut self) {
+        self.wait_longer();
+    }
+
+    /// QUIC carried an echo, but Connect went unanswered: the next session tries the WebSocket first.
+    pub(super) fn quic_unanswered(&mut self, why: String, now: Instant) {
+        self.unanswered = Some((now, why));
+    }
+
+    fn wait_longer(&mut self) {
+        self.interval = (self.interval * 2).min(PROBE_LAST.max(self.first));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FIRST: Duration = Duration::from_secs(10);
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn auto() -> (Plan, Instant) {
+        (Plan::new(TransportChoice::Auto, FIRST), Instant::now())
+    }
+
+    #[test]
+    fn the_waits_double_up_to_ten_minutes() {
+        let (mut plan, now) = auto();
+        assert!(plan.settled(false, now));
+        for seconds in [10, 20, 40, 80, 160, 320, 600, 600] {
+            let interval = Duration::from_secs(seconds);
+            assert_eq!(plan.interval, interval);
+            for _ in 0..100 {
+                assert!((interval.mul_f64(0.75)..=interval).contains(&plan.probe_wait()));
+            }
+            plan.probe_failed();
+        }
+        // A user may want longer ones.
+        let mut plan = Plan::new(TransportChoice::Auto, PROBE_LAST * 3);
+        plan.probe_failed();
+        assert_eq!(plan.interval, PROBE_LAST * 3);
+    }
+
+    #[test]
+    fn a_quic_that_turns_bad_soon_does_not_make_the_tunnel_flap() {
+        let (mut plan, start) = auto();
+        assert!(plan.settled(false, start));
+        plan.probe_failed();
+        assert!(!plan.settled(true, start));
+        assert!(plan.settled(false, start + STEADY - SECOND));
+        assert_eq!(plan.interval, FIRST * 4);
+        // A good one lets the waits begin anew.
+        plan.settled(true, start);
+        assert!(plan.settled(false, start + STEADY));
+        assert_eq!(plan.interval, FIRST);
+    }
+
+    #[test]
+    fn falling_back_is_told_once() {
+        let (mut plan, now) = auto();
+        assert!(plan.settled(false, now));
+        assert!(!plan.settled(false, now), "another session on WebSocket is no news");
+        assert!(!plan.settled(true, now));
+        assert!(plan.settled(false, now));
+        let mut plan = Plan::new(TransportChoice::Ws, FIRST);
+        assert!(!plan.settled(false, now), "the user wants no QUIC");
+    }
+
+    #[test]
+    fn after_an_unanswered_connect_the_websocket_is_tried_once() {
+        let (mut plan, now) = auto();
+        assert_eq!(plan.way(now), Way::Race);
+        plan.quic_unanswered("silence".to_owned(), now);
+        assert_eq!(plan.way(now + SECOND), Way::Ws("QUIC: silence".to_owned()));
+        assert_eq!(plan.way(now + SECOND), Way::Race);
+        plan.quic_unanswered("silence".to_owned(), now);
+        assert_eq!(plan.way(now + AVOID), Way::Race, "that was long ago");
+    }
+
+    #[test]
+    fn quic_and_ws_never_fall_back() {
+        let now = Instant::now();
+        let mut plan = Plan::new(TransportChoice::Quic, FIRST);
+        plan.quic_unanswered("silence".to_owned(), now);
+        assert_eq!(plan.way(now), Way::Quic);
+        assert!(!plan.may_move());
+        let mut plan = Plan::new(TransportChoice::Ws, FIRST);
+        assert_eq!(plan.way(now), Way::Ws("chosen by --transport ws".to_owned()));
+        assert!(!plan.may_move());
+    }
+}

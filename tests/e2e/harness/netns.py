@@ -1,0 +1,196 @@
+"""Network namespaces: a home and an internet, and what lies between them. All of it needs root.
+
+They are as far from this machine's own network as another machine: nothing leaves them, and nothing in here is changed."""
+
+import ctypes
+import fcntl
+import itertools
+import json
+import os
+import struct
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+
+from .process import BIN_DIR, end, spawn
+
+DAEMON = "10.0.0.1"
+MTU = 1500
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_numbers = itertools.count()
+
+
+class Unavailable(Exception):
+    """This machine, or this user, can make no network namespaces."""
+
+
+def _ip(*arguments):
+    result = subprocess.run(["ip", *map(str, arguments)], capture_output=True, text=True, check=False, timeout=20)
+    if result.returncode:
+        raise Unavailable(f"network namespaces are not to be had here: ip {arguments}: {result.stderr.strip()}")
+    return result.stdout
+
+
+class Namespace:
+    """One network namespace, in which programs and sockets can be started."""
+
+    def __init__(self, name):
+        if os.geteuid():
+            raise Unavailable("needs root, to make network namespaces")
+        # Names are the machine's: another run may be under way.
+        self.name = f"cok-{os.getpid()}-{next(_numbers)}-{name}"
+        _ip("netns", "add", self.name)
+        self.ip("link", "set", "lo", "up")
+
+    def delete(self):
+        _ip("netns", "delete", self.name)
+
+    def command(self, *command):
+        """The command line that starts a program in here, in the process that it is started in."""
+        return ["ip", "netns", "exec", self.name, *map(str, command)]
+
+    def enter(self, function):
+        """What the function returns, called in here: sockets that it makes, and devices that it opens, are of here for
+        good."""
+
+        def run():
+            with open(f"/run/netns/{self.name}") as namespace:
+                # Moves this thread alone.
+                if _libc.setns(namespace.fileno(), 0):
+                    raise OSError(ctypes.get_errno(), "setns")
+            return function()
+
+        with ThreadPoolExecutor(1) as thread:
+            return thread.submit(run).result()
+
+    def ip(self, *arguments):
+        return _ip("-n", self.name, *arguments)
+
+    def address(self, device, *address):
+        """Gives a device an address, and starts it."""
+        self.ip("address", "add", *address, "dev", device)
+        self.ip("link", "set", device, "up")
+
+    def sysctl(self, name, value):
+        def write():
+            with open(f"/proc/sys/{name}", "w") as setting:
+                setting.write(str(value))
+
+        self.enter(write)
+
+    def nft(self, *arguments, rules=None):
+        """What a command of nftables says, read as JSON, or nothing for rules that are to be added."""
+        command = self.command("nft", *(["--file", "-"] if rules else ["--json", *arguments]))
+        result = subprocess.run(command, input=rules, capture_output=True, text=True, check=False, timeout=20)
+        assert result.returncode == 0, result.stderr
+        return json.loads(result.stdout)["nftables"] if result.stdout else []
+
+    def drop(self, what, hooks=("input", "output")):
+        """Drops the packets that match, whether they come or go, until `let_pass`."""
+        chains = "".join(f"chain {hook} {{ type filter hook {hook} priority 0; {what} drop; }};" for hook in hooks)
+        self.nft(rules=f"table inet dropped {{ {chains} }}")
+
+    def let_pass(self):
+        self.nft("delete", "table", "inet", "dropped")
+
+    def count(self, what):
+        """Begins to count the packets that match and are sent, before any are dropped; a function that says how many."""
+        table = f"counted{next(_numbers)}"
+        chain = f"chain output {{ type filter hook output priority -10; {what} counter; }};"
+        self.nft(rules=f"table inet {table} {{ {chain} }}")
+
+        def counted():
+            listing = self.nft("list", "table", "inet", table)
+            (rule,) = [entry["rule"] for entry in listing if "rule" in entry]
+            return next(part["counter"]["packets"] for part in rule["expr"] if "counter" in part)
+
+        return counted
+
+    def sources(self, port):
+        """Begins to note who sends UDP to that port; a function that returns their addresses and ports."""
+        table = f"sources{next(_numbers)}"
+        noted = "set seen { type ipv4_addr . inet_service; flags dynamic; size 1000; };"
+        rule = f"udp dport {port} add @seen {{ ip saddr . udp sport }};"
+        self.nft(rules=f"table inet {table} {{ {noted} chain input {{ type filter hook input priority 0; {rule} }}; }}")
+
+        def seen():
+            (set_,) = [entry["set"] for entry in self.nft("list", "set", "inet", table, "seen") if "set" in entry]
+            return {tuple(source["concat"]) for source in set_.get("elem", [])}
+
+        return seen
+
+    def tun(self, device):
+        """A new TUN interface, as an open file."""
+
+        def open_device():
+            file = os.open("/dev/net/tun", os.O_RDWR)
+            # TUNSETIFF, with IFF_TUN and IFF_NO_PI.
+            fcntl.ioctl(file, 0x400454CA, struct.pack("16sH22x", device.encode(), 0x0001 | 0x1000))
+            return file
+
+        return self.enter(open_device)
+
+
+class Network:
+    """A home, an internet in which the daemon is to listen on DAEMON, and ways between them, to be added: at first there
+    is none. Packets from home take the last one added or chosen."""
+
+    def __init__(self):
+        self.namespaces, self.links = [], []
+        try:
+            self.home, self.internet = self.add("home"), self.add("internet")
+            self.internet.address("lo", f"{DAEMON}/32")
+        except Unavailable:
+            self.delete()
+            raise
+
+    def add(self, name):
+        namespace = Namespace(name)
+        self.namespaces.append(namespace)
+        return namespace
+
+    def delete(self):
+        for link in self.links:
+            end(link)
+        for namespace in self.namespaces:
+            namespace.delete()
+
+    def cable(self, number=1, at_home=None):
+        """A way by 10.`number`.0.0/24 to the home, or to what is `at_home` instead."""
+        home, device = at_home or self.home, f"way{number}"
+        home.ip("link", "add", device, "type", "veth", "peer", "name", device, "netns", self.internet.name)
+        home.address(device, f"10.{number}.0.2/24")
+        self.internet.address(device, f"10.{number}.0.1/24")
+        home.ip("route", "replace", "default", "via", f"10.{number}.0.1")
+
+    def unplug(self, number):
+        """Takes away a way, and its address from the home."""
+        self.home.ip("link", "delete", f"way{number}")
+
+    def router(self):
+        """A way through a router that hides the home behind an address of its own; the router's namespace."""
+        router = self.add("router")
+        self.cable(at_home=router)
+        self.home.ip("link", "add", "lan", "type", "veth", "peer", "name", "lan", "netns", router.name)
+        self.home.address("lan", "192.168.0.2/24")
+        router.address("lan", "192.168.0.1/24")
+        self.home.ip("route", "replace", "default", "via", "192.168.0.1")
+        router.sysctl("net/ipv4/ip_forward", 1)
+        hide = 'type nat hook postrouting priority 100; oifname "way1" masquerade fully-random;'
+        router.nft(rules=f"table inet nat {{ chain out {{ {hide} }}; }}")
+        return router
+
+    def link(self, **options):
+        """A way with the options of cok-link (tests/link): delay, rate, queue, loss, seed."""
+        ends = [side.tun("way9") for side in (self.home, self.internet)]
+        for side, mine, other in ((self.home, 2, 1), (self.internet, 1, 2)):
+            # Room for what is sent while the link waits for a processor.
+            side.ip("link", "set", "way9", "mtu", MTU, "txqueuelen", 2000)
+            side.address("way9", f"10.9.0.{mine}", "peer", f"10.9.0.{other}")
+        self.home.ip("route", "replace", "default", "via", "10.9.0.1")
+        options = [f"--{name}={value}" for name, value in options.items()]
+        # Its clock is part of what is measured, so it goes first where that is allowed.
+        first = ["sh", "-c", 'chrt --fifo --pid 1 $$ 2>/dev/null; exec "$@"', "sh"]
+        self.links.append(spawn([*first, BIN_DIR / "cok-link", *options], stdin=ends[0], stdout=ends[1]))
+        for file in ends:
+            os.close(file)

@@ -1,0 +1,52 @@
+"""Handshakes that are begun in masses and never finished."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+from aioquic.quic.packet import QuicPacketType
+
+from harness.cok import GIVE_BACK, Daemon
+from harness.flood import Initials, flood
+from harness.netns import DAEMON
+from harness.nginx import Nginx
+
+MIB = 1 << 20
+FLOOD = 20_000
+# What begins of handshakes may hold: those under way, and first packets that wait to be looked at.
+BOUND = 32 * MIB
+
+
+def test_handshakes_without_end(network, tmp_path):
+    """From 250 addresses, as if each was somebody else: once some are under way, all others are asked for a proof of
+    their address and cost nothing. Visitors and clients are served meanwhile, by UDP too."""
+    network.cable()
+    nginx = Nginx(tmp_path / "nginx", inside=network.home)
+    nginx.add("index.html", b"<h1>hello</h1>\n")
+    daemon = Daemon(tmp_path / "cokd", https=f"{DAEMON}:0", env=GIVE_BACK, inside=network.internet)
+    crowd = network.add("crowd")
+    network.cable(2, at_home=crowd)
+    # Any address of 10.3.0.0/16 is one of the crowd's own.
+    crowd.ip("route", "add", "local", "10.3.0.0/16", "dev", "lo")
+    network.internet.ip("route", "add", "10.3.0.0/16", "via", "10.2.0.2")
+    addresses = [f"10.3.0.{number}" for number in range(1, 251)]
+    before_all = daemon.client(nginx.target, "before", inside=network.home)
+    assert before_all.curl("/").stdout == b"<h1>hello</h1>\n"
+    before = daemon.process.memory()[0]
+    daemon.process.reset_peak()
+    target, answered = (daemon.address, daemon.port), 0
+    for alpn in ("cok/1", "h3"):
+        with ThreadPoolExecutor(1) as pool:
+            initials = Initials(daemon.host(""), alpn)
+            attack = pool.submit(crowd.enter, lambda: flood(initials, target, addresses, FLOOD // 2))
+            client = daemon.client(nginx.target, f"during-{alpn[:2]}", transport="quic", inside=network.home)
+            while not attack.done():
+                assert client.curl("/").stdout == b"<h1>hello</h1>\n"
+            client.stop()
+        answers = attack.result()
+        assert answers[QuicPacketType.RETRY] > FLOOD // 2 * 0.9, answers
+        answered += answers[QuicPacketType.HANDSHAKE]
+    # Those were real handshakes: the first of them were answered with a certificate.
+    assert 0 < answered < 1000
+    assert daemon.process.memory()[1] - before < BOUND
+    assert before_all.curl("/").stdout == b"<h1>hello</h1>\n"
+    for program in (before_all, daemon, nginx):
+        program.stop()

@@ -1,0 +1,65 @@
+"""Where a container forbids UDP or its offloads, the daemon and the client say so once and go on."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness import seccomp
+from harness.process import HERE
+
+FILTER = Path(seccomp.__file__)
+
+
+class Forbidding:
+    """A place where programs may not do something; visitors there may."""
+
+    def __init__(self, what):
+        self.what = what
+
+    def command(self, *command):
+        return HERE.command(*([sys.executable, FILTER, self.what] if "cok" in Path(command[0]).name else []), *command)
+
+    def enter(self, function):
+        return function()
+
+
+def warnings(process):
+    entries = [json.loads(line) for line in process.lines if line.startswith("{")]
+    return [entry for entry in entries if entry["level"] == "WARN"]
+
+
+def test_a_daemon_without_udp(own_daemon, nginx):
+    """It serves over TCP, offers no HTTP/3, and tunnels come by WebSocket."""
+    daemon = own_daemon(inside=Forbidding("udp"))
+    (warning,) = warnings(daemon.process)
+    assert "no UDP here" in warning["message"] and "Operation not permitted" in warning["error"]
+    client = daemon.client(nginx.target, "bare", transport="auto", inside=HERE)
+    assert client.process.wait_event("connected")["transport"] == "ws"
+    answer = client.curl("/", "--include").stdout
+    assert answer.endswith(b"<h1>hello</h1>\n") and b"alt-svc" not in answer.lower()
+    assert warnings(daemon.process) == [warning]
+
+
+def test_a_client_without_udp(daemon, nginx):
+    client = daemon.client(nginx.target, "udpless", transport="auto", inside=Forbidding("udp"))
+    connected = client.process.wait_event("connected")
+    assert connected["transport"] == "ws" and "cannot open a UDP socket" in connected["reason"]
+    assert client.curl("/").stdout == b"<h1>hello</h1>\n"
+    client.stop()
+
+
+@pytest.mark.parametrize("where", ["daemon", "client"])
+def test_without_segmentation_offload(own_daemon, nginx, where):
+    """QUIC works all the same."""
+    forbidding = Forbidding("gso")
+    daemon = own_daemon(inside=forbidding if where == "daemon" else HERE)
+    offload = daemon.process.wait_event("udp")["gso_segments"]
+    assert [w["message"] for w in warnings(daemon.process) if "offload" in w["message"]] == (
+        ["the kernel has no UDP segmentation offload; QUIC costs about three times the processor time"]
+        if where == "daemon" else []
+    )
+    assert (offload == 1) == (where == "daemon")
+    client = daemon.client(nginx.target, "slow", transport="quic", inside=forbidding if where == "client" else HERE)
+    assert client.curl("/random.bin").stdout == (nginx.site / "random.bin").read_bytes()
