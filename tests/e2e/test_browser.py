@@ -3,6 +3,7 @@
 import os
 import struct
 import subprocess
+import urllib.parse
 import zlib
 
 import pytest
@@ -70,7 +71,7 @@ def browse(tmp_path):
     """Starts Chromium with a certificate store of its own, in which one authority is trusted."""
     drivers = []
 
-    def start(ca_file):
+    def start(ca_file, *flags):
         home = tmp_path / "home"
         store = home / ".pki" / "nssdb"
         store.mkdir(parents=True)
@@ -79,9 +80,9 @@ def browse(tmp_path):
         options = Options()
         options.binary_location = "/usr/bin/chromium"
         for flag in (
-            "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
+            "--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync",
             "--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage",
-            f"--user-data-dir={home}/profile",
+            f"--user-data-dir={home}/profile", *(flags or ["--disable-quic"]),
         ):
             options.add_argument(flag)
         service = Service("/usr/bin/chromedriver", env={**os.environ, "HOME": str(home)})
@@ -118,6 +119,34 @@ def test_a_page_with_images_and_a_websocket(dev, service, browse):
     wait.until(lambda d: d.execute_script("return answers") == ["echo from the page"])
     protocols = driver.execute_script("return performance.getEntriesByType('resource').map(e => e.nextHopProtocol)")
     assert set(protocols) == {"h2"}
+
+
+def protocols(driver):
+    """Of the page itself, and of its pictures."""
+    return driver.execute_script("""
+        const of = kind => performance.getEntriesByType(kind);
+        const pictures = of('resource').filter(entry => entry.name.endsWith('.png'));
+        return [...of('navigation'), ...pictures].map(entry => entry.nextHopProtocol);
+    """)
+
+
+def test_a_page_over_http3(dev, service, browse):
+    """QUIC is forced, so that not even the first request goes over TCP. Only with a host for which it is forced does
+    Chromium trust an authority that was added by hand also over QUIC."""
+    info = dev(str(service))
+    site = urllib.parse.urlsplit(info["url"])
+    driver = browse(
+        info["ca_file"], "--enable-quic", f"--origin-to-force-quic-on={site.netloc}",
+        # Left to itself it tries ::1 alone, where the daemon does not listen.
+        f"--host-resolver-rules=MAP {site.hostname} 127.0.0.1",
+    )
+    driver.get(info["url"])
+    wait = WebDriverWait(driver, 20)
+    assert driver.title == "site"
+    wait.until(lambda d: d.execute_script("return [a.naturalWidth, b.naturalWidth]") == [40, 70])
+    assert protocols(driver) == ["h3"] * 3
+    # A WebSocket goes its own way, over TCP.
+    wait.until(lambda d: d.execute_script("return answers") == ["echo from the page"])
 
 
 def test_the_sample_site(dev, browse):
