@@ -123,7 +123,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--loss", type=float, nargs="*", default=[0, 1, 2], help="percent of the packets")
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--seconds", type=float, default=3, help="each download; small requests alone take half of it")
+    parser.add_argument("--seconds", type=float, default=2.5, help="each download; small requests alone take half of it")
     parser.add_argument("--quick", action="store_true", help="one short round, without loss and with most of it")
     arguments = parser.parse_args()
     if arguments.quick:

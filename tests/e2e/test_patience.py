@@ -18,7 +18,8 @@ FORGETTING = 75
 
 
 class Quiet:
-    """A tunnel that idles, and one with two silent streams, both over one transport."""
+    """Tunnels over one transport: one that idles, one with two silent streams, and one whose client was killed while two
+    visitors read."""
 
     def __init__(self, daemon, target, transport, stack):
         self.streams, self.idle = (
@@ -31,6 +32,13 @@ class Quiet:
         assert raw.read_exactly(self.over_http1, 14) == b"9\r\ndata: 0\n\n\r\n"
         self.over_http2 = stack.enter_context(Http2(daemon, self.streams.name)).request(f"/steps/h2-{transport}/2")
         assert self.over_http2.read(9) == b"data: 0\n\n"
+        killed = daemon.client(target, f"killed-{transport}", transport=transport)
+        self.bereft = [
+            killed.start_curl(f"/steps/{http}-{transport}/2", f"--{http}", deadline=90) for http in ("http1.1", "http2")
+        ]
+        for curl in self.bereft:
+            assert curl.stdout.read(9) == b"data: 0\n\n"
+        killed.process.kill()
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +87,15 @@ def test_idle_tunnels_stay(quiet, over):
     for client in (quiet.over[over].streams, quiet.over[over].idle):
         assert client.curl("/cookies").stdout == b"ok"
         assert "disconnected" not in client.process.output(), client.process.output()
+
+
+@each_transport
+@pytest.mark.usefixtures("silence")
+def test_a_killed_client_is_no_success(quiet, over):
+    """Nothing but silence tells of its end over UDP. Its visitors see a truncated transfer."""
+    for curl in quiet.over[over].bereft:
+        _, said = curl.communicate(timeout=20)
+        assert curl.returncode in (18, 92), said
 
 
 def test_names_are_forgotten(quiet):
