@@ -309,7 +309,8 @@ class Stream:
         return self.stopped
 
     def send(self, data, end=False):
-        self.visitor.do(lambda: self.visitor.h3.send_data(self.id, data, end))
+        """Goes out as the peer grants it; not at all if the peer has asked to stop, which it may do at any time."""
+        self.visitor.do(lambda: self.stopped is None and self.visitor.h3.send_data(self.id, data, end))
 
     def send_raw(self, data, end=False):
         self.visitor.do(lambda: self.visitor.quic.send_stream_data(self.id, data, end))
