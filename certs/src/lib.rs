@@ -4,6 +4,7 @@
 //! its certificates to the same resolver.
 
 mod authority;
+pub mod dns;
 pub mod files;
 mod resolver;
 
