@@ -2,6 +2,8 @@
 //!
 //! Each way to publish them is a [`Solver`] in a file of its own.
 
+pub mod embedded;
+
 use std::pin::Pin;
 
 /// A future behind a pointer, so that solvers can stand behind one trait.
