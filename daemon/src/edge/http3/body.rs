@@ -85,14 +85,13 @@ impl Receiver {
         if self.ended {
             return Poll::Pending;
         }
-        match ready!(pin!(self.stream.received_reset()).poll(cx)) {
+        let reset = ready!(pin!(self.stream.received_reset()).poll(cx));
+        if matches!(reset, Ok(None)) {
             // All of it has come.
-            Ok(None) => Poll::Pending,
-            Ok(Some(_)) | Err(_) => {
-                self.ended = true;
-                Poll::Ready(())
-            }
+            return Poll::Pending;
         }
+        self.ended = true;
+        Poll::Ready(())
     }
 
     /// Gives the request up, and the connection with it if it must be.
