@@ -32,7 +32,7 @@ def test_an_upload_becomes_the_file(site, nginx, random, http, length):
     """nginx takes a PUT and stores it: 201, then 204 once it replaces the file, and the same bytes."""
     path, digest = random
     options = unknown_length(http) if length == "unknown" else []
-    name = f"/uploads/{http.strip('-')}-{length}.bin"
+    name = f"/uploads/{site.transport}-{http.strip('-')}-{length}.bin"
     for status in (b"201", b"204"):
         answer = site.curl(name, http, *options, "--upload-file", path, "--write-out", "%{http_code}")
         assert answer.stdout.endswith(status)

@@ -82,7 +82,7 @@ impl Daemon {
         let mut tls = (*self.tls).clone();
         tls.alpn_protocols = vec![quic::ALPN.to_vec()];
         let mut config = quinn::ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls).unwrap()));
-        config.transport_config(quic::server_transport(&quic::Tuning::default(), PATIENCE));
+        config.transport_config(quic::server_transport(&quic::Tuning::default(), 256 * 1024, PATIENCE));
         quinn::Endpoint::server(config, self.listener.local_addr().unwrap()).unwrap()
     }
 

@@ -9,7 +9,8 @@ use quinn::congestion::{BbrConfig, ControllerFactory, CubicConfig};
 /// A congestion controller (RFC 9002, section 7; RFC 9406 for TCP).
 ///
 /// On a path without loss both fill the line. Under 1 to 2 % of random loss, as mobile and wireless paths have it, CUBIC
-/// falls to a fraction of the rate, since it takes every loss for a full queue; BBR goes by measured rate and round trip.
+/// falls to a twentieth of the rate, since it takes every loss for a full queue; BBR goes by measured rate and round trip,
+/// which is why it is the default (figures: `tests/bench/README.md`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Congestion {
     /// CUBIC (RFC 9438): the kernel's usual one, and quinn's.
