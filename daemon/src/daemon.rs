@@ -33,9 +33,6 @@ const SWEEP_EVERY: Duration = Duration::from_secs(60);
 /// How long QUIC peers may take to hear that their connections are closed.
 const LAST_PACKETS: Duration = Duration::from_secs(1);
 
-/// When a daemon that drains lets go of the UDP port: idle peers have been told by then, and need no socket of their own.
-const LEAVE_UDP_AFTER: Duration = Duration::from_millis(250);
-
 /// How long a visitor may rely on what `Alt-Svc` says, in seconds: a day.
 const ALT_SVC_AGE: u32 = 24 * 3600;
 
@@ -197,6 +194,12 @@ impl Bound {
         stop.await;
 
         info!(event = "draining", sessions = daemon.registry.online());
+        // Before the port is free for TCP: the next daemon would get packets of our peers otherwise.
+        for (endpoint, connections) in &quic {
+            if let Err(error) = leave(endpoint, connections) {
+                warn!(%error, "cannot let go of the UDP port");
+            }
+        }
         listeners.shutdown().await;
         daemon.shutdown.start();
         let drain = daemon.config.limits.drain_timeout;
@@ -206,18 +209,7 @@ impl Bound {
         daemon.tasks.close();
         // A little longer than the sessions, which end by themselves at their deadline.
         let limit = drain + Duration::from_secs(2);
-        let finish = async {
-            let all = daemon.tasks.wait();
-            if tokio::time::timeout(LEAVE_UDP_AFTER, all).await.is_err() {
-                for (endpoint, connections) in &quic {
-                    if let Err(error) = leave(endpoint, connections) {
-                        warn!(%error, "cannot let go of the UDP port");
-                    }
-                }
-                daemon.tasks.wait().await;
-            }
-        };
-        let finished = tokio::time::timeout(limit, finish).await.is_ok();
+        let finished = tokio::time::timeout(limit, daemon.tasks.wait()).await.is_ok();
         for (endpoint, _) in &quic {
             // Whatever is left hears of it, and what was said just before is given time to arrive.
             endpoint.close(VarInt::from_u32(0), b"stopped");
