@@ -197,12 +197,10 @@ def test_interim_responses_pass(tunnel):
 
 def test_an_upload_that_nobody_wants(web, visitor):
     """The whole answer, a friendly word to stop, and the connection goes on."""
-    stream = visitor.request("/refuse", method="POST", end=False)
-    stream.send(bytes(64 * MIB))
+    stream = visitor.upload("/refuse", bytes(64 * MIB))
     assert stream.response()[b":status"] == b"413" and stream.read() == b"no"
     assert stream.wait_stopped() == ErrorCode.H3_NO_ERROR
-    stream = visitor.request("/", method="POST", end=False, authority=web.daemon.host("nobody"))
-    stream.send(bytes(4 * MIB))
+    stream = visitor.upload("/", bytes(4 * MIB), authority=web.daemon.host("nobody"))
     assert stream.response()[b":status"] == b"404" and stream.read().startswith(b"No such tunnel")
     assert stream.wait_stopped() == ErrorCode.H3_NO_ERROR
     assert visitor.request("/echo").read() == b""

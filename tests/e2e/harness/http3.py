@@ -254,6 +254,13 @@ class Http3:
             self._flush()
         return stream
 
+    def upload(self, path, body, **more):
+        """A request and what is there of its body, in one go: the daemon can't say stop in between."""
+        with self._changed:
+            stream = self.request(path, method="POST", end=False, **more)
+            stream.send(body)
+        return stream
+
     def raw_unidirectional(self, data, end=False):
         """A unidirectional stream with these bytes."""
         with self._changed:
