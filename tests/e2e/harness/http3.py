@@ -332,10 +332,14 @@ class Stream:
         return self.stopped
 
     def send(self, data, end=False):
-        self.visitor.do(lambda: self.visitor.h3.send_data(self.id, data, end))
+        self._unless_stopped(lambda: self.visitor.h3.send_data(self.id, data, end))
 
     def send_raw(self, data, end=False):
-        self.visitor.do(lambda: self.visitor.quic.send_stream_data(self.id, data, end))
+        self._unless_stopped(lambda: self.visitor.quic.send_stream_data(self.id, data, end))
+
+    def _unless_stopped(self, action):
+        """What the daemon does not want any more is not sent: the library has reset the stream by itself then."""
+        self.visitor.do(lambda: self.stopped is None and action())
 
     def send_trailers(self, fields):
         self.visitor.do(lambda: self.visitor.h3.send_headers(self.id, fields, end_stream=True))
