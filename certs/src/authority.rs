@@ -106,7 +106,7 @@ fn validity(params: &mut CertificateParams, days: i64) {
 }
 
 /// Takes from others what they may do with a file or folder beyond `mode`.
-fn restrict(path: &Path, mode: u32) -> Result<(), Error> {
+pub(crate) fn restrict(path: &Path, mode: u32) -> Result<(), Error> {
     let permissions = fs::metadata(path).map_err(Error::io(path))?.permissions();
     if permissions.mode() & 0o777 & !mode != 0 {
         fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(Error::io(path))?;
@@ -115,7 +115,7 @@ fn restrict(path: &Path, mode: u32) -> Result<(), Error> {
 }
 
 /// Writes a file whole or not at all.
-fn write(folder: &Path, path: &Path, text: &str, mode: u32) -> Result<(), Error> {
+pub(crate) fn write(folder: &Path, path: &Path, text: &str, mode: u32) -> Result<(), Error> {
     let mut file = tempfile::NamedTempFile::new_in(folder).map_err(Error::io(folder))?;
     file.write_all(text.as_bytes()).map_err(Error::io(path))?;
     file.as_file().set_permissions(fs::Permissions::from_mode(mode)).map_err(Error::io(path))?;

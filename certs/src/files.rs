@@ -19,31 +19,85 @@ pub(crate) const NO_KEY: &str = "there is no private key in it that can be used"
 /// What a certificate file is told whose PEM or DER cannot be read to its end.
 const DAMAGED: &str = "it is damaged or cut short: a certificate in it cannot be read";
 
+/// What a certificate says of itself.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Facts {
+    /// The DNS names that it covers.
+    pub names: Vec<String>,
+    /// Who issued it, as a distinguished name.
+    pub issuer: String,
+    /// Its serial number in hexadecimal digits.
+    pub serial: String,
+    /// From when on it is valid, in seconds since 1970.
+    pub not_before: i64,
+    /// Until when it is valid, in seconds since 1970.
+    pub not_after: i64,
+}
+
+impl Facts {
+    /// Those of `names` that are not covered.
+    pub(crate) fn missing<'a>(&self, names: &[&'a str]) -> Vec<&'a str> {
+        let covered = |name: &str| self.names.iter().any(|covered| covered.eq_ignore_ascii_case(name));
+        names.iter().copied().filter(|name| !covered(name)).collect()
+    }
+}
+
 /// Loads a chain and its key. Each mistake names the file: nothing in it, a key that belongs to another certificate,
 /// one that has expired or is not valid yet, or names that it does not cover.
-pub fn load(cert: &Path, key: &Path, names: &[&str]) -> Result<Arc<CertifiedKey>, Error> {
-    let chain = chain(cert)?;
-    let key_pem = fs::read(key).map_err(Error::io(key))?;
-    let key_der = PrivateKeyDer::from_pem_slice(&key_pem).map_err(|_| Error::invalid(key, NO_KEY))?;
-    let signer = any_supported_type(&key_der).map_err(|_| Error::invalid(key, NO_KEY))?;
-    let leaf = parse(cert, &chain[0])?;
-    let (validity, now) = (leaf.validity(), OffsetDateTime::now_utc().unix_timestamp());
-    if validity.not_after.timestamp() < now {
-        return Err(Error::invalid(cert, format!("the certificate expired on {}", validity.not_after)));
+pub fn load(cert: &Path, key: &Path, names: &[&str]) -> Result<(Arc<CertifiedKey>, Facts), Error> {
+    let cert_pem = fs::read(cert).map_err(Error::io(cert))?;
+    let (certified, facts) = read(cert, &cert_pem, key, &fs::read(key).map_err(Error::io(key))?)?;
+    let now = OffsetDateTime::now_utc().unix_timestamp();
+    let date = |at: i64| OffsetDateTime::from_unix_timestamp(at).map_or_else(|_| at.to_string(), |at| at.to_string());
+    if facts.not_after < now {
+        return Err(Error::invalid(cert, format!("the certificate expired on {}", date(facts.not_after))));
     }
-    if validity.not_before.timestamp() > now {
-        return Err(Error::invalid(cert, format!("the certificate is not valid before {}", validity.not_before)));
+    if facts.not_before > now {
+        return Err(Error::invalid(cert, format!("the certificate is not valid before {}", date(facts.not_before))));
     }
-    let missing: Vec<&str> = names.iter().copied().filter(|name| !covers(&leaf, name)).collect();
+    let missing = facts.missing(names);
     if !missing.is_empty() {
         return Err(Error::invalid(cert, format!("the certificate does not cover {}", missing.join(" and "))));
     }
-    drop(leaf);
+    Ok((certified, facts))
+}
+
+/// A chain and its key in PEM, which must belong together; whether it is valid now is not looked at. The paths name them
+/// in mistakes.
+pub(crate) fn read(
+    cert: &Path,
+    cert_pem: &[u8],
+    key: &Path,
+    key_pem: &[u8],
+) -> Result<(Arc<CertifiedKey>, Facts), Error> {
+    let chain = pem_chain(cert, cert_pem)?;
+    let facts = facts(cert, &chain[0])?;
+    let key_der = PrivateKeyDer::from_pem_slice(key_pem).map_err(|_| Error::invalid(key, NO_KEY))?;
+    let signer = any_supported_type(&key_der).map_err(|_| Error::invalid(key, NO_KEY))?;
     let certified = CertifiedKey::new(chain, signer);
     certified
         .keys_match()
         .map_err(|_| Error::invalid(key, format!("the key does not belong to {}", cert.display())))?;
-    Ok(Arc::new(certified))
+    Ok((Arc::new(certified), facts))
+}
+
+/// What a certificate says of itself; the path names it in mistakes.
+pub(crate) fn facts(path: &Path, certificate: &CertificateDer<'_>) -> Result<Facts, Error> {
+    let leaf = parse(path, certificate)?;
+    let names = leaf.subject_alternative_name().ok().flatten().map(|names| {
+        let dns = |general: &GeneralName<'_>| match general {
+            GeneralName::DNSName(name) => Some((*name).to_owned()),
+            _ => None,
+        };
+        names.value.general_names.iter().filter_map(dns).collect()
+    });
+    Ok(Facts {
+        names: names.unwrap_or_default(),
+        issuer: leaf.issuer().to_string(),
+        serial: leaf.raw_serial_as_string(),
+        not_before: leaf.validity().not_before.timestamp(),
+        not_after: leaf.validity().not_after.timestamp(),
+    })
 }
 
 /// Whether the first certificate of a file has expired.
@@ -60,8 +114,11 @@ pub(crate) fn holds_key(path: &Path, certificate: &CertificateDer<'_>, public_ke
 
 /// At least one certificate.
 pub(crate) fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
-    let pem = fs::read(path).map_err(Error::io(path))?;
-    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+    pem_chain(path, &fs::read(path).map_err(Error::io(path))?)
+}
+
+fn pem_chain(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, Error> {
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     let chain = chain.map_err(|_| Error::invalid(path, DAMAGED))?;
     if chain.is_empty() {
         return Err(Error::invalid(path, "there is no certificate in it"));
@@ -71,17 +128,6 @@ pub(crate) fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> 
 
 fn parse<'a>(path: &Path, der: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, Error> {
     X509Certificate::from_der(der).map(|(_, leaf)| leaf).map_err(|_| Error::invalid(path, DAMAGED))
-}
-
-/// Whether the subject alternative names have exactly `name`.
-fn covers(leaf: &X509Certificate<'_>, name: &str) -> bool {
-    let names = leaf.subject_alternative_name().ok().flatten();
-    names.is_some_and(|names| {
-        names.value.general_names.iter().any(|general| match general {
-            GeneralName::DNSName(covered) => covered.eq_ignore_ascii_case(name),
-            _ => false,
-        })
-    })
 }
 
 #[cfg(test)]

@@ -1,11 +1,14 @@
 //! Certificates: where they come from ([`Authority`], [`files`]) and which one a connection gets ([`CertResolver`]).
 //!
-//! Knows nothing of tunnels. Obtaining certificates by ACME (RFC 8555) is to join here as a further source that hands
-//! its certificates to the same resolver.
+//! Knows nothing of tunnels. Certificates by ACME (RFC 8555) are ordered and renewed by [`acme`] and kept in a [`store`];
+//! the daemon does not use them yet.
 
+pub mod acme;
 mod authority;
+pub mod dns;
 pub mod files;
 mod resolver;
+pub mod store;
 
 use std::path::PathBuf;
 

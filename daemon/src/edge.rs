@@ -1,5 +1,5 @@
-//! The public HTTPS side: one connection after its TLS handshake, HTTP/1.1 or HTTP/2 as ALPN chose, requests handed to
-//! `service`.
+//! The public HTTPS side over TCP: one connection after its TLS handshake, HTTP/1.1 or HTTP/2 as ALPN chose, requests
+//! handed to `service`. `http3` is the same over QUIC.
 //!
 //! The protocol's own builder is used, not one that guesses: guessing waits without limit for a silent connection.
 

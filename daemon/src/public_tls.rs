@@ -31,7 +31,7 @@ impl PublicTls {
         let domain = config.domain.as_str();
         let wildcard = format!("*.{domain}");
         let (certificate, authority) = match &config.tls {
-            Tls::Files { cert, key } => (files::load(cert, key, &[domain, &wildcard])?, None),
+            Tls::Files { cert, key } => (files::load(cert, key, &[domain, &wildcard])?.0, None),
             Tls::SelfSigned => {
                 let authority = Authority::load_or_create(&config.state_dir.join("authority"))?;
                 info!(event = "authority", ca_file = %authority.ca_file().display());

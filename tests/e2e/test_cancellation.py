@@ -199,6 +199,19 @@ def test_nobody_else_notices(web, services):
         assert b'"length": 20' in slow.read()
 
 
+def test_who_wants_no_response_any_more_uploads_no_more_over_http3(web, services):
+    """The visitor says so, and does not reset what it sends."""
+    services.uploads.clear()
+    services.swallowed = 0
+    with Http3(web.daemon, web.name) as visitor:
+        stream = visitor.request("/swallow", method="POST", end=False)
+        stream.send(b"abc")
+        wait_for(lambda: services.swallowed == 3, "the service has the first part")
+        stream.stop()
+        wait_for(lambda: services.uploads == [(3, False)], "the service sees the upload end", deadline=1)
+        assert stream.wait_reset() == stream.wait_stopped() == ErrorCode.H3_REQUEST_CANCELLED
+
+
 def test_an_upload_that_only_breaks_off_is_not_whole_over_http3(web, services):
     """The visitor resets its direction and still waits for a response."""
     services.uploads.clear()

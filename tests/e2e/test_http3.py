@@ -149,6 +149,21 @@ def test_the_visitors_address(recorder):
     assert fields[b"host"] == visitor.authority.encode()
 
 
+def test_a_visitor_that_moves_keeps_its_connection(recorder, web, services):
+    """What runs goes on, and the next request is known to come from the new address."""
+    with Http3(recorder.client.daemon, recorder.client.name) as visitor:
+        stream = visitor.request("/steps/moving/3", authority=f"{web.host}:{web.daemon.port}")
+        for number, source in enumerate(("127.0.0.1", "127.0.0.5", "127.0.0.6")):
+            if number:
+                visitor.move(source)
+                services.confirm("moving", number - 1)
+            assert stream.read(9) == b"data: %d\n\n" % number
+            assert visitor.request("/").read() == b"ok"
+            assert dict(raw.fields(recorder.heads[-1]))[b"x-forwarded-for"] == source.encode()
+        services.confirm("moving", 2)
+        assert stream.read() == b"" and not visitor.closed
+
+
 def test_interim_responses_pass(tunnel):
     """Hints reach the visitor, as often as they come; a 100 only who waits for one, and its body only then the service."""
     hints = b"HTTP/1.1 103 Early Hints\r\nlink: </a.css>; rel=preload\r\n\r\n"
@@ -182,12 +197,10 @@ def test_interim_responses_pass(tunnel):
 
 def test_an_upload_that_nobody_wants(web, visitor):
     """The whole answer, a friendly word to stop, and the connection goes on."""
-    stream = visitor.request("/refuse", method="POST", end=False)
-    stream.send(bytes(64 * MIB))
+    stream = visitor.upload("/refuse", bytes(64 * MIB))
     assert stream.response()[b":status"] == b"413" and stream.read() == b"no"
     assert stream.wait_stopped() == ErrorCode.H3_NO_ERROR
-    stream = visitor.request("/", method="POST", end=False, authority=web.daemon.host("nobody"))
-    stream.send(bytes(4 * MIB))
+    stream = visitor.upload("/", bytes(4 * MIB), authority=web.daemon.host("nobody"))
     assert stream.response()[b":status"] == b"404" and stream.read().startswith(b"No such tunnel")
     assert stream.wait_stopped() == ErrorCode.H3_NO_ERROR
     assert visitor.request("/echo").read() == b""

@@ -30,6 +30,7 @@ use tracing::debug;
 use self::quic::{Adapter, Control, Half};
 use self::violation::wire;
 use super::service::{Peer, Visitor};
+use crate::config::Limits;
 use crate::daemon::Daemon;
 use crate::places::Place;
 
@@ -39,9 +40,9 @@ pub use self::exchange::Exchange;
 /// Requests at once on one connection; fewer would be too few (RFC 9114, section 6.1), and each that might be costs
 /// half a kilobyte.
 const STREAMS: u32 = 100;
-/// How much of all requests' bodies may be under way, as over HTTP/2. Of one it may be a quarter, so that one upload
-/// starves no other.
-const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
+/// How much of all requests' bodies may be under way, in initial windows: 4 MiB by default, as over HTTP/2. Of one it may
+/// be a quarter (the stream's window, which is QUIC's for tunnels too), so that one upload starves no other.
+const CONNECTION_WINDOW: u32 = 16;
 /// Streams of our own: control, and two of QPACK.
 const OWN_STREAMS: usize = 3;
 /// How long a GOAWAY is on its way, and requests that were sent before it was heard: this many round trips, and no longer
@@ -58,7 +59,7 @@ pub async fn serve(daemon: Arc<Daemon>, connection: Connection, place: Place) {
     let peer = connection.remote_address();
     let visitor = Arc::new(Visitor::new(daemon, Peer::Moving(connection.clone()), place));
     let limits = &visitor.daemon.config.limits;
-    let opened = tokio::time::timeout(limits.handshake_timeout, open(&connection, limits.max_header_bytes)).await;
+    let opened = tokio::time::timeout(limits.handshake_timeout, open(&connection, limits)).await;
     let ended = match opened {
         Ok(Ok(h3)) => Served { visitor: visitor.clone(), connection: connection.clone(), h3 }.run().await,
         Ok(Err(error)) => Err(error),
@@ -71,15 +72,15 @@ pub async fn serve(daemon: Arc<Daemon>, connection: Connection, place: Place) {
 }
 
 /// Opens our streams and says our settings.
-async fn open(connection: &Connection, max_header_bytes: u32) -> Result<H3, Box<dyn std::error::Error + Send + Sync>> {
-    connection.set_receive_window(VarInt::from_u32(CONNECTION_WINDOW));
+async fn open(connection: &Connection, limits: &Limits) -> Result<H3, Box<dyn std::error::Error + Send + Sync>> {
+    connection.set_receive_window(VarInt::from_u32(limits.initial_window.saturating_mul(CONNECTION_WINDOW)));
     connection.set_max_concurrent_bi_streams(VarInt::from_u32(STREAMS));
     let mut own = VecDeque::with_capacity(OWN_STREAMS);
     while own.len() < OWN_STREAMS {
         own.push_back(connection.open_uni().await?);
     }
     let mut builder = server::builder();
-    builder.max_field_section_size(max_header_bytes.into()).send_grease(false);
+    builder.max_field_section_size(limits.max_header_bytes.into()).send_grease(false);
     Ok(builder.build(Adapter::new(connection.clone(), own)).await?)
 }
 

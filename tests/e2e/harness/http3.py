@@ -83,12 +83,9 @@ class Http3:
         self.closed = None
         self.heads, self._unidirectional = set(), {}
         self._changed = threading.Condition()  # its lock is one that a thread may take twice
-        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
-        self._socket.bind((source, 0))
-        self._socket.connect(("127.0.0.1", daemon.port))
-        self._running = True
         self._peer = ("127.0.0.1", daemon.port)
+        self._socket = self._bind(source)
+        self._running = True
         with self._changed:
             self.quic.connect(self._peer, now=time.monotonic())
             self._flush()
@@ -121,6 +118,23 @@ class Http3:
         self._thread.join(DEADLINE)
         self._socket.close()
 
+    def move(self, source):
+        """Goes on from another address."""
+        moved = self._bind(source)
+        with self._changed:
+            old, self._socket = self._socket, moved
+            self.quic.change_connection_id()
+            self.quic.send_ping(0)
+            self._flush()
+        old.close()
+
+    def _bind(self, source):
+        bound = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+        bound.bind((source, 0))
+        bound.connect(self._peer)
+        return bound
+
     def _observe(self, h3):
         """Lets the library know that the response to HEAD has no body."""
         check = h3._check_content_length
@@ -148,13 +162,15 @@ class Http3:
             timer = self.quic.get_timer()
             now = time.monotonic()
             # Short, since requests may set an earlier one meanwhile.
-            self._socket.settimeout(0.02 if timer is None else min(max(timer - now, 0.0005), 0.02))
+            # It may be replaced meanwhile.
+            receiver = self._socket
             data = []
             try:
-                data.append(self._socket.recv(65536))
-                self._socket.setblocking(False)
+                receiver.settimeout(0.02 if timer is None else min(max(timer - now, 0.0005), 0.02))
+                data.append(receiver.recv(65536))
+                receiver.setblocking(False)
                 while len(data) < 64:
-                    data.append(self._socket.recv(65536))
+                    data.append(receiver.recv(65536))
             except (TimeoutError, BlockingIOError):
                 pass
             except OSError:
@@ -238,6 +254,13 @@ class Http3:
             self._flush()
         return stream
 
+    def upload(self, path, body, **more):
+        """A request and what is there of its body, in one go: the daemon can't say stop in between."""
+        with self._changed:
+            stream = self.request(path, method="POST", end=False, **more)
+            stream.send(body)
+        return stream
+
     def raw_unidirectional(self, data, end=False):
         """A unidirectional stream with these bytes."""
         with self._changed:
@@ -309,11 +332,14 @@ class Stream:
         return self.stopped
 
     def send(self, data, end=False):
-        """Goes out as the peer grants it; not at all if the peer has asked to stop, which it may do at any time."""
-        self.visitor.do(lambda: self.stopped is None and self.visitor.h3.send_data(self.id, data, end))
+        self._unless_stopped(lambda: self.visitor.h3.send_data(self.id, data, end))
 
     def send_raw(self, data, end=False):
-        self.visitor.do(lambda: self.visitor.quic.send_stream_data(self.id, data, end))
+        self._unless_stopped(lambda: self.visitor.quic.send_stream_data(self.id, data, end))
+
+    def _unless_stopped(self, action):
+        """What the daemon does not want any more is not sent: the library has reset the stream by itself then."""
+        self.visitor.do(lambda: self.stopped is None and action())
 
     def send_trailers(self, fields):
         self.visitor.do(lambda: self.visitor.h3.send_headers(self.id, fields, end_stream=True))

@@ -85,8 +85,9 @@ impl Receiver {
         if self.ended {
             return Poll::Pending;
         }
-        // Without a code, all of it has come.
-        if let Ok(None) = ready!(pin!(self.stream.received_reset()).poll(cx)) {
+        let reset = ready!(pin!(self.stream.received_reset()).poll(cx));
+        if matches!(reset, Ok(None)) {
+            // All of it has come.
             return Poll::Pending;
         }
         self.ended = true;

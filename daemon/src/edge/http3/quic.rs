@@ -93,7 +93,7 @@ pub(super) struct Own {
 
 impl SendStream<Bytes> for Own {
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamErrorIncoming>> {
-        while let Some(rest) = self.writing.as_mut().filter(|rest| bytes::Buf::has_remaining(*rest)) {
+        while let Some(rest) = self.writing.as_mut().filter(|rest| !rest.is_empty()) {
             match std::task::ready!(std::pin::Pin::new(&mut self.stream).poll_write(cx, rest)) {
                 Ok(written) => rest.advance(written),
                 Err(quinn::WriteError::Stopped(code)) => {

@@ -1,0 +1,166 @@
+//! One order from its placing to the chain: base and wildcard names together, proven by DNS-01.
+
+use std::time::Duration;
+
+use instant_acme::{
+    Account, AuthorizationStatus, CertificateIdentifier, ChallengeType, Error, Identifier, NewOrder, Order,
+    OrderStatus, RetryPolicy,
+};
+use rcgen::{CertificateParams, DistinguishedName, KeyPair, PKCS_ECDSA_P256_SHA256};
+use rustls_pki_types::CertificateDer;
+use tracing::{debug, warn};
+
+use crate::dns::Solver;
+
+/// How often a request is made again whose nonce was rejected, beyond what the library does by itself (three times). A
+/// server that rejects half of them is passed for certain.
+pub(super) const MOST_NONCES: u32 = 20;
+/// How long a server may look at a challenge or make a certificate.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Makes a request again as long as its nonce was rejected (RFC 8555, section 6.5); nothing was done then.
+macro_rules! past_bad_nonces {
+    ($request:expr) => {{
+        let mut tries = 0;
+        loop {
+            match $request.await {
+                Err(error)
+                    if $crate::acme::order::is(&error, "badNonce") && tries < $crate::acme::order::MOST_NONCES =>
+                {
+                    tries += 1;
+                }
+                other => break other,
+            }
+        }
+    }};
+}
+pub(super) use past_bad_nonces;
+
+/// Whether the server named this kind of problem (RFC 8555, section 6.7).
+pub(super) fn is(error: &Error, kind: &str) -> bool {
+    let Error::Api(problem) = error else { return false };
+    problem.r#type.as_deref().and_then(|named| named.strip_prefix("urn:ietf:params:acme:error:")) == Some(kind)
+}
+
+/// What is wanted.
+#[derive(Clone, Copy)]
+pub(super) struct Wanted<'a> {
+    pub(super) names: &'a [&'a str],
+    pub(super) profile: Option<&'a str>,
+    /// The certificate that this one is to replace (RFC 9773, section 5), if the server would know what that means.
+    pub(super) replaces: Option<&'a CertificateDer<'a>>,
+}
+
+/// A chain and its key in PEM.
+pub(super) struct Issued {
+    pub(super) chain_pem: String,
+    pub(super) key_pem: String,
+}
+
+/// Orders a certificate. Records that were published are taken away again, whatever comes of it.
+pub(super) async fn obtain(account: &Account, wanted: Wanted<'_>, solver: &dyn Solver) -> Result<Issued, Error> {
+    let identifiers: Vec<_> = wanted.names.iter().map(|name| Identifier::Dns((*name).to_owned())).collect();
+    let mut order = place(account, &identifiers, wanted).await?;
+    debug!(order = order.url(), "order placed");
+    let values = challenges(&mut order).await?;
+    let proven = prove(&mut order, &values, solver).await;
+    for value in &values {
+        if let Err(error) = solver.cleanup(value).await {
+            warn!(%error, "a TXT record could not be taken away");
+        }
+    }
+    proven?;
+    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(other)?;
+    let names: Vec<String> = wanted.names.iter().map(|name| (*name).to_owned()).collect();
+    let mut params = CertificateParams::new(names).map_err(other)?;
+    params.distinguished_name = DistinguishedName::new();
+    let csr = params.serialize_request(&key).map_err(other)?;
+    past_bad_nonces!(order.finalize_csr(csr.der()))?;
+    let policy = RetryPolicy::new().timeout(PATIENCE);
+    let chain_pem = past_bad_nonces!(order.poll_certificate(&policy))?;
+    Ok(Issued { chain_pem, key_pem: key.serialize_pem() })
+}
+
+/// With `replaces` first; if the server refuses that, once more without it.
+async fn place(account: &Account, identifiers: &[Identifier], wanted: Wanted<'_>) -> Result<Order, Error> {
+    let order = || match wanted.profile {
+        Some(profile) => NewOrder::new(identifiers).profile(profile),
+        None => NewOrder::new(identifiers),
+    };
+    if let Some(identifier) = wanted.replaces.and_then(|old| CertificateIdentifier::try_from(old).ok()) {
+        let order = order().replaces(identifier);
+        match past_bad_nonces!(account.new_order(&order)) {
+            Err(Error::Unsupported(_)) => {}
+            Err(error) if is(&error, "rateLimited") || is(&error, "accountDoesNotExist") => return Err(error),
+            Err(error) => warn!(%error, "an order that replaces the old certificate was refused; once more without"),
+            placed => return placed,
+        }
+    }
+    past_bad_nonces!(account.new_order(&order()))
+}
+
+/// The TXT values of all names that are not proven yet.
+async fn challenges(order: &mut Order) -> Result<Vec<String>, Error> {
+    let mut tries = 0;
+    'again: loop {
+        let mut values = Vec::new();
+        let mut authorizations = order.authorizations();
+        while let Some(authorization) = authorizations.next().await {
+            let mut authorization = match authorization {
+                // Those that are known already are not fetched again.
+                Err(error) if is(&error, "badNonce") && tries < MOST_NONCES => {
+                    tries += 1;
+                    continue 'again;
+                }
+                other => other?,
+            };
+            if authorization.status == AuthorizationStatus::Valid {
+                continue;
+            }
+            let challenge = authorization.challenge(ChallengeType::Dns01);
+            let challenge = challenge.ok_or(Error::Str("the server offers no proof by DNS (dns-01)"))?;
+            values.push(challenge.key_authorization().dns_value());
+        }
+        return Ok(values);
+    }
+}
+
+async fn prove(order: &mut Order, values: &[String], solver: &dyn Solver) -> Result<(), Error> {
+    // All of them before any is looked at: base and wildcard share one name.
+    for value in values {
+        solver.present(value).await.map_err(other)?;
+    }
+    let mut authorizations = order.authorizations();
+    while let Some(authorization) = authorizations.next().await {
+        let mut authorization = authorization?;
+        if authorization.status == AuthorizationStatus::Valid {
+            continue;
+        }
+        if let Some(mut challenge) = authorization.challenge(ChallengeType::Dns01) {
+            past_bad_nonces!(challenge.set_ready())?;
+        }
+    }
+    let policy = RetryPolicy::new().timeout(PATIENCE);
+    match past_bad_nonces!(order.poll_ready(&policy))? {
+        OrderStatus::Ready => Ok(()),
+        status => Err(why_not(order).await.unwrap_or_else(|| other(format!("the order is {status:?}")))),
+    }
+}
+
+/// What the server found wrong with a proof.
+async fn why_not(order: &mut Order) -> Option<Error> {
+    let mut authorizations = order.authorizations();
+    while let Some(authorization) = authorizations.next().await {
+        let mut authorization = authorization.ok()?;
+        past_bad_nonces!(authorization.refresh()).ok()?;
+        let problem = authorization.challenges.iter().find_map(|challenge| challenge.error.clone());
+        if let Some(problem) = problem {
+            return Some(Error::Api(problem));
+        }
+    }
+    None
+}
+
+fn other(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
+    Error::Other(error.into())
+}

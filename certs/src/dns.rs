@@ -1,0 +1,37 @@
+//! DNS-01 (RFC 8555, section 8.4): TXT records that prove to an ACME server whose domain it is.
+//!
+//! Each way to publish them is a [`Solver`] in a file of its own.
+
+pub mod embedded;
+
+use std::pin::Pin;
+
+/// A future behind a pointer, so that solvers can stand behind one trait.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Puts TXT records where an ACME server looks for them, and takes them away again. A solver knows the domain that it
+/// was made for.
+pub trait Solver: std::fmt::Debug + Send + Sync + 'static {
+    /// Adds a value beside others at `_acme-challenge.<domain>`; resolves once it is published as far as the solver
+    /// knows. A value that is there already is no error.
+    fn present<'a>(&'a self, value: &'a str) -> BoxFuture<'a, Result<(), SolverError>>;
+
+    /// Takes it away, and no other. A value that is not there is no error.
+    fn cleanup<'a>(&'a self, value: &'a str) -> BoxFuture<'a, Result<(), SolverError>>;
+}
+
+/// Why a record could not be published or taken away, in words for the operator.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SolverError {
+    /// The operator has to change something: a file, a key of the configuration or a right at the DNS server.
+    #[error("{0}")]
+    Setup(String),
+    /// The other side cannot be reached, is too slow or is out of order; trying again later may help.
+    #[error("{0}")]
+    Unavailable(String),
+}
+
+/// The name at which an ACME server looks for the records of a domain and of its wildcard, with the root's dot.
+pub fn challenge_name(domain: &str) -> String {
+    format!("_acme-challenge.{}.", domain.trim_end_matches('.'))
+}

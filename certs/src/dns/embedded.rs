@@ -1,0 +1,102 @@
+//! A DNS responder inside the process: it answers for `_acme-challenge.<domain>`, or for the whole domain, once the
+//! parent zone delegates that to it.
+//!
+//! It is no general name server: one zone, made from a few settings, and no cache, transfer or recursion.
+
+mod answer;
+mod serve;
+mod zone;
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use arc_swap::ArcSwap;
+
+use crate::dns::{BoxFuture, Solver, SolverError};
+
+pub use self::answer::Over;
+pub use self::serve::{Sockets, bind, serve};
+pub use self::zone::{Host, Zone, ZoneError};
+
+/// Values at once: a certificate needs two, and those that a killed process left are gone with it. More would only
+/// make answers longer.
+const MOST_VALUES: usize = 32;
+
+/// A TXT string holds no more (RFC 1035, section 3.3). An ACME value has 43 characters.
+const LONGEST_VALUE: usize = 255;
+
+/// The responder, which is a solver as well: what it presents it answers from that moment on.
+#[derive(Debug)]
+pub struct Embedded {
+    zone: Zone,
+    published: ArcSwap<Published>,
+}
+
+/// What changes in a zone.
+#[derive(Clone, Debug)]
+struct Published {
+    /// The TXT values, in the order in which they came.
+    values: Vec<String>,
+    /// The SOA's serial; it grows with each change.
+    serial: u32,
+}
+
+impl Embedded {
+    /// A responder for a zone, with no values yet.
+    pub fn new(zone: Zone) -> Arc<Self> {
+        // Seconds since 1970 grow over restarts too, and by more than the changes between them.
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let published = Published { values: Vec::new(), serial: now as u32 };
+        Arc::new(Self { zone, published: ArcSwap::from_pointee(published) })
+    }
+
+    /// The zone that it answers for.
+    pub fn zone(&self) -> &Zone {
+        &self.zone
+    }
+
+    /// The answer to a query; nothing if none is due.
+    pub fn answer(&self, query: &[u8], over: Over) -> Option<Vec<u8>> {
+        answer::answer(&self.zone, &self.published.load(), query, over)
+    }
+
+    fn change(&self, change: impl Fn(&mut Vec<String>)) {
+        self.published.rcu(|now| {
+            let mut next = Published::clone(now);
+            change(&mut next.values);
+            next.serial = now.serial.wrapping_add(1);
+            next
+        });
+    }
+}
+
+impl Solver for Embedded {
+    fn present<'a>(&'a self, value: &'a str) -> BoxFuture<'a, Result<(), SolverError>> {
+        Box::pin(async move {
+            if value.len() > LONGEST_VALUE {
+                return Err(SolverError::Unavailable(format!(
+                    "the ACME server asks for a TXT record of {} bytes; {LONGEST_VALUE} are possible",
+                    value.len()
+                )));
+            }
+            self.change(|values| {
+                if !values.iter().any(|present| present == value) {
+                    // The oldest is the one that was most likely forgotten.
+                    values.drain(..(values.len() + 1).saturating_sub(MOST_VALUES));
+                    values.push(value.to_owned());
+                }
+            });
+            Ok(())
+        })
+    }
+
+    fn cleanup<'a>(&'a self, value: &'a str) -> BoxFuture<'a, Result<(), SolverError>> {
+        Box::pin(async move {
+            self.change(|values| values.retain(|present| present != value));
+            Ok(())
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

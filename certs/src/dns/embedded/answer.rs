@@ -1,0 +1,139 @@
+//! Bytes of a query in, bytes of its answer out. No sockets.
+
+use hickory_proto::op::{Edns, Message, MessageType, Metadata, OpCode, ResponseCode};
+use hickory_proto::rr::{DNSClass, RData, Record, RecordType};
+
+use super::Published;
+use super::zone::{Found, Zone};
+
+/// The header of a message (RFC 1035, section 4.1.1): six fields of 16 bits.
+const HEADER_LEN: usize = 12;
+
+/// The longest query that is looked at. A question has 271 bytes at most with its header; the rest is for EDNS
+/// options, of which padding is the longest.
+pub(super) const LONGEST_QUERY: usize = 2048;
+
+/// The most that goes out in one datagram, whatever the resolver would take: it passes every IPv6 path unfragmented,
+/// and is little to gain for whoever asks with a false address.
+const LONGEST_DATAGRAM: u16 = 1232;
+
+/// What any resolver takes in a datagram (RFC 1035, section 2.3.4).
+const SHORTEST_LIMIT: u16 = 512;
+
+/// The most additional records of a query: EDNS and a signature.
+const MOST_ADDITIONALS: u16 = 2;
+
+/// What a query came over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Over {
+    /// A datagram: what does not fit is asked again over TCP.
+    Udp,
+    /// A connection.
+    Tcp,
+}
+
+/// What the header says, read without the rest, which may be anything.
+struct Header {
+    id: u16,
+    op_code: OpCode,
+    recursion_desired: bool,
+    counts: [u16; 4],
+}
+
+/// The answer to a query; nothing to what is none, and to answers, since two servers that answer each other would
+/// never end.
+pub(super) fn answer(zone: &Zone, published: &Published, bytes: &[u8], over: Over) -> Option<Vec<u8>> {
+    let header = Header::read(bytes)?;
+    let [questions, answers, authorities, additionals] = header.counts;
+    let refuse = |code| header.reply(code).to_vec().ok();
+    if header.op_code != OpCode::Query {
+        return refuse(ResponseCode::NotImp);
+    }
+    // The counts are bounded before anything is read by them.
+    if bytes.len() > LONGEST_QUERY
+        || questions != 1
+        || answers != 0
+        || authorities != 0
+        || additionals > MOST_ADDITIONALS
+    {
+        return refuse(ResponseCode::FormErr);
+    }
+    let Ok(query) = Message::from_vec(bytes) else { return refuse(ResponseCode::FormErr) };
+    let mut reply = header.reply(ResponseCode::NoError);
+    if let Some(edns) = &query.edns {
+        let mut own = Edns::new();
+        own.set_max_payload(LONGEST_DATAGRAM).set_dnssec_ok(edns.flags().dnssec_ok);
+        reply.set_edns(own);
+    }
+    fill(zone, published, &query, &mut reply);
+    let limit = match (over, &query.edns) {
+        (Over::Tcp, _) => u16::MAX,
+        (Over::Udp, Some(edns)) => edns.max_payload().clamp(SHORTEST_LIMIT, LONGEST_DATAGRAM),
+        (Over::Udp, None) => SHORTEST_LIMIT,
+    };
+    let whole = reply.to_vec().ok()?;
+    if whole.len() <= usize::from(limit) {
+        return Some(whole);
+    }
+    reply.answers.clear();
+    reply.authorities.clear();
+    reply.metadata.truncation = true;
+    reply.to_vec().ok()
+}
+
+/// The part of an answer that depends on the question.
+fn fill(zone: &Zone, published: &Published, query: &Message, reply: &mut Message) {
+    let code = |reply: &mut Message, code| reply.metadata.response_code = code;
+    let Some(question) = query.queries.first() else { return code(reply, ResponseCode::FormErr) };
+    // As it was asked, in upper and lower case: resolvers compare it (draft-vixie-dnsext-dns0x20).
+    reply.add_query(question.clone());
+    if query.edns.as_ref().is_some_and(|edns| edns.version() != 0) {
+        return code(reply, ResponseCode::BADVERS);
+    }
+    if query.signature.is_some() {
+        // No keys are known here (RFC 8945, section 5.2.1).
+        return code(reply, ResponseCode::NotAuth);
+    }
+    let kind = question.query_type();
+    if question.query_class() != DNSClass::IN || matches!(kind, RecordType::AXFR | RecordType::IXFR) {
+        return code(reply, ResponseCode::Refused);
+    }
+    let name = question.name().to_lowercase();
+    let (records, ttl, found) = match zone.find(&name, kind, published) {
+        Found::Elsewhere => return code(reply, ResponseCode::Refused),
+        Found::Records(records, ttl) => (records, ttl, true),
+        Found::NoName => (Vec::new(), 0, false),
+    };
+    reply.metadata.authoritative = true;
+    if !found {
+        code(reply, ResponseCode::NXDomain);
+    }
+    if records.is_empty() {
+        let soa = RData::SOA(zone.soa(published));
+        reply.add_authority(Record::from_rdata(zone.apex_name().clone(), zone.negative_ttl(&name), soa));
+    }
+    reply.add_answers(records.into_iter().map(|data| Record::from_rdata(question.name().clone(), ttl, data)));
+}
+
+impl Header {
+    /// Nothing if it is cut short or an answer.
+    fn read(bytes: &[u8]) -> Option<Self> {
+        let fields = bytes.get(..HEADER_LEN)?;
+        let field = |index: usize| u16::from_be_bytes([fields[index * 2], fields[index * 2 + 1]]);
+        let flags = field(1);
+        (flags & 0x8000 == 0).then(|| Self {
+            id: field(0),
+            op_code: OpCode::from_u8((flags >> 11) as u8 & 0xf),
+            recursion_desired: flags & 0x0100 != 0,
+            counts: [field(2), field(3), field(4), field(5)],
+        })
+    }
+
+    fn reply(&self, code: ResponseCode) -> Message {
+        let mut reply = Message::new(self.id, MessageType::Response, self.op_code);
+        let metadata: &mut Metadata = &mut reply.metadata;
+        metadata.recursion_desired = self.recursion_desired;
+        metadata.response_code = code;
+        reply
+    }
+}

@@ -1,0 +1,289 @@
+use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
+use hickory_proto::rr::{DNSClass, Name, RecordType};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpStream, UdpSocket};
+
+use super::*;
+
+const CHALLENGE: &str = "_acme-challenge.tunnel.example.com.";
+
+fn responder() -> Arc<Embedded> {
+    Embedded::new(Zone::challenge("tunnel.example.com", None, None).unwrap())
+}
+
+fn whole() -> Arc<Embedded> {
+    let host = Host {
+        addresses: vec!["192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap()],
+        issuers: vec!["letsencrypt.org".to_owned()],
+        alpn: vec!["h3".to_owned(), "h2".to_owned()],
+    };
+    Embedded::new(Zone::whole("tunnel.example.com", None, host).unwrap())
+}
+
+fn query(name: &str, kind: RecordType) -> Message {
+    let mut message = Message::new(7, MessageType::Query, OpCode::Query);
+    message.add_query(Query::query(Name::from_ascii(name).unwrap(), kind));
+    message
+}
+
+fn ask(responder: &Embedded, query: &Message, over: Over) -> Message {
+    let answer = responder.answer(&query.to_vec().unwrap(), over).unwrap();
+    let answer = Message::from_vec(&answer).unwrap();
+    assert_eq!((answer.id, answer.message_type), (7, MessageType::Response));
+    assert!(!answer.recursion_available);
+    answer
+}
+
+fn short(responder: &Embedded, name: &str, kind: RecordType) -> (ResponseCode, Vec<String>, Vec<RecordType>) {
+    let answer = ask(responder, &query(name, kind), Over::Udp);
+    let texts = answer.answers.iter().map(|record| record.data.to_string()).collect();
+    let authorities = answer.authorities.iter().map(hickory_proto::rr::Record::record_type).collect();
+    (answer.response_code, texts, authorities)
+}
+
+async fn present(responder: &Embedded, values: &[&str]) {
+    for value in values {
+        responder.present(value).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn values_stand_together_and_go_one_by_one() {
+    let responder = responder();
+    let serial = |responder: &Embedded| responder.published.load().serial;
+    let before = serial(&responder);
+    present(&responder, &["one", "two", "one"]).await;
+    assert_ne!(serial(&responder), before);
+    let answer = ask(&responder, &query(CHALLENGE, RecordType::TXT), Over::Udp);
+    assert!(answer.authoritative);
+    assert!(answer.answers.iter().all(|record| record.ttl == 0));
+    assert_eq!(short(&responder, CHALLENGE, RecordType::TXT).1, ["one", "two"]);
+    responder.cleanup("one").await.unwrap();
+    responder.cleanup("never there").await.unwrap();
+    assert_eq!(short(&responder, CHALLENGE, RecordType::TXT).1, ["two"]);
+    responder.cleanup("two").await.unwrap();
+    let none = ask(&responder, &query(CHALLENGE, RecordType::TXT), Over::Udp);
+    assert_eq!((none.response_code, none.answers.len()), (ResponseCode::NoError, 0));
+    assert_eq!((none.authorities[0].record_type(), none.authorities[0].ttl), (RecordType::SOA, 0));
+    assert!(responder.present(&"x".repeat(256)).await.is_err());
+}
+
+#[tokio::test]
+async fn forgotten_values_make_room() {
+    let responder = responder();
+    for number in 0..100 {
+        responder.present(&format!("value {number}")).await.unwrap();
+    }
+    let values = responder.published.load().values.clone();
+    assert_eq!((values.len(), values.last().unwrap().as_str()), (MOST_VALUES, "value 99"));
+}
+
+#[tokio::test]
+async fn the_challenge_zone_answers_for_its_apex_alone() {
+    let responder = responder();
+    present(&responder, &["value"]).await;
+    let (none, soa) = (Vec::<String>::new(), vec![RecordType::SOA]);
+    assert_eq!(short(&responder, CHALLENGE, RecordType::NS).1, ["tunnel.example.com."]);
+    let answer = short(&responder, CHALLENGE, RecordType::SOA);
+    assert!(answer.1[0].starts_with("tunnel.example.com. hostmaster.tunnel.example.com. "), "{answer:?}");
+    for kind in [RecordType::A, RecordType::AAAA, RecordType::CAA, RecordType::HTTPS, RecordType::CNAME] {
+        assert_eq!(short(&responder, CHALLENGE, kind), (ResponseCode::NoError, none.clone(), soa.clone()), "{kind}");
+    }
+    let below = format!("x.{CHALLENGE}");
+    assert_eq!(short(&responder, &below, RecordType::TXT), (ResponseCode::NXDomain, none.clone(), soa));
+    for elsewhere in [".", "com.", "tunnel.example.com.", "x_acme-challenge.tunnel.example.com.", "example.org."] {
+        let answer = ask(&responder, &query(elsewhere, RecordType::TXT), Over::Udp);
+        assert_eq!(answer.response_code, ResponseCode::Refused, "{elsewhere}");
+        assert!(!answer.authoritative && answer.answers.is_empty() && answer.authorities.is_empty());
+    }
+    for kind in [RecordType::AXFR, RecordType::IXFR] {
+        assert_eq!(ask(&responder, &query(CHALLENGE, kind), Over::Tcp).response_code, ResponseCode::Refused);
+    }
+    let mut chaos = query(CHALLENGE, RecordType::TXT);
+    chaos.queries[0].set_query_class(DNSClass::CH);
+    assert_eq!(ask(&responder, &chaos, Over::Udp).response_code, ResponseCode::Refused);
+}
+
+#[tokio::test]
+async fn the_question_comes_back_as_it_was_asked() {
+    let responder = responder();
+    present(&responder, &["value"]).await;
+    let asked = query("_aCmE-ChAlLeNgE.TUNNEL.eXaMpLe.CoM.", RecordType::TXT).to_vec().unwrap();
+    let answer = responder.answer(&asked, Over::Udp).unwrap();
+    assert_eq!(answer[12..asked.len()], asked[12..]);
+    // The answer's owner is a pointer to it.
+    assert_eq!(answer[asked.len()..asked.len() + 2], [0xc0, 12]);
+    assert!(answer.ends_with(b"\x05value"));
+}
+
+#[tokio::test]
+async fn a_cname_may_lead_to_the_zone() {
+    let zone = Zone::challenge("tunnel.example.com", Some("x.acme.example.net"), Some("ns.example.net")).unwrap();
+    assert_eq!(zone.delegation(), "x.acme.example.net. 3600 IN NS ns.example.net.");
+    let responder = Embedded::new(zone);
+    present(&responder, &["value"]).await;
+    assert_eq!(short(&responder, "x.acme.example.net.", RecordType::TXT).1, ["value"]);
+    assert_eq!(short(&responder, CHALLENGE, RecordType::TXT).0, ResponseCode::Refused);
+    assert!(Zone::challenge("a..b", None, None).is_err());
+    assert!(Zone::challenge("a.example", Some(""), None).is_err());
+}
+
+#[tokio::test]
+async fn the_whole_zone_has_hosts() {
+    let responder = whole();
+    present(&responder, &["value"]).await;
+    for name in ["tunnel.example.com.", "Any.tunnel.example.com."] {
+        assert_eq!(short(&responder, name, RecordType::A).1, ["192.0.2.1"]);
+        assert_eq!(short(&responder, name, RecordType::AAAA).1, ["2001:db8::1"]);
+        assert_eq!(short(&responder, name, RecordType::HTTPS).1, ["1 . alpn=h3,h2,"]);
+        assert_eq!(short(&responder, name, RecordType::MX).2, [RecordType::SOA]);
+    }
+    assert_eq!(short(&responder, "tunnel.example.com.", RecordType::CAA).1, ["0 issue \"letsencrypt.org\""]);
+    assert_eq!(short(&responder, "any.tunnel.example.com.", RecordType::CAA).2, [RecordType::SOA]);
+    assert_eq!(short(&responder, "tunnel.example.com.", RecordType::NS).1, ["tunnel.example.com."]);
+    assert_eq!(short(&responder, CHALLENGE, RecordType::TXT).1, ["value"]);
+    assert_eq!(short(&responder, CHALLENGE, RecordType::A).0, ResponseCode::NoError);
+    for name in ["a.b.tunnel.example.com.", "_dmarc.tunnel.example.com."] {
+        assert_eq!(short(&responder, name, RecordType::A).0, ResponseCode::NXDomain, "{name}");
+    }
+    assert_eq!(short(&responder, "example.com.", RecordType::A).0, ResponseCode::Refused);
+    let any = ask(&responder, &query("tunnel.example.com.", RecordType::ANY), Over::Udp);
+    assert_eq!(any.answers.len(), 1);
+}
+
+#[tokio::test]
+async fn what_is_too_long_is_cut_to_be_asked_again() {
+    let responder = responder();
+    for number in 0..MOST_VALUES {
+        responder.present(&format!("{number:043}")).await.unwrap();
+    }
+    let mut asked = query(CHALLENGE, RecordType::TXT);
+    let plain = responder.answer(&asked.to_vec().unwrap(), Over::Udp).unwrap();
+    assert!(plain.len() <= 512);
+    let cut = Message::from_vec(&plain).unwrap();
+    assert!(cut.truncation && cut.answers.is_empty() && cut.edns.is_none());
+    let whole = ask(&responder, &asked, Over::Tcp);
+    assert!(!whole.truncation);
+    assert_eq!(whole.answers.len(), MOST_VALUES);
+    for (offered, values) in [(0, 12), (1232, 12), (65535, 12), (1232, 30), (65535, 30)] {
+        responder.change(|all| all.truncate(0));
+        for number in 0..values {
+            responder.present(&format!("{number:043}")).await.unwrap();
+        }
+        let mut edns = Edns::new();
+        edns.set_max_payload(offered);
+        asked.set_edns(edns);
+        let bytes = responder.answer(&asked.to_vec().unwrap(), Over::Udp).unwrap();
+        let answer = Message::from_vec(&bytes).unwrap();
+        assert!(bytes.len() <= if offered < 512 { 512 } else { 1232 });
+        assert_eq!(answer.edns.as_ref().unwrap().max_payload(), 1232);
+        assert_eq!(answer.truncation, offered == 0 || values == 30, "{offered} {values}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_query_is_told_so_or_dropped() {
+    let responder = responder();
+    let good = query(CHALLENGE, RecordType::TXT).to_vec().unwrap();
+    let code = |bytes: &[u8]| {
+        responder.answer(bytes, Over::Udp).map(|answer| {
+            assert!(answer.len() <= bytes.len().max(12), "no more comes back than was sent");
+            Message::from_vec(&answer).unwrap().response_code
+        })
+    };
+    assert_eq!(code(&[]), None);
+    assert_eq!(code(&good[..11]), None);
+    let changed = |index: usize, byte: u8| {
+        let mut bytes = good.clone();
+        bytes[index] = byte;
+        bytes
+    };
+    assert_eq!(code(&changed(2, 0x80)), None, "an answer");
+    for op_code in [1_u8, 2, 4, 5, 6, 15] {
+        assert_eq!(code(&changed(2, op_code << 3)), Some(ResponseCode::NotImp), "{op_code}");
+    }
+    for (index, count) in [(5, 0), (5, 2), (4, 255), (7, 1), (9, 1), (11, 1), (11, 3), (10, 255)] {
+        assert_eq!(code(&changed(index, count)), Some(ResponseCode::FormErr), "{index} {count}");
+    }
+    for end in 12..good.len() {
+        assert_eq!(code(&good[..end]), Some(ResponseCode::FormErr), "cut at {end}");
+    }
+    // A name that points to itself, and one that points beyond the end.
+    for pointer in [[0xc0, 12], [0xff, 0xff]] {
+        let mut bytes = good[..12].to_vec();
+        bytes.extend([pointer[0], pointer[1], 0, 16, 0, 1]);
+        assert_eq!(code(&bytes), Some(ResponseCode::FormErr));
+    }
+    let mut long = good.clone();
+    long.resize(answer::LONGEST_QUERY + 1, 0);
+    assert_eq!(code(&long), Some(ResponseCode::FormErr));
+    let mut version = query(CHALLENGE, RecordType::TXT);
+    let mut edns = Edns::new();
+    edns.set_version(1);
+    version.set_edns(edns);
+    // 16 means BADVERS here and BADSIG in a signature.
+    assert_eq!(u16::from(ask(&responder, &version, Over::Udp).response_code), 16);
+}
+
+#[tokio::test]
+async fn no_bytes_make_it_panic() {
+    let responder = whole();
+    present(&responder, &["value"]).await;
+    let mut edns = query(CHALLENGE, RecordType::TXT);
+    edns.set_edns(Edns::new());
+    let seeds = [query(CHALLENGE, RecordType::TXT), query("a.tunnel.example.com.", RecordType::HTTPS), edns];
+    let mut state = 1_u64;
+    let mut random = move || {
+        // Numerical Recipes' generator: repeatable, and good enough to disturb bytes.
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as usize
+    };
+    for round in 0..60_000 {
+        let mut bytes = seeds[round % seeds.len()].to_vec().unwrap();
+        for _ in 0..=random() % 4 {
+            let at = random() % bytes.len();
+            match random() % 3 {
+                0 => bytes[at] = random() as u8,
+                1 => bytes.truncate(at.max(1)),
+                _ => bytes.insert(at, random() as u8),
+            }
+        }
+        if let Some(answer) = responder.answer(&bytes, Over::Udp) {
+            assert!(answer.len() <= 1232);
+        }
+    }
+}
+
+#[tokio::test]
+async fn both_sockets_answer() {
+    let responder = responder();
+    present(&responder, &["value"]).await;
+    let sockets = bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = sockets.address;
+    let taken = bind(address).unwrap_err().to_string();
+    assert!(taken.contains(&address.to_string()) && taken.contains("systemd-resolved"), "{taken}");
+    let server = tokio::spawn(serve(responder, sockets));
+    let asked = query(CHALLENGE, RecordType::TXT).to_vec().unwrap();
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    socket.connect(address).await.unwrap();
+    // What is no query gets nothing, and service goes on.
+    socket.send(b"x").await.unwrap();
+    socket.send(&asked).await.unwrap();
+    let mut bytes = [0; 2000];
+    let length = socket.recv(&mut bytes).await.unwrap();
+    assert!(bytes[..length].ends_with(b"\x05value"));
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    for _ in 0..2 {
+        // In pieces.
+        stream.write_all(&[0]).await.unwrap();
+        stream.write_all(&[asked.len() as u8]).await.unwrap();
+        stream.write_all(&asked).await.unwrap();
+        let mut answer = vec![0; usize::from(stream.read_u16().await.unwrap())];
+        stream.read_exact(&mut answer).await.unwrap();
+        assert!(answer.ends_with(b"\x05value"));
+    }
+    // One that announces more than a query can have is cut off.
+    stream.write_all(&[255, 255, 0]).await.unwrap();
+    assert!(matches!(stream.read(&mut bytes).await, Ok(0) | Err(_)));
+    server.abort();
+}

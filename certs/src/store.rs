@@ -1,0 +1,381 @@
+//! What an ACME client keeps on disk: its account, its certificates by generation, and when it may try again.
+//!
+//! One folder for each directory URL, so that a staging server and the real one never mix:
+//!
+//! ```text
+//! acme/<host>-<hash>/lock              held by the process that orders
+//!                    account.json      account key and account URL
+//!                    state.json        what renewal remembers
+//!                    renew             somebody wants a new certificate now
+//!                    generations/0007  chain.pem and key.pem; the one before is kept
+//!                    damaged/          what could not be read
+//! ```
+//!
+//! A generation is written to a temporary folder, synced, renamed and synced again, so that it is there whole or not at
+//! all. Everything is for the owner alone.
+
+use std::fs::{self, DirBuilder, File, TryLockError};
+use std::io::{ErrorKind, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::sign::CertifiedKey;
+use sha2::{Digest as _, Sha256};
+use tracing::{error, warn};
+
+use crate::Error;
+use crate::authority::{restrict, write};
+use crate::files::{self, Facts};
+
+/// How many generations stay: the current one, and the one before in case that the current one gets damaged.
+const GENERATIONS: usize = 2;
+/// How many damaged things stay for whoever wants to look at them.
+const MOST_DAMAGED: usize = 8;
+/// More than a new generation and its state take: what must be free on the disk before an order is placed.
+const ROOM: usize = 64 * 1024;
+/// Files longer than this were not written by us.
+const LONGEST_FILE: u64 = 1024 * 1024;
+
+/// The folder of one directory URL.
+#[derive(Debug)]
+pub struct Store {
+    folder: PathBuf,
+    lock: Option<File>,
+}
+
+/// A certificate that was kept.
+#[derive(Clone, Debug)]
+pub struct Stored {
+    /// The chain with its key.
+    pub certified: Arc<CertifiedKey>,
+    /// What the first certificate says.
+    pub facts: Facts,
+}
+
+impl Store {
+    /// Where `directory` (a URL) keeps its things.
+    pub fn folder(state_dir: &Path, directory: &str) -> PathBuf {
+        let host = directory.split("://").nth(1).unwrap_or_default().split('/').next().unwrap_or_default();
+        let safe = |c: char| if c.is_ascii_alphanumeric() || c == '.' || c == '-' { c } else { '_' };
+        let host: String = host.chars().take(64).map(safe).collect();
+        let [a, b, c, d, ..]: [u8; 32] = Sha256::digest(directory.as_bytes()).into();
+        state_dir.join("acme").join(format!("{host}-{:08x}", u32::from_be_bytes([a, b, c, d])))
+    }
+
+    /// Opens or makes the folder. Nothing is changed in it without [`Store::try_lock`].
+    pub fn open(state_dir: &Path, directory: &str) -> Result<Self, Error> {
+        let folder = Self::folder(state_dir, directory);
+        for folder in [&state_dir.join("acme"), &folder, &folder.join("generations")] {
+            DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(Error::io(folder))?;
+            restrict(folder, 0o700)?;
+        }
+        Ok(Self { folder, lock: None })
+    }
+
+    /// Whether this process alone may change the folder from now on. The kernel lets go of the lock when it ends, however
+    /// it ends.
+    pub fn try_lock(&mut self) -> Result<bool, Error> {
+        if self.lock.is_some() {
+            return Ok(true);
+        }
+        let path = self.folder.join("lock");
+        let file = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(&path)
+            .map_err(Error::io(&path))?;
+        match file.try_lock() {
+            Ok(()) => self.lock = Some(file),
+            Err(TryLockError::WouldBlock) => return Ok(false),
+            Err(TryLockError::Error(error)) => return Err(Error::io(path)(error)),
+        }
+        // What a process was writing when it was killed.
+        for (_, path) in self.entries("generations")?.into_iter().filter(|(name, _)| name.starts_with(".tmp")) {
+            fs::remove_dir_all(&path).map_err(Error::io(&path))?;
+        }
+        Ok(true)
+    }
+
+    /// The newest certificate for all of `names` that can be read, be it valid now or not. Damaged ones are logged and,
+    /// under the lock, set aside.
+    pub fn load(&self, names: &[&str]) -> Result<Option<Stored>, Error> {
+        for (_, folder) in self.generations()?.into_iter().rev() {
+            match read_generation(&folder) {
+                Ok(stored) if stored.facts.missing(names).is_empty() => return Ok(Some(stored)),
+                Ok(_) => {}
+                Err(damage) => self.set_aside(&folder, &damage),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Keeps a new generation, and of the older ones the last.
+    pub fn save(&self, chain_pem: &str, key_pem: &str) -> Result<(), Error> {
+        let parent = self.folder.join("generations");
+        let last = self.generations()?.last().map_or(0, |(number, _)| *number);
+        let temporary = tempfile::Builder::new()
+            .prefix(".tmp")
+            .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o700))
+            .tempdir_in(&parent)
+            .map_err(Error::io(&parent))?;
+        for (name, text) in [("key.pem", key_pem), ("chain.pem", chain_pem)] {
+            let path = temporary.path().join(name);
+            write(temporary.path(), &path, text, 0o600)?;
+        }
+        sync(temporary.path())?;
+        let path = parent.join(format!("{:04}", last + 1));
+        fs::rename(temporary.path(), &path).map_err(Error::io(&path))?;
+        // It is not there any more under this name.
+        let _renamed = temporary.keep();
+        sync(&parent)?;
+        let generations = self.generations()?;
+        let old = generations.len().saturating_sub(GENERATIONS);
+        for (_, path) in generations.into_iter().take(old) {
+            if let Err(error) = fs::remove_dir_all(&path) {
+                warn!(path = %path.display(), %error, "an old certificate cannot be removed");
+            }
+        }
+        Ok(())
+    }
+
+    /// A JSON file of the folder: nothing if there is none, or none that can be read; that one is set aside.
+    pub fn read_json<T: serde::de::DeserializeOwned>(&self, name: &str) -> Result<Option<T>, Error> {
+        let path = self.folder.join(name);
+        let bytes = match read_short(&path) {
+            Ok(bytes) => bytes,
+            Err(Error::Io { error, .. }) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(damage @ Error::Invalid { .. }) => {
+                self.set_aside(&path, &damage);
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
+        };
+        match serde_json::from_slice(&bytes) {
+            Ok(value) => Ok(Some(value)),
+            Err(error) => {
+                self.set_aside(&path, &Error::invalid(&path, error.to_string()));
+                Ok(None)
+            }
+        }
+    }
+
+    /// Replaces a JSON file of the folder, whole or not at all.
+    pub fn write_json<T: serde::Serialize>(&self, name: &str, value: &T) -> Result<(), Error> {
+        let path = self.folder.join(name);
+        let text = serde_json::to_string(value).map_err(|error| Error::invalid(&path, error.to_string()))?;
+        write(&self.folder, &path, &text, 0o600)?;
+        sync(&self.folder)
+    }
+
+    /// Takes a file out of use that proved to be worthless.
+    pub fn discard(&self, name: &str, why: &str) {
+        let path = self.folder.join(name);
+        self.set_aside(&path, &Error::invalid(&path, why));
+    }
+
+    /// Whether there is room for a new certificate and the right to write it: better known before an order is placed.
+    pub fn probe(&self) -> Result<(), Error> {
+        let folder = self.folder.join("generations");
+        let mut file = tempfile::NamedTempFile::new_in(&folder).map_err(Error::io(&folder))?;
+        file.write_all(&vec![0; ROOM]).map_err(Error::io(&folder))?;
+        file.as_file().sync_all().map_err(Error::io(&folder))
+    }
+
+    /// Asks the process that holds the lock for a new certificate now.
+    pub fn request_renewal(&self) -> Result<(), Error> {
+        write(&self.folder, &self.folder.join("renew"), "", 0o600)
+    }
+
+    /// Whether somebody has asked so; each request counts once.
+    pub fn take_request(&self) -> bool {
+        fs::remove_file(self.folder.join("renew")).is_ok()
+    }
+
+    /// In the order of their numbers.
+    fn generations(&self) -> Result<Vec<(u64, PathBuf)>, Error> {
+        let entries = self.entries("generations")?;
+        let numbered = |(name, path): (String, PathBuf)| Some((name.parse().ok()?, path));
+        let mut generations: Vec<_> = entries.into_iter().filter_map(numbered).collect();
+        generations.sort();
+        Ok(generations)
+    }
+
+    fn entries(&self, name: &str) -> Result<Vec<(String, PathBuf)>, Error> {
+        let folder = self.folder.join(name);
+        let mut entries = Vec::new();
+        for entry in fs::read_dir(&folder).map_err(Error::io(&folder))? {
+            let entry = entry.map_err(Error::io(&folder))?;
+            entries.push((entry.file_name().to_string_lossy().into_owned(), entry.path()));
+        }
+        Ok(entries)
+    }
+
+    /// Moves what cannot be read out of the way. This must not fail for its caller, who goes on with the last good one.
+    fn set_aside(&self, path: &Path, damage: &Error) {
+        error!(event = "damaged", %damage, "set aside; the last good one is used");
+        if self.lock.is_none() {
+            return;
+        }
+        let folder = self.folder.join("damaged");
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let moved = DirBuilder::new().recursive(true).mode(0o700).create(&folder).and_then(|()| {
+            let taken: Vec<_> = fs::read_dir(&folder)?.filter_map(Result::ok).collect();
+            if taken.len() >= MOST_DAMAGED {
+                return if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+            }
+            let free =
+                (1..=MOST_DAMAGED).map(|number| folder.join(format!("{name}.{number}"))).find(|path| !path.exists());
+            fs::rename(path, free.unwrap_or_else(|| folder.join(&*name)))
+        });
+        if let Err(error) = moved {
+            warn!(path = %path.display(), %error, "cannot be set aside");
+        }
+    }
+}
+
+fn read_generation(folder: &Path) -> Result<Stored, Error> {
+    let (cert, key) = (folder.join("chain.pem"), folder.join("key.pem"));
+    let (certified, facts) = files::read(&cert, &read_short(&cert)?, &key, &read_short(&key)?)?;
+    Ok(Stored { certified, facts })
+}
+
+fn read_short(path: &Path) -> Result<Vec<u8>, Error> {
+    if fs::metadata(path).map_err(Error::io(path))?.len() > LONGEST_FILE {
+        return Err(Error::invalid(path, "it is far too long"));
+    }
+    fs::read(path).map_err(Error::io(path))
+}
+
+fn sync(folder: &Path) -> Result<(), Error> {
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(Error::io(folder))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use rcgen::{CertificateParams, KeyPair};
+
+    use super::*;
+
+    const URL: &str = "https://acme.test/dir";
+    const NAMES: [&str; 2] = ["tunnel.test", "*.tunnel.test"];
+
+    fn make() -> (String, String) {
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new(NAMES.map(str::to_owned)).unwrap();
+        (params.self_signed(&key).unwrap().pem(), key.serialize_pem())
+    }
+
+    fn locked(folder: &Path) -> Store {
+        let mut store = Store::open(folder, URL).unwrap();
+        assert!(store.try_lock().unwrap());
+        store
+    }
+
+    fn serial(store: &Store) -> Option<String> {
+        store.load(&NAMES).unwrap().map(|stored| stored.facts.serial)
+    }
+
+    #[test]
+    fn two_generations_stay_and_are_private() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = locked(folder.path());
+        assert!(serial(&store).is_none());
+        for _ in 0..4 {
+            let (chain, key) = make();
+            store.probe().unwrap();
+            store.save(&chain, &key).unwrap();
+        }
+        let generations = store.generations().unwrap();
+        assert_eq!(generations.iter().map(|(number, _)| *number).collect::<Vec<_>>(), [3, 4]);
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(&generations[1].1), mode(&generations[1].1.join("key.pem"))), (0o700, 0o600));
+        assert_eq!(mode(&store.folder), 0o700);
+        assert_eq!(fs::read_dir(store.folder.join("generations")).unwrap().count(), 2, "nothing temporary is left");
+        assert!(store.load(&["other.test"]).unwrap().is_none());
+    }
+
+    #[test]
+    fn of_damaged_generations_the_last_good_one_is_served() {
+        let folder = tempfile::tempdir().unwrap();
+        let (_, foreign_key) = make();
+        let damages = [
+            ("chain.pem", Some("")),
+            ("chain.pem", Some("-----BEGIN CERTIFICATE-----\nAAAA\n")),
+            ("key.pem", Some("nonsense")),
+            ("key.pem", Some(&*foreign_key)),
+            ("key.pem", None),
+            ("chain.pem", Some(&*"x".repeat(2 << 20))),
+        ];
+        for (index, (name, text)) in damages.into_iter().enumerate() {
+            let folder = folder.path().join(index.to_string());
+            let store = locked(&folder);
+            for _ in 0..2 {
+                let (chain, key) = make();
+                store.save(&chain, &key).unwrap();
+            }
+            let good = read_generation(&store.folder.join("generations/0001")).unwrap().facts.serial;
+            let file = store.folder.join("generations/0002").join(name);
+            match text {
+                Some(text) => fs::write(file, text).unwrap(),
+                None => fs::remove_file(file).unwrap(),
+            }
+            assert_eq!(serial(&store), Some(good), "{name}");
+            assert!(store.folder.join("damaged/0002.1").is_dir(), "{name}");
+            let (chain, key) = make();
+            store.save(&chain, &key).unwrap();
+            assert!(serial(&store).is_some());
+        }
+    }
+
+    #[test]
+    fn what_was_being_written_at_a_kill_is_no_generation() {
+        let folder = tempfile::tempdir().unwrap();
+        let unfinished = Store::open(folder.path(), URL).unwrap().folder.join("generations/.tmpabc");
+        fs::create_dir(&unfinished).unwrap();
+        let store = locked(folder.path());
+        assert!(serial(&store).is_none() && !unfinished.exists());
+    }
+
+    #[test]
+    fn damaged_json_is_set_aside() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = locked(folder.path());
+        assert_eq!(store.read_json::<u32>("state.json").unwrap(), None);
+        store.write_json("state.json", &7).unwrap();
+        assert_eq!(store.read_json("state.json").unwrap(), Some(7));
+        fs::write(store.folder.join("state.json"), "{").unwrap();
+        assert_eq!(store.read_json::<u32>("state.json").unwrap(), None);
+        assert!(store.folder.join("damaged/state.json.1").exists());
+    }
+
+    #[test]
+    fn one_process_holds_the_lock_and_another_only_reads() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = locked(folder.path());
+        let (chain, key) = make();
+        first.save(&chain, &key).unwrap();
+        let mut second = Store::open(folder.path(), URL).unwrap();
+        assert!(!second.try_lock().unwrap());
+        assert_eq!(serial(&second), serial(&first));
+        drop(first);
+        assert!(second.try_lock().unwrap());
+    }
+
+    #[test]
+    fn directories_do_not_mix_and_requests_count_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let (real, staging) =
+            (Store::folder(folder.path(), URL), Store::folder(folder.path(), "https://acme.test/stg"));
+        assert_ne!(real, staging);
+        assert!(real.file_name().unwrap().to_str().unwrap().starts_with("acme.test-"));
+        let store = locked(folder.path());
+        assert!(!store.take_request());
+        store.request_renewal().unwrap();
+        assert!(store.take_request() && !store.take_request());
+    }
+}
