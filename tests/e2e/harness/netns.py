@@ -36,7 +36,7 @@ class Namespace:
 
     def __init__(self, name):
         if os.geteuid():
-            raise Unavailable("needs root, to make network namespaces")
+            raise Unavailable("not run: only root can make the network namespaces that this needs")
         # Names are the machine's: another run may be under way.
         self.name = f"cok-{os.getpid()}-{next(_numbers)}-{name}"
         _ip("netns", "add", self.name)
