@@ -43,16 +43,22 @@ def test_a_killed_client_is_waited_for(own_daemon, nginx, transport, gap):
     assert codes.count(whole) > 60
 
 
+def noticed(daemon):
+    """Whether the daemon knows that a client is gone: by its connection, or over QUIC by its silence."""
+    said = daemon.process.output()
+    return "tunnel offline" in said or "tunnel silent" in said
+
+
 def test_posts_wait_too_and_are_sent_once(own_daemon, services, transport):
     """A request that arrives while the client is away is answered, whatever its method."""
     daemon = own_daemon(transport=transport)
     client = daemon.client(services.web, "later")
-    client.stop()
-    with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        answer = pool.submit(daemon.curl, "later", "/hash", "--data-binary", "hello")
-        wait_for(lambda: "tunnel offline" in daemon.process.output(), "the daemon has noticed")
-        client.start()
-        assert b'"length": 5' in answer.result().stdout
+    client.process.kill()
+    wait_for(lambda: noticed(daemon), "the daemon has noticed")
+    visitor = daemon.start_curl("later", "/hash", "--http1.1", "--verbose", "--data-binary", "hello")
+    assert any(line.startswith(b"> POST") for line in iter(visitor.stderr.readline, b"")), "the request is sent"
+    client.start()
+    assert b'"length": 5' in visitor.communicate(timeout=30)[0]
     client.stop()
 
 
@@ -108,8 +114,8 @@ def test_offline_past_the_grace(own_daemon, nginx, transport):
 def test_max_held(own_daemon, nginx, transport):
     daemon = own_daemon(limits='reconnect_grace = "30s"\nmax_held = 1', transport=transport)
     client = daemon.client(nginx.target, "full")
-    client.stop()
-    wait_for(lambda: "tunnel offline" in daemon.process.output(), "the daemon has noticed")
+    client.process.kill()
+    wait_for(lambda: noticed(daemon), "the daemon has noticed")
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
         waiting = [pool.submit(daemon.curl, "full", "/", "--write-out", "%{http_code}") for _ in range(4)]
         turned_away = lambda: [answer for answer in waiting if answer.done()]  # noqa: E731
