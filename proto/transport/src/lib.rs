@@ -20,7 +20,7 @@ pub mod ws;
 use std::fmt;
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -32,6 +32,10 @@ use tokio::sync::watch;
 
 pub use self::congestion::Congestion;
 pub use cok_proto::mux::{Config, ExchangeError, OpenError, Received, WindowBudget};
+
+/// After its deadline a draining session gets this much more, so that the side which announced the deadline closes
+/// first and in order.
+const DRAIN_SLACK: Duration = Duration::from_secs(1);
 
 /// One established session, whichever way it is carried.
 ///
@@ -194,4 +198,12 @@ pub enum HandshakeError {
     /// The peer took too long.
     #[error("no answer to the request for a session within {} s", .0.as_secs())]
     TimedOut(Duration),
+}
+
+/// Remembers whom to wake, without a new waker where the old one does.
+fn set_waker(slot: &mut Option<Waker>, cx: &Context<'_>) {
+    match slot {
+        Some(waker) => waker.clone_from(cx.waker()),
+        None => *slot = Some(cx.waker().clone()),
+    }
 }

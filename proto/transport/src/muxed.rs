@@ -17,14 +17,11 @@ use tokio::sync::watch;
 
 use self::handles::{MuxRecv, MuxSend};
 use crate::{
-    CloseReason, Config, Exchange, Handshake, HandshakeError, Incoming, OpenError, SessionError, Status, Transport,
+    CloseReason, Config, DRAIN_SLACK, Exchange, Handshake, HandshakeError, Incoming, OpenError, SessionError, Status,
+    Transport, set_waker,
 };
 
 pub(crate) use self::driver::Pipe;
-
-/// After its deadline a draining session gets this much more, so that the side which announced the deadline closes
-/// first and in order.
-const DRAIN_SLACK: Duration = Duration::from_secs(1);
 
 /// Daemon: starts a session on `pipe` and waits for the client's Connect, at most for `limit`.
 pub(crate) async fn accept(
@@ -318,12 +315,5 @@ impl State {
         }
         set_waker(&mut self.handshake, cx);
         Poll::Pending
-    }
-}
-
-fn set_waker(slot: &mut Option<Waker>, cx: &Context<'_>) {
-    match slot {
-        Some(waker) => waker.clone_from(cx.waker()),
-        None => *slot = Some(cx.waker().clone()),
     }
 }

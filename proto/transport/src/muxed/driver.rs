@@ -12,8 +12,8 @@ use cok_proto::{ErrorCode, ErrorMessage};
 use tokio::time::Sleep;
 use tracing::trace;
 
-use super::{Shared, set_waker};
-use crate::{CloseReason, Status};
+use super::Shared;
+use crate::{CloseReason, Status, set_waker};
 
 /// Messages read in one go before others on this thread get a turn and what they caused is written.
 const READ_BURST: usize = 32;

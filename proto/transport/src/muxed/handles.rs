@@ -10,8 +10,8 @@ use cok_proto::mux::Key;
 use cok_proto::{ResetCode, ResponseHead};
 use http::HeaderMap;
 
-use super::{Shared, set_waker};
-use crate::{ExchangeError, Received, RecvHalf, SendHalf};
+use super::Shared;
+use crate::{ExchangeError, Received, RecvHalf, SendHalf, set_waker};
 
 pub(super) struct MuxSend {
     shared: Arc<Shared>,

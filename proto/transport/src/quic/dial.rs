@@ -9,7 +9,7 @@ use bytes::BytesMut;
 use cok_proto::{Connect, ConnectAck, Frame, frame};
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{ClientConfig, Connection, Endpoint, EndpointConfig};
-use tracing::{debug, info};
+use tracing::debug;
 
 use super::control::{Control, close_reason};
 use super::health::Health;
@@ -152,7 +152,6 @@ impl Link {
         };
         let (shared, transport, ack) =
             tokio::time::timeout(limit, granted).await.map_err(|_| HandshakeError::TimedOut(limit))??;
-        info!(peer = %shared.connection.remote_address(), "session over QUIC");
         Ok(Session { transport, ack, health: Health::new(shared) })
     }
 

@@ -1,33 +1,31 @@
-//! One exchange on its stream, and its two directions as their user holds them.
+//! One exchange on its stream. Its two directions, as their user holds them, are in `handles`.
 //!
 //! Frames that quinn does not take at once wait here, at most what was handed over after one `poll_ready`; every poll of
 //! either direction moves them on. Nothing is copied towards quinn; from it, pieces that are ready together are joined.
 
+mod buffers;
+mod handles;
+
 use std::collections::VecDeque;
-use std::fmt;
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Bytes, BytesMut};
-use cok_proto::frame::{self, DATA_CHUNK, ID_LEN, MAX_HEAD};
-use cok_proto::head::{HeadTooLarge, fields_len};
-use cok_proto::mux::{MAX_INTERIM_HEADS, Role};
+use cok_proto::frame;
+use cok_proto::mux::Role;
 use cok_proto::stream::{Arrived, ExchangeReader};
-use cok_proto::{RequestHead, ResetCode, ResponseHead};
-use http::HeaderMap;
+use cok_proto::{RequestHead, ResetCode};
 use quinn::{ConnectionError, ReadError, RecvStream, SendStream, StoppedError, VarInt, WriteError};
 
+use self::buffers::{Joined, MOST_JOINED, Outbox};
+use self::handles::{QuicRecv, QuicSend};
 use super::shared::{Shared, Slot};
-use crate::{ExchangeError, Received, RecvHalf, SendHalf};
+use crate::{ExchangeError, Received};
 
 /// Pieces that are taken from quinn under one lock: a full Data frame in packets of 1,200 bytes and more.
 const PIECES: usize = 14;
-/// Body bytes that are joined before they are handed on: a full Data frame.
-const MOST_JOINED: usize = 16 * 1024;
-/// Body bytes up to here are copied behind their frame's header; longer ones stay where they are.
-const COPY_BELOW: usize = 1024;
 
 /// The stream to be opened, while the peer grants none.
 type Opening = Pin<Box<dyn Future<Output = Result<(SendStream, RecvStream), ConnectionError>> + Send>>;
@@ -65,40 +63,6 @@ struct Inner {
     /// quinn forgets who waits when we reset a stream ourselves, so they are known here too.
     recv_waker: Option<Waker>,
     send_waker: Option<Waker>,
-}
-
-/// Frames that quinn has not taken yet.
-#[derive(Default)]
-struct Outbox {
-    chunks: VecDeque<Bytes>,
-    /// Where headers and short bodies are written; handed over in parts.
-    scratch: BytesMut,
-}
-
-impl Outbox {
-    /// Moves what was written to the scratch space into the queue.
-    fn seal(&mut self) {
-        if !self.scratch.is_empty() {
-            self.chunks.push_back(self.scratch.split().freeze());
-        }
-    }
-
-    fn push_data(&mut self, id: u32, mut data: Bytes, end: bool) {
-        loop {
-            let chunk = data.split_to(data.len().min(DATA_CHUNK));
-            let last = data.is_empty();
-            frame::put_data_header(&mut self.scratch, id, chunk.len(), end && last);
-            if chunk.len() <= COPY_BELOW {
-                self.scratch.extend_from_slice(&chunk);
-            } else {
-                self.seal();
-                self.chunks.push_back(chunk);
-            }
-            if last {
-                return self.seal();
-            }
-        }
-    }
 }
 
 /// How the client's or the daemon's side of a new exchange begins.
@@ -390,39 +354,6 @@ impl Inner {
     }
 }
 
-/// Body bytes that are ready together, in one piece of memory.
-#[derive(Default)]
-struct Joined {
-    first: Bytes,
-    more: BytesMut,
-}
-
-impl Joined {
-    fn push(&mut self, data: Bytes) {
-        if self.first.is_empty() && self.more.is_empty() {
-            self.first = data;
-            return;
-        }
-        if self.more.is_empty() {
-            self.more.reserve(MOST_JOINED + self.first.len());
-            self.more.extend_from_slice(&std::mem::take(&mut self.first));
-        }
-        self.more.extend_from_slice(&data);
-    }
-
-    fn len(&self) -> usize {
-        self.first.len() + self.more.len()
-    }
-
-    fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    fn take(&mut self) -> Bytes {
-        if self.more.is_empty() { std::mem::take(&mut self.first) } else { self.more.split().freeze() }
-    }
-}
-
 impl Drop for Exchange {
     /// Both directions are let go of. What the caller has finished still goes out.
     fn drop(&mut self) {
@@ -444,185 +375,6 @@ impl Drop for Exchange {
     }
 }
 
-/// The direction towards the peer.
-struct QuicSend(Arc<Exchange>);
-
-impl SendHalf for QuicSend {
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ExchangeError>> {
-        let mut inner = self.0.lock();
-        let waits = inner.flush(cx, &self.0).is_pending();
-        if let Some(error) = inner.broken {
-            return Poll::Ready(Err(error));
-        }
-        if inner.send_stopped {
-            return Poll::Ready(Err(ExchangeError::Reset(ResetCode::NoError)));
-        }
-        if waits {
-            set_waker(&mut inner.send_waker, cx);
-            return Poll::Pending;
-        }
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_broken(&mut self, cx: &mut Context<'_>) -> Poll<ExchangeError> {
-        let mut inner = self.0.lock();
-        let opening = inner.flush(cx, &self.0).is_pending() && inner.send.is_none();
-        if let Some(error) = inner.broken {
-            return Poll::Ready(error);
-        }
-        if inner.send_stopped {
-            return Poll::Ready(ExchangeError::Reset(ResetCode::NoError));
-        }
-        set_waker(&mut inner.send_waker, cx);
-        if opening {
-            return Poll::Pending;
-        }
-        if inner.stopped.is_none() {
-            let stopped = inner.send.as_ref().map(SendStream::stopped);
-            inner.stopped = stopped.map(|stopped| Box::pin(stopped) as Stopped);
-        }
-        let Some(stopped) = &mut inner.stopped else { return Poll::Pending };
-        match ready!(stopped.as_mut().poll(cx)) {
-            Ok(Some(code)) => inner.was_stopped(code, self.0.role),
-            // All is delivered; what else may happen, the other direction shows.
-            Ok(None) => {
-                inner.stopped = Some(Box::pin(std::future::pending()));
-                return Poll::Pending;
-            }
-            Err(_) => inner.breaks(ExchangeError::SessionLost),
-        }
-        Poll::Ready(inner.broken.unwrap_or(ExchangeError::Reset(ResetCode::NoError)))
-    }
-
-    fn send_response(&mut self, head: ResponseHead, end: bool) -> Result<(), HeadTooLarge> {
-        if head.encoded_len()? > MAX_HEAD - ID_LEN {
-            return Err(HeadTooLarge);
-        }
-        let mut inner = self.0.lock();
-        if !inner.may_send(self.0.role, false) {
-            return Ok(());
-        }
-        if self.0.role == Role::Daemon || inner.final_head_sent {
-            inner.reset(ResetCode::LocalBroken);
-            return Ok(());
-        }
-        let end = end && !head.is_interim();
-        if !head.is_interim() {
-            inner.final_head_sent = true;
-        } else if inner.interim_heads == MAX_INTERIM_HEADS {
-            return Ok(());
-        } else {
-            inner.interim_heads += 1;
-        }
-        let id = inner.id;
-        frame::put_response(&mut inner.outbox.scratch, id, &head, end);
-        inner.finished = end;
-        // A head that is not the end waits for its body's first bytes, until the next poll at the latest.
-        if end {
-            inner.try_flush(&self.0);
-        }
-        Ok(())
-    }
-
-    fn send_data(&mut self, data: Bytes, end: bool) {
-        let mut inner = self.0.lock();
-        if inner.may_send(self.0.role, true) && (end || !data.is_empty()) {
-            let id = inner.id;
-            inner.outbox.push_data(id, data, end);
-            inner.finished = end;
-            inner.try_flush(&self.0);
-        }
-    }
-
-    fn send_trailers(&mut self, fields: HeaderMap) -> Result<(), HeadTooLarge> {
-        if fields_len(&fields)? > MAX_HEAD - ID_LEN {
-            return Err(HeadTooLarge);
-        }
-        let mut inner = self.0.lock();
-        if inner.may_send(self.0.role, true) {
-            let id = inner.id;
-            frame::put_trailers(&mut inner.outbox.scratch, id, &fields);
-            inner.finished = true;
-            inner.try_flush(&self.0);
-        }
-        Ok(())
-    }
-
-    fn reset(&mut self, code: ResetCode) {
-        self.0.lock().reset(code);
-    }
-}
-
-impl Drop for QuicSend {
-    fn drop(&mut self) {
-        let mut inner = self.0.lock();
-        inner.send_waker = None;
-        if !inner.finished && !inner.send_stopped {
-            inner.reset(match self.0.role {
-                Role::Daemon => ResetCode::Cancelled,
-                Role::Client => ResetCode::LocalBroken,
-            });
-        }
-    }
-}
-
-impl fmt::Debug for QuicSend {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("QuicSend").field(&self.0.lock().id).finish()
-    }
-}
-
-/// The direction from the peer.
-struct QuicRecv(Arc<Exchange>);
-
-impl RecvHalf for QuicRecv {
-    fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Received, ExchangeError>> {
-        let mut inner = self.0.lock();
-        if inner.has_unsent() && inner.flush(cx, &self.0).is_ready() {
-            // quinn keeps one waker a stream, and it may have been ours.
-            wake(&mut inner.send_waker);
-        }
-        let polled = inner.poll_recv(cx, &self.0);
-        self.0.slot.note_read(polled.is_pending());
-        if polled.is_pending() {
-            set_waker(&mut inner.recv_waker, cx);
-        }
-        polled
-    }
-
-    fn reset(&mut self, code: ResetCode) {
-        self.0.lock().reset(code);
-    }
-}
-
-impl Drop for QuicRecv {
-    fn drop(&mut self) {
-        let mut inner = self.0.lock();
-        inner.recv_waker = None;
-        // Should quinn know only of us that we wait for room, the sender has to ask again.
-        wake(&mut inner.send_waker);
-        self.0.slot.note_read(true);
-        if inner.recv_ended {
-            return;
-        }
-        match self.0.role {
-            Role::Daemon => inner.reset(ResetCode::Cancelled),
-            Role::Client => {
-                if let Some(recv) = &mut inner.recv {
-                    let _closed = recv.stop(VarInt::from_u32(ResetCode::NoError.to_u32()));
-                }
-                inner.recv_ended = true;
-            }
-        }
-    }
-}
-
-impl fmt::Debug for QuicRecv {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("QuicRecv").field(&self.0.lock().id).finish()
-    }
-}
-
 /// Exchange ids count the daemon's streams from 1.
 pub(super) fn exchange_id(send: &SendStream) -> u32 {
     u32::try_from(send.id().index() + 1).unwrap_or(u32::MAX)
@@ -636,12 +388,5 @@ fn reset_code(code: VarInt) -> ResetCode {
 fn wake(waker: &mut Option<Waker>) {
     if let Some(waker) = waker.take() {
         waker.wake();
-    }
-}
-
-fn set_waker(slot: &mut Option<Waker>, cx: &Context<'_>) {
-    match slot {
-        Some(waker) => waker.clone_from(cx.waker()),
-        None => *slot = Some(cx.waker().clone()),
     }
 }

@@ -13,14 +13,10 @@ use slab::Slab;
 use tokio::sync::{Notify, watch};
 
 use super::windows::Windows;
-use crate::{CloseReason, OpenError, SessionError, Status};
+use crate::{CloseReason, DRAIN_SLACK, OpenError, SessionError, Status};
 
 /// Exchange ids stay below this; the daemon drains with [`DrainReason::Ids`] when it gets there.
 const ID_LIMIT: u32 = 1 << 31;
-
-/// After its deadline a draining session gets this much more, so that the side which announced the deadline closes
-/// first and in order.
-const DRAIN_SLACK: Duration = Duration::from_secs(1);
 
 pub(super) struct Shared {
     pub(super) connection: Connection,

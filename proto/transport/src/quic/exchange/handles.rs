@@ -1,0 +1,195 @@
+//! The two directions of an exchange, as its user holds them.
+
+use std::fmt;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use cok_proto::frame::{self, ID_LEN, MAX_HEAD};
+use cok_proto::head::{HeadTooLarge, fields_len};
+use cok_proto::mux::{MAX_INTERIM_HEADS, Role};
+use cok_proto::{ResetCode, ResponseHead};
+use http::HeaderMap;
+use quinn::{SendStream, VarInt};
+
+use super::{Exchange, Stopped, wake};
+use crate::{ExchangeError, Received, RecvHalf, SendHalf, set_waker};
+
+/// The direction towards the peer.
+pub(super) struct QuicSend(pub(super) Arc<Exchange>);
+
+impl SendHalf for QuicSend {
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ExchangeError>> {
+        let mut inner = self.0.lock();
+        let waits = inner.flush(cx, &self.0).is_pending();
+        if let Some(error) = inner.broken {
+            return Poll::Ready(Err(error));
+        }
+        if inner.send_stopped {
+            return Poll::Ready(Err(ExchangeError::Reset(ResetCode::NoError)));
+        }
+        if waits {
+            set_waker(&mut inner.send_waker, cx);
+            return Poll::Pending;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_broken(&mut self, cx: &mut Context<'_>) -> Poll<ExchangeError> {
+        let mut inner = self.0.lock();
+        let opening = inner.flush(cx, &self.0).is_pending() && inner.send.is_none();
+        if let Some(error) = inner.broken {
+            return Poll::Ready(error);
+        }
+        if inner.send_stopped {
+            return Poll::Ready(ExchangeError::Reset(ResetCode::NoError));
+        }
+        set_waker(&mut inner.send_waker, cx);
+        if opening {
+            return Poll::Pending;
+        }
+        if inner.stopped.is_none() {
+            let stopped = inner.send.as_ref().map(SendStream::stopped);
+            inner.stopped = stopped.map(|stopped| Box::pin(stopped) as Stopped);
+        }
+        let Some(stopped) = &mut inner.stopped else { return Poll::Pending };
+        match ready!(stopped.as_mut().poll(cx)) {
+            Ok(Some(code)) => inner.was_stopped(code, self.0.role),
+            // All is delivered; what else may happen, the other direction shows.
+            Ok(None) => {
+                inner.stopped = Some(Box::pin(std::future::pending()));
+                return Poll::Pending;
+            }
+            Err(_) => inner.breaks(ExchangeError::SessionLost),
+        }
+        Poll::Ready(inner.broken.unwrap_or(ExchangeError::Reset(ResetCode::NoError)))
+    }
+
+    fn send_response(&mut self, head: ResponseHead, end: bool) -> Result<(), HeadTooLarge> {
+        if head.encoded_len()? > MAX_HEAD - ID_LEN {
+            return Err(HeadTooLarge);
+        }
+        let mut inner = self.0.lock();
+        if !inner.may_send(self.0.role, false) {
+            return Ok(());
+        }
+        if self.0.role == Role::Daemon || inner.final_head_sent {
+            inner.reset(ResetCode::LocalBroken);
+            return Ok(());
+        }
+        let end = end && !head.is_interim();
+        if !head.is_interim() {
+            inner.final_head_sent = true;
+        } else if inner.interim_heads == MAX_INTERIM_HEADS {
+            return Ok(());
+        } else {
+            inner.interim_heads += 1;
+        }
+        let id = inner.id;
+        frame::put_response(&mut inner.outbox.scratch, id, &head, end);
+        inner.finished = end;
+        // A head that is not the end waits for its body's first bytes, until the next poll at the latest.
+        if end {
+            inner.try_flush(&self.0);
+        }
+        Ok(())
+    }
+
+    fn send_data(&mut self, data: Bytes, end: bool) {
+        let mut inner = self.0.lock();
+        if inner.may_send(self.0.role, true) && (end || !data.is_empty()) {
+            let id = inner.id;
+            inner.outbox.push_data(id, data, end);
+            inner.finished = end;
+            inner.try_flush(&self.0);
+        }
+    }
+
+    fn send_trailers(&mut self, fields: HeaderMap) -> Result<(), HeadTooLarge> {
+        if fields_len(&fields)? > MAX_HEAD - ID_LEN {
+            return Err(HeadTooLarge);
+        }
+        let mut inner = self.0.lock();
+        if inner.may_send(self.0.role, true) {
+            let id = inner.id;
+            frame::put_trailers(&mut inner.outbox.scratch, id, &fields);
+            inner.finished = true;
+            inner.try_flush(&self.0);
+        }
+        Ok(())
+    }
+
+    fn reset(&mut self, code: ResetCode) {
+        self.0.lock().reset(code);
+    }
+}
+
+impl Drop for QuicSend {
+    fn drop(&mut self) {
+        let mut inner = self.0.lock();
+        inner.send_waker = None;
+        if !inner.finished && !inner.send_stopped {
+            inner.reset(match self.0.role {
+                Role::Daemon => ResetCode::Cancelled,
+                Role::Client => ResetCode::LocalBroken,
+            });
+        }
+    }
+}
+
+impl fmt::Debug for QuicSend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("QuicSend").field(&self.0.lock().id).finish()
+    }
+}
+
+/// The direction from the peer.
+pub(super) struct QuicRecv(pub(super) Arc<Exchange>);
+
+impl RecvHalf for QuicRecv {
+    fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Received, ExchangeError>> {
+        let mut inner = self.0.lock();
+        if inner.has_unsent() && inner.flush(cx, &self.0).is_ready() {
+            // quinn keeps one waker a stream, and it may have been ours.
+            wake(&mut inner.send_waker);
+        }
+        let polled = inner.poll_recv(cx, &self.0);
+        self.0.slot.note_read(polled.is_pending());
+        if polled.is_pending() {
+            set_waker(&mut inner.recv_waker, cx);
+        }
+        polled
+    }
+
+    fn reset(&mut self, code: ResetCode) {
+        self.0.lock().reset(code);
+    }
+}
+
+impl Drop for QuicRecv {
+    fn drop(&mut self) {
+        let mut inner = self.0.lock();
+        inner.recv_waker = None;
+        // Should quinn know only of us that we wait for room, the sender has to ask again.
+        wake(&mut inner.send_waker);
+        self.0.slot.note_read(true);
+        if inner.recv_ended {
+            return;
+        }
+        match self.0.role {
+            Role::Daemon => inner.reset(ResetCode::Cancelled),
+            Role::Client => {
+                if let Some(recv) = &mut inner.recv {
+                    let _closed = recv.stop(VarInt::from_u32(ResetCode::NoError.to_u32()));
+                }
+                inner.recv_ended = true;
+            }
+        }
+    }
+}
+
+impl fmt::Debug for QuicRecv {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("QuicRecv").field(&self.0.lock().id).finish()
+    }
+}
