@@ -26,7 +26,7 @@ impl Health {
     }
 
     /// Resolves, with the reason, once the path has turned bad: silence, and no answer to an echo probe. Does not
-    /// resolve for a good one, nor once the session has ended. May be called again.
+    /// resolve for a good one; a session that has ended looks bad too, so watch for that as well. May be called again.
     pub async fn turned_bad(&self) -> String {
         let mut heard = (self.received(), Instant::now());
         loop {
