@@ -18,6 +18,12 @@ pub trait Solver: std::fmt::Debug + Send + Sync + 'static {
 
     /// Takes it away, and no other. A value that is not there is no error.
     fn cleanup<'a>(&'a self, value: &'a str) -> BoxFuture<'a, Result<(), SolverError>>;
+
+    /// Resolves once the values can be seen where the server will look, or once waiting longer is of no use: it advises
+    /// and never fails.
+    fn settled<'a>(&'a self, _values: &'a [String]) -> BoxFuture<'a, ()> {
+        Box::pin(async {})
+    }
 }
 
 /// Why a record could not be published or taken away, in words for the operator.
