@@ -7,7 +7,7 @@ use hickory_proto::rr::rdata::{A, AAAA, CAA, HTTPS, NS, SOA, SVCB, TXT};
 use hickory_proto::rr::{Name, RData, RecordType};
 
 use super::Published;
-use crate::dns::challenge_name;
+use crate::dns::{challenge_name, parse_name};
 
 /// Challenge values change from one second to the next, so nobody may keep them, nor that there are none.
 const CHALLENGE_TTL: u32 = 0;
@@ -191,13 +191,6 @@ impl Host {
     }
 }
 
-/// A name in lower case, with the root's dot whether written or not.
 fn parse(text: &str) -> Result<Name, ZoneError> {
-    let wrong = |why: &str| ZoneError { name: text.to_owned(), why: why.to_owned() };
-    let mut name = Name::from_ascii(text).map_err(|error| wrong(&error.to_string()))?;
-    name.set_fqdn(true);
-    if name.is_root() {
-        return Err(wrong("it is empty"));
-    }
-    Ok(name.to_lowercase())
+    parse_name(text).map_err(|why| ZoneError { name: text.to_owned(), why })
 }
