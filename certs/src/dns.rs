@@ -3,11 +3,16 @@
 //! Each way to publish them is a [`Solver`] in a file of its own.
 
 mod client;
+pub mod delegation;
 pub mod embedded;
 pub mod exec;
 mod lookup;
 mod propagation;
 pub mod rfc2136;
+
+#[cfg(test)]
+#[path = "../tests/knot/mod.rs"]
+mod knot;
 
 use std::pin::Pin;
 

@@ -48,12 +48,12 @@ fn server() -> Knot {
     Knot::start("127.0.0.1", SECTIONS, &zones)
 }
 
-fn key(name: &str, algorithm: &str, secret: &str) -> Option<Key> {
-    Some(Key::new(name, algorithm, secret).unwrap())
+fn key(name: &str, algorithm: &str, secret: &str) -> Key {
+    Key::new(name, algorithm, secret).unwrap()
 }
 
-fn solver(server: &Knot, domain: &str, zone: Option<&str>, key: Option<Key>) -> Rfc2136 {
-    let settings = Settings { server: server.address.to_string(), zone: zone.map(str::to_owned), key };
+fn solver(server: &Knot, domain: &str, zone: Option<&str>, key: impl Into<Option<Key>>) -> Rfc2136 {
+    let settings = Settings { server: server.address.to_string(), zone: zone.map(str::to_owned), key: key.into() };
     Rfc2136::new(domain, settings).unwrap()
 }
 
@@ -104,17 +104,27 @@ async fn a_cname_is_followed() {
 async fn each_refusal_says_who_has_to_do_what() {
     let server = server();
     let at = server.address.to_string();
-    let cokd = || key("cokd", "hmac-sha256", SECRET);
+    let cokd = || Some(key("cokd", "hmac-sha256", SECRET));
     let tunnel = "tunnel.example.com";
     for (domain, zone, key, parts) in [
         // A name that the ACL does not list.
         ("other.example.com", None, cokd(), vec!["_acme-challenge.other.example.com.", "ACL", "cokd."]),
         // A key that may do nothing.
-        (tunnel, None, key("watcher", "hmac-sha256", SECRET), vec![CHALLENGE, "ACL", "watcher."]),
+        (tunnel, None, Some(key("watcher", "hmac-sha256", SECRET)), vec![CHALLENGE, "ACL", "watcher."]),
         (tunnel, None, None, vec![CHALLENGE, "ACL", "without a TSIG key"]),
-        (tunnel, None, key("stranger", "hmac-sha256", SECRET), vec!["no key of this name", "stranger.", "BADKEY"]),
-        (tunnel, None, key("cokd", "hmac-sha384", SECRET), vec!["hmac-sha384", "cokd.", "BADKEY"]),
-        (tunnel, None, key("cokd", "hmac-sha256", OTHER_SECRET), vec!["another secret for the key cokd.", "BADSIG"]),
+        (
+            tunnel,
+            None,
+            Some(key("stranger", "hmac-sha256", SECRET)),
+            vec!["no key of this name", "stranger.", "BADKEY"],
+        ),
+        (tunnel, None, Some(key("cokd", "hmac-sha384", SECRET)), vec!["hmac-sha384", "cokd.", "BADKEY"]),
+        (
+            tunnel,
+            None,
+            Some(key("cokd", "hmac-sha256", OTHER_SECRET)),
+            vec!["another secret for the key cokd.", "BADSIG"],
+        ),
         // Zones that it does not have.
         (tunnel, Some("tunnel.example.com"), cokd(), vec!["not the primary server of the zone tunnel.example.com."]),
         (tunnel, Some("example.org"), cokd(), vec![CHALLENGE, "not in the zone example.org."]),

@@ -16,6 +16,7 @@ use crate::dns::{BoxFuture, Solver, SolverError};
 
 pub use self::answer::Over;
 pub use self::serve::{Sockets, bind, serve};
+pub(super) use self::zone::NS_TTL;
 pub use self::zone::{Host, Zone, ZoneError};
 
 /// Values at once: a certificate needs two, and those that a killed process left are gone with it. More would only

@@ -104,13 +104,12 @@ impl Knot {
         query.add_query(Query::query(name.clone(), kind));
         socket.send(&query.to_vec().unwrap()).ok()?;
         let mut bytes = [0; 4096];
-        match socket.recv(&mut bytes) {
-            Ok(length) => Some(Message::from_vec(&bytes[..length]).unwrap()),
-            Err(_) => {
-                std::thread::sleep(Duration::from_millis(20));
-                None
-            }
-        }
+        let Ok(length) = socket.recv(&mut bytes) else {
+            // Nobody listens yet; the next try may come a little later.
+            std::thread::sleep(Duration::from_millis(20));
+            return None;
+        };
+        Some(Message::from_vec(&bytes[..length]).unwrap())
     }
 
     /// The texts at a name, sorted, each with its time to live.

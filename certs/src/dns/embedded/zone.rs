@@ -14,7 +14,7 @@ const CHALLENGE_TTL: u32 = 0;
 /// How long the other records may be kept, in seconds: short enough to move the daemon to another address.
 const HOST_TTL: u32 = 300;
 /// How long the delegation's own records may be kept, in seconds.
-const NS_TTL: u32 = 3600;
+pub(in crate::dns) const NS_TTL: u32 = 3600;
 
 /// Timers of the SOA record, in seconds. They are for secondaries, which there are none of: common values.
 const REFRESH: i32 = 3600;
@@ -102,7 +102,7 @@ impl Zone {
         self.apex.to_ascii()
     }
 
-    /// The records that the parent zone needs, in zone-file form.
+    /// The record that the parent zone needs, in zone-file form.
     pub fn delegation(&self) -> String {
         format!("{} {NS_TTL} IN NS {}", self.apex.to_ascii(), self.name_server.to_ascii())
     }
@@ -153,8 +153,17 @@ impl Zone {
         if self.host.is_none() || self.challenge.zone_of(name) { CHALLENGE_TTL } else { HOST_TTL }
     }
 
-    pub(super) fn apex_name(&self) -> &Name {
+    pub(in crate::dns) fn apex_name(&self) -> &Name {
         &self.apex
+    }
+
+    pub(in crate::dns) fn name_server(&self) -> &Name {
+        &self.name_server
+    }
+
+    /// What the whole domain has; nothing if only the challenge's name is answered for.
+    pub(in crate::dns) fn host(&self) -> Option<&Host> {
+        self.host.as_ref()
     }
 }
 
