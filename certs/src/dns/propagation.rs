@@ -126,3 +126,6 @@ async fn look(server: &NameServer, name: &Name, values: &[String]) -> Seen {
 fn names(servers: &[NameServer]) -> String {
     servers.iter().map(|server| server.name.as_str()).collect::<Vec<_>>().join(", ")
 }
+
+#[cfg(test)]
+mod tests;
