@@ -4,6 +4,7 @@
 //! It is no general name server: one zone, made from a few settings, and no cache, transfer or recursion.
 
 mod answer;
+mod limit;
 mod serve;
 mod zone;
 
