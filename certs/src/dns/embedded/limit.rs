@@ -48,11 +48,12 @@ impl Limiter {
         let interval = Duration::from_secs(1) / RATE;
         let now = now.duration_since(self.started);
         let Some(slot) = self.slots.get_mut(index) else { return false };
-        let due = (*slot).max(now);
-        if due - now >= interval * BURST {
+        // How long before its time this answer would come.
+        let early = slot.saturating_sub(now);
+        if early >= interval * BURST {
             return false;
         }
-        *slot = due + interval;
+        *slot = now + early + interval;
         true
     }
 }
