@@ -1,7 +1,7 @@
 //! TXT records at DNS providers, through their own interfaces, by the crate dns-update.
 //!
-//! None of these is tried by the tests: that needs an account at each. What they show is that settings are checked, and
-//! that one that cannot be reached is named.
+//! Of these the tests try PowerDNS alone, as the others need an account each. Of those they show that settings are
+//! checked, and no more.
 
 use std::fmt;
 use std::time::Duration;

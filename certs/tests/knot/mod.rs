@@ -90,7 +90,7 @@ impl Knot {
         loop {
             if asked
                 .iter()
-                .all(|name| server.ask(name, RecordType::SOA).is_some_and(|answer| !answer.answers.is_empty()))
+                .all(|name| ask(server.address, name, RecordType::SOA).is_some_and(|answer| !answer.answers.is_empty()))
             {
                 return Some(server);
             }
@@ -107,42 +107,43 @@ impl Knot {
         std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
     }
 
-    /// Its answer to a question by UDP; nothing if none comes soon.
-    pub fn ask(&self, name: &Name, kind: RecordType) -> Option<Message> {
-        let socket = UdpSocket::bind((self.address.ip(), 0)).unwrap();
-        socket.connect(self.address).unwrap();
-        socket.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
-        let mut query = Message::new(7, MessageType::Query, OpCode::Query);
-        query.add_query(Query::query(name.clone(), kind));
-        socket.send(&query.to_vec().unwrap()).ok()?;
-        let mut bytes = [0; 4096];
-        let Ok(length) = socket.recv(&mut bytes) else {
-            // Nobody listens yet; the next try may come a little later.
-            std::thread::sleep(Duration::from_millis(20));
-            return None;
-        };
-        Some(Message::from_vec(&bytes[..length]).unwrap())
-    }
-
     /// The texts at a name, sorted, each with its time to live.
     pub fn texts(&self, name: &str) -> Vec<(String, u32)> {
-        let name = Name::from_ascii(name).unwrap();
-        let started = Instant::now();
-        let answer = loop {
-            if let Some(answer) = self.ask(&name, RecordType::TXT) {
-                break answer;
-            }
-            assert!(started.elapsed() < DEADLINE, "no answer");
-        };
-        let mut texts: Vec<_> = answer
-            .answers
-            .iter()
-            .filter(|record| record.record_type() == RecordType::TXT)
-            .map(|record| (record.data.to_string(), record.ttl))
-            .collect();
-        texts.sort();
-        texts
+        texts(self.address, name)
     }
+}
+
+/// A server's answer to a question by UDP; nothing if none comes soon.
+pub fn ask(server: SocketAddr, name: &Name, kind: RecordType) -> Option<Message> {
+    let socket = UdpSocket::bind((server.ip(), 0)).unwrap();
+    socket.connect(server).unwrap();
+    socket.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+    let mut query = Message::new(7, MessageType::Query, OpCode::Query);
+    query.add_query(Query::query(name.clone(), kind));
+    socket.send(&query.to_vec().unwrap()).ok()?;
+    let mut bytes = [0; 4096];
+    let Ok(length) = socket.recv(&mut bytes) else {
+        // Nobody listens yet; the next try may come a little later.
+        std::thread::sleep(Duration::from_millis(20));
+        return None;
+    };
+    Some(Message::from_vec(&bytes[..length]).unwrap())
+}
+
+/// The texts that a server has at a name, sorted, each with its time to live.
+pub fn texts(server: SocketAddr, name: &str) -> Vec<(String, u32)> {
+    let name = Name::from_ascii(name).unwrap();
+    let started = Instant::now();
+    let answer = loop {
+        if let Some(answer) = ask(server, &name, RecordType::TXT) {
+            break answer;
+        }
+        assert!(started.elapsed() < DEADLINE, "no answer");
+    };
+    let texts = answer.answers.iter().filter(|record| record.record_type() == RecordType::TXT);
+    let mut texts: Vec<_> = texts.map(|record| (record.data.to_string(), record.ttl)).collect();
+    texts.sort();
+    texts
 }
 
 impl Drop for Knot {
