@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use cok_proto::DrainReason;
 use cok_transport::WindowBudget;
@@ -15,6 +15,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
+use crate::certificates::{Certificates, Dns};
 use crate::config::Config;
 use crate::keys::KeyStore;
 use crate::listener::leaving::{Connections, leave};
@@ -73,7 +74,9 @@ pub struct Bound {
     quic: Vec<Endpoint>,
     http: Vec<TcpListener>,
     admin: TcpListener,
+    dns: Option<Dns>,
     tls: PublicTls,
+    certificates: Certificates,
     addresses: Addresses,
 }
 
@@ -91,7 +94,9 @@ pub struct Addresses {
 impl Daemon {
     /// Loads the certificate and binds the listeners; nothing is served yet.
     pub fn bind(config: Config) -> anyhow::Result<Bound> {
-        let tls = PublicTls::new(&config)?;
+        let metrics = Arc::<Metrics>::default();
+        let (certificates, dns) = Certificates::new(&config, metrics.clone())?;
+        let tls = PublicTls::new(certificates.resolver())?;
         let bind_all = |addresses: &[SocketAddr]| -> anyhow::Result<Vec<TcpListener>> {
             addresses.iter().copied().map(listener::bind).collect()
         };
@@ -109,7 +114,7 @@ impl Daemon {
             registry: Registry::new(limits.reconnect_grace, limits.offline_retention),
             keys: KeyStore::new(config.keys.clone()),
             tunnels_of_keys: Arc::default(),
-            metrics: Arc::default(),
+            metrics,
             windows: WindowBudget::new(limits.window_budget),
             shutdown: Shutdown::default(),
             tasks: TaskTracker::new(),
@@ -124,12 +129,15 @@ impl Daemon {
             alt_svc: alt_svc(&quic, public_port),
             config,
         });
-        Ok(Bound { daemon, https, quic, http, admin, tls, addresses })
+        Ok(Bound { daemon, https, quic, http, admin, dns, tls, certificates, addresses })
     }
 
-    /// Whether it accepts traffic.
+    /// Whether it accepts traffic: it listens, has a certificate from where it should come that has not expired, and is
+    /// not stopping.
     pub fn ready(&self) -> bool {
-        self.ready.load(Ordering::Relaxed) && !self.shutdown.started()
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let certified = self.metrics.certificate_expiry.get() > now.as_secs() as i64;
+        self.ready.load(Ordering::Relaxed) && certified && !self.shutdown.started()
     }
 
     /// What visitors over TCP are told of HTTP/3 (RFC 7838); nothing where there is no UDP.
@@ -167,7 +175,7 @@ impl Bound {
 
     /// Serves until `stop` resolves, then lets what runs finish, at most for `drain_timeout`.
     pub async fn run(self, stop: impl Future<Output = ()>) {
-        let Self { daemon, https, quic, http, admin, tls, addresses } = self;
+        let Self { daemon, https, quic, http, admin, dns, tls, certificates, addresses } = self;
         let acceptor = TlsAcceptor::from(tls.config.clone());
         let mut listeners = tokio::task::JoinSet::new();
         for (listener, address) in https.into_iter().zip(&addresses.https) {
@@ -183,11 +191,16 @@ impl Bound {
             info!(event = "listening", listener = "http", %address);
             listeners.spawn(listener::http(daemon.clone(), listener, daemon.public_port));
         }
+        if let Some(Dns { responder, listeners: addresses }) = dns {
+            for (address, sockets) in addresses {
+                listeners.spawn(listener::dns::serve(responder.clone(), address, sockets));
+            }
+        }
         info!(event = "listening", listener = "admin", address = %addresses.admin);
         // The admin address goes on answering while the daemon drains.
         let admin = tokio::spawn(admin::serve(daemon.clone(), admin));
         let sweeper = tokio::spawn(sweep(daemon.registry.clone()));
-        let renewer = tokio::spawn(tls.keep_fresh(daemon.config.domain.to_string()));
+        let renewer = tokio::spawn(certificates.keep_fresh());
         daemon.ready.store(true, Ordering::Relaxed);
         info!(event = "ready", domain = %daemon.config.domain);
 

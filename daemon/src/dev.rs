@@ -199,7 +199,12 @@ fn config(args: &DevArgs, state_dir: PathBuf, key: &str) -> anyhow::Result<Confi
     Ok(Config {
         domain: Hostname::parse(DOMAIN)?,
         state_dir,
-        listen: Listen { https: vec![local(args.https_port)], http: vec![local(args.http_port)], admin: local(0) },
+        listen: Listen {
+            https: vec![local(args.https_port)],
+            http: vec![local(args.http_port)],
+            admin: local(0),
+            dns: Vec::new(),
+        },
         tls: Tls::SelfSigned,
         keys: vec![KeyRecord {
             name: "dev".into(),

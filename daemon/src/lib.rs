@@ -5,6 +5,7 @@
 //! `cok-transport` and the client's session and proxy. How a tunnel gets there in the first place is in [`tunnels`].
 
 pub mod admin;
+mod certificates;
 pub mod cli;
 pub mod config;
 pub mod daemon;
@@ -20,5 +21,6 @@ pub mod quic_secret;
 pub mod quota;
 pub mod registry;
 pub mod router;
+mod secrets;
 pub mod shutdown;
 pub mod tunnels;

@@ -1,6 +1,7 @@
 //! The TCP listeners: accepting, TLS handshakes within their time, and the redirect from port 80. The UDP side is in
 //! [`quic`].
 
+pub(crate) mod dns;
 pub mod leaving;
 pub mod quic;
 

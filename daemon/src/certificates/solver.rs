@@ -1,0 +1,19 @@
+//! The solver that the configuration asks for.
+
+use std::sync::Arc;
+
+use cok_certs::dns::Solver;
+use cok_certs::dns::embedded::{Embedded, Zone};
+
+use crate::config::Dns;
+
+/// The solver, and the responder if it is that.
+pub(super) fn new(dns: &Dns, _domain: &str) -> anyhow::Result<(Arc<dyn Solver>, Option<Arc<Embedded>>)> {
+    Ok(match dns {
+        Dns::Embedded(zone) => {
+            let responder = Embedded::new(Zone::clone(zone));
+            (responder.clone(), Some(responder))
+        }
+        _ => anyhow::bail!("not yet"),
+    })
+}
