@@ -19,6 +19,7 @@ use crate::certificates::{Certificates, Dns};
 use crate::config::Config;
 use crate::keys::KeyStore;
 use crate::listener::leaving::{Connections, leave};
+use crate::memory::Memory;
 use crate::metrics::Metrics;
 use crate::names::Subdomain;
 use crate::places::Places;
@@ -75,6 +76,7 @@ pub struct Bound {
     http: Vec<TcpListener>,
     admin: TcpListener,
     dns: Option<Dns>,
+    memory: Memory,
     tls: PublicTls,
     certificates: Certificates,
     addresses: Addresses,
@@ -110,8 +112,11 @@ impl Daemon {
         let quic = tls.endpoints(&config, quic)?;
         let limits = &config.limits;
         let public_port = addresses.https.first().map_or(443, SocketAddr::port);
+        let registry = Registry::new(limits.reconnect_grace, limits.offline_retention);
+        let memory = Memory::new(&config.state_dir);
+        memory.recall(&registry);
         let daemon = Arc::new(Self {
-            registry: Registry::new(limits.reconnect_grace, limits.offline_retention),
+            registry,
             keys: KeyStore::new(config.keys.clone()),
             tunnels_of_keys: Arc::default(),
             metrics,
@@ -129,7 +134,7 @@ impl Daemon {
             alt_svc: alt_svc(&quic, public_port),
             config,
         });
-        Ok(Bound { daemon, https, quic, http, admin, dns, tls, certificates, addresses })
+        Ok(Bound { daemon, https, quic, http, admin, dns, memory, tls, certificates, addresses })
     }
 
     /// Whether it accepts traffic: it listens, has a certificate from where it should come that has not expired, and is
@@ -175,7 +180,7 @@ impl Bound {
 
     /// Serves until `stop` resolves, then lets what runs finish, at most for `drain_timeout`.
     pub async fn run(self, stop: impl Future<Output = ()>) {
-        let Self { daemon, https, quic, http, admin, dns, tls, certificates, addresses } = self;
+        let Self { daemon, https, quic, http, admin, dns, memory, tls, certificates, addresses } = self;
         let acceptor = TlsAcceptor::from(tls.config.clone());
         let mut listeners = tokio::task::JoinSet::new();
         for (listener, address) in https.into_iter().zip(&addresses.https) {
@@ -199,6 +204,8 @@ impl Bound {
         info!(event = "listening", listener = "admin", address = %addresses.admin);
         // The admin address goes on answering while the daemon drains.
         let admin = tokio::spawn(admin::serve(daemon.clone(), admin));
+        // A successor that starts while this one drains must find the names that were in use, so nothing is written then.
+        let keeper = tokio::spawn(memory.clone().keep_on(daemon.registry.clone()));
         let sweeper = tokio::spawn(sweep(daemon.registry.clone()));
         let renewer = tokio::spawn(certificates.keep_fresh());
         daemon.ready.store(true, Ordering::Relaxed);
@@ -206,6 +213,11 @@ impl Bound {
 
         stop.await;
 
+        keeper.abort();
+        let registry = daemon.registry.clone();
+        if let Err(error) = tokio::task::spawn_blocking(move || memory.keep(&registry)).await {
+            warn!(%error, "the names in use could not be kept");
+        }
         info!(event = "draining", sessions = daemon.registry.online());
         // Before the port is free for TCP: the next daemon would get packets of our peers otherwise.
         for (endpoint, connections) in &quic {
