@@ -44,23 +44,30 @@ impl Memory {
     }
 
     /// Puts the names of the last process into the registry. Those that were online then count as away from now on: how
-    /// long the process was gone is no fault of theirs. Damage costs nothing but the memory.
-    pub fn recall(&self, registry: &Registry) {
-        let kept: Vec<Kept> = match std::fs::read(&self.path) {
-            Ok(bytes) => match serde_json::from_slice(&bytes) {
-                Ok(kept) => kept,
-                Err(error) => return self.complain(&error.to_string()),
-            },
-            Err(error) if error.kind() == ErrorKind::NotFound => return,
-            Err(error) => return self.complain(&error.to_string()),
+    /// long the process was gone is no fault of theirs. They are returned. Damage costs nothing but the memory.
+    pub fn recall(&self, registry: &Registry) -> Vec<Subdomain> {
+        let kept = match std::fs::read(&self.path) {
+            Ok(bytes) => serde_json::from_slice::<Vec<Kept>>(&bytes).map_err(Into::into),
+            Err(error) if error.kind() == ErrorKind::NotFound => return Vec::new(),
+            Err(error) => Err(error),
         };
+        let kept = kept.unwrap_or_else(|error| {
+            let file = self.path.display();
+            warn!(%file, %error, "the names of before cannot be read; their visitors get 404 for now");
+            Vec::new()
+        });
         let now = unix(SystemTime::now());
+        let mut online = Vec::new();
         for kept in kept {
             let Ok(name) = Subdomain::parse(&kept.name) else { continue };
             let owner = Owner { key: kept.key.into(), instance: kept.instance };
             let away_for = kept.away_since.map_or(0, |since| now.saturating_sub(since));
+            if kept.away_since.is_none() {
+                online.push(name.clone());
+            }
             registry.remember(name, owner, Duration::from_secs(away_for));
         }
+        online
     }
 
     /// Keeps the names of now.
@@ -95,10 +102,6 @@ impl Memory {
             tokio::time::sleep(WRITE_EVERY).await;
         }
     }
-
-    fn complain(&self, error: &str) {
-        warn!(file = %self.path.display(), error, "the names of before cannot be read; their visitors get 404 for now");
-    }
 }
 
 fn unix(at: SystemTime) -> u64 {
@@ -120,8 +123,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let memory = Memory::new(&folder.path().join("state"));
         let (before, after) = (registry(), registry());
-        memory.recall(&before);
-        assert!(before.names().is_empty());
+        assert!(memory.recall(&before).is_empty() && before.names().is_empty());
         let owner = Owner { key: "laptop".into(), instance: "1".to_owned() };
         let name = |name: &str| Subdomain::parse(name).unwrap();
         before.remember(name("new"), owner.clone(), Duration::ZERO);
