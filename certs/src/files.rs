@@ -1,5 +1,7 @@
 //! A certificate and its key from files in PEM, checked before they are used.
 
+mod watch;
+
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
@@ -12,6 +14,8 @@ use time::OffsetDateTime;
 use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 
 use crate::Error;
+
+pub use self::watch::Watch;
 
 /// What a key file without a usable key is told.
 pub(crate) const NO_KEY: &str = "there is no private key in it that can be used";
@@ -79,6 +83,12 @@ pub(crate) fn read(
         .keys_match()
         .map_err(|_| Error::invalid(key, format!("the key does not belong to {}", cert.display())))?;
     Ok((Arc::new(certified), facts))
+}
+
+/// What the certificate of a chain says of itself.
+pub fn facts_of(certified: &CertifiedKey) -> Result<Facts, Error> {
+    let leaf = certified.cert.first().ok_or_else(|| Error::Generate("an empty chain".to_owned()))?;
+    facts(Path::new("certificate"), leaf)
 }
 
 /// What a certificate says of itself; the path names it in mistakes.

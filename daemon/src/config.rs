@@ -2,6 +2,7 @@
 //!
 //! Every mistake is reported, each with its line and key, not just the first.
 
+mod certificates;
 mod reader;
 
 use std::net::SocketAddr;
@@ -16,6 +17,7 @@ use self::reader::{Reader, Section, got};
 use crate::keys::KeyRecord;
 use crate::names::{Hostname, KeyDigest, SubdomainPattern};
 
+pub use self::certificates::{Acme, Dns, ExternalAccount, Tls, Tsig};
 pub use self::reader::Mistake;
 
 /// The whole configuration.
@@ -48,20 +50,8 @@ pub struct Listen {
     pub http: Vec<SocketAddr>,
     /// Health and metrics.
     pub admin: SocketAddr,
-}
-
-/// Where certificates come from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Tls {
-    /// From files in PEM.
-    Files {
-        /// The certificate and its chain.
-        cert: PathBuf,
-        /// The private key.
-        key: PathBuf,
-    },
-    /// From an authority of the daemon's own, in the state directory, for development.
-    SelfSigned,
+    /// DNS over UDP and TCP, where the daemon answers for a zone itself.
+    pub dns: Vec<SocketAddr>,
 }
 
 /// What the daemon may use. Each limit has a default, bounds, and what it costs to raise or lower it.
@@ -158,9 +148,14 @@ impl Config {
             Hostname::parse(text).map_err(|error| error.to_string())
         });
         let state_dir = root.path("state_dir").unwrap_or_else(|| "/var/lib/cokd".into());
-        let listen = listen(root.section("listen"));
-        let tls = tls(root.section("tls"));
-        root.reject("acme", "certificates by ACME are not built yet; use [tls] mode = \"files\" or \"self-signed\"");
+        let mut section = root.section("listen");
+        let mut listen = listen(&mut section);
+        let (tls, acme) = (root.section("tls"), root.section("acme"));
+        let port = listen.https.first().map_or(443, SocketAddr::port);
+        let tls = certificates::tls(tls, acme, domain.as_ref(), port);
+        // Not known where the rest is wrong.
+        listen.dns = dns(&mut section, tls.as_ref().map(Tls::answers_dns));
+        section.finish();
         let keys = keys(root.tables("keys"));
         let limits = limits(root.section("limits"));
         let tuning = tuning(root.section("transport"));
@@ -186,51 +181,44 @@ impl Config {
     }
 }
 
-fn listen(mut section: Section<'_>) -> Listen {
-    let expected = "an address such as \"[::]:443\"";
-    let address = |text: &str| text.parse::<SocketAddr>().ok();
-    let any = |port| SocketAddr::from((std::net::Ipv6Addr::UNSPECIFIED, port));
+const ADDRESS: &str = "an address such as \"[::]:443\"";
+
+fn address(text: &str) -> Option<SocketAddr> {
+    text.parse().ok()
+}
+
+fn any(port: u16) -> SocketAddr {
+    SocketAddr::from((std::net::Ipv6Addr::UNSPECIFIED, port))
+}
+
+fn listen(section: &mut Section<'_>) -> Listen {
     let listen = Listen {
-        https: section.list("https", expected, address).unwrap_or_else(|| vec![any(443)]),
-        http: section.list("http", expected, address).unwrap_or_else(|| vec![any(80)]),
+        https: section.list("https", ADDRESS, address).unwrap_or_else(|| vec![any(443)]),
+        http: section.list("http", ADDRESS, address).unwrap_or_else(|| vec![any(80)]),
         admin: section
-            .optional("admin", expected, |text: &str| text.parse().map_err(|_| got(text)))
+            .optional("admin", ADDRESS, |text: &str| address(text).ok_or_else(|| got(text)))
             .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 9180))),
+        dns: Vec::new(),
     };
-    section.reject("dns", "answering for the zone is not built yet");
     if listen.https.is_empty() {
         section.mistake("https", "expected at least one address");
     }
-    section.finish();
     listen
 }
 
-fn tls(mut section: Section<'_>) -> Option<Tls> {
-    let mode = section.required("mode", "\"files\" or \"self-signed\"", |text: &str| match text {
-        "files" | "self-signed" => Ok(text.to_owned()),
-        "acme" => Err("certificates by ACME are not built yet".to_owned()),
-        other => Err(got(other)),
-    });
-    let mut file = |key| {
-        let path = section.path(key);
-        match (mode.as_deref(), &path) {
-            (Some("files"), None) if !section.has(key) => {
-                section.mistake(key, "expected a path to a PEM file, since mode = \"files\"");
-            }
-            (Some("files"), Some(path)) if !path.is_file() => {
-                section.mistake(key, &format!("there is no file {}", path.display().to_string().escape_debug()));
-            }
-            (Some("self-signed"), Some(_)) => section.mistake(key, "is not used with mode = \"self-signed\""),
-            _ => {}
+/// Where DNS queries are answered, if it is known whether they are.
+fn dns(section: &mut Section<'_>, answered: Option<bool>) -> Vec<SocketAddr> {
+    let addresses = section.list("dns", ADDRESS, address);
+    match (answered, &addresses) {
+        (Some(false), Some(_)) => {
+            section.mistake("dns", "is used with [tls] mode = \"acme\" and [acme.dns] provider = \"embedded\" only");
         }
-        path
-    };
-    let (cert, key) = (file("cert"), file("key"));
-    section.finish();
-    match mode?.as_str() {
-        "files" => Some(Tls::Files { cert: cert?, key: key? }),
-        _ => Some(Tls::SelfSigned),
+        (Some(true), Some(addresses)) if addresses.is_empty() => {
+            section.mistake("dns", "expected at least one address");
+        }
+        _ => {}
     }
+    addresses.unwrap_or_else(|| if answered == Some(true) { vec![any(53)] } else { Vec::new() })
 }
 
 /// All keys. Two of one name could not be told apart in logs, and of two with one secret only one would ever be found.

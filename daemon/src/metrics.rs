@@ -30,6 +30,13 @@ pub struct Metrics {
     pub retries: Counter,
     /// Sessions that serve a name now.
     pub active_tunnels: Gauge,
+    /// When the certificate expires, in seconds since 1970; 0 as long as only a stand-in is served. Readiness goes by it
+    /// too.
+    pub certificate_expiry: Gauge,
+    /// Certificates that were taken into use while the process ran.
+    pub certificate_renewals: Counter,
+    /// Attempts to get a certificate that failed.
+    pub certificate_failures: Counter,
     requests: Family<StatusLabel, Counter>,
     /// The family's counters by status less 100, so that its lock is taken once for each status.
     by_status: Vec<OnceLock<Counter>>,
@@ -46,8 +53,28 @@ impl Default for Metrics {
         registry.register("request_duration_seconds", "From a request's head to its response's end", durations.clone());
         registry.register("quic_retries", "QUIC handshakes that had to prove their address first", retries.clone());
         registry.register("active_tunnels", "Tunnels that are online", active_tunnels.clone());
+        let (certificate_expiry, certificate_renewals) = (Gauge::default(), Counter::default());
+        let certificate_failures = Counter::default();
+        registry.register(
+            "certificate_expiry_seconds",
+            "When the certificate expires, in seconds since 1970; 0 if there is none yet",
+            certificate_expiry.clone(),
+        );
+        registry.register("certificate_renewals", "Certificates taken into use", certificate_renewals.clone());
+        registry.register("certificate_failures", "Attempts that brought no certificate", certificate_failures.clone());
         let by_status = std::iter::repeat_with(OnceLock::new).take(900).collect();
-        Self { registry, connections, retries, active_tunnels, requests, by_status, durations }
+        Self {
+            registry,
+            connections,
+            retries,
+            active_tunnels,
+            certificate_expiry,
+            certificate_renewals,
+            certificate_failures,
+            requests,
+            by_status,
+            durations,
+        }
     }
 }
 

@@ -1,52 +1,34 @@
-//! TLS on the public port, the same for TCP and QUIC: protocols, certificate, and what keeps it fresh.
+//! TLS on the public port, the same for TCP and QUIC.
 
 use std::net::UdpSocket;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Context as _;
-use cok_certs::{Authority, CertResolver, files};
+use cok_certs::CertResolver;
 use quinn::Endpoint;
 use rustls::crypto::aws_lc_rs;
-use tracing::{info, warn};
 
-use crate::config::{Config, Tls};
+use crate::config::Config;
 use crate::listener;
 use crate::quic_secret::QuicSecret;
 
-/// How often a certificate of our own is made anew; it is valid for 90 days.
-const REISSUE_EVERY: Duration = Duration::from_secs(24 * 3600);
-
-/// TLS for visitors and tunnels, and what keeps its certificate fresh.
+/// TLS for visitors and tunnels.
 #[derive(Debug)]
 pub(crate) struct PublicTls {
     pub(crate) config: Arc<rustls::ServerConfig>,
-    resolver: Arc<CertResolver>,
-    authority: Option<Authority>,
 }
 
 impl PublicTls {
     /// HTTP/2 preferred.
-    pub(crate) fn new(config: &Config) -> anyhow::Result<Self> {
-        let domain = config.domain.as_str();
-        let wildcard = format!("*.{domain}");
-        let (certificate, authority) = match &config.tls {
-            Tls::Files { cert, key } => (files::load(cert, key, &[domain, &wildcard])?.0, None),
-            Tls::SelfSigned => {
-                let authority = Authority::load_or_create(&config.state_dir.join("authority"))?;
-                info!(event = "authority", ca_file = %authority.ca_file().display());
-                (authority.issue(&[domain, &wildcard])?, Some(authority))
-            }
-        };
-        let resolver = Arc::new(CertResolver::new(domain, certificate));
+    pub(crate) fn new(resolver: Arc<CertResolver>) -> anyhow::Result<Self> {
         let mut tls = rustls::ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_safe_default_protocol_versions()
             .context("TLS versions")?
             .with_no_client_auth()
-            .with_cert_resolver(resolver.clone());
+            .with_cert_resolver(resolver);
         tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         tls.ticketer = aws_lc_rs::Ticketer::new().context("TLS tickets")?;
-        Ok(Self { config: Arc::new(tls), resolver, authority })
+        Ok(Self { config: Arc::new(tls) })
     }
 
     /// QUIC endpoints on these sockets.
@@ -58,22 +40,11 @@ impl PublicTls {
         let endpoint = |socket| listener::quic::endpoint(config, socket, (*self.config).clone(), &secret);
         sockets.into_iter().map(endpoint).collect()
     }
-
-    /// Replaces a certificate of our own long before it expires. One from files stays as it is.
-    pub(crate) async fn keep_fresh(self, domain: String) {
-        let Some(authority) = self.authority else { return };
-        loop {
-            tokio::time::sleep(REISSUE_EVERY).await;
-            match authority.issue(&[&domain, &format!("*.{domain}")]) {
-                Ok(certificate) => self.resolver.replace(certificate),
-                Err(error) => warn!(%error, "the certificate could not be renewed"),
-            }
-        }
-    }
 }
 
 #[cfg(test)]
 mod tests {
+    use cok_certs::Authority;
     use rustls::quic;
     use rustls::{ClientConnection, NamedGroup, ServerConnection};
     use rustls_pki_types::ServerName;
@@ -83,12 +54,10 @@ mod tests {
     /// Our own ends, as they are configured for real.
     fn ends() -> (rustls::ServerConfig, rustls::ClientConfig, tempfile::TempDir) {
         let folder = tempfile::tempdir().unwrap();
-        let text = format!(
-            "domain = \"tunnel.test\"\nstate_dir = {:?}\n[tls]\nmode = \"self-signed\"\n",
-            folder.path().display().to_string()
-        );
-        let server = PublicTls::new(&Config::parse(&text, "cokd.toml").unwrap()).unwrap();
-        let client = cok_client::trust_file(&folder.path().join("authority/ca.pem")).unwrap();
+        let authority = Authority::load_or_create(folder.path()).unwrap();
+        let certificate = authority.issue(&["tunnel.test"]).unwrap();
+        let server = PublicTls::new(Arc::new(CertResolver::new("tunnel.test", certificate))).unwrap();
+        let client = cok_client::trust_file(authority.ca_file()).unwrap();
         ((*server.config).clone(), (*client).clone(), folder)
     }
 

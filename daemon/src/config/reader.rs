@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::fmt;
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use toml::Spanned;
@@ -119,11 +119,16 @@ impl<'a> Section<'a> {
         self.spans.iter().any(|(known, _)| *known == key)
     }
 
-    /// A key that may not be there.
-    pub(super) fn reject(&mut self, key: &'static str, message: &str) {
-        if self.take(key).is_some() {
-            self.mistake(key, message);
+    /// A whole section that must not be there.
+    pub(super) fn unused(self, message: &str) {
+        if !self.table.is_empty() {
+            self.reader.add(self.span.clone(), self.prefix.trim_end_matches('.').to_owned(), message.to_owned());
         }
+    }
+
+    /// That a path leads nowhere.
+    pub(super) fn no_file(&self, key: &str, path: &Path) {
+        self.mistake(key, &format!("there is no file {}", path.display().to_string().escape_debug()));
     }
 
     /// A string that must be there and that `parse` must accept.
@@ -159,9 +164,40 @@ impl<'a> Section<'a> {
 
     /// A path.
     pub(super) fn path(&mut self, key: &'static str) -> Option<PathBuf> {
-        self.optional(key, "a path", |text| {
-            if text.is_empty() { Err("got nothing".to_owned()) } else { Ok(PathBuf::from(text)) }
-        })
+        self.optional(key, "a path", parse_path)
+    }
+
+    /// A path that must be there.
+    pub(super) fn required_path(&mut self, key: &'static str) -> Option<PathBuf> {
+        self.required(key, "a path", parse_path)
+    }
+
+    /// A path to a file that exists.
+    pub(super) fn existing_file(&mut self, key: &'static str) -> Option<PathBuf> {
+        let path = self.path(key)?;
+        if !path.is_file() {
+            self.no_file(key, &path);
+        }
+        Some(path)
+    }
+
+    /// A path to a secret. A relative one may name a credential of the service, which only the service can see.
+    pub(super) fn secret_file(&mut self, key: &'static str) -> Option<PathBuf> {
+        let path = self.path(key)?;
+        if path.is_absolute() && !path.is_file() {
+            self.no_file(key, &path);
+        }
+        Some(path)
+    }
+
+    /// Yes or no.
+    pub(super) fn flag(&mut self, key: &'static str, default: bool) -> bool {
+        let Some(value) = self.take(key) else { return default };
+        if let DeValue::Boolean(flag) = value.get_ref() {
+            return *flag;
+        }
+        self.wrong(value.span(), key, "true or false", &describe(value.get_ref()));
+        default
     }
 
     /// A moment, as text or as TOML's own date; `None` if the key is not there.
@@ -327,6 +363,10 @@ impl<'a> Section<'a> {
             self.reader.add(key.span(), self.path_of(&name.escape_debug().to_string()), hint);
         }
     }
+}
+
+fn parse_path(text: &str) -> Result<PathBuf, String> {
+    if text.is_empty() { Err("got nothing".to_owned()) } else { Ok(PathBuf::from(text)) }
 }
 
 /// What was found, quoted so that it stays on one line, and cut if it is long.

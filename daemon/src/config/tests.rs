@@ -14,10 +14,13 @@ fn the_example_is_valid_and_shows_the_defaults() {
     assert_eq!(config.limits, Limits::default());
     assert_eq!(config.keys.len(), 1);
     // The mistake about an unknown key lists the known ones, so none can be missing from the example unnoticed.
-    for section in ["[listen]", "[tls]", "[limits]", "[transport]", "[proxies]", "[[keys]]"] {
-        let listed = mistakes(&format!("{section}\nxxxxxxxxxxxx = 1\n"));
+    let providers = ["embedded", "exec", "httpreq", "rfc2136"];
+    let providers = providers.map(|provider| format!("[acme.dns]\nprovider = {provider:?}"));
+    let sections = ["[listen]", "[tls]", "[acme]", "[limits]", "[transport]", "[proxies]", "[[keys]]"];
+    for section in sections.into_iter().chain(providers.iter().map(String::as_str)) {
+        let listed = mistakes(&format!("domain = \"a.example\"\n{section}\nxxxxxxxxxxxx = 1\n"));
         let known = listed.iter().find_map(|mistake| mistake.split_once("known here: ")).unwrap().1;
-        for key in known.split(", ").filter(|key| *key != "dns") {
+        for key in known.split(", ").filter(|key| *key != "dns" || section == "[listen]") {
             assert!(example.contains(&format!("{key} = ")), "{section} {key}");
         }
     }
@@ -29,7 +32,14 @@ fn defaults_stand_where_nothing_is_said() {
     assert_eq!(config.domain.as_str(), "tunnel.example.com");
     assert_eq!(config.state_dir, PathBuf::from("/var/lib/cokd"));
     assert_eq!(config.listen.https, ["[::]:443".parse().unwrap()]);
-    assert_eq!(config.tls, Tls::SelfSigned);
+    assert!(matches!(config.tls, Tls::SelfSigned) && config.listen.dns.is_empty());
+
+    let config = Config::parse("domain = \"tunnel.example.com\"\n", "f").unwrap();
+    assert_eq!(config.listen.dns, ["[::]:53".parse().unwrap()]);
+    let Tls::Acme(acme) = config.tls else { panic!("{:?}", config.tls) };
+    assert_eq!(acme.directory, "https://acme-v02.api.letsencrypt.org/directory");
+    let Dns::Embedded(zone) = acme.dns else { panic!("{:?}", acme.dns) };
+    assert_eq!(zone.apex(), "_acme-challenge.tunnel.example.com.");
 }
 
 #[test]
@@ -43,7 +53,7 @@ https = ["here"]
 htpp = []
 
 [tls]
-mode = "acme"
+mode = "acne"
 
 [limits]
 max_held = "many"
@@ -63,7 +73,7 @@ subdomains = ["a.b", 3]
             "cokd.toml:3: colour: unknown key; known here: domain, state_dir, listen, tls, acme, keys, limits, transport, proxies",
             "cokd.toml:6: listen.https: expected an address such as \"[::]:443\", got \"here\"",
             "cokd.toml:7: listen.htpp: unknown key; did you mean \"http\"?",
-            "cokd.toml:10: tls.mode: expected \"files\" or \"self-signed\", certificates by ACME are not built yet",
+            "cokd.toml:10: tls.mode: expected \"acme\", \"files\" or \"self-signed\", got \"acne\"",
             "cokd.toml:13: limits.max_held: expected a whole number from 0 to 100000, got \"many\"",
             "cokd.toml:14: limits.reconnect_grace: expected a duration such as \"10s\", from 0s to 5m, got \"10 parsecs\"",
             "cokd.toml:15: limits.initial_window: expected bytes, such as 65536 or \"64KiB\", from 16384 to 8388608, got \"9TiB\"",
@@ -124,11 +134,11 @@ fn each_wrong_value_is_told_on_one_line() {
             "4: listen.http: expected an array of strings, each an address such as \"[::]:443\", got \"[::]:80\"",
         ),
         ("[listen]\nadmin = \"9180\"", "4: listen.admin: expected an address such as \"[::]:443\", got \"9180\""),
-        ("[listen]\ndns = [\"[::]:53\"]", "4: listen.dns: answering for the zone is not built yet"),
         (
-            "[acme.dns]\nprovider = \"embedded\"",
-            "3: acme: certificates by ACME are not built yet; use [tls] mode = \"files\" or \"self-signed\"",
+            "[listen]\ndns = [\"[::]:53\"]",
+            "4: listen.dns: is used with [tls] mode = \"acme\" and [acme.dns] provider = \"embedded\" only",
         ),
+        ("[acme.dns]\nprovider = \"embedded\"", "3: acme: is not used with mode = \"self-signed\""),
         (
             "[proxies]\ntrusted = [\"10.0.0.0/40\"]",
             "4: proxies.trusted: expected a network such as \"10.0.0.0/8\", got \"10.0.0.0/40\"",
@@ -204,4 +214,64 @@ fn both_files_are_told_of() {
             "cokd.toml:6: tls.key: is not used with mode = \"self-signed\"",
         ]
     );
+}
+
+#[test]
+fn acme_is_checked_as_far_as_a_file_can_be() {
+    let told = |lines: &str| mistakes(&format!("domain = \"a.example\"\n{lines}\n"));
+    for fine in [
+        "[acme]\ncontact = [\"mailto:ops@example.com\"]\neab_key_id = \"a\"\neab_hmac_key_file = \"credential\"",
+        "[acme.dns]\nprovider = \"exec\"\nprogram = \"/bin/sh\"",
+        "[acme.dns]\nprovider = \"httpreq\"\nurl = \"http://127.0.0.1:8053/hook\"",
+        "[acme.dns]\nprovider = \"rfc2136\"\nserver = \"ns1.example.com\"\ntsig_name = \"k\"\ntsig_secret_file = \"k\"",
+        "[acme.dns]\nname_server = \"ns1.example.com\"\nchallenge_name = \"x.acme.example.net\"",
+        "[acme.dns]\nwhole_domain = true\naddresses = [\"192.0.2.1\", \"2001:db8::1\"]\nissuers = [\"letsencrypt.org\"]",
+    ] {
+        assert_eq!(told(fine), [""; 0], "{fine}");
+    }
+    for (lines, wrong) in [
+        (
+            "[acme]\ndirectory = \"http://acme.example\"",
+            "3: acme.directory: expected a URL such as \"https://acme.example.com/directory\", got \"http://acme.example\"",
+        ),
+        (
+            "[acme]\ncontact = [\"ops\"]",
+            "3: acme.contact: expected an address such as \"mailto:ops@example.com\", got \"ops\"",
+        ),
+        ("[acme]\nca_file = \"/none\"", "3: acme.ca_file: there is no file /none"),
+        ("[acme]\neab_key_id = \"a\"", "3: acme.eab_key_id: needs eab_hmac_key_file beside it"),
+        ("[acme]\neab_hmac_key_file = \"a\"", "3: acme.eab_hmac_key_file: needs eab_key_id beside it"),
+        (
+            "[acme]\neab_key_id = \"a\"\neab_hmac_key_file = \"/none\"",
+            "4: acme.eab_hmac_key_file: there is no file /none",
+        ),
+        (
+            "[acme.dns]\nprovider = \"gandi\"\ntoken = 1",
+            "3: acme.dns.provider: expected \"embedded\", \"exec\", \"httpreq\" or \"rfc2136\", got \"gandi\"",
+        ),
+        ("[acme.dns]\nprovider = \"exec\"", "2: acme.dns.program: expected a path, but the key is missing"),
+        ("[acme.dns]\nprovider = \"exec\"\nprogram = \"/none\"", "4: acme.dns.program: there is no file /none"),
+        (
+            "[acme.dns]\nprovider = \"httpreq\"\nurl = \"hook\"",
+            "4: acme.dns.url: expected a URL such as \"https://hook.example.com\", got \"hook\"",
+        ),
+        (
+            "[acme.dns]\nprovider = \"rfc2136\"\nserver = \"a\"\ntsig_name = \"k\"",
+            "5: acme.dns.tsig_name: needs tsig_secret_file beside it",
+        ),
+        (
+            "[acme.dns]\nserver = \"a\"",
+            "3: acme.dns.server: unknown key; known here: provider, name_server, challenge_name, whole_domain, addresses, issuers",
+        ),
+        (
+            "[acme.dns]\nwhole_domain = true",
+            "2: acme.dns.addresses: expected this machine's public addresses, since whole_domain = true",
+        ),
+        ("[acme.dns]\nissuers = [\"a.example\"]", "3: acme.dns.issuers: is used with whole_domain = true only"),
+        ("[acme.dns]\nwhole_domain = 1", "3: acme.dns.whole_domain: expected true or false, got 1"),
+        ("[listen]\ndns = []", "3: listen.dns: expected at least one address"),
+        ("[tls]\ncert = \"/bin/sh\"", "3: tls.cert: is not used with mode = \"acme\""),
+    ] {
+        assert_eq!(told(lines), [format!("cokd.toml:{wrong}")], "{lines}");
+    }
 }

@@ -1,0 +1,215 @@
+//! Which certificate is served, where it comes from, and what keeps it fresh.
+
+mod solver;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use cok_certs::acme::{self, Event, Renewer};
+use cok_certs::dns::embedded::{self, Embedded, Sockets};
+use cok_certs::files::{self, Facts, Watch};
+use cok_certs::store::Store;
+use cok_certs::{Authority, CertResolver};
+use rustls::sign::CertifiedKey;
+use tracing::{error, info, warn};
+
+use crate::activation::Inherited;
+use crate::config::{Acme, Config, Tls};
+use crate::metrics::Metrics;
+use crate::secrets;
+
+/// How often a certificate of our own is made anew; it is valid for 90 days.
+const REISSUE_EVERY: Duration = Duration::from_secs(24 * 3600);
+
+/// How often the files of a certificate are looked at. A change counts once two looks have found the same.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+/// The names that a certificate must cover.
+pub(crate) fn names(domain: &str) -> [String; 2] {
+    [domain.to_owned(), format!("*.{domain}")]
+}
+
+/// The certificate that is served, and its source.
+pub(crate) struct Certificates {
+    names: [String; 2],
+    resolver: Arc<CertResolver>,
+    source: Source,
+    metrics: Arc<Metrics>,
+}
+
+enum Source {
+    Acme(Box<Renewer>),
+    Files { cert: PathBuf, key: PathBuf, watch: Watch },
+    SelfSigned(Authority),
+}
+
+/// The responder for the DNS zone, with its addresses. One that another program has got is tried later, if a certificate
+/// is there to be served meanwhile.
+pub(crate) struct Dns {
+    pub(crate) responder: Arc<Embedded>,
+    pub(crate) listeners: Vec<(SocketAddr, Option<Sockets>)>,
+}
+
+impl Certificates {
+    /// Loads what is there. Nothing is asked of anyone yet.
+    pub(crate) fn new(
+        config: &Config,
+        metrics: Arc<Metrics>,
+        inherited: &mut Inherited,
+    ) -> anyhow::Result<(Self, Option<Dns>)> {
+        let domain = config.domain.as_str();
+        let names = names(domain);
+        let covered = names.each_ref().map(String::as_str);
+        let mut dns = None;
+        let (certificate, source) = match &config.tls {
+            Tls::Files { cert, key } => {
+                let watch = Watch::new(vec![cert.clone(), key.clone()]);
+                let (certificate, facts) = files::load(cert, key, &covered)?;
+                serving(&metrics, "files", &facts);
+                (certificate, Source::Files { cert: cert.clone(), key: key.clone(), watch })
+            }
+            Tls::SelfSigned => {
+                let (authority, certificate) = self_signed(config, &covered)?;
+                serving(&metrics, "self-signed", &files::facts_of(&certificate)?);
+                (certificate, Source::SelfSigned(authority))
+            }
+            Tls::Acme(acme) => {
+                let (solver, responder) = solver::new(&acme.dns, domain)?;
+                let store = Store::open(&config.state_dir, &acme.directory)?;
+                let renewer = Renewer::new(settings(acme)?, &covered, store, solver)?;
+                let certificate = if let Some(stored) = renewer.current() {
+                    serving(&metrics, "acme", &stored.facts);
+                    stored.certified.clone()
+                } else {
+                    let (_, certificate) = self_signed(config, &covered)?;
+                    warn!(
+                        event = "stand_in",
+                        "there is no certificate yet; a self-signed one is served until there is"
+                    );
+                    certificate
+                };
+                let urgent = renewer.current().is_none();
+                let bind = |responder| Dns::bind(responder, &config.listen.dns, urgent, inherited);
+                dns = responder.map(bind).transpose()?;
+                (certificate, Source::Acme(Box::new(renewer)))
+            }
+        };
+        let resolver = Arc::new(CertResolver::new(domain, certificate));
+        Ok((Self { names, resolver, source, metrics }, dns))
+    }
+
+    /// Which certificate a connection gets.
+    pub(crate) fn resolver(&self) -> Arc<CertResolver> {
+        self.resolver.clone()
+    }
+
+    /// Keeps the certificate fresh, for ever.
+    pub(crate) async fn keep_fresh(self) {
+        let Self { names, resolver, source, metrics } = self;
+        let names = names.each_ref().map(String::as_str);
+        match source {
+            Source::Acme(renewer) => {
+                let report = move |event| match event {
+                    Event::Serving(validity) => {
+                        metrics.certificate_expiry.set(validity.not_after);
+                        info!(event = "certificate", source = "acme", not_after = validity.not_after);
+                    }
+                    Event::Issued => drop(metrics.certificate_renewals.inc()),
+                    Event::Failed => drop(metrics.certificate_failures.inc()),
+                };
+                renewer.run(resolver, report).await;
+            }
+            Source::Files { cert, key, mut watch } => loop {
+                tokio::time::sleep(LOOK_EVERY).await;
+                if !watch.changed() {
+                    continue;
+                }
+                match files::load(&cert, &key, &names) {
+                    Ok((certificate, facts)) => {
+                        resolver.replace(certificate);
+                        metrics.certificate_renewals.inc();
+                        serving(&metrics, "files", &facts);
+                    }
+                    Err(error) => {
+                        metrics.certificate_failures.inc();
+                        error!(event = "certificate_refused", %error, "the one before is served on");
+                    }
+                }
+            },
+            Source::SelfSigned(authority) => loop {
+                tokio::time::sleep(REISSUE_EVERY).await;
+                match authority.issue(&names).and_then(|certificate| Ok((files::facts_of(&certificate)?, certificate)))
+                {
+                    Ok((facts, certificate)) => {
+                        resolver.replace(certificate);
+                        metrics.certificate_renewals.inc();
+                        serving(&metrics, "self-signed", &facts);
+                    }
+                    Err(error) => {
+                        metrics.certificate_failures.inc();
+                        warn!(%error, "the certificate could not be renewed");
+                    }
+                }
+            },
+        }
+    }
+}
+
+impl Dns {
+    /// Binds all addresses. With a certificate that can be served meanwhile, one that is taken is no reason not to start.
+    fn bind(
+        responder: Arc<Embedded>,
+        addresses: &[SocketAddr],
+        urgent: bool,
+        inherited: &mut Inherited,
+    ) -> anyhow::Result<Self> {
+        let mut listeners = Vec::new();
+        for (udp, tcp) in inherited.dns_udp.drain(..).zip(inherited.dns_tcp.drain(..)) {
+            let sockets = Sockets::from_std(udp, tcp).context("a DNS socket that was handed over")?;
+            listeners.push((sockets.address, Some(sockets)));
+        }
+        let handed_over = !listeners.is_empty();
+        for address in addresses.iter().filter(|_| !handed_over) {
+            match embedded::bind(*address) {
+                Ok(sockets) => listeners.push((*address, Some(sockets))),
+                Err(error) if urgent => return Err(error.into()),
+                Err(_) => listeners.push((*address, None)),
+            }
+        }
+        Ok(Self { responder, listeners })
+    }
+}
+
+fn serving(metrics: &Metrics, source: &str, facts: &Facts) {
+    metrics.certificate_expiry.set(facts.not_after);
+    info!(event = "certificate", source, not_after = facts.not_after, serial = facts.serial);
+}
+
+fn self_signed(config: &Config, names: &[&str]) -> anyhow::Result<(Authority, Arc<CertifiedKey>)> {
+    let authority = Authority::load_or_create(&config.state_dir.join("authority"))?;
+    info!(event = "authority", ca_file = %authority.ca_file().display());
+    let certificate = authority.issue(names)?;
+    Ok((authority, certificate))
+}
+
+fn settings(acme: &Acme) -> anyhow::Result<acme::Settings> {
+    let external_account = acme.external_account.as_ref().map(|account| {
+        let text = secrets::read(&account.hmac_key_file)?;
+        // Authorities hand it out with and without padding.
+        let key = BASE64_URL_SAFE_NO_PAD.decode(text.trim_end_matches('='));
+        let key = key.with_context(|| format!("{}: expected base64url", account.hmac_key_file.display()))?;
+        anyhow::Ok((account.key_id.clone(), key))
+    });
+    Ok(acme::Settings {
+        directory: acme.directory.clone(),
+        contact: acme.contact.clone(),
+        ca_file: acme.ca_file.clone(),
+        external_account: external_account.transpose()?,
+        profile: acme.profile.clone(),
+    })
+}

@@ -1,0 +1,283 @@
+//! `[tls]`, `[acme]` and `[acme.dns]`: where certificates come from.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use cok_certs::dns::embedded::{Host, Zone};
+use http::Uri;
+
+use super::reader::{Section, got};
+use crate::names::Hostname;
+
+/// The authority that is asked unless another one is named.
+const LETS_ENCRYPT: &str = "https://acme-v02.api.letsencrypt.org/directory";
+
+/// The protocols that the HTTPS records of the whole domain promise: HTTP/1.1 needs no promise.
+const ALPN: [&str; 2] = ["h3", "h2"];
+
+/// Where certificates come from.
+#[derive(Clone, Debug)]
+pub enum Tls {
+    /// From an authority that is asked by ACME (RFC 8555).
+    Acme(Box<Acme>),
+    /// From files in PEM, which are read again when they change.
+    Files {
+        /// The certificate and its chain.
+        cert: PathBuf,
+        /// The private key.
+        key: PathBuf,
+    },
+    /// From an authority of the daemon's own, in the state directory, for development.
+    SelfSigned,
+}
+
+/// The ACME server, and how the domain is proven to it.
+#[derive(Clone, Debug)]
+pub struct Acme {
+    /// The server's directory URL.
+    pub directory: String,
+    /// Whom the authority may write to, such as `mailto:ops@example.com`.
+    pub contact: Vec<String>,
+    /// Trust anchors of a private server in PEM, instead of the system's.
+    pub ca_file: Option<PathBuf>,
+    /// A profile of certificates that the server may offer.
+    pub profile: Option<String>,
+    /// The account at the authority that ours is bound to (RFC 8555, section 7.3.4).
+    pub external_account: Option<ExternalAccount>,
+    /// Who publishes the proof.
+    pub dns: Dns,
+}
+
+/// What an authority hands out to those that it knows already.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExternalAccount {
+    /// The key's identifier.
+    pub key_id: String,
+    /// Where the HMAC key is, in base64url.
+    pub hmac_key_file: PathBuf,
+}
+
+/// Who publishes the TXT records that prove the domain.
+#[derive(Clone, Debug)]
+pub enum Dns {
+    /// The daemon answers for a zone itself.
+    Embedded(Box<Zone>),
+    /// A program of the operator.
+    Exec {
+        /// Its path.
+        program: PathBuf,
+    },
+    /// An HTTP service of the operator.
+    HttpReq {
+        /// Its address; `/present` and `/cleanup` are appended.
+        url: String,
+        /// The user, if it asks for one.
+        username: Option<String>,
+        /// Where the user's password is.
+        password_file: Option<PathBuf>,
+        /// Trust anchors of a private service in PEM.
+        ca_file: Option<PathBuf>,
+    },
+    /// Dynamic updates (RFC 2136).
+    Rfc2136 {
+        /// The primary name server, with a port if it is not 53.
+        server: String,
+        /// The zone; found by asking the server if it is not named.
+        zone: Option<String>,
+        /// The key that signs the updates (RFC 8945).
+        tsig: Option<Tsig>,
+    },
+}
+
+/// A TSIG key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tsig {
+    /// Its name, the same as at the server.
+    pub name: String,
+    /// Its algorithm, such as `hmac-sha256`.
+    pub algorithm: String,
+    /// Where its secret is, in base64.
+    pub secret_file: PathBuf,
+}
+
+impl Tls {
+    /// Whether the daemon answers DNS queries itself.
+    pub fn answers_dns(&self) -> bool {
+        matches!(self, Self::Acme(acme) if matches!(acme.dns, Dns::Embedded(_)))
+    }
+}
+
+/// `[tls]`, and `[acme]` where that is used. `port` is where visitors come.
+pub(super) fn tls(mut section: Section<'_>, acme: Section<'_>, domain: Option<&Hostname>, port: u16) -> Option<Tls> {
+    let mode = match section.optional("mode", "\"acme\", \"files\" or \"self-signed\"", |text: &str| match text {
+        "acme" | "files" | "self-signed" => Ok(text.to_owned()),
+        other => Err(got(other)),
+    }) {
+        None if section.has("mode") => None,
+        mode => Some(mode.unwrap_or_else(|| "acme".to_owned())),
+    };
+    let mut file = |key| {
+        let path = section.path(key);
+        match (mode.as_deref(), &path) {
+            (Some("files"), None) if !section.has(key) => {
+                section.mistake(key, "expected a path to a PEM file, since mode = \"files\"");
+            }
+            (Some("files"), Some(path)) if !path.is_file() => section.no_file(key, path),
+            (Some(mode @ ("acme" | "self-signed")), Some(_)) => {
+                section.mistake(key, &format!("is not used with mode = {mode:?}"));
+            }
+            _ => {}
+        }
+        path
+    };
+    let (cert, key) = (file("cert"), file("key"));
+    section.finish();
+    match mode?.as_str() {
+        "files" => {
+            acme.unused("is not used with mode = \"files\"");
+            Some(Tls::Files { cert: cert?, key: key? })
+        }
+        "self-signed" => {
+            acme.unused("is not used with mode = \"self-signed\"");
+            Some(Tls::SelfSigned)
+        }
+        _ => Some(Tls::Acme(Box::new(self::acme(acme, domain, port)?))),
+    }
+}
+
+fn acme(mut section: Section<'_>, domain: Option<&Hostname>, port: u16) -> Option<Acme> {
+    let directory = section.optional("directory", "a URL such as \"https://acme.example.com/directory\"", https_url);
+    let directory = directory.or_else(|| (!section.has("directory")).then(|| LETS_ENCRYPT.to_owned()));
+    let contact = section.list("contact", "an address such as \"mailto:ops@example.com\"", |text| {
+        text.parse::<Uri>().is_ok().then(|| text.to_owned()).filter(|text| text.contains(':'))
+    });
+    let ca_file = section.existing_file("ca_file");
+    let profile = section.optional("profile", "a profile's name", filled);
+    let key_id = section.optional("eab_key_id", "a key identifier", filled);
+    let hmac_key_file = section.secret_file("eab_hmac_key_file");
+    let external_account = match (key_id, hmac_key_file) {
+        (Some(key_id), Some(hmac_key_file)) => Some(ExternalAccount { key_id, hmac_key_file }),
+        (None, Some(_)) => {
+            section.mistake("eab_hmac_key_file", "needs eab_key_id beside it");
+            None
+        }
+        (Some(_), None) if !section.has("eab_hmac_key_file") => {
+            section.mistake("eab_key_id", "needs eab_hmac_key_file beside it");
+            None
+        }
+        _ => None,
+    };
+    let dns = dns(section.section("dns"), domain, port);
+    section.finish();
+    let contact = contact.unwrap_or_default();
+    Some(Acme { directory: directory?, contact, ca_file, profile, external_account, dns: dns? })
+}
+
+fn dns(mut section: Section<'_>, domain: Option<&Hostname>, port: u16) -> Option<Dns> {
+    let expected = "\"embedded\", \"exec\", \"httpreq\" or \"rfc2136\"";
+    let provider = section.optional("provider", expected, |text: &str| match text {
+        "embedded" | "exec" | "httpreq" | "rfc2136" => Ok(text.to_owned()),
+        other => Err(got(other)),
+    });
+    // The keys of a provider that is not known cannot be judged.
+    let provider = match provider {
+        None if section.has("provider") => return None,
+        provider => provider.unwrap_or_else(|| "embedded".to_owned()),
+    };
+    let dns = match provider.as_str() {
+        "exec" => section.required_path("program").map(|program| {
+            if !program.is_file() {
+                section.no_file("program", &program);
+            }
+            Dns::Exec { program }
+        }),
+        "httpreq" => httpreq(&mut section),
+        "rfc2136" => rfc2136(&mut section),
+        _ => embedded(&mut section, domain, port).map(|zone| Dns::Embedded(Box::new(zone))),
+    };
+    section.finish();
+    dns
+}
+
+fn embedded(section: &mut Section<'_>, domain: Option<&Hostname>, port: u16) -> Option<Zone> {
+    let name = |text: &str| Hostname::parse(text).map(|name| name.to_string()).map_err(|error| error.to_string());
+    let name_server = section.optional("name_server", "a host name such as \"ns1.example.com\"", name);
+    let challenge_name = section.optional("challenge_name", "a DNS name such as \"x.acme.example.net\"", filled);
+    let whole = section.flag("whole_domain", false);
+    let addresses = section.list("addresses", "an address such as \"192.0.2.1\"", |text| text.parse::<IpAddr>().ok());
+    let issuers = section.list("issuers", "an authority's domain such as \"letsencrypt.org\"", |text| name(text).ok());
+    let domain = domain?.as_str();
+    let zone = if whole {
+        if challenge_name.is_some() {
+            section.mistake("challenge_name", "is not used with whole_domain = true");
+        }
+        if addresses.as_ref().is_none_or(Vec::is_empty) {
+            section.mistake("addresses", "expected this machine's public addresses, since whole_domain = true");
+        }
+        let (addresses, issuers) = (addresses.unwrap_or_default(), issuers.unwrap_or_default());
+        let port = (port != 443).then_some(port);
+        let host = Host { addresses, issuers, alpn: ALPN.map(str::to_owned).to_vec(), port };
+        Zone::whole(domain, name_server.as_deref(), host)
+    } else {
+        for key in ["addresses", "issuers"] {
+            if section.has(key) {
+                section.mistake(key, "is used with whole_domain = true only");
+            }
+        }
+        Zone::challenge(domain, challenge_name.as_deref(), name_server.as_deref())
+    };
+    match zone {
+        Ok(zone) => Some(zone),
+        Err(error) => {
+            section.mistake("challenge_name", &error.to_string());
+            None
+        }
+    }
+}
+
+fn httpreq(section: &mut Section<'_>) -> Option<Dns> {
+    let url = section.required("url", "a URL such as \"https://hook.example.com\"", |text: &str| {
+        let uri = text.parse::<Uri>().ok().filter(|uri| matches!(uri.scheme_str(), Some("http" | "https")));
+        uri.filter(|uri| uri.authority().is_some()).map(|_| text.to_owned()).ok_or_else(|| got(text))
+    });
+    let username = section.optional("username", "a user's name", filled);
+    let password_file = section.secret_file("password_file");
+    let ca_file = section.existing_file("ca_file");
+    if password_file.is_some() && username.is_none() {
+        section.mistake("password_file", "needs username beside it");
+    }
+    Some(Dns::HttpReq { url: url?, username, password_file, ca_file })
+}
+
+fn rfc2136(section: &mut Section<'_>) -> Option<Dns> {
+    let server = section.required("server", "a name server such as \"192.0.2.53\" or \"ns1.example.com:53\"", filled);
+    let zone = section.optional("zone", "a zone such as \"example.com\"", filled);
+    let name = section.optional("tsig_name", "the key's name", filled);
+    let algorithm = section.optional("tsig_algorithm", "an algorithm such as \"hmac-sha256\"", filled);
+    let secret_file = section.secret_file("tsig_secret_file");
+    let tsig = match (name, secret_file) {
+        (Some(name), Some(secret_file)) => {
+            let algorithm = algorithm.unwrap_or_else(|| "hmac-sha256".to_owned());
+            Some(Tsig { name, algorithm, secret_file })
+        }
+        (None, Some(_)) => {
+            section.mistake("tsig_secret_file", "needs tsig_name beside it");
+            None
+        }
+        (Some(_), None) if !section.has("tsig_secret_file") => {
+            section.mistake("tsig_name", "needs tsig_secret_file beside it");
+            None
+        }
+        _ => None,
+    };
+    Some(Dns::Rfc2136 { server: server?, zone, tsig })
+}
+
+fn filled(text: &str) -> Result<String, String> {
+    if text.trim().is_empty() { Err("got nothing".to_owned()) } else { Ok(text.to_owned()) }
+}
+
+fn https_url(text: &str) -> Result<String, String> {
+    let uri = text.parse::<Uri>().ok().filter(|uri| uri.scheme_str() == Some("https") && uri.authority().is_some());
+    uri.map(|_| text.to_owned()).ok_or_else(|| got(text))
+}
