@@ -136,7 +136,7 @@ impl Daemon {
     /// not stopping.
     pub fn ready(&self) -> bool {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let certified = self.metrics.certificate_expiry.get() > now.as_secs() as i64;
+        let certified = self.metrics.certificate_expiry.get() > now.as_secs().cast_signed();
         self.ready.load(Ordering::Relaxed) && certified && !self.shutdown.started()
     }
 

@@ -7,8 +7,11 @@ use cok_certs::dns::embedded::{Embedded, Zone};
 
 use crate::config::Dns;
 
-/// The solver, and the responder if it is that.
-pub(super) fn new(dns: &Dns, _domain: &str) -> anyhow::Result<(Arc<dyn Solver>, Option<Arc<Embedded>>)> {
+/// A solver, and the responder if it is that.
+pub(super) type Chosen = (Arc<dyn Solver>, Option<Arc<Embedded>>);
+
+/// The one for a domain.
+pub(super) fn new(dns: &Dns, _domain: &str) -> anyhow::Result<Chosen> {
     Ok(match dns {
         Dns::Embedded(zone) => {
             let responder = Embedded::new(Zone::clone(zone));
