@@ -4,6 +4,7 @@ import os
 
 import pytest
 
+from harness.certified import Issuance
 from harness.cok import GIVE_BACK, TRANSPORTS, Daemon
 from harness.http2 import Http2
 from harness.http3 import Http3
@@ -96,6 +97,20 @@ def own_daemon(tmp_path):
     yield make
     for daemon in daemons:
         daemon.stop()
+
+
+@pytest.fixture
+def issuance(tmp_path):
+    """Makes ACME servers, each with a daemon that asks it, which end with the test."""
+    made = []
+
+    def make(**more):
+        made.append(Issuance(tmp_path / f"acme{len(made)}", **more))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.stop()
 
 
 @pytest.fixture

@@ -9,7 +9,9 @@ import time
 from cryptography import x509
 from cryptography.x509.oid import ExtensionOID
 
+from .acme_proxy import AcmeProxy
 from .cok import DOMAIN, Daemon
+from .pebble import Pebble
 from .process import BIN_DIR, HERE, wait_for
 
 EMBEDDED = 'provider = "embedded"'
@@ -125,3 +127,39 @@ def names_of(certificate):
 
 def valid_now(certificate):
     return certificate.not_valid_before_utc.timestamp() <= time.time() < certificate.not_valid_after_utc.timestamp()
+
+
+class Issuance:
+    """An ACME server and a daemon that gets its certificate there, by its own answers to DNS queries."""
+
+    def __init__(self, folder, proxy=False, **pebble):
+        self.folder, self.daemon = folder, None
+        self.dns = f"127.0.0.1:{free_dns_port()}"
+        self.pebble = Pebble(folder / "pebble", self.dns, **pebble)
+        self.proxy = AcmeProxy(self.pebble) if proxy else None
+
+    def start(self, **daemon):
+        """The daemon, which has no certificate yet."""
+        self.daemon = Certified(self.folder / "cokd", self.proxy or self.pebble, self.dns, **daemon)
+        return self.daemon
+
+    def trust(self):
+        """Visitors and clients trust what pebble has signed, and nothing else, from now on."""
+        self.daemon.ca = self.pebble.root()
+
+    def issued(self, **more):
+        """Waits for a new certificate that all trust."""
+        event = self.daemon.issued(**more)
+        self.trust()
+        return event
+
+    def renewed(self):
+        """Asks for a new certificate as an operator does, and waits for it."""
+        start = len(self.daemon.process.lines)
+        self.daemon.renew()
+        return self.issued(start=start)
+
+    def stop(self):
+        for program in (self.daemon, self.proxy, self.pebble):
+            if program:
+                program.stop()
