@@ -225,3 +225,28 @@ def test_an_external_account(issuance, tmp_path):
     acme.start(acme=binding)
     acme.issued()
     print(f"after {time.monotonic() - began:.1f} s")
+
+
+def test_a_browser(issuance, nginx, browse):
+    """Chromium, which trusts the ACME server's root, takes the chain on the base name and on a tunnel's."""
+    acme = issuance()
+    daemon = acme.start()
+    acme.issued()
+    client = daemon.client(nginx.target, "site")
+    driver = browse(str(daemon.ca), f"--host-resolver-rules=MAP *.{DOMAIN} 127.0.0.1, MAP {DOMAIN} 127.0.0.1", "--disable-quic")
+    for url, text in ((daemon.url("", "/health/ready"), "ready"), (client.url, "hello")):
+        driver.get(url)
+        assert text in driver.page_source and driver.execute_script("return isSecureContext && location.protocol") == "https:"
+    acme.renewed()
+    driver.get(daemon.url("", "/health/ready"))
+    assert "ready" in driver.page_source
+
+
+def test_a_browser_that_trusts_another_root(issuance, browse, tmp_path):
+    """The one before would mean little if this browser took any certificate."""
+    acme = issuance()
+    daemon = acme.start()
+    acme.issued()
+    driver = browse(str(acme.pebble.ca_file), f"--host-resolver-rules=MAP {DOMAIN} 127.0.0.1", "--disable-quic")
+    driver.get(daemon.url("", "/health/ready"))
+    assert driver.title == "Privacy error" and "ERR_CERT_AUTHORITY_INVALID" in driver.page_source

@@ -61,13 +61,14 @@ def malformed(_request):
 
 class AcmeProxy:
     """Stands before `pebble`. Every request is noted in `seen` as (step, payload); while `faults` has its step, what is
-    there is done instead of asking pebble. With a `window` of two moments in seconds since 1970 the
-    directory offers renewal information (RFC 9773), and with `profiles` those."""
+    there is done instead of asking pebble, unless that answers nothing. With a `window`, a function from a certificate's
+    identifier to two moments in seconds since 1970, the directory offers renewal information (RFC 9773), and with
+    `profiles` those. The certificates whose window was asked for are in `windows`."""
 
     def __init__(self, pebble):
         self.pebble = pebble
         self.ca_file = pebble.ca_file
-        self.seen, self.faults = [], {}
+        self.seen, self.faults, self.windows = [], {}, []
         self.window, self.profiles, self.window_again = None, {}, 6 * 3600
         self.held = threading.Event()
         self._hold = None
@@ -134,7 +135,7 @@ class AcmeProxy:
             if done is not None:
                 return done
         if step == "window":
-            return self._renewal_info()
+            return self._renewal_info(request.path.rpartition("/")[2])
         # pebble makes its addresses from the host that it was asked as.
         headers = {name: request.headers[name] for name in ("host", "content-type", "user-agent") if name in request.headers}
         url = self.pebble.directory.removesuffix("/dir") + request.path_qs
@@ -160,11 +161,12 @@ class AcmeProxy:
             directory.setdefault("meta", {})["profiles"] = self.profiles
         return json.dumps(directory).encode()
 
-    def _renewal_info(self):
+    def _renewal_info(self, name):
         def moment(seconds):
             return datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
-        start, end = map(moment, self.window)
+        self.windows.append(name)
+        start, end = map(moment, self.window(name))
         return web.json_response(
             {"suggestedWindow": {"start": start, "end": end}}, headers={"retry-after": str(self.window_again)}
         )
