@@ -18,6 +18,7 @@ use cok_certs::{Authority, CertResolver};
 use rustls::sign::CertifiedKey;
 use tracing::{error, info, warn};
 
+use crate::activation::Inherited;
 use crate::config::{Acme, Config, Tls};
 use crate::metrics::Metrics;
 use crate::secrets;
@@ -56,7 +57,11 @@ pub(crate) struct Dns {
 
 impl Certificates {
     /// Loads what is there. Nothing is asked of anyone yet.
-    pub(crate) fn new(config: &Config, metrics: Arc<Metrics>) -> anyhow::Result<(Self, Option<Dns>)> {
+    pub(crate) fn new(
+        config: &Config,
+        metrics: Arc<Metrics>,
+        inherited: &mut Inherited,
+    ) -> anyhow::Result<(Self, Option<Dns>)> {
         let domain = config.domain.as_str();
         let names = names(domain);
         let covered = names.each_ref().map(String::as_str);
@@ -89,7 +94,8 @@ impl Certificates {
                     certificate
                 };
                 let urgent = renewer.current().is_none();
-                dns = responder.map(|responder| Dns::bind(responder, &config.listen.dns, urgent)).transpose()?;
+                let bind = |responder| Dns::bind(responder, &config.listen.dns, urgent, inherited);
+                dns = responder.map(bind).transpose()?;
                 (certificate, Source::Acme(Box::new(renewer)))
             }
         };
@@ -156,9 +162,19 @@ impl Certificates {
 
 impl Dns {
     /// Binds all addresses. With a certificate that can be served meanwhile, one that is taken is no reason not to start.
-    fn bind(responder: Arc<Embedded>, addresses: &[SocketAddr], urgent: bool) -> anyhow::Result<Self> {
+    fn bind(
+        responder: Arc<Embedded>,
+        addresses: &[SocketAddr],
+        urgent: bool,
+        inherited: &mut Inherited,
+    ) -> anyhow::Result<Self> {
         let mut listeners = Vec::new();
-        for address in addresses {
+        for (udp, tcp) in inherited.dns_udp.drain(..).zip(inherited.dns_tcp.drain(..)) {
+            let sockets = Sockets::from_std(udp, tcp).context("a DNS socket that was handed over")?;
+            listeners.push((sockets.address, Some(sockets)));
+        }
+        let handed_over = !listeners.is_empty();
+        for address in addresses.iter().filter(|_| !handed_over) {
             match embedded::bind(*address) {
                 Ok(sockets) => listeners.push((*address, Some(sockets))),
                 Err(error) if urgent => return Err(error.into()),

@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use cok_client::logging::{self, LogFormat};
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::activation::Inherited;
 use crate::config::{Config, ConfigError};
 use crate::daemon::Daemon;
 use crate::dev::{self, DevArgs};
@@ -85,8 +86,10 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     match cli.command.unwrap_or(Command::Run(cli.run)) {
         Command::Run(args) => {
+            // Before the runtime starts its threads.
+            let inherited = Inherited::take();
             logging::start(args.log_format, "info");
-            run(&args)
+            run(&args, inherited)
         }
         Command::Dev(args) => {
             logging::start(args.log_format, if args.verbose { "info,cokd=debug,cok_client=debug" } else { "warn" });
@@ -105,13 +108,13 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run(args: &RunArgs) -> ExitCode {
+fn run(args: &RunArgs, inherited: anyhow::Result<Inherited>) -> ExitCode {
     let config = match Config::load(&args.config) {
         Ok(config) => config,
         Err(error) => return wrong(&error),
     };
     outcome(block_on(async move {
-        let bound = Daemon::bind(config)?;
+        let bound = Daemon::bind(config, inherited?)?;
         let stop = stop_signal()?;
         bound.run(stop).await;
         Ok(())

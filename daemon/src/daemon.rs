@@ -11,14 +11,17 @@ use http::HeaderValue;
 use quinn::{Endpoint, VarInt};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
+use crate::activation::Inherited;
 use crate::certificates::{Certificates, Dns};
 use crate::config::Config;
 use crate::keys::KeyStore;
 use crate::listener::leaving::{Connections, leave};
+use crate::memory::Memory;
 use crate::metrics::Metrics;
 use crate::names::Subdomain;
 use crate::places::Places;
@@ -26,10 +29,14 @@ use crate::public_tls::PublicTls;
 use crate::quota::Quota;
 use crate::registry::Registry;
 use crate::shutdown::Shutdown;
-use crate::{admin, listener};
+use crate::{admin, listener, service_manager};
 
 /// How often names that have been away for too long are forgotten.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
+
+/// How long the service manager may wait for the tunnels of before to be back, and how often they are looked for.
+const RETURN_LIMIT: Duration = Duration::from_secs(2);
+const RETURN_LOOK: Duration = Duration::from_millis(20);
 
 /// How long QUIC peers may take to hear that their connections are closed.
 const LAST_PACKETS: Duration = Duration::from_secs(1);
@@ -56,6 +63,8 @@ pub struct Daemon {
     pub shutdown: Shutdown,
     /// Connections and sessions that are waited for at the end.
     pub tasks: TaskTracker,
+    /// Of them those of visitors, each with a token.
+    pub visitors: TaskTracker,
     /// Places for public connections.
     pub places: Places,
     /// Places for sessions.
@@ -73,8 +82,13 @@ pub struct Bound {
     https: Vec<TcpListener>,
     quic: Vec<Endpoint>,
     http: Vec<TcpListener>,
-    admin: TcpListener,
+    admin: Vec<TcpListener>,
+    /// The public sockets are the service manager's.
+    handed_over: bool,
+    /// Names that were online when the last process ended.
+    expected: Vec<Subdomain>,
     dns: Option<Dns>,
+    memory: Memory,
     tls: PublicTls,
     certificates: Certificates,
     addresses: Addresses,
@@ -92,32 +106,35 @@ pub struct Addresses {
 }
 
 impl Daemon {
-    /// Loads the certificate and binds the listeners; nothing is served yet.
-    pub fn bind(config: Config) -> anyhow::Result<Bound> {
+    /// Loads the certificate and binds the listeners, but for those that were handed over; nothing is served yet.
+    pub fn bind(config: Config, mut inherited: Inherited) -> anyhow::Result<Bound> {
         let metrics = Arc::<Metrics>::default();
-        let (certificates, dns) = Certificates::new(&config, metrics.clone())?;
+        let (certificates, dns) = Certificates::new(&config, metrics.clone(), &mut inherited)?;
         let tls = PublicTls::new(certificates.resolver())?;
-        let bind_all = |addresses: &[SocketAddr]| -> anyhow::Result<Vec<TcpListener>> {
-            addresses.iter().copied().map(listener::bind).collect()
-        };
-        let (https, quic) = listener::bind_public(&config)?;
-        let http = bind_all(&config.listen.http)?;
-        let admin = listener::bind(config.listen.admin)?;
         let local = |listeners: &[TcpListener]| -> std::io::Result<Vec<SocketAddr>> {
             listeners.iter().map(TcpListener::local_addr).collect()
         };
-        let addresses = Addresses { https: local(&https)?, http: local(&http)?, admin: admin.local_addr()? };
+        let handed_over = !inherited.https.is_empty();
+        let (https, quic) = listener::bind_public(&config, inherited.https, inherited.quic)?;
+        let http = listener::bind_all(&config.listen.http, inherited.http)?;
+        let admin = listener::bind_all(&[config.listen.admin], inherited.admin)?;
+        let admin_address = local(&admin)?.first().copied().unwrap_or(config.listen.admin);
+        let addresses = Addresses { https: local(&https)?, http: local(&http)?, admin: admin_address };
         let quic = tls.endpoints(&config, quic)?;
         let limits = &config.limits;
         let public_port = addresses.https.first().map_or(443, SocketAddr::port);
+        let registry = Registry::new(limits.reconnect_grace, limits.offline_retention);
+        let memory = Memory::new(&config.state_dir);
+        let expected = memory.recall(&registry);
         let daemon = Arc::new(Self {
-            registry: Registry::new(limits.reconnect_grace, limits.offline_retention),
+            registry,
             keys: KeyStore::new(config.keys.clone()),
             tunnels_of_keys: Arc::default(),
             metrics,
             windows: WindowBudget::new(limits.window_budget),
             shutdown: Shutdown::default(),
             tasks: TaskTracker::new(),
+            visitors: TaskTracker::new(),
             places: Places::new(
                 limits.max_connections,
                 limits.max_connections_per_address,
@@ -129,7 +146,7 @@ impl Daemon {
             alt_svc: alt_svc(&quic, public_port),
             config,
         });
-        Ok(Bound { daemon, https, quic, http, admin, dns, tls, certificates, addresses })
+        Ok(Bound { daemon, https, quic, http, admin, handed_over, expected, dns, memory, tls, certificates, addresses })
     }
 
     /// Whether it accepts traffic: it listens, has a certificate from where it should come that has not expired, and is
@@ -175,7 +192,8 @@ impl Bound {
 
     /// Serves until `stop` resolves, then lets what runs finish, at most for `drain_timeout`.
     pub async fn run(self, stop: impl Future<Output = ()>) {
-        let Self { daemon, https, quic, http, admin, dns, tls, certificates, addresses } = self;
+        let Self { daemon, https, quic, http, admin, handed_over, expected, dns, memory, tls, certificates, addresses } =
+            self;
         let acceptor = TlsAcceptor::from(tls.config.clone());
         let mut listeners = tokio::task::JoinSet::new();
         for (listener, address) in https.into_iter().zip(&addresses.https) {
@@ -198,40 +216,83 @@ impl Bound {
         }
         info!(event = "listening", listener = "admin", address = %addresses.admin);
         // The admin address goes on answering while the daemon drains.
-        let admin = tokio::spawn(admin::serve(daemon.clone(), admin));
+        let mut admins = tokio::task::JoinSet::new();
+        for listener in admin {
+            admins.spawn(admin::serve(daemon.clone(), listener));
+        }
+        // A successor that starts while this one drains must find the names that were in use, so nothing is written then.
+        let keeper = tokio::spawn(memory.clone().keep_on(daemon.registry.clone()));
         let sweeper = tokio::spawn(sweep(daemon.registry.clone()));
         let renewer = tokio::spawn(certificates.keep_fresh());
         daemon.ready.store(true, Ordering::Relaxed);
         info!(event = "ready", domain = %daemon.config.domain);
+        let watchdog = tokio::spawn(service_manager::feed_watchdog());
 
-        stop.await;
-
-        info!(event = "draining", sessions = daemon.registry.online());
-        // Before the port is free for TCP: the next daemon would get packets of our peers otherwise.
-        for (endpoint, connections) in &quic {
-            if let Err(error) = leave(endpoint, connections) {
-                warn!(%error, "cannot let go of the UDP port");
+        tokio::pin!(stop);
+        tokio::select! {
+            // Who restarts twice in a row must not find the clients on their way.
+            () = back(&daemon.registry, expected) => {
+                service_manager::ready();
+                stop.await;
             }
+            () = &mut stop => {}
         }
-        listeners.shutdown().await;
-        daemon.shutdown.start();
+
+        keeper.abort();
+        let registry = daemon.registry.clone();
+        if let Err(error) = tokio::task::spawn_blocking(move || memory.keep(&registry)).await {
+            warn!(%error, "the names in use could not be kept");
+        }
+        info!(event = "draining", sessions = daemon.registry.online());
         let drain = daemon.config.limits.drain_timeout;
+        service_manager::stopping(drain);
+        let deadline = Instant::now() + drain;
+        if handed_over {
+            // The sockets are the service manager's, and the next process starts when this one has ended. So what was
+            // accepted is answered first, with the tunnels as they are.
+            listeners.shutdown().await;
+            for (endpoint, _) in &quic {
+                listeners.spawn(listener::quic::ignore(endpoint.clone()));
+            }
+            daemon.shutdown.start();
+            daemon.visitors.close();
+            let _in_time = tokio::time::timeout_at(deadline, daemon.visitors.wait()).await;
+        } else {
+            // Before the port is free for TCP: the next daemon would get packets of our peers otherwise.
+            for (endpoint, connections) in &quic {
+                if let Err(error) = leave(endpoint, connections) {
+                    warn!(%error, "cannot let go of the UDP port");
+                }
+            }
+            listeners.shutdown().await;
+            daemon.shutdown.start();
+        }
         for live in daemon.registry.sessions() {
-            live.transport.drain(DrainReason::Restart, drain);
+            live.transport.drain(DrainReason::Restart, deadline.saturating_duration_since(Instant::now()));
         }
         daemon.tasks.close();
         // A little longer than the sessions, which end by themselves at their deadline.
-        let limit = drain + Duration::from_secs(2);
-        let finished = tokio::time::timeout(limit, daemon.tasks.wait()).await.is_ok();
+        let limit = deadline + Duration::from_secs(2);
+        let finished = tokio::time::timeout_at(limit, daemon.tasks.wait()).await.is_ok();
         for (endpoint, _) in &quic {
             // Whatever is left hears of it, and what was said just before is given time to arrive.
             endpoint.close(VarInt::from_u32(0), b"stopped");
             let _in_time = tokio::time::timeout(LAST_PACKETS, endpoint.wait_idle()).await;
         }
-        admin.abort();
+        drop(admins);
+        watchdog.abort();
         sweeper.abort();
         renewer.abort();
         info!(event = "stopped", finished);
+    }
+}
+
+/// Waits for names to be online again, but not for long: their clients may be gone.
+async fn back(registry: &Registry, mut names: Vec<Subdomain>) {
+    let limit = Instant::now() + RETURN_LIMIT;
+    while !names.is_empty() && Instant::now() < limit {
+        names.retain(|name| registry.find(name).is_some_and(|tunnel| tunnel.live().is_none()));
+        tokio::time::sleep(RETURN_LOOK).await;
     }
 }
 

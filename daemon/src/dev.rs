@@ -18,6 +18,7 @@ use cok_transport::quic::{Dialer, Tuning};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use crate::activation::Inherited;
 use crate::cli::stop_signal;
 use crate::config::{Config, Limits, Listen, Tls};
 use crate::daemon::Daemon;
@@ -77,7 +78,7 @@ pub async fn run(args: DevArgs) -> anyhow::Result<()> {
         None => sample::start().await?,
     };
     let key = dev_key(&state_dir)?;
-    let bound = Daemon::bind(config(&args, state_dir.clone(), &key)?)?;
+    let bound = Daemon::bind(config(&args, state_dir.clone(), &key)?, Inherited::default())?;
     let (daemon, addresses) = (bound.daemon().clone(), bound.addresses().clone());
     let https = *addresses.https.first().context("no HTTPS listener")?;
     let ca_file = state_dir.join("authority/ca.pem");

@@ -26,12 +26,12 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::TcpStream;
+use tokio::time::Sleep;
 use tokio_rustls::server::TlsStream;
 use tracing::debug;
 
 use crate::daemon::Daemon;
 use crate::places::Place;
-use crate::shutdown::Shutdown;
 
 pub use self::request::RequestBody;
 pub use self::service::{Peer, Visitor};
@@ -49,6 +49,9 @@ const H2_CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
 const H2_SEND_BUFFER: usize = 64 * 1024;
 /// HTTP/2: how often an idle visitor is asked whether it still exists, and how long it may take to answer.
 const H2_PING: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(20));
+
+/// HTTP/1.1: how long a daemon that stops waits for the first request of a connection that it has accepted just before.
+const FIRST_REQUEST: Duration = Duration::from_secs(1);
 
 /// A visitor's connection, or a tunnel's before its upgrade.
 pub type Stream = TlsStream<TcpStream>;
@@ -76,7 +79,7 @@ pub async fn serve(daemon: Arc<Daemon>, stream: Stream, peer: SocketAddr, place:
             .keep_alive_timeout(H2_PING.1)
             .enable_connect_protocol();
         tokio::select! {
-            result = until_done(builder.serve_connection(io, service), &daemon.shutdown, Some(&visitor)) => result,
+            result = until_done(builder.serve_connection(io, service), &visitor, true) => result,
             () = visitor.never_asked() => Ok(()),
         }
     } else {
@@ -86,7 +89,7 @@ pub async fn serve(daemon: Arc<Daemon>, stream: Stream, peer: SocketAddr, place:
             .header_read_timeout(limits.header_timeout)
             .max_header_size(limits.max_header_bytes as usize)
             .max_buf_size(H1_BUFFER);
-        until_done(builder.serve_connection(io, service).with_upgrades(), &daemon.shutdown, None).await
+        until_done(builder.serve_connection(io, service).with_upgrades(), &visitor, false).await
     };
     if let Err(error) = result {
         debug!(%peer, %error, "visitor's connection ended");
@@ -119,15 +122,22 @@ where
     }
 }
 
-/// Serves a connection to its end; told to finish when the daemon stops, or when a `visitor` has asked for nothing for
-/// a while. HTTP/1.1 has a time-out of its own for that.
-async fn until_done(connection: impl Connection, shutdown: &Shutdown, visitor: Option<&Visitor>) -> hyper::Result<()> {
+/// Serves a connection to its end; told to finish when the daemon stops, or over HTTP/2 when its visitor has asked for
+/// nothing for a while. HTTP/1.1 has a time-out of its own for that; but it has no way to say of a fresh connection that
+/// it won't be served, so there the first request is waited for.
+async fn until_done(connection: impl Connection, visitor: &Visitor, http2: bool) -> hyper::Result<()> {
     let mut connection = pin!(connection);
+    let shutdown = &visitor.daemon.shutdown;
     let mut watch = shutdown.watch();
-    let mut idle = visitor.map(|visitor| Box::pin(visitor.idle()));
+    let mut idle = http2.then(|| Box::pin(visitor.idle()));
+    let mut first: Option<Pin<Box<Sleep>>> = None;
     poll_fn(|cx| {
         if let Poll::Ready(()) = watch.poll(shutdown, cx) {
-            connection.as_mut().finish();
+            if http2 || visitor.has_asked() {
+                connection.as_mut().finish();
+            } else {
+                first = Some(Box::pin(tokio::time::sleep(FIRST_REQUEST)));
+            }
         }
         if let Some(waiting) = &mut idle
             && waiting.as_mut().poll(cx).is_ready()
@@ -135,7 +145,15 @@ async fn until_done(connection: impl Connection, shutdown: &Shutdown, visitor: O
             idle = None;
             connection.as_mut().finish();
         }
-        connection.as_mut().poll(cx)
+        let done = connection.as_mut().poll(cx);
+        if let Some(waiting) = &mut first
+            && (visitor.has_asked() || waiting.as_mut().poll(cx).is_ready())
+        {
+            first = None;
+            connection.as_mut().finish();
+            return if done.is_ready() { done } else { connection.as_mut().poll(cx) };
+        }
+        done
     })
     .await
 }

@@ -4,6 +4,7 @@
 //! To follow a request, open in this order: [`listener`], [`edge`] and its parts, [`router`], [`registry`], then
 //! `cok-transport` and the client's session and proxy. How a tunnel gets there in the first place is in [`tunnels`].
 
+pub mod activation;
 pub mod admin;
 mod certificates;
 pub mod cli;
@@ -13,6 +14,7 @@ pub mod dev;
 pub mod edge;
 pub mod keys;
 pub mod listener;
+pub mod memory;
 pub mod metrics;
 pub mod names;
 pub mod places;
@@ -22,5 +24,7 @@ pub mod quota;
 pub mod registry;
 pub mod router;
 mod secrets;
+pub mod service_manager;
 pub mod shutdown;
+mod state_file;
 pub mod tunnels;

@@ -7,10 +7,11 @@ pub mod quic;
 
 use std::convert::Infallible;
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{self, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use http::header::{HOST, LOCATION};
 use http::uri::Authority;
 use http::{HeaderValue, Request, Response, StatusCode};
@@ -59,10 +60,35 @@ pub fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
     })
 }
 
+/// Binds listeners, unless some were handed over.
+pub fn bind_all(addresses: &[SocketAddr], inherited: Vec<net::TcpListener>) -> anyhow::Result<Vec<TcpListener>> {
+    if inherited.is_empty() {
+        return addresses.iter().copied().map(bind).collect();
+    }
+    inherited
+        .into_iter()
+        .map(|listener| TcpListener::from_std(listener).context("a socket that was handed over"))
+        .collect()
+}
+
 /// Binds the public addresses: each for TCP, and for UDP where there is any. Port 0 becomes the same number for both.
-pub fn bind_public(config: &Config) -> anyhow::Result<(Vec<TcpListener>, Vec<UdpSocket>)> {
-    let (mut listeners, mut sockets) = (Vec::new(), Vec::new());
-    for address in &config.listen.https {
+/// Sockets that were handed over take their place; where only those for TCP were, UDP is bound beside them.
+pub fn bind_public(
+    config: &Config,
+    https: Vec<net::TcpListener>,
+    quic: Vec<UdpSocket>,
+) -> anyhow::Result<(Vec<TcpListener>, Vec<UdpSocket>)> {
+    let (mut listeners, mut sockets) = (bind_all(&[], https)?, quic);
+    let handed_over = !listeners.is_empty();
+    if handed_over && sockets.is_empty() {
+        for listener in &listeners {
+            sockets.extend(quic::bind(listener.local_addr()?)?);
+        }
+    }
+    for listener in &listeners {
+        set_congestion(config, listener);
+    }
+    for address in config.listen.https.iter().filter(|_| !handed_over) {
         let mut tries = if address.port() == 0 { FREE_PORT_TRIES } else { 1 };
         let (listener, socket) = loop {
             tries -= 1;
@@ -74,13 +100,18 @@ pub fn bind_public(config: &Config) -> anyhow::Result<(Vec<TcpListener>, Vec<Udp
                 Err(error) => return Err(error),
             }
         };
-        if let Err(error) = cok_transport::tcp::set_congestion(&listener, config.tuning.congestion) {
-            warn!(%address, %error, "no congestion controller {} for TCP; the kernel's own stays", config.tuning.congestion);
-        }
+        set_congestion(config, &listener);
         listeners.push(listener);
         sockets.extend(socket);
     }
     Ok((listeners, sockets))
+}
+
+fn set_congestion(config: &Config, listener: &TcpListener) {
+    let wanted = config.tuning.congestion;
+    if let Err(error) = cok_transport::tcp::set_congestion(listener, wanted) {
+        warn!(%error, "no congestion controller {wanted} for TCP; the kernel's own stays");
+    }
 }
 
 /// Hands out connections for ever. Errors of single connections are nobody's concern; being out of descriptors passes.
@@ -122,7 +153,9 @@ pub async fn https(daemon: Arc<Daemon>, listener: TcpListener, acceptor: TlsAcce
         };
         daemon.metrics.connections.inc();
         let (daemon, acceptor) = (daemon.clone(), acceptor.clone());
+        let visitor = daemon.visitors.token();
         daemon.tasks.clone().spawn(async move {
+            let _visitor = visitor;
             let limit = daemon.config.limits.handshake_timeout;
             match tokio::time::timeout(limit, Box::pin(acceptor.accept(stream))).await {
                 Ok(Ok(stream)) => edge::serve(daemon, stream, peer, place).await,

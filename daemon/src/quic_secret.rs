@@ -5,14 +5,15 @@
 //! has the secret can break connections off, so it is for the owner alone.
 
 use std::fs;
-use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
 use aws_lc_rs::{hkdf, hmac};
 use quinn::crypto::{HandshakeTokenKey, HmacKey};
 use tracing::warn;
+
+use crate::state_file;
 
 const FILE: &str = "quic-secret";
 const LENGTH: usize = 32;
@@ -31,7 +32,7 @@ impl QuicSecret {
         }
         let mut secret = [0; LENGTH];
         getrandom::fill(&mut secret)?;
-        if let Err(error) = store(state_dir, &path, &secret) {
+        if let Err(error) = state_file::write(&path, &secret) {
             warn!(
                 file = %path.display(), %error,
                 "cannot keep the QUIC secret; should this process be killed, QUIC peers notice only by time-out"
@@ -72,22 +73,6 @@ fn load(path: &Path) -> io::Result<Option<[u8; LENGTH]>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
-}
-
-/// Writes it whole or not at all.
-fn store(state_dir: &Path, path: &Path, secret: &[u8]) -> io::Result<()> {
-    fs::create_dir_all(state_dir)?;
-    let temporary = state_dir.join(format!("{FILE}.{:016x}", fastrand::u64(..)));
-    let written = (|| {
-        let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
-        file.write_all(secret)?;
-        file.sync_all()?;
-        fs::rename(&temporary, path)
-    })();
-    if written.is_err() {
-        let _gone = fs::remove_file(&temporary);
-    }
-    written
 }
 
 #[cfg(test)]

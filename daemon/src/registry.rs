@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use cok_proto::{DrainReason, ErrorCode, ErrorMessage};
 use cok_transport::Transport;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use crate::names::Subdomain;
@@ -56,6 +56,11 @@ pub struct Tunnel {
 }
 
 impl Tunnel {
+    fn new(presence: Presence, owner: Owner) -> Arc<Self> {
+        let (presence, owner) = (watch::Sender::new(presence), Mutex::new(owner));
+        Arc::new(Self { presence, owner, held: AtomicUsize::new(0) })
+    }
+
     /// Whether it can be reached, as that changes.
     pub fn presence(&self) -> watch::Receiver<Presence> {
         self.presence.subscribe()
@@ -97,6 +102,8 @@ pub struct Registry {
     tunnels: papaya::HashMap<Subdomain, Arc<Tunnel>>,
     /// Serializes changes; never held while anything waits.
     changes: Mutex<()>,
+    /// That names, or whether they are online, have changed.
+    changed: Notify,
     /// How long an away name stays with its key.
     grace: Duration,
     /// How long an away name is remembered at all.
@@ -121,7 +128,8 @@ pub struct Claim {
 impl Registry {
     /// An empty registry.
     pub fn new(grace: Duration, retention: Duration) -> Arc<Self> {
-        Arc::new(Self { tunnels: papaya::HashMap::new(), changes: Mutex::new(()), grace, retention })
+        let (tunnels, changes, changed) = (papaya::HashMap::new(), Mutex::new(()), Notify::new());
+        Arc::new(Self { tunnels, changes, changed, grace, retention })
     }
 
     /// The tunnel of a name that is, or lately was, in use.
@@ -165,14 +173,37 @@ impl Registry {
                 }
             }
         } else {
-            let tunnel = Tunnel {
-                presence: watch::Sender::new(presence),
-                owner: Mutex::new(claim.owner),
-                held: AtomicUsize::new(0),
-            };
-            self.tunnels.pin().insert(claim.name, Arc::new(tunnel));
+            self.tunnels.pin().insert(claim.name, Tunnel::new(presence, claim.owner));
         }
+        self.changed.notify_one();
         Ok(registration)
+    }
+
+    /// Takes in a name that was in use before this process was, and has been away for so long. Names that are here already,
+    /// too old or too many are left as they are.
+    pub fn remember(&self, name: Subdomain, owner: Owner, away_for: Duration) {
+        let _turn = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = Instant::now().checked_sub(away_for);
+        if let (Some(since), None) = (since, self.find(&name))
+            && away_for <= self.retention
+            && self.tunnels.len() < MAX_NAMES
+        {
+            self.tunnels.pin().insert(name, Tunnel::new(Presence::Away(since), owner));
+        }
+    }
+
+    /// Every name with its owner, and for how long it has been away.
+    pub fn names(&self) -> Vec<(Subdomain, Owner, Option<Duration>)> {
+        let away_for = |tunnel: &Tunnel| match &*tunnel.presence.borrow() {
+            Presence::Online(_) | Presence::Silent(..) => None,
+            Presence::Away(since) => Some(since.elapsed()),
+        };
+        self.tunnels.pin().iter().map(|(name, tunnel)| (name.clone(), tunnel.owner(), away_for(tunnel))).collect()
+    }
+
+    /// Waits until a name has come, gone online or away since the last time that this was asked. For one listener.
+    pub async fn changed(&self) {
+        self.changed.notified().await;
     }
 
     /// Forgets the names that have been away for longer than they are remembered.
@@ -228,6 +259,7 @@ impl Registration {
 impl Drop for Registration {
     fn drop(&mut self) {
         self.registry.change(&self.name, &self.session, |_| Presence::Away(Instant::now()));
+        self.registry.changed.notify_one();
     }
 }
 

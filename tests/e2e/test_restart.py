@@ -186,6 +186,25 @@ def test_a_killed_daemon_is_noticed_at_once(own_daemon, nginx, transport):
     client.stop()
 
 
+@pytest.mark.parametrize("end", ["stop", "kill"])
+def test_names_outlive_the_daemon(own_daemon, nginx, transport, end):
+    """The first requests after a restart wait for the client, and don't get 404."""
+    daemon = own_daemon(transport=transport)
+    client = daemon.client(nginx.target, "kept")
+    names = daemon.state / "names.json"
+    wait_for(lambda: names.exists() and "kept" in names.read_text(), "the name is kept")
+    # It takes a moment to come back, as one on a bad line does.
+    client.process.kill()
+    daemon.stop() if end == "stop" else daemon.process.kill()
+    daemon.start()
+    visitor = daemon.start_curl("kept", "/", "--fail")
+    assert daemon.curl("never", "/", "--write-out", "%{http_code}").stdout.endswith(b"404")
+    client.start()
+    assert visitor.stdout.read() == b"<h1>hello</h1>\n"
+    assert visitor.wait(20) == 0
+    client.stop()
+
+
 def test_a_new_daemon_takes_over_from_one_that_drains(own_daemon, services, transport, tmp_path):
     """The next daemon starts while the last one still finishes a response; the client serves through both."""
     daemon = own_daemon(transport=transport)

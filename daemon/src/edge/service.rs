@@ -10,6 +10,7 @@ use http::header::{ALT_SVC, CONTENT_LENGTH, EXPECT, HOST};
 use http::uri::Authority;
 use http::{Method, Request, Response, StatusCode, Version};
 use http_body::Body as _;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::body::{Answer, Body};
 use super::forward::forward;
@@ -35,6 +36,8 @@ pub struct Visitor {
     answered: AtomicU64,
     /// Its place among the public connections.
     _place: Place,
+    /// That it is waited for, also while it is no longer HTTP.
+    _token: TaskTrackerToken,
 }
 
 /// Where a visitor is.
@@ -49,7 +52,8 @@ pub enum Peer {
 impl Visitor {
     /// The other side of a fresh connection.
     pub fn new(daemon: Arc<Daemon>, peer: Peer, place: Place) -> Self {
-        Self { daemon, peer, requests: AtomicU64::new(0), answered: AtomicU64::new(0), _place: place }
+        let (requests, answered, token) = (AtomicU64::new(0), AtomicU64::new(0), daemon.visitors.token());
+        Self { daemon, peer, requests, answered, _place: place, _token: token }
     }
 
     /// Its address now.
@@ -60,11 +64,16 @@ impl Visitor {
         }
     }
 
+    /// Whether a request has come.
+    pub fn has_asked(&self) -> bool {
+        self.requests.load(Ordering::Relaxed) > 0
+    }
+
     /// Resolves if no request comes in the time that a head may take: the connection is silent, and what has not even
     /// begun to speak HTTP/2 can't be told to finish.
     pub async fn never_asked(&self) {
         tokio::time::sleep(self.daemon.config.limits.header_timeout).await;
-        if self.requests.load(Ordering::Relaxed) > 0 {
+        if self.has_asked() {
             std::future::pending::<()>().await;
         }
     }

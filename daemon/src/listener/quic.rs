@@ -119,6 +119,13 @@ pub async fn serve(daemon: Arc<Daemon>, endpoint: Endpoint, connections: Arc<Con
     }
 }
 
+/// Leaves whoever knocks to the next process, which gets what they send again: a refusal would be final.
+pub async fn ignore(endpoint: Endpoint) {
+    while let Some(incoming) = endpoint.accept().await {
+        incoming.ignore();
+    }
+}
+
 /// Decides what becomes of a peer's first packet.
 fn begin(daemon: &Arc<Daemon>, handshakes: &Arc<Handshakes>, connections: &Arc<Connections>, incoming: Incoming) {
     let peer = incoming.remote_address();
@@ -147,6 +154,7 @@ fn begin(daemon: &Arc<Daemon>, handshakes: &Arc<Handshakes>, connections: &Arc<C
     };
     daemon.metrics.connections.inc();
     let (daemon, connections) = (daemon.clone(), connections.clone());
+    let visitor = daemon.visitors.token();
     daemon.tasks.clone().spawn(async move {
         let limit = daemon.config.limits.handshake_timeout;
         let connection = match tokio::time::timeout(limit, connecting).await {
@@ -158,8 +166,10 @@ fn begin(daemon: &Arc<Daemon>, handshakes: &Arc<Handshakes>, connections: &Arc<C
         let _member = connections.insert(connection.clone());
         let data = connection.handshake_data().and_then(|data| data.downcast::<HandshakeData>().ok());
         if data.and_then(|data| data.protocol).as_deref() == Some(quic::ALPN) {
+            drop(visitor);
             tunnels::over_quic(&daemon, connection, place).await;
         } else {
+            let _visitor = visitor;
             http3::serve(daemon, connection, place).await;
         }
     });

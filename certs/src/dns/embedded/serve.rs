@@ -40,6 +40,14 @@ pub struct Sockets {
     pub address: SocketAddr,
 }
 
+impl Sockets {
+    /// Takes sockets that somebody else has bound, made nonblocking, to one address; needs a runtime.
+    pub fn from_std(udp: std::net::UdpSocket, tcp: std::net::TcpListener) -> io::Result<Self> {
+        let address = udp.local_addr()?;
+        Ok(Self { udp: UdpSocket::from_std(udp)?, tcp: TcpListener::from_std(tcp)?, address })
+    }
+}
+
 /// Binds UDP and TCP; needs a runtime. An IPv6 address takes IPv4 as well. A port 0 gets the same number for both.
 pub fn bind(address: SocketAddr) -> Result<Sockets, SolverError> {
     // A free UDP port may be taken for TCP, and then another one is chosen.
