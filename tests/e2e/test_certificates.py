@@ -1,14 +1,12 @@
 """A certificate by ACME: the first one, renewal under load, restarts, and servers that forget or refuse."""
 
-import datetime
 import json
 import threading
-import time
 
 import pytest
 
 from harness import raw
-from harness.certified import names_of, plain, serial_of, valid_now
+from harness.certified import Certified, free_dns_port, moment, names_of, plain, serial_of, valid_now
 from harness.cok import DOMAIN, TRANSPORTS
 from harness.http3 import Http3
 from harness.pebble import EXTERNAL_ACCOUNT
@@ -18,10 +16,6 @@ from harness.visitors import Visitors
 NAMES = {DOMAIN, f"*.{DOMAIN}"}
 
 
-def moment(line):
-    return datetime.datetime.fromisoformat(line["timestamp"])
-
-
 def test_the_first_certificate(issuance, nginx, record_property):
     """Within 5 s of the start there is a certificate that visitors trust, on the base name and on a tunnel's, over
     HTTP/1.1, 2 and 3."""
@@ -29,7 +23,7 @@ def test_the_first_certificate(issuance, nginx, record_property):
     daemon = acme.start()
     event = acme.issued()
     first = json.loads(daemon.process.lines[0])
-    seconds = (moment(event) - moment(first)).total_seconds()
+    seconds = moment(event["timestamp"]) - moment(first["timestamp"])
     print(f"the first certificate after {seconds:.2f} s")
     record_property("seconds_to_the_first_certificate", seconds)
     assert seconds < 5
@@ -171,6 +165,54 @@ def test_a_restart_keeps_everything(issuance):
         assert path.stat().st_mode & 0o077 == 0, path
 
 
+def test_damaged_files(issuance):
+    """What is damaged is set aside, and said; the certificate before it is served. Without one there is a new one, and without
+    an account as well."""
+    acme = issuance()
+    daemon = acme.start()
+    acme.issued()
+    first = serial_of(daemon.leaf())
+    acme.renewed()
+    daemon.stop()
+    newest, kept = daemon.store() / "generations" / "0002" / "chain.pem", daemon.store() / "generations" / "0001"
+    newest.write_bytes(newest.read_bytes()[:700])
+    daemon.start()
+    assert str(newest) in daemon.process.wait_event("damaged")["damage"]
+    assert serial_of(daemon.leaf()) == first and daemon.ready()
+    wait_for(lambda: not newest.parent.exists(), "it is set aside")
+    assert list((daemon.store() / "damaged").iterdir()) and acme.pebble.orders() == 2
+    daemon.stop()
+    (kept / "key.pem").write_bytes(b"")
+    for name in ("account.json", "state.json"):
+        (daemon.store() / name).write_text("{")
+    daemon.start()
+    daemon.process.wait_event("stand_in")
+    acme.issued()
+    assert len([line for line in daemon.process.lines if '"damaged"' in line]) >= 3
+    assert acme.pebble.orders() == 3 and not daemon.failures()
+    assert daemon.curl("", "/health/ready").stdout == b"ready\n"
+
+
+def test_two_daemons_with_one_state(issuance, tmp_path):
+    """As when a new version starts before the old one has ended: both serve, one orders, and the other takes over from it."""
+    acme = issuance()
+    daemon = acme.start()
+    acme.issued()
+    second = Certified(tmp_path / "second", acme.pebble, f"127.0.0.1:{free_dns_port()}", state=daemon.state)
+    try:
+        assert serial_of(second.leaf()) == serial_of(daemon.leaf()) and second.ready()
+        second.process.wait_line(lambda line: "another process renews" in line, "word of the other one")
+        acme.renewed()
+        assert acme.pebble.orders() == 2
+        latest = serial_of(daemon.leaf())
+        daemon.stop()
+        # It reads what the other one has got.
+        wait_for(lambda: serial_of(second.leaf()) == latest, "it takes over")
+        assert acme.pebble.orders() == 2 and not second.failures()
+    finally:
+        second.stop()
+
+
 def test_a_server_that_has_lost_its_memory(issuance):
     """It knows no account any more: renewal makes a new one."""
     acme = issuance()
@@ -221,10 +263,9 @@ def test_an_external_account(issuance, tmp_path):
     identifier, key = EXTERNAL_ACCOUNT
     (tmp_path / "eab.key").write_text(key + "\n")
     binding = f'eab_key_id = "{identifier}"\neab_hmac_key_file = "{tmp_path / "eab.key"}"'
-    began = time.monotonic()
+    # Still in the wait after the failure.
     acme.start(acme=binding)
     acme.issued()
-    print(f"after {time.monotonic() - began:.1f} s")
 
 
 def test_a_browser(issuance, nginx, browse):

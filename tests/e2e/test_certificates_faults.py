@@ -1,7 +1,6 @@
 """What servers, networks, disks and clocks do to a daemon that gets its certificate by ACME. It serves on, and has a
 certificate once that is over."""
 
-import base64
 import email.utils
 import os
 import random
@@ -12,14 +11,12 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from cryptography.x509.oid import ExtensionOID
 
-from harness.acme_proxy import STEPS, Refuse, answer, cut, malformed
-from harness.certified import Issuance, plain, serial_of
+from harness.acme_proxy import STEPS, answer, cut, malformed
+from harness.certified import Issuance, moment, serial_of
 from harness.clock import Clock
 from harness.process import wait_for
 
-DAY = 24 * 3600
 # The first wait after a failure, and a tenth of it by lot.
 FIRST_WAIT = (10, 11)
 
@@ -62,7 +59,7 @@ def test_every_step_may_fail(tmp_path):
             daemon = acme.start()
             wait_for(lambda: fault.hit, f"{name}: the fault is hit")
             assert daemon.curl("", "/health/live").stdout == b"ok\n", name
-            event = acme.issued()
+            acme.issued()
             assert daemon.curl("", "/health/ready").stdout == b"ready\n", name
             failures = daemon.failures()
             assert len(failures) <= 1 and acme.proxy.orders() <= 2, (name, failures)
@@ -71,12 +68,12 @@ def test_every_step_may_fail(tmp_path):
                 assert FIRST_WAIT[0] <= failure["next_try_in_seconds"] + 2 and failure["next_try_in_seconds"] <= FIRST_WAIT[1]
             assert daemon.metric("cok_certificate_failures_total") == len(failures)
             assert daemon.status()["last_error"] is None
-            return name, [failure["error"] for failure in failures], plain(event["serial"])
+            return name, [failure["error"] for failure in failures]
         finally:
             acme.stop()
 
     with ThreadPoolExecutor(len(FAULTS)) as lanes:
-        for name, errors, _ in lanes.map(one, FAULTS.items()):
+        for name, errors in lanes.map(one, FAULTS.items()):
             print(f"{name}: {errors or 'tried again at once'}")
 
 
@@ -109,117 +106,6 @@ def test_a_server_that_asks_for_patience(issuance, make):
     del acme.proxy.faults["order"]
     acme.renewed()
     assert serial_of(daemon.leaf()) != serial and daemon.status()["last_error"] is None
-
-
-def moment(value):
-    """Seconds since 1970 of what a status says."""
-    if isinstance(value, (int, float)):
-        return value
-    return email.utils.datetime.datetime.fromisoformat(value.replace("Z", "+00:00")).timestamp()
-
-
-def identifier(certificate):
-    """What names a certificate in renewal information (RFC 9773, section 4.1)."""
-
-    def encode(data):
-        return base64.urlsafe_b64encode(data).decode().rstrip("=")
-
-    authority = certificate.extensions.get_extension_for_oid(ExtensionOID.AUTHORITY_KEY_IDENTIFIER).value.key_identifier
-    number = certificate.serial_number
-    return f"{encode(authority)}.{encode(number.to_bytes(number.bit_length() // 8 + 1, 'big'))}"
-
-
-def test_the_window_that_the_server_suggests(issuance, tmp_path):
-    """Once its window has passed the certificate is renewed, and the order says what it replaces; the profile that was
-    asked for goes with it. The next one waits for its own window."""
-    clock = Clock(tmp_path)
-    acme = issuance(proxy=True, validity=6 * DAY)
-    acme.proxy.profiles = {"shortlived": "six days"}
-    daemon = acme.start(acme='profile = "shortlived"', env=clock.env)
-    acme.issued()
-    first = identifier(daemon.leaf())
-    later = time.time() + 3 * DAY
-    acme.proxy.window = lambda name: (time.time() - DAY, time.time() - 3600) if name == first else (later, later + 3600)
-    # A day later it asks again.
-    clock.set(DAY + 7200)
-    acme.issued(start=len(daemon.process.lines))
-    orders = acme.proxy.payloads("order")
-    assert [order.get("replaces") for order in orders] == [None, first]
-    assert [order.get("profile") for order in orders] == ["shortlived"] * 2
-    second = identifier(daemon.leaf())
-    wait_for(lambda: acme.proxy.windows[-1:] == [second], "the new certificate's window is asked for")
-    wait_for(lambda: later <= moment(daemon.status()["next_renewal"]) <= later + 3600, "the window counts")
-    assert not daemon.failures()
-
-
-@pytest.mark.parametrize("refusal", [(409, "alreadyReplaced"), (400, "malformed")], ids=["replaced already", "malformed"])
-def test_an_order_that_may_not_replace(issuance, refusal):
-    """It is placed once more without saying so."""
-    acme = issuance(proxy=True)
-    acme.proxy.window = lambda _: (time.time() + DAY, time.time() + 2 * DAY)
-    daemon = acme.start()
-    acme.issued()
-    first = identifier(daemon.leaf())
-    acme.proxy.faults["order"] = Refuse(*refusal)
-    acme.renewed()
-    assert [order.get("replaces") for order in acme.proxy.payloads("order")] == [None, first, None]
-    assert acme.pebble.orders() == 2 and not daemon.failures()
-
-
-def quiet(acme, seconds=6):
-    """How many orders are placed while so much time passes."""
-    before = acme.pebble.orders()
-    threading.Event().wait(seconds)
-    return acme.pebble.orders() - before
-
-
-def test_a_window_that_has_always_passed(issuance):
-    """A server that is out of order must not make the daemon order again and again."""
-    acme = issuance(proxy=True)
-    acme.proxy.window = lambda _: (time.time() - DAY, time.time() - 3600)
-    daemon = acme.start()
-    acme.issued()
-    assert quiet(acme) <= 1
-    assert daemon.ready()
-
-
-def test_a_clock_that_is_set(issuance, tmp_path):
-    """A day forward and back: the daemon serves on, and orders nothing."""
-    clock = Clock(tmp_path)
-    acme = issuance(validity=6 * DAY)
-    daemon = acme.start(env=clock.env)
-    acme.issued()
-    serial = serial_of(daemon.leaf())
-    for ahead in (DAY, 0, -DAY, 0):
-        clock.set(ahead)
-        assert quiet(acme, 3) == 0
-        assert serial_of(daemon.leaf()) == serial
-        assert daemon.curl("", "/health/live").stdout == b"ok\n"
-    assert daemon.ready() and acme.pebble.orders() == 1
-    # A restart by a wrong clock changes nothing either.
-    for ahead in (DAY, -DAY):
-        clock.set(ahead)
-        daemon.restart()
-        assert serial_of(daemon.leaf()) == serial and quiet(acme, 2) == 0
-    # Failures that were dated by a clock that ran ahead do not hold renewal up once it is right.
-    clock.set(0)
-    acme.renewed()
-    assert acme.pebble.orders() == 2 and not daemon.failures()
-
-
-def test_a_clock_beyond_every_certificate(issuance, tmp_path):
-    """By a clock that is a month ahead each certificate has expired when it comes: that is no reason to order them by the
-    dozen. Once it is right, all is well."""
-    clock = Clock(tmp_path)
-    acme = issuance(validity=6 * DAY)
-    clock.set(30 * DAY)
-    daemon = acme.start(env=clock.env)
-    daemon.process.wait_line(lambda line: '"issued"' in line or '"not_issued"' in line, "outcome")
-    assert quiet(acme) <= 1
-    clock.set(0)
-    if not daemon.ready():
-        acme.issued()
-    assert acme.pebble.orders() <= 3
 
 
 class SmallDisk:
@@ -356,7 +242,7 @@ class Lane:
         self.acme.trust()
         assert daemon.curl("", "/health/ready").stdout == b"ready\n"
         # An order that was to come would come within a second, as often as requests are looked for.
-        after = pebble.orders() - orders - before + quiet(self.acme, 1.2)
+        after = pebble.orders() - orders - before + self.acme.orders_within(1.2)
         assert before <= 1 and after <= 1, (before, after)
         assert not daemon.failures(), daemon.failures()
         daemon.process.kill()

@@ -1,9 +1,11 @@
 """A daemon that gets its certificate by ACME, and what an operator and a visitor see of it."""
 
+import datetime
 import json
 import socket
 import ssl
 import subprocess
+import threading
 import time
 
 from cryptography import x509
@@ -129,6 +131,11 @@ def valid_now(certificate):
     return certificate.not_valid_before_utc.timestamp() <= time.time() < certificate.not_valid_after_utc.timestamp()
 
 
+def moment(value):
+    """Seconds since 1970 of what a status says."""
+    return value if isinstance(value, (int, float)) else datetime.datetime.fromisoformat(value).timestamp()
+
+
 class Issuance:
     """An ACME server and a daemon that gets its certificate there, by its own answers to DNS queries."""
 
@@ -158,6 +165,12 @@ class Issuance:
         start = len(self.daemon.process.lines)
         self.daemon.renew()
         return self.issued(start=start)
+
+    def orders_within(self, seconds=6):
+        """How many orders are placed while so much time passes: there is nothing to wait for when none is to come."""
+        before = self.pebble.orders()
+        threading.Event().wait(seconds)
+        return self.pebble.orders() - before
 
     def stop(self):
         for program in (self.daemon, self.proxy, self.pebble):
