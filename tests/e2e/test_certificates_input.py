@@ -6,11 +6,12 @@ import os
 import random
 import socket
 import struct
+from types import SimpleNamespace
 
 import pytest
 
 from harness.authority import DAY, Authority
-from harness.certified import EMBEDDED, cokd, free_dns_port, serial_of
+from harness.certified import EMBEDDED, Certified, cokd, free_dns_port, serial_of
 from harness.cok import DOMAIN, Daemon
 from harness.dns_servers import dig
 from harness.process import wait_for
@@ -277,6 +278,22 @@ def test_credentials_that_are_missing(tmp_path):
             code_, _, said = cokd(command, "--config", config)
             lines = [line for line in said.splitlines() if str(none) in line]
             assert code_ == 2 and len(lines) == 1 and key in lines[0], (command, key, said)
+
+
+def test_a_server_that_is_not_trusted(issuance, tmp_path):
+    """Its address is named and what is wrong with it; so is that of one that is not there."""
+    acme = issuance()
+    other = Authority(tmp_path / "other").ca_file
+    for number, (directory, ca_file, why) in enumerate([
+        (acme.pebble.directory, other, "certificate"),
+        (f"https://127.0.0.1:{free_dns_port()}/dir", acme.pebble.ca_file, "refused"),
+    ]):
+        server = SimpleNamespace(directory=directory, ca_file=ca_file)
+        daemon = Certified(tmp_path / f"cokd{number}", server, f"127.0.0.1:{free_dns_port()}")
+        error = daemon.process.wait_event("not_issued")["error"]
+        assert directory.removeprefix("https://").split("/")[0] in error and why in error.lower(), error
+        assert daemon.curl("", "/health/live").stdout == b"ok\n"
+        daemon.stop()
 
 
 def test_credentials_that_are_no_credentials(tmp_path, issuance):
