@@ -2,9 +2,21 @@
 //!
 //! Each way to publish them is a [`Solver`] in a file of its own.
 
+mod client;
+pub mod delegation;
 pub mod embedded;
+pub mod exec;
+mod lookup;
+mod propagation;
+pub mod rfc2136;
+
+#[cfg(test)]
+#[path = "../tests/knot/mod.rs"]
+mod knot;
 
 use std::pin::Pin;
+
+use hickory_proto::rr::Name;
 
 /// A future behind a pointer, so that solvers can stand behind one trait.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -40,4 +52,14 @@ pub enum SolverError {
 /// The name at which an ACME server looks for the records of a domain and of its wildcard, with the root's dot.
 pub fn challenge_name(domain: &str) -> String {
     format!("_acme-challenge.{}.", domain.trim_end_matches('.'))
+}
+
+/// A name in lower case, with the root's dot whether written or not; else what is wrong with it.
+fn parse_name(text: &str) -> Result<Name, String> {
+    let mut name = Name::from_ascii(text).map_err(|error| error.to_string())?;
+    name.set_fqdn(true);
+    if name.is_root() {
+        return Err("it is empty".to_owned());
+    }
+    Ok(name.to_lowercase())
 }

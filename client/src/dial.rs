@@ -25,7 +25,7 @@ use crate::tunnel::Options;
 
 pub(crate) use self::addresses::first_of;
 
-/// For a QUIC handshake with one address: two first packets may get lost (they are repeated after 1 and 3 s).
+/// For a QUIC handshake with one address: three first packets may get lost (they are repeated after 0.3, 0.9 and 2.1 s).
 const QUIC_HANDSHAKE: Duration = Duration::from_secs(4);
 /// For the echo that shows that a QUIC connection carries data: a round trip, with room for a lost packet on a slow path.
 const ECHO: Duration = Duration::from_secs(2);

@@ -1,15 +1,17 @@
 //! The command line.
 
-use std::path::PathBuf;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
+use cok_certs::dns::delegation;
 use cok_client::logging::{self, LogFormat};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::activation::Inherited;
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, Dns, Tls};
 use crate::daemon::Daemon;
 use crate::dev::{self, DevArgs};
 use crate::names::{ApiKey, SubdomainPattern};
@@ -35,11 +37,14 @@ enum Command {
     Run(RunArgs),
     /// Try everything on this machine: a daemon, a client and a site at https://demo.cok.localhost:8443
     Dev(DevArgs),
-    /// Check a configuration; every mistake is named, and the exit code is 2
+    /// Check a configuration, and whether DNS leads to this daemon; every mistake is named, and the exit code is 2
     Check {
         /// The configuration file
         #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
         config: PathBuf,
+        /// The DNS resolver that is asked for the delegation, instead of the system's
+        #[arg(long, value_name = "ADDRESS")]
+        resolver: Option<SocketAddr>,
     },
     /// API keys
     #[command(subcommand)]
@@ -95,17 +100,32 @@ pub fn main() -> ExitCode {
             logging::start(args.log_format, if args.verbose { "info,cokd=debug,cok_client=debug" } else { "warn" });
             outcome(block_on(dev::run(args)))
         }
-        Command::Check { config } => match Config::load(&config) {
-            Ok(_) => {
-                println!("{}: no mistakes", config.display());
-                ExitCode::SUCCESS
-            }
-            Err(error) => wrong(&error),
-        },
+        Command::Check { config, resolver } => check(&config, resolver),
         Command::Key(KeyCommand::Create { name, subdomains, max_tunnels, expires }) => {
             outcome(create_key(&name, &subdomains, max_tunnels, expires))
         }
     }
+}
+
+/// Mistakes in the file are errors; what DNS lacks may be about to come, so it is told and no more.
+fn check(path: &Path, resolver: Option<SocketAddr>) -> ExitCode {
+    let config = match Config::load(path) {
+        Ok(config) => config,
+        Err(error) => return wrong(&error),
+    };
+    println!("{}: no mistakes", path.display());
+    let Tls::Acme(acme) = &config.tls else { return ExitCode::SUCCESS };
+    let Dns::Embedded(zone) = &acme.dns else { return ExitCode::SUCCESS };
+    outcome(block_on(async {
+        let findings = delegation::advise(zone, config.domain.as_str(), resolver).await;
+        if findings.is_empty() {
+            println!("DNS: all records that lead here are there: {}", zone.delegation());
+        }
+        for finding in findings {
+            println!("DNS: {finding}");
+        }
+        Ok(())
+    }))
 }
 
 fn run(args: &RunArgs, inherited: anyhow::Result<Inherited>) -> ExitCode {

@@ -148,10 +148,14 @@ impl Config {
             Hostname::parse(text).map_err(|error| error.to_string())
         });
         let state_dir = root.path("state_dir").unwrap_or_else(|| "/var/lib/cokd".into());
-        let listen = root.section("listen");
+        let mut section = root.section("listen");
+        let mut listen = listen(&mut section);
         let (tls, acme) = (root.section("tls"), root.section("acme"));
-        let tls = certificates::tls(tls, acme, domain.as_ref());
-        let listen = self::listen(listen, tls.as_ref());
+        let port = listen.https.first().map_or(443, SocketAddr::port);
+        let tls = certificates::tls(tls, acme, domain.as_ref(), port);
+        // Not known where the rest is wrong.
+        listen.dns = dns(&mut section, tls.as_ref().map(Tls::answers_dns));
+        section.finish();
         let keys = keys(root.tables("keys"));
         let limits = limits(root.section("limits"));
         let tuning = tuning(root.section("transport"));
@@ -177,14 +181,35 @@ impl Config {
     }
 }
 
-fn listen(mut section: Section<'_>, tls: Option<&Tls>) -> Listen {
-    let expected = "an address such as \"[::]:443\"";
-    let address = |text: &str| text.parse::<SocketAddr>().ok();
-    let any = |port| SocketAddr::from((std::net::Ipv6Addr::UNSPECIFIED, port));
-    let dns = section.list("dns", expected, address);
-    // Not known where the rest is wrong.
-    let answers_dns = tls.map(Tls::answers_dns);
-    match (answers_dns, &dns) {
+const ADDRESS: &str = "an address such as \"[::]:443\"";
+
+fn address(text: &str) -> Option<SocketAddr> {
+    text.parse().ok()
+}
+
+fn any(port: u16) -> SocketAddr {
+    SocketAddr::from((std::net::Ipv6Addr::UNSPECIFIED, port))
+}
+
+fn listen(section: &mut Section<'_>) -> Listen {
+    let listen = Listen {
+        https: section.list("https", ADDRESS, address).unwrap_or_else(|| vec![any(443)]),
+        http: section.list("http", ADDRESS, address).unwrap_or_else(|| vec![any(80)]),
+        admin: section
+            .optional("admin", ADDRESS, |text: &str| address(text).ok_or_else(|| got(text)))
+            .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 9180))),
+        dns: Vec::new(),
+    };
+    if listen.https.is_empty() {
+        section.mistake("https", "expected at least one address");
+    }
+    listen
+}
+
+/// Where DNS queries are answered, if it is known whether they are.
+fn dns(section: &mut Section<'_>, answered: Option<bool>) -> Vec<SocketAddr> {
+    let addresses = section.list("dns", ADDRESS, address);
+    match (answered, &addresses) {
         (Some(false), Some(_)) => {
             section.mistake("dns", "is used with [tls] mode = \"acme\" and [acme.dns] provider = \"embedded\" only");
         }
@@ -193,19 +218,7 @@ fn listen(mut section: Section<'_>, tls: Option<&Tls>) -> Listen {
         }
         _ => {}
     }
-    let listen = Listen {
-        https: section.list("https", expected, address).unwrap_or_else(|| vec![any(443)]),
-        http: section.list("http", expected, address).unwrap_or_else(|| vec![any(80)]),
-        admin: section
-            .optional("admin", expected, |text: &str| text.parse().map_err(|_| got(text)))
-            .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 9180))),
-        dns: dns.unwrap_or_else(|| if answers_dns == Some(true) { vec![any(53)] } else { Vec::new() }),
-    };
-    if listen.https.is_empty() {
-        section.mistake("https", "expected at least one address");
-    }
-    section.finish();
-    listen
+    addresses.unwrap_or_else(|| if answered == Some(true) { vec![any(53)] } else { Vec::new() })
 }
 
 /// All keys. Two of one name could not be told apart in logs, and of two with one secret only one would ever be found.

@@ -4,6 +4,7 @@
 //! It is no general name server: one zone, made from a few settings, and no cache, transfer or recursion.
 
 mod answer;
+mod limit;
 mod serve;
 mod zone;
 
@@ -16,6 +17,7 @@ use crate::dns::{BoxFuture, Solver, SolverError};
 
 pub use self::answer::Over;
 pub use self::serve::{Sockets, bind, serve};
+pub(super) use self::zone::NS_TTL;
 pub use self::zone::{Host, Zone, ZoneError};
 
 /// Values at once: a certificate needs two, and those that a killed process left are gone with it. More would only

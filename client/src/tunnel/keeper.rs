@@ -23,6 +23,9 @@ const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 const BACKOFF_LAST: Duration = Duration::from_secs(15);
 /// A session that lived this long was a good one: after it, the waits begin anew.
 const GOOD_SESSION: Duration = Duration::from_secs(10);
+/// A session that lived this long before the daemon wanted it replaced is replaced at once: daemons restart that often,
+/// but one that turns every session away does not get a storm.
+const HURRY_AFTER: Duration = Duration::from_secs(1);
 /// While QUIC is bad and the WebSocket cannot be opened either: the wait until it is tried again. The session may recover
 /// at any time, or end.
 const ESCAPE_RETRY: Duration = Duration::from_secs(1);
@@ -74,7 +77,10 @@ impl<'a, F: FnMut(Event)> Keeper<'a, F> {
                     let began = Instant::now();
                     let (last, ended) = self.stay(session).await;
                     if began.elapsed() >= GOOD_SESSION {
-                        (backoff, hurried) = (BACKOFF_FIRST, false);
+                        backoff = BACKOFF_FIRST;
+                    }
+                    if began.elapsed() >= HURRY_AFTER {
+                        hurried = false;
                     }
                     before = Some(last);
                     if matches!(ended, Ended::Replace) {

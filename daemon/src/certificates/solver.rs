@@ -2,21 +2,37 @@
 
 use std::sync::Arc;
 
+use anyhow::Context as _;
 use cok_certs::dns::Solver;
 use cok_certs::dns::embedded::{Embedded, Zone};
+use cok_certs::dns::exec::Exec;
+use cok_certs::dns::rfc2136::{self, Rfc2136};
 
-use crate::config::Dns;
+use crate::config::{Dns, Tsig};
+use crate::secrets;
 
 /// A solver, and the responder if it is that.
 pub(super) type Chosen = (Arc<dyn Solver>, Option<Arc<Embedded>>);
 
 /// The one for a domain.
-pub(super) fn new(dns: &Dns, _domain: &str) -> anyhow::Result<Chosen> {
+pub(super) fn new(dns: &Dns, domain: &str) -> anyhow::Result<Chosen> {
     Ok(match dns {
         Dns::Embedded(zone) => {
             let responder = Embedded::new(Zone::clone(zone));
             (responder.clone(), Some(responder))
         }
-        _ => anyhow::bail!("not yet"),
+        Dns::Exec { program } => (Arc::new(Exec::new(domain, program.clone())), None),
+        Dns::Rfc2136 { server, zone, tsig } => {
+            let key = tsig.as_ref().map(key).transpose()?;
+            let settings = rfc2136::Settings { server: server.clone(), zone: zone.clone(), key };
+            (Arc::new(Rfc2136::new(domain, settings)?), None)
+        }
+        Dns::HttpReq { .. } => anyhow::bail!("not yet"),
     })
+}
+
+fn key(tsig: &Tsig) -> anyhow::Result<rfc2136::Key> {
+    let secret = secrets::read(&tsig.secret_file)?;
+    rfc2136::Key::new(&tsig.name, &tsig.algorithm, &secret)
+        .with_context(|| format!("the TSIG key {:?} from {}", tsig.name, tsig.secret_file.display()))
 }

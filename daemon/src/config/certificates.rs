@@ -107,8 +107,8 @@ impl Tls {
     }
 }
 
-/// `[tls]`, and `[acme]` where that is used.
-pub(super) fn tls(mut section: Section<'_>, acme: Section<'_>, domain: Option<&Hostname>) -> Option<Tls> {
+/// `[tls]`, and `[acme]` where that is used. `port` is where visitors come.
+pub(super) fn tls(mut section: Section<'_>, acme: Section<'_>, domain: Option<&Hostname>, port: u16) -> Option<Tls> {
     let mode = match section.optional("mode", "\"acme\", \"files\" or \"self-signed\"", |text: &str| match text {
         "acme" | "files" | "self-signed" => Ok(text.to_owned()),
         other => Err(got(other)),
@@ -141,11 +141,11 @@ pub(super) fn tls(mut section: Section<'_>, acme: Section<'_>, domain: Option<&H
             acme.unused("is not used with mode = \"self-signed\"");
             Some(Tls::SelfSigned)
         }
-        _ => Some(Tls::Acme(Box::new(self::acme(acme, domain)?))),
+        _ => Some(Tls::Acme(Box::new(self::acme(acme, domain, port)?))),
     }
 }
 
-fn acme(mut section: Section<'_>, domain: Option<&Hostname>) -> Option<Acme> {
+fn acme(mut section: Section<'_>, domain: Option<&Hostname>, port: u16) -> Option<Acme> {
     let directory = section.optional("directory", "a URL such as \"https://acme.example.com/directory\"", https_url);
     let directory = directory.or_else(|| (!section.has("directory")).then(|| LETS_ENCRYPT.to_owned()));
     let contact = section.list("contact", "an address such as \"mailto:ops@example.com\"", |text| {
@@ -167,13 +167,13 @@ fn acme(mut section: Section<'_>, domain: Option<&Hostname>) -> Option<Acme> {
         }
         _ => None,
     };
-    let dns = dns(section.section("dns"), domain);
+    let dns = dns(section.section("dns"), domain, port);
     section.finish();
     let contact = contact.unwrap_or_default();
     Some(Acme { directory: directory?, contact, ca_file, profile, external_account, dns: dns? })
 }
 
-fn dns(mut section: Section<'_>, domain: Option<&Hostname>) -> Option<Dns> {
+fn dns(mut section: Section<'_>, domain: Option<&Hostname>, port: u16) -> Option<Dns> {
     let expected = "\"embedded\", \"exec\", \"httpreq\" or \"rfc2136\"";
     let provider = section.optional("provider", expected, |text: &str| match text {
         "embedded" | "exec" | "httpreq" | "rfc2136" => Ok(text.to_owned()),
@@ -193,13 +193,13 @@ fn dns(mut section: Section<'_>, domain: Option<&Hostname>) -> Option<Dns> {
         }),
         "httpreq" => httpreq(&mut section),
         "rfc2136" => rfc2136(&mut section),
-        _ => embedded(&mut section, domain).map(|zone| Dns::Embedded(Box::new(zone))),
+        _ => embedded(&mut section, domain, port).map(|zone| Dns::Embedded(Box::new(zone))),
     };
     section.finish();
     dns
 }
 
-fn embedded(section: &mut Section<'_>, domain: Option<&Hostname>) -> Option<Zone> {
+fn embedded(section: &mut Section<'_>, domain: Option<&Hostname>, port: u16) -> Option<Zone> {
     let name = |text: &str| Hostname::parse(text).map(|name| name.to_string()).map_err(|error| error.to_string());
     let name_server = section.optional("name_server", "a host name such as \"ns1.example.com\"", name);
     let challenge_name = section.optional("challenge_name", "a DNS name such as \"x.acme.example.net\"", filled);
@@ -215,7 +215,8 @@ fn embedded(section: &mut Section<'_>, domain: Option<&Hostname>) -> Option<Zone
             section.mistake("addresses", "expected this machine's public addresses, since whole_domain = true");
         }
         let (addresses, issuers) = (addresses.unwrap_or_default(), issuers.unwrap_or_default());
-        let host = Host { addresses, issuers, alpn: ALPN.map(str::to_owned).to_vec() };
+        let port = (port != 443).then_some(port);
+        let host = Host { addresses, issuers, alpn: ALPN.map(str::to_owned).to_vec(), port };
         Zone::whole(domain, name_server.as_deref(), host)
     } else {
         for key in ["addresses", "issuers"] {

@@ -8,7 +8,7 @@ use cok_certs::dns::embedded::{self, Embedded, Sockets};
 use tracing::{error, info};
 
 /// How often an address is tried again that another program has.
-const BIND_AGAIN: Duration = Duration::from_secs(30);
+const BIND_AGAIN: Duration = Duration::from_secs(5);
 
 /// Answers until it is dropped. An address that could not be bound is tried again and again.
 pub(crate) async fn serve(responder: Arc<Embedded>, address: SocketAddr, mut bound: Option<Sockets>) {

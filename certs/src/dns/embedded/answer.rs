@@ -1,7 +1,8 @@
 //! Bytes of a query in, bytes of its answer out. No sockets.
 
-use hickory_proto::op::{Edns, Message, MessageType, Metadata, OpCode, ResponseCode};
+use hickory_proto::op::{Edns, Message, MessageType, Metadata, OpCode, Query, ResponseCode};
 use hickory_proto::rr::{DNSClass, RData, Record, RecordType};
+use hickory_proto::serialize::binary::{BinDecodable as _, BinDecoder};
 
 use super::Published;
 use super::zone::{Found, Zone};
@@ -28,6 +29,9 @@ const MOST_ADDITIONALS: u16 = 2;
 pub enum Over {
     /// A datagram: what does not fit is asked again over TCP.
     Udp,
+    /// A datagram of a network that has had enough answers for now: records are to be asked for again over TCP, which
+    /// nobody can do from an address that is not theirs.
+    LimitedUdp,
     /// A connection.
     Tcp,
 }
@@ -45,9 +49,8 @@ struct Header {
 pub(super) fn answer(zone: &Zone, published: &Published, bytes: &[u8], over: Over) -> Option<Vec<u8>> {
     let header = Header::read(bytes)?;
     let [questions, answers, authorities, additionals] = header.counts;
-    let refuse = |code| header.reply(code).to_vec().ok();
     if header.op_code != OpCode::Query {
-        return refuse(ResponseCode::NotImp);
+        return header.refuse(bytes, ResponseCode::NotImp);
     }
     // The counts are bounded before anything is read by them.
     if bytes.len() > LONGEST_QUERY
@@ -56,23 +59,23 @@ pub(super) fn answer(zone: &Zone, published: &Published, bytes: &[u8], over: Ove
         || authorities != 0
         || additionals > MOST_ADDITIONALS
     {
-        return refuse(ResponseCode::FormErr);
+        return header.refuse(bytes, ResponseCode::FormErr);
     }
-    let Ok(query) = Message::from_vec(bytes) else { return refuse(ResponseCode::FormErr) };
+    let Ok(query) = Message::from_vec(bytes) else { return header.refuse(bytes, ResponseCode::FormErr) };
     let mut reply = header.reply(ResponseCode::NoError);
     if let Some(edns) = &query.edns {
-        let mut own = Edns::new();
-        own.set_max_payload(LONGEST_DATAGRAM).set_dnssec_ok(edns.flags().dnssec_ok);
-        reply.set_edns(own);
+        reply.set_edns(own_edns(edns));
     }
     fill(zone, published, &query, &mut reply);
     let limit = match (over, &query.edns) {
         (Over::Tcp, _) => u16::MAX,
         (Over::Udp, Some(edns)) => edns.max_payload().clamp(SHORTEST_LIMIT, LONGEST_DATAGRAM),
         (Over::Udp, None) => SHORTEST_LIMIT,
+        (Over::LimitedUdp, _) => 0,
     };
     let whole = reply.to_vec().ok()?;
-    if whole.len() <= usize::from(limit) {
+    // Where there are no records, nothing can be left out.
+    if whole.len() <= usize::from(limit) || (reply.answers.is_empty() && reply.authorities.is_empty()) {
         return Some(whole);
     }
     reply.answers.clear();
@@ -115,6 +118,13 @@ fn fill(zone: &Zone, published: &Published, query: &Message, reply: &mut Message
     reply.add_answers(records.into_iter().map(|data| Record::from_rdata(question.name().clone(), ttl, data)));
 }
 
+/// What we say of EDNS (RFC 6891) to whoever does so.
+fn own_edns(theirs: &Edns) -> Edns {
+    let mut own = Edns::new();
+    own.set_max_payload(LONGEST_DATAGRAM).set_dnssec_ok(theirs.flags().dnssec_ok);
+    own
+}
+
 impl Header {
     /// Nothing if it is cut short or an answer.
     fn read(bytes: &[u8]) -> Option<Self> {
@@ -127,6 +137,30 @@ impl Header {
             recursion_desired: flags & 0x0100 != 0,
             counts: [field(2), field(3), field(4), field(5)],
         })
+    }
+
+    /// An answer that says only what is wrong, with the question and EDNS if they can be read (RFC 6891, section 7).
+    fn refuse(&self, bytes: &[u8], code: ResponseCode) -> Option<Vec<u8>> {
+        let mut reply = self.reply(code);
+        if bytes.len() <= LONGEST_QUERY {
+            match Message::from_vec(bytes) {
+                Ok(query) => {
+                    if let [question] = query.queries.as_slice() {
+                        reply.add_query(question.clone());
+                    }
+                    if let Some(edns) = &query.edns {
+                        reply.set_edns(own_edns(edns));
+                    }
+                }
+                // What follows the question may be broken alone.
+                Err(_) if self.counts[0] == 1 => {
+                    let mut decoder = BinDecoder::new(bytes).clone(HEADER_LEN as u16);
+                    reply.add_queries(Query::read(&mut decoder).ok());
+                }
+                Err(_) => {}
+            }
+        }
+        reply.to_vec().ok()
     }
 
     fn reply(&self, code: ResponseCode) -> Message {

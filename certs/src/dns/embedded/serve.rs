@@ -1,24 +1,32 @@
 //! The responder's sockets: UDP, and TCP with bounds on connections and on their time.
 
-use std::io;
+use std::collections::HashMap;
+use std::io::{self, IoSliceMut};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use quinn_udp::{RecvMeta, Transmit, UdpSocketState};
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, Interest};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
 use super::answer::{LONGEST_QUERY, Over};
+use super::limit::{Limiter, Network};
 use super::{Embedded, SolverError};
 
 /// Connections at once. Few come by TCP, as few answers are too long for UDP; each holds a file descriptor and one
 /// query.
 const MOST_CONNECTIONS: usize = 64;
+/// Connections at once of one network. A resolver is asked to keep to one or a few (RFC 7766, section 6.2.2).
+const MOST_CONNECTIONS_EACH: usize = 16;
+/// Datagrams that are received together.
+const BATCH: usize = 4;
+/// Room for each of them. The kernel may join as much as this to one, if it is all from one socket (GRO).
+const DATAGRAM: usize = 65_535;
 /// How long a connection may take for its next query or for taking an answer: "a few seconds" (RFC 7766, section
 /// 6.2.3).
 const IDLE: Duration = Duration::from_secs(5);
@@ -32,19 +40,22 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// Both sockets of one address.
 #[derive(Debug)]
 pub struct Sockets {
-    /// For datagrams.
-    pub udp: UdpSocket,
-    /// For connections, on the same port.
-    pub tcp: TcpListener,
+    udp: UdpSocket,
+    /// Tells which of this machine's addresses a datagram was sent to, and sends from it.
+    datagrams: UdpSocketState,
+    tcp: TcpListener,
     /// The address, with the port that was chosen if 0 was asked for.
     pub address: SocketAddr,
 }
 
 impl Sockets {
-    /// Takes sockets that somebody else has bound, made nonblocking, to one address; needs a runtime.
+    /// Takes sockets that are bound already, the stream one listening; needs a runtime.
     pub fn from_std(udp: std::net::UdpSocket, tcp: std::net::TcpListener) -> io::Result<Self> {
-        let address = udp.local_addr()?;
-        Ok(Self { udp: UdpSocket::from_std(udp)?, tcp: TcpListener::from_std(tcp)?, address })
+        udp.set_nonblocking(true)?;
+        tcp.set_nonblocking(true)?;
+        let udp = UdpSocket::from_std(udp)?;
+        let datagrams = UdpSocketState::new((&udp).into())?;
+        Ok(Self { address: udp.local_addr()?, datagrams, udp, tcp: TcpListener::from_std(tcp)? })
     }
 }
 
@@ -65,13 +76,13 @@ pub fn bind(address: SocketAddr) -> Result<Sockets, SolverError> {
 fn bind_both(address: SocketAddr) -> io::Result<Sockets> {
     let udp = socket(address, Type::DGRAM, Protocol::UDP)?;
     udp.bind(&address.into())?;
-    let udp = UdpSocket::from_std(udp.into())?;
+    let udp = std::net::UdpSocket::from(udp);
     let address = udp.local_addr()?;
     let tcp = socket(address, Type::STREAM, Protocol::TCP)?;
     tcp.set_reuse_address(true)?;
     tcp.bind(&address.into())?;
     tcp.listen(BACKLOG)?;
-    Ok(Sockets { udp, tcp: TcpListener::from_std(tcp.into())?, address })
+    Sockets::from_std(udp, tcp.into())
 }
 
 fn socket(address: SocketAddr, kind: Type, protocol: Protocol) -> io::Result<Socket> {
@@ -79,7 +90,6 @@ fn socket(address: SocketAddr, kind: Type, protocol: Protocol) -> io::Result<Soc
     if address.is_ipv6() {
         socket.set_only_v6(false)?;
     }
-    socket.set_nonblocking(true)?;
     Ok(socket)
 }
 
@@ -99,56 +109,94 @@ fn explain(address: SocketAddr, error: &io::Error) -> String {
 
 /// Answers until it is dropped.
 pub async fn serve(responder: Arc<Embedded>, sockets: Sockets) {
-    tokio::join!(serve_udp(&responder, &sockets.udp), serve_tcp(&responder, &sockets.tcp));
+    tokio::join!(serve_udp(&responder, &sockets), serve_tcp(&responder, &sockets.tcp));
 }
 
 /// One datagram after the other: an answer takes microseconds, and a queue of them would only grow old.
-async fn serve_udp(responder: &Embedded, socket: &UdpSocket) {
-    // One byte more shows which ones are too long.
-    let mut query = vec![0; LONGEST_QUERY + 1];
+async fn serve_udp(responder: &Embedded, sockets: &Sockets) {
+    let Sockets { udp, datagrams, .. } = sockets;
+    let mut limiter = Limiter::new(Instant::now());
+    let mut buffers = vec![0; BATCH * DATAGRAM];
+    let mut metas = [RecvMeta::default(); BATCH];
     loop {
-        match socket.recv_from(&mut query).await {
-            // Nothing can be sent to port 0, which only a forged datagram has.
-            Ok((length, from)) if from.port() != 0 => {
-                if let Some(answer) = responder.answer(&query[..length], Over::Udp)
-                    && let Err(error) = socket.try_send_to(&answer, from)
-                {
-                    debug!(%from, %error, "cannot answer a DNS query");
-                }
-            }
-            Ok(_) => {}
+        let received = udp
+            .async_io(Interest::READABLE, || {
+                let mut pieces = buffers.chunks_exact_mut(DATAGRAM);
+                let mut slices: [IoSliceMut<'_>; BATCH] =
+                    std::array::from_fn(|_| IoSliceMut::new(pieces.next().unwrap_or_default()));
+                datagrams.recv(udp.into(), &mut slices, &mut metas)
+            })
+            .await;
+        let received = match received {
+            Ok(received) => received,
             Err(error) => {
                 debug!(%error, "cannot receive a DNS query");
                 sleep(PAUSE).await;
+                continue;
+            }
+        };
+        let now = Instant::now();
+        for (buffer, meta) in buffers.chunks_exact(DATAGRAM).zip(&metas).take(received) {
+            let bytes = &buffer[..meta.len.min(DATAGRAM)];
+            for query in bytes.chunks(meta.stride.max(1)) {
+                // Nothing can be sent to port 0, which only a forged datagram has.
+                if meta.addr.port() == 0 {
+                    continue;
+                }
+                let whole = limiter.allows(Network::of(meta.addr.ip()), now);
+                let over = if whole { Over::Udp } else { Over::LimitedUdp };
+                let Some(answer) = responder.answer(query, over) else { continue };
+                let (destination, contents) = (meta.addr, answer.as_slice());
+                let sent = Transmit { destination, contents, src_ip: meta.dst_ip, ecn: None, segment_size: None };
+                // A full buffer loses answers, and the resolver asks again: waiting would hold up all others.
+                if let Err(error) = udp.try_io(Interest::WRITABLE, || datagrams.try_send(udp.into(), &sent)) {
+                    debug!(from = %meta.addr, %error, "cannot answer a DNS query");
+                }
             }
         }
     }
 }
 
 async fn serve_tcp(responder: &Arc<Embedded>, listener: &TcpListener) {
-    let places = Arc::new(Semaphore::new(MOST_CONNECTIONS));
     let mut connections = JoinSet::new();
+    let mut of_network: HashMap<Network, usize> = HashMap::new();
     loop {
-        let accepted = listener.accept().await;
-        while connections.try_join_next().is_some() {}
-        match accepted {
-            Ok((stream, from)) => {
-                let Ok(place) = places.clone().try_acquire_owned() else {
-                    debug!(%from, "no place for a DNS connection");
-                    continue;
-                };
-                let responder = responder.clone();
-                connections.spawn(async move {
-                    let _place = place;
-                    let done = timeout(LIFETIME, connection(&responder, stream)).await;
-                    debug!(%from, ?done, "a DNS connection has ended");
-                });
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            Some(ended) = connections.join_next() => {
+                // Tasks do not panic and are not aborted.
+                if let Ok(network) = ended
+                    && let Some(count) = of_network.get_mut(&network)
+                {
+                    *count -= 1;
+                    if *count == 0 {
+                        of_network.remove(&network);
+                    }
+                }
+                continue;
             }
+        };
+        let (stream, from) = match accepted {
+            Ok(accepted) => accepted,
             Err(error) => {
                 warn!(%error, "cannot accept a DNS connection");
                 sleep(PAUSE).await;
+                continue;
             }
+        };
+        let network = Network::of(from.ip());
+        let count = of_network.get(&network).copied().unwrap_or_default();
+        if connections.len() >= MOST_CONNECTIONS || count >= MOST_CONNECTIONS_EACH {
+            debug!(%from, count, "no place for a DNS connection");
+            continue;
         }
+        of_network.insert(network, count + 1);
+        let responder = responder.clone();
+        connections.spawn(async move {
+            let done = timeout(LIFETIME, connection(&responder, stream)).await;
+            debug!(%from, ?done, "a DNS connection has ended");
+            network
+        });
     }
 }
 

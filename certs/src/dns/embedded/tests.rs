@@ -1,10 +1,15 @@
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::{DNSClass, Name, RecordType};
+use std::net::SocketAddr;
+use std::time::Duration;
+
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UdpSocket};
+use tokio::time::timeout;
 
 use super::*;
 
+const DEADLINE: Duration = Duration::from_secs(20);
 const CHALLENGE: &str = "_acme-challenge.tunnel.example.com.";
 
 fn responder() -> Arc<Embedded> {
@@ -16,6 +21,7 @@ fn whole() -> Arc<Embedded> {
         addresses: vec!["192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap()],
         issuers: vec!["letsencrypt.org".to_owned()],
         alpn: vec!["h3".to_owned(), "h2".to_owned()],
+        port: None,
     };
     Embedded::new(Zone::whole("tunnel.example.com", None, host).unwrap())
 }
@@ -132,7 +138,7 @@ async fn a_cname_may_lead_to_the_zone() {
 async fn the_whole_zone_has_hosts() {
     let responder = whole();
     present(&responder, &["value"]).await;
-    for name in ["tunnel.example.com.", "Any.tunnel.example.com."] {
+    for name in ["tunnel.example.com.", "Any.tunnel.example.com.", "a.b.tunnel.example.com."] {
         assert_eq!(short(&responder, name, RecordType::A).1, ["192.0.2.1"]);
         assert_eq!(short(&responder, name, RecordType::AAAA).1, ["2001:db8::1"]);
         assert_eq!(short(&responder, name, RecordType::HTTPS).1, ["1 . alpn=h3,h2,"]);
@@ -143,12 +149,37 @@ async fn the_whole_zone_has_hosts() {
     assert_eq!(short(&responder, "tunnel.example.com.", RecordType::NS).1, ["tunnel.example.com."]);
     assert_eq!(short(&responder, CHALLENGE, RecordType::TXT).1, ["value"]);
     assert_eq!(short(&responder, CHALLENGE, RecordType::A).0, ResponseCode::NoError);
-    for name in ["a.b.tunnel.example.com.", "_dmarc.tunnel.example.com."] {
-        assert_eq!(short(&responder, name, RecordType::A).0, ResponseCode::NXDomain, "{name}");
+    for name in ["_dmarc", "_8443._https", "a._tcp", "a._tcp.b", "_acme-challenge.a"] {
+        let name = format!("{name}.tunnel.example.com.");
+        assert_eq!(short(&responder, &name, RecordType::A).0, ResponseCode::NXDomain, "{name}");
     }
     assert_eq!(short(&responder, "example.com.", RecordType::A).0, ResponseCode::Refused);
     let any = ask(&responder, &query("tunnel.example.com.", RecordType::ANY), Over::Udp);
     assert_eq!(any.answers.len(), 1);
+}
+
+#[tokio::test]
+async fn another_port_stands_in_the_https_record() {
+    let host = Host {
+        addresses: vec!["192.0.2.1".parse().unwrap()],
+        alpn: vec!["h3".to_owned(), "h2".to_owned()],
+        port: Some(8443),
+        ..Host::default()
+    };
+    let responder = Embedded::new(Zone::whole("tunnel.example.com", None, host).unwrap());
+    for host in ["tunnel.example.com.", "any.tunnel.example.com."] {
+        assert_eq!(short(&responder, host, RecordType::HTTPS).1, ["1 . alpn=h3,h2, port=8443"]);
+        let service = format!("_8443._https.{host}");
+        assert_eq!(short(&responder, &service, RecordType::HTTPS).1, ["1 . alpn=h3,h2,"]);
+        for name in [&service, &format!("_https.{host}")] {
+            let answer = short(&responder, name, RecordType::A);
+            assert_eq!((answer.0, answer.1.len()), (ResponseCode::NoError, 0), "{name}");
+        }
+        for other in ["_443._https", "_x._8443._https", "_8443._http"] {
+            let answer = short(&responder, &format!("{other}.{host}"), RecordType::HTTPS);
+            assert_eq!(answer.0, ResponseCode::NXDomain, "{other}");
+        }
+    }
 }
 
 #[tokio::test]
@@ -221,6 +252,18 @@ async fn what_is_no_query_is_told_so_or_dropped() {
     let mut edns = Edns::new();
     edns.set_version(1);
     version.set_edns(edns);
+    // What can be read of a query that is refused comes back.
+    let mut notify = query(CHALLENGE, RecordType::SOA);
+    notify.metadata.op_code = OpCode::Notify;
+    notify.set_edns(Edns::new());
+    let answer = ask(&responder, &notify, Over::Udp);
+    assert_eq!((answer.response_code, &answer.queries), (ResponseCode::NotImp, &notify.queries));
+    assert_eq!(answer.edns.unwrap().max_payload(), 1232);
+    let mut broken = good.clone();
+    broken.extend([0, 0]);
+    broken[11] = 1;
+    let answer = Message::from_vec(&responder.answer(&broken, Over::Udp).unwrap()).unwrap();
+    assert_eq!((answer.response_code, answer.queries.len()), (ResponseCode::FormErr, 1));
     // 16 means BADVERS here and BADSIG in a signature.
     assert_eq!(u16::from(ask(&responder, &version, Over::Udp).response_code), 16);
 }
@@ -285,5 +328,129 @@ async fn both_sockets_answer() {
     // One that announces more than a query can have is cut off.
     stream.write_all(&[255, 255, 0]).await.unwrap();
     assert!(matches!(stream.read(&mut bytes).await, Ok(0) | Err(_)));
+    server.abort();
+}
+
+/// Asks over UDP and waits for an answer; the socket takes it from the address that was asked alone.
+async fn ask_udp(address: SocketAddr, asked: &[u8]) -> Message {
+    let any: SocketAddr = if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" }.parse().unwrap();
+    let socket = UdpSocket::bind(any).await.unwrap();
+    socket.connect(address).await.unwrap();
+    let mut bytes = [0; 2000];
+    loop {
+        socket.send(asked).await.unwrap();
+        if let Ok(length) = timeout(Duration::from_secs(1), socket.recv(&mut bytes)).await {
+            return Message::from_vec(&bytes[..length.unwrap()]).unwrap();
+        }
+    }
+}
+
+async fn ask_tcp(stream: &mut TcpStream, asked: &[u8]) -> std::io::Result<Message> {
+    stream.write_u16(asked.len() as u16).await?;
+    stream.write_all(asked).await?;
+    let mut answer = vec![0; usize::from(stream.read_u16().await?)];
+    stream.read_exact(&mut answer).await?;
+    Ok(Message::from_vec(&answer).unwrap())
+}
+
+#[tokio::test]
+async fn the_address_that_was_asked_answers() {
+    let responder = responder();
+    present(&responder, &["value"]).await;
+    let asked = query(CHALLENGE, RecordType::TXT).to_vec().unwrap();
+    for (listen, asked_at) in [("0.0.0.0:0", ["127.0.0.1", "127.7.7.7"]), ("[::]:0", ["127.7.7.7", "::1"])] {
+        let sockets = bind(listen.parse().unwrap()).unwrap();
+        let port = sockets.address.port();
+        let server = tokio::spawn(serve(responder.clone(), sockets));
+        for ip in asked_at {
+            let address = (ip.parse::<std::net::IpAddr>().unwrap(), port).into();
+            let answer = timeout(DEADLINE, ask_udp(address, &asked)).await.expect("an answer from the address asked");
+            assert_eq!(answer.answers.len(), 1);
+        }
+        server.abort();
+    }
+}
+
+#[tokio::test]
+async fn a_network_that_asks_too_much_is_sent_to_tcp() {
+    let responder = responder();
+    present(&responder, &["value"]).await;
+    // Sockets that somebody else has bound.
+    let udp = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let (address, over_tcp) = (udp.local_addr().unwrap(), tcp.local_addr().unwrap());
+    let server = tokio::spawn(serve(responder, Sockets::from_std(udp, tcp).unwrap()));
+    let asked = query(CHALLENGE, RecordType::TXT).to_vec().unwrap();
+    let flood = async {
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        socket.connect(address).await.unwrap();
+        let (mut bytes, mut whole) = ([0; 2000], 0);
+        loop {
+            // Several at once, as an answer at a time may be slower than the limit.
+            for _ in 0..50 {
+                socket.send(&asked).await.unwrap();
+            }
+            while let Ok(length) = timeout(Duration::from_millis(100), socket.recv(&mut bytes)).await {
+                let answer = Message::from_vec(&bytes[..length.unwrap()]).unwrap();
+                assert_eq!(answer.queries.len(), 1);
+                if answer.truncation {
+                    assert!(answer.answers.is_empty());
+                    return whole;
+                }
+                whole += 1;
+                socket.send(&asked).await.unwrap();
+            }
+        }
+    };
+    let whole = timeout(DEADLINE, flood).await.expect("there is a limit");
+    assert!(whole >= 200, "{whole}");
+    let mut stream = TcpStream::connect(over_tcp).await.unwrap();
+    assert_eq!(ask_tcp(&mut stream, &asked).await.unwrap().answers.len(), 1);
+    // Refusals have no records that could be left out.
+    let elsewhere = query("example.org.", RecordType::TXT).to_vec().unwrap();
+    assert!(!ask_udp(address, &elsewhere).await.truncation);
+    server.abort();
+}
+
+#[tokio::test]
+async fn one_network_cannot_take_all_connections() {
+    let responder = responder();
+    present(&responder, &["value"]).await;
+    let sockets = bind("0.0.0.0:0".parse().unwrap()).unwrap();
+    let port = sockets.address.port();
+    let server = tokio::spawn(serve(responder, sockets));
+    let asked = query(CHALLENGE, RecordType::TXT).to_vec().unwrap();
+    let from = |ip: [u8; 4]| {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind((ip, 0).into()).unwrap();
+        socket.connect(([127, 0, 0, 1], port).into())
+    };
+    let mut streams = Vec::new();
+    let taken = async {
+        // The one that is too many is closed at once; the others wait for their next query.
+        loop {
+            let mut stream = from([127, 0, 0, 1]).await.unwrap();
+            match ask_tcp(&mut stream, &asked).await {
+                Ok(_) => streams.push(stream),
+                Err(_) => return,
+            }
+        }
+    };
+    timeout(DEADLINE, taken).await.expect("there is a limit");
+    assert_eq!(streams.len(), 16);
+    // Another network finds a place.
+    let mut other = from([127, 9, 9, 9]).await.unwrap();
+    timeout(DEADLINE, ask_tcp(&mut other, &asked)).await.unwrap().unwrap();
+    // One that leaves makes room.
+    streams.pop();
+    let room = async {
+        loop {
+            let mut stream = from([127, 0, 0, 1]).await.unwrap();
+            if ask_tcp(&mut stream, &asked).await.is_ok() {
+                return;
+            }
+        }
+    };
+    timeout(DEADLINE, room).await.expect("there is room");
     server.abort();
 }

@@ -7,14 +7,14 @@ use hickory_proto::rr::rdata::{A, AAAA, CAA, HTTPS, NS, SOA, SVCB, TXT};
 use hickory_proto::rr::{Name, RData, RecordType};
 
 use super::Published;
-use crate::dns::challenge_name;
+use crate::dns::{challenge_name, parse_name};
 
 /// Challenge values change from one second to the next, so nobody may keep them, nor that there are none.
 const CHALLENGE_TTL: u32 = 0;
 /// How long the other records may be kept, in seconds: short enough to move the daemon to another address.
 const HOST_TTL: u32 = 300;
 /// How long the delegation's own records may be kept, in seconds.
-const NS_TTL: u32 = 3600;
+pub(in crate::dns) const NS_TTL: u32 = 3600;
 
 /// Timers of the SOA record, in seconds. They are for secondaries, which there are none of: common values.
 const REFRESH: i32 = 3600;
@@ -56,6 +56,9 @@ pub struct Host {
     pub issuers: Vec<String>,
     /// Protocols of the HTTPS record, such as `h3` and `h2`; none for no such record.
     pub alpn: Vec<String>,
+    /// The port that visitors use, if it is not 443. Their browsers then ask for `_8443._https.<name>`, and those that
+    /// come without a port are sent to it.
+    pub port: Option<u16>,
 }
 
 /// What stands under a name.
@@ -102,7 +105,7 @@ impl Zone {
         self.apex.to_ascii()
     }
 
-    /// The records that the parent zone needs, in zone-file form.
+    /// The record that the parent zone needs, in zone-file form.
     pub fn delegation(&self) -> String {
         format!("{} {NS_TTL} IN NS {}", self.apex.to_ascii(), self.name_server.to_ascii())
     }
@@ -132,15 +135,31 @@ impl Zone {
             return Found::Records(records, CHALLENGE_TTL);
         }
         match &self.host {
-            // Names of services such as `_dmarc` are not hosts, and tunnels have one label.
-            Some(host) if at_apex || self.is_host(name) => Found::Records(host.records(kind, at_apex), HOST_TTL),
-            _ => Found::NoName,
+            Some(host) => self.find_host(host, name, kind, at_apex),
+            None => Found::NoName,
         }
     }
 
-    fn is_host(&self, name: &Name) -> bool {
-        name.num_labels() == self.apex.num_labels() + 1
-            && name.iter().next().is_some_and(|label| !label.starts_with(b"_"))
+    /// Every name below the apex is a host, as below a wildcard record; names of services such as `_dmarc` are none.
+    fn find_host(&self, host: &Host, name: &Name, kind: RecordType, at_apex: bool) -> Found {
+        let below = usize::from(name.num_labels().saturating_sub(self.apex.num_labels()));
+        let labels: Vec<&[u8]> = name.iter().take(below).collect();
+        let services = labels.iter().take_while(|label| label.starts_with(b"_")).count();
+        let (services, hosts) = labels.split_at(services);
+        if hosts.iter().any(|label| label.starts_with(b"_")) {
+            return Found::NoName;
+        }
+        match (services, host.port) {
+            ([], _) => Found::Records(host.records(kind, at_apex), HOST_TTL),
+            // The port in the name is the one to use (RFC 9460, section 9.1).
+            ([port, b"_https"], Some(own)) if *port == format!("_{own}").as_bytes() => {
+                let record = if kind == RecordType::HTTPS { host.https(None) } else { None };
+                Found::Records(record.into_iter().collect(), HOST_TTL)
+            }
+            // A resolver that shows no more of a name than it must asks for this on its way (RFC 9156).
+            ([b"_https"], Some(_)) => Found::Records(Vec::new(), HOST_TTL),
+            _ => Found::NoName,
+        }
     }
 
     pub(super) fn soa(&self, published: &Published) -> SOA {
@@ -153,8 +172,17 @@ impl Zone {
         if self.host.is_none() || self.challenge.zone_of(name) { CHALLENGE_TTL } else { HOST_TTL }
     }
 
-    pub(super) fn apex_name(&self) -> &Name {
+    pub(in crate::dns) fn apex_name(&self) -> &Name {
         &self.apex
+    }
+
+    pub(in crate::dns) fn name_server(&self) -> &Name {
+        &self.name_server
+    }
+
+    /// What the whole domain has; nothing if only the challenge's name is answered for.
+    pub(in crate::dns) fn host(&self) -> Option<&Host> {
+        self.host.as_ref()
     }
 }
 
@@ -171,11 +199,7 @@ impl Host {
                 })
                 .filter(|record| kind == RecordType::ANY || record.record_type() == kind)
                 .collect(),
-            RecordType::HTTPS if !self.alpn.is_empty() => {
-                let alpn = (SvcParamKey::Alpn, SvcParamValue::Alpn(Alpn(self.alpn.clone())));
-                // The root as target: the owner's own addresses (RFC 9460, section 2.5.2).
-                vec![RData::HTTPS(HTTPS(SVCB::new(1, Name::root(), vec![alpn])))]
-            }
+            RecordType::HTTPS => self.https(self.port).into_iter().collect(),
             // Whoever asks for a name below climbs up to the base name's (RFC 8659, section 3).
             RecordType::CAA if at_apex => self
                 .issuers
@@ -189,15 +213,19 @@ impl Host {
             _ => Vec::new(),
         }
     }
+
+    fn https(&self, port: Option<u16>) -> Option<RData> {
+        if self.alpn.is_empty() {
+            return None;
+        }
+        let mut parameters = vec![(SvcParamKey::Alpn, SvcParamValue::Alpn(Alpn(self.alpn.clone())))];
+        parameters.extend(port.map(|port| (SvcParamKey::Port, SvcParamValue::Port(port))));
+        // The root as target: the owner's own addresses (RFC 9460, section 2.5.2).
+        Some(RData::HTTPS(HTTPS(SVCB::new(1, Name::root(), parameters))))
+    }
 }
 
 /// A name in lower case, with the root's dot whether written or not.
 fn parse(text: &str) -> Result<Name, ZoneError> {
-    let wrong = |why: &str| ZoneError { name: text.to_owned(), why: why.to_owned() };
-    let mut name = Name::from_ascii(text).map_err(|error| wrong(&error.to_string()))?;
-    name.set_fqdn(true);
-    if name.is_root() {
-        return Err(wrong("it is empty"));
-    }
-    Ok(name.to_lowercase())
+    parse_name(text).map_err(|why| ZoneError { name: text.to_owned(), why })
 }

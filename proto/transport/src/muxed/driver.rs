@@ -190,6 +190,9 @@ impl<P: Pipe> Driver<P> {
     fn end(&mut self, reason: CloseReason) {
         trace!(%reason, "session ended");
         let mut state = self.shared.lock();
+        // The peer's Drain and its end may be read in one go.
+        let drained = reason == CloseReason::PeerClosed && state.mux.is_drained();
+        let reason = if drained { CloseReason::Drained } else { reason };
         let reason = state.close_reason.get_or_insert(reason).clone();
         if !state.mux.is_closed() {
             state.mux.close();

@@ -1,0 +1,167 @@
+//! One message to one DNS server and its answer: by UDP, by TCP what is too long for that, signed where there is a key.
+//!
+//! It caches nothing, follows nothing and asks nobody else; see `lookup` for that.
+
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
+use hickory_proto::rr::{Name, RecordType, TSigVerifier, TSigner};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpStream, UdpSocket};
+use tokio::time::{Instant, timeout, timeout_at};
+
+/// How long each datagram may wait for its answer. Most answers take less than 0.2 s; the second one is for what was
+/// lost on the way.
+const UDP_TRIES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(2)];
+/// How long a connection may take with its query and answer.
+const TCP_TIMEOUT: Duration = Duration::from_secs(4);
+/// What we take in a datagram: it passes every path in one piece.
+const LONGEST_DATAGRAM: u16 = 1232;
+/// The largest datagram there is; one that does not keep to what was offered is read too.
+const BUFFER: usize = 65_535;
+
+/// Why there is no answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Failure {
+    /// Nothing came back, or not in time.
+    #[error("the DNS server {server} cannot be reached: {why}")]
+    Unreachable {
+        /// Who was asked.
+        server: SocketAddr,
+        /// Why.
+        why: String,
+    },
+    /// Something came back that cannot be used.
+    #[error("the DNS server {server} answers what cannot be used: {why}")]
+    Unusable {
+        /// Who was asked.
+        server: SocketAddr,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The message cannot be made.
+    #[error("a DNS message cannot be written: {0}")]
+    Request(String),
+}
+
+/// A question with room for a long answer. `recursive` asks the server to ask others.
+pub(super) fn question(name: &Name, kind: RecordType, recursive: bool) -> Message {
+    let mut message = Message::query();
+    message.metadata.recursion_desired = recursive;
+    message.add_query(Query::query(name.clone(), kind));
+    let mut edns = Edns::new();
+    edns.set_max_payload(LONGEST_DATAGRAM);
+    message.set_edns(edns);
+    message
+}
+
+/// Sends a message and waits for what answers it, whatever its response code. With a key it is signed (RFC 8945), and an
+/// answer that says that all went well has to be signed as well.
+pub(super) async fn ask(server: SocketAddr, message: Message, key: Option<&TSigner>) -> Result<Message, Failure> {
+    let mut exchange = Exchange::new(server, message, key)?;
+    match exchange.udp().await {
+        Ok(Some(answer)) if !answer.truncation => Ok(answer),
+        // A path that swallows datagrams may let connections through.
+        Ok(_) | Err(Failure::Unreachable { .. }) => exchange.tcp().await,
+        Err(failure) => Err(failure),
+    }
+}
+
+/// A request on its way.
+struct Exchange {
+    server: SocketAddr,
+    request: Message,
+    bytes: Vec<u8>,
+    verifier: Option<TSigVerifier>,
+}
+
+impl Exchange {
+    fn new(server: SocketAddr, mut request: Message, key: Option<&TSigner>) -> Result<Self, Failure> {
+        let failed = |error: &dyn std::fmt::Display| Failure::Request(error.to_string());
+        let mut verifier = None;
+        if let Some(key) = key {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+            verifier = request.finalize(key, now).map_err(|error| failed(&error))?;
+        }
+        let bytes = request.to_vec().map_err(|error| failed(&error))?;
+        Ok(Self { server, request, bytes, verifier })
+    }
+
+    /// Nothing if no answer came in time.
+    async fn udp(&mut self) -> Result<Option<Message>, Failure> {
+        let server = self.server;
+        let unreachable = |error: io::Error| Failure::Unreachable { server, why: error.to_string() };
+        let any: SocketAddr =
+            if server.is_ipv4() { (Ipv4Addr::UNSPECIFIED, 0).into() } else { (Ipv6Addr::UNSPECIFIED, 0).into() };
+        let socket = UdpSocket::bind(any).await.map_err(unreachable)?;
+        // The kernel drops what others send, and says that nobody listens.
+        socket.connect(server).await.map_err(unreachable)?;
+        let mut buffer = vec![0; BUFFER];
+        for wait in UDP_TRIES {
+            socket.send(&self.bytes).await.map_err(unreachable)?;
+            let deadline = Instant::now() + wait;
+            while let Ok(received) = timeout_at(deadline, socket.recv(&mut buffer)).await {
+                let length = received.map_err(unreachable)?;
+                // What is not our answer may be forged, and ours may follow.
+                if let Ok(Some(answer)) = self.check(&buffer[..length]) {
+                    return Ok(Some(answer));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    async fn tcp(&mut self) -> Result<Message, Failure> {
+        let server = self.server;
+        let exchange = async {
+            let mut stream = TcpStream::connect(server).await?;
+            stream.set_nodelay(true)?;
+            let length = u16::try_from(self.bytes.len()).map_err(io::Error::other)?;
+            // Length and message in one write (RFC 7766, section 8).
+            stream.write_all(&[&length.to_be_bytes(), self.bytes.as_slice()].concat()).await?;
+            let mut answer = vec![0; usize::from(stream.read_u16().await?)];
+            stream.read_exact(&mut answer).await?;
+            Ok::<_, io::Error>(answer)
+        };
+        let unreachable = |why: String| Failure::Unreachable { server, why };
+        let bytes = match timeout(TCP_TIMEOUT, exchange).await {
+            Ok(bytes) => bytes.map_err(|error| unreachable(error.to_string()))?,
+            Err(_) => return Err(unreachable("no answer in time by UDP or TCP".to_owned())),
+        };
+        self.check(&bytes)?
+            .ok_or_else(|| Failure::Unusable { server, why: "it is no answer to what was asked".to_owned() })
+    }
+
+    /// Nothing if it does not answer our request.
+    fn check(&mut self, bytes: &[u8]) -> Result<Option<Message>, Failure> {
+        let server = self.server;
+        let unusable = |why: String| Failure::Unusable { server, why };
+        let answer = Message::from_vec(bytes).map_err(|error| unusable(error.to_string()))?;
+        // Some leave the question out of a refusal, and of any answer to an update (RFC 2136, section 3.8).
+        let may_lack_question = answer.response_code != ResponseCode::NoError || answer.op_code == OpCode::Update;
+        let same_question = answer.queries == self.request.queries || (answer.queries.is_empty() && may_lack_question);
+        if answer.id != self.request.id
+            || answer.message_type != MessageType::Response
+            || answer.op_code != self.request.op_code
+            || !same_question
+        {
+            return Ok(None);
+        }
+        // A refusal that is not signed does no harm, and of some there is no signed form (RFC 8945, section 5.3.2).
+        if let Some(verifier) = &mut self.verifier
+            && answer.response_code == ResponseCode::NoError
+        {
+            if answer.signature.is_none() {
+                return Err(unusable("it is not signed with our key".to_owned()));
+            }
+            // The verifier adds these counts up in 16 bits.
+            if answer.answers.len() + answer.authorities.len() > usize::from(u16::MAX) {
+                return Err(unusable("it has too many records".to_owned()));
+            }
+            verifier.verify(bytes).map_err(|error| unusable(format!("its signature is not ours: {error}")))?;
+        }
+        Ok(Some(answer))
+    }
+}
