@@ -1,9 +1,14 @@
 """What the tests share: one daemon, one nginx, one Python service, started on first use and stopped at the end."""
 
 import os
+import subprocess
 
 import pytest
+from selenium import webdriver
+from selenium.webdriver.chrome.options import Options
+from selenium.webdriver.chrome.service import Service
 
+from harness.certified import Issuance
 from harness.cok import GIVE_BACK, TRANSPORTS, Daemon
 from harness.http2 import Http2
 from harness.http3 import Http3
@@ -96,6 +101,49 @@ def own_daemon(tmp_path):
     yield make
     for daemon in daemons:
         daemon.stop()
+
+
+@pytest.fixture
+def issuance(tmp_path):
+    """Makes ACME servers, each with a daemon that asks it, which end with the test."""
+    made = []
+
+    def make(**more):
+        made.append(Issuance(tmp_path / f"acme{len(made)}", **more))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.stop()
+
+
+@pytest.fixture
+def browse(tmp_path):
+    """Starts Chromium with a certificate store of its own, in which one authority is trusted."""
+    drivers = []
+
+    def start(ca_file, *flags):
+        home = tmp_path / "home"
+        store = home / ".pki" / "nssdb"
+        store.mkdir(parents=True)
+        for command in (["-N", "--empty-password"], ["-A", "-t", "C,,", "-n", "cok", "-i", ca_file]):
+            subprocess.run(["certutil", "-d", f"sql:{store}", *command], check=True, capture_output=True)
+        options = Options()
+        options.binary_location = "/usr/bin/chromium"
+        for flag in (
+            "--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync",
+            "--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage",
+            f"--user-data-dir={home}/profile", *(flags or ["--disable-quic"]),
+        ):
+            options.add_argument(flag)
+        service = Service("/usr/bin/chromedriver", env={**os.environ, "HOME": str(home)})
+        driver = webdriver.Chrome(options=options, service=service)
+        drivers.append(driver)
+        return driver
+
+    yield start
+    for driver in drivers:
+        driver.quit()
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """A real browser, which trusts the authority of `cokd dev`, shows a page with images and talks WebSocket."""
 
-import os
 import struct
 import subprocess
 import urllib.parse
@@ -8,9 +7,6 @@ import zlib
 
 import pytest
 from aiohttp import web
-from selenium import webdriver
-from selenium.webdriver.chrome.options import Options
-from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.support.ui import WebDriverWait
 
 from harness.cok import Dev
@@ -64,35 +60,6 @@ def service(services):
     runner, port = services.call(go())
     yield port
     services.call(runner.cleanup())
-
-
-@pytest.fixture
-def browse(tmp_path):
-    """Starts Chromium with a certificate store of its own, in which one authority is trusted."""
-    drivers = []
-
-    def start(ca_file, *flags):
-        home = tmp_path / "home"
-        store = home / ".pki" / "nssdb"
-        store.mkdir(parents=True)
-        for command in (["-N", "--empty-password"], ["-A", "-t", "C,,", "-n", "cok", "-i", ca_file]):
-            subprocess.run(["certutil", "-d", f"sql:{store}", *command], check=True, capture_output=True)
-        options = Options()
-        options.binary_location = "/usr/bin/chromium"
-        for flag in (
-            "--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync",
-            "--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage",
-            f"--user-data-dir={home}/profile", *(flags or ["--disable-quic"]),
-        ):
-            options.add_argument(flag)
-        service = Service("/usr/bin/chromedriver", env={**os.environ, "HOME": str(home)})
-        driver = webdriver.Chrome(options=options, service=service)
-        drivers.append(driver)
-        return driver
-
-    yield start
-    for driver in drivers:
-        driver.quit()
 
 
 @pytest.fixture

@@ -29,11 +29,12 @@ def digest(key):
 
 class Daemon:
     """A cokd with its own folder, on free ports. It takes tunnels over any transport; `transport` is what its clients use
-    unless they are told otherwise. `inside` is where it and its visitors are; `more` is the
-    rest of its configuration."""
+    unless they are told otherwise. `inside` is where it and its visitors are; `listen`, `tls` and `more` are the
+    rest of its configuration. Visitors trust its own authority, or `ca` once that is set."""
 
     def __init__(
-        self, folder, limits="", keys="", https="127.0.0.1:0", state=None, env=None, transport="ws", inside=HERE, more=""
+        self, folder, limits="", keys="", https="127.0.0.1:0", state=None, env=None, transport="ws", inside=HERE,
+        listen="", tls='mode = "self-signed"', more="",
     ):
         self.env, self.transport, self.inside = env, transport, inside
         self.folder = Path(folder)
@@ -48,8 +49,9 @@ state_dir = "{self.state}"
 https = ["{https}"]
 http = ["127.0.0.1:0"]
 admin = "127.0.0.1:0"
+{listen}
 [tls]
-mode = "self-signed"
+{tls}
 [limits]
 {limits}
 [[keys]]
@@ -60,6 +62,7 @@ max_tunnels = 1000
 {more}
 """
         )
+        self.ca = self.state / "authority" / "ca.pem"
         self.start()
 
     def start(self):
@@ -78,7 +81,6 @@ max_tunnels = 1000
         self.address, _, port = self.https.rpartition(":")
         self.port = int(port)
         self.http_port = int(self.http.rpartition(":")[2])
-        self.ca = self.state / "authority" / "ca.pem"
 
     def host(self, name):
         return f"{name}.{DOMAIN}" if name else DOMAIN

@@ -7,9 +7,11 @@ import fcntl
 import itertools
 import json
 import os
+import shutil
 import struct
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 from .process import BIN_DIR, end, spawn
 
@@ -43,7 +45,18 @@ class Namespace:
         self.ip("link", "set", "lo", "up")
 
     def delete(self):
+        shutil.rmtree(self._etc, ignore_errors=True)
         _ip("netns", "delete", self.name)
+
+    @property
+    def _etc(self):
+        """What programs in here find in /etc instead of this machine's (ip-netns(8))."""
+        return Path("/etc/netns") / self.name
+
+    def resolver(self, address):
+        """The resolver that programs ask which are started in here from now on."""
+        self._etc.mkdir(parents=True, exist_ok=True)
+        (self._etc / "resolv.conf").write_text(f"nameserver {address}\noptions timeout:2 attempts:1\n")
 
     def command(self, *command):
         """The command line that starts a program in here, in the process that it is started in."""

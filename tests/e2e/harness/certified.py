@@ -1,0 +1,178 @@
+"""A daemon that gets its certificate by ACME, and what an operator and a visitor see of it."""
+
+import datetime
+import json
+import socket
+import ssl
+import subprocess
+import threading
+import time
+
+from cryptography import x509
+from cryptography.x509.oid import ExtensionOID
+
+from .acme_proxy import AcmeProxy
+from .cok import DOMAIN, Daemon
+from .pebble import Pebble
+from .process import BIN_DIR, HERE, wait_for
+
+EMBEDDED = 'provider = "embedded"'
+
+
+def free_dns_port():
+    """A port of 127.0.0.1 that is free for TCP and UDP."""
+    while True:
+        with socket.create_server(("127.0.0.1", 0)) as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
+            port = tcp.getsockname()[1]
+            try:
+                udp.bind(("127.0.0.1", port))
+                return port
+            except OSError:
+                continue
+
+
+def cokd(*arguments, inside=HERE, env=None):
+    """A command of the operator: exit code, standard output, standard error."""
+    command = inside.command(BIN_DIR / "cokd", *arguments)
+    result = subprocess.run(
+        [str(part) for part in command], capture_output=True, text=True, check=False, timeout=30, env=env
+    )
+    return result.returncode, result.stdout, result.stderr
+
+
+class Certified(Daemon):
+    """Asks `server` (Pebble, or what stands before it) with the solver of `solver`, the lines of [acme.dns], and
+    `acme`, more lines of [acme]. `dns` is where it answers itself, by the embedded solver."""
+
+    def __init__(self, folder, server, dns=None, solver=EMBEDDED, acme="", **more):
+        self.server, self.dns = server, dns
+        acme = f"""
+[acme]
+directory = "{server.directory}"
+contact = ["mailto:ops@{DOMAIN}"]
+ca_file = "{server.ca_file}"
+{acme}
+[acme.dns]
+{solver}
+"""
+        listen = f'dns = ["{dns}"]' if dns else ""
+        super().__init__(folder, listen=listen, tls='mode = "acme"', more=acme + more.pop("more", ""), **more)
+
+    def issued(self, start=0, deadline=60):
+        """Waits until there is a new certificate, and until it is served."""
+        event = self.process.wait_event("issued", start=start, deadline=deadline)
+        wait_for(lambda: serial_of(self.leaf()) == plain(event["serial"]), "the new certificate is served")
+        return event
+
+    def leaf(self, name="", deadline=20):
+        """The certificate that is served, whoever has signed it."""
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        with context.wrap_socket(self.connect(deadline), server_hostname=self.host(name)) as connection:
+            return x509.load_der_x509_certificate(connection.getpeercert(binary_form=True))
+
+    def admin_get(self, path):
+        """Status and text from the admin address."""
+        command = self.inside.command(
+            "curl", "-sS", "--max-time", "20", "--write-out", "\n%{http_code}", f"http://{self.admin}{path}"
+        )
+        text = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout
+        body, _, status = text.rpartition("\n")
+        return int(status), body
+
+    def ready(self):
+        return self.admin_get("/health/ready")[0] == 200
+
+    def metric(self, name):
+        (value,) = [line.split()[1] for line in self.admin_get("/metrics")[1].splitlines() if line.startswith(name + " ")]
+        return float(value)
+
+    def status(self):
+        """What `cokd cert status` says."""
+        code, out, err = cokd("cert", "status", "--config", self.config, "--json", inside=self.inside)
+        assert code == 0, err
+        return json.loads(out)
+
+    def renew(self):
+        """`cokd cert renew`, which asks the running daemon."""
+        code, _, err = cokd("cert", "renew", "--config", self.config, inside=self.inside)
+        assert code == 0, err
+
+    def store(self):
+        """The folder of its ACME server."""
+        (folder,) = (self.state / "acme").iterdir()
+        return folder
+
+    def restart(self):
+        self.stop()
+        self.start()
+
+    def failures(self, start=0):
+        """The events of attempts that failed."""
+        lines = [json.loads(line) for line in self.process.lines[start:] if line.startswith("{")]
+        return [line for line in lines if line.get("event") == "not_issued"]
+
+
+def serial_of(certificate):
+    return f"{certificate.serial_number:x}"
+
+
+def plain(serial):
+    """A serial number as the daemon writes it, in the form of `serial_of`."""
+    return serial.replace(":", "").lower().lstrip("0")
+
+
+def names_of(certificate):
+    extension = certificate.extensions.get_extension_for_oid(ExtensionOID.SUBJECT_ALTERNATIVE_NAME)
+    return set(extension.value.get_values_for_type(x509.DNSName))
+
+
+def valid_now(certificate):
+    return certificate.not_valid_before_utc.timestamp() <= time.time() < certificate.not_valid_after_utc.timestamp()
+
+
+def moment(value):
+    """Seconds since 1970 of what a status says."""
+    return value if isinstance(value, (int, float)) else datetime.datetime.fromisoformat(value).timestamp()
+
+
+class Issuance:
+    """An ACME server and a daemon that gets its certificate there, by its own answers to DNS queries."""
+
+    def __init__(self, folder, proxy=False, **pebble):
+        self.folder, self.daemon = folder, None
+        self.dns = f"127.0.0.1:{free_dns_port()}"
+        self.pebble = Pebble(folder / "pebble", self.dns, **pebble)
+        self.proxy = AcmeProxy(self.pebble) if proxy else None
+
+    def start(self, **daemon):
+        """The daemon, which has no certificate yet."""
+        self.daemon = Certified(self.folder / "cokd", self.proxy or self.pebble, self.dns, **daemon)
+        return self.daemon
+
+    def trust(self):
+        """Visitors and clients trust what pebble has signed, and nothing else, from now on."""
+        self.daemon.ca = self.pebble.root()
+
+    def issued(self, **more):
+        """Waits for a new certificate that all trust."""
+        event = self.daemon.issued(**more)
+        self.trust()
+        return event
+
+    def renewed(self):
+        """Asks for a new certificate as an operator does, and waits for it."""
+        start = len(self.daemon.process.lines)
+        self.daemon.renew()
+        return self.issued(start=start)
+
+    def orders_within(self, seconds=6):
+        """How many orders are placed while so much time passes: there is nothing to wait for when none is to come."""
+        before = self.pebble.orders()
+        threading.Event().wait(seconds)
+        return self.pebble.orders() - before
+
+    def stop(self):
+        for program in (self.daemon, self.proxy, self.pebble):
+            if program:
+                program.stop()

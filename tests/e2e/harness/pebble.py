@@ -1,0 +1,112 @@
+"""pebble from Debian: an ACME server (RFC 8555) in strict mode, whose certificates nobody else trusts."""
+
+import json
+import re
+import socket
+import ssl
+import urllib.request
+
+from .authority import Authority
+from .nginx import free_port
+from .process import HERE, Process, wait_for
+
+# An account that a server may ask ours to be bound to: identifier and HMAC key in base64url.
+EXTERNAL_ACCOUNT = ("kid-1", "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W")
+
+
+class Pebble:
+    """Asks `dns` ("address:port") for the proofs, and nobody else. `nonce_reject` and `authorization_reuse` are percentages.
+    Stopped and started again it knows no account, order or authorization any more, and signs with other keys, on the
+    same port."""
+
+    def __init__(
+        self, folder, dns, nonce_reject=0, authorization_reuse=100, external_account=False, validity=None, inside=HERE
+    ):
+        self.folder, self.dns, self.inside = folder, dns, inside
+        self.nonce_reject, self.authorization_reuse = nonce_reject, authorization_reuse
+        self.external_account, self.validity = external_account, validity
+        self.authority = Authority(folder)
+        self.ca_file = self.authority.ca_file
+        self._certificate, self._key = self.authority.files("127.0.0.1")
+        self.ports = None
+        self.processes = []
+        self.start()
+
+    def start(self):
+        # Another program may take a port that was free a moment ago.
+        for attempt in range(5):
+            ports = self.ports or (self.inside.enter(free_port), self.inside.enter(free_port))
+            process = self._start(*ports)
+            try:
+                process.wait_line(lambda line: "ACME directory available" in line, "directory")
+                self.inside.enter(lambda: wait_for(lambda: all(map(_accepts, ports)), "pebble accepts connections"))
+                break
+            except AssertionError:
+                process.kill()
+                if attempt == 4 or not any("address already in use" in line for line in process.lines):
+                    raise
+        self.ports, self.process = ports, process
+        self.processes.append(process)
+        self.directory = f"https://127.0.0.1:{ports[0]}/dir"
+
+    def _start(self, port, management):
+        settings = {
+            "listenAddress": f"127.0.0.1:{port}",
+            "managementListenAddress": f"127.0.0.1:{management}",
+            "certificate": str(self._certificate),
+            "privateKey": str(self._key),
+            "httpPort": 5002,
+            "tlsPort": 5001,
+            "externalAccountBindingRequired": self.external_account,
+            "externalAccountMACKeys": dict([EXTERNAL_ACCOUNT]),
+        }
+        if self.validity:
+            settings["certificateValidityPeriod"] = self.validity
+        config = self.folder / "pebble.json"
+        config.write_text(json.dumps({"pebble": settings}))
+        return Process(
+            "pebble", "-strict", "-config", config, "-dnsserver", self.dns,
+            env={
+                "PEBBLE_VA_NOSLEEP": "1",
+                "PEBBLE_WFE_NONCEREJECT": str(self.nonce_reject),
+                "PEBBLE_AUTHZREUSE": str(self.authorization_reuse),
+            },
+            inside=self.inside,
+        )
+
+    def orders(self):
+        """How many have been placed, before restarts too."""
+        return sum("There are now" in line and "orders in the db" in line for p in self.processes for line in p.lines)
+
+    def proofs(self):
+        """How many proofs it has looked at."""
+        looked = re.compile(r"Pulled a task from the Tasks queue")
+        return sum(bool(looked.search(line)) for process in self.processes for line in process.lines)
+
+    def root(self):
+        """The root that its certificates lead to, as a file. It is another one after each start."""
+        context = ssl.create_default_context(cafile=str(self.ca_file))
+        url = f"https://127.0.0.1:{self.ports[1]}/roots/0"
+
+        def fetch():
+            with urllib.request.urlopen(url, timeout=20, context=context) as answer:
+                return answer.read()
+
+        path = self.folder / f"root-{len(self.processes)}.pem"
+        path.write_bytes(self.inside.enter(fetch))
+        return path
+
+    def restart(self):
+        self.stop()
+        self.start()
+
+    def stop(self):
+        return self.process.stop()
+
+
+def _accepts(port):
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        return True
+    except OSError:
+        return False

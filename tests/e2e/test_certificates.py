@@ -1,0 +1,293 @@
+"""A certificate by ACME: the first one, renewal under load, restarts, and servers that forget or refuse."""
+
+import json
+import threading
+
+import pytest
+
+from harness import raw
+from harness.certified import Certified, free_dns_port, moment, names_of, plain, serial_of, valid_now
+from harness.cok import DOMAIN, TRANSPORTS
+from harness.http3 import Http3
+from harness.pebble import EXTERNAL_ACCOUNT
+from harness.process import wait_for
+from harness.visitors import Visitors
+
+NAMES = {DOMAIN, f"*.{DOMAIN}"}
+
+
+def test_the_first_certificate(issuance, nginx, record_property):
+    """Within 5 s of the start there is a certificate that visitors trust, on the base name and on a tunnel's, over
+    HTTP/1.1, 2 and 3."""
+    acme = issuance()
+    daemon = acme.start()
+    event = acme.issued()
+    first = json.loads(daemon.process.lines[0])
+    seconds = moment(event["timestamp"]) - moment(first["timestamp"])
+    print(f"the first certificate after {seconds:.2f} s")
+    record_property("seconds_to_the_first_certificate", seconds)
+    assert seconds < 5
+
+    leaf = daemon.leaf()
+    assert names_of(leaf) == NAMES and valid_now(leaf) and "Pebble" in event["issuer"]
+    assert daemon.process.wait_event("certificate", source="acme")["not_after"] == leaf.not_valid_after_utc.timestamp()
+    assert acme.pebble.orders() == 1
+    for transport in TRANSPORTS:
+        client = daemon.client(nginx.target, f"site-{transport}", transport=transport)
+        for version in ("--http1.1", "--http2"):
+            assert daemon.curl("", "/health/ready", version).stdout == b"ready\n"
+            assert client.curl("/", version).stdout == b"<h1>hello</h1>\n"
+        for name in ("", client.name):
+            with Http3(daemon, name) as visitor:
+                assert serial_of(visitor.quic.tls._peer_certificate) == serial_of(leaf)
+        client.stop()
+    assert serial_of(daemon.leaf("any-name")) == serial_of(leaf)
+
+
+def test_what_is_served_until_then(issuance):
+    """A self-signed certificate, which is said, and the daemon is not ready; then all of it changes."""
+    acme = issuance(proxy=True)
+    acme.proxy.hold("finalize")
+    daemon = acme.start()
+    daemon.process.wait_event("stand_in")
+    assert acme.proxy.held.wait(20)
+    stand_in = daemon.leaf()
+    assert names_of(stand_in) == NAMES and "cok" in stand_in.issuer.rfc4514_string()
+    assert daemon.admin_get("/health/ready") == (503, "not ready\n")
+    assert daemon.admin_get("/health/live")[0] == 200
+    # Those who trust the daemon's own authority may come already.
+    assert daemon.curl("", "/health/ready", "--write-out", "%{http_code}").stdout == b"not ready\n503"
+    assert daemon.metric("cok_certificate_renewals_total") == 0
+    status = daemon.status()
+    assert status["serial"] is None and status["last_error"] is None
+
+    acme.proxy.release()
+    event = acme.issued()
+    wait_for(daemon.ready, "it is ready")
+    leaf = daemon.leaf()
+    assert daemon.metric("cok_certificate_expiry_seconds") == leaf.not_valid_after_utc.timestamp()
+    assert daemon.metric("cok_certificate_renewals_total") == 1
+    assert daemon.metric("cok_certificate_failures_total") == 0
+    status = daemon.status()
+    assert set(status["names"]) == NAMES and status["issuer"] == event["issuer"] and status["source"] == "acme"
+    assert plain(status["serial"]) == serial_of(leaf)
+    assert daemon.curl("", "/health/ready").stdout == b"ready\n"
+
+
+class Newcomers:
+    """Visitors who make a new connection for each request, over TCP and over QUIC in turn, until they are stopped."""
+
+    def __init__(self, daemon, names):
+        self.daemon, self.names = daemon, names
+        self.serials, self.failures = set(), []
+        self.count = {"tcp": 0, "quic": 0}
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._come, args=[way]) for way in (self._tcp, self._quic)]
+        for thread in self._threads:
+            thread.start()
+
+    def _come(self, way):
+        number = 0
+        while not self._stop.wait(0.02):
+            name, number = self.names[number % len(self.names)], number + 1
+            try:
+                way(name)
+                self.count[way.__name__.strip("_")] += 1
+            except (OSError, EOFError, AssertionError) as why:
+                self.failures.append(f"{way.__name__} {name!r}: {why!r}")
+
+    def _tcp(self, name):
+        with raw.connect(self.daemon, name) as connection:
+            self.serials.add(connection.getpeercert()["serialNumber"])
+            request = f"GET /health/live HTTP/1.1\r\nhost: {self.daemon.host(name)}\r\nconnection: close\r\n\r\n"
+            connection.sendall(request.encode())
+            status = raw.read_head(connection).split(b"\r\n")[0]
+            assert status in (b"HTTP/1.1 200 OK", b"HTTP/1.1 404 Not Found"), status
+
+    def _quic(self, name):
+        with Http3(self.daemon, name) as visitor:
+            self.serials.add(serial_of(visitor.quic.tls._peer_certificate).upper())
+
+    def stop(self):
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+
+def test_renewal_under_load(issuance, nginx):
+    """Four new certificates while visitors come and stay: no handshake fails, no connection that is open ends, tunnels
+    stay."""
+    acme = issuance()
+    daemon = acme.start()
+    acme.issued()
+    clients = [daemon.client(nginx.target, f"site-{transport}", transport=transport) for transport in TRANSPORTS]
+    staying = [Visitors(daemon, client.name, connections=3, rate=30) for client in clients]
+    coming = Newcomers(daemon, ["", *(client.name for client in clients)])
+    with Http3(daemon, clients[0].name) as kept:
+        before = set(coming.serials)
+        for _ in range(4):
+            event = acme.renewed()
+            seen = dict(coming.count)
+            wait_for(lambda: all(coming.count[way] > seen[way] + 3 for way in seen), "visitors come after the renewal")
+            before.add(plain(event["serial"]).upper())
+        assert not kept.closed
+    coming.stop()
+    for visitors in staying:
+        visitors.stop()
+        assert not visitors.failures, visitors.failures
+        assert len(visitors.times) > 50
+    assert not coming.failures, coming.failures
+    # Python leaves no zero out at the front.
+    serials = {serial.lstrip("0") for serial in coming.serials}
+    assert len(serials) >= 4 and before - {""} <= serials
+    for client in clients:
+        assert "disconnected" not in client.process.output()
+    assert daemon.metric("cok_certificate_renewals_total") == 5
+    assert daemon.metric("cok_active_tunnels") == len(clients)
+
+
+def test_a_restart_keeps_everything(issuance):
+    """What was got is served from the first moment on, and nothing is ordered."""
+    acme = issuance(proxy=True)
+    daemon = acme.start()
+    acme.issued()
+    serial = serial_of(daemon.leaf())
+    for _ in range(3):
+        daemon.restart()
+        # It is ready at once, with no help from anyone.
+        assert daemon.ready() and serial_of(daemon.leaf()) == serial
+        daemon.process.wait_event("certificate", source="acme")
+        assert daemon.curl("", "/health/ready").stdout == b"ready\n"
+    assert acme.proxy.orders() == 1 and len(acme.proxy.payloads("account")) == 1
+    # Another server is another matter: its account and certificates are apart.
+    assert len(list((daemon.state / "acme").iterdir())) == 1
+    for path in daemon.store().rglob("*"):
+        assert path.stat().st_mode & 0o077 == 0, path
+
+
+def test_damaged_files(issuance):
+    """What is damaged is set aside, and said; the certificate before it is served. Without one there is a new one, and without
+    an account as well."""
+    acme = issuance()
+    daemon = acme.start()
+    acme.issued()
+    first = serial_of(daemon.leaf())
+    acme.renewed()
+    daemon.stop()
+    newest, kept = daemon.store() / "generations" / "0002" / "chain.pem", daemon.store() / "generations" / "0001"
+    newest.write_bytes(newest.read_bytes()[:700])
+    daemon.start()
+    assert str(newest) in daemon.process.wait_event("damaged")["damage"]
+    assert serial_of(daemon.leaf()) == first and daemon.ready()
+    wait_for(lambda: not newest.parent.exists(), "it is set aside")
+    assert list((daemon.store() / "damaged").iterdir()) and acme.pebble.orders() == 2
+    daemon.stop()
+    (kept / "key.pem").write_bytes(b"")
+    for name in ("account.json", "state.json"):
+        (daemon.store() / name).write_text("{")
+    daemon.start()
+    daemon.process.wait_event("stand_in")
+    acme.issued()
+    assert len([line for line in daemon.process.lines if '"damaged"' in line]) >= 3
+    assert acme.pebble.orders() == 3 and not daemon.failures()
+    assert daemon.curl("", "/health/ready").stdout == b"ready\n"
+
+
+def test_two_daemons_with_one_state(issuance, tmp_path):
+    """As when a new version starts before the old one has ended: both serve, one orders, and the other takes over from it."""
+    acme = issuance()
+    daemon = acme.start()
+    acme.issued()
+    second = Certified(tmp_path / "second", acme.pebble, f"127.0.0.1:{free_dns_port()}", state=daemon.state)
+    try:
+        assert serial_of(second.leaf()) == serial_of(daemon.leaf()) and second.ready()
+        second.process.wait_line(lambda line: "another process renews" in line, "word of the other one")
+        acme.renewed()
+        assert acme.pebble.orders() == 2
+        latest = serial_of(daemon.leaf())
+        daemon.stop()
+        # It reads what the other one has got.
+        wait_for(lambda: serial_of(second.leaf()) == latest, "it takes over")
+        assert acme.pebble.orders() == 2 and not second.failures()
+    finally:
+        second.stop()
+
+
+def test_a_server_that_has_lost_its_memory(issuance):
+    """It knows no account any more: renewal makes a new one."""
+    acme = issuance()
+    daemon = acme.start()
+    acme.issued()
+    first = serial_of(daemon.leaf())
+    acme.pebble.restart()
+    start = len(daemon.process.lines)
+    acme.renewed()
+    daemon.process.wait_event("account", start=start)
+    assert serial_of(daemon.leaf()) != first and not daemon.failures()
+    assert daemon.curl("", "/health/ready").stdout == b"ready\n"
+    # The account that is worth nothing any more is set aside, the new one kept.
+    daemon.restart()
+    acme.renewed()
+    assert not daemon.failures()
+
+
+def test_half_of_all_nonces_are_rejected(issuance):
+    acme = issuance(nonce_reject=50)
+    daemon = acme.start()
+    acme.issued()
+    for _ in range(3):
+        acme.renewed()
+    assert not daemon.failures()
+
+
+@pytest.mark.parametrize("reuse", [0, 100], ids=["proven anew", "proof reused"])
+def test_authorizations(issuance, reuse):
+    """The server may want a new proof for each order, or none."""
+    acme = issuance(authorization_reuse=reuse)
+    daemon = acme.start()
+    acme.issued()
+    assert acme.pebble.proofs() == 2
+    acme.renewed()
+    assert acme.pebble.proofs() == (2 if reuse else 4)
+    assert not daemon.failures()
+
+
+def test_an_external_account(issuance, tmp_path):
+    """Without the binding that the server asks for there is an error that says so; with it, a certificate."""
+    acme = issuance(external_account=True)
+    daemon = acme.start()
+    error = daemon.process.wait_event("not_issued")["error"]
+    assert "externalAccount" in error or "external account" in error.lower(), error
+    assert error == daemon.status()["last_error"]
+    daemon.stop()
+    identifier, key = EXTERNAL_ACCOUNT
+    (tmp_path / "eab.key").write_text(key + "\n")
+    binding = f'eab_key_id = "{identifier}"\neab_hmac_key_file = "{tmp_path / "eab.key"}"'
+    # Still in the wait after the failure.
+    acme.start(acme=binding)
+    acme.issued()
+
+
+def test_a_browser(issuance, nginx, browse):
+    """Chromium, which trusts the ACME server's root, takes the chain on the base name and on a tunnel's."""
+    acme = issuance()
+    daemon = acme.start()
+    acme.issued()
+    client = daemon.client(nginx.target, "site")
+    driver = browse(str(daemon.ca), f"--host-resolver-rules=MAP *.{DOMAIN} 127.0.0.1, MAP {DOMAIN} 127.0.0.1", "--disable-quic")
+    for url, text in ((daemon.url("", "/health/ready"), "ready"), (client.url, "hello")):
+        driver.get(url)
+        assert text in driver.page_source and driver.execute_script("return isSecureContext && location.protocol") == "https:"
+    acme.renewed()
+    driver.get(daemon.url("", "/health/ready"))
+    assert "ready" in driver.page_source
+
+
+def test_a_browser_that_trusts_another_root(issuance, browse, tmp_path):
+    """The one before would mean little if this browser took any certificate."""
+    acme = issuance()
+    daemon = acme.start()
+    acme.issued()
+    driver = browse(str(acme.pebble.ca_file), f"--host-resolver-rules=MAP {DOMAIN} 127.0.0.1", "--disable-quic")
+    driver.get(daemon.url("", "/health/ready"))
+    assert driver.title == "Privacy error" and "ERR_CERT_AUTHORITY_INVALID" in driver.page_source

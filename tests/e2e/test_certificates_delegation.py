@@ -1,0 +1,133 @@
+"""DNS as the world has it: the parent zone on knot delegates to the daemon, and the ACME server asks unbound. All of it in a
+network namespace of its own, where port 53 is free."""
+
+import pytest
+
+from harness.certified import EMBEDDED, Certified, cokd
+from harness.dns_servers import DAEMON, PARENT, RESOLVER, Knot, Unbound
+from harness.netns import Namespace, Unavailable
+from harness.pebble import Pebble
+
+CHALLENGE = "_acme-challenge.tunnel.test."
+HOST = f"tunnel.test. 0 IN A {DAEMON}"
+BY_NS = [HOST, f"{CHALLENGE} 0 IN NS tunnel.test."]
+BY_CNAME = [HOST, f"{CHALLENGE} 0 IN CNAME x.acme.helper.test."]
+HELPER = [f"cokd.helper.test. 0 IN A {DAEMON}", "x.acme.helper.test. 0 IN NS cokd.helper.test."]
+BY_CNAME_SOLVER = f'{EMBEDDED}\nchallenge_name = "x.acme.helper.test"\nname_server = "cokd.helper.test"'
+
+
+class World:
+    """A root, `test.` and what is in `zones` below it, all served by knot, a resolver, and an ACME server."""
+
+    def __init__(self, folder):
+        self.folder, self.daemon = folder, None
+        self.knot = self.unbound = self.pebble = None
+        self.inside = Namespace("world")
+        self.inside.resolver(RESOLVER)
+
+    def make(self, zones, test=()):
+        """The servers; `test` is more lines for that zone."""
+        delegations = [
+            line for name in zones for line in (f"{name} 0 IN NS ns.{name}", f"ns.{name} 0 IN A {PARENT}")
+        ]
+        root = [f"ns.test. 0 IN A {PARENT}", "test. 0 IN NS ns.test."]
+        zones = {".": root, "test.": [*delegations, *test], **zones}
+        self.knot = Knot(self.folder / "knot", zones, inside=self.inside)
+        self.unbound = Unbound(self.folder / "unbound", inside=self.inside)
+        self.pebble = Pebble(self.folder / "pebble", f"{RESOLVER}:53", inside=self.inside)
+
+    def start(self, **more):
+        self.daemon = Certified(
+            self.folder / "cokd", self.pebble, f"{DAEMON}:53", https=f"{DAEMON}:443", inside=self.inside, **more
+        )
+        return self.daemon
+
+    def check(self):
+        """What `cokd check` says of a configuration with no mistakes."""
+        code, out, err = cokd("check", "--config", self.daemon.config, inside=self.inside)
+        assert code == 0, out + err
+        return out + err
+
+    def stop(self):
+        for program in (self.daemon, self.pebble, self.unbound, self.knot):
+            if program:
+                program.stop()
+        self.inside.delete()
+
+
+@pytest.fixture
+def world(tmp_path):
+    world = missing = None
+    try:
+        world = World(tmp_path)
+    except Unavailable as why:
+        missing = str(why)
+    if missing:
+        # Not skipped: a run that has left them out is not green.
+        pytest.fail(missing, pytrace=False)
+    yield world
+    world.stop()
+
+
+@pytest.mark.parametrize(
+    "records, solver", [(BY_NS, EMBEDDED), (BY_CNAME, BY_CNAME_SOLVER)], ids=["by NS", "by CNAME"]
+)
+def test_delegated(world, records, solver):
+    """A resolver that asks for as little as it can, in upper and lower case at random, finds the way to the daemon."""
+    world.make({"tunnel.test.": records, "helper.test.": HELPER})
+    daemon = world.start(solver=solver)
+    daemon.issued()
+    daemon.ca = world.pebble.root()
+    assert daemon.curl("", "/health/ready").stdout == b"ready\n"
+    assert not daemon.failures()
+    assert "all records that lead here are there" in world.check()
+    # Nothing is left of the proof, and that the name is there can be seen through the resolver.
+    assert world.unbound.ask(CHALLENGE, "TXT", "+short") in ([], ["x.acme.helper.test."])
+    assert any("status: NOERROR" in line for line in world.unbound.ask(CHALLENGE, "TXT"))
+
+
+def test_the_record_is_missing(world):
+    """The daemon says what the ACME server found, `cokd check` which record is to be added where; once it is there, there is
+    a certificate."""
+    world.make({"tunnel.test.": [HOST]})
+    daemon = world.start()
+    failure = daemon.process.wait_event("not_issued")
+    assert "_acme-challenge" in failure["error"] or "tunnel.test" in failure["error"], failure
+    assert daemon.curl("", "/health/live").stdout == b"ok\n"
+    _, found, record = world.check().partition("missing in the zone tunnel.test: ")
+    # In zone-file form, so that it can be pasted; the time to live may be any.
+    words = record.split("\n")[0].split()
+    assert found and words[0] == CHALLENGE and words[-3:] == ["IN", "NS", "tunnel.test."], record
+    world.knot.change("tunnel.test.", BY_NS)
+    assert "all records that lead here are there" in world.check()
+    daemon.issued()
+
+
+def test_whole_domain(world):
+    """With the domain itself delegated to it the daemon also answers for its names, and tells browsers of HTTP/3."""
+    world.make({}, ["tunnel.test. 0 IN NS cokd.test.", f"cokd.test. 0 IN A {DAEMON}"])
+    solver = f'{EMBEDDED}\nwhole_domain = true\nname_server = "cokd.test"\naddresses = ["{DAEMON}"]\nissuers = ["pebble.test"]'
+    daemon = world.start(solver=solver)
+    daemon.issued()
+    for name in ("tunnel.test.", "any-name.tunnel.test."):
+        assert world.unbound.ask(name, "A", "+short") == [DAEMON]
+        assert world.unbound.ask(name, "AAAA", "+short") == []
+        assert world.unbound.ask(name, "TYPE65", "+short") == ['1 . alpn="h3,h2"']
+    assert world.unbound.ask("tunnel.test.", "CAA", "+short") == ['0 issue "pebble.test"']
+    assert "all records that lead here are there" in world.check()
+
+
+def test_the_port_is_taken(world):
+    """Before the first certificate that is an error which says what to do; a daemon that has one serves on."""
+    world.make({"tunnel.test.": BY_NS})
+    daemon = world.start()
+    daemon.issued()
+    daemon.stop()
+    other = Knot(world.folder / "other", {"other.test.": []}, address=DAEMON, inside=world.inside)
+    daemon.start()
+    assert "53" in daemon.process.wait_event("dns_unavailable")["error"]
+    daemon.ca = world.pebble.root()
+    assert daemon.curl("", "/health/ready").stdout == b"ready\n"
+    with pytest.raises(AssertionError, match="another program answers DNS there"):
+        Certified(world.folder / "cokd2", world.pebble, f"{DAEMON}:53", inside=world.inside)
+    other.stop()

@@ -1,0 +1,266 @@
+"""What servers, networks, disks and clocks do to a daemon that gets its certificate by ACME. It serves on, and has a
+certificate once that is over."""
+
+import email.utils
+import os
+import random
+import subprocess
+import threading
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from harness.acme_proxy import STEPS, answer, cut, malformed
+from harness.certified import Issuance, moment, serial_of
+from harness.clock import Clock
+from harness.process import wait_for
+
+# The first wait after a failure, and a tenth of it by lot.
+FIRST_WAIT = (10, 11)
+
+
+class Once:
+    """A fault that hits the first request only, and says when."""
+
+    def __init__(self, fault):
+        self.fault = fault
+        self.hit = None
+
+    def __call__(self, request):
+        if self.hit:
+            return None
+        self.hit = time.monotonic()
+        return self.fault(request)
+
+
+BUSY = answer(503, text="<h1>back soon</h1>")
+FAULTS = {
+    **{f"cut at {step}": (step, cut) for step in STEPS},
+    "503 at directory": ("directory", BUSY),
+    "503 at poll": ("poll", BUSY),
+    "malformed directory": ("directory", malformed),
+    "malformed order": ("order", malformed),
+    "malformed certificate": ("certificate", malformed),
+    "server error at finalize": ("finalize", answer(500, "serverInternal")),
+}
+
+
+def test_every_step_may_fail(tmp_path):
+    """The connection is cut at each step of the order, or the answer makes no sense: the daemon serves on, says what was
+    wrong, and gets its certificate with a second order at most, without a hurry."""
+
+    def one(item):
+        name, (step, fault) = item
+        acme = Issuance(tmp_path / name.replace(" ", "-"), proxy=True)
+        try:
+            fault = acme.proxy.faults[step] = Once(fault)
+            daemon = acme.start()
+            wait_for(lambda: fault.hit, f"{name}: the fault is hit")
+            assert daemon.curl("", "/health/live").stdout == b"ok\n", name
+            acme.issued()
+            assert daemon.curl("", "/health/ready").stdout == b"ready\n", name
+            failures = daemon.failures()
+            assert len(failures) <= 1 and acme.proxy.orders() <= 2, (name, failures)
+            for failure in failures:
+                assert failure["error"], name
+                assert FIRST_WAIT[0] <= failure["next_try_in_seconds"] + 2 and failure["next_try_in_seconds"] <= FIRST_WAIT[1]
+            assert daemon.metric("cok_certificate_failures_total") == len(failures)
+            assert daemon.status()["last_error"] is None
+            return name, [failure["error"] for failure in failures]
+        finally:
+            acme.stop()
+
+    with ThreadPoolExecutor(len(FAULTS)) as lanes:
+        for name, errors in lanes.map(one, FAULTS.items()):
+            print(f"{name}: {errors or 'tried again at once'}")
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: answer(429, "rateLimited", 7200),
+             lambda: answer(503, text="busy", retry_after=email.utils.formatdate(time.time() + 7200, usegmt=True))],
+    ids=["429 with seconds", "503 with a date"],
+)
+def test_a_server_that_asks_for_patience(issuance, make):
+    """Its Retry-After is kept to, over a restart too; the certificate that is there is served meanwhile."""
+    acme = issuance(proxy=True)
+    daemon = acme.start()
+    acme.issued()
+    serial = serial_of(daemon.leaf())
+    acme.proxy.faults["order"] = make()
+    start = len(daemon.process.lines)
+    daemon.renew()
+    failure = daemon.process.wait_event("not_issued", start=start)
+    assert 7190 <= failure["next_try_in_seconds"] <= 7200
+    orders = acme.proxy.orders()
+    status = daemon.status()
+    assert status["last_error"] == failure["error"]
+    assert abs(moment(status["next_try"]) - time.time() - 7200) < 20
+    assert daemon.metric("cok_certificate_failures_total") == 1
+    daemon.restart()
+    assert daemon.ready() and serial_of(daemon.leaf()) == serial
+    assert abs(moment(daemon.status()["next_try"]) - time.time() - 7200) < 20
+    assert acme.proxy.orders() == orders
+    # An operator who knows better may ask at once.
+    del acme.proxy.faults["order"]
+    acme.renewed()
+    assert serial_of(daemon.leaf()) != serial and daemon.status()["last_error"] is None
+
+
+class SmallDisk:
+    """A file system of 512 KiB that can be filled to the last byte."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        folder.mkdir()
+        if os.geteuid():
+            pytest.fail("not run: only root can mount the small disk that this needs", pytrace=False)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=512k,mode=700", "tmpfs", folder], check=True)
+
+    def fill(self):
+        with (self.folder / "filler").open("ab", buffering=0) as filler:
+            try:
+                while True:
+                    filler.write(bytes(1024))
+            except OSError:
+                pass
+
+    def free(self):
+        (self.folder / "filler").unlink()
+
+    def delete(self):
+        # The daemon has ended; what it had open may take a moment more.
+        subprocess.run(["umount", "--lazy", self.folder], check=True)
+
+
+@pytest.fixture
+def disk(tmp_path):
+    disk = SmallDisk(tmp_path / "disk")
+    yield disk
+    disk.delete()
+
+
+def generations(daemon):
+    return sorted(path.name for path in (daemon.store() / "generations").iterdir())
+
+
+def test_a_disk_that_is_full_at_the_moment_of_saving(disk, issuance, tmp_path):
+    """The certificate is served from memory, and saved once there is room."""
+    clock = Clock(tmp_path)
+    acme = issuance(proxy=True)
+    acme.proxy.hold("finalize")
+    daemon = acme.start(state=disk.folder / "state", env=clock.env)
+    assert acme.proxy.held.wait(20)
+    disk.fill()
+    acme.proxy.release()
+    acme.issued()
+    daemon.process.wait_event("not_saved")
+    assert daemon.curl("", "/health/ready").stdout == b"ready\n"
+    assert generations(daemon) == []
+    # A minute later it tries again, in vain; and a minute later once more.
+    start = len(daemon.process.lines)
+    clock.set(65)
+    daemon.process.wait_event("not_saved", start=start)
+    disk.free()
+    clock.set(130)
+    wait_for(lambda: generations(daemon) == ["0001"], "the certificate is saved")
+    serial = serial_of(daemon.leaf())
+    daemon.restart()
+    assert serial_of(daemon.leaf()) == serial and daemon.ready()
+    assert acme.proxy.orders() == 1
+
+
+def test_a_disk_that_is_full_before(disk, issuance, tmp_path):
+    """No order is placed, and what is there is served on."""
+    clock = Clock(tmp_path)
+    acme = issuance()
+    daemon = acme.start(state=disk.folder / "state", env=clock.env)
+    acme.issued()
+    serial = serial_of(daemon.leaf())
+    acme.renewed()
+    before = serial_of(daemon.leaf())
+    assert before != serial
+    # The same that `cokd cert renew` writes, for which there would be no room.
+    start = len(daemon.process.lines)
+    disk.fill()
+    (daemon.store() / "renew").touch()
+    failure = daemon.process.wait_event("not_issued", start=start)
+    assert "no order is placed" in failure["error"] and str(daemon.store()) in failure["error"]
+    assert acme.pebble.orders() == 2 and serial_of(daemon.leaf()) == before
+    assert daemon.ready() and generations(daemon) == ["0001", "0002"]
+    disk.free()
+    acme.renewed()
+    assert acme.pebble.orders() == 3 and generations(daemon) == ["0002", "0003"]
+
+
+LANES, KILLS = 5, 10
+
+
+class Lane:
+    """A daemon that is killed again and again, and its ACME server, which wants every proof anew."""
+
+    def __init__(self, folder, seed):
+        folder.mkdir()
+        self.folder, self.moments = folder, random.Random(seed)
+        self.clock, self.ahead = Clock(folder), 0
+        self.acme = Issuance(folder, authorization_reuse=0)
+
+    def run(self):
+        """What became of each kill: orders before, orders after, and whether the certificate had not come yet."""
+        try:
+            daemon = self.acme.start(state=self.folder / "state", env=self.clock.env)
+            began = time.monotonic()
+            self.acme.issued()
+            self.length = time.monotonic() - began
+            daemon.process.kill()
+            return [self.kill(number) for number in range(KILLS)]
+        finally:
+            self.acme.stop()
+
+    def kill(self, number):
+        """Kills the daemon in the first issuance of its life if the number is even, else in a renewal, and starts it again."""
+        pebble, daemon = self.acme.pebble, self.acme.daemon
+        orders = pebble.orders()
+        if number % 2 == 0:
+            daemon = self.acme.start(state=self.folder / f"state{number}", env=self.clock.env)
+        else:
+            (daemon.store() / "renew").touch()
+            daemon.start()
+        threading.Event().wait(self.moments.uniform(0, self.length))
+        daemon.process.kill()
+        daemon.process.wait_exit()
+        in_time = not any('"issued"' in line for line in daemon.process.lines)
+        before = pebble.orders() - orders
+        # What was cut short counts as a failure, so there is a wait.
+        self.ahead += 15
+        self.clock.set(self.ahead)
+        daemon.start()
+        if number % 2:
+            assert self.served(), "what was there before is served at once"
+        wait_for(self.served, "a certificate is served", 30)
+        self.acme.trust()
+        assert daemon.curl("", "/health/ready").stdout == b"ready\n"
+        # An order that was to come would come within a second, as often as requests are looked for.
+        after = pebble.orders() - orders - before + self.acme.orders_within(1.2)
+        assert before <= 1 and after <= 1, (before, after)
+        assert not daemon.failures(), daemon.failures()
+        daemon.process.kill()
+        return before, after, in_time
+
+    def served(self):
+        return "Pebble" in self.acme.daemon.leaf().issuer.rfc4514_string()
+
+
+def test_killed_at_any_moment(tmp_path):
+    """50 times SIGKILL in the middle of an issuance, half of them the first one: after each the next start serves a valid
+    chain, at once if there was one before, and places one new order at most."""
+    seed = random.randrange(1 << 32)
+    print(f"seed {seed}")
+    with ThreadPoolExecutor(LANES) as threads:
+        lanes = threads.map(lambda number: Lane(tmp_path / f"lane{number}", seed + number).run(), range(LANES))
+        outcomes = [outcome for lane in lanes for outcome in lane]
+    assert len(outcomes) == LANES * KILLS
+    cut_short = sum(in_time for _, _, in_time in outcomes)
+    print(f"{cut_short} before the certificate had come; orders before and after each kill:", Counter(o[:2] for o in outcomes))
+    assert cut_short > len(outcomes) / 2

@@ -1,0 +1,148 @@
+"""When a certificate is renewed: as the server suggests (RFC 9773), else in time by the clock, and never in a storm."""
+
+import base64
+import time
+
+import pytest
+from cryptography.x509.oid import ExtensionOID
+
+from harness.acme_proxy import Refuse, answer
+from harness.certified import moment, serial_of
+from harness.clock import Clock
+from harness.process import wait_for
+
+DAY = 24 * 3600
+
+
+def identifier(certificate):
+    """What names a certificate in renewal information (RFC 9773, section 4.1)."""
+
+    def encode(data):
+        return base64.urlsafe_b64encode(data).decode().rstrip("=")
+
+    authority = certificate.extensions.get_extension_for_oid(ExtensionOID.AUTHORITY_KEY_IDENTIFIER).value.key_identifier
+    number = certificate.serial_number
+    return f"{encode(authority)}.{encode(number.to_bytes(number.bit_length() // 8 + 1, 'big'))}"
+
+
+def test_the_window_that_the_server_suggests(issuance, tmp_path):
+    """Once its window has passed the certificate is renewed, and the order says what it replaces; the profile that was
+    asked for goes with it. The next one waits for its own window."""
+    clock = Clock(tmp_path)
+    acme = issuance(proxy=True, validity=6 * DAY)
+    acme.proxy.profiles = {"shortlived": "six days"}
+    daemon = acme.start(acme='profile = "shortlived"', env=clock.env)
+    acme.issued()
+    first = identifier(daemon.leaf())
+    later = time.time() + 3 * DAY
+    acme.proxy.window = lambda name: (time.time() - DAY, time.time() - 3600) if name == first else (later, later + 3600)
+    # A day later it asks again.
+    clock.set(DAY + 7200)
+    acme.issued(start=len(daemon.process.lines))
+    orders = acme.proxy.payloads("order")
+    assert [order.get("replaces") for order in orders] == [None, first]
+    assert [order.get("profile") for order in orders] == ["shortlived"] * 2
+    second = identifier(daemon.leaf())
+    wait_for(lambda: acme.proxy.windows[-1:] == [second], "the new certificate's window is asked for")
+    wait_for(lambda: later <= moment(daemon.status()["next_renewal"]) <= later + 3600, "the window counts")
+    assert not daemon.failures()
+
+
+@pytest.mark.parametrize("refusal", [(409, "alreadyReplaced"), (400, "malformed")], ids=["replaced already", "malformed"])
+def test_an_order_that_may_not_replace(issuance, refusal):
+    """It is placed once more without saying so."""
+    acme = issuance(proxy=True)
+    acme.proxy.window = lambda _: (time.time() + DAY, time.time() + 2 * DAY)
+    daemon = acme.start()
+    acme.issued()
+    first = identifier(daemon.leaf())
+    acme.proxy.faults["order"] = Refuse(*refusal)
+    acme.renewed()
+    assert [order.get("replaces") for order in acme.proxy.payloads("order")] == [None, first, None]
+    assert acme.pebble.orders() == 2 and not daemon.failures()
+
+
+def test_a_window_that_has_always_passed(issuance):
+    """A server that is out of order must not make the daemon order again and again."""
+    acme = issuance(proxy=True)
+    acme.proxy.window = lambda _: (time.time() - DAY, time.time() - 3600)
+    daemon = acme.start()
+    acme.issued()
+    assert acme.orders_within() <= 1
+    assert daemon.ready()
+
+
+def test_a_clock_that_is_set(issuance, tmp_path):
+    """A day forward and back: the daemon serves on, and orders nothing."""
+    clock = Clock(tmp_path)
+    acme = issuance(validity=6 * DAY)
+    daemon = acme.start(env=clock.env)
+    acme.issued()
+    serial = serial_of(daemon.leaf())
+    for ahead in (DAY, 0, -DAY, 0):
+        clock.set(ahead)
+        assert acme.orders_within(2) == 0
+        assert serial_of(daemon.leaf()) == serial
+        assert daemon.curl("", "/health/live").stdout == b"ok\n"
+    assert daemon.ready() and acme.pebble.orders() == 1
+    # A restart by a wrong clock changes nothing either.
+    for ahead in (DAY, -DAY):
+        clock.set(ahead)
+        daemon.restart()
+        assert serial_of(daemon.leaf()) == serial and acme.orders_within(1.5) == 0
+    # Failures that were dated by a clock that ran ahead do not hold renewal up once it is right.
+    clock.set(0)
+    acme.renewed()
+    assert acme.pebble.orders() == 2 and not daemon.failures()
+
+
+def test_renewal_in_time(issuance, tmp_path):
+    """Without a word from the server a certificate is renewed when one third of its life is left, or a little before."""
+    clock = Clock(tmp_path)
+    acme = issuance(validity=6 * DAY)
+    daemon = acme.start(env=clock.env)
+    acme.issued()
+    serial = serial_of(daemon.leaf())
+    clock.set(int(3.7 * DAY))
+    assert acme.orders_within(2) == 0
+    clock.set(int(4.05 * DAY))
+    wait_for(lambda: serial_of(daemon.leaf()) != serial, "it is renewed")
+    assert acme.pebble.orders() == 2 and not daemon.failures()
+
+
+def test_near_expiry(issuance, tmp_path):
+    """In the last tenth of its life no wait is longer than ten minutes, whatever the server says; after it, the certificate is
+    served on for want of a better one, and the daemon says that it is not ready."""
+    clock = Clock(tmp_path)
+    acme = issuance(proxy=True, validity=6 * DAY)
+    daemon = acme.start(env=clock.env)
+    acme.issued()
+    serial = serial_of(daemon.leaf())
+    acme.proxy.faults["order"] = answer(429, "rateLimited", 7200)
+    now = int(5.5 * DAY)
+    for number in range(1, 5):
+        clock.set(now)
+        wait_for(lambda: len(daemon.failures()) == number, f"failure {number}")
+        now += 630
+    assert daemon.ready()
+    clock.set(7 * DAY)
+    wait_for(lambda: not daemon.ready(), "it is not ready any more")
+    assert serial_of(daemon.leaf()) == serial
+    del acme.proxy.faults["order"]
+    clock.set(int(5.5 * DAY) + 2 * 3600)
+    wait_for(lambda: serial_of(daemon.leaf()) != serial, "it is renewed")
+
+
+def test_a_clock_beyond_every_certificate(issuance, tmp_path):
+    """By a clock that is a month ahead each certificate has expired when it comes: that is no reason to order them by the
+    dozen. Once it is right, all is well."""
+    clock = Clock(tmp_path)
+    acme = issuance(validity=6 * DAY)
+    clock.set(30 * DAY)
+    daemon = acme.start(env=clock.env)
+    daemon.process.wait_line(lambda line: '"issued"' in line or '"not_issued"' in line, "outcome")
+    assert acme.orders_within() <= 1
+    clock.set(0)
+    if not daemon.ready():
+        acme.issued()
+    assert acme.pebble.orders() <= 3
