@@ -1,7 +1,10 @@
 use std::net::SocketAddr;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
+use http::{Method, Response};
+use http_body_util::BodyExt as _;
 use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
 use rustls::ServerConfig;
 use rustls::sign::SingleCertAndKey;
 use tokio::net::TcpListener;
@@ -121,14 +124,8 @@ async fn each_failure_says_whose_turn_it_is() {
         assert!(why.starts_with(&format!("http://{address}/present answers {status}")), "{why}");
         assert!(why.contains(advice) && !why.contains("pass:word"), "{why}");
     }
-    // Nobody there, and somebody who never answers.
-    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = silent.local_addr().unwrap();
-    let mut slow = solver(&format!("http://{address}"));
-    slow.timeout = Duration::from_millis(200);
-    let why = slow.present("value").await.unwrap_err().to_string();
-    assert!(why.contains("no answer within 0.2 s"), "{why}");
-    drop(silent);
+    // Nobody there.
+    let address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let error = solver(&format!("http://{address}")).present("value").await.unwrap_err();
     assert!(matches!(&error, SolverError::Unavailable(why) if why.contains(&address.to_string())), "{error}");
 }
