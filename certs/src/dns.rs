@@ -3,6 +3,8 @@
 //! Each way to publish them is a [`Solver`] in a file of its own.
 
 mod client;
+#[cfg(feature = "cloud-dns")]
+pub mod cloud;
 pub mod delegation;
 pub mod embedded;
 pub mod exec;

@@ -4,6 +4,9 @@
 
 mod knot;
 
+use std::fs;
+use std::path::PathBuf;
+
 use cok_certs::dns::rfc2136::{Key, Rfc2136, Settings};
 use cok_certs::dns::{Solver, SolverError};
 use knot::{Knot, Zone};
@@ -150,4 +153,24 @@ async fn a_server_that_is_away_is_named() {
     let error = solver.present("value").await.unwrap_err();
     assert!(matches!(error, SolverError::Unavailable(_)));
     assert!(error.to_string().contains(&format!("127.0.0.1:{port} cannot be reached")), "{error}");
+}
+
+/// The library that shows a program another time (Debian's package `faketime`).
+fn faketime() -> PathBuf {
+    let folders = fs::read_dir("/usr/lib").unwrap().map(|folder| folder.unwrap().path());
+    let mut libraries = folders.map(|folder| folder.join("faketime/libfaketime.so.1"));
+    libraries.find(|library| library.exists()).expect("the Debian package faketime is installed")
+}
+
+#[tokio::test]
+async fn clocks_that_differ_are_told_by_how_much() {
+    let zones = [Zone { name: "example.com", records: RECORDS, settings: "    acl: challenges" }];
+    let library = faketime();
+    let environment = [("LD_PRELOAD", library.to_str().unwrap()), ("FAKETIME", "+2h")];
+    let server = Knot::start_in(&environment, "127.0.0.1", SECTIONS, &zones);
+    let why = refusal(&solver(&server, "tunnel.example.com", None, key("cokd", "hmac-sha256", SECRET))).await;
+    assert!(why.contains("BADTIME") && why.contains("NTP"), "{why}\n{}", server.log());
+    let behind = why.split("clock is ").nth(1).and_then(|rest| rest.split(" s behind").next());
+    let seconds: u64 = behind.expect("how far it is behind").parse().unwrap();
+    assert!((7000..7300).contains(&seconds), "{why}");
 }

@@ -1,20 +1,23 @@
-//! Health and metrics: on the admin address, and the three health paths on the base domain as well.
+//! Health, metrics and reload: on the admin address, and the three health paths on the base domain as well.
 
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
-use tracing::debug;
+use tracing::{debug, error, info};
 
 use crate::daemon::Daemon;
 use crate::edge::body::Body;
-use crate::listener;
+use crate::{listener, service_manager};
+
+/// Where a reload is asked for, by POST.
+pub const RELOAD: &str = "/reload";
 
 /// Answers one of the health paths.
 pub fn health(daemon: &Daemon, path: &str) -> Option<Response<Body>> {
@@ -37,8 +40,8 @@ pub async fn serve(daemon: Arc<Daemon>, listener: TcpListener) {
         let daemon = daemon.clone();
         tokio::spawn(async move {
             let service = service_fn(move |request: Request<Incoming>| {
-                let response = answer(&daemon, &request);
-                async move { Ok::<_, Infallible>(response) }
+                let daemon = daemon.clone();
+                async move { Ok::<_, Infallible>(answer(&daemon, &request).await) }
             });
             let connection =
                 http1::Builder::new().timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), service);
@@ -50,13 +53,18 @@ pub async fn serve(daemon: Arc<Daemon>, listener: TcpListener) {
     .await;
 }
 
-fn answer(daemon: &Daemon, request: &Request<Incoming>) -> Response<Body> {
-    if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        let mut response = text_response("only GET is answered here\n");
+async fn answer(daemon: &Arc<Daemon>, request: &Request<Incoming>) -> Response<Body> {
+    let path = request.uri().path();
+    if path == RELOAD && *request.method() == Method::POST {
+        return reload(daemon).await;
+    }
+    if !matches!(*request.method(), Method::GET | Method::HEAD) || path == RELOAD {
+        let allowed = if path == RELOAD { "POST" } else { "GET, HEAD" };
+        let mut response = text_response(format!("allowed here: {allowed}\n"));
         *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
+        response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
         return response;
     }
-    let path = request.uri().path();
     if path == "/metrics" {
         let mut response = text_response(daemon.metrics.encode());
         let kind = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
@@ -68,6 +76,33 @@ fn answer(daemon: &Daemon, request: &Request<Incoming>) -> Response<Body> {
         *response.status_mut() = StatusCode::NOT_FOUND;
         response
     })
+}
+
+/// Reads the configuration again; the service manager is told meanwhile, and so is whoever asked: 409 comes with a line
+/// for each reason why all stays as it was.
+pub async fn reload(daemon: &Arc<Daemon>) -> Response<Body> {
+    service_manager::reloading();
+    let result = {
+        let daemon = daemon.clone();
+        tokio::task::spawn_blocking(move || daemon.reload()).await
+    };
+    service_manager::ready();
+    let (status, text) = match result {
+        Ok(Ok(())) => {
+            info!(event = "reloaded", "the configuration was read again");
+            (StatusCode::OK, "reloaded\n".to_owned())
+        }
+        Ok(Err(error)) => {
+            for line in error.to_string().lines() {
+                error!(event = "not_reloaded", reason = line, "the configuration stays as it was");
+            }
+            (StatusCode::CONFLICT, format!("{error}\n"))
+        }
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
+    };
+    let mut response = text_response(text);
+    *response.status_mut() = status;
+    response
 }
 
 fn text_response(text: impl Into<bytes::Bytes>) -> Response<Body> {

@@ -1,5 +1,7 @@
 //! The command line.
 
+mod reload;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -10,7 +12,9 @@ use cok_certs::dns::delegation;
 use cok_client::logging::{self, LogFormat};
 use tokio::signal::unix::{SignalKind, signal};
 
+use self::reload::ReloadArgs;
 use crate::activation::Inherited;
+use crate::admin;
 use crate::config::{Config, ConfigError, Dns, Tls};
 use crate::daemon::Daemon;
 use crate::dev::{self, DevArgs};
@@ -46,6 +50,8 @@ enum Command {
         #[arg(long, value_name = "ADDRESS")]
         resolver: Option<SocketAddr>,
     },
+    /// Have the running daemon read its configuration again: exit code 2 if it can't be applied, and all stays as it was
+    Reload(ReloadArgs),
     /// API keys
     #[command(subcommand)]
     Key(KeyCommand),
@@ -101,6 +107,7 @@ pub fn main() -> ExitCode {
             outcome(block_on(dev::run(args)))
         }
         Command::Check { config, resolver } => check(&config, resolver),
+        Command::Reload(args) => reload::ask(&args),
         Command::Key(KeyCommand::Create { name, subdomains, max_tunnels, expires }) => {
             outcome(create_key(&name, &subdomains, max_tunnels, expires))
         }
@@ -134,9 +141,17 @@ fn run(args: &RunArgs, inherited: anyhow::Result<Inherited>) -> ExitCode {
         Err(error) => return wrong(&error),
     };
     outcome(block_on(async move {
-        let bound = Daemon::bind(config, inherited?)?;
+        let bound = Daemon::bind(config, Some(args.config.clone()), inherited?)?;
         let stop = stop_signal()?;
+        let mut hangup = signal(SignalKind::hangup())?;
+        let daemon = bound.daemon().clone();
+        let reloader = tokio::spawn(async move {
+            while hangup.recv().await.is_some() {
+                let _told_in_the_log = admin::reload(&daemon).await;
+            }
+        });
         bound.run(stop).await;
+        reloader.abort();
         Ok(())
     }))
 }

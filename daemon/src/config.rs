@@ -42,7 +42,7 @@ pub struct Config {
 }
 
 /// Where to listen.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listen {
     /// HTTPS for visitors and tunnels.
     pub https: Vec<SocketAddr>,
@@ -134,6 +134,22 @@ pub enum ConfigError {
 }
 
 impl Config {
+    /// The keys and sections in which `next` differs and that cannot change while a daemon runs.
+    pub fn fixed(&self, next: &Self) -> Vec<&'static str> {
+        let (limits, others) = (&self.limits, &next.limits);
+        let fixed = [
+            ("domain", self.domain != next.domain),
+            ("state_dir", self.state_dir != next.state_dir),
+            ("listen", self.listen != next.listen),
+            ("tls or acme", self.tls != next.tls),
+            ("transport", self.tuning != next.tuning),
+            ("limits.window_budget", limits.window_budget != others.window_budget),
+            ("limits.max_connections", limits.max_connections != others.max_connections),
+            ("limits.max_sessions", limits.max_sessions != others.max_sessions),
+        ];
+        fixed.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()
+    }
+
     /// Reads and checks a file.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let text = std::fs::read_to_string(path).map_err(|error| ConfigError::Read { path: path.to_owned(), error })?;

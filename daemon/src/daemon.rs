@@ -1,16 +1,19 @@
 //! The daemon as a whole: what its parts share, how it starts and how it stops.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
+use anyhow::Context as _;
+use arc_swap::{ArcSwap, Guard};
 use cok_proto::DrainReason;
 use cok_transport::WindowBudget;
 use http::HeaderValue;
 use quinn::{Endpoint, VarInt};
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
@@ -18,14 +21,15 @@ use tracing::{info, warn};
 
 use crate::activation::Inherited;
 use crate::certificates::{Certificates, Dns};
-use crate::config::Config;
+use crate::config::{Config, ConfigError};
 use crate::keys::KeyStore;
 use crate::listener::leaving::{Connections, leave};
 use crate::memory::Memory;
 use crate::metrics::Metrics;
-use crate::names::Subdomain;
+use crate::names::{Hostname, Subdomain};
 use crate::places::Places;
 use crate::public_tls::PublicTls;
+use crate::quic_secret::QuicSecret;
 use crate::quota::Quota;
 use crate::registry::Registry;
 use crate::shutdown::Shutdown;
@@ -47,8 +51,14 @@ const ALT_SVC_AGE: u32 = 24 * 3600;
 /// What all parts of a running daemon share.
 #[derive(Debug)]
 pub struct Daemon {
-    /// Its configuration.
-    pub config: Config,
+    /// The domain that it serves.
+    pub domain: Hostname,
+    /// Its configuration, which a reload changes.
+    config: ArcSwap<Config>,
+    /// Where that comes from; nothing for one that has no file.
+    source: Option<PathBuf>,
+    /// Tells of each reload.
+    reloaded: watch::Sender<()>,
     /// All names.
     pub registry: Arc<Registry>,
     /// All keys.
@@ -74,6 +84,30 @@ pub struct Daemon {
     public_port: u16,
     /// What `Alt-Svc` says; nothing without UDP.
     alt_svc: Option<HeaderValue>,
+}
+
+/// Why the configuration stays as it is.
+#[derive(Debug, thiserror::Error)]
+pub enum ReloadError {
+    /// This daemon was started without a file.
+    #[error("this daemon was started without a configuration file")]
+    NoFile,
+    /// It can't be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// It differs in what can't change while the daemon runs.
+    #[error("{}", fixed(file, keys))]
+    Fixed {
+        /// The file.
+        file: PathBuf,
+        /// The keys or sections, such as `domain`.
+        keys: Vec<&'static str>,
+    },
+}
+
+fn fixed(file: &std::path::Path, keys: &[&str]) -> String {
+    let line = |key| format!("{}: {key}: cannot change while cokd runs; restart it", file.display());
+    keys.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
 /// A daemon whose listeners are bound.
@@ -107,10 +141,11 @@ pub struct Addresses {
 
 impl Daemon {
     /// Loads the certificate and binds the listeners, but for those that were handed over; nothing is served yet.
-    pub fn bind(config: Config, mut inherited: Inherited) -> anyhow::Result<Bound> {
+    pub fn bind(config: Config, source: Option<PathBuf>, mut inherited: Inherited) -> anyhow::Result<Bound> {
         let metrics = Arc::<Metrics>::default();
         let (certificates, dns) = Certificates::new(&config, metrics.clone(), &mut inherited)?;
-        let tls = PublicTls::new(certificates.resolver())?;
+        let secret = QuicSecret::load_or_create(&config.state_dir).context("cannot make a secret")?;
+        let tls = PublicTls::new(certificates.resolver(), secret)?;
         let local = |listeners: &[TcpListener]| -> std::io::Result<Vec<SocketAddr>> {
             listeners.iter().map(TcpListener::local_addr).collect()
         };
@@ -144,9 +179,35 @@ impl Daemon {
             ready: AtomicBool::new(false),
             public_port,
             alt_svc: alt_svc(&quic, public_port),
-            config,
+            domain: config.domain.clone(),
+            config: ArcSwap::from_pointee(config),
+            source,
+            reloaded: watch::Sender::new(()),
         });
         Ok(Bound { daemon, https, quic, http, admin, handed_over, expected, dns, memory, tls, certificates, addresses })
+    }
+
+    /// The configuration of now. Not to be held while anything is waited for.
+    pub fn config(&self) -> Guard<Arc<Config>> {
+        self.config.load()
+    }
+
+    /// Reads the configuration again, and applies it to what begins from now on. On any mistake, and where something has
+    /// changed that only a restart can change, nothing is applied.
+    pub fn reload(&self) -> Result<(), ReloadError> {
+        let source = self.source.as_deref().ok_or(ReloadError::NoFile)?;
+        let config = Config::load(source)?;
+        let fixed = self.config().fixed(&config);
+        if !fixed.is_empty() {
+            return Err(ReloadError::Fixed { file: source.to_owned(), keys: fixed });
+        }
+        let limits = &config.limits;
+        self.registry.set_times(limits.reconnect_grace, limits.offline_retention);
+        self.places.set(limits.max_connections_per_address, config.trusted_proxies.clone());
+        self.keys.replace(config.keys.clone());
+        self.config.store(Arc::new(config));
+        self.reloaded.send_replace(());
+        Ok(())
     }
 
     /// Whether it accepts traffic: it listens, has a certificate from where it should come that has not expired, and is
@@ -165,16 +226,16 @@ impl Daemon {
     /// The public address of a name.
     pub fn url(&self, name: &Subdomain) -> String {
         match self.public_port {
-            443 => format!("https://{name}.{}", self.config.domain),
-            port => format!("https://{name}.{}:{port}", self.config.domain),
+            443 => format!("https://{name}.{}", self.domain),
+            port => format!("https://{name}.{}:{port}", self.domain),
         }
     }
 
     /// The daemon's own address, which clients take as `--server`.
     pub fn server_url(&self) -> String {
         match self.public_port {
-            443 => format!("https://{}", self.config.domain),
-            port => format!("https://{}:{port}", self.config.domain),
+            443 => format!("https://{}", self.domain),
+            port => format!("https://{}:{port}", self.domain),
         }
     }
 }
@@ -224,8 +285,10 @@ impl Bound {
         let keeper = tokio::spawn(memory.clone().keep_on(daemon.registry.clone()));
         let sweeper = tokio::spawn(sweep(daemon.registry.clone()));
         let renewer = tokio::spawn(certificates.keep_fresh());
+        let endpoints = quic.iter().map(|(endpoint, _)| endpoint.clone()).collect();
+        let follower = tokio::spawn(follow(daemon.clone(), tls, endpoints));
         daemon.ready.store(true, Ordering::Relaxed);
-        info!(event = "ready", domain = %daemon.config.domain);
+        info!(event = "ready", domain = %daemon.domain);
         let watchdog = tokio::spawn(service_manager::feed_watchdog());
 
         tokio::pin!(stop);
@@ -244,7 +307,7 @@ impl Bound {
             warn!(%error, "the names in use could not be kept");
         }
         info!(event = "draining", sessions = daemon.registry.online());
-        let drain = daemon.config.limits.drain_timeout;
+        let drain = daemon.config().limits.drain_timeout;
         service_manager::stopping(drain);
         let deadline = Instant::now() + drain;
         if handed_over {
@@ -281,9 +344,24 @@ impl Bound {
         }
         drop(admins);
         watchdog.abort();
+        follower.abort();
         sweeper.abort();
         renewer.abort();
         info!(event = "stopped", finished);
+    }
+}
+
+/// Has new QUIC connections begin with the settings of the last reload.
+async fn follow(daemon: Arc<Daemon>, tls: PublicTls, endpoints: Vec<Endpoint>) {
+    let mut reloaded = daemon.reloaded.subscribe();
+    while reloaded.changed().await.is_ok() {
+        for endpoint in &endpoints {
+            let config = Arc::clone(&daemon.config());
+            match tls.for_quic(&config) {
+                Ok(settings) => endpoint.set_server_config(Some(settings)),
+                Err(error) => warn!(error = format!("{error:#}"), "QUIC keeps its settings"),
+            }
+        }
     }
 }
 

@@ -78,7 +78,7 @@ pub async fn run(args: DevArgs) -> anyhow::Result<()> {
         None => sample::start().await?,
     };
     let key = dev_key(&state_dir)?;
-    let bound = Daemon::bind(config(&args, state_dir.clone(), &key)?, Inherited::default())?;
+    let bound = Daemon::bind(config(&args, state_dir.clone(), &key)?, None, Inherited::default())?;
     let (daemon, addresses) = (bound.daemon().clone(), bound.addresses().clone());
     let https = *addresses.https.first().context("no HTTPS listener")?;
     let ca_file = state_dir.join("authority/ca.pem");

@@ -64,7 +64,10 @@ pub async fn serve(daemon: Arc<Daemon>, stream: Stream, peer: SocketAddr, place:
         let visitor = visitor.clone();
         async move { Ok::<_, std::convert::Infallible>(visitor.respond(request.map(RequestBody::from)).await) }
     });
-    let limits = &daemon.config.limits;
+    let (max_header_bytes, header_timeout) = {
+        let limits = &daemon.config().limits;
+        (limits.max_header_bytes, limits.header_timeout)
+    };
     let io = TokioIo::new(stream);
     let result = if http2 {
         let mut builder = http2::Builder::new(TokioExecutor::new());
@@ -74,7 +77,7 @@ pub async fn serve(daemon: Arc<Daemon>, stream: Stream, peer: SocketAddr, place:
             .initial_stream_window_size(H2_STREAM_WINDOW)
             .initial_connection_window_size(H2_CONNECTION_WINDOW)
             .max_send_buf_size(H2_SEND_BUFFER)
-            .max_header_list_size(limits.max_header_bytes)
+            .max_header_list_size(max_header_bytes)
             .keep_alive_interval(H2_PING.0)
             .keep_alive_timeout(H2_PING.1)
             .enable_connect_protocol();
@@ -86,8 +89,8 @@ pub async fn serve(daemon: Arc<Daemon>, stream: Stream, peer: SocketAddr, place:
         let mut builder = http1::Builder::new();
         builder
             .timer(TokioTimer::new())
-            .header_read_timeout(limits.header_timeout)
-            .max_header_size(limits.max_header_bytes as usize)
+            .header_read_timeout(header_timeout)
+            .max_header_size(max_header_bytes as usize)
             .max_buf_size(H1_BUFFER);
         until_done(builder.serve_connection(io, service).with_upgrades(), &visitor, false).await
     };

@@ -6,6 +6,8 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use arc_swap::ArcSwap;
+
 use crate::names::{KeyDigest, Subdomain, SubdomainPattern};
 
 /// For names that the daemon makes up: without vowels and look-alikes, so no words and no misreading.
@@ -44,25 +46,32 @@ impl KeyRecord {
 /// All keys.
 #[derive(Debug, Default)]
 pub struct KeyStore {
-    records: Vec<Arc<KeyRecord>>,
+    records: ArcSwap<Vec<Arc<KeyRecord>>>,
 }
 
 impl KeyStore {
     /// The keys of a configuration.
     pub fn new(records: Vec<KeyRecord>) -> Self {
-        Self { records: records.into_iter().map(Arc::new).collect() }
+        let store = Self::default();
+        store.replace(records);
+        store
+    }
+
+    /// From now on these are all. Tunnels that are open stay so.
+    pub fn replace(&self, records: Vec<KeyRecord>) {
+        self.records.store(Arc::new(records.into_iter().map(Arc::new).collect()));
     }
 
     /// The record of a key that is valid at `now`. Digests are compared in constant time, all of them.
     pub fn authenticate(&self, presented: &str, now: SystemTime) -> Option<Arc<KeyRecord>> {
         let digest = KeyDigest::of(presented);
         let mut found = None;
-        for record in &self.records {
+        for record in self.records.load().iter() {
             if record.digest == digest {
-                found = Some(record);
+                found = Some(record.clone());
             }
         }
-        found.filter(|record| record.expires.is_none_or(|expires| now < expires)).cloned()
+        found.filter(|record| record.expires.is_none_or(|expires| now < expires))
     }
 }
 

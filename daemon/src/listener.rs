@@ -156,7 +156,7 @@ pub async fn https(daemon: Arc<Daemon>, listener: TcpListener, acceptor: TlsAcce
         let visitor = daemon.visitors.token();
         daemon.tasks.clone().spawn(async move {
             let _visitor = visitor;
-            let limit = daemon.config.limits.handshake_timeout;
+            let limit = daemon.config().limits.handshake_timeout;
             match tokio::time::timeout(limit, Box::pin(acceptor.accept(stream))).await {
                 Ok(Ok(stream)) => edge::serve(daemon, stream, peer, place).await,
                 Ok(Err(error)) => debug!(%peer, %error, "TLS handshake failed"),
@@ -175,7 +175,7 @@ pub async fn http(daemon: Arc<Daemon>, listener: TcpListener, port: u16) {
         let daemon = daemon.clone();
         tokio::spawn(async move {
             let _place = place;
-            let limit = daemon.config.limits.header_timeout;
+            let limit = daemon.config().limits.header_timeout;
             let service = service_fn(move |request: Request<Incoming>| {
                 let response = redirect(&daemon, &request, port);
                 async move { Ok::<_, Infallible>(response) }
@@ -203,7 +203,7 @@ fn redirect(daemon: &Daemon, request: &Request<Incoming>, port: u16) -> Response
     };
     let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
     let port = if port == 443 { String::new() } else { format!(":{port}") };
-    if !matches!(route(&daemon.config.domain, authority.host()), Route::Foreign)
+    if !matches!(route(&daemon.domain, authority.host()), Route::Foreign)
         && let Ok(location) = HeaderValue::try_from(format!("https://{}{port}{target}", authority.host()))
     {
         *response.status_mut() = StatusCode::PERMANENT_REDIRECT;

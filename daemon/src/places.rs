@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use arc_swap::ArcSwap;
 use ipnet::IpNet;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -11,9 +12,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 #[derive(Debug)]
 pub struct Places {
     all: Arc<Semaphore>,
-    each: usize,
-    /// Proxies speak for many.
-    exempt: Vec<IpNet>,
+    /// What one address may have, and who may have any number: proxies speak for many.
+    shares: ArcSwap<(usize, Vec<IpNet>)>,
     taken: Arc<Mutex<HashMap<IpAddr, usize>>>,
 }
 
@@ -44,20 +44,31 @@ pub enum Full {
 impl Places {
     /// `all` places, of which one address may have `each`; those of `exempt` networks any number.
     pub fn new(all: usize, each: usize, exempt: Vec<IpNet>) -> Self {
-        Self { all: Arc::new(Semaphore::new(all)), each, exempt, taken: Arc::default() }
+        Self {
+            all: Arc::new(Semaphore::new(all)),
+            shares: ArcSwap::from_pointee((each, exempt)),
+            taken: Arc::default(),
+        }
+    }
+
+    /// From now on, one address may have `each`, and those of `exempt` networks any number.
+    pub fn set(&self, each: usize, exempt: Vec<IpNet>) {
+        self.shares.store(Arc::new((each, exempt)));
     }
 
     /// A place for a connection from `address`.
     pub fn take(&self, address: IpAddr) -> Result<Place, Full> {
         let among_all = self.all.clone().try_acquire_owned().map_err(|_| Full::InAll)?;
         let address = address.to_canonical();
-        if self.exempt.iter().any(|network| network.contains(&address)) {
+        let shares = self.shares.load();
+        let (each, exempt) = &**shares;
+        if exempt.iter().any(|network| network.contains(&address)) {
             return Ok(Place { _among_all: among_all, _of_address: None });
         }
         let address = network(address);
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         let count = taken.entry(address).or_default();
-        if *count >= self.each {
+        if *count >= *each {
             return Err(Full::OfAddress);
         }
         *count += 1;

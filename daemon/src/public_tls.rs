@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use cok_certs::CertResolver;
-use quinn::Endpoint;
+use quinn::{Endpoint, ServerConfig};
 use rustls::crypto::aws_lc_rs;
 
 use crate::config::Config;
@@ -13,14 +13,14 @@ use crate::listener;
 use crate::quic_secret::QuicSecret;
 
 /// TLS for visitors and tunnels.
-#[derive(Debug)]
 pub(crate) struct PublicTls {
     pub(crate) config: Arc<rustls::ServerConfig>,
+    secret: QuicSecret,
 }
 
 impl PublicTls {
     /// HTTP/2 preferred.
-    pub(crate) fn new(resolver: Arc<CertResolver>) -> anyhow::Result<Self> {
+    pub(crate) fn new(resolver: Arc<CertResolver>, secret: QuicSecret) -> anyhow::Result<Self> {
         let mut tls = rustls::ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_safe_default_protocol_versions()
             .context("TLS versions")?
@@ -28,17 +28,18 @@ impl PublicTls {
             .with_cert_resolver(resolver);
         tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         tls.ticketer = aws_lc_rs::Ticketer::new().context("TLS tickets")?;
-        Ok(Self { config: Arc::new(tls) })
+        Ok(Self { config: Arc::new(tls), secret })
     }
 
     /// QUIC endpoints on these sockets.
     pub(crate) fn endpoints(&self, config: &Config, sockets: Vec<UdpSocket>) -> anyhow::Result<Vec<Endpoint>> {
-        if sockets.is_empty() {
-            return Ok(Vec::new());
-        }
-        let secret = QuicSecret::load_or_create(&config.state_dir).context("cannot make a secret")?;
-        let endpoint = |socket| listener::quic::endpoint(config, socket, (*self.config).clone(), &secret);
+        let endpoint = |socket| listener::quic::endpoint(socket, self.for_quic(config)?, &self.secret);
         sockets.into_iter().map(endpoint).collect()
+    }
+
+    /// What QUIC connections begin with.
+    pub(crate) fn for_quic(&self, config: &Config) -> anyhow::Result<ServerConfig> {
+        listener::quic::server_config(config, (*self.config).clone(), &self.secret)
     }
 }
 
@@ -56,7 +57,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let authority = Authority::load_or_create(folder.path()).unwrap();
         let certificate = authority.issue(&["tunnel.test"]).unwrap();
-        let server = PublicTls::new(Arc::new(CertResolver::new("tunnel.test", certificate))).unwrap();
+        let server = PublicTls::new(
+            Arc::new(CertResolver::new("tunnel.test", certificate)),
+            QuicSecret::load_or_create(folder.path()).unwrap(),
+        )
+        .unwrap();
         let client = cok_client::trust_file(authority.ca_file()).unwrap();
         ((*server.config).clone(), (*client).clone(), folder)
     }

@@ -105,9 +105,8 @@ pub struct Registry {
     /// That names, or whether they are online, have changed.
     changed: Notify,
     /// How long an away name stays with its key.
-    grace: Duration,
-    /// How long an away name is remembered at all.
-    retention: Duration,
+    /// How long it is remembered at all comes second.
+    times: Mutex<(Duration, Duration)>,
 }
 
 /// A session asks for a name.
@@ -129,7 +128,16 @@ impl Registry {
     /// An empty registry.
     pub fn new(grace: Duration, retention: Duration) -> Arc<Self> {
         let (tunnels, changes, changed) = (papaya::HashMap::new(), Mutex::new(()), Notify::new());
-        Arc::new(Self { tunnels, changes, changed, grace, retention })
+        Arc::new(Self { tunnels, changes, changed, times: Mutex::new((grace, retention)) })
+    }
+
+    /// Changes how long an away name stays with its key, and how long it is remembered at all.
+    pub fn set_times(&self, grace: Duration, retention: Duration) {
+        *self.times.lock().unwrap_or_else(PoisonError::into_inner) = (grace, retention);
+    }
+
+    fn times(&self) -> (Duration, Duration) {
+        *self.times.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The tunnel of a name that is, or lately was, in use.
@@ -151,7 +159,7 @@ impl Registry {
             Presence::Online(live) | Presence::Silent(live, _) => {
                 live.owner == *owner || (live.owner.key == owner.key && replaces == Some(live.session.as_str()))
             }
-            Presence::Away(since) => tunnel.owner().key == owner.key || since.elapsed() > self.grace,
+            Presence::Away(since) => tunnel.owner().key == owner.key || since.elapsed() > self.times().0,
         };
         if free { Ok(()) } else { Err(taken(name)) }
     }
@@ -185,7 +193,7 @@ impl Registry {
         let _turn = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
         let since = Instant::now().checked_sub(away_for);
         if let (Some(since), None) = (since, self.find(&name))
-            && away_for <= self.retention
+            && away_for <= self.times().1
             && self.tunnels.len() < MAX_NAMES
         {
             self.tunnels.pin().insert(name, Tunnel::new(Presence::Away(since), owner));
@@ -209,9 +217,10 @@ impl Registry {
     /// Forgets the names that have been away for longer than they are remembered.
     pub fn sweep(&self) {
         let _turn = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
+        let (_, retention) = self.times();
         self.tunnels.pin().retain(|_, tunnel| match &*tunnel.presence.borrow() {
             Presence::Online(_) | Presence::Silent(..) => true,
-            Presence::Away(since) => since.elapsed() <= self.retention,
+            Presence::Away(since) => since.elapsed() <= retention,
         });
     }
 

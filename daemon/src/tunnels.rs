@@ -85,7 +85,7 @@ pub async fn over_quic(daemon: &Arc<Daemon>, connection: quinn::Connection, plac
         let why = turned_away.unwrap_or("the server has as many tunnels as it can take");
         return connection.close(ErrorCode::LimitReached.to_u32().into(), why.as_bytes());
     };
-    let limit = daemon.config.limits.handshake_timeout;
+    let limit = daemon.config().limits.handshake_timeout;
     let handshake = Box::pin(quic::accept(connection, session_config(daemon), limit)).await;
     match handshake {
         Ok(handshake) => session(daemon, handshake, peer).await,
@@ -94,7 +94,7 @@ pub async fn over_quic(daemon: &Arc<Daemon>, connection: quinn::Connection, plac
 }
 
 fn session_config(daemon: &Daemon) -> Config {
-    let limits = &daemon.config.limits;
+    let limits = &daemon.config().limits;
     Config {
         initial_window: limits.initial_window,
         max_exchanges: limits.max_exchanges,
@@ -112,7 +112,8 @@ async fn begin(daemon: &Daemon, upgraded: OnUpgrade, peer: IpAddr) -> Option<Box
     if let Err(error) = cok_transport::tcp::tune_tunnel(stream.get_ref().0) {
         debug!(%peer, %error, "cannot bound the tunnel's unsent bytes");
     }
-    let handshake = ws::accept(stream, read, session_config(daemon), daemon.config.limits.handshake_timeout).await;
+    let limit = daemon.config().limits.handshake_timeout;
+    let handshake = ws::accept(stream, read, session_config(daemon), limit).await;
     handshake.inspect_err(|error| info!(%peer, %error, "no session")).ok()
 }
 
@@ -139,7 +140,7 @@ async fn session(daemon: &Arc<Daemon>, handshake: Box<dyn Handshake>, peer: IpAd
         info!(%peer, %name, code = %refusal.code, "tunnel refused");
         return handshake.refuse(&refusal);
     }
-    let limits = &daemon.config.limits;
+    let limits = daemon.config().limits.clone();
     let transport = handshake.accept(&ConnectAck {
         session: id.clone(),
         subdomain: name.to_string(),

@@ -165,3 +165,95 @@ impl Exchange {
         Ok(Some(answer))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use hickory_proto::rr::rdata::tsig::TsigAlgorithm;
+
+    use super::*;
+    use crate::dns::embedded::{Embedded, Zone, bind, serve};
+    use crate::dns::{Solver as _, parse_name};
+
+    fn key() -> TSigner {
+        let secret = b"a secret of thirty-two bytes, ok".to_vec();
+        TSigner::new(secret, TsigAlgorithm::HmacSha256, parse_name("cokd").unwrap(), 300).unwrap()
+    }
+
+    /// A server that sends what `answer` makes of each query.
+    async fn server(answer: impl Fn(&Message) -> Vec<Vec<u8>> + Send + 'static) -> SocketAddr {
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let address = socket.local_addr().unwrap();
+        tokio::spawn(async move {
+            let mut buffer = [0; 2048];
+            loop {
+                let (length, from) = socket.recv_from(&mut buffer).await.unwrap();
+                for bytes in answer(&Message::from_vec(&buffer[..length]).unwrap()) {
+                    socket.send_to(&bytes, from).await.unwrap();
+                }
+            }
+        });
+        address
+    }
+
+    fn reply(query: &Message, code: ResponseCode) -> Message {
+        let mut reply = Message::response(query.id, query.op_code);
+        reply.metadata.response_code = code;
+        reply.add_queries(query.queries.clone());
+        reply
+    }
+
+    #[tokio::test]
+    async fn what_is_too_long_for_a_datagram_comes_by_tcp() {
+        let responder = Embedded::new(Zone::challenge("tunnel.example.com", None, None).unwrap());
+        for number in 0..32 {
+            responder.present(&format!("{number:043}")).await.unwrap();
+        }
+        let sockets = bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = sockets.address;
+        let server = tokio::spawn(serve(Arc::clone(&responder), sockets));
+        let name = parse_name("_ACME-challenge.tunnel.example.com").unwrap();
+        let answer = ask(address, question(&name, RecordType::TXT, false), None).await.unwrap();
+        assert_eq!(answer.answers.len(), 32);
+        // It knows no keys and says so, unsigned.
+        let answer = ask(address, question(&name, RecordType::TXT, false), Some(&key())).await.unwrap();
+        assert_eq!(answer.response_code, ResponseCode::NotAuth);
+        server.abort();
+    }
+
+    #[tokio::test]
+    async fn what_does_not_answer_the_question_is_passed_over() {
+        let address = server(|query| {
+            let right = reply(query, ResponseCode::NXDomain);
+            let mut other_id = reply(query, ResponseCode::NoError);
+            other_id.metadata.id = !query.id;
+            let mut other_name = reply(query, ResponseCode::NoError);
+            other_name.queries[0].set_name(parse_name("other.example").unwrap());
+            let mut no_question = reply(query, ResponseCode::NoError);
+            no_question.queries.clear();
+            let mut all = vec![b"x".to_vec(), query.to_vec().unwrap()];
+            all.extend([other_id, other_name, no_question, right].map(|message| message.to_vec().unwrap()));
+            all
+        });
+        let name = parse_name("tunnel.example.com").unwrap();
+        let answer = ask(address.await, question(&name, RecordType::TXT, false), None).await.unwrap();
+        assert_eq!(answer.response_code, ResponseCode::NXDomain);
+    }
+
+    #[tokio::test]
+    async fn a_success_that_is_not_signed_is_none() {
+        let strangers = TSigner::new(vec![7; 32], TsigAlgorithm::HmacSha256, parse_name("cokd").unwrap(), 300).unwrap();
+        let address = server(move |query| {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+            let mut forged = reply(query, ResponseCode::NoError);
+            let unsigned = forged.to_vec().unwrap();
+            forged.finalize(&strangers, now).unwrap();
+            vec![unsigned, forged.to_vec().unwrap()]
+        });
+        let name = parse_name("tunnel.example.com").unwrap();
+        let failure = ask(address.await, question(&name, RecordType::SOA, false), Some(&key())).await.unwrap_err();
+        // Nobody listens for connections there, where it is tried next.
+        assert!(matches!(failure, Failure::Unreachable { .. }), "{failure}");
+    }
+}

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use hickory_proto::op::{Message, MessageType, OpCode, Query};
 use hickory_proto::rr::{Name, RecordType};
+use rustix::process::{Pid, Signal, kill_process};
 
 /// Where Debian puts it, which is not in every user's path.
 const PROGRAM: &str = "/usr/sbin/knotd";
@@ -35,15 +36,15 @@ pub struct Zone<'a> {
 impl Knot {
     /// Starts it at an address of loopback. `sections` stand in its configuration as they are.
     pub fn start(ip: &str, sections: &str, zones: &[Zone<'_>]) -> Self {
-        Self::start_by(&[PROGRAM], ip, sections, zones)
+        Self::start_in(&[], ip, sections, zones)
     }
 
-    /// The same with a program before it.
-    pub fn start_by(program: &[&str], ip: &str, sections: &str, zones: &[Zone<'_>]) -> Self {
+    /// The same with more in its environment.
+    pub fn start_in(environment: &[(&str, &str)], ip: &str, sections: &str, zones: &[Zone<'_>]) -> Self {
         // Another program may take the port that was free.
         for _ in 0..5 {
             let port = free_port(ip);
-            if let Some(server) = Self::try_start(program, (ip, port), sections, zones) {
+            if let Some(server) = Self::try_start(environment, (ip, port), sections, zones) {
                 return server;
             }
         }
@@ -51,7 +52,12 @@ impl Knot {
     }
 
     /// The same at a given port, which has to be free.
-    pub fn try_start(program: &[&str], at: (&str, u16), sections: &str, zones: &[Zone<'_>]) -> Option<Self> {
+    pub fn try_start(
+        environment: &[(&str, &str)],
+        at: (&str, u16),
+        sections: &str,
+        zones: &[Zone<'_>],
+    ) -> Option<Self> {
         let (ip, port) = at;
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().display();
@@ -69,8 +75,14 @@ impl Knot {
         let file = folder.path().join("knot.conf");
         std::fs::write(&file, config).unwrap();
         let log = File::create(folder.path().join("log")).unwrap();
-        let mut command = Command::new(program[0]);
-        command.args(&program[1..]).arg("-c").arg(&file).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        let mut command = Command::new(PROGRAM);
+        command
+            .envs(environment.iter().copied())
+            .arg("-c")
+            .arg(&file)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log);
         let child = command.spawn().expect("the Debian package knot is installed");
         let mut server = Self { child, folder, address: (ip.parse::<std::net::IpAddr>().unwrap(), port).into() };
         let started = Instant::now();
@@ -78,7 +90,7 @@ impl Knot {
         loop {
             if asked
                 .iter()
-                .all(|name| server.ask(name, RecordType::SOA).is_some_and(|answer| !answer.answers.is_empty()))
+                .all(|name| ask(server.address, name, RecordType::SOA).is_some_and(|answer| !answer.answers.is_empty()))
             {
                 return Some(server);
             }
@@ -95,46 +107,54 @@ impl Knot {
         std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
     }
 
-    /// Its answer to a question by UDP; nothing if none comes soon.
-    pub fn ask(&self, name: &Name, kind: RecordType) -> Option<Message> {
-        let socket = UdpSocket::bind((self.address.ip(), 0)).unwrap();
-        socket.connect(self.address).unwrap();
-        socket.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
-        let mut query = Message::new(7, MessageType::Query, OpCode::Query);
-        query.add_query(Query::query(name.clone(), kind));
-        socket.send(&query.to_vec().unwrap()).ok()?;
-        let mut bytes = [0; 4096];
-        let Ok(length) = socket.recv(&mut bytes) else {
-            // Nobody listens yet; the next try may come a little later.
-            std::thread::sleep(Duration::from_millis(20));
-            return None;
-        };
-        Some(Message::from_vec(&bytes[..length]).unwrap())
-    }
-
     /// The texts at a name, sorted, each with its time to live.
     pub fn texts(&self, name: &str) -> Vec<(String, u32)> {
-        let name = Name::from_ascii(name).unwrap();
-        let started = Instant::now();
-        let answer = loop {
-            if let Some(answer) = self.ask(&name, RecordType::TXT) {
-                break answer;
-            }
-            assert!(started.elapsed() < DEADLINE, "no answer");
-        };
-        let mut texts: Vec<_> = answer
-            .answers
-            .iter()
-            .filter(|record| record.record_type() == RecordType::TXT)
-            .map(|record| (record.data.to_string(), record.ttl))
-            .collect();
-        texts.sort();
-        texts
+        texts(self.address, name)
     }
+}
+
+/// A server's answer to a question by UDP; nothing if none comes soon.
+pub fn ask(server: SocketAddr, name: &Name, kind: RecordType) -> Option<Message> {
+    let socket = UdpSocket::bind((server.ip(), 0)).unwrap();
+    socket.connect(server).unwrap();
+    socket.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+    let mut query = Message::new(7, MessageType::Query, OpCode::Query);
+    query.add_query(Query::query(name.clone(), kind));
+    socket.send(&query.to_vec().unwrap()).ok()?;
+    let mut bytes = [0; 4096];
+    let Ok(length) = socket.recv(&mut bytes) else {
+        // Nobody listens yet; the next try may come a little later.
+        std::thread::sleep(Duration::from_millis(20));
+        return None;
+    };
+    Some(Message::from_vec(&bytes[..length]).unwrap())
+}
+
+/// The texts that a server has at a name, sorted, each with its time to live.
+pub fn texts(server: SocketAddr, name: &str) -> Vec<(String, u32)> {
+    let name = Name::from_ascii(name).unwrap();
+    let started = Instant::now();
+    let answer = loop {
+        if let Some(answer) = ask(server, &name, RecordType::TXT) {
+            break answer;
+        }
+        assert!(started.elapsed() < DEADLINE, "no answer");
+    };
+    let texts = answer.answers.iter().filter(|record| record.record_type() == RecordType::TXT);
+    let mut texts: Vec<_> = texts.map(|record| (record.data.to_string(), record.ttl)).collect();
+    texts.sort();
+    texts
 }
 
 impl Drop for Knot {
     fn drop(&mut self) {
+        // In peace, so that libraries put into it can take away what they made.
+        let pid = Pid::from_raw(self.child.id().cast_signed()).unwrap();
+        let _ended_already = kill_process(pid, Signal::TERM);
+        let asked = Instant::now();
+        while matches!(self.child.try_wait(), Ok(None)) && asked.elapsed() < DEADLINE {
+            std::thread::sleep(Duration::from_millis(5));
+        }
         let _ended_already = self.child.kill();
         let _status = self.child.wait();
     }

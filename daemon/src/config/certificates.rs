@@ -16,7 +16,7 @@ const LETS_ENCRYPT: &str = "https://acme-v02.api.letsencrypt.org/directory";
 const ALPN: [&str; 2] = ["h3", "h2"];
 
 /// Where certificates come from.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Tls {
     /// From an authority that is asked by ACME (RFC 8555).
     Acme(Box<Acme>),
@@ -32,7 +32,7 @@ pub enum Tls {
 }
 
 /// The ACME server, and how the domain is proven to it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Acme {
     /// The server's directory URL.
     pub directory: String,
@@ -58,7 +58,7 @@ pub struct ExternalAccount {
 }
 
 /// Who publishes the TXT records that prove the domain.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Dns {
     /// The daemon answers for a zone itself.
     Embedded(Box<Zone>),

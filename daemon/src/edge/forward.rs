@@ -59,7 +59,7 @@ fn prepare(visitor: &Visitor, parts: http::request::Parts, authority: Authority,
     }
     headers.remove(HOST);
     let address = visitor.address();
-    let trusted = visitor.daemon.config.trusted_proxies.iter().any(|network| network.contains(&address));
+    let trusted = visitor.daemon.config().trusted_proxies.iter().any(|network| network.contains(&address));
     set_forwarded(&mut headers, address, trusted, &authority);
     set_trace(&mut headers);
     upgrade.prepare(&mut headers);
@@ -161,8 +161,11 @@ async fn find_live(visitor: &Visitor, tunnel: &Arc<Tunnel>, lost: Option<&Live>)
     if let Some(live) = tunnel.live().filter(usable) {
         return Ok(live);
     }
-    let limits = &visitor.daemon.config.limits;
-    let _held = tunnel.hold(limits.max_held).ok_or(Problem::Busy)?;
+    let (most, grace) = {
+        let limits = &visitor.daemon.config().limits;
+        (limits.max_held, limits.reconnect_grace)
+    };
+    let _held = tunnel.hold(most).ok_or(Problem::Busy)?;
     let mut presence: watch::Receiver<Presence> = tunnel.presence();
     let noticed = Instant::now();
     loop {
@@ -173,7 +176,7 @@ async fn find_live(visitor: &Visitor, tunnel: &Arc<Tunnel>, lost: Option<&Live>)
         };
         tokio::select! {
             () = visitor.daemon.shutdown.wait() => return Err(Problem::ShuttingDown),
-            () = tokio::time::sleep_until(since + limits.reconnect_grace) => return Err(Problem::Offline),
+            () = tokio::time::sleep_until(since + grace) => return Err(Problem::Offline),
             changed = presence.changed() => changed.map_err(|_| Problem::Offline)?,
         }
     }

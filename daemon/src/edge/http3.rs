@@ -58,8 +58,8 @@ type H3 = server::Connection<Adapter, Bytes>;
 pub async fn serve(daemon: Arc<Daemon>, connection: Connection, place: Place) {
     let peer = connection.remote_address();
     let visitor = Arc::new(Visitor::new(daemon, Peer::Moving(connection.clone()), place));
-    let limits = &visitor.daemon.config.limits;
-    let opened = tokio::time::timeout(limits.handshake_timeout, open(&connection, limits)).await;
+    let limits = visitor.daemon.config().limits.clone();
+    let opened = tokio::time::timeout(limits.handshake_timeout, open(&connection, &limits)).await;
     let ended = match opened {
         Ok(Ok(h3)) => Served { visitor: visitor.clone(), connection: connection.clone(), h3 }.run().await,
         Ok(Err(error)) => Err(error),

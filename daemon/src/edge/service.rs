@@ -72,7 +72,8 @@ impl Visitor {
     /// Resolves if no request comes in the time that a head may take: the connection is silent, and what has not even
     /// begun to speak HTTP/2 can't be told to finish.
     pub async fn never_asked(&self) {
-        tokio::time::sleep(self.daemon.config.limits.header_timeout).await;
+        let limit = self.daemon.config().limits.header_timeout;
+        tokio::time::sleep(limit).await;
         if self.has_asked() {
             std::future::pending::<()>().await;
         }
@@ -87,7 +88,8 @@ impl Visitor {
                 return;
             }
             before = Some(requests);
-            tokio::time::sleep(self.daemon.config.limits.header_timeout).await;
+            let limit = self.daemon.config().limits.header_timeout;
+            tokio::time::sleep(limit).await;
         }
     }
 
@@ -119,7 +121,7 @@ impl Visitor {
 
     async fn answer(self: &Arc<Self>, request: Request<RequestBody>) -> Response<Body> {
         let Some(authority) = authority(&request) else { return refuse(Problem::BadRequest, request) };
-        match route(&self.daemon.config.domain, authority.host()) {
+        match route(&self.daemon.domain, authority.host()) {
             Route::Foreign => refuse(Problem::Misdirected, request),
             Route::Unusable => refuse(Problem::UnknownName, request),
             Route::Base => self.answer_on_base(request),

@@ -57,12 +57,7 @@ pub fn bind(address: SocketAddr) -> anyhow::Result<Option<UdpSocket>> {
 }
 
 /// Makes an endpoint of a socket, and says once what the kernel gives it.
-pub fn endpoint(
-    config: &Config,
-    socket: UdpSocket,
-    tls: rustls::ServerConfig,
-    secret: &QuicSecret,
-) -> anyhow::Result<Endpoint> {
+pub fn endpoint(socket: UdpSocket, server: ServerConfig, secret: &QuicSecret) -> anyhow::Result<Endpoint> {
     let address = socket.local_addr()?;
     let buffers = quic::enlarge(&socket).context("cannot look at the UDP socket")?;
     let (socket, offload) = quic::wrap(socket).context("cannot use the UDP socket")?;
@@ -85,12 +80,12 @@ pub fn endpoint(
     shared
         .cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(key)))
         .min_reset_interval(RESET_INTERVAL);
-    let server = server_config(config, tls, secret)?;
     let runtime = Arc::new(quinn::TokioRuntime);
     Endpoint::new_with_abstract_socket(shared, Some(server), socket, runtime).context("cannot start QUIC")
 }
 
-fn server_config(config: &Config, tls: rustls::ServerConfig, secret: &QuicSecret) -> anyhow::Result<ServerConfig> {
+/// What connections of visitors and tunnels begin with.
+pub fn server_config(config: &Config, tls: rustls::ServerConfig, secret: &QuicSecret) -> anyhow::Result<ServerConfig> {
     let crypto = QuicServerConfig::try_from(for_quic(tls)).context("TLS for QUIC")?;
     let limits = &config.limits;
     let mut server = ServerConfig::new(Arc::new(crypto), secret.token_key());
@@ -156,7 +151,7 @@ fn begin(daemon: &Arc<Daemon>, handshakes: &Arc<Handshakes>, connections: &Arc<C
     let (daemon, connections) = (daemon.clone(), connections.clone());
     let visitor = daemon.visitors.token();
     daemon.tasks.clone().spawn(async move {
-        let limit = daemon.config.limits.handshake_timeout;
+        let limit = daemon.config().limits.handshake_timeout;
         let connection = match tokio::time::timeout(limit, connecting).await {
             Ok(Ok(connection)) => connection,
             Ok(Err(error)) => return debug!(%peer, %error, "QUIC handshake failed"),

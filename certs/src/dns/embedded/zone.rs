@@ -32,7 +32,7 @@ pub struct ZoneError {
 }
 
 /// The zone that the responder answers for.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Zone {
     /// Its top, in lower case.
     apex: Name,

@@ -13,7 +13,7 @@ const SECTIONS: &str = "acl:\n  - id: all\n    address: 127.0.0.0/8\n    action:
 fn start(ip: &str, port: u16, records: &str) -> Option<Knot> {
     let records = format!("ns 60 IN A 127.0.0.1\nns2 60 IN A 127.0.0.2\n{records}");
     let zone = Zone { name: "example.com", records: &records, settings: "    acl: all" };
-    Knot::try_start(&["/usr/sbin/knotd"], (ip, port), SECTIONS, &[zone])
+    Knot::try_start(&[], (ip, port), SECTIONS, &[zone])
 }
 
 /// Two servers of one zone that get the changes apart, and a resolver that knows both.

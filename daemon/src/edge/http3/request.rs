@@ -49,7 +49,7 @@ pub(super) async fn serve(visitor: Arc<Visitor>, stream: Stream) {
     let exchange = Arc::new(Exchange::default());
     let mut sender = Sender { stream: send, exchange: exchange.clone(), finished: false };
     let mut receiver = Receiver::new(recv, connection, exchange.clone());
-    let limit = visitor.daemon.config.limits.header_timeout;
+    let limit = visitor.daemon.config().limits.header_timeout;
     let frame = match tokio::time::timeout(limit, head(&mut receiver)).await {
         Ok(Ok(frame)) => frame,
         Ok(Err(broken)) => {

@@ -9,7 +9,7 @@ use quinn::{IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
 use crate::Congestion;
 
 /// What an operator or user may change about QUIC.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tuning {
     /// The congestion controller.
     pub congestion: Congestion,
