@@ -1,12 +1,12 @@
 //! Certificates: where they come from ([`Authority`], [`files`]) and which one a connection gets ([`CertResolver`]).
 //!
-//! Knows nothing of tunnels. Certificates by ACME (RFC 8555) are ordered and renewed by [`acme`] and kept in a [`store`];
-//! the daemon does not use them yet.
+//! Knows nothing of tunnels. Certificates by ACME (RFC 8555) are ordered and renewed by [`acme`] and kept in a [`store`].
 
 pub mod acme;
 mod authority;
 pub mod dns;
 pub mod files;
+mod https;
 mod resolver;
 pub mod store;
 

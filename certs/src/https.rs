@@ -1,0 +1,115 @@
+//! A small HTTP client: one connection a request, TLS by trust anchors of a file or the system's, each request with a
+//! time-out and a bound on what is read.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::HOST;
+use http::{HeaderValue, Request, Response};
+use http_body_util::{BodyExt as _, Limited};
+use hyper::body::Body;
+use hyper_util::rt::TokioIo;
+use rustls::{ClientConfig, RootCertStore};
+use rustls_pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+/// How long a request may take with its connection; authorities answer within seconds.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// Longer than any certificate chain.
+const LONGEST_BODY: usize = 1024 * 1024;
+
+/// The client. Its clones share the TLS configuration.
+#[derive(Clone, Debug)]
+pub(crate) struct Client {
+    tls: Arc<ClientConfig>,
+}
+
+impl Client {
+    /// Trusts the authorities in `ca_file` alone, else those of the system.
+    pub(crate) fn new(ca_file: Option<&Path>) -> Result<Self, crate::Error> {
+        let mut roots = RootCertStore::empty();
+        if let Some(path) = ca_file {
+            for certificate in crate::files::chain(path)? {
+                roots.add(certificate).map_err(|error| crate::Error::invalid(path, error.to_string()))?;
+            }
+        } else {
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        }
+        let mut tls = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()
+            .map_err(|error| crate::Error::Generate(error.to_string()))?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(Self { tls: Arc::new(tls) })
+    }
+
+    /// Sends a request to the address of its URI, `https://` or `http://`. Errors name the URI.
+    pub(crate) async fn send<B>(&self, request: Request<B>) -> Result<Response<Bytes>, String>
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let uri = request.uri().clone();
+        match tokio::time::timeout(REQUEST_TIMEOUT, self.connect(request)).await {
+            Ok(response) => response.map_err(|error| format!("{uri}: {error}")),
+            Err(_) => Err(format!("{uri}: no answer within {} s", REQUEST_TIMEOUT.as_secs())),
+        }
+    }
+
+    async fn connect<B>(&self, request: Request<B>) -> io::Result<Response<Bytes>>
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let uri = request.uri();
+        let wrong = || io::Error::other("this is no https:// or http:// address");
+        let (Some(scheme @ ("https" | "http")), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
+            return Err(wrong());
+        };
+        let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
+        let secure = scheme == "https";
+        let stream = TcpStream::connect((&*host, authority.port_u16().unwrap_or(if secure { 443 } else { 80 }))).await?;
+        if !secure {
+            return exchange(stream, request).await;
+        }
+        let name = ServerName::try_from(host).map_err(|_| wrong())?;
+        exchange(TlsConnector::from(self.tls.clone()).connect(name, stream).await?, request).await
+    }
+}
+
+async fn exchange<B>(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    mut request: Request<B>,
+) -> io::Result<Response<Bytes>>
+where
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
+    let host = request.uri().authority().map_or("", |authority| authority.as_str());
+    let host = HeaderValue::try_from(host).map_err(io::Error::other)?;
+    request.headers_mut().insert(HOST, host);
+    let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
+    *request.uri_mut() = path.parse().map_err(io::Error::other)?;
+    let exchange = async {
+        let (parts, body) = sender.send_request(request).await.map_err(io::Error::other)?.into_parts();
+        let body = Limited::new(body, LONGEST_BODY).collect().await.map_err(io::Error::other)?.to_bytes();
+        Ok(Response::from_parts(parts, body))
+    };
+    tokio::pin!(exchange);
+    tokio::select! {
+        response = &mut exchange => response,
+        // The connection may end with the response; then the exchange has all of it.
+        ended = connection => match ended {
+            Ok(()) => exchange.await,
+            Err(error) => Err(io::Error::other(error)),
+        },
+    }
+}
