@@ -1,25 +1,28 @@
 //! Certificates by ACME (RFC 8555): ordered, kept, renewed in time, and never in the way of anything else.
 
+mod account;
 mod http;
 mod order;
 mod plan;
+mod published;
+mod status;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use instant_acme::{
-    Account, AccountCredentials, CertificateIdentifier, Error as AcmeError, ExternalAccountKey, NewAccount,
-};
+use instant_acme::{Account, CertificateIdentifier, Error as AcmeError};
 use rustls_pki_types::CertificateDer;
 use tracing::{info, warn};
 
-use self::order::{Issued, Wanted, past_bad_nonces};
+use self::order::{Failure, Issued, Wanted};
+use self::published::Published;
 use crate::dns::Solver;
-use crate::store::{Store, Stored};
+use crate::store::{Request, Store, Stored};
 use crate::{CertResolver, Error, files};
 
 pub use self::plan::{State, Validity, Window, due, renewal};
+pub use self::status::{Status, status};
 
 /// How often requests of an operator and the lock of another process are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -62,12 +65,12 @@ pub enum Event {
 pub struct Renewer {
     settings: Settings,
     names: Vec<String>,
-    store: Store,
+    store: Arc<Store>,
     solver: Arc<dyn Solver>,
     client: http::Client,
     state: State,
     current: Option<Stored>,
-    unsaved: Option<(Issued, i64)>,
+    unsaved: Option<(Arc<Issued>, i64)>,
 }
 
 impl Renewer {
@@ -75,7 +78,7 @@ impl Renewer {
     pub fn new(settings: Settings, names: &[&str], store: Store, solver: Arc<dyn Solver>) -> Result<Self, Error> {
         let client = http::Client::new(settings.ca_file.as_deref())?;
         let current = store.load(names)?;
-        let names = names.iter().map(|name| (*name).to_owned()).collect();
+        let (names, store) = (names.iter().map(|name| (*name).to_owned()).collect(), Arc::new(store));
         Ok(Self { settings, names, store, solver, client, state: State::default(), current, unsaved: None })
     }
 
@@ -87,34 +90,46 @@ impl Renewer {
     /// Renews for ever. Whatever fails is logged, kept for `cert status` and tried again.
     pub async fn run(mut self, resolver: Arc<CertResolver>, report: impl Fn(Event)) {
         self.wait_for_lock().await;
-        match self.store.read_json("state.json") {
-            Ok(state) => self.state = state.unwrap_or_else(|| State::succeeded(fastrand::f64())),
+        match on_disk(&self.store, |store| store.read_json("state.json")).await {
+            Ok(state) => self.state = state.unwrap_or_else(|| State { lot: fastrand::f64(), ..State::default() }),
             Err(error) => warn!(%error, "the state of renewal cannot be read"),
         }
         // Another process may have renewed meanwhile; and what is damaged is set aside only now.
-        match self.store.load(&self.names()) {
+        let names = self.names.clone();
+        let load = move |store: &Store| store.load(&names.iter().map(String::as_str).collect::<Vec<_>>());
+        match on_disk(&self.store, load).await {
             Ok(Some(stored)) => self.serve(stored, &resolver, &report),
             Ok(None) => {}
             Err(error) => warn!(%error, "the certificates cannot be read"),
         }
+        let published = {
+            let (solver, store) = (self.solver.clone(), self.store.clone());
+            on_disk(&self.store, move |_| Published::new(solver, store)).await
+        };
+        published.clean_up().await;
         loop {
             let now = unix_now();
-            self.save_again(now);
-            let asked = self.store.take_request();
-            if !asked {
+            self.save_again(now).await;
+            let requested = on_disk(&self.store, |store| store.requested_at(Request::Renewal)).await;
+            // One that was seen to already, as far as its process lived, waits its turn like all attempts.
+            let asked = requested.is_some_and(|at| self.state.tried_at.is_none_or(|tried| tried < at));
+            let left_over = requested.is_some() && self.state.next_try.is_none_or(|next| next <= now);
+            if asked || left_over || due(now, self.validity(), &self.state) <= now {
+                self.attempt(now, &published, &resolver, &report).await;
+                if requested.is_some() {
+                    on_disk(&self.store, |store| store.done(Request::Renewal)).await;
+                }
+            } else {
                 self.ask_for_window(now).await;
-            }
-            if asked || due(now, self.validity(), &self.state) <= now {
-                self.attempt(now, &resolver, &report).await;
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }
     }
 
-    async fn wait_for_lock(&mut self) {
+    async fn wait_for_lock(&self) {
         let mut told = false;
         loop {
-            match self.store.try_lock() {
+            match on_disk(&self.store, Store::try_lock).await {
                 Ok(true) => return,
                 Ok(false) if !told => info!("another process renews the certificate; waiting for it to end"),
                 Err(error) if !told => warn!(%error, "cannot lock the certificate store"),
@@ -125,52 +140,70 @@ impl Renewer {
         }
     }
 
-    async fn attempt(&mut self, now: i64, resolver: &CertResolver, report: &impl Fn(Event)) {
+    async fn attempt(&mut self, now: i64, published: &Published, resolver: &CertResolver, report: &impl Fn(Event)) {
         self.state.begin(now);
         // Kept before the order is placed: a crash loop must not order again and again.
-        let ready = self.store.probe().and_then(|()| self.store.write_json("state.json", &self.state));
-        let result = match ready {
-            Ok(()) => match tokio::time::timeout(ATTEMPT_TIMEOUT, self.order()).await {
-                Ok(result) => result,
-                Err(_) => Err(format!("not done within {} s", ATTEMPT_TIMEOUT.as_secs())),
-            },
-            Err(error) => Err(format!("no order is placed, since its certificate could not be kept: {error}")),
+        let state = self.state.clone();
+        let ready =
+            on_disk(&self.store, move |store| store.probe().and_then(|()| store.write_json("state.json", &state)));
+        let result = match ready.await {
+            Err(error) if !self.validity().is_some_and(|validity| validity.is_emergency(now)) => {
+                Err(format!("no order is placed, since its certificate could not be kept: {error}"))
+            }
+            ready => {
+                if let Err(error) = ready {
+                    warn!(%error, "the next certificate will be served from memory alone");
+                }
+                match tokio::time::timeout(ATTEMPT_TIMEOUT, self.order(published)).await {
+                    Ok(result) => result,
+                    Err(_) => Err(format!("not done within {} s", ATTEMPT_TIMEOUT.as_secs())),
+                }
+            }
         };
+        // What was published is taken away, whatever became of the order.
+        published.clean_up().await;
         let now = unix_now();
         match result {
             Ok((issued, stored)) => {
-                info!(event = "issued", issuer = stored.facts.issuer, serial = stored.facts.serial);
-                self.state = State::succeeded(fastrand::f64());
+                info!(
+                    event = "issued",
+                    issuer = stored.facts.issuer,
+                    serial = stored.facts.serial,
+                    "a certificate was issued"
+                );
+                self.state.succeeded(now, validity(&stored), fastrand::f64());
                 self.serve(stored, resolver, report);
                 report(Event::Issued);
-                self.unsaved = Some((issued, now));
-                self.save_again(now);
+                self.unsaved = Some((Arc::new(issued), now));
+                self.save_again(now).await;
             }
             Err(error) => {
                 let unix = |at: SystemTime| at.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |at| at.as_secs());
                 let retry_after = self.client.take_retry_after().map(|at| i64::try_from(unix(at)).unwrap_or(i64::MAX));
                 self.state.failed(now, error.clone(), retry_after);
-                let next = self.state.next_try.unwrap_or(now).saturating_sub(now);
-                warn!(event = "not_issued", error, next_try_in_seconds = next);
+                let next = due(now, self.validity(), &self.state).saturating_sub(now);
+                warn!(event = "not_issued", error, next_try_in_seconds = next, "no certificate was issued");
                 report(Event::Failed);
             }
         }
-        self.keep_state();
+        self.keep_state().await;
     }
 
-    fn keep_state(&self) {
-        if let Err(error) = self.store.write_json("state.json", &self.state) {
+    async fn keep_state(&self) {
+        let state = self.state.clone();
+        if let Err(error) = on_disk(&self.store, move |store| store.write_json("state.json", &state)).await {
             warn!(%error, "the state of renewal cannot be kept");
         }
     }
 
     /// A certificate that could not be saved is served from memory, and saving is tried again.
-    fn save_again(&mut self, now: i64) {
+    async fn save_again(&mut self, now: i64) {
         let Some((issued, at)) = &mut self.unsaved else { return };
         if *at > now && *at - now <= SAVE_AGAIN_AFTER {
             return;
         }
-        match self.store.save(&issued.chain_pem, &issued.key_pem) {
+        let saved = issued.clone();
+        match on_disk(&self.store, move |store| store.save(&saved.chain_pem, &saved.key_pem)).await {
             Ok(()) => self.unsaved = None,
             Err(error) => {
                 warn!(event = "not_saved", %error, "the certificate is served from memory");
@@ -180,23 +213,35 @@ impl Renewer {
     }
 
     fn serve(&mut self, stored: Stored, resolver: &CertResolver, report: &impl Fn(Event)) {
+        self.state.is_for(&stored.facts.serial);
         resolver.replace(stored.certified.clone());
         report(Event::Serving(validity(&stored)));
         self.current = Some(stored);
     }
 
-    async fn order(&mut self) -> Result<(Issued, Stored), String> {
+    async fn order(&mut self, published: &Published) -> Result<(Issued, Stored), String> {
         self.client.take_retry_after();
-        let account = self.account().await?;
-        let issued = match self.obtain(&account).await {
-            Err(error) if order::is(&error, "accountDoesNotExist") => {
-                self.store.discard("account.json", "the server does not know this account any more");
-                let account = self.account().await?;
-                self.obtain(&account).await
+        let account = match account::kept(&self.client, &self.store).await? {
+            Some(mut account) => {
+                account::roll_over(&mut account, &self.store).await?;
+                account
+            }
+            None => account::create(&self.settings, &self.client, &self.store).await?,
+        };
+        let issued = match self.obtain(&account, published).await {
+            Err(Failure::Account(error)) => {
+                let now = unix_now();
+                if !self.state.may_replace_account(now) {
+                    return Err(format!("the server refuses the account: {error}"));
+                }
+                self.state.account_replaced_at = Some(now);
+                account::discard(&self.store, error.to_string()).await;
+                let account = account::create(&self.settings, &self.client, &self.store).await?;
+                self.obtain(&account, published).await
             }
             other => other,
         };
-        let issued = issued.map_err(|error| error.to_string())?;
+        let issued = issued.map_err(|failure| failure.to_string())?;
         let from = PathBuf::from(&self.settings.directory);
         let (certified, facts) = files::read(&from, issued.chain_pem.as_bytes(), &from, issued.key_pem.as_bytes())
             .map_err(|e| e.to_string())?;
@@ -207,7 +252,7 @@ impl Renewer {
         Ok((issued, Stored { certified, facts }))
     }
 
-    async fn obtain(&self, account: &Account) -> Result<Issued, AcmeError> {
+    async fn obtain(&self, account: &Account, published: &Published) -> Result<Issued, Failure> {
         let profile = self.settings.profile.as_deref();
         let offered = profile.filter(|wanted| account.profiles().any(|offered| offered.name == *wanted));
         if let (Some(profile), None) = (profile, offered) {
@@ -216,29 +261,11 @@ impl Renewer {
         let replaces: Option<&CertificateDer<'_>> =
             self.current.as_ref().and_then(|stored| stored.certified.cert.first());
         let wanted = Wanted { names: &self.names(), profile: offered, replaces };
-        order::obtain(account, wanted, &*self.solver).await
+        order::obtain(account, wanted, published).await
     }
 
-    /// The account that was kept, else a new one.
-    async fn account(&self) -> Result<Account, String> {
-        let builder = || Account::builder_with_http(Box::new(self.client.clone()));
-        let kept: Option<AccountCredentials> = self.store.read_json("account.json").map_err(|e| e.to_string())?;
-        if let Some(credentials) = kept {
-            return builder().from_credentials(credentials).await.map_err(|error| error.to_string());
-        }
-        let contact: Vec<&str> = self.settings.contact.iter().map(String::as_str).collect();
-        let wanted = NewAccount { contact: &contact, terms_of_service_agreed: true, only_return_existing: false };
-        let directory = &self.settings.directory;
-        let external = self.settings.external_account.as_ref();
-        let external = external.map(|(id, key)| ExternalAccountKey::new(id.clone(), key));
-        let created = past_bad_nonces!(builder().create(&wanted, directory.clone(), external.as_ref()));
-        let (account, credentials) = created.map_err(|error| error.to_string())?;
-        info!(event = "account", id = account.id());
-        self.store.write_json("account.json", &credentials).map_err(|error| error.to_string())?;
-        Ok(account)
-    }
-
-    /// Asks when the server would like the certificate to be renewed, as often as it wishes to be asked.
+    /// Asks when the server would like the certificate to be renewed, as often as it wishes to be asked. That takes no
+    /// account (RFC 9773, section 4.1), but the library wants one, and none is made for it.
     async fn ask_for_window(&mut self, now: i64) {
         let Some(stored) = &self.current else { return };
         if self.state.ask_window_at.is_some_and(|at| at > now && at - now <= ASK_WINDOW.1) {
@@ -257,21 +284,19 @@ impl Renewer {
         };
         self.state.window = window;
         self.state.ask_window_at = Some(now + again);
-        self.keep_state();
+        self.keep_state().await;
     }
 
     async fn window(&self, id: &CertificateIdentifier<'_>) -> Result<(Window, i64), WindowError> {
-        let asked = async {
-            let account = self.account().await.map_err(WindowError::Failed)?;
-            let (info, again) = account.renewal_info(id).await.map_err(|error| match error {
-                AcmeError::Unsupported(_) => WindowError::Unsupported,
-                other => WindowError::Failed(other.to_string()),
-            })?;
-            let window = info.suggested_window;
-            let window = Window { start: window.start.unix_timestamp(), end: window.end.unix_timestamp() };
-            Ok((window, i64::try_from(again.as_secs()).unwrap_or(i64::MAX)))
-        };
-        asked.await
+        let account = account::kept(&self.client, &self.store).await.map_err(WindowError::Failed)?;
+        let account = account.ok_or(WindowError::Unsupported)?;
+        let (info, again) = account.renewal_info(id).await.map_err(|error| match error {
+            AcmeError::Unsupported(_) => WindowError::Unsupported,
+            other => WindowError::Failed(other.to_string()),
+        })?;
+        let window = info.suggested_window;
+        let window = Window { start: window.start.unix_timestamp(), end: window.end.unix_timestamp() };
+        Ok((window, i64::try_from(again.as_secs()).unwrap_or(i64::MAX)))
     }
 
     fn names(&self) -> Vec<&str> {
@@ -280,6 +305,19 @@ impl Renewer {
 
     fn validity(&self) -> Option<Validity> {
         self.current.as_ref().map(validity)
+    }
+}
+
+/// Disks may be slow, and nobody else should wait for them.
+async fn on_disk<T: Send + 'static>(store: &Arc<Store>, work: impl FnOnce(&Store) -> T + Send + 'static) -> T {
+    let store = store.clone();
+    match tokio::task::spawn_blocking(move || work(&store)).await {
+        Ok(value) => value,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The runtime ends, and with it whoever waits.
+            Err(_) => std::future::pending().await,
+        },
     }
 }
 

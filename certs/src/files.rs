@@ -85,6 +85,11 @@ pub(crate) fn read(
     Ok((Arc::new(certified), facts))
 }
 
+/// What the first certificate of a file says of itself.
+pub fn first_facts(path: &Path) -> Result<Facts, Error> {
+    facts(path, &chain(path)?[0])
+}
+
 /// What the certificate of a chain says of itself.
 pub fn facts_of(certified: &CertifiedKey) -> Result<Facts, Error> {
     let leaf = certified.cert.first().ok_or_else(|| Error::Generate("an empty chain".to_owned()))?;

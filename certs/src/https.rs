@@ -74,7 +74,8 @@ impl Client {
         };
         let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
         let secure = scheme == "https";
-        let stream = TcpStream::connect((&*host, authority.port_u16().unwrap_or(if secure { 443 } else { 80 }))).await?;
+        let stream =
+            TcpStream::connect((&*host, authority.port_u16().unwrap_or(if secure { 443 } else { 80 }))).await?;
         if !secure {
             return exchange(stream, request).await;
         }

@@ -7,6 +7,7 @@
 //!                    account.json      account key and account URL
 //!                    state.json        what renewal remembers
 //!                    renew             somebody wants a new certificate now
+//!                    rollover          somebody wants a new account key
 //!                    generations/0007  chain.pem and key.pem; the one before is kept
 //!                    damaged/          what could not be read
 //! ```
@@ -16,9 +17,9 @@
 
 use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io::{ErrorKind, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rustls::sign::CertifiedKey;
 use sha2::{Digest as _, Sha256};
@@ -41,7 +42,7 @@ const LONGEST_FILE: u64 = 1024 * 1024;
 #[derive(Debug)]
 pub struct Store {
     folder: PathBuf,
-    lock: Option<File>,
+    lock: Mutex<Option<File>>,
 }
 
 /// A certificate that was kept.
@@ -51,6 +52,24 @@ pub struct Stored {
     pub certified: Arc<CertifiedKey>,
     /// What the first certificate says.
     pub facts: Facts,
+}
+
+/// What an operator can ask of the process that renews.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// A new certificate, now.
+    Renewal,
+    /// A new key for the account (RFC 8555, section 7.3.5), before the next order.
+    Rollover,
+}
+
+impl Request {
+    fn file(self) -> &'static str {
+        match self {
+            Self::Renewal => "renew",
+            Self::Rollover => "rollover",
+        }
+    }
 }
 
 impl Store {
@@ -70,13 +89,26 @@ impl Store {
             DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(Error::io(folder))?;
             restrict(folder, 0o700)?;
         }
-        Ok(Self { folder, lock: None })
+        Ok(Self { folder, lock: Mutex::default() })
+    }
+
+    /// For somebody who only looks: nothing is made. `None` if there is no folder.
+    pub fn existing(state_dir: &Path, directory: &str) -> Option<Self> {
+        let folder = Self::folder(state_dir, directory);
+        folder.is_dir().then(|| Self { folder, lock: Mutex::default() })
+    }
+
+    /// Whether some process holds the lock.
+    pub fn is_held(&self) -> bool {
+        let file = File::open(self.folder.join("lock"));
+        file.is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
     }
 
     /// Whether this process alone may change the folder from now on. The kernel lets go of the lock when it ends, however
     /// it ends.
-    pub fn try_lock(&mut self) -> Result<bool, Error> {
-        if self.lock.is_some() {
+    pub fn try_lock(&self) -> Result<bool, Error> {
+        let mut lock = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        if lock.is_some() {
             return Ok(true);
         }
         let path = self.folder.join("lock");
@@ -88,7 +120,7 @@ impl Store {
             .open(&path)
             .map_err(Error::io(&path))?;
         match file.try_lock() {
-            Ok(()) => self.lock = Some(file),
+            Ok(()) => *lock = Some(file),
             Err(TryLockError::WouldBlock) => return Ok(false),
             Err(TryLockError::Error(error)) => return Err(Error::io(path)(error)),
         }
@@ -100,12 +132,15 @@ impl Store {
     }
 
     /// The newest certificate for all of `names` that can be read, be it valid now or not. Damaged ones are logged and,
-    /// under the lock, set aside.
+    /// under the lock, set aside; those that only can't be read now stay where they are.
     pub fn load(&self, names: &[&str]) -> Result<Option<Stored>, Error> {
         for (_, folder) in self.generations()?.into_iter().rev() {
             match read_generation(&folder) {
                 Ok(stored) if stored.facts.missing(names).is_empty() => return Ok(Some(stored)),
                 Ok(_) => {}
+                Err(Error::Io { path, error }) if error.kind() != ErrorKind::NotFound => {
+                    warn!(event = "unreadable", file = %path.display(), %error, "the certificate before it is used");
+                }
                 Err(damage) => self.set_aside(&folder, &damage),
             }
         }
@@ -184,14 +219,24 @@ impl Store {
         file.as_file().sync_all().map_err(Error::io(&folder))
     }
 
-    /// Asks the process that holds the lock for a new certificate now.
-    pub fn request_renewal(&self) -> Result<(), Error> {
-        write(&self.folder, &self.folder.join("renew"), "", 0o600)
+    /// Asks the process that holds the lock.
+    pub fn request(&self, request: Request) -> Result<(), Error> {
+        write(&self.folder, &self.folder.join(request.file()), "", 0o600)
     }
 
-    /// Whether somebody has asked so; each request counts once.
-    pub fn take_request(&self) -> bool {
-        fs::remove_file(self.folder.join("renew")).is_ok()
+    /// When somebody has asked, in seconds since 1970.
+    pub fn requested_at(&self, request: Request) -> Option<i64> {
+        Some(fs::metadata(self.folder.join(request.file())).ok()?.mtime())
+    }
+
+    /// The request has been seen to, whatever came of it.
+    pub fn done(&self, request: Request) {
+        let path = self.folder.join(request.file());
+        if let Err(error) = fs::remove_file(&path)
+            && error.kind() != ErrorKind::NotFound
+        {
+            warn!(path = %path.display(), %error, "a request that is done cannot be removed");
+        }
     }
 
     /// In the order of their numbers.
@@ -216,7 +261,7 @@ impl Store {
     /// Moves what cannot be read out of the way. This must not fail for its caller, who goes on with the last good one.
     fn set_aside(&self, path: &Path, damage: &Error) {
         error!(event = "damaged", %damage, "set aside; the last good one is used");
-        if self.lock.is_none() {
+        if self.lock.lock().unwrap_or_else(PoisonError::into_inner).is_none() {
             return;
         }
         let folder = self.folder.join("damaged");
@@ -271,7 +316,7 @@ mod tests {
     }
 
     fn locked(folder: &Path) -> Store {
-        let mut store = Store::open(folder, URL).unwrap();
+        let store = Store::open(folder, URL).unwrap();
         assert!(store.try_lock().unwrap());
         store
     }
@@ -359,23 +404,31 @@ mod tests {
         let first = locked(folder.path());
         let (chain, key) = make();
         first.save(&chain, &key).unwrap();
-        let mut second = Store::open(folder.path(), URL).unwrap();
+        let second = Store::open(folder.path(), URL).unwrap();
         assert!(!second.try_lock().unwrap());
+        assert!(second.is_held() && Store::existing(folder.path(), URL).unwrap().is_held());
         assert_eq!(serial(&second), serial(&first));
         drop(first);
+        assert!(!second.is_held());
         assert!(second.try_lock().unwrap());
     }
 
     #[test]
-    fn directories_do_not_mix_and_requests_count_once() {
+    fn directories_do_not_mix_and_requests_stay_until_they_are_done() {
         let folder = tempfile::tempdir().unwrap();
         let (real, staging) =
             (Store::folder(folder.path(), URL), Store::folder(folder.path(), "https://acme.test/stg"));
         assert_ne!(real, staging);
         assert!(real.file_name().unwrap().to_str().unwrap().starts_with("acme.test-"));
         let store = locked(folder.path());
-        assert!(!store.take_request());
-        store.request_renewal().unwrap();
-        assert!(store.take_request() && !store.take_request());
+        assert!(Store::existing(folder.path(), "https://acme.test/stg").is_none());
+        for request in [Request::Renewal, Request::Rollover] {
+            assert!(store.requested_at(request).is_none());
+            Store::existing(folder.path(), URL).unwrap().request(request).unwrap();
+            assert!(store.requested_at(request).is_some());
+            store.done(request);
+            store.done(request);
+            assert!(store.requested_at(request).is_none());
+        }
     }
 }

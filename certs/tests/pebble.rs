@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use cok_certs::acme::{Event, Renewer, Settings};
 use cok_certs::dns::{BoxFuture, Solver, SolverError};
-use cok_certs::store::Store;
+use cok_certs::store::{Request, Store};
 use cok_certs::{Authority, CertResolver};
 
 const NAMES: [&str; 2] = ["tunnel.test", "*.tunnel.test"];
@@ -224,7 +224,7 @@ fn a_certificate_is_issued_kept_and_renewed_on_request() {
     running.wait(|event| matches!(event, Event::Serving(_)));
     assert_eq!(serial(folder.path(), &pebble), first, "no new order");
     let request = Store::open(folder.path(), &format!("https://127.0.0.1:{}/dir", pebble.port)).unwrap();
-    request.request_renewal().unwrap();
+    request.request(Request::Renewal).unwrap();
     running.wait(|event| *event == Event::Issued);
     wait_for(|| serial(folder.path(), &pebble) != first);
     assert_eq!(dns.presented.lock().unwrap().len(), 2, "what was proven is not proven again");
@@ -233,7 +233,7 @@ fn a_certificate_is_issued_kept_and_renewed_on_request() {
     drop(program);
     let _program = pebble.start(0);
     let second = serial(folder.path(), &pebble);
-    request.request_renewal().unwrap();
+    request.request(Request::Renewal).unwrap();
     running.wait(|event| *event == Event::Issued);
     wait_for(|| serial(folder.path(), &pebble) != second);
     assert_eq!(dns.presented.lock().unwrap().len(), 4);

@@ -117,7 +117,12 @@ impl Certificates {
                 let report = move |event| match event {
                     Event::Serving(validity) => {
                         metrics.certificate_expiry.set(validity.not_after);
-                        info!(event = "certificate", source = "acme", not_after = validity.not_after);
+                        info!(
+                            event = "certificate",
+                            source = "acme",
+                            not_after = validity.not_after,
+                            "the certificate is served"
+                        );
                     }
                     Event::Issued => drop(metrics.certificate_renewals.inc()),
                     Event::Failed => drop(metrics.certificate_failures.inc()),
@@ -187,12 +192,13 @@ impl Dns {
 
 fn serving(metrics: &Metrics, source: &str, facts: &Facts) {
     metrics.certificate_expiry.set(facts.not_after);
-    info!(event = "certificate", source, not_after = facts.not_after, serial = facts.serial);
+    let (not_after, serial) = (facts.not_after, &facts.serial);
+    info!(event = "certificate", source, not_after, serial, "the certificate is served");
 }
 
 fn self_signed(config: &Config, names: &[&str]) -> anyhow::Result<(Authority, Arc<CertifiedKey>)> {
     let authority = Authority::load_or_create(&config.state_dir.join("authority"))?;
-    info!(event = "authority", ca_file = %authority.ca_file().display());
+    info!(event = "authority", ca_file = %authority.ca_file().display(), "own authority");
     let certificate = authority.issue(names)?;
     Ok((authority, certificate))
 }

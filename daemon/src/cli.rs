@@ -1,5 +1,6 @@
 //! The command line.
 
+mod cert;
 mod reload;
 
 use std::net::SocketAddr;
@@ -12,6 +13,7 @@ use cok_certs::dns::delegation;
 use cok_client::logging::{self, LogFormat};
 use tokio::signal::unix::{SignalKind, signal};
 
+use self::cert::CertCommand;
 use self::reload::ReloadArgs;
 use crate::activation::Inherited;
 use crate::admin;
@@ -52,6 +54,9 @@ enum Command {
     },
     /// Have the running daemon read its configuration again: exit code 2 if it can't be applied, and all stays as it was
     Reload(ReloadArgs),
+    /// The certificate
+    #[command(subcommand)]
+    Cert(CertCommand),
     /// API keys
     #[command(subcommand)]
     Key(KeyCommand),
@@ -107,6 +112,10 @@ pub fn main() -> ExitCode {
             outcome(block_on(dev::run(args)))
         }
         Command::Check { config, resolver } => check(&config, resolver),
+        Command::Cert(command) => match Config::load(command.file()) {
+            Ok(config) => outcome(cert::run(&command, &config)),
+            Err(error) => wrong(&error),
+        },
         Command::Reload(args) => reload::ask(&args),
         Command::Key(KeyCommand::Create { name, subdomains, max_tunnels, expires }) => {
             outcome(create_key(&name, &subdomains, max_tunnels, expires))

@@ -10,11 +10,14 @@ use rcgen::{CertificateParams, DistinguishedName, KeyPair, PKCS_ECDSA_P256_SHA25
 use rustls_pki_types::CertificateDer;
 use tracing::{debug, warn};
 
+use super::account::is_refused;
 use crate::dns::Solver;
 
 /// How often a request is made again whose nonce was rejected, beyond what the library does by itself (three times). A
 /// server that rejects half of them is passed for certain.
 pub(super) const MOST_NONCES: u32 = 20;
+/// How long is waited at the most until the values can be seen everywhere.
+const SETTLED: Duration = Duration::from_secs(120);
 /// How long a server may look at a challenge or make a certificate.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -57,19 +60,26 @@ pub(super) struct Issued {
     pub(super) key_pem: String,
 }
 
-/// Orders a certificate. Records that were published are taken away again, whatever comes of it.
-pub(super) async fn obtain(account: &Account, wanted: Wanted<'_>, solver: &dyn Solver) -> Result<Issued, Error> {
+/// Why there is no certificate.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Failure {
+    /// The server refuses the account.
+    #[error("{0}")]
+    Account(Error),
+    /// Anything else.
+    #[error("{0}")]
+    Other(#[from] Error),
+}
+
+/// Orders a certificate. Taking published values away again is the caller's affair.
+pub(super) async fn obtain(account: &Account, wanted: Wanted<'_>, solver: &dyn Solver) -> Result<Issued, Failure> {
     let identifiers: Vec<_> = wanted.names.iter().map(|name| Identifier::Dns((*name).to_owned())).collect();
-    let mut order = place(account, &identifiers, wanted).await?;
+    let placed = place(account, &identifiers, wanted).await;
+    let mut order =
+        placed.map_err(|error| if is_refused(&error) { Failure::Account(error) } else { Failure::Other(error) })?;
     debug!(order = order.url(), "order placed");
     let values = challenges(&mut order).await?;
-    let proven = prove(&mut order, &values, solver).await;
-    for value in &values {
-        if let Err(error) = solver.cleanup(value).await {
-            warn!(%error, "a TXT record could not be taken away");
-        }
-    }
-    proven?;
+    prove(&mut order, &values, solver).await?;
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(other)?;
     let names: Vec<String> = wanted.names.iter().map(|name| (*name).to_owned()).collect();
     let mut params = CertificateParams::new(names).map_err(other)?;
@@ -91,7 +101,7 @@ async fn place(account: &Account, identifiers: &[Identifier], wanted: Wanted<'_>
         let order = order().replaces(identifier);
         match past_bad_nonces!(account.new_order(&order)) {
             Err(Error::Unsupported(_)) => {}
-            Err(error) if is(&error, "rateLimited") || is(&error, "accountDoesNotExist") => return Err(error),
+            Err(error) if is(&error, "rateLimited") || is_refused(&error) => return Err(error),
             Err(error) => warn!(%error, "an order that replaces the old certificate was refused; once more without"),
             placed => return placed,
         }
@@ -130,6 +140,8 @@ async fn prove(order: &mut Order, values: &[String], solver: &dyn Solver) -> Res
     for value in values {
         solver.present(value).await.map_err(other)?;
     }
+    let seen = tokio::time::timeout(SETTLED, solver.settled(values)).await;
+    debug!(in_time = seen.is_ok(), "the values are published");
     let mut authorizations = order.authorizations();
     while let Some(authorization) = authorizations.next().await {
         let mut authorization = authorization?;

@@ -6,8 +6,17 @@ use serde::{Deserialize, Serialize};
 const WAITS: [i64; 8] = [10, 60, 300, 900, 3600, 3 * 3600, 6 * 3600, 12 * 3600];
 /// The longest that a server's `Retry-After` is believed.
 const LONGEST_WAIT: i64 = 24 * 3600;
-/// In the emergency window no wait is longer: the certificate is about to expire.
+/// In the emergency window no wait of our own is longer: the certificate is about to expire.
 const EMERGENCY_WAIT: i64 = 600;
+/// And none that the server has named: it may mean well, but visitors are about to be turned away.
+const EMERGENCY_SERVER_WAIT: i64 = 3600;
+/// After a certificate was issued, none is ordered for this long, whatever the server or the clock suggests; it doubles
+/// each time that the next one is due again long before its time.
+const REST: i64 = 3600;
+/// And for no longer than this.
+const LONGEST_REST: i64 = 24 * 3600;
+/// A certificate that the server does not know any account for gets a new one at most this often.
+const NEW_ACCOUNT_EVERY: i64 = 24 * 3600;
 
 /// From when until when a certificate is valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,9 +28,18 @@ pub struct Validity {
 }
 
 impl Validity {
-    /// The last tenth of the lifetime.
+    /// Whether the certificate is about to expire, or has.
+    pub fn is_emergency(self, now: i64) -> bool {
+        now >= self.emergency()
+    }
+
+    /// When the last tenth of the lifetime begins.
     fn emergency(self) -> i64 {
-        self.not_after - (self.not_after - self.not_before) / 10
+        self.not_after - self.lifetime() / 10
+    }
+
+    fn lifetime(self) -> i64 {
+        self.not_after.saturating_sub(self.not_before).max(0)
     }
 }
 
@@ -43,12 +61,22 @@ pub struct State {
     pub failures: u32,
     /// When the last attempt began.
     pub tried_at: Option<i64>,
-    /// When the next may begin.
+    /// When the next may begin, as far as we are concerned.
     pub next_try: Option<i64>,
+    /// When the next may begin, as the server has named it.
+    pub retry_after: Option<i64>,
+    /// When the last certificate was issued.
+    pub issued_at: Option<i64>,
+    /// For how long after that none is ordered, in seconds.
+    pub rest: i64,
+    /// When an account was last replaced that the server did not take any more.
+    pub account_replaced_at: Option<i64>,
     /// What went wrong last.
     pub last_error: Option<String>,
-    /// What the authority suggests for the certificate of this serial number.
+    /// What the authority suggests for the certificate of `window_of`.
     pub window: Option<Window>,
+    /// The serial number of the certificate that the window is for.
+    pub window_of: Option<String>,
     /// When the authority is to be asked for the window again.
     pub ask_window_at: Option<i64>,
     /// Where in a window this certificate is renewed, 0 to 1: drawn anew for each, so that not all daemons come at once.
@@ -68,13 +96,31 @@ impl State {
     /// An attempt failed; `retry_after` is the moment that the server named.
     pub fn failed(&mut self, now: i64, error: String, retry_after: Option<i64>) {
         self.last_error = Some(error);
-        let named = retry_after.map_or(now, |at| at.min(now + LONGEST_WAIT));
-        self.next_try = Some(self.next_try.map_or(named, |at| at.max(named)));
+        self.retry_after = retry_after.map(|at| at.min(now + LONGEST_WAIT));
     }
 
     /// A certificate was issued; `lot` is drawn from 0 to 1.
-    pub fn succeeded(lot: f64) -> Self {
-        Self { lot, ..Self::default() }
+    pub fn succeeded(&mut self, now: i64, validity: Validity, lot: f64) {
+        // Renewed before a third of its lifetime has passed: by an operator, or because somebody's clock or advice is
+        // wrong, which must not go on and on.
+        let lifetime = validity.lifetime();
+        let early = self.issued_at.is_some_and(|at| (0..lifetime / 3).contains(&now.saturating_sub(at)));
+        let first = REST.min(lifetime / 10);
+        let rest = if early { self.rest.saturating_mul(2).clamp(first, LONGEST_REST.min(lifetime / 3)) } else { first };
+        let account_replaced_at = self.account_replaced_at;
+        *self = Self { lot, issued_at: Some(now), rest, account_replaced_at, ..Self::default() };
+    }
+
+    /// Whether an account that the server refuses may be replaced now.
+    pub fn may_replace_account(&self, now: i64) -> bool {
+        self.account_replaced_at.is_none_or(|at| at > now || now - at >= NEW_ACCOUNT_EVERY)
+    }
+
+    /// Forgets a window that is for another certificate.
+    pub fn is_for(&mut self, serial: &str) {
+        if self.window_of.as_deref() != Some(serial) {
+            (self.window, self.ask_window_at, self.window_of) = (None, None, Some(serial.to_owned()));
+        }
     }
 }
 
@@ -85,7 +131,7 @@ pub fn renewal(validity: Validity, state: &State) -> i64 {
     let at = if let Some(Window { start, end }) = state.window {
         start.saturating_add((end.saturating_sub(start).max(0) as f64 * lot) as i64)
     } else {
-        let lifetime = validity.not_after - validity.not_before;
+        let lifetime = validity.lifetime();
         validity.not_after - lifetime / 3 - (lifetime as f64 / 30.0 * lot) as i64
     };
     at.min(validity.emergency())
@@ -94,14 +140,19 @@ pub fn renewal(validity: Validity, state: &State) -> i64 {
 /// When the next attempt is to begin, which may have passed. Without a certificate: as soon as failures allow.
 pub fn due(now: i64, validity: Option<Validity>, state: &State) -> i64 {
     let wanted = validity.map_or(now, |validity| renewal(validity, state));
-    let emergency = validity.is_some_and(|validity| now >= validity.emergency());
-    let allowed = match (state.tried_at, state.next_try) {
-        // The clock has been set back: what was reckoned by it means nothing.
-        (Some(tried), _) if tried > now => None,
-        (Some(tried), Some(next)) if emergency => Some(next.min(tried + EMERGENCY_WAIT)),
-        (_, next) => next,
-    };
-    allowed.map_or(wanted, |allowed| allowed.max(wanted))
+    let emergency = validity.is_some_and(|validity| validity.is_emergency(now));
+    // What was reckoned by a clock that has been set back since means nothing.
+    let since = |at: Option<i64>| at.filter(|at| *at <= now);
+    let (mut own, mut named) = (None, None);
+    if let Some(tried) = since(state.tried_at) {
+        (own, named) = (state.next_try, state.retry_after);
+        if emergency {
+            own = own.map(|at| at.min(tried + EMERGENCY_WAIT));
+            named = named.map(|at| at.min(tried + EMERGENCY_SERVER_WAIT));
+        }
+    }
+    let rested = since(state.issued_at).map(|at| at.saturating_add(state.rest));
+    [own, named, rested].into_iter().flatten().fold(wanted, i64::max)
 }
 
 #[cfg(test)]
@@ -114,13 +165,13 @@ mod tests {
     #[test]
     fn one_third_of_the_lifetime_is_left_at_renewal_and_a_little_more_by_lot() {
         assert_eq!(renewal(VALIDITY, &State::default()), 60 * DAY);
-        assert_eq!(renewal(VALIDITY, &State::succeeded(1.0)), 57 * DAY);
+        assert_eq!(renewal(VALIDITY, &State { lot: 1.0, ..State::default() }), 57 * DAY);
         assert_eq!(due(5 * DAY, Some(VALIDITY), &State::default()), 60 * DAY);
     }
 
     #[test]
     fn the_window_of_the_authority_comes_first_but_not_after_the_emergency() {
-        let mut state = State::succeeded(0.5);
+        let mut state = State { lot: 0.5, ..State::default() };
         state.window = Some(Window { start: 10 * DAY, end: 12 * DAY });
         assert_eq!(renewal(VALIDITY, &state), 11 * DAY);
         state.window = Some(Window { start: 12 * DAY, end: 10 * DAY });
@@ -151,6 +202,65 @@ mod tests {
         assert_eq!(due(5, None, &state), 7200);
         state.failed(5, "429".into(), Some(i64::MAX));
         assert_eq!(due(5, None, &state), 5 + LONGEST_WAIT);
+        // Also where our own wait would be shorter, but not until visitors are turned away.
+        let now = 85 * DAY;
+        state.begin(now);
+        state.failed(now, "429".into(), Some(now + 1800));
+        assert_eq!(due(now, Some(VALIDITY), &state), now + 1800);
+        state.failed(now, "429".into(), Some(now + DAY));
+        assert_eq!(due(now, Some(VALIDITY), &state), now + EMERGENCY_SERVER_WAIT);
+    }
+
+    #[test]
+    fn certificates_that_are_due_at_once_make_no_storm_of_orders() {
+        let (mut state, mut now, mut gaps) = (State::default(), 1000, Vec::new());
+        for _ in 0..7 {
+            state.begin(now);
+            let validity = Validity { not_before: now, not_after: now + 90 * DAY };
+            state.succeeded(now, validity, 0.5);
+            state.window = Some(Window { start: 0, end: 1 });
+            let next = due(now, Some(validity), &state);
+            gaps.push((next - now) / 3600);
+            now = next;
+        }
+        assert_eq!(gaps, [1, 2, 4, 8, 16, 24, 24]);
+        // A clock that runs ahead by more than the lifetime: each is expired when it comes.
+        let expired = Validity { not_before: 0, not_after: 90 * DAY };
+        now = 100 * DAY;
+        for hours in [1, 2, 4] {
+            state.succeeded(now, expired, 0.5);
+            assert_eq!(due(now, Some(expired), &state), now + hours * 3600);
+            now += 10;
+        }
+        // One that is in time begins anew.
+        now += 60 * DAY;
+        state.succeeded(now, VALIDITY, 0.5);
+        assert_eq!(state.rest, REST);
+        // Short-lived ones are renewed in time all the same.
+        let short = Validity { not_before: now, not_after: now + 600 };
+        state.succeeded(now, short, 0.0);
+        assert_eq!(due(now, Some(short), &state), now + 400);
+    }
+
+    #[test]
+    fn a_window_is_for_one_certificate_only() {
+        let mut state = State::default();
+        state.is_for("a");
+        state.window = Some(Window { start: 1, end: 2 });
+        state.is_for("a");
+        assert!(state.window.is_some());
+        state.is_for("b");
+        assert!(state.window.is_none() && state.ask_window_at.is_none());
+    }
+
+    #[test]
+    fn an_account_is_replaced_once_a_day_at_the_most() {
+        let mut state = State::default();
+        assert!(state.may_replace_account(0));
+        state.account_replaced_at = Some(100);
+        state.succeeded(200, VALIDITY, 0.0);
+        assert!(!state.may_replace_account(100 + DAY - 1));
+        assert!(state.may_replace_account(100 + DAY) && state.may_replace_account(99));
     }
 
     #[test]

@@ -1,0 +1,70 @@
+//! The account at the server: kept, made when there is none, and replaced when the server does not take it any more.
+
+use std::sync::Arc;
+
+use instant_acme::{Account, AccountCredentials, Error as AcmeError, ExternalAccountKey, NewAccount};
+use tracing::{info, warn};
+
+use super::order::{is, past_bad_nonces};
+use super::{Settings, http, on_disk};
+use crate::store::{Request, Store};
+
+const FILE: &str = "account.json";
+
+/// Whether the server says that the account, and not the request, is what it refuses (RFC 8555, sections 7.3.1 and
+/// 7.3.6).
+pub(super) fn is_refused(error: &AcmeError) -> bool {
+    is(error, "accountDoesNotExist") || is(error, "unauthorized")
+}
+
+/// The account that was kept.
+pub(super) async fn kept(client: &http::Client, store: &Arc<Store>) -> Result<Option<Account>, String> {
+    let read = on_disk(store, |store| store.read_json::<AccountCredentials>(FILE)).await;
+    let Some(credentials) = read.map_err(|error| error.to_string())? else { return Ok(None) };
+    let builder = Account::builder_with_http(Box::new(client.clone()));
+    Ok(Some(builder.from_credentials(credentials).await.map_err(|error| error.to_string())?))
+}
+
+/// A new one, kept before it is used.
+pub(super) async fn create(settings: &Settings, client: &http::Client, store: &Arc<Store>) -> Result<Account, String> {
+    let contact: Vec<&str> = settings.contact.iter().map(String::as_str).collect();
+    let wanted = NewAccount { contact: &contact, terms_of_service_agreed: true, only_return_existing: false };
+    let external = settings.external_account.as_ref();
+    let external = external.map(|(id, key)| ExternalAccountKey::new(id.clone(), key));
+    let builder = || Account::builder_with_http(Box::new(client.clone()));
+    let created = past_bad_nonces!(builder().create(&wanted, settings.directory.clone(), external.as_ref()));
+    let (account, credentials) = created.map_err(|error| format!("no account: {error}"))?;
+    info!(event = "account", id = account.id(), "an account was made at the ACME server");
+    keep(store, credentials).await?;
+    Ok(account)
+}
+
+/// Gives the account a new key (RFC 8555, section 7.3.5), if somebody has asked for that. Should the process be killed
+/// between the server's answer and the disk, the old key is worthless and the next order makes a new account.
+pub(super) async fn roll_over(account: &mut Account, store: &Arc<Store>) -> Result<(), String> {
+    if on_disk(store, |store| store.requested_at(Request::Rollover)).await.is_none() {
+        return Ok(());
+    }
+    match past_bad_nonces!(account.update_key()) {
+        Ok(credentials) => {
+            keep(store, credentials).await?;
+            info!(event = "account_key", id = account.id(), "the account has a new key");
+        }
+        Err(error) if is_refused(&error) => return Ok(()),
+        Err(error) => {
+            warn!(event = "account_key_kept", %error, "the account keeps its key");
+        }
+    }
+    on_disk(store, |store| store.done(Request::Rollover)).await;
+    Ok(())
+}
+
+/// Takes an account out of use that the server refuses.
+pub(super) async fn discard(store: &Arc<Store>, why: String) {
+    on_disk(store, move |store| store.discard(FILE, &format!("the server does not take this account any more: {why}")))
+        .await;
+}
+
+async fn keep(store: &Arc<Store>, credentials: AccountCredentials) -> Result<(), String> {
+    on_disk(store, move |store| store.write_json(FILE, &credentials)).await.map_err(|error| error.to_string())
+}

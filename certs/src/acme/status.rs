@@ -1,0 +1,62 @@
+//! What an operator is shown, read from the store beside a running process.
+
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::plan::{self, State, Validity};
+use crate::Error;
+use crate::files::Facts;
+use crate::store::{Request, Store};
+
+/// Where a certificate stands. Moments are in seconds since 1970.
+#[derive(Clone, Debug, Serialize)]
+pub struct Status {
+    /// The certificate that is kept; nothing before the first.
+    pub certificate: Option<Facts>,
+    /// When it is renewed if all goes well.
+    pub next_renewal: Option<i64>,
+    /// When the next attempt begins; now or before if it is about to.
+    pub next_try: i64,
+    /// When the last attempt began.
+    pub last_try: Option<i64>,
+    /// What went wrong with the last attempt.
+    pub last_error: Option<String>,
+    /// Attempts since the last success, or those that nothing came of.
+    pub failures: u32,
+    /// Somebody has asked for a new one.
+    pub requested: bool,
+    /// A process renews it.
+    pub managed: bool,
+}
+
+/// The status of the certificate for `names` from `directory` (a URL), as it is at `now`.
+pub fn status(state_dir: &Path, directory: &str, names: &[&str], now: i64) -> Result<Status, Error> {
+    let store = Store::existing(state_dir, directory);
+    let (stored, state, requested, managed) = match &store {
+        Some(store) => (
+            store.load(names)?,
+            store.read_json::<State>("state.json")?,
+            store.requested_at(Request::Renewal).is_some(),
+            store.is_held(),
+        ),
+        None => (None, None, false, false),
+    };
+    let mut state = state.unwrap_or_default();
+    let certificate = stored.map(|stored| stored.facts);
+    if let Some(facts) = &certificate {
+        state.is_for(&facts.serial);
+    }
+    let validity =
+        certificate.as_ref().map(|facts| Validity { not_before: facts.not_before, not_after: facts.not_after });
+    Ok(Status {
+        next_renewal: validity.map(|validity| plan::renewal(validity, &state)),
+        next_try: plan::due(now, validity, &state),
+        last_try: state.tried_at.or(state.issued_at),
+        last_error: state.last_error,
+        failures: state.failures,
+        certificate,
+        requested,
+        managed,
+    })
+}
