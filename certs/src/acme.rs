@@ -261,7 +261,7 @@ impl Renewer {
         let replaces: Option<&CertificateDer<'_>> =
             self.current.as_ref().and_then(|stored| stored.certified.cert.first());
         let wanted = Wanted { names: &self.names(), profile: offered, replaces };
-        order::obtain(account, wanted, published).await
+        order::obtain(&self.client, account, wanted, published).await
     }
 
     /// Asks when the server would like the certificate to be renewed, as often as it wishes to be asked. That takes no
