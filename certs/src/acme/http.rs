@@ -6,8 +6,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, LOCATION, RETRY_AFTER};
-use http::{Request, Response, StatusCode};
+use http::header::{CONTENT_TYPE, LOCATION, RETRY_AFTER, USER_AGENT};
+use http::request::Builder;
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::Full;
 use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient};
 
 use crate::https;
@@ -43,19 +45,59 @@ impl Client {
         self.said.lock().unwrap_or_else(PoisonError::into_inner).created.take()
     }
 
+    /// Asks for what is at an address, as anybody may.
+    pub(super) async fn get(&self, url: &str) -> Result<Response<Bytes>, String> {
+        self.send(request(Method::GET, url)).await
+    }
+
+    /// Asks for its headers alone.
+    pub(super) async fn head(&self, url: &str) -> Result<Response<Bytes>, String> {
+        self.send(request(Method::HEAD, url)).await
+    }
+
+    /// Posts a JSON web signature (RFC 8555, section 6.2).
+    pub(super) async fn post_jose(&self, url: &str, signed: String) -> Result<Response<Bytes>, String> {
+        let request = request(Method::POST, url).header(CONTENT_TYPE, "application/jose+json");
+        self.sent(request.body(Full::new(Bytes::from(signed)))).await
+    }
+
+    async fn send(&self, request: Builder) -> Result<Response<Bytes>, String> {
+        self.sent(request.body(Full::default())).await
+    }
+
+    async fn sent(&self, request: http::Result<Request<Full<Bytes>>>) -> Result<Response<Bytes>, String> {
+        let response = self.https.send(request.map_err(|error| error.to_string())?).await?;
+        self.note(&response);
+        Ok(response)
+    }
+
     fn note(&self, response: &Response<Bytes>) {
         let value = |name| Some(response.headers().get(name)?.to_str().ok()?.trim());
         let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
         match response.status() {
             StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
-                if let Some(at) = value(RETRY_AFTER).and_then(parse_retry_after) {
-                    said.retry_after = Some(at);
-                }
+                said.retry_after = value(RETRY_AFTER).and_then(parse_retry_after).or(said.retry_after);
             }
             StatusCode::CREATED => said.created = value(LOCATION).map(str::to_owned),
             _ => {}
         }
     }
+}
+
+/// How long to wait before asking again, whatever the answer was.
+pub(super) fn retry_after(response: &Response<Bytes>) -> Option<Duration> {
+    let at = parse_retry_after(response.headers().get(RETRY_AFTER)?.to_str().ok()?.trim())?;
+    Some(at.duration_since(SystemTime::now()).unwrap_or_default())
+}
+
+/// What the next request needs (RFC 8555, section 6.5.1).
+pub(super) fn nonce(response: &Response<Bytes>) -> Option<String> {
+    Some(response.headers().get("replay-nonce")?.to_str().ok()?.to_owned())
+}
+
+fn request(method: Method, url: &str) -> Builder {
+    // Clients are to say who they are (RFC 8555, section 6.1).
+    Request::builder().method(method).uri(url).header(USER_AGENT, concat!("cokd/", env!("CARGO_PKG_VERSION")))
 }
 
 /// Seconds or a date (RFC 9110, section 10.2.3).
