@@ -1,20 +1,23 @@
 //! Certificates by ACME (RFC 8555): ordered, kept, renewed in time, and never in the way of anything else.
 
 mod account;
+mod directory;
 mod http;
 mod order;
 mod plan;
 mod published;
+mod rollover;
 mod status;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use instant_acme::{Account, CertificateIdentifier, Error as AcmeError};
+use instant_acme::{Account, CertificateIdentifier};
 use rustls_pki_types::CertificateDer;
 use tracing::{info, warn};
 
+use self::directory::Directory;
 use self::order::{Failure, Issued, Wanted};
 use self::published::Published;
 use crate::dns::Solver;
@@ -34,7 +37,7 @@ const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(600);
 const SAVE_AGAIN_AFTER: i64 = 60;
 /// The least and the most time between two questions for the renewal window, in seconds (RFC 9773, section 4.3).
 const ASK_WINDOW: (i64, i64) = (60, 24 * 3600);
-/// How soon the renewal window is asked for again after a failure (RFC 9773, section 4.3.3).
+/// How soon the renewal window is asked for again after a failure, or if the server does not say (RFC 9773, section 4.3.3).
 const ASK_WINDOW_AGAIN: i64 = 6 * 3600;
 
 /// Whom to ask, and as whom.
@@ -239,11 +242,9 @@ impl Renewer {
 
     async fn order(&mut self, published: &Published) -> Result<(Issued, Stored), String> {
         self.client.take_retry_after();
+        rollover::roll_over(&self.client, &self.settings.directory, &self.store).await?;
         let account = match account::kept(&self.client, &self.store).await? {
-            Some(mut account) => {
-                account::roll_over(&mut account, &self.store).await?;
-                account
-            }
+            Some(account) => account,
             None => account::create(&self.settings, &self.client, &self.store).await?,
         };
         let issued = match self.obtain(&account, published).await {
@@ -279,11 +280,10 @@ impl Renewer {
         let replaces: Option<&CertificateDer<'_>> =
             self.current.as_ref().and_then(|stored| stored.certified.cert.first());
         let wanted = Wanted { names: &self.names(), profile: offered, replaces };
-        order::obtain(account, wanted, published).await
+        order::obtain(&self.client, account, wanted, published).await
     }
 
-    /// Asks when the server would like the certificate to be renewed, as often as it wishes to be asked. That takes no
-    /// account (RFC 9773, section 4.1), but the library wants one, and none is made for it.
+    /// Asks when the server would like the certificate to be renewed, as often as it wishes to be asked.
     async fn ask_for_window(&mut self, now: i64) {
         let Some(stored) = &self.current else { return };
         if self.state.ask_window_at.is_some_and(|at| at > now && at - now <= ASK_WINDOW.1) {
@@ -292,29 +292,23 @@ impl Renewer {
         let Some(id) = stored.certified.cert.first().and_then(|leaf| CertificateIdentifier::try_from(leaf).ok()) else {
             return;
         };
-        let (window, again) = match self.window(&id).await {
-            Ok((window, again)) => (Some(window), again.clamp(ASK_WINDOW.0, ASK_WINDOW.1)),
-            Err(WindowError::Unsupported) => (None, ASK_WINDOW.1),
-            Err(WindowError::Failed(error)) => {
-                warn!(%error, "the server could not be asked when to renew");
+        let answer = match Directory::get(&self.client, &self.settings.directory).await {
+            Ok(directory) => directory.window(&self.client, &id).await,
+            Err(error) => Err(error),
+        };
+        let (window, again) = match answer {
+            Ok(Some((window, again))) => {
+                (Some(window), again.unwrap_or(ASK_WINDOW_AGAIN).clamp(ASK_WINDOW.0, ASK_WINDOW.1))
+            }
+            Ok(None) => (None, ASK_WINDOW.1),
+            Err(error) => {
+                warn!(error, "the server could not be asked when to renew");
                 (self.state.window, ASK_WINDOW_AGAIN)
             }
         };
         self.state.window = window;
         self.state.ask_window_at = Some(now + again);
         self.keep_state().await;
-    }
-
-    async fn window(&self, id: &CertificateIdentifier<'_>) -> Result<(Window, i64), WindowError> {
-        let account = account::kept(&self.client, &self.store).await.map_err(WindowError::Failed)?;
-        let account = account.ok_or(WindowError::Unsupported)?;
-        let (info, again) = account.renewal_info(id).await.map_err(|error| match error {
-            AcmeError::Unsupported(_) => WindowError::Unsupported,
-            other => WindowError::Failed(other.to_string()),
-        })?;
-        let window = info.suggested_window;
-        let window = Window { start: window.start.unix_timestamp(), end: window.end.unix_timestamp() };
-        Ok((window, i64::try_from(again.as_secs()).unwrap_or(i64::MAX)))
     }
 
     fn names(&self) -> Vec<&str> {
@@ -337,11 +331,6 @@ async fn on_disk<T: Send + 'static>(store: &Arc<Store>, work: impl FnOnce(&Store
             Err(_) => std::future::pending().await,
         },
     }
-}
-
-enum WindowError {
-    Unsupported,
-    Failed(String),
 }
 
 fn validity(stored: &Stored) -> Validity {

@@ -5,6 +5,8 @@
 //! ```text
 //! acme/<host>-<hash>/lock              held by the process that orders
 //!                    account.json      account key and account URL
+//!                    account.next.json the same with a new key, until the server is known to take it
+//!                    published.json    TXT values that are to be taken away again
 //!                    state.json        what renewal remembers
 //!                    renew             somebody wants a new certificate now
 //!                    rollover          somebody wants a new account key
@@ -203,6 +205,15 @@ impl Store {
         let text = serde_json::to_string(value).map_err(|error| Error::invalid(&path, error.to_string()))?;
         write(&self.folder, &path, &text, 0o600)?;
         sync(&self.folder)
+    }
+
+    /// Removes a file of the folder; that there is none is no error.
+    pub fn remove(&self, name: &str) -> Result<(), Error> {
+        let path = self.folder.join(name);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(Error::io(path)(error)),
+            _ => sync(&self.folder),
+        }
     }
 
     /// Takes a file out of use that proved to be worthless.
