@@ -193,10 +193,10 @@ impl Renewer {
                 );
                 self.state.succeeded(now, validity(&stored), fastrand::f64());
                 self.serve(stored, resolver, report);
-                report(Event::Issued);
-                on_disk(&self.store, |store| store.done(Request::Renewal)).await;
                 self.unsaved = Some((Arc::new(issued), now));
                 self.save_again(now).await;
+                on_disk(&self.store, |store| store.done(Request::Renewal)).await;
+                report(Event::Issued);
             }
             Err(error) => {
                 let unix = |at: SystemTime| at.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |at| at.as_secs());
