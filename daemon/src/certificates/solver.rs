@@ -34,6 +34,14 @@ pub(super) fn new(dns: &Dns, domain: &str) -> anyhow::Result<Chosen> {
                 httpreq::Settings { url: url.clone(), username: username.clone(), password, ca_file: ca_file.clone() };
             (Arc::new(HttpReq::new(domain, settings)?), None)
         }
+        #[cfg(feature = "cloud-dns")]
+        Dns::Cloud { provider, token_file, id, zone } => {
+            let token = secrets::read(token_file)?;
+            let settings = cok_certs::dns::cloud::Settings { token, id: id.clone(), zone: zone.clone() };
+            (Arc::new(cok_certs::dns::cloud::Cloud::new(domain, provider, settings)?), None)
+        }
+        #[cfg(not(feature = "cloud-dns"))]
+        Dns::Cloud { provider, .. } => anyhow::bail!("{provider} was not built in"),
     })
 }
 

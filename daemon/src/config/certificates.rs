@@ -12,6 +12,12 @@ use crate::names::Hostname;
 /// The authority that is asked unless another one is named.
 const LETS_ENCRYPT: &str = "https://acme-v02.api.letsencrypt.org/directory";
 
+/// The DNS providers whose interfaces were built in.
+#[cfg(feature = "cloud-dns")]
+const CLOUDS: &[&str] = cok_certs::dns::cloud::PROVIDERS;
+#[cfg(not(feature = "cloud-dns"))]
+const CLOUDS: &[&str] = &[];
+
 /// The protocols that the HTTPS records of the whole domain promise: HTTP/1.1 needs no promise.
 const ALPN: [&str; 2] = ["h3", "h2"];
 
@@ -86,6 +92,17 @@ pub enum Dns {
         zone: Option<String>,
         /// The key that signs the updates (RFC 8945).
         tsig: Option<Tsig>,
+    },
+    /// The interface of a DNS provider; with the cargo feature `cloud-dns`.
+    Cloud {
+        /// Which one.
+        provider: String,
+        /// Where the token, secret key or password is.
+        token_file: PathBuf,
+        /// What some providers want beside it: a key's identifier, a user's name or an account's number.
+        id: Option<String>,
+        /// The zone at the provider; looked for if it is not named.
+        zone: Option<String>,
     },
 }
 
@@ -177,7 +194,11 @@ fn dns(mut section: Section<'_>, domain: Option<&Hostname>, port: u16) -> Option
     let expected = "\"embedded\", \"exec\", \"httpreq\" or \"rfc2136\"";
     let provider = section.optional("provider", expected, |text: &str| match text {
         "embedded" | "exec" | "httpreq" | "rfc2136" => Ok(text.to_owned()),
-        other => Err(got(other)),
+        cloud if CLOUDS.contains(&cloud) => Ok(text.to_owned()),
+        other if CLOUDS.is_empty() => {
+            Err(format!("{}; cloud providers need a cokd that was built with --features cloud-dns", got(other)))
+        }
+        other => Err(format!("or one of {}, {}", CLOUDS.join(", "), got(other))),
     });
     // The keys of a provider that is not known cannot be judged.
     let provider = match provider {
@@ -193,7 +214,8 @@ fn dns(mut section: Section<'_>, domain: Option<&Hostname>, port: u16) -> Option
         }),
         "httpreq" => httpreq(&mut section),
         "rfc2136" => rfc2136(&mut section),
-        _ => embedded(&mut section, domain, port).map(|zone| Dns::Embedded(Box::new(zone))),
+        "embedded" => embedded(&mut section, domain, port).map(|zone| Dns::Embedded(Box::new(zone))),
+        _ => cloud(&mut section, provider),
     };
     section.finish();
     dns
@@ -271,6 +293,16 @@ fn rfc2136(section: &mut Section<'_>) -> Option<Dns> {
         _ => None,
     };
     Some(Dns::Rfc2136 { server: server?, zone, tsig })
+}
+
+fn cloud(section: &mut Section<'_>, provider: String) -> Option<Dns> {
+    let token_file = section.secret_file("token_file");
+    if token_file.is_none() && !section.has("token_file") {
+        section.mistake("token_file", "expected a path to the file with the provider's token");
+    }
+    let id = section.optional("id", "what the provider wants beside the token", filled);
+    let zone = section.optional("zone", "a zone such as \"example.com\"", filled);
+    Some(Dns::Cloud { provider, token_file: token_file?, id, zone })
 }
 
 fn filled(text: &str) -> Result<String, String> {

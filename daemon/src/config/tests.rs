@@ -245,10 +245,6 @@ fn acme_is_checked_as_far_as_a_file_can_be() {
             "[acme]\neab_key_id = \"a\"\neab_hmac_key_file = \"/none\"",
             "4: acme.eab_hmac_key_file: there is no file /none",
         ),
-        (
-            "[acme.dns]\nprovider = \"gandi\"\ntoken = 1",
-            "3: acme.dns.provider: expected \"embedded\", \"exec\", \"httpreq\" or \"rfc2136\", got \"gandi\"",
-        ),
         ("[acme.dns]\nprovider = \"exec\"", "2: acme.dns.program: expected a path, but the key is missing"),
         ("[acme.dns]\nprovider = \"exec\"\nprogram = \"/none\"", "4: acme.dns.program: there is no file /none"),
         (
@@ -273,5 +269,20 @@ fn acme_is_checked_as_far_as_a_file_can_be() {
         ("[tls]\ncert = \"/bin/sh\"", "3: tls.cert: is not used with mode = \"acme\""),
     ] {
         assert_eq!(told(lines), [format!("cokd.toml:{wrong}")], "{lines}");
+    }
+}
+
+#[test]
+fn providers_that_were_not_built_in_are_told_of() {
+    let told = |lines: &str| mistakes(&format!("domain = \"a.example\"\n[acme.dns]\nprovider = {lines}\n"));
+    let start = "cokd.toml:3: acme.dns.provider: expected \"embedded\", \"exec\", \"httpreq\" or \"rfc2136\", ";
+    let [wrong] = &told("\"nonsense\"\ntoken = 1")[..] else { panic!() };
+    assert!(wrong.starts_with(start) && wrong.contains("got \"nonsense\""), "{wrong}");
+    if cfg!(feature = "cloud-dns") {
+        assert_eq!(told("\"cloudflare\"\ntoken_file = \"credential\""), [""; 0]);
+        let wrong = "cokd.toml:2: acme.dns.token_file: expected a path to the file with the provider's token";
+        assert_eq!(told("\"cloudflare\""), [wrong]);
+    } else {
+        assert!(told("\"cloudflare\"\ntoken_file = \"credential\"")[0].ends_with("--features cloud-dns"));
     }
 }
