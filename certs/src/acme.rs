@@ -1,20 +1,23 @@
 //! Certificates by ACME (RFC 8555): ordered, kept, renewed in time, and never in the way of anything else.
 
 mod account;
+mod directory;
 mod http;
 mod order;
 mod plan;
 mod published;
+mod rollover;
 mod status;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use instant_acme::{Account, CertificateIdentifier, Error as AcmeError};
+use instant_acme::{Account, CertificateIdentifier};
 use rustls_pki_types::CertificateDer;
 use tracing::{info, warn};
 
+use self::directory::Directory;
 use self::order::{Failure, Issued, Wanted};
 use self::published::Published;
 use crate::dns::Solver;
@@ -26,13 +29,15 @@ pub use self::status::{Status, status};
 
 /// How often requests of an operator and the lock of another process are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Nanoseconds in a second.
+const NANOS: i128 = 1_000_000_000;
 /// How long a whole attempt may take.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(600);
 /// How soon saving is tried again after it failed, and how soon the state of a disk is.
 const SAVE_AGAIN_AFTER: i64 = 60;
 /// The least and the most time between two questions for the renewal window, in seconds (RFC 9773, section 4.3).
 const ASK_WINDOW: (i64, i64) = (60, 24 * 3600);
-/// How soon the renewal window is asked for again after a failure (RFC 9773, section 4.3.3).
+/// How soon the renewal window is asked for again after a failure, or if the server does not say (RFC 9773, section 4.3.3).
 const ASK_WINDOW_AGAIN: i64 = 6 * 3600;
 
 /// Whom to ask, and as whom.
@@ -71,6 +76,8 @@ pub struct Renewer {
     state: State,
     current: Option<Stored>,
     unsaved: Option<(Arc<Issued>, i64)>,
+    /// When the operator's last request was made, in nanoseconds since 1970; 0 for none.
+    seen: Option<i128>,
 }
 
 impl Renewer {
@@ -79,7 +86,8 @@ impl Renewer {
         let client = http::Client::new(settings.ca_file.as_deref())?;
         let current = store.load(names)?;
         let (names, store) = (names.iter().map(|name| (*name).to_owned()).collect(), Arc::new(store));
-        Ok(Self { settings, names, store, solver, client, state: State::default(), current, unsaved: None })
+        let state = State::default();
+        Ok(Self { settings, names, store, solver, client, state, current, unsaved: None, seen: None })
     }
 
     /// The certificate that was kept, if there is one.
@@ -111,14 +119,14 @@ impl Renewer {
             let now = unix_now();
             self.save_again(now).await;
             let requested = on_disk(&self.store, |store| store.requested_at(Request::Renewal)).await;
-            // One that was seen to already, as far as its process lived, waits its turn like all attempts.
-            let asked = requested.is_some_and(|at| self.state.tried_at.is_none_or(|tried| tried < at));
-            let left_over = requested.is_some() && self.state.next_try.is_none_or(|next| next <= now);
-            if asked || left_over || due(now, self.validity(), &self.state) <= now {
-                self.attempt(now, &published, &resolver, &report).await;
-                if requested.is_some() {
-                    on_disk(&self.store, |store| store.done(Request::Renewal)).await;
-                }
+            // A request of before this process may have been seen to already; then it waits its turn like all attempts.
+            let asked = requested.is_some_and(|at| match self.seen {
+                Some(seen) => seen != at,
+                None => self.state.tried_at.is_none_or(|tried| i128::from(tried) < at / NANOS),
+            });
+            self.seen = Some(requested.unwrap_or_default());
+            if asked || self.due(now, requested.is_some()) <= now {
+                self.attempt(now, requested.is_some(), &published, &resolver, &report).await;
             } else {
                 self.ask_for_window(now).await;
             }
@@ -140,7 +148,19 @@ impl Renewer {
         }
     }
 
-    async fn attempt(&mut self, now: i64, published: &Published, resolver: &CertResolver, report: &impl Fn(Event)) {
+    /// When the next attempt begins. What an operator has asked for stays wanted until it succeeds.
+    fn due(&self, now: i64, requested: bool) -> i64 {
+        due(now, self.validity().filter(|_| !requested), &self.state)
+    }
+
+    async fn attempt(
+        &mut self,
+        now: i64,
+        requested: bool,
+        published: &Published,
+        resolver: &CertResolver,
+        report: &impl Fn(Event),
+    ) {
         self.state.begin(now);
         // Kept before the order is placed: a crash loop must not order again and again.
         let state = self.state.clone();
@@ -174,6 +194,7 @@ impl Renewer {
                 self.state.succeeded(now, validity(&stored), fastrand::f64());
                 self.serve(stored, resolver, report);
                 report(Event::Issued);
+                on_disk(&self.store, |store| store.done(Request::Renewal)).await;
                 self.unsaved = Some((Arc::new(issued), now));
                 self.save_again(now).await;
             }
@@ -181,7 +202,7 @@ impl Renewer {
                 let unix = |at: SystemTime| at.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |at| at.as_secs());
                 let retry_after = self.client.take_retry_after().map(|at| i64::try_from(unix(at)).unwrap_or(i64::MAX));
                 self.state.failed(now, error.clone(), retry_after);
-                let next = due(now, self.validity(), &self.state).saturating_sub(now);
+                let next = self.due(now, requested).saturating_sub(now);
                 warn!(event = "not_issued", error, next_try_in_seconds = next, "no certificate was issued");
                 report(Event::Failed);
             }
@@ -221,11 +242,9 @@ impl Renewer {
 
     async fn order(&mut self, published: &Published) -> Result<(Issued, Stored), String> {
         self.client.take_retry_after();
+        rollover::roll_over(&self.client, &self.settings.directory, &self.store).await?;
         let account = match account::kept(&self.client, &self.store).await? {
-            Some(mut account) => {
-                account::roll_over(&mut account, &self.store).await?;
-                account
-            }
+            Some(account) => account,
             None => account::create(&self.settings, &self.client, &self.store).await?,
         };
         let issued = match self.obtain(&account, published).await {
@@ -261,11 +280,10 @@ impl Renewer {
         let replaces: Option<&CertificateDer<'_>> =
             self.current.as_ref().and_then(|stored| stored.certified.cert.first());
         let wanted = Wanted { names: &self.names(), profile: offered, replaces };
-        order::obtain(account, wanted, published).await
+        order::obtain(&self.client, account, wanted, published).await
     }
 
-    /// Asks when the server would like the certificate to be renewed, as often as it wishes to be asked. That takes no
-    /// account (RFC 9773, section 4.1), but the library wants one, and none is made for it.
+    /// Asks when the server would like the certificate to be renewed, as often as it wishes to be asked.
     async fn ask_for_window(&mut self, now: i64) {
         let Some(stored) = &self.current else { return };
         if self.state.ask_window_at.is_some_and(|at| at > now && at - now <= ASK_WINDOW.1) {
@@ -274,29 +292,23 @@ impl Renewer {
         let Some(id) = stored.certified.cert.first().and_then(|leaf| CertificateIdentifier::try_from(leaf).ok()) else {
             return;
         };
-        let (window, again) = match self.window(&id).await {
-            Ok((window, again)) => (Some(window), again.clamp(ASK_WINDOW.0, ASK_WINDOW.1)),
-            Err(WindowError::Unsupported) => (None, ASK_WINDOW.1),
-            Err(WindowError::Failed(error)) => {
-                warn!(%error, "the server could not be asked when to renew");
+        let answer = match Directory::get(&self.client, &self.settings.directory).await {
+            Ok(directory) => directory.window(&self.client, &id).await,
+            Err(error) => Err(error),
+        };
+        let (window, again) = match answer {
+            Ok(Some((window, again))) => {
+                (Some(window), again.unwrap_or(ASK_WINDOW_AGAIN).clamp(ASK_WINDOW.0, ASK_WINDOW.1))
+            }
+            Ok(None) => (None, ASK_WINDOW.1),
+            Err(error) => {
+                warn!(error, "the server could not be asked when to renew");
                 (self.state.window, ASK_WINDOW_AGAIN)
             }
         };
         self.state.window = window;
         self.state.ask_window_at = Some(now + again);
         self.keep_state().await;
-    }
-
-    async fn window(&self, id: &CertificateIdentifier<'_>) -> Result<(Window, i64), WindowError> {
-        let account = account::kept(&self.client, &self.store).await.map_err(WindowError::Failed)?;
-        let account = account.ok_or(WindowError::Unsupported)?;
-        let (info, again) = account.renewal_info(id).await.map_err(|error| match error {
-            AcmeError::Unsupported(_) => WindowError::Unsupported,
-            other => WindowError::Failed(other.to_string()),
-        })?;
-        let window = info.suggested_window;
-        let window = Window { start: window.start.unix_timestamp(), end: window.end.unix_timestamp() };
-        Ok((window, i64::try_from(again.as_secs()).unwrap_or(i64::MAX)))
     }
 
     fn names(&self) -> Vec<&str> {
@@ -319,11 +331,6 @@ async fn on_disk<T: Send + 'static>(store: &Arc<Store>, work: impl FnOnce(&Store
             Err(_) => std::future::pending().await,
         },
     }
-}
-
-enum WindowError {
-    Unsupported,
-    Failed(String),
 }
 
 fn validity(stored: &Stored) -> Validity {

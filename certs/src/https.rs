@@ -20,6 +20,8 @@ use tokio_rustls::TlsConnector;
 
 /// How long a request may take with its connection; authorities answer within seconds.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long one address of the host may take to accept a connection: several fit into [`REQUEST_TIMEOUT`].
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longer than any certificate chain.
 const LONGEST_BODY: usize = 1024 * 1024;
 
@@ -74,14 +76,28 @@ impl Client {
         };
         let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
         let secure = scheme == "https";
-        let stream =
-            TcpStream::connect((&*host, authority.port_u16().unwrap_or(if secure { 443 } else { 80 }))).await?;
+        let port = authority.port_u16().unwrap_or(if secure { 443 } else { 80 });
+        let stream = connect_to_any(&host, port).await?;
         if !secure {
             return exchange(stream, request).await;
         }
         let name = ServerName::try_from(host).map_err(|_| wrong())?;
         exchange(TlsConnector::from(self.tls.clone()).connect(name, stream).await?, request).await
     }
+}
+
+/// Connects to the first address of a host that answers. Each has a short time of its own: with a broken route to its
+/// IPv6 address the others must still be reached.
+async fn connect_to_any(host: &str, port: u16) -> io::Result<TcpStream> {
+    let mut last = io::Error::other("the name has no address");
+    for address in tokio::net::lookup_host((host, port)).await? {
+        match tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(error)) => last = error,
+            Err(_) => last = io::Error::new(io::ErrorKind::TimedOut, format!("{address} does not answer")),
+        }
+    }
+    Err(last)
 }
 
 async fn exchange<B>(

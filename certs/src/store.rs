@@ -5,6 +5,8 @@
 //! ```text
 //! acme/<host>-<hash>/lock              held by the process that orders
 //!                    account.json      account key and account URL
+//!                    account.next.json the same with a new key, until the server is known to take it
+//!                    published.json    TXT values that are to be taken away again
 //!                    state.json        what renewal remembers
 //!                    renew             somebody wants a new certificate now
 //!                    rollover          somebody wants a new account key
@@ -205,6 +207,15 @@ impl Store {
         sync(&self.folder)
     }
 
+    /// Removes a file of the folder; that there is none is no error.
+    pub fn remove(&self, name: &str) -> Result<(), Error> {
+        let path = self.folder.join(name);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(Error::io(path)(error)),
+            _ => sync(&self.folder),
+        }
+    }
+
     /// Takes a file out of use that proved to be worthless.
     pub fn discard(&self, name: &str, why: &str) {
         let path = self.folder.join(name);
@@ -224,9 +235,10 @@ impl Store {
         write(&self.folder, &self.folder.join(request.file()), "", 0o600)
     }
 
-    /// When somebody has asked, in seconds since 1970.
-    pub fn requested_at(&self, request: Request) -> Option<i64> {
-        Some(fs::metadata(self.folder.join(request.file())).ok()?.mtime())
+    /// When somebody has asked, in nanoseconds since 1970.
+    pub fn requested_at(&self, request: Request) -> Option<i128> {
+        let data = fs::metadata(self.folder.join(request.file())).ok()?;
+        Some(i128::from(data.mtime()) * 1_000_000_000 + i128::from(data.mtime_nsec()))
     }
 
     /// The request has been seen to, whatever came of it.

@@ -6,7 +6,7 @@ import time
 import pytest
 from cryptography.x509.oid import ExtensionOID
 
-from harness.acme_proxy import Refuse, answer
+from harness.acme_proxy import Refuse, answer, cut
 from harness.certified import moment, serial_of
 from harness.clock import Clock
 from harness.process import wait_for
@@ -48,7 +48,11 @@ def test_the_window_that_the_server_suggests(issuance, tmp_path):
     assert not daemon.failures()
 
 
-@pytest.mark.parametrize("refusal", [(409, "alreadyReplaced"), (400, "malformed")], ids=["replaced already", "malformed"])
+@pytest.mark.parametrize(
+    "refusal",
+    [(409, "alreadyReplaced"), (400, "malformed"), (403, "unauthorized")],
+    ids=["replaced already", "malformed", "another account's"],
+)
 def test_an_order_that_may_not_replace(issuance, refusal):
     """It is placed once more without saying so."""
     acme = issuance(proxy=True)
@@ -60,6 +64,31 @@ def test_an_order_that_may_not_replace(issuance, refusal):
     acme.renewed()
     assert [order.get("replaces") for order in acme.proxy.payloads("order")] == [None, first, None]
     assert acme.pebble.orders() == 2 and not daemon.failures()
+    assert len(acme.proxy.payloads("account")) == 1, "the account is not what was refused"
+
+
+def test_an_order_that_does_not_show_what_it_replaces(issuance):
+    """It was placed all the same, and no other is."""
+    acme = issuance(proxy=True)
+    acme.proxy.window = lambda _: (time.time() + DAY, time.time() + 2 * DAY)
+    daemon = acme.start()
+    acme.issued()
+    acme.proxy.shows_replaces = False
+    acme.renewed()
+    assert acme.pebble.orders() == acme.proxy.orders() == 2 and not daemon.failures()
+
+
+def test_an_order_whose_answer_is_lost(issuance):
+    """It may have been placed: there is no other before the next attempt."""
+    acme = issuance(proxy=True)
+    acme.proxy.window = lambda _: (time.time() + DAY, time.time() + 2 * DAY)
+    daemon = acme.start()
+    acme.issued()
+    acme.proxy.faults["order"] = cut
+    start = len(daemon.process.lines)
+    daemon.renew()
+    daemon.process.wait_event("not_issued", start=start)
+    assert acme.proxy.orders() == 2
 
 
 def test_a_window_that_has_always_passed(issuance):

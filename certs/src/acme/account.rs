@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use instant_acme::{Account, AccountCredentials, Error as AcmeError, ExternalAccountKey, NewAccount};
-use tracing::{info, warn};
+use tracing::info;
 
 use super::order::{is, past_bad_nonces};
 use super::{Settings, http, on_disk};
-use crate::store::{Request, Store};
+use crate::store::Store;
 
-const FILE: &str = "account.json";
+/// Where it is kept in the store.
+pub(super) const FILE: &str = "account.json";
 
 /// Whether the server says that the account, and not the request, is what it refuses (RFC 8555, sections 7.3.1 and
 /// 7.3.6).
@@ -20,9 +21,16 @@ pub(super) fn is_refused(error: &AcmeError) -> bool {
 /// The account that was kept.
 pub(super) async fn kept(client: &http::Client, store: &Arc<Store>) -> Result<Option<Account>, String> {
     let read = on_disk(store, |store| store.read_json::<AccountCredentials>(FILE)).await;
-    let Some(credentials) = read.map_err(|error| error.to_string())? else { return Ok(None) };
+    match read.map_err(|error| error.to_string())? {
+        Some(credentials) => load(client, credentials).await.map(Some),
+        None => Ok(None),
+    }
+}
+
+/// The account of these credentials.
+pub(super) async fn load(client: &http::Client, credentials: AccountCredentials) -> Result<Account, String> {
     let builder = Account::builder_with_http(Box::new(client.clone()));
-    Ok(Some(builder.from_credentials(credentials).await.map_err(|error| error.to_string())?))
+    builder.from_credentials(credentials).await.map_err(|error| error.to_string())
 }
 
 /// A new one, kept before it is used.
@@ -39,32 +47,13 @@ pub(super) async fn create(settings: &Settings, client: &http::Client, store: &A
     Ok(account)
 }
 
-/// Gives the account a new key (RFC 8555, section 7.3.5), if somebody has asked for that. Should the process be killed
-/// between the server's answer and the disk, the old key is worthless and the next order makes a new account.
-pub(super) async fn roll_over(account: &mut Account, store: &Arc<Store>) -> Result<(), String> {
-    if on_disk(store, |store| store.requested_at(Request::Rollover)).await.is_none() {
-        return Ok(());
-    }
-    match past_bad_nonces!(account.update_key()) {
-        Ok(credentials) => {
-            keep(store, credentials).await?;
-            info!(event = "account_key", id = account.id(), "the account has a new key");
-        }
-        Err(error) if is_refused(&error) => return Ok(()),
-        Err(error) => {
-            warn!(event = "account_key_kept", %error, "the account keeps its key");
-        }
-    }
-    on_disk(store, |store| store.done(Request::Rollover)).await;
-    Ok(())
-}
-
 /// Takes an account out of use that the server refuses.
 pub(super) async fn discard(store: &Arc<Store>, why: String) {
     on_disk(store, move |store| store.discard(FILE, &format!("the server does not take this account any more: {why}")))
         .await;
 }
 
-async fn keep(store: &Arc<Store>, credentials: AccountCredentials) -> Result<(), String> {
+/// Keeps it, in place of what was there.
+pub(super) async fn keep(store: &Arc<Store>, credentials: AccountCredentials) -> Result<(), String> {
     on_disk(store, move |store| store.write_json(FILE, &credentials)).await.map_err(|error| error.to_string())
 }

@@ -1,4 +1,4 @@
-//! Requests to the ACME server: what `Retry-After` said is kept.
+//! Requests to the ACME server: what `Retry-After` and `Location` said is kept, which the library does not tell.
 
 use std::path::Path;
 use std::pin::Pin;
@@ -6,42 +6,98 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, RETRY_AFTER};
-use http::{Request, Response, StatusCode};
+use http::header::{CONTENT_TYPE, LOCATION, RETRY_AFTER, USER_AGENT};
+use http::request::Builder;
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::Full;
 use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient};
 
 use crate::https;
 
-/// The moment that the server named last with 429 or 503.
-pub(super) type RetryAfter = Arc<Mutex<Option<SystemTime>>>;
-
-/// The client. Its clones share what `Retry-After` said.
+/// The client. Its clones share what the server has said.
 #[derive(Clone)]
 pub(super) struct Client {
     https: https::Client,
-    retry_after: RetryAfter,
+    said: Arc<Mutex<Said>>,
+}
+
+#[derive(Default)]
+struct Said {
+    /// The moment that was named last with 429 or 503.
+    retry_after: Option<SystemTime>,
+    /// The address of what was made last.
+    created: Option<String>,
 }
 
 impl Client {
     /// Trusts the authorities in `ca_file` alone, else those of the system.
     pub(super) fn new(ca_file: Option<&Path>) -> Result<Self, crate::Error> {
-        Ok(Self { https: https::Client::new(ca_file)?, retry_after: RetryAfter::default() })
+        Ok(Self { https: https::Client::new(ca_file)?, said: Arc::default() })
     }
 
-    /// What the server named since this was last asked.
+    /// The moment before which the server does not want to be asked again, if it has named one since this was last asked.
     pub(super) fn take_retry_after(&self) -> Option<SystemTime> {
-        self.retry_after.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.said.lock().unwrap_or_else(PoisonError::into_inner).retry_after.take()
+    }
+
+    /// The address of what the server has made since this was last asked.
+    pub(super) fn take_created(&self) -> Option<String> {
+        self.said.lock().unwrap_or_else(PoisonError::into_inner).created.take()
+    }
+
+    /// Asks for what is at an address, as anybody may.
+    pub(super) async fn get(&self, url: &str) -> Result<Response<Bytes>, String> {
+        self.send(request(Method::GET, url)).await
+    }
+
+    /// Asks for its headers alone.
+    pub(super) async fn head(&self, url: &str) -> Result<Response<Bytes>, String> {
+        self.send(request(Method::HEAD, url)).await
+    }
+
+    /// Posts a JSON web signature (RFC 8555, section 6.2).
+    pub(super) async fn post_jose(&self, url: &str, signed: String) -> Result<Response<Bytes>, String> {
+        let request = request(Method::POST, url).header(CONTENT_TYPE, "application/jose+json");
+        self.sent(request.body(Full::new(Bytes::from(signed)))).await
+    }
+
+    async fn send(&self, request: Builder) -> Result<Response<Bytes>, String> {
+        self.sent(request.body(Full::default())).await
+    }
+
+    async fn sent(&self, request: http::Result<Request<Full<Bytes>>>) -> Result<Response<Bytes>, String> {
+        let response = self.https.send(request.map_err(|error| error.to_string())?).await?;
+        self.note(&response);
+        Ok(response)
     }
 
     fn note(&self, response: &Response<Bytes>) {
-        if !matches!(response.status(), StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
-            return;
-        }
-        let value = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()).map(str::trim);
-        if let Some(at) = value.and_then(parse_retry_after) {
-            *self.retry_after.lock().unwrap_or_else(PoisonError::into_inner) = Some(at);
+        let value = |name| Some(response.headers().get(name)?.to_str().ok()?.trim());
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        match response.status() {
+            StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
+                said.retry_after = value(RETRY_AFTER).and_then(parse_retry_after).or(said.retry_after);
+            }
+            StatusCode::CREATED => said.created = value(LOCATION).map(str::to_owned),
+            _ => {}
         }
     }
+}
+
+/// How long to wait before asking again, whatever the answer was.
+pub(super) fn retry_after(response: &Response<Bytes>) -> Option<Duration> {
+    let at = parse_retry_after(response.headers().get(RETRY_AFTER)?.to_str().ok()?.trim())?;
+    Some(at.duration_since(SystemTime::now()).unwrap_or_default())
+}
+
+/// What the next request needs (RFC 8555, section 6.5.1).
+pub(super) fn nonce(response: &Response<Bytes>) -> Option<String> {
+    Some(response.headers().get("replay-nonce")?.to_str().ok()?.to_owned())
+}
+
+fn request(method: Method, url: &str) -> Builder {
+    // Clients are to say who they are (RFC 8555, section 6.1).
+    Request::builder().method(method).uri(url).header(USER_AGENT, concat!("cokd/", env!("CARGO_PKG_VERSION")))
 }
 
 /// Seconds or a date (RFC 9110, section 10.2.3).

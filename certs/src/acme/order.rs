@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use instant_acme::{
     Account, AuthorizationStatus, CertificateIdentifier, ChallengeType, Error, Identifier, NewOrder, Order,
-    OrderStatus, RetryPolicy,
+    OrderStatus, Problem, RetryPolicy,
 };
 use rcgen::{CertificateParams, DistinguishedName, KeyPair, PKCS_ECDSA_P256_SHA256};
 use rustls_pki_types::CertificateDer;
 use tracing::{debug, warn};
 
 use super::account::is_refused;
+use super::http;
 use crate::dns::Solver;
 
 /// How often a request is made again whose nonce was rejected, beyond what the library does by itself (three times). A
@@ -41,7 +42,10 @@ pub(super) use past_bad_nonces;
 
 /// Whether the server named this kind of problem (RFC 8555, section 6.7).
 pub(super) fn is(error: &Error, kind: &str) -> bool {
-    let Error::Api(problem) = error else { return false };
+    matches!(error, Error::Api(problem) if names(problem, kind))
+}
+
+fn names(problem: &Problem, kind: &str) -> bool {
     problem.r#type.as_deref().and_then(|named| named.strip_prefix("urn:ietf:params:acme:error:")) == Some(kind)
 }
 
@@ -72,9 +76,13 @@ pub(super) enum Failure {
 }
 
 /// Orders a certificate. Taking published values away again is the caller's affair.
-pub(super) async fn obtain(account: &Account, wanted: Wanted<'_>, solver: &dyn Solver) -> Result<Issued, Failure> {
-    let identifiers: Vec<_> = wanted.names.iter().map(|name| Identifier::Dns((*name).to_owned())).collect();
-    let placed = place(account, &identifiers, wanted).await;
+pub(super) async fn obtain(
+    client: &http::Client,
+    account: &Account,
+    wanted: Wanted<'_>,
+    solver: &dyn Solver,
+) -> Result<Issued, Failure> {
+    let placed = place(client, account, wanted).await;
     let mut order =
         placed.map_err(|error| if is_refused(&error) { Failure::Account(error) } else { Failure::Other(error) })?;
     debug!(order = order.url(), "order placed");
@@ -91,22 +99,40 @@ pub(super) async fn obtain(account: &Account, wanted: Wanted<'_>, solver: &dyn S
     Ok(Issued { chain_pem, key_pem: key.serialize_pem() })
 }
 
-/// With `replaces` first; if the server refuses that, once more without it.
-async fn place(account: &Account, identifiers: &[Identifier], wanted: Wanted<'_>) -> Result<Order, Error> {
+/// With `replaces` first; if the server refuses that, once more without it. An order that may have been placed is never
+/// placed again.
+async fn place(client: &http::Client, account: &Account, wanted: Wanted<'_>) -> Result<Order, Error> {
+    let identifiers: Vec<_> = wanted.names.iter().map(|name| Identifier::Dns((*name).to_owned())).collect();
     let order = || match wanted.profile {
-        Some(profile) => NewOrder::new(identifiers).profile(profile),
-        None => NewOrder::new(identifiers),
+        Some(profile) => NewOrder::new(&identifiers).profile(profile),
+        None => NewOrder::new(&identifiers),
     };
     if let Some(identifier) = wanted.replaces.and_then(|old| CertificateIdentifier::try_from(old).ok()) {
         let order = order().replaces(identifier);
+        client.take_created();
         match past_bad_nonces!(account.new_order(&order)) {
             Err(Error::Unsupported(_)) => {}
-            Err(error) if is(&error, "rateLimited") || is_refused(&error) => return Err(error),
-            Err(error) => warn!(%error, "an order that replaces the old certificate was refused; once more without"),
+            Err(Error::Api(problem)) if may_be_about_replaces(&problem) => {
+                warn!(error = %problem, "an order that replaces the old certificate was refused; once more without");
+            }
+            // The library refuses an order that does not show what it replaces; the server has placed it all the same.
+            Err(error) => {
+                let Some(url) = client.take_created() else { return Err(error) };
+                debug!(%error, order = url, "the order was placed");
+                return past_bad_nonces!(account.order(url.clone()));
+            }
             placed => return placed,
         }
     }
     past_bad_nonces!(account.new_order(&order()))
+}
+
+/// Servers refuse `replaces` with `alreadyReplaced` (RFC 9773, section 5), with `malformed`, or with `unauthorized` if
+/// another account has the old certificate; so all counts but what an order without it would meet as well.
+fn may_be_about_replaces(problem: &Problem) -> bool {
+    const OTHERS: [&str; 5] =
+        ["accountDoesNotExist", "badNonce", "rateLimited", "serverInternal", "userActionRequired"];
+    !OTHERS.iter().any(|kind| names(problem, kind))
 }
 
 /// The TXT values of all names that are not proven yet.
@@ -153,21 +179,28 @@ async fn prove(order: &mut Order, values: &[String], solver: &dyn Solver) -> Res
         }
     }
     let policy = RetryPolicy::new().timeout(PATIENCE);
-    match past_bad_nonces!(order.poll_ready(&policy))? {
-        OrderStatus::Ready => Ok(()),
-        status => Err(why_not(order).await.unwrap_or_else(|| other(format!("the order is {status:?}")))),
-    }
+    let failed = match past_bad_nonces!(order.poll_ready(&policy)) {
+        Ok(OrderStatus::Ready) => return Ok(()),
+        Ok(status) => other(format!("the order is {status:?}")),
+        // Some servers say of the order only that something was wrong with it.
+        Err(error @ Error::Api(_)) if order.state().status == OrderStatus::Invalid => error,
+        Err(error) => return Err(error),
+    };
+    Err(why_not(order).await.unwrap_or(failed))
 }
 
-/// What the server found wrong with a proof.
+/// What the server found wrong with which name's proof.
 async fn why_not(order: &mut Order) -> Option<Error> {
     let mut authorizations = order.authorizations();
     while let Some(authorization) = authorizations.next().await {
         let mut authorization = authorization.ok()?;
         past_bad_nonces!(authorization.refresh()).ok()?;
-        let problem = authorization.challenges.iter().find_map(|challenge| challenge.error.clone());
+        let problem = authorization.challenges.iter().find_map(|challenge| challenge.error.as_ref());
         if let Some(problem) = problem {
-            return Some(Error::Api(problem));
+            return Some(other(format!(
+                "the server does not see the proof for {}: {problem}",
+                authorization.identifier()
+            )));
         }
     }
     None

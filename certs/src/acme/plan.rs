@@ -6,10 +6,9 @@ use serde::{Deserialize, Serialize};
 const WAITS: [i64; 8] = [10, 60, 300, 900, 3600, 3 * 3600, 6 * 3600, 12 * 3600];
 /// The longest that a server's `Retry-After` is believed.
 const LONGEST_WAIT: i64 = 24 * 3600;
-/// In the emergency window no wait of our own is longer: the certificate is about to expire.
+/// In the emergency window no wait is longer, of our own or named by the server: visitors are about to be turned away,
+/// and one request in ten minutes is no burden.
 const EMERGENCY_WAIT: i64 = 600;
-/// And none that the server has named: it may mean well, but visitors are about to be turned away.
-const EMERGENCY_SERVER_WAIT: i64 = 3600;
 /// After a certificate was issued, none is ordered for this long, whatever the server or the clock suggests; it doubles
 /// each time that the next one is due again long before its time.
 const REST: i64 = 3600;
@@ -148,7 +147,7 @@ pub fn due(now: i64, validity: Option<Validity>, state: &State) -> i64 {
         (own, named) = (state.next_try, state.retry_after);
         if emergency {
             own = own.map(|at| at.min(tried + EMERGENCY_WAIT));
-            named = named.map(|at| at.min(tried + EMERGENCY_SERVER_WAIT));
+            named = named.map(|at| at.min(tried + EMERGENCY_WAIT));
         }
     }
     let rested = since(state.issued_at).map(|at| at.saturating_add(state.rest));
@@ -202,13 +201,13 @@ mod tests {
         assert_eq!(due(5, None, &state), 7200);
         state.failed(5, "429".into(), Some(i64::MAX));
         assert_eq!(due(5, None, &state), 5 + LONGEST_WAIT);
-        // Also where our own wait would be shorter, but not until visitors are turned away.
+        // But not until visitors are turned away.
         let now = 85 * DAY;
         state.begin(now);
-        state.failed(now, "429".into(), Some(now + 1800));
-        assert_eq!(due(now, Some(VALIDITY), &state), now + 1800);
+        state.failed(now, "429".into(), Some(now + 300));
+        assert_eq!(due(now, Some(VALIDITY), &state), now + 300);
         state.failed(now, "429".into(), Some(now + DAY));
-        assert_eq!(due(now, Some(VALIDITY), &state), now + EMERGENCY_SERVER_WAIT);
+        assert_eq!(due(now, Some(VALIDITY), &state), now + EMERGENCY_WAIT);
     }
 
     #[test]

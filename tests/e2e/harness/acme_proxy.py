@@ -63,13 +63,15 @@ class AcmeProxy:
     """Stands before `pebble`. Every request is noted in `seen` as (step, payload); while `faults` has its step, what is
     there is done instead of asking pebble, unless that answers nothing. With a `window`, a function from a certificate's
     identifier to two moments in seconds since 1970, the directory offers renewal information (RFC 9773), and with
-    `profiles` those. The certificates whose window was asked for are in `windows`."""
+    `profiles` those. The certificates whose window was asked for are in `windows`. Orders show what they replace unless
+    `shows_replaces` is false."""
 
     def __init__(self, pebble):
         self.pebble = pebble
         self.ca_file = pebble.ca_file
         self.seen, self.faults, self.windows = [], {}, []
         self.window, self.profiles, self.window_again = None, {}, 6 * 3600
+        self.shows_replaces = True
         self.held = threading.Event()
         self._hold = None
         self.loop = asyncio.new_event_loop()
@@ -146,7 +148,7 @@ class AcmeProxy:
             return web.Response(status=502, text="pebble is away")
         if step == "directory":
             content = self._directory(content)
-        if step == "order" and answered.status == 201 and "replaces" in payload:
+        if step == "order" and answered.status == 201 and "replaces" in payload and self.shows_replaces:
             # RFC 9773, section 5: the order shows it.
             content = json.dumps({**json.loads(content), "replaces": payload["replaces"]}).encode()
         skip = {"content-length", "transfer-encoding", "connection", "date", "content-encoding"}
