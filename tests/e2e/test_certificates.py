@@ -259,7 +259,7 @@ def test_an_external_account(issuance, tmp_path):
     daemon = acme.start()
     error = daemon.process.wait_event("not_issued")["error"]
     assert "externalAccount" in error or "external account" in error.lower(), error
-    assert error == daemon.status()["last_error"]
+    wait_for(lambda: error == daemon.status()["last_error"], "the status says it")
     daemon.stop()
     identifier, key = EXTERNAL_ACCOUNT
     (tmp_path / "eab.key").write_text(key + "\n")
