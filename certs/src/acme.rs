@@ -116,7 +116,7 @@ impl Renewer {
             let requested = on_disk(&self.store, |store| store.requested_at(Request::Renewal)).await;
             // One that was seen to already, as far as its process lived, waits its turn like all attempts.
             let asked = requested.is_some_and(|at| self.state.tried_at.is_none_or(|tried| tried < at));
-            let left_over = requested.is_some() && self.state.next_try.is_none_or(|next| next <= now);
+            let left_over = requested.is_some() && plan::allowed(now, self.validity(), &self.state) <= now;
             if asked || left_over || due(now, self.validity(), &self.state) <= now {
                 self.attempt(now, &published, &resolver, &report).await;
                 if requested.is_some() {
@@ -179,17 +179,19 @@ impl Renewer {
                 report(Event::Issued);
                 self.unsaved = Some((Arc::new(issued), now));
                 self.save_again(now).await;
+                self.keep_state().await;
             }
             Err(error) => {
                 let unix = |at: SystemTime| at.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |at| at.as_secs());
                 let retry_after = self.client.take_retry_after().map(|at| i64::try_from(unix(at)).unwrap_or(i64::MAX));
                 self.state.failed(now, error.clone(), retry_after);
+                // Before anybody is told, who may look at it.
+                self.keep_state().await;
                 let next = due(now, self.validity(), &self.state).saturating_sub(now);
                 warn!(event = "not_issued", error, next_try_in_seconds = next, "no certificate was issued");
                 report(Event::Failed);
             }
         }
-        self.keep_state().await;
     }
 
     async fn keep_state(&self) {

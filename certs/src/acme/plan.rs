@@ -140,6 +140,11 @@ pub fn renewal(validity: Validity, state: &State) -> i64 {
 /// When the next attempt is to begin, which may have passed. Without a certificate: as soon as failures allow.
 pub fn due(now: i64, validity: Option<Validity>, state: &State) -> i64 {
     let wanted = validity.map_or(now, |validity| renewal(validity, state));
+    allowed(now, validity, state).max(wanted)
+}
+
+/// Before when no attempt begins, however much a new certificate is wanted; zero if nothing stands in its way.
+pub(super) fn allowed(now: i64, validity: Option<Validity>, state: &State) -> i64 {
     let emergency = validity.is_some_and(|validity| validity.is_emergency(now));
     // What was reckoned by a clock that has been set back since means nothing.
     let since = |at: Option<i64>| at.filter(|at| *at <= now);
@@ -152,7 +157,7 @@ pub fn due(now: i64, validity: Option<Validity>, state: &State) -> i64 {
         }
     }
     let rested = since(state.issued_at).map(|at| at.saturating_add(state.rest));
-    [own, named, rested].into_iter().flatten().fold(wanted, i64::max)
+    [own, named, rested].into_iter().flatten().max().unwrap_or(0)
 }
 
 #[cfg(test)]
