@@ -29,6 +29,8 @@ pub use self::status::{Status, status};
 
 /// How often requests of an operator and the lock of another process are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Nanoseconds in a second.
+const NANOS: i128 = 1_000_000_000;
 /// How long a whole attempt may take.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(600);
 /// How soon saving is tried again after it failed, and how soon the state of a disk is.
@@ -74,6 +76,8 @@ pub struct Renewer {
     state: State,
     current: Option<Stored>,
     unsaved: Option<(Arc<Issued>, i64)>,
+    /// When the operator's last request was made, in nanoseconds since 1970; 0 for none.
+    seen: Option<i128>,
 }
 
 impl Renewer {
@@ -82,7 +86,8 @@ impl Renewer {
         let client = http::Client::new(settings.ca_file.as_deref())?;
         let current = store.load(names)?;
         let (names, store) = (names.iter().map(|name| (*name).to_owned()).collect(), Arc::new(store));
-        Ok(Self { settings, names, store, solver, client, state: State::default(), current, unsaved: None })
+        let state = State::default();
+        Ok(Self { settings, names, store, solver, client, state, current, unsaved: None, seen: None })
     }
 
     /// The certificate that was kept, if there is one.
@@ -114,14 +119,14 @@ impl Renewer {
             let now = unix_now();
             self.save_again(now).await;
             let requested = on_disk(&self.store, |store| store.requested_at(Request::Renewal)).await;
-            // One that was seen to already, as far as its process lived, waits its turn like all attempts.
-            let asked = requested.is_some_and(|at| self.state.tried_at.is_none_or(|tried| tried < at));
-            let left_over = requested.is_some() && plan::allowed(now, self.validity(), &self.state) <= now;
-            if asked || left_over || due(now, self.validity(), &self.state) <= now {
-                self.attempt(now, &published, &resolver, &report).await;
-                if requested.is_some() {
-                    on_disk(&self.store, |store| store.done(Request::Renewal)).await;
-                }
+            // A request of before this process may have been seen to already; then it waits its turn like all attempts.
+            let asked = requested.is_some_and(|at| match self.seen {
+                Some(seen) => seen != at,
+                None => self.state.tried_at.is_none_or(|tried| i128::from(tried) < at / NANOS),
+            });
+            self.seen = Some(requested.unwrap_or_default());
+            if asked || self.due(now, requested.is_some()) <= now {
+                self.attempt(now, requested.is_some(), &published, &resolver, &report).await;
             } else {
                 self.ask_for_window(now).await;
             }
@@ -143,7 +148,20 @@ impl Renewer {
         }
     }
 
-    async fn attempt(&mut self, now: i64, published: &Published, resolver: &CertResolver, report: &impl Fn(Event)) {
+    /// When the next attempt begins. What an operator has asked for stays wanted until it succeeds.
+    fn due(&self, now: i64, requested: bool) -> i64 {
+        let due = if requested { plan::due_at_once } else { due };
+        due(now, self.validity(), &self.state)
+    }
+
+    async fn attempt(
+        &mut self,
+        now: i64,
+        requested: bool,
+        published: &Published,
+        resolver: &CertResolver,
+        report: &impl Fn(Event),
+    ) {
         self.state.begin(now);
         // Kept before the order is placed: a crash loop must not order again and again.
         let state = self.state.clone();
@@ -176,10 +194,11 @@ impl Renewer {
                 );
                 self.state.succeeded(now, validity(&stored), fastrand::f64());
                 self.serve(stored, resolver, report);
-                report(Event::Issued);
                 self.unsaved = Some((Arc::new(issued), now));
                 self.save_again(now).await;
                 self.keep_state().await;
+                on_disk(&self.store, |store| store.done(Request::Renewal)).await;
+                report(Event::Issued);
             }
             Err(error) => {
                 let unix = |at: SystemTime| at.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |at| at.as_secs());
@@ -187,7 +206,7 @@ impl Renewer {
                 self.state.failed(now, error.clone(), retry_after);
                 // Before anybody is told, who may look at it.
                 self.keep_state().await;
-                let next = due(now, self.validity(), &self.state).saturating_sub(now);
+                let next = self.due(now, requested).saturating_sub(now);
                 warn!(event = "not_issued", error, next_try_in_seconds = next, "no certificate was issued");
                 report(Event::Failed);
             }

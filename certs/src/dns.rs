@@ -8,6 +8,7 @@ pub mod cloud;
 pub mod delegation;
 pub mod embedded;
 pub mod exec;
+pub mod httpreq;
 mod lookup;
 mod propagation;
 pub mod rfc2136;

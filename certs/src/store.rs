@@ -235,9 +235,10 @@ impl Store {
         write(&self.folder, &self.folder.join(request.file()), "", 0o600)
     }
 
-    /// When somebody has asked, in seconds since 1970.
-    pub fn requested_at(&self, request: Request) -> Option<i64> {
-        Some(fs::metadata(self.folder.join(request.file())).ok()?.mtime())
+    /// When somebody has asked, in nanoseconds since 1970.
+    pub fn requested_at(&self, request: Request) -> Option<i128> {
+        let data = fs::metadata(self.folder.join(request.file())).ok()?;
+        Some(i128::from(data.mtime()) * 1_000_000_000 + i128::from(data.mtime_nsec()))
     }
 
     /// The request has been seen to, whatever came of it.

@@ -118,7 +118,8 @@ def test_whole_domain(world):
 
 
 def test_the_port_is_taken(world):
-    """Before the first certificate that is an error which says what to do; a daemon that has one serves on."""
+    """Before the first certificate that is an error which says what to do; a daemon that has one serves on, and answers DNS
+    queries once the port is free."""
     world.make({"tunnel.test.": BY_NS})
     daemon = world.start()
     daemon.issued()
@@ -131,3 +132,5 @@ def test_the_port_is_taken(world):
     with pytest.raises(AssertionError, match="another program answers DNS there"):
         Certified(world.folder / "cokd2", world.pebble, f"{DAEMON}:53", inside=world.inside)
     other.stop()
+    daemon.process.wait_event("listening", listener="dns")
+    assert world.unbound.ask(CHALLENGE, "SOA", "+short")

@@ -6,10 +6,9 @@ use serde::{Deserialize, Serialize};
 const WAITS: [i64; 8] = [10, 60, 300, 900, 3600, 3 * 3600, 6 * 3600, 12 * 3600];
 /// The longest that a server's `Retry-After` is believed.
 const LONGEST_WAIT: i64 = 24 * 3600;
-/// In the emergency window no wait of our own is longer: the certificate is about to expire.
+/// In the emergency window no wait is longer, of our own or named by the server: visitors are about to be turned away,
+/// and one request in ten minutes is no burden.
 const EMERGENCY_WAIT: i64 = 600;
-/// And none that the server has named: it may mean well, but visitors are about to be turned away.
-const EMERGENCY_SERVER_WAIT: i64 = 3600;
 /// After a certificate was issued, none is ordered for this long, whatever the server or the clock suggests; it doubles
 /// each time that the next one is due again long before its time.
 const REST: i64 = 3600;
@@ -137,14 +136,14 @@ pub fn renewal(validity: Validity, state: &State) -> i64 {
     at.min(validity.emergency())
 }
 
-/// When the next attempt is to begin, which may have passed. Without a certificate: as soon as failures allow.
+/// When the next attempt is to begin, not before now. Without a certificate: as soon as failures allow.
 pub fn due(now: i64, validity: Option<Validity>, state: &State) -> i64 {
     let wanted = validity.map_or(now, |validity| renewal(validity, state));
-    allowed(now, validity, state).max(wanted)
+    due_at_once(now, validity, state).max(wanted)
 }
 
-/// Before when no attempt begins, however much a new certificate is wanted; zero if nothing stands in its way.
-pub(super) fn allowed(now: i64, validity: Option<Validity>, state: &State) -> i64 {
+/// The same if somebody wants it now, however long the old one is good for.
+pub(super) fn due_at_once(now: i64, validity: Option<Validity>, state: &State) -> i64 {
     let emergency = validity.is_some_and(|validity| validity.is_emergency(now));
     // What was reckoned by a clock that has been set back since means nothing.
     let since = |at: Option<i64>| at.filter(|at| *at <= now);
@@ -153,11 +152,11 @@ pub(super) fn allowed(now: i64, validity: Option<Validity>, state: &State) -> i6
         (own, named) = (state.next_try, state.retry_after);
         if emergency {
             own = own.map(|at| at.min(tried + EMERGENCY_WAIT));
-            named = named.map(|at| at.min(tried + EMERGENCY_SERVER_WAIT));
+            named = named.map(|at| at.min(tried + EMERGENCY_WAIT));
         }
     }
     let rested = since(state.issued_at).map(|at| at.saturating_add(state.rest));
-    [own, named, rested].into_iter().flatten().max().unwrap_or(0)
+    [own, named, rested].into_iter().flatten().fold(now, i64::max)
 }
 
 #[cfg(test)]
@@ -207,13 +206,13 @@ mod tests {
         assert_eq!(due(5, None, &state), 7200);
         state.failed(5, "429".into(), Some(i64::MAX));
         assert_eq!(due(5, None, &state), 5 + LONGEST_WAIT);
-        // Also where our own wait would be shorter, but not until visitors are turned away.
+        // But not until visitors are turned away.
         let now = 85 * DAY;
         state.begin(now);
-        state.failed(now, "429".into(), Some(now + 1800));
-        assert_eq!(due(now, Some(VALIDITY), &state), now + 1800);
+        state.failed(now, "429".into(), Some(now + 300));
+        assert_eq!(due(now, Some(VALIDITY), &state), now + 300);
         state.failed(now, "429".into(), Some(now + DAY));
-        assert_eq!(due(now, Some(VALIDITY), &state), now + EMERGENCY_SERVER_WAIT);
+        assert_eq!(due(now, Some(VALIDITY), &state), now + EMERGENCY_WAIT);
     }
 
     #[test]
@@ -274,6 +273,33 @@ mod tests {
         let now = 85 * DAY;
         state.begin(now);
         assert_eq!(due(now, Some(VALIDITY), &state), now + EMERGENCY_WAIT);
+        assert_eq!(due_at_once(now, Some(VALIDITY), &state), now + EMERGENCY_WAIT);
+    }
+
+    #[test]
+    fn what_was_asked_for_waits_for_failures_alone() {
+        let (mut state, now) = (State::default(), 5 * DAY);
+        assert_eq!(due_at_once(now, Some(VALIDITY), &state), now);
+        state.begin(now);
+        assert_eq!(due_at_once(now, Some(VALIDITY), &state), now + WAITS[0]);
+        assert_eq!(due(now, Some(VALIDITY), &state), 60 * DAY);
+    }
+
+    #[test]
+    fn a_day_forward_and_back_neither_stops_renewal_nor_orders_without_end() {
+        // Due today, and the clock runs a day ahead: one order by it, and then rest.
+        let (mut state, today, ahead) = (State::default(), 60 * DAY, 61 * DAY);
+        assert_eq!(due(ahead, Some(VALIDITY), &state), ahead);
+        state.begin(ahead);
+        let new = Validity { not_before: today, not_after: today + 90 * DAY };
+        state.succeeded(ahead, new, 0.0);
+        assert_eq!(due(ahead + 10, Some(new), &state), new.not_after - 30 * DAY);
+        // Set right again, the new one is good for as long as it says.
+        assert_eq!(due(today, Some(new), &state), new.not_after - 30 * DAY);
+        // An attempt that failed by the wrong clock does not hold the right one up.
+        state.begin(ahead);
+        state.failed(ahead, "429".into(), Some(ahead + DAY));
+        assert_eq!(due(today, None, &state), today);
     }
 
     #[test]

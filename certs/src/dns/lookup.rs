@@ -19,7 +19,7 @@ const MOST_SERVERS: usize = 13;
 /// More addresses than a server has.
 const MOST_ADDRESSES: usize = 4;
 /// A chain of CNAME records that is longer than this is a ring.
-const LONGEST_CHAIN: usize = 8;
+pub(super) const LONGEST_CHAIN: usize = 8;
 
 /// Why something is not known.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

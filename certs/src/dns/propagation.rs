@@ -2,11 +2,13 @@
 //!
 //! It advises: whatever it finds or not, the order goes on.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::{Name, RData, RecordType};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
 use super::client::{ask, question};
@@ -57,33 +59,45 @@ async fn settled_by(
         }
         Err(why) => debug!(%name, why, "looking at the primary name server alone"),
     }
-    let deadline = Instant::now() + longest_wait;
-    let mut pause = FIRST_PAUSE;
     let mut strange = Vec::new();
+    if timeout(longest_wait, watch(&mut servers, &name, values, &mut strange)).await.is_err() {
+        let servers = servers.iter().map(|server| server.name.as_str()).collect::<Vec<_>>().join(", ");
+        warn!(event = "not_seen", %name, servers, "the TXT records are not seen everywhere; going on");
+    } else if !strange.is_empty() {
+        let why = strange.join("; ");
+        warn!(event = "not_looked", %name, why, "cannot see at every server whether the TXT records are there");
+    }
+}
+
+/// Looks again and again until no server lacks a value. Of `servers` those are left that do; `strange` gets what keeps
+/// others from telling.
+async fn watch(servers: &mut Vec<NameServer>, name: &Name, values: &[String], strange: &mut Vec<String>) {
+    let values: Arc<[String]> = values.into();
+    let mut pause = FIRST_PAUSE;
     loop {
-        let mut missing = Vec::new();
-        for server in servers {
-            match look(&server, &name, values).await {
+        // All at once, as one that is away takes its time to show it.
+        let mut looks = JoinSet::new();
+        for server in servers.clone() {
+            let (name, values) = (name.clone(), Arc::clone(&values));
+            looks.spawn(async move {
+                let seen = look(&server, &name, &values).await;
+                (server, seen)
+            });
+        }
+        while let Some(looked) = looks.join_next().await {
+            let Ok((server, seen)) = looked else { continue };
+            match seen {
+                Seen::NotYet => continue,
                 Seen::All => debug!(%name, server = server.name, "all TXT records are there"),
-                Seen::NotYet => missing.push(server),
                 Seen::Unknown(why) => strange.push(why),
             }
+            servers.retain(|other| *other != server);
         }
-        servers = missing;
         if servers.is_empty() {
-            break;
-        }
-        if Instant::now() + pause > deadline {
-            let servers = names(&servers);
-            warn!(event = "not_seen", %name, servers, "the TXT records are not seen everywhere; going on");
             return;
         }
         sleep(pause).await;
         pause = (pause * 2).min(LONGEST_PAUSE);
-    }
-    if !strange.is_empty() {
-        let why = strange.join("; ");
-        warn!(event = "not_looked", %name, why, "cannot see at every server whether the TXT records are there");
     }
 }
 
@@ -121,10 +135,6 @@ async fn look(server: &NameServer, name: &Name, values: &[String]) -> Seen {
         }
     }
     Seen::Unknown(why)
-}
-
-fn names(servers: &[NameServer]) -> String {
-    servers.iter().map(|server| server.name.as_str()).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]

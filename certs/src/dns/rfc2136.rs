@@ -17,15 +17,13 @@ use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType, TSigner};
 use tokio::net::lookup_host;
 
 use super::client::{Failure, ask, question};
-use super::lookup::{DNS_PORT, NameServer, Resolver, alias};
+use super::lookup::{DNS_PORT, LONGEST_CHAIN, NameServer, Resolver, alias};
 use super::{BoxFuture, Solver, SolverError, challenge_name, parse_name, propagation};
 
 /// How long a value may be kept, in seconds. It is there for minutes only, and the next try has another one.
 const TTL: u32 = 60;
 /// How far the clocks may differ, in seconds: what RFC 8945, section 10, recommends.
 const FUDGE: u16 = 300;
-/// A chain of CNAME records that is longer than this is a ring.
-const LONGEST_CHAIN: usize = 8;
 /// The longest string of a TXT record (RFC 1035, section 3.3). An ACME value has 43 bytes.
 const LONGEST_VALUE: usize = 255;
 

@@ -6,6 +6,7 @@ use anyhow::Context as _;
 use cok_certs::dns::Solver;
 use cok_certs::dns::embedded::{Embedded, Zone};
 use cok_certs::dns::exec::Exec;
+use cok_certs::dns::httpreq::{self, HttpReq};
 use cok_certs::dns::rfc2136::{self, Rfc2136};
 
 use crate::config::{Dns, Tsig};
@@ -27,7 +28,12 @@ pub(super) fn new(dns: &Dns, domain: &str) -> anyhow::Result<Chosen> {
             let settings = rfc2136::Settings { server: server.clone(), zone: zone.clone(), key };
             (Arc::new(Rfc2136::new(domain, settings)?), None)
         }
-        Dns::HttpReq { .. } => anyhow::bail!("not yet"),
+        Dns::HttpReq { url, username, password_file, ca_file } => {
+            let password = password_file.as_deref().map(secrets::read).transpose()?;
+            let settings =
+                httpreq::Settings { url: url.clone(), username: username.clone(), password, ca_file: ca_file.clone() };
+            (Arc::new(HttpReq::new(domain, settings)?), None)
+        }
     })
 }
 

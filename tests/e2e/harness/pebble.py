@@ -93,7 +93,9 @@ class Pebble:
                 return answer.read()
 
         path = self.folder / f"root-{len(self.processes)}.pem"
-        path.write_bytes(self.inside.enter(fetch))
+        # Not written again: visitors may be reading it.
+        if not path.exists():
+            path.write_bytes(self.inside.enter(fetch))
         return path
 
     def restart(self):

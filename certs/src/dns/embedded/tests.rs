@@ -1,5 +1,6 @@
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
-use hickory_proto::rr::{DNSClass, Name, RecordType};
+use hickory_proto::rr::rdata::tsig::TsigAlgorithm;
+use hickory_proto::rr::{DNSClass, Name, RecordType, TSigner};
 
 use super::*;
 
@@ -269,7 +270,13 @@ async fn no_bytes_make_it_panic() {
     present(&responder, &["value"]).await;
     let mut edns = query(CHALLENGE, RecordType::TXT);
     edns.set_edns(Edns::new());
-    let seeds = [query(CHALLENGE, RecordType::TXT), query("a.tunnel.example.com.", RecordType::HTTPS), edns];
+    let mut signed = edns.clone();
+    let key = Name::from_ascii("key.").unwrap();
+    let signer = TSigner::new(vec![7; 32], TsigAlgorithm::HmacSha256, key, 300).unwrap();
+    signed.finalize(&signer, 1_700_000_000).unwrap();
+    let service = query("_8443._https.tunnel.example.com.", RecordType::HTTPS);
+    let seeds =
+        [query(CHALLENGE, RecordType::TXT), query("a.tunnel.example.com.", RecordType::HTTPS), edns, signed, service];
     let mut state = 1_u64;
     let mut random = move || {
         // Numerical Recipes' generator: repeatable, and good enough to disturb bytes.
