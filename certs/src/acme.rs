@@ -150,7 +150,8 @@ impl Renewer {
 
     /// When the next attempt begins. What an operator has asked for stays wanted until it succeeds.
     fn due(&self, now: i64, requested: bool) -> i64 {
-        due(now, self.validity().filter(|_| !requested), &self.state)
+        let due = if requested { plan::due_at_once } else { due };
+        due(now, self.validity(), &self.state)
     }
 
     async fn attempt(
@@ -195,6 +196,7 @@ impl Renewer {
                 self.serve(stored, resolver, report);
                 self.unsaved = Some((Arc::new(issued), now));
                 self.save_again(now).await;
+                self.keep_state().await;
                 on_disk(&self.store, |store| store.done(Request::Renewal)).await;
                 report(Event::Issued);
             }
@@ -202,12 +204,13 @@ impl Renewer {
                 let unix = |at: SystemTime| at.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |at| at.as_secs());
                 let retry_after = self.client.take_retry_after().map(|at| i64::try_from(unix(at)).unwrap_or(i64::MAX));
                 self.state.failed(now, error.clone(), retry_after);
+                // Before anybody is told, who may look at it.
+                self.keep_state().await;
                 let next = self.due(now, requested).saturating_sub(now);
                 warn!(event = "not_issued", error, next_try_in_seconds = next, "no certificate was issued");
                 report(Event::Failed);
             }
         }
-        self.keep_state().await;
     }
 
     async fn keep_state(&self) {

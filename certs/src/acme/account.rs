@@ -41,7 +41,10 @@ pub(super) async fn create(settings: &Settings, client: &http::Client, store: &A
     let external = external.map(|(id, key)| ExternalAccountKey::new(id.clone(), key));
     let builder = || Account::builder_with_http(Box::new(client.clone()));
     let created = past_bad_nonces!(builder().create(&wanted, settings.directory.clone(), external.as_ref()));
-    let (account, credentials) = created.map_err(|error| format!("no account: {error}"))?;
+    let (account, credentials) = created.map_err(|error| match &settings.external_account {
+        Some((id, _)) => format!("no account bound to {id}: {error}"),
+        None => format!("no account: {error}"),
+    })?;
     info!(event = "account", id = account.id(), "an account was made at the ACME server");
     keep(store, credentials).await?;
     Ok(account)

@@ -136,9 +136,14 @@ pub fn renewal(validity: Validity, state: &State) -> i64 {
     at.min(validity.emergency())
 }
 
-/// When the next attempt is to begin, which may have passed. Without a certificate: as soon as failures allow.
+/// When the next attempt is to begin, not before now. Without a certificate: as soon as failures allow.
 pub fn due(now: i64, validity: Option<Validity>, state: &State) -> i64 {
     let wanted = validity.map_or(now, |validity| renewal(validity, state));
+    due_at_once(now, validity, state).max(wanted)
+}
+
+/// The same if somebody wants it now, however long the old one is good for.
+pub(super) fn due_at_once(now: i64, validity: Option<Validity>, state: &State) -> i64 {
     let emergency = validity.is_some_and(|validity| validity.is_emergency(now));
     // What was reckoned by a clock that has been set back since means nothing.
     let since = |at: Option<i64>| at.filter(|at| *at <= now);
@@ -151,7 +156,7 @@ pub fn due(now: i64, validity: Option<Validity>, state: &State) -> i64 {
         }
     }
     let rested = since(state.issued_at).map(|at| at.saturating_add(state.rest));
-    [own, named, rested].into_iter().flatten().fold(wanted, i64::max)
+    [own, named, rested].into_iter().flatten().fold(now, i64::max)
 }
 
 #[cfg(test)]
@@ -268,6 +273,33 @@ mod tests {
         let now = 85 * DAY;
         state.begin(now);
         assert_eq!(due(now, Some(VALIDITY), &state), now + EMERGENCY_WAIT);
+        assert_eq!(due_at_once(now, Some(VALIDITY), &state), now + EMERGENCY_WAIT);
+    }
+
+    #[test]
+    fn what_was_asked_for_waits_for_failures_alone() {
+        let (mut state, now) = (State::default(), 5 * DAY);
+        assert_eq!(due_at_once(now, Some(VALIDITY), &state), now);
+        state.begin(now);
+        assert_eq!(due_at_once(now, Some(VALIDITY), &state), now + WAITS[0]);
+        assert_eq!(due(now, Some(VALIDITY), &state), 60 * DAY);
+    }
+
+    #[test]
+    fn a_day_forward_and_back_neither_stops_renewal_nor_orders_without_end() {
+        // Due today, and the clock runs a day ahead: one order by it, and then rest.
+        let (mut state, today, ahead) = (State::default(), 60 * DAY, 61 * DAY);
+        assert_eq!(due(ahead, Some(VALIDITY), &state), ahead);
+        state.begin(ahead);
+        let new = Validity { not_before: today, not_after: today + 90 * DAY };
+        state.succeeded(ahead, new, 0.0);
+        assert_eq!(due(ahead + 10, Some(new), &state), new.not_after - 30 * DAY);
+        // Set right again, the new one is good for as long as it says.
+        assert_eq!(due(today, Some(new), &state), new.not_after - 30 * DAY);
+        // An attempt that failed by the wrong clock does not hold the right one up.
+        state.begin(ahead);
+        state.failed(ahead, "429".into(), Some(ahead + DAY));
+        assert_eq!(due(today, None, &state), today);
     }
 
     #[test]

@@ -52,7 +52,7 @@ pub fn status(state_dir: &Path, directory: &str, names: &[&str], now: i64) -> Re
     Ok(Status {
         next_renewal: validity.map(|validity| plan::renewal(validity, &state)),
         // As the process that renews sees it: what was asked for is wanted until it succeeds.
-        next_try: plan::due(now, validity.filter(|_| !requested), &state),
+        next_try: if requested { plan::due_at_once } else { plan::due }(now, validity, &state),
         last_try: state.tried_at.or(state.issued_at),
         last_error: state.last_error,
         failures: state.failures,
