@@ -28,7 +28,7 @@ const REFUSED: u8 = 3;
 pub fn main() -> ExitCode {
     let args = Args::parse();
     let format = args.log_format;
-    logging::start(format, if args.verbose { "info,cok_client=debug" } else { "info" });
+    logging::start("cok-client", format, if args.verbose { "info,cok_client=debug" } else { "info" });
     let tunnels = match args.tunnels() {
         Ok(tunnels) => tunnels,
         Err(error) => return fail(USAGE, format, &error),
@@ -52,9 +52,9 @@ fn fail(code: u8, format: LogFormat, error: &anyhow::Error) -> ExitCode {
     };
     for reason in lines {
         match format {
-            LogFormat::Text => eprintln!("cok-client: {reason}"),
             LogFormat::Json if code == REFUSED => error!(event = "refused", reason),
             LogFormat::Json => error!(event = "failed", reason),
+            _ => logging::complain(&format!("cok-client: {reason}")),
         }
     }
     ExitCode::from(code)
@@ -103,11 +103,13 @@ fn reporter() -> impl FnMut(Event) {
                 println!("{url}");
                 shown.clone_from(&url);
             }
-            info!(event = "connected", transport, url, session, reason);
+            info!(event = "connected", transport, url, session, reason, "the tunnel is online");
         }
-        Event::Fallback { from, to, reason } => info!(event = "fallback", from, to, reason),
+        Event::Fallback { from, to, reason } => {
+            info!(event = "fallback", from, to, reason, "the tunnel takes the other transport");
+        }
         Event::Disconnected { reason, retry_in } => {
-            warn!(event = "disconnected", reason, retry_in_ms = retry_in.as_millis() as u64);
+            warn!(event = "disconnected", reason, retry_in_ms = retry_in.as_millis() as u64, "the tunnel is offline");
         }
     }
 }

@@ -69,8 +69,8 @@ struct RunArgs {
     /// The configuration file
     #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
     config: PathBuf,
-    /// How log lines look
-    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    /// Where log lines go, and how they look
+    #[arg(long, value_name = "FORMAT", default_value = "auto")]
     log_format: LogFormat,
 }
 
@@ -104,11 +104,15 @@ pub fn main() -> ExitCode {
         Command::Run(args) => {
             // Before the runtime starts its threads.
             let inherited = Inherited::take();
-            logging::start(args.log_format, "info");
+            logging::start("cokd", args.log_format, "info");
             run(&args, inherited)
         }
         Command::Dev(args) => {
-            logging::start(args.log_format, if args.verbose { "info,cokd=debug,cok_client=debug" } else { "warn" });
+            logging::start(
+                "cokd",
+                args.log_format,
+                if args.verbose { "info,cokd=debug,cok_client=debug" } else { "warn" },
+            );
             outcome(block_on(dev::run(args)))
         }
         Command::Check { config, resolver } => check(&config, resolver),
@@ -185,14 +189,14 @@ fn outcome(result: anyhow::Result<()>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("cokd: {}", format!("{error:#}").replace('\n', " "));
+            logging::complain(&format!("cokd: {error:#}").replace('\n', " "));
             ExitCode::from(FAILED)
         }
     }
 }
 
 fn wrong(error: &ConfigError) -> ExitCode {
-    eprintln!("{error}");
+    logging::complain(&error.to_string());
     ExitCode::from(USAGE)
 }
 

@@ -258,16 +258,16 @@ impl Bound {
         let acceptor = TlsAcceptor::from(tls.config.clone());
         let mut listeners = tokio::task::JoinSet::new();
         for (listener, address) in https.into_iter().zip(&addresses.https) {
-            info!(event = "listening", listener = "https", %address);
+            info!(event = "listening", listener = "https", %address, "listening");
             listeners.spawn(listener::https(daemon.clone(), listener, acceptor.clone()));
         }
         let quic: Vec<_> = quic.into_iter().map(|endpoint| (endpoint, Arc::<Connections>::default())).collect();
         for (endpoint, connections) in &quic {
-            info!(event = "listening", listener = "quic", address = %endpoint.local_addr().unwrap_or(addresses.admin));
+            info!(event = "listening", listener = "quic", address = %endpoint.local_addr().unwrap_or(addresses.admin), "listening");
             listeners.spawn(listener::quic::serve(daemon.clone(), endpoint.clone(), connections.clone()));
         }
         for (listener, address) in http.into_iter().zip(&addresses.http) {
-            info!(event = "listening", listener = "http", %address);
+            info!(event = "listening", listener = "http", %address, "listening");
             listeners.spawn(listener::http(daemon.clone(), listener, daemon.public_port));
         }
         if let Some(Dns { responder, listeners: addresses }) = dns {
@@ -275,7 +275,7 @@ impl Bound {
                 listeners.spawn(listener::dns::serve(responder.clone(), address, sockets));
             }
         }
-        info!(event = "listening", listener = "admin", address = %addresses.admin);
+        info!(event = "listening", listener = "admin", address = %addresses.admin, "listening");
         // The admin address goes on answering while the daemon drains.
         let mut admins = tokio::task::JoinSet::new();
         for listener in admin {
@@ -288,7 +288,7 @@ impl Bound {
         let endpoints = quic.iter().map(|(endpoint, _)| endpoint.clone()).collect();
         let follower = tokio::spawn(follow(daemon.clone(), tls, endpoints));
         daemon.ready.store(true, Ordering::Relaxed);
-        info!(event = "ready", domain = %daemon.domain);
+        info!(event = "ready", domain = %daemon.domain, "ready");
         let watchdog = tokio::spawn(service_manager::feed_watchdog());
 
         tokio::pin!(stop);
@@ -306,7 +306,7 @@ impl Bound {
         if let Err(error) = tokio::task::spawn_blocking(move || memory.keep(&registry)).await {
             warn!(%error, "the names in use could not be kept");
         }
-        info!(event = "draining", sessions = daemon.registry.online());
+        info!(event = "draining", sessions = daemon.registry.online(), "stopping: what runs may finish");
         let drain = daemon.config().limits.drain_timeout;
         service_manager::stopping(drain);
         let deadline = Instant::now() + drain;
@@ -347,7 +347,7 @@ impl Bound {
         follower.abort();
         sweeper.abort();
         renewer.abort();
-        info!(event = "stopped", finished);
+        info!(event = "stopped", finished, "stopped");
     }
 }
 

@@ -54,8 +54,8 @@ pub struct DevArgs {
     /// Print one line of JSON on standard output once traffic passes
     #[arg(long)]
     json: bool,
-    /// How log lines look
-    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    /// Where log lines go, and how they look
+    #[arg(long, value_name = "FORMAT", default_value = "auto")]
     pub(crate) log_format: LogFormat,
     /// Log every request
     #[arg(short, long)]

@@ -80,8 +80,8 @@ pub struct Args {
     /// Where to keep the instance id [default: ~/.local/state/cok]
     #[arg(long, value_name = "DIR")]
     state_dir: Option<PathBuf>,
-    /// How log lines look
-    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    /// Where log lines go, and how they look
+    #[arg(long, value_name = "FORMAT", default_value = "auto")]
     pub(super) log_format: LogFormat,
     /// Log every request
     #[arg(short, long)]

@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use bytes::Bytes;
 use clap::Args;
+use cok_client::logging;
 use http::header::HOST;
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt as _, Empty, Limited};
@@ -51,7 +52,7 @@ pub(super) fn ask(args: &ReloadArgs) -> ExitCode {
         refused = status == StatusCode::CONFLICT;
         anyhow::ensure!(refused || status == StatusCode::OK, "the daemon at {admin} answered {status}: {text}");
         if refused {
-            eprint!("{text}");
+            logging::complain(&text);
         }
         Ok(())
     });

@@ -21,6 +21,6 @@ pub(crate) async fn serve(responder: Arc<Embedded>, address: SocketAddr, mut bou
             }
         }
     };
-    info!(event = "listening", listener = "dns", address = %sockets.address);
+    info!(event = "listening", listener = "dns", address = %sockets.address, "listening");
     embedded::serve(responder, sockets).await;
 }

@@ -63,7 +63,7 @@ pub fn endpoint(socket: UdpSocket, server: ServerConfig, secret: &QuicSecret) ->
     let (socket, offload) = quic::wrap(socket).context("cannot use the UDP socket")?;
     info!(
         event = "udp", %address, receive_buffer = buffers.receive, send_buffer = buffers.send,
-        gso_segments = offload.send, gro_segments = offload.receive
+        gso_segments = offload.send, gro_segments = offload.receive, "what the kernel gives QUIC"
     );
     if buffers.receive < SMALL_BUFFER {
         warn!(
