@@ -390,6 +390,26 @@ mod tests {
     }
 
     #[test]
+    fn what_cannot_be_read_now_stays_in_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = locked(folder.path());
+        for _ in 0..2 {
+            let (chain, key) = make();
+            store.save(&chain, &key).unwrap();
+        }
+        let newest = store.folder.join("generations/0002");
+        let (good, new) = (read_generation(&store.folder.join("generations/0001")).unwrap(), serial(&store));
+        // A folder in a file's place: an error of the system that is none of the file's, also for root.
+        let (chain, away) = (newest.join("chain.pem"), newest.join("away"));
+        fs::rename(&chain, &away).unwrap();
+        fs::create_dir(&chain).unwrap();
+        assert_eq!(serial(&store), Some(good.facts.serial), "the one before is served");
+        fs::remove_dir(&chain).unwrap();
+        fs::rename(&away, &chain).unwrap();
+        assert_eq!(serial(&store), new);
+    }
+
+    #[test]
     fn what_was_being_written_at_a_kill_is_no_generation() {
         let folder = tempfile::tempdir().unwrap();
         let unfinished = Store::open(folder.path(), URL).unwrap().folder.join("generations/.tmpabc");
