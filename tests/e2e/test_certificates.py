@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from harness import raw
-from harness.certified import Certified, free_dns_port, moment, names_of, plain, serial_of, valid_now
+from harness.certified import Certified, cokd, free_dns_port, moment, names_of, plain, serial_of, valid_now
 from harness.cok import DOMAIN, TRANSPORTS
 from harness.http3 import Http3
 from harness.pebble import EXTERNAL_ACCOUNT
@@ -72,6 +72,11 @@ def test_what_is_served_until_then(issuance):
     assert set(status["names"]) == NAMES and status["issuer"] == event["issuer"] and status["source"] == "acme"
     assert plain(status["serial"]) == serial_of(leaf)
     assert daemon.curl("", "/health/ready").stdout == b"ready\n"
+    # For people.
+    code, text, _ = cokd("cert", "status", "--config", daemon.config)
+    assert code == 0 and f"{DOMAIN}, *.{DOMAIN}" in text and "no daemon runs" not in text, text
+    daemon.stop()
+    assert "no daemon runs" in cokd("cert", "status", "--config", daemon.config)[1]
 
 
 class Newcomers:

@@ -140,8 +140,8 @@ def test_renewal_in_time(issuance, tmp_path):
 
 
 def test_near_expiry(issuance, tmp_path):
-    """In the last tenth of its life no wait is longer than ten minutes, or an hour if the server has named a time; after it, the
-    certificate is served on for want of a better one, and the daemon says that it is not ready."""
+    """In the last tenth of its life no wait is longer than ten minutes, or an hour if the server has named a time; after it,
+    the certificate is served on for want of a better one, and the daemon says that it is not ready."""
     clock = Clock(tmp_path)
     acme = issuance(proxy=True, validity=6 * DAY)
     daemon = acme.start(env=clock.env)

@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import random
 import socket
 import ssl
 import subprocess
@@ -19,12 +20,18 @@ from .process import BIN_DIR, HERE, wait_for
 EMBEDDED = 'provider = "embedded"'
 
 
+# Below those that the kernel gives away by itself (net.ipv4.ip_local_port_range), so that no other socket of a test gets the
+# port before the daemon has it.
+PORTS = range(20000, 32000)
+
+
 def free_dns_port():
     """A port of 127.0.0.1 that is free for TCP and UDP."""
     while True:
-        with socket.create_server(("127.0.0.1", 0)) as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
-            port = tcp.getsockname()[1]
+        port = random.choice(PORTS)
+        with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
             try:
+                tcp.bind(("127.0.0.1", port))
                 udp.bind(("127.0.0.1", port))
                 return port
             except OSError:
