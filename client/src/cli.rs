@@ -1,11 +1,13 @@
 //! The program: tunnels as the command line says, what is heard of them meanwhile, and an exit code at the end.
 
 mod args;
+pub mod documents;
+mod service;
 
 use std::process::ExitCode;
 
 use anyhow::{Context as _, anyhow};
-use clap::Parser as _;
+use clap::{CommandFactory as _, Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -13,6 +15,8 @@ use tracing::{error, info, warn};
 
 pub use self::args::Args;
 pub(crate) use self::args::parse_interval;
+use self::documents::{CompletionsArgs, ManArgs};
+use self::service::ServiceCommand;
 use crate::config::ConfigError;
 use crate::logging::{self, LogFormat};
 use crate::tunnel::{Event, Options, Refused, Tunnel};
@@ -24,9 +28,45 @@ const USAGE: u8 = 2;
 /// The daemon refused the key or the name.
 const REFUSED: u8 = 3;
 
+/// Puts a local service at a public HTTPS address.
+#[derive(Debug, Parser)]
+#[command(name = "cok-client", version, about, args_conflicts_with_subcommands = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    args: Args,
+}
+
+/// What it does besides; no target has such a name.
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// A unit of systemd that keeps the tunnels of the configuration file up
+    #[command(subcommand)]
+    Service(ServiceCommand),
+    /// Print a script that completes this command line
+    Completions(CompletionsArgs),
+    /// Print the man page
+    Man(ManArgs),
+}
+
 /// Runs the client as its command line says.
 pub fn main() -> ExitCode {
-    let args = Args::parse();
+    let cli = Cli::parse();
+    let done = match &cli.command {
+        None => return tunnels(&cli.args),
+        Some(Command::Service(command)) => service::run(command),
+        Some(Command::Completions(args)) => documents::completions(Cli::command(), args).map_err(Into::into),
+        Some(Command::Man(args)) => documents::man(Cli::command(), args).map_err(Into::into),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.is::<ConfigError>() => fail(USAGE, LogFormat::Text, &error),
+        Err(error) => fail(FAILED, LogFormat::Text, &error),
+    }
+}
+
+fn tunnels(args: &Args) -> ExitCode {
     let format = args.log_format;
     logging::start("cok-client", format, if args.verbose { "info,cok_client=debug" } else { "info" });
     let tunnels = match args.tunnels() {

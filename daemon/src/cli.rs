@@ -8,19 +8,20 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use cok_certs::dns::delegation;
+use cok_client::cli::documents::{self, CompletionsArgs, ManArgs};
 use cok_client::logging::{self, LogFormat};
 use tokio::signal::unix::{SignalKind, signal};
 
 use self::cert::CertCommand;
 use self::reload::ReloadArgs;
 use crate::activation::Inherited;
-use crate::admin;
 use crate::config::{Config, ConfigError, Dns, Tls};
 use crate::daemon::Daemon;
 use crate::dev::{self, DevArgs};
 use crate::names::{ApiKey, SubdomainPattern};
+use crate::{admin, service_manager};
 
 /// Something failed at run time.
 const FAILED: u8 = 1;
@@ -60,6 +61,10 @@ enum Command {
     /// API keys
     #[command(subcommand)]
     Key(KeyCommand),
+    /// Print a script that completes this command line
+    Completions(CompletionsArgs),
+    /// Print the man page
+    Man(ManArgs),
 }
 
 const DEFAULT_CONFIG: &str = "/etc/cokd/cokd.toml";
@@ -124,6 +129,8 @@ pub fn main() -> ExitCode {
         Command::Key(KeyCommand::Create { name, subdomains, max_tunnels, expires }) => {
             outcome(create_key(&name, &subdomains, max_tunnels, expires))
         }
+        Command::Completions(args) => outcome(documents::completions(Cli::command(), &args).map_err(Into::into)),
+        Command::Man(args) => outcome(documents::man(Cli::command(), &args).map_err(Into::into)),
     }
 }
 
@@ -151,9 +158,12 @@ fn check(path: &Path, resolver: Option<SocketAddr>) -> ExitCode {
 fn run(args: &RunArgs, inherited: anyhow::Result<Inherited>) -> ExitCode {
     let config = match Config::load(&args.config) {
         Ok(config) => config,
-        Err(error) => return wrong(&error),
+        Err(error) => {
+            service_manager::status(&error.to_string().replace('\n', "; "));
+            return wrong(&error);
+        }
     };
-    outcome(block_on(async move {
+    let served = block_on(async move {
         let bound = Daemon::bind(config, Some(args.config.clone()), inherited?)?;
         let stop = stop_signal()?;
         let mut hangup = signal(SignalKind::hangup())?;
@@ -166,7 +176,11 @@ fn run(args: &RunArgs, inherited: anyhow::Result<Inherited>) -> ExitCode {
         bound.run(stop).await;
         reloader.abort();
         Ok(())
-    }))
+    });
+    if let Err(error) = &served {
+        service_manager::status(&format!("{error:#}").replace('\n', " "));
+    }
+    outcome(served)
 }
 
 /// SIGTERM or SIGINT.

@@ -338,6 +338,8 @@ impl Bound {
         let limit = deadline + Duration::from_secs(2);
         let finished = tokio::time::timeout_at(limit, daemon.tasks.wait()).await.is_ok();
         for (endpoint, _) in &quic {
+            // Whoever knocks now is for the next process: a refusal would be final, silence is not.
+            endpoint.set_server_config(None);
             // Whatever is left hears of it, and what was said just before is given time to arrive.
             endpoint.close(VarInt::from_u32(0), b"stopped");
             let _in_time = tokio::time::timeout(LAST_PACKETS, endpoint.wait_idle()).await;

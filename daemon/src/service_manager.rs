@@ -27,7 +27,8 @@ pub fn stopping(within: Duration) {
     tell(&[NotifyState::Stopping, NotifyState::ExtendTimeoutUsec(within)]);
 }
 
-/// Shows a line in the service's status.
+/// Shows a line in the service's status: what it does, or why it has ended. The log of a process that was about to be
+/// started again is not shown there.
 pub fn status(text: &str) {
     tell(&[NotifyState::Status(text)]);
 }

@@ -7,7 +7,6 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
-use clap::Parser;
 use cok_transport::{Congestion, quic};
 
 use crate::config::{FileConfig, FileTunnel, home_folder};
@@ -19,9 +18,8 @@ use crate::target::Target;
 use crate::transport::{PROBE_INTERVAL, TransportChoice};
 use crate::tunnel::{Options, check_subdomain};
 
-/// Puts a local service at a public HTTPS address.
-#[derive(Debug, Parser)]
-#[command(name = "cok-client", version, about)]
+/// Which tunnels to open.
+#[derive(Debug, clap::Args)]
 #[command(
     after_help = "Environment: COK_SERVER, COK_API_KEY, COK_SUBDOMAIN, COK_TRANSPORT; flags beat it, and it beats \
                         the configuration file.\nExit codes: 0 stopped on request, 1 failed at run time, 2 wrong usage \

@@ -76,11 +76,9 @@ impl<'a, F: FnMut(Event)> Keeper<'a, F> {
                 Ok(session) => {
                     let began = Instant::now();
                     let (last, ended) = self.stay(session).await;
-                    if began.elapsed() >= GOOD_SESSION {
-                        backoff = BACKOFF_FIRST;
-                    }
-                    if began.elapsed() >= HURRY_AFTER {
-                        hurried = false;
+                    let enough = if matches!(ended, Ended::Replace) { HURRY_AFTER } else { GOOD_SESSION };
+                    if began.elapsed() >= enough {
+                        (backoff, hurried) = (BACKOFF_FIRST, false);
                     }
                     before = Some(last);
                     if matches!(ended, Ended::Replace) {

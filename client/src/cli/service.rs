@@ -1,0 +1,151 @@
+//! `cok-client service`: a unit of the user's service manager (systemd) for the tunnels of the configuration file. It
+//! writes and removes the unit; what has to be started is said, not done.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, bail};
+use clap::Subcommand;
+
+use crate::config::{FileConfig, home_folder};
+
+/// The unit's name.
+const UNIT: &str = "cok-client.service";
+/// Its first line: a file without it is somebody else's.
+const MARK: &str = "# Written by `cok-client service install`; `cok-client service uninstall` removes it.";
+
+/// What to do with the unit.
+#[derive(Debug, Subcommand)]
+pub(super) enum ServiceCommand {
+    /// Write a unit that keeps the tunnels of the configuration file up
+    Install {
+        /// The configuration file [default: ~/.config/cok/client.toml]
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
+    /// Stop it and remove the unit
+    Uninstall,
+    /// Say whether the unit is there and runs
+    Status,
+}
+
+/// Does it.
+#[expect(clippy::print_stdout, reason = "what was done is the output")]
+pub(super) fn run(command: &ServiceCommand) -> anyhow::Result<()> {
+    let folder = home_folder("XDG_CONFIG_HOME", ".config").context("there is no home folder")?;
+    let path = folder.join("systemd/user").join(UNIT);
+    match command {
+        ServiceCommand::Install { config } => {
+            let config = config.clone().unwrap_or_else(|| folder.join("cok/client.toml"));
+            install(&path, &config)?;
+            println!("wrote {}", path.display());
+            match systemctl(&["daemon-reload"]) {
+                Ok(_) => {}
+                Err(why) => println!("systemd was not told: {why}"),
+            }
+            println!("now start it, and keep it while you are not logged in:");
+            println!("    systemctl --user enable --now cok-client");
+            println!("    loginctl enable-linger");
+        }
+        ServiceCommand::Uninstall => {
+            if !path.exists() {
+                println!("there is no {}", path.display());
+                return Ok(());
+            }
+            own(&path)?;
+            // Before the file is gone, by which systemd knows what it is.
+            let told = systemctl(&["disable", "--now", UNIT]);
+            std::fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+            println!("removed {}", path.display());
+            if let Err(why) = told.and_then(|_| systemctl(&["daemon-reload"])) {
+                println!("systemd was not told: {why}");
+            }
+        }
+        ServiceCommand::Status => {
+            if !path.exists() {
+                bail!("not installed: there is no {}; say cok-client service install", path.display());
+            }
+            println!("installed: {}", path.display());
+            match systemctl(&["is-active", UNIT]) {
+                Ok(state) => println!("state: {state}"),
+                Err(why) => println!("state: unknown: {why}"),
+            }
+        }
+    }
+    Ok(())
+}
+
+fn install(path: &Path, config: &Path) -> anyhow::Result<()> {
+    let config = std::path::absolute(config).context("the configuration file has no place")?;
+    let tunnels = FileConfig::load(Some(&config))?.tunnels;
+    if tunnels.is_empty() {
+        bail!("{} has no [tunnels.NAME] to keep up", config.display());
+    }
+    if path.exists() {
+        own(path)?;
+    }
+    let program = std::env::current_exe().context("cannot find this program's file")?;
+    let unit = unit(&program, &config)?;
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    }
+    std::fs::write(path, unit).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// Fails for a unit that was written by somebody else.
+fn own(path: &Path) -> anyhow::Result<()> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    if !text.starts_with(MARK) {
+        bail!("{} was not written by this command; move it away first", path.display());
+    }
+    Ok(())
+}
+
+fn unit(program: &Path, config: &Path) -> anyhow::Result<String> {
+    let (program, config) = (quoted(program)?, quoted(config)?);
+    // Restarted for ever, as the tunnels themselves try for ever; but not where trying again is of no use: wrong
+    // configuration, refused.
+    Ok(format!(
+        "{MARK}\n[Unit]\nDescription=cok: tunnels to local services\nStartLimitIntervalSec=0\n\n[Service]\nExecStart={program} \
+         --config {config}\nRestart=always\nRestartSec=2s\nRestartPreventExitStatus=2 3\nNoNewPrivileges=yes\n\
+         LimitCORE=0\n\n[Install]\nWantedBy=default.target\n"
+    ))
+}
+
+/// A path as one word of a unit's command line (systemd.service(5)).
+fn quoted(path: &Path) -> anyhow::Result<String> {
+    let text = path.to_str().with_context(|| format!("{} is not UTF-8", path.display()))?;
+    if text.chars().any(char::is_control) {
+        bail!("{text:?} has control characters");
+    }
+    let text = text.replace('\\', "\\\\").replace('"', "\\\"").replace('%', "%%").replace('$', "$$");
+    Ok(format!("\"{text}\""))
+}
+
+/// What `systemctl --user` says, or why it can't be asked. Inactive units make it fail with their state as its output.
+fn systemctl(arguments: &[&str]) -> Result<String, String> {
+    let result = Command::new("systemctl").arg("--user").args(arguments).output();
+    let output = result.map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => "there is no systemctl here".to_owned(),
+        _ => format!("systemctl: {error}"),
+    })?;
+    let said = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    if output.status.success() || !said.is_empty() {
+        return Ok(said);
+    }
+    Err(String::from_utf8_lossy(&output.stderr).trim().replace('\n', " "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_one_word() {
+        let quoted = |text: &str| quoted(Path::new(text));
+        assert_eq!(quoted("/a b/c").unwrap(), r#""/a b/c""#);
+        assert_eq!(quoted(r#"/100%/$HOME/"\"#).unwrap(), r#""/100%%/$$HOME/\"\\""#);
+        assert!(quoted("/a\nExecStartPre=/bin/evil").is_err());
+    }
+}
