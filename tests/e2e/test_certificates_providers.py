@@ -9,7 +9,7 @@ from aiohttp import web
 from harness.certified import Certified, free_dns_port, names_of
 from harness.cok import DOMAIN
 from harness.dns_servers import TSIG, Knot
-from harness.pebble import Pebble
+from harness.pebble import PROOFS_OF_TWO, Pebble
 
 CHALLENGE = f"_acme-challenge.{DOMAIN}."
 ZONE = f"{DOMAIN}."
@@ -67,7 +67,7 @@ def elsewhere(tmp_path):
 
 
 def whole(elsewhere, daemon):
-    """Base and wildcard are proven together, twice, and nothing is left behind."""
+    """Base and wildcard are proven together, twice, and nothing is left behind. The calls that a solver gets for that."""
     daemon.issued()
     daemon.ca = elsewhere.pebble.root()
     assert names_of(daemon.leaf()) == {DOMAIN, f"*.{DOMAIN}"}
@@ -77,7 +77,9 @@ def whole(elsewhere, daemon):
     daemon.renew()
     daemon.issued(start=start)
     assert elsewhere.values() == [] and not daemon.failures()
-    assert elsewhere.pebble.proofs() == 4
+    assert elsewhere.pebble.proofs() in PROOFS_OF_TWO
+    again = elsewhere.pebble.proofs() - 2
+    return ["present", "present", "cleanup", "cleanup"] + ["present"] * again + ["cleanup"] * again
 
 
 def test_dynamic_updates(elsewhere):
@@ -127,9 +129,9 @@ printf 'server 127.0.0.1 {elsewhere.port}\\nzone {ZONE}\\nupdate %s\\nsend\\n' "
 """)
     program.chmod(0o755)
     daemon = elsewhere.start(f'provider = "exec"\nprogram = "{program}"')
-    whole(elsewhere, daemon)
+    expected = whole(elsewhere, daemon)
     lines = [line.split() for line in calls.read_text().splitlines()]
-    assert [line[0] for line in lines] == ["present", "present", "cleanup", "cleanup"] * 2
+    assert [line[0] for line in lines] == expected
     assert {line[1] for line in lines} == {CHALLENGE}
     assert {line[2] for line in lines if line[0] == "present"} == {line[2] for line in lines if line[0] == "cleanup"}
 
@@ -180,8 +182,8 @@ def httpreq(elsewhere, url, password):
 
 def test_an_http_service(elsewhere, hook):
     url, calls = hook
-    whole(elsewhere, elsewhere.start(httpreq(elsewhere, url, "secret of the tests for updates!")))
-    assert [path for path, _ in calls] == ["/present", "/present", "/cleanup", "/cleanup"] * 2
+    expected = whole(elsewhere, elsewhere.start(httpreq(elsewhere, url, "secret of the tests for updates!")))
+    assert [path.removeprefix("/") for path, _ in calls] == expected
     assert {body["fqdn"] for _, body in calls} == {CHALLENGE}
 
 
