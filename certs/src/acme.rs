@@ -11,7 +11,7 @@ mod status;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use instant_acme::{Account, CertificateIdentifier};
 use rustls_pki_types::CertificateDer;
@@ -20,9 +20,10 @@ use tracing::{info, warn};
 use self::directory::Directory;
 use self::order::{Failure, Issued, Wanted};
 use self::published::Published;
+use crate::clock::unix;
 use crate::dns::Solver;
 use crate::store::{Request, Store, Stored};
-use crate::{CertResolver, Error, files};
+use crate::{CertResolver, Error, files, unix_now};
 
 pub use self::plan::{State, Validity, Window, due, renewal};
 pub use self::status::{Status, status};
@@ -201,9 +202,7 @@ impl Renewer {
                 report(Event::Issued);
             }
             Err(error) => {
-                let unix = |at: SystemTime| at.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |at| at.as_secs());
-                let retry_after = self.client.take_retry_after().map(|at| i64::try_from(unix(at)).unwrap_or(i64::MAX));
-                self.state.failed(now, error.clone(), retry_after);
+                self.state.failed(now, error.clone(), self.client.take_retry_after().map(unix));
                 // Before anybody is told, who may look at it.
                 self.keep_state().await;
                 let next = self.due(now, requested).saturating_sub(now);
@@ -338,9 +337,4 @@ async fn on_disk<T: Send + 'static>(store: &Arc<Store>, work: impl FnOnce(&Store
 
 fn validity(stored: &Stored) -> Validity {
     Validity { not_before: stored.facts.not_before, not_after: stored.facts.not_after }
-}
-
-fn unix_now() -> i64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    since.map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
 }

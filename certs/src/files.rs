@@ -13,7 +13,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use time::OffsetDateTime;
 use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 
-use crate::Error;
+use crate::{Error, unix_now};
 
 pub use self::watch::Watch;
 
@@ -51,7 +51,7 @@ impl Facts {
 pub fn load(cert: &Path, key: &Path, names: &[&str]) -> Result<(Arc<CertifiedKey>, Facts), Error> {
     let cert_pem = fs::read(cert).map_err(Error::io(cert))?;
     let (certified, facts) = read(cert, &cert_pem, key, &fs::read(key).map_err(Error::io(key))?)?;
-    let now = OffsetDateTime::now_utc().unix_timestamp();
+    let now = unix_now();
     let date = |at: i64| OffsetDateTime::from_unix_timestamp(at).map_or_else(|_| at.to_string(), |at| at.to_string());
     if facts.not_after < now {
         return Err(Error::invalid(cert, format!("the certificate expired on {}", date(facts.not_after))));
@@ -119,7 +119,7 @@ pub(crate) fn facts(path: &Path, certificate: &CertificateDer<'_>) -> Result<Fac
 pub(crate) fn expired(path: &Path) -> Result<bool, Error> {
     let chain = chain(path)?;
     let not_after = parse(path, &chain[0])?.validity().not_after.timestamp();
-    Ok(not_after < OffsetDateTime::now_utc().unix_timestamp())
+    Ok(not_after < unix_now())
 }
 
 /// Whether a certificate was made for the key with this SubjectPublicKeyInfo.

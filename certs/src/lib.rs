@@ -4,6 +4,7 @@
 
 pub mod acme;
 mod authority;
+mod clock;
 pub mod dns;
 pub mod files;
 mod https;
@@ -13,6 +14,7 @@ pub mod store;
 use std::path::PathBuf;
 
 pub use authority::Authority;
+pub use clock::unix_now;
 pub use resolver::CertResolver;
 
 /// Why there is no certificate.

@@ -4,7 +4,7 @@ mod solver;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -111,7 +111,6 @@ impl Certificates {
     /// Keeps the certificate fresh, for ever.
     pub(crate) async fn keep_fresh(self) {
         let Self { names, resolver, source, metrics } = self;
-        let names = names.each_ref().map(String::as_str);
         match source {
             Source::Acme(renewer) => {
                 let report = move |event| match event {
@@ -124,43 +123,56 @@ impl Certificates {
                             "the certificate is served"
                         );
                     }
-                    Event::Issued => drop(metrics.certificate_renewals.inc()),
-                    Event::Failed => drop(metrics.certificate_failures.inc()),
+                    Event::Issued => {
+                        metrics.certificate_renewals.inc();
+                    }
+                    Event::Failed => {
+                        metrics.certificate_failures.inc();
+                    }
                 };
                 renewer.run(resolver, report).await;
             }
-            Source::Files { cert, key, mut watch } => loop {
-                tokio::time::sleep(LOOK_EVERY).await;
-                if !watch.changed() {
-                    continue;
-                }
-                match files::load(&cert, &key, &names) {
-                    Ok((certificate, facts)) => {
-                        resolver.replace(certificate);
-                        metrics.certificate_renewals.inc();
-                        serving(&metrics, "files", &facts);
-                    }
-                    Err(error) => {
-                        metrics.certificate_failures.inc();
-                        error!(event = "certificate_refused", %error, "the one before is served on");
+            Source::Files { cert, key, watch } => {
+                let watch = Arc::new(Mutex::new(watch));
+                loop {
+                    tokio::time::sleep(LOOK_EVERY).await;
+                    let (watch, cert, key, names) = (watch.clone(), cert.clone(), key.clone(), names.clone());
+                    // The files may be on a disk that is slow.
+                    let looked = tokio::task::spawn_blocking(move || {
+                        let changed = watch.lock().unwrap_or_else(PoisonError::into_inner).changed();
+                        changed.then(|| files::load(&cert, &key, &names.each_ref().map(String::as_str)))
+                    });
+                    if let Ok(Some(loaded)) = looked.await {
+                        take(&metrics, &resolver, "files", loaded);
                     }
                 }
-            },
+            }
             Source::SelfSigned(authority) => loop {
                 tokio::time::sleep(REISSUE_EVERY).await;
-                match authority.issue(&names).and_then(|certificate| Ok((files::facts_of(&certificate)?, certificate)))
-                {
-                    Ok((facts, certificate)) => {
-                        resolver.replace(certificate);
-                        metrics.certificate_renewals.inc();
-                        serving(&metrics, "self-signed", &facts);
-                    }
-                    Err(error) => {
-                        metrics.certificate_failures.inc();
-                        warn!(%error, "the certificate could not be renewed");
-                    }
-                }
+                let issued = authority.issue(&names.each_ref().map(String::as_str));
+                let issued = issued.and_then(|certificate| Ok((certificate.clone(), files::facts_of(&certificate)?)));
+                take(&metrics, &resolver, "self-signed", issued);
             },
+        }
+    }
+}
+
+/// Serves another certificate from now on, or says why not.
+fn take(
+    metrics: &Metrics,
+    resolver: &CertResolver,
+    source: &str,
+    found: Result<(Arc<CertifiedKey>, Facts), cok_certs::Error>,
+) {
+    match found {
+        Ok((certificate, facts)) => {
+            resolver.replace(certificate);
+            metrics.certificate_renewals.inc();
+            serving(metrics, source, &facts);
+        }
+        Err(error) => {
+            metrics.certificate_failures.inc();
+            error!(event = "certificate_refused", %error, "the one before is served on");
         }
     }
 }

@@ -4,10 +4,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use arc_swap::{ArcSwap, Guard};
+use cok_certs::unix_now;
 use cok_proto::DrainReason;
 use cok_transport::WindowBudget;
 use http::HeaderValue;
@@ -213,8 +214,7 @@ impl Daemon {
     /// Whether it accepts traffic: it listens, has a certificate from where it should come that has not expired, and is
     /// not stopping.
     pub fn ready(&self) -> bool {
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let certified = self.metrics.certificate_expiry.get() > now.as_secs().cast_signed();
+        let certified = self.metrics.certificate_expiry.get() > unix_now();
         self.ready.load(Ordering::Relaxed) && certified && !self.shutdown.started()
     }
 

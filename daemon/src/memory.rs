@@ -4,8 +4,9 @@
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
+use cok_certs::unix_now;
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
@@ -28,7 +29,7 @@ struct Kept {
     instance: String,
     /// When it was last online, in seconds since 1970; nothing if it was when this was written.
     #[serde(skip_serializing_if = "Option::is_none")]
-    away_since: Option<u64>,
+    away_since: Option<i64>,
 }
 
 /// Where names are kept.
@@ -56,12 +57,12 @@ impl Memory {
             warn!(%file, %error, "the names of before cannot be read; their visitors get 404 for now");
             Vec::new()
         });
-        let now = unix(SystemTime::now());
+        let now = unix_now();
         let mut online = Vec::new();
         for kept in kept {
             let Ok(name) = Subdomain::parse(&kept.name) else { continue };
             let owner = Owner { key: kept.key.into(), instance: kept.instance };
-            let away_for = kept.away_since.map_or(0, |since| now.saturating_sub(since));
+            let away_for = kept.away_since.map_or(0, |since| now.saturating_sub(since).max(0).unsigned_abs());
             if kept.away_since.is_none() {
                 online.push(name.clone());
             }
@@ -72,7 +73,7 @@ impl Memory {
 
     /// Keeps the names of now.
     pub fn keep(&self, registry: &Registry) {
-        let now = unix(SystemTime::now());
+        let now = unix_now();
         let kept: Vec<Kept> = registry
             .names()
             .into_iter()
@@ -80,7 +81,7 @@ impl Memory {
                 name: name.to_string(),
                 key: owner.key.to_string(),
                 instance: owner.instance,
-                away_since: away_for.map(|away_for| now.saturating_sub(away_for.as_secs())),
+                away_since: away_for.map(|away_for| now.saturating_sub_unsigned(away_for.as_secs())),
             })
             .collect();
         let written =
@@ -102,10 +103,6 @@ impl Memory {
             tokio::time::sleep(WRITE_EVERY).await;
         }
     }
-}
-
-fn unix(at: SystemTime) -> u64 {
-    at.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 #[cfg(test)]

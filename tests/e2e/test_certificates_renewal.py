@@ -91,6 +91,16 @@ def test_an_order_whose_answer_is_lost(issuance):
     assert acme.proxy.orders() == 2
 
 
+def test_a_window_that_ends_before_it_begins(issuance):
+    """It counts as no answer (RFC 9773, section 4.2), and not as one that has passed."""
+    acme = issuance(proxy=True)
+    acme.proxy.window = lambda _: (time.time() - 3600, time.time() - DAY)
+    daemon = acme.start()
+    acme.issued()
+    daemon.process.wait_line(lambda line: "the window ends before it begins" in line, "word of it")
+    assert moment(daemon.status()["next_renewal"]) > time.time() + DAY and acme.pebble.orders() == 1
+
+
 def test_a_window_that_has_always_passed(issuance):
     """A server that is out of order must not make the daemon order again and again."""
     acme = issuance(proxy=True)

@@ -43,6 +43,10 @@ impl Directory {
             .map_err(|error| format!("{url}: this is no renewal information: {error}"))?;
         let window = info.suggested_window;
         let window = Window { start: window.start.unix_timestamp(), end: window.end.unix_timestamp() };
+        // As if nothing had come (RFC 9773, section 4.2).
+        if window.end <= window.start {
+            return Err(format!("{url}: the window ends before it begins"));
+        }
         let again = http::retry_after(&response).map(|wait| i64::try_from(wait.as_secs()).unwrap_or(i64::MAX));
         Ok(Some((window, again)))
     }

@@ -2,15 +2,13 @@
 
 use std::path::Path;
 
-use serde::Serialize;
-
 use super::plan::{self, State, Validity};
 use crate::Error;
 use crate::files::Facts;
 use crate::store::{Request, Store};
 
 /// Where a certificate stands. Moments are in seconds since 1970.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug)]
 pub struct Status {
     /// The certificate that is kept; nothing before the first.
     pub certificate: Option<Facts>,

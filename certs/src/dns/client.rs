@@ -4,13 +4,15 @@
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::{Name, RecordType, TSigVerifier, TSigner};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::{Instant, timeout, timeout_at};
+
+use crate::unix_now;
 
 /// How long each datagram may wait for its answer. Most answers take less than 0.2 s; the second one is for what was
 /// lost on the way.
@@ -82,7 +84,7 @@ impl Exchange {
         let failed = |error: &dyn std::fmt::Display| Failure::Request(error.to_string());
         let mut verifier = None;
         if let Some(key) = key {
-            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+            let now = unix_now().unsigned_abs();
             verifier = request.finalize(key, now).map_err(|error| failed(&error))?;
         }
         let bytes = request.to_vec().map_err(|error| failed(&error))?;
@@ -241,7 +243,7 @@ mod tests {
     async fn a_success_that_is_not_signed_is_none() {
         let strangers = TSigner::new(vec![7; 32], TsigAlgorithm::HmacSha256, parse_name("cokd").unwrap(), 300).unwrap();
         let address = server(move |query| {
-            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+            let now = unix_now().unsigned_abs();
             let mut forged = reply(query, ResponseCode::NoError);
             let unsigned = forged.to_vec().unwrap();
             forged.finalize(&strangers, now).unwrap();

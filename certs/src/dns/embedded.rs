@@ -9,11 +9,11 @@ mod serve;
 mod zone;
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 
 use crate::dns::{BoxFuture, Solver, SolverError};
+use crate::unix_now;
 
 pub use self::answer::Over;
 pub use self::serve::{Sockets, bind, serve};
@@ -47,14 +47,8 @@ impl Embedded {
     /// A responder for a zone, with no values yet.
     pub fn new(zone: Zone) -> Arc<Self> {
         // Seconds since 1970 grow over restarts too, and by more than the changes between them.
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        let published = Published { values: Vec::new(), serial: now as u32 };
+        let published = Published { values: Vec::new(), serial: unix_now().unsigned_abs() as u32 };
         Arc::new(Self { zone, published: ArcSwap::from_pointee(published) })
-    }
-
-    /// The zone that it answers for.
-    pub fn zone(&self) -> &Zone {
-        &self.zone
     }
 
     /// The answer to a query; nothing if none is due.

@@ -6,7 +6,6 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -19,6 +18,7 @@ use tokio::net::lookup_host;
 use super::client::{Failure, ask, question};
 use super::lookup::{DNS_PORT, LONGEST_CHAIN, NameServer, Resolver, alias};
 use super::{BoxFuture, Solver, SolverError, challenge_name, parse_name, propagation};
+use crate::unix_now;
 
 /// How long a value may be kept, in seconds. It is there for minutes only, and the next try has another one.
 const TTL: u32 = 60;
@@ -308,7 +308,7 @@ fn clocks(other: &[u8]) -> String {
     let advice = "let both keep the time by NTP";
     let Ok(seconds) = <[u8; 6]>::try_from(other) else { return format!("the clocks differ; {advice}") };
     let theirs = seconds.iter().fold(0, |sum, byte| sum << 8 | u64::from(*byte));
-    let ours = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let ours = unix_now().unsigned_abs();
     let side = if ours > theirs { "ahead of" } else { "behind" };
     format!("this machine's clock is {} s {side} the server's; {advice}", ours.abs_diff(theirs))
 }
@@ -383,7 +383,7 @@ mod tests {
 
     #[test]
     fn a_refused_time_says_how_the_clocks_differ() {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+        let now = unix_now().unsigned_abs();
         let text = clocks(&(now + 7200).to_be_bytes()[2..]);
         assert!(text.contains(" s behind the server's"), "{text}");
         assert!(clocks(&(now - 7200).to_be_bytes()[2..]).contains(" s ahead of the server's"));

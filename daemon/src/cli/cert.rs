@@ -9,6 +9,7 @@ use clap::{Args, Subcommand};
 use cok_certs::acme::{self, Status};
 use cok_certs::files::{self, Facts};
 use cok_certs::store::{Request, Store};
+use cok_certs::unix_now;
 use serde::Serialize;
 
 use super::DEFAULT_CONFIG;
@@ -76,7 +77,7 @@ pub(super) fn run(command: &CertCommand, config: &Config) -> anyhow::Result<()> 
             if *json {
                 println!("{}", serde_json::to_string(&shown)?);
             } else {
-                print!("{}", text(&shown, now()));
+                print!("{}", text(&shown, unix_now()));
             }
             Ok(())
         }
@@ -106,7 +107,7 @@ fn status(config: &Config) -> anyhow::Result<Shown> {
     Ok(match &config.tls {
         Tls::Acme(acme) => {
             let covered = names.each_ref().map(String::as_str);
-            let status = acme::status(&config.state_dir, &acme.directory, &covered, now())?;
+            let status = acme::status(&config.state_dir, &acme.directory, &covered, unix_now())?;
             let Status { certificate, next_renewal, next_try, last_try, last_error, failures, requested, managed } =
                 status;
             Shown {
@@ -141,11 +142,6 @@ impl Shown {
             ..Self::default()
         }
     }
-}
-
-fn now() -> i64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    since.as_secs().cast_signed()
 }
 
 /// For people: a line for each thing that is known.

@@ -172,18 +172,8 @@ fn acme(mut section: Section<'_>, domain: Option<&Hostname>, port: u16) -> Optio
     let profile = section.optional("profile", "a profile's name", filled);
     let key_id = section.optional("eab_key_id", "a key identifier", filled);
     let hmac_key_file = section.secret_file("eab_hmac_key_file");
-    let external_account = match (key_id, hmac_key_file) {
-        (Some(key_id), Some(hmac_key_file)) => Some(ExternalAccount { key_id, hmac_key_file }),
-        (None, Some(_)) => {
-            section.mistake("eab_hmac_key_file", "needs eab_key_id beside it");
-            None
-        }
-        (Some(_), None) if !section.has("eab_hmac_key_file") => {
-            section.mistake("eab_key_id", "needs eab_hmac_key_file beside it");
-            None
-        }
-        _ => None,
-    };
+    let external_account = both(&section, ("eab_key_id", key_id), ("eab_hmac_key_file", hmac_key_file))
+        .map(|(key_id, hmac_key_file)| ExternalAccount { key_id, hmac_key_file });
     let dns = dns(section.section("dns"), domain, port);
     section.finish();
     let contact = contact.unwrap_or_default();
@@ -277,21 +267,11 @@ fn rfc2136(section: &mut Section<'_>) -> Option<Dns> {
     let name = section.optional("tsig_name", "the key's name", filled);
     let algorithm = section.optional("tsig_algorithm", "an algorithm such as \"hmac-sha256\"", filled);
     let secret_file = section.secret_file("tsig_secret_file");
-    let tsig = match (name, secret_file) {
-        (Some(name), Some(secret_file)) => {
-            let algorithm = algorithm.unwrap_or_else(|| "hmac-sha256".to_owned());
-            Some(Tsig { name, algorithm, secret_file })
-        }
-        (None, Some(_)) => {
-            section.mistake("tsig_secret_file", "needs tsig_name beside it");
-            None
-        }
-        (Some(_), None) if !section.has("tsig_secret_file") => {
-            section.mistake("tsig_name", "needs tsig_secret_file beside it");
-            None
-        }
-        _ => None,
-    };
+    let tsig = both(section, ("tsig_name", name), ("tsig_secret_file", secret_file)).map(|(name, secret_file)| Tsig {
+        name,
+        algorithm: algorithm.unwrap_or_else(|| "hmac-sha256".to_owned()),
+        secret_file,
+    });
     Some(Dns::Rfc2136 { server: server?, zone, tsig })
 }
 
@@ -303,6 +283,17 @@ fn cloud(section: &mut Section<'_>, provider: String) -> Option<Dns> {
     let id = section.optional("id", "what the provider wants beside the token", filled);
     let zone = section.optional("zone", "a zone such as \"example.com\"", filled);
     Some(Dns::Cloud { provider, token_file: token_file?, id, zone })
+}
+
+/// Two keys that make sense only together, each by its name; one alone is a mistake.
+fn both<A, B>(section: &Section<'_>, a: (&str, Option<A>), b: (&str, Option<B>)) -> Option<(A, B)> {
+    let ((a, first), (b, second)) = (a, b);
+    for (there, other) in [(a, b), (b, a)] {
+        if section.has(there) && !section.has(other) {
+            section.mistake(there, &format!("needs {other} beside it"));
+        }
+    }
+    first.zip(second)
 }
 
 fn filled(text: &str) -> Result<String, String> {

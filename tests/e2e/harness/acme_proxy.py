@@ -11,6 +11,8 @@ import threading
 import aiohttp
 from aiohttp import web
 
+from .loop import Loop
+
 # The steps of an order in their order, and where pebble has them.
 STEPS = {
     "directory": "/dir",
@@ -59,7 +61,7 @@ def malformed(_request):
     return web.Response(text='{"status": "pend', content_type="application/json")
 
 
-class AcmeProxy:
+class AcmeProxy(Loop):
     """Stands before `pebble`. Every request is noted in `seen` as (step, payload); while `faults` has its step, what is
     there is done instead of asking pebble, unless that answers nothing. With a `window`, a function from a certificate's
     identifier to two moments in seconds since 1970, the directory offers renewal information (RFC 9773), and with
@@ -74,19 +76,13 @@ class AcmeProxy:
         self.shows_replaces = True
         self.held = threading.Event()
         self._hold = None
-        self.loop = asyncio.new_event_loop()
-        self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
-        self.thread.start()
-        self._call(self._start())
-
-    def _call(self, coroutine):
-        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(20)
+        super().__init__()
+        self.call(self._start())
 
     def stop(self):
         self.release()
-        self._call(self._stop())
-        self.loop.call_soon_threadsafe(self.loop.stop)
-        self.thread.join(20)
+        self.call(self._stop())
+        self.end()
 
     def hold(self, step):
         """The next request of this step waits until `release`; `held` is set once there is one."""

@@ -16,8 +16,9 @@ _serials = itertools.count(1)
 
 
 def dig(server, name, kind, *options, port=53, inside=HERE):
-    """What a name server says, in lines; in full unless `+short` is asked for."""
-    command = inside.command("dig", f"@{server}", "-p", str(port), name, kind, "+time=2", "+tries=1", *options)
+    """What a name server says, in lines; in full unless `+short` is asked for. As by any resolver, what gets no answer is
+    asked again: datagrams get lost where many come at once."""
+    command = inside.command("dig", f"@{server}", "-p", str(port), name, kind, "+time=2", "+tries=3", *options)
     result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20)
     assert result.returncode == 0, result.stdout + result.stderr
     return result.stdout.splitlines()

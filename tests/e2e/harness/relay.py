@@ -2,32 +2,27 @@
 
 import asyncio
 import contextlib
-import threading
+
+from .loop import Loop
 
 ANY = lambda packet: True  # noqa: E731
 # 1-RTT packets (RFC 9000, section 17.3): all that comes after a handshake.
 SHORT = lambda packet: not packet[0] & 0x80  # noqa: E731
 
 
-class Relay:
+class Relay(Loop):
     """While `drops` is set, the datagrams for which it says so vanish, in both directions. TCP passes always."""
 
     def __init__(self, port):
         self.upstream = ("127.0.0.1", port)
         self.drops = None
         self.dropped = self.passed = self.tcp_connections = 0
-        self.loop = asyncio.new_event_loop()
-        self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
-        self.thread.start()
-        self._call(self._start())
-
-    def _call(self, coroutine):
-        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(20)
+        super().__init__()
+        self.call(self._start())
 
     def stop(self):
-        self._call(self._stop())
-        self.loop.call_soon_threadsafe(self.loop.stop)
-        self.thread.join(20)
+        self.call(self._stop())
+        self.end()
 
     async def _start(self):
         while True:

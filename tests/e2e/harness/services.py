@@ -2,31 +2,26 @@
 
 import asyncio
 import hashlib
-import threading
 
 from aiohttp import web
 from websockets.asyncio.server import serve
 from websockets.exceptions import ConnectionClosed
 
+from .loop import Loop
 
-class Services:
+
+class Services(Loop):
     """`web` is an aiohttp service, `ws` an echoing WebSocket service; both are targets for a tunnel."""
 
     def __init__(self):
-        self.loop = asyncio.new_event_loop()
-        self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
-        self.thread.start()
+        super().__init__()
         self.confirmed = {}
         self.open_streams = self.swallowed = 0
         self.call(self._start())
 
-    def call(self, coroutine, deadline=20):
-        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(deadline)
-
     def stop(self):
         self.call(self._stop())
-        self.loop.call_soon_threadsafe(self.loop.stop)
-        self.thread.join(20)
+        self.end()
 
     async def _start(self):
         app = web.Application(client_max_size=1 << 40, handler_args={"max_field_size": 65536, "max_line_size": 65536})
