@@ -206,7 +206,7 @@ impl Renewer {
                 // Before anybody is told, who may look at it.
                 self.keep_state().await;
                 let next = self.due(now, requested).saturating_sub(now);
-                warn!(event = "not_issued", error, next_try_in_seconds = next, "no certificate was issued");
+                warn!(event = "not_issued", error, next_try_in_seconds = next, "no certificate was issued: {error}");
                 report(Event::Failed);
             }
         }

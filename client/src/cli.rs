@@ -143,13 +143,18 @@ fn reporter() -> impl FnMut(Event) {
                 println!("{url}");
                 shown.clone_from(&url);
             }
-            info!(event = "connected", transport, url, session, reason, "the tunnel is online");
+            info!(event = "connected", transport, url, session, reason, "the tunnel is online: {url}");
         }
         Event::Fallback { from, to, reason } => {
-            info!(event = "fallback", from, to, reason, "the tunnel takes the other transport");
+            info!(event = "fallback", from, to, reason, "the tunnel takes {to}: {reason}");
         }
         Event::Disconnected { reason, retry_in } => {
-            warn!(event = "disconnected", reason, retry_in_ms = retry_in.as_millis() as u64, "the tunnel is offline");
+            warn!(
+                event = "disconnected",
+                reason,
+                retry_in_ms = retry_in.as_millis() as u64,
+                "the tunnel is offline: {reason}"
+            );
         }
     }
 }

@@ -94,7 +94,7 @@ pub async fn reload(daemon: &Arc<Daemon>) -> Response<Body> {
         }
         Ok(Err(error)) => {
             for line in error.to_string().lines() {
-                error!(event = "not_reloaded", reason = line, "the configuration stays as it was");
+                error!(event = "not_reloaded", reason = line, "{line}; the configuration stays as it was");
             }
             (StatusCode::CONFLICT, format!("{error}\n"))
         }

@@ -172,7 +172,7 @@ fn take(
         }
         Err(error) => {
             metrics.certificate_failures.inc();
-            error!(event = "certificate_refused", %error, "the one before is served on");
+            error!(event = "certificate_refused", %error, "{error}; the certificate before is served on");
         }
     }
 }

@@ -258,16 +258,17 @@ impl Bound {
         let acceptor = TlsAcceptor::from(tls.config.clone());
         let mut listeners = tokio::task::JoinSet::new();
         for (listener, address) in https.into_iter().zip(&addresses.https) {
-            info!(event = "listening", listener = "https", %address, "listening");
+            info!(event = "listening", listener = "https", %address, "listening on {address} for HTTPS");
             listeners.spawn(listener::https(daemon.clone(), listener, acceptor.clone()));
         }
         let quic: Vec<_> = quic.into_iter().map(|endpoint| (endpoint, Arc::<Connections>::default())).collect();
         for (endpoint, connections) in &quic {
-            info!(event = "listening", listener = "quic", address = %endpoint.local_addr().unwrap_or(addresses.admin), "listening");
+            let address = endpoint.local_addr().unwrap_or(addresses.admin);
+            info!(event = "listening", listener = "quic", %address, "listening on {address} for QUIC");
             listeners.spawn(listener::quic::serve(daemon.clone(), endpoint.clone(), connections.clone()));
         }
         for (listener, address) in http.into_iter().zip(&addresses.http) {
-            info!(event = "listening", listener = "http", %address, "listening");
+            info!(event = "listening", listener = "http", %address, "listening on {address} for HTTP");
             listeners.spawn(listener::http(daemon.clone(), listener, daemon.public_port));
         }
         if let Some(Dns { responder, listeners: addresses }) = dns {
@@ -275,7 +276,8 @@ impl Bound {
                 listeners.spawn(listener::dns::serve(responder.clone(), address, sockets));
             }
         }
-        info!(event = "listening", listener = "admin", address = %addresses.admin, "listening");
+        let address = addresses.admin;
+        info!(event = "listening", listener = "admin", %address, "listening on {address} for health and metrics");
         // The admin address goes on answering while the daemon drains.
         let mut admins = tokio::task::JoinSet::new();
         for listener in admin {
@@ -288,7 +290,7 @@ impl Bound {
         let endpoints = quic.iter().map(|(endpoint, _)| endpoint.clone()).collect();
         let follower = tokio::spawn(follow(daemon.clone(), tls, endpoints));
         daemon.ready.store(true, Ordering::Relaxed);
-        info!(event = "ready", domain = %daemon.domain, "ready");
+        info!(event = "ready", domain = %daemon.domain, "serving {}", daemon.domain);
         let watchdog = tokio::spawn(service_manager::feed_watchdog());
 
         tokio::pin!(stop);

@@ -16,11 +16,12 @@ pub(crate) async fn serve(responder: Arc<Embedded>, address: SocketAddr, mut bou
         match bound.take().map_or_else(|| embedded::bind(address), Ok) {
             Ok(sockets) => break sockets,
             Err(error) => {
-                error!(event = "dns_unavailable", %error, "certificates can't be renewed until this is mended");
+                error!(event = "dns_unavailable", %error, "{error}; certificates can't be renewed until this is mended");
                 tokio::time::sleep(BIND_AGAIN).await;
             }
         }
     };
-    info!(event = "listening", listener = "dns", address = %sockets.address, "listening");
+    let address = sockets.address;
+    info!(event = "listening", listener = "dns", %address, "listening on {address} for DNS");
     embedded::serve(responder, sockets).await;
 }
