@@ -232,6 +232,7 @@ class Lane:
         daemon.process.kill()
         daemon.process.wait_exit()
         in_time = not any('"issued"' in line for line in daemon.process.lines)
+        pebble.settle()
         before = pebble.orders() - orders
         # What was cut short counts as a failure, so there is a wait.
         self.ahead += 15

@@ -5,6 +5,7 @@ import re
 import socket
 import ssl
 import urllib.request
+from pathlib import Path
 
 from .authority import Authority
 from .nginx import free_port
@@ -82,6 +83,18 @@ class Pebble:
         """How many have been placed, before restarts too."""
         return sum("There are now" in line and "orders in the db" in line for p in self.processes for line in p.lines)
 
+    def settle(self):
+        """Waits until all that was asked by somebody who is gone is done and counted: it goes on with a request whose
+        sender was killed, and its lines arrive later than they were written."""
+
+        def asked():
+            return sum("GET /dir -> " in line for line in self.process.lines)
+
+        self.inside.enter(lambda: wait_for(lambda: not _connections(self.ports[0]), "pebble has no connections"))
+        before = asked()
+        self._get(self.directory)
+        wait_for(lambda: asked() > before, "pebble's lines are here")
+
     def proofs(self):
         """How many proofs it has looked at."""
         looked = re.compile(r"Pulled a task from the Tasks queue")
@@ -89,18 +102,20 @@ class Pebble:
 
     def root(self):
         """The root that its certificates lead to, as a file. It is another one after each start."""
+        path = self.folder / f"root-{len(self.processes)}.pem"
+        # Not written again: visitors may be reading it.
+        if not path.exists():
+            path.write_bytes(self._get(f"https://127.0.0.1:{self.ports[1]}/roots/0"))
+        return path
+
+    def _get(self, url):
         context = ssl.create_default_context(cafile=str(self.ca_file))
-        url = f"https://127.0.0.1:{self.ports[1]}/roots/0"
 
         def fetch():
             with urllib.request.urlopen(url, timeout=20, context=context) as answer:
                 return answer.read()
 
-        path = self.folder / f"root-{len(self.processes)}.pem"
-        # Not written again: visitors may be reading it.
-        if not path.exists():
-            path.write_bytes(self.inside.enter(fetch))
-        return path
+        return self.inside.enter(fetch)
 
     def restart(self):
         self.stop()
@@ -108,6 +123,13 @@ class Pebble:
 
     def stop(self):
         return self.process.stop()
+
+
+def _connections(port):
+    """Of the server on that port, those that it has not closed (proc(5), /proc/net/tcp: neither TIME_WAIT nor
+    CLOSE nor LISTEN)."""
+    rows = [line.split() for line in Path("/proc/thread-self/net/tcp").read_text().splitlines()[1:]]
+    return [row for row in rows if row[1].endswith(f":{port:04X}") and row[3] not in ("06", "07", "0A")]
 
 
 def _accepts(port):
