@@ -13,7 +13,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// A path is asked after this much silence while exchanges are under way.
 const ASK_BUSY: Duration = Duration::from_secs(2);
 /// The same while nothing is: above the keep-alive's interval, whose answer is a sign of life.
-const ASK_IDLE: Duration = Duration::from_secs(8);
+const ASK_IDLE: Duration = Duration::from_secs(5);
 /// How long the answer may take: three round trips of a bad mobile path.
 const ANSWER_WITHIN: Duration = Duration::from_secs(3);
 

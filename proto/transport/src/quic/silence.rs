@@ -11,8 +11,8 @@ use quinn::ConnectionStats;
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// The same once the client was asked.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
-/// A client shows a sign of life every 5 s; one that missed it by this much is asked.
-const ASK_IDLE: Duration = Duration::from_secs(7);
+/// A client shows a sign of life every 2.5 s; one that was silent for this long has missed its turn, and is asked.
+const ASK_IDLE: Duration = Duration::from_secs(4);
 /// How long its answer may take. A wrong guess costs only that requests wait until the client is heard again.
 const ANSWER_WITHIN: Duration = Duration::from_millis(1500);
 
@@ -105,9 +105,9 @@ mod tests {
     fn an_idle_client_is_asked_once_it_has_missed_its_turn() {
         let began = Instant::now();
         let mut silence = Silence::new(began);
-        for second in 1..7 {
+        for second in 1..4 {
             assert_eq!(silence.look(&stats(0, 0), began + Duration::from_secs(second)), Verdict::Fine);
         }
-        assert_eq!(silence.look(&stats(0, 0), began + Duration::from_secs(7)), Verdict::Ask);
+        assert_eq!(silence.look(&stats(0, 0), began + Duration::from_secs(4)), Verdict::Ask);
     }
 }
