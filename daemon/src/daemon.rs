@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -42,6 +43,14 @@ const SWEEP_EVERY: Duration = Duration::from_secs(60);
 /// How long the service manager may wait for the tunnels of before to be back, and how often they are looked for.
 const RETURN_LIMIT: Duration = Duration::from_secs(2);
 const RETURN_LOOK: Duration = Duration::from_millis(20);
+
+/// How long visitors may take to hear that the time for what runs is up, from then on: for the end of the frame that is under
+/// way in a WebSocket, and a closing handshake with a visitor on the other side of the world, of three round trips of 300 ms.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// How much longer than the time for what runs a stop may take at all: a little longer than the farewell, at whose end
+/// the sessions end by themselves.
+const OVERTIME: Duration = Duration::from_secs(2);
 
 /// How long QUIC peers may take to hear that their connections are closed.
 const LAST_PACKETS: Duration = Duration::from_secs(1);
@@ -310,8 +319,9 @@ impl Bound {
         }
         info!(event = "draining", sessions = daemon.registry.online(), "stopping: what runs may finish");
         let drain = daemon.config().limits.drain_timeout;
-        service_manager::stopping(drain);
+        service_manager::stopping(drain + OVERTIME);
         let deadline = Instant::now() + drain;
+        let cut = deadline + FAREWELL;
         if handed_over {
             // The sockets are the service manager's, and the next process starts when this one has ended. So what was
             // accepted is answered first, with the tunnels as they are.
@@ -321,7 +331,7 @@ impl Bound {
             }
             daemon.shutdown.start();
             daemon.visitors.close();
-            let _in_time = tokio::time::timeout_at(deadline, daemon.visitors.wait()).await;
+            see_off(&daemon.shutdown, daemon.visitors.wait(), deadline, cut).await;
         } else {
             // Before the port is free for TCP: the next daemon would get packets of our peers otherwise.
             for (endpoint, connections) in &quic {
@@ -331,14 +341,15 @@ impl Bound {
             }
             listeners.shutdown().await;
             daemon.shutdown.start();
+            daemon.visitors.close();
         }
         for live in daemon.registry.sessions() {
-            live.transport.drain(DrainReason::Restart, deadline.saturating_duration_since(Instant::now()));
+            live.transport.drain(DrainReason::Restart, cut.saturating_duration_since(Instant::now()));
         }
         daemon.tasks.close();
-        // A little longer than the sessions, which end by themselves at their deadline.
-        let limit = deadline + Duration::from_secs(2);
-        let finished = tokio::time::timeout_at(limit, daemon.tasks.wait()).await.is_ok();
+        // What has left HTTP is no task any more, but its visitor still is one.
+        let ended = async { tokio::join!(daemon.tasks.wait(), daemon.visitors.wait()) };
+        let finished = see_off(&daemon.shutdown, ended, deadline, deadline + OVERTIME).await;
         for (endpoint, _) in &quic {
             // Whoever knocks now is for the next process: a refusal would be final, silence is not.
             endpoint.set_server_config(None);
@@ -353,6 +364,17 @@ impl Bound {
         renewer.abort();
         info!(event = "stopped", finished, "stopped");
     }
+}
+
+/// Waits until what runs has `ended`, or else for the `limit`; whether it has. What still runs at the `deadline` hears that
+/// its time is up.
+async fn see_off<T>(shutdown: &Shutdown, ended: impl Future<Output = T>, deadline: Instant, limit: Instant) -> bool {
+    let mut ended = pin!(ended);
+    if tokio::time::timeout_at(deadline, &mut ended).await.is_ok() {
+        return true;
+    }
+    shutdown.end_time();
+    tokio::time::timeout_at(limit, ended).await.is_ok()
 }
 
 /// Has new QUIC connections begin with the settings of the last reload.
