@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -331,7 +330,7 @@ impl Bound {
             }
             daemon.shutdown.start();
             daemon.visitors.close();
-            see_off(&daemon.shutdown, daemon.visitors.wait(), deadline, cut).await;
+            daemon.shutdown.see_off(daemon.visitors.wait(), deadline, cut).await;
         } else {
             // Before the port is free for TCP: the next daemon would get packets of our peers otherwise.
             for (endpoint, connections) in &quic {
@@ -349,7 +348,7 @@ impl Bound {
         daemon.tasks.close();
         // What has left HTTP is no task any more, but its visitor still is one.
         let ended = async { tokio::join!(daemon.tasks.wait(), daemon.visitors.wait()) };
-        let finished = see_off(&daemon.shutdown, ended, deadline, deadline + OVERTIME).await;
+        let finished = daemon.shutdown.see_off(ended, deadline, deadline + OVERTIME).await;
         for (endpoint, _) in &quic {
             // Whoever knocks now is for the next process: a refusal would be final, silence is not.
             endpoint.set_server_config(None);
@@ -364,17 +363,6 @@ impl Bound {
         renewer.abort();
         info!(event = "stopped", finished, "stopped");
     }
-}
-
-/// Waits until what runs has `ended`, or else for the `limit`; whether it has. What still runs at the `deadline` hears that
-/// its time is up.
-async fn see_off<T>(shutdown: &Shutdown, ended: impl Future<Output = T>, deadline: Instant, limit: Instant) -> bool {
-    let mut ended = pin!(ended);
-    if tokio::time::timeout_at(deadline, &mut ended).await.is_ok() {
-        return true;
-    }
-    shutdown.end_time();
-    tokio::time::timeout_at(limit, ended).await.is_ok()
 }
 
 /// Has new QUIC connections begin with the settings of the last reload.

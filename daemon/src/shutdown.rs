@@ -2,11 +2,12 @@
 //! something still runs, that its time is up.
 
 use std::future::Future as _;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
+use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 /// Says once, to everybody, that nothing new is to begin, and once that what runs is to end.
@@ -40,6 +41,17 @@ impl Shutdown {
     /// What has not ended by itself is to say goodbye to its visitor now; soon after, it is cut.
     pub fn end_time(&self) {
         self.time_up.give();
+    }
+
+    /// Waits until what runs has `ended`, or else for the `limit`; whether it has. The time of what still runs ends
+    /// at the `deadline`.
+    pub async fn see_off<T>(&self, ended: impl Future<Output = T>, deadline: Instant, limit: Instant) -> bool {
+        let mut ended = pin!(ended);
+        if tokio::time::timeout_at(deadline, &mut ended).await.is_ok() {
+            return true;
+        }
+        self.end_time();
+        tokio::time::timeout_at(limit, ended).await.is_ok()
     }
 
     /// A watcher for the end of the time that running exchanges have.
