@@ -45,6 +45,14 @@ const SWEEP_EVERY: Duration = Duration::from_secs(60);
 const RETURN_LIMIT: Duration = Duration::from_secs(2);
 const RETURN_LOOK: Duration = Duration::from_millis(20);
 
+/// How long visitors may take to hear that the time for what runs is up, from then on: for the end of the frame that is under
+/// way in a WebSocket, and a closing handshake with a visitor on the other side of the world, of three round trips of 300 ms.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// How much longer than the time for what runs a stop may take at all: a little longer than the farewell, at whose end
+/// the sessions end by themselves.
+const OVERTIME: Duration = Duration::from_secs(2);
+
 /// How long QUIC peers may take to hear that their connections are closed.
 const LAST_PACKETS: Duration = Duration::from_secs(1);
 
@@ -312,8 +320,9 @@ impl Bound {
         }
         info!(event = "draining", sessions = daemon.registry.online(), "stopping: what runs may finish");
         let drain = daemon.config().limits.drain_timeout;
-        service_manager::stopping(drain);
+        service_manager::stopping(drain + OVERTIME);
         let deadline = Instant::now() + drain;
+        let cut = deadline + FAREWELL;
         if handed_over {
             // The sockets are the service manager's, and the next process starts when this one has ended. So what was
             // accepted is answered first, with the tunnels as they are.
@@ -324,7 +333,7 @@ impl Bound {
             }
             daemon.shutdown.start();
             daemon.visitors.close();
-            let _in_time = tokio::time::timeout_at(deadline, daemon.visitors.wait()).await;
+            daemon.shutdown.see_off(daemon.visitors.wait(), deadline, cut).await;
         } else {
             // Before the port is free for TCP: the next daemon would get packets of our peers otherwise.
             for Port { endpoint, connections, .. } in &quic {
@@ -334,14 +343,15 @@ impl Bound {
             }
             listeners.shutdown().await;
             daemon.shutdown.start();
+            daemon.visitors.close();
         }
         for live in daemon.registry.sessions() {
-            live.transport.drain(DrainReason::Restart, deadline.saturating_duration_since(Instant::now()));
+            live.transport.drain(DrainReason::Restart, cut.saturating_duration_since(Instant::now()));
         }
         daemon.tasks.close();
-        // A little longer than the sessions, which end by themselves at their deadline.
-        let limit = deadline + Duration::from_secs(2);
-        let finished = tokio::time::timeout_at(limit, daemon.tasks.wait()).await.is_ok();
+        // What has left HTTP is no task any more, but its visitor still is one.
+        let ended = async { tokio::join!(daemon.tasks.wait(), daemon.visitors.wait()) };
+        let finished = daemon.shutdown.see_off(ended, deadline, deadline + OVERTIME).await;
         for Port { endpoint, .. } in &quic {
             // Whoever knocks now is for the next process: a refusal would be final, silence is not.
             endpoint.set_server_config(None);

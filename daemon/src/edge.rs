@@ -130,12 +130,11 @@ where
 /// it won't be served, so there the first request is waited for.
 async fn until_done(connection: impl Connection, visitor: &Visitor, http2: bool) -> hyper::Result<()> {
     let mut connection = pin!(connection);
-    let shutdown = &visitor.daemon.shutdown;
-    let mut watch = shutdown.watch();
+    let mut shutdown = visitor.daemon.shutdown.watch();
     let mut idle = http2.then(|| Box::pin(visitor.idle()));
     let mut first: Option<Pin<Box<Sleep>>> = None;
     poll_fn(|cx| {
-        if let Poll::Ready(()) = watch.poll(shutdown, cx) {
+        if let Poll::Ready(()) = shutdown.poll(cx) {
             if http2 || visitor.has_asked() {
                 connection.as_mut().finish();
             } else {

@@ -1,60 +1,108 @@
-//! The daemon's going away, as every connection hears of it.
+//! The daemon's going away, as every connection hears of it: first that nothing new is to begin, and later, where
+//! something still runs, that its time is up.
 
 use std::future::Future as _;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
+use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-/// Says once, to everybody, that nothing new is to begin.
+/// Says once, to everybody, that nothing new is to begin, and once that what runs is to end.
 #[derive(Debug, Default)]
 pub struct Shutdown {
-    started: AtomicBool,
-    token: CancellationToken,
+    start: Arc<Signal>,
+    time_up: Arc<Signal>,
 }
 
 impl Shutdown {
     /// From now on, nothing new begins.
     pub fn start(&self) {
-        self.started.store(true, Ordering::Release);
-        self.token.cancel();
+        self.start.give();
     }
 
     /// Whether it has started.
     pub fn started(&self) -> bool {
-        self.started.load(Ordering::Acquire)
+        self.start.given()
     }
 
-    /// Waits for it.
+    /// Waits for it to start.
     pub async fn wait(&self) {
-        self.token.cancelled().await;
+        self.start.token.cancelled().await;
     }
 
-    /// A watcher for a task that is polled often.
+    /// A watcher for its start.
     pub fn watch(&self) -> Watch {
-        Watch { waiting: Some(Box::pin(self.token.clone().cancelled_owned())), registered: false }
+        Watch::new(&self.start)
+    }
+
+    /// What has not ended by itself is to say goodbye to its visitor now; soon after, it is cut.
+    pub fn end_time(&self) {
+        self.time_up.give();
+    }
+
+    /// Waits until what runs has `ended`, or else for the `limit`; whether it has. The time of what still runs ends
+    /// at the `deadline`.
+    pub async fn see_off<T>(&self, ended: impl Future<Output = T>, deadline: Instant, limit: Instant) -> bool {
+        let mut ended = pin!(ended);
+        if tokio::time::timeout_at(deadline, &mut ended).await.is_ok() {
+            return true;
+        }
+        self.end_time();
+        tokio::time::timeout_at(limit, ended).await.is_ok()
+    }
+
+    /// A watcher for the end of the time that running exchanges have.
+    pub fn watch_time(&self) -> Watch {
+        Watch::new(&self.time_up)
     }
 }
 
-/// Wakes one task when the shutdown starts. Looking at the token takes a lock that all connections share, so it is
-/// looked at once; from then on the atomic flag says enough, as the task is woken in any case.
+/// Something that is said once.
+#[derive(Debug, Default)]
+struct Signal {
+    given: AtomicBool,
+    token: CancellationToken,
+}
+
+impl Signal {
+    fn give(&self) {
+        self.given.store(true, Ordering::Release);
+        self.token.cancel();
+    }
+
+    fn given(&self) -> bool {
+        self.given.load(Ordering::Acquire)
+    }
+}
+
+/// For a task that is polled often: wakes it once, when a signal is given. Looking at the token takes a lock that all
+/// connections share, so it is looked at once; from then on the atomic flag says enough, as the task is woken in any
+/// case.
 #[derive(Debug)]
 pub struct Watch {
+    signal: Arc<Signal>,
     waiting: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
     registered: bool,
 }
 
 impl Watch {
-    /// Registers the task; ready once when the shutdown has started. Must always be polled by the same task.
-    pub fn poll(&mut self, shutdown: &Shutdown, cx: &mut Context<'_>) -> Poll<()> {
+    fn new(signal: &Arc<Signal>) -> Self {
+        let waiting = Box::pin(signal.token.clone().cancelled_owned());
+        Self { signal: signal.clone(), waiting: Some(waiting), registered: false }
+    }
+
+    /// Registers the task; ready once when the signal has been given. Must always be polled by the same task.
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(waiting) = &mut self.waiting else { return Poll::Pending };
-        let mut started = shutdown.started();
-        if !started && !self.registered {
+        let mut given = self.signal.given();
+        if !given && !self.registered {
             self.registered = true;
-            started = waiting.as_mut().poll(cx).is_ready();
+            given = waiting.as_mut().poll(cx).is_ready();
         }
-        if !started {
+        if !given {
             return Poll::Pending;
         }
         self.waiting = None;

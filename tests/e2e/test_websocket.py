@@ -4,13 +4,12 @@ import os
 
 import pytest
 from websockets.exceptions import ConnectionClosed
-from wsproto.connection import Connection, ConnectionType
 from wsproto.events import BytesMessage, CloseConnection, Ping, Pong, TextMessage
 
 from harness import raw
 from harness.http2 import Http2
 from harness.process import wait_for
-from harness.websocket import WebSocket
+from harness.websocket import Chat, WebSocket
 
 
 @pytest.fixture
@@ -90,34 +89,6 @@ def test_a_visitor_who_vanishes_is_noticed(echo, services):
         assert visitor.recv() == "hello"
         visitor.vanish()
         wait_for(lambda: services.ws_closed, "the service sees the end", deadline=2)
-
-
-class Chat:
-    """A WebSocket in one stream of an HTTP/2 connection."""
-
-    def __init__(self, visitor):
-        self.stream = visitor.request(
-            "/chat", method="CONNECT", protocol="websocket", end=False, extra=[("sec-websocket-version", "13")]
-        )
-        self.response = self.stream.response()
-        self.protocol = Connection(ConnectionType.CLIENT)
-
-    def send(self, *events):
-        for event in events:
-            self.stream.send(self.protocol.send(event))
-
-    def receive(self):
-        """The next event; parts of a message are one."""
-        parts = []
-        while True:
-            for event in self.protocol.events():
-                if not isinstance(event, (TextMessage, BytesMessage)):
-                    return event
-                parts.append(event.data)
-                if event.message_finished:
-                    return type(event)(data=type(parts[0])().join(map(type(parts[0]), parts)))
-            self.stream.wait(lambda: self.stream.data or self.stream.ended)
-            self.protocol.receive_data(self.stream.read(len(self.stream.data)) if self.stream.data else None)
 
 
 def test_http2(echo, services):

@@ -14,6 +14,7 @@ use http_body_util::Full;
 
 use super::request::RequestBody;
 use super::service::Visitor;
+use crate::shutdown::Watch;
 
 /// A response's body.
 #[derive(Debug)]
@@ -61,7 +62,18 @@ impl Body {
 
     /// A body that comes from a tunnel, `length` bytes long if that is known.
     pub fn tunnel(recv: Box<dyn RecvHalf>, length: Option<u64>) -> Self {
-        Self { kind: Kind::Tunnel(TunnelBody { recv: Some(recv), left: length }), answer: None, kept: None }
+        Self { kind: Kind::Tunnel(TunnelBody { recv: Some(recv), left: length, time: None }), answer: None, kept: None }
+    }
+
+    /// A stream of events that comes from a tunnel, and ends as if the service had ended it when the `time` is up. A
+    /// visitor throws an event away that has not come to its end (WHATWG HTML, section 9.2.6), so no heed is paid to
+    /// where one does. Any other body breaks off: what has been cut short must not look whole.
+    pub fn events(recv: Box<dyn RecvHalf>, time: Watch) -> Self {
+        Self {
+            kind: Kind::Tunnel(TunnelBody { recv: Some(recv), left: None, time: Some(time) }),
+            answer: None,
+            kept: None,
+        }
     }
 
     /// Holds an upload until the body ends.
@@ -108,10 +120,18 @@ struct TunnelBody {
     /// Gone once the body has ended.
     recv: Option<Box<dyn RecvHalf>>,
     left: Option<u64>,
+    /// When it is up, the body ends.
+    time: Option<Watch>,
 }
 
 impl TunnelBody {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ExchangeError>>> {
+        if let Some(time) = &mut self.time
+            && time.poll(cx).is_ready()
+        {
+            // The exchange is abandoned with it.
+            self.recv = None;
+        }
         loop {
             let Some(recv) = &mut self.recv else { return Poll::Ready(None) };
             let received = ready!(recv.poll_recv(cx)).inspect_err(|_| self.recv = None)?;

@@ -8,7 +8,7 @@ use std::task::Poll;
 use bytes::Bytes;
 use cok_proto::{RequestHead, ResetCode, ResponseHead, Scheme};
 use cok_transport::{Exchange, ExchangeError, OpenError, Received, RecvHalf};
-use http::header::{ACCEPT, ALT_SVC, CONTENT_LENGTH, EXPECT, HOST, HeaderValue, UPGRADE};
+use http::header::{ACCEPT, ALT_SVC, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, HeaderValue, UPGRADE};
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use http_body::Body as _;
@@ -111,7 +111,7 @@ async fn exchange(
         match answer(&mut recv, &mut upload, expects, interim.as_deref()).await {
             Ok(answered) => {
                 let declined = answered.declined;
-                let mut response = respond(answered, recv, &head.method);
+                let mut response = respond(visitor, answered, recv, &head.method);
                 match upload {
                     // Nobody reads it any more, but letting go of it would abandon the exchange.
                     Some(upload) if declined => response.body_mut().keep(upload),
@@ -235,7 +235,7 @@ struct Answered {
 }
 
 /// The response for the visitor.
-fn respond(answered: Answered, recv: Box<dyn RecvHalf>, method: &Method) -> Response<Body> {
+fn respond(visitor: &Visitor, answered: Answered, recv: Box<dyn RecvHalf>, method: &Method) -> Response<Body> {
     let ResponseHead { status, mut headers } = answered.head;
     strip_hop_by_hop(&mut headers);
     // The service's is about another address than ours (RFC 7838, section 3).
@@ -244,12 +244,22 @@ fn respond(answered: Answered, recv: Box<dyn RecvHalf>, method: &Method) -> Resp
         Body::empty()
     } else {
         let length = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-        Body::tunnel(recv, length.filter(|_| *method != Method::HEAD))
+        match length {
+            None if is_event_stream(&headers) => Body::events(recv, visitor.daemon.shutdown.watch_time()),
+            _ => Body::tunnel(recv, length.filter(|_| *method != Method::HEAD)),
+        }
     };
     let mut response = Response::new(body);
     *response.status_mut() = status;
     *response.headers_mut() = headers;
     response
+}
+
+/// Whether a response is a stream of server-sent events (WHATWG HTML, section 9.2), whose visitor comes back by itself when
+/// it ends.
+fn is_event_stream(headers: &HeaderMap) -> bool {
+    let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.as_bytes().split(|byte| *byte == b';').next());
+    kind.is_some_and(|kind| kind.trim_ascii().eq_ignore_ascii_case(b"text/event-stream"))
 }
 
 /// What a visitor gets who asked to leave HTTP: raw bytes from here on, or an ordinary response.
@@ -263,14 +273,15 @@ fn respond_to_upgrade(
 ) -> Result<Response<Body>, Problem> {
     if answered.head.status != StatusCode::SWITCHING_PROTOCOLS {
         send.send_data(Bytes::new(), true);
-        return Ok(respond(answered, recv, &Method::GET));
+        return Ok(respond(visitor, answered, recv, &Method::GET));
     }
     let protocol: Option<HeaderValue> = answered.head.headers.get(UPGRADE).cloned();
     strip_hop_by_hop(&mut answered.head.headers);
     let response = upgrade.complete(answered.head.headers, protocol).ok_or(Problem::ServiceBroke)?;
     let visitor = visitor.clone();
+    let time = upgrade.is_websocket().then(|| visitor.daemon.shutdown.watch_time());
     tokio::spawn(async move {
-        splice(on_upgrade, send, recv).await;
+        splice(on_upgrade, send, recv, time).await;
         drop(visitor);
     });
     Ok(response)
@@ -282,5 +293,22 @@ fn problem(error: ExchangeError) -> Problem {
         ExchangeError::Reset(ResetCode::LocalTimeout) => Problem::ServiceSlow,
         ExchangeError::Reset(_) => Problem::ServiceBroke,
         ExchangeError::SessionLost => Problem::Offline,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn event_streams_are_known_by_their_type() {
+        let is = |kind: &'static str| {
+            is_event_stream(&HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(kind))]))
+        };
+        assert!(is("text/event-stream"));
+        assert!(is("Text/Event-Stream ; charset=utf-8"));
+        assert!(!is("text/event-streams"));
+        assert!(!is("text/plain; of=text/event-stream"));
+        assert!(!is_event_stream(&HeaderMap::new()));
     }
 }

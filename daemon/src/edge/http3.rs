@@ -130,7 +130,7 @@ impl Served {
                     Ok(_) => continue,
                     Err(error) => Event::Refused(error),
                 },
-                () = std::future::poll_fn(|cx| shutdown.poll(&visitor.daemon.shutdown, cx)) => Event::Shutdown,
+                () = std::future::poll_fn(|cx| shutdown.poll(cx)) => Event::Shutdown,
                 () = wait(&mut idle) => Event::Idle,
                 () = wait(&mut crossing) => Event::Crossed,
                 () = requests.wait(), if requests.is_closed() && ending.is_none() => Event::Done,

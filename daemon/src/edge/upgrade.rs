@@ -1,5 +1,11 @@
 //! Connections that leave HTTP: Upgrade over HTTP/1.1 (RFC 9110, section 7.8) and WebSockets over HTTP/2 (RFC 8441).
-//! Inside the tunnel both are a GET with `upgrade`.
+//! Inside the tunnel both are a GET with `upgrade`. HTTP/3 has no WebSockets here (RFC 9220).
+
+mod farewell;
+mod frames;
+
+use std::future::poll_fn;
+use std::task::Poll;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -17,12 +23,16 @@ use sha1::{Digest as _, Sha1};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tracing::debug;
 
+use self::farewell::Farewell;
 use super::body::Body;
 use super::page::Problem;
 use super::request::RequestBody;
+use crate::shutdown::Watch;
 
 /// What an upgraded connection reads at once, and holds while idle.
 const READ_BUFFER: usize = 16 * 1024;
+/// The protocol's name in `upgrade` (RFC 6455, section 4.1) and `:protocol` (RFC 8441, section 5).
+const WEBSOCKET: &str = "websocket";
 /// RFC 6455, section 1.3.
 const WEBSOCKET_GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
@@ -44,7 +54,7 @@ impl Upgrade {
         if *request.method() == Method::CONNECT {
             let protocol = request.extensions().get::<Protocol>().map(Protocol::as_str);
             return match protocol {
-                Some("websocket") => Ok(Self::Http2 { key: STANDARD.encode(fastrand::u128(..).to_be_bytes()) }),
+                Some(WEBSOCKET) => Ok(Self::Http2 { key: STANDARD.encode(fastrand::u128(..).to_be_bytes()) }),
                 _ => Err(Problem::MethodNotAllowed),
             };
         }
@@ -70,6 +80,15 @@ impl Upgrade {
         !matches!(self, Self::None)
     }
 
+    /// Whether it is to a WebSocket, if the service agrees.
+    pub(super) fn is_websocket(&self) -> bool {
+        match self {
+            Self::None => false,
+            Self::Http1(protocol) => protocol.as_bytes().eq_ignore_ascii_case(WEBSOCKET.as_bytes()),
+            Self::Http2 { .. } => true,
+        }
+    }
+
     /// Puts into a request's fields what the tunnel expects.
     pub(super) fn prepare(&self, headers: &mut HeaderMap) {
         match self {
@@ -78,7 +97,7 @@ impl Upgrade {
                 headers.insert(UPGRADE, protocol.clone());
             }
             Self::Http2 { key } => {
-                headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+                headers.insert(UPGRADE, HeaderValue::from_static(WEBSOCKET));
                 if let Ok(key) = HeaderValue::from_str(key) {
                     headers.insert(SEC_WEBSOCKET_KEY, key);
                 }
@@ -109,14 +128,16 @@ impl Upgrade {
     }
 }
 
-/// Carries raw bytes both ways until both have ended or one has broken.
-pub(super) async fn splice(visitor: OnUpgrade, send: Box<dyn SendHalf>, recv: Box<dyn RecvHalf>) {
+/// Carries raw bytes both ways until both have ended or one has broken. A WebSocket has a `time`: when that is up, the
+/// visitor is told that we go away.
+pub(super) async fn splice(visitor: OnUpgrade, send: Box<dyn SendHalf>, recv: Box<dyn RecvHalf>, time: Option<Watch>) {
     let upgraded = match visitor.await {
         Ok(upgraded) => upgraded,
         Err(error) => return debug!(%error, "the visitor left before the upgrade"),
     };
     let (reader, writer) = tokio::io::split(TokioIo::new(upgraded));
-    let result = tokio::try_join!(to_tunnel(reader, send), to_visitor(recv, writer));
+    let farewell = time.map(Farewell::new);
+    let result = tokio::try_join!(to_tunnel(reader, send), to_visitor(recv, writer, farewell));
     if let Err(error) = result {
         debug!(%error, "upgraded connection ended");
     }
@@ -132,7 +153,7 @@ async fn to_tunnel(
         buffer.reserve(READ_BUFFER);
         let read = tokio::select! {
             read = reader.read_buf(&mut buffer) => read?,
-            error = std::future::poll_fn(|cx| send.poll_broken(cx)) => return Err(error.into()),
+            error = poll_fn(|cx| send.poll_broken(cx)) => return Err(error.into()),
         };
         if read == 0 {
             send.send_data(Bytes::new(), true);
@@ -145,16 +166,30 @@ async fn to_tunnel(
 async fn to_visitor(
     mut recv: Box<dyn RecvHalf>,
     mut writer: tokio::io::WriteHalf<TokioIo<Upgraded>>,
+    mut farewell: Option<Farewell>,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     loop {
-        let end = match recv.recv().await? {
-            Received::Data { data, end } => {
+        let received = poll_fn(|cx| {
+            if farewell.as_mut().is_some_and(|farewell| farewell.poll_due(cx).is_ready()) {
+                return Poll::Ready(Ok(None));
+            }
+            recv.poll_recv(cx).map_ok(Some)
+        });
+        let end = match received.await? {
+            Some(Received::Data { data, end }) => {
+                let data = match &mut farewell {
+                    Some(farewell) => farewell.pass(data),
+                    None => data,
+                };
                 writer.write_all(&data).await?;
                 end
             }
-            Received::Trailers(_) => true,
-            Received::Head { .. } => false,
+            Some(Received::Trailers(_)) => true,
+            Some(Received::Head { .. }) | None => false,
         };
+        if let Some(close) = farewell.as_mut().and_then(Farewell::close) {
+            writer.write_all(close).await?;
+        }
         writer.flush().await?;
         if end {
             writer.shutdown().await?;

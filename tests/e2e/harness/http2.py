@@ -5,6 +5,7 @@ import h2.connection
 import h2.errors
 import h2.events
 import h2.settings
+from h2.connection import ConnectionInputs, ConnectionState
 
 from . import raw
 
@@ -17,6 +18,10 @@ class Http2:
         self.socket = raw.connect(daemon, name, "h2")
         assert self.socket.selected_alpn_protocol() == "h2"
         self.connection = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding=None))
+        # What was asked before a GOAWAY goes on (RFC 9113, section 6.8), which the library forbids.
+        state = self.connection.state_machine
+        going_away = (ConnectionState.CLIENT_OPEN, ConnectionInputs.RECV_GOAWAY)
+        state._transitions = {**state._transitions, going_away: (None, ConnectionState.CLIENT_OPEN)}
         self.connection.initiate_connection()
         self.streams = {}
         self.flush()

@@ -9,6 +9,9 @@ from websockets.exceptions import ConnectionClosed
 
 from .loop import Loop
 
+# The length of each message of a WebSocket that is told to flood.
+FLOOD = 1 << 20
+
 
 class Services(Loop):
     """`web` is an aiohttp service, `ws` an echoing WebSocket service; both are targets for a tunnel."""
@@ -30,6 +33,7 @@ class Services(Loop):
         app.router.add_get("/cookies", self._cookies)
         app.router.add_get("/steps/{stream}/{count}", self._steps)
         app.router.add_get("/endless", self._endless)
+        app.router.add_get("/news", self._news)
         app.router.add_route("*", "/swallow", self._swallow)
         app.router.add_post("/refuse", self._refuse)
         app.router.add_get("/silent", self._silent)
@@ -100,12 +104,19 @@ class Services(Loop):
 
     async def _endless(self, request):
         """Writes as fast as it is read, until the visitor leaves."""
-        response = web.StreamResponse()
+        await self._flood(request, web.StreamResponse(), bytes(65536))
+
+    async def _news(self, request):
+        """As above, but events."""
+        response = web.StreamResponse(headers={"content-type": "Text/Event-Stream; charset=utf-8"})
+        await self._flood(request, response, b"data: now\n\n" * 5000)
+
+    async def _flood(self, request, response, piece):
         await response.prepare(request)
         self.open_streams += 1
         try:
             while True:
-                await response.write(bytes(65536))
+                await response.write(piece)
         finally:
             self.open_streams -= 1
 
@@ -122,7 +133,7 @@ class Services(Loop):
             self.open_streams -= 1
 
     async def _ws(self, connection):
-        """Echoes; three words are orders."""
+        """Echoes; four words are orders."""
         try:
             async for message in connection:
                 match message:
@@ -134,6 +145,9 @@ class Services(Loop):
                         # The visitor's pong has to come back before the answer goes out.
                         await (await connection.ping(b"from the service"))
                         await connection.send("ponged")
+                    case "flood":
+                        while True:
+                            await connection.send(bytes(FLOOD))
                     case _:
                         await connection.send(message)
         except ConnectionClosed:

@@ -1,12 +1,14 @@
-"""A WebSocket visitor by the websockets library.
+"""WebSocket visitors: over HTTP/1.1 by the websockets library, over HTTP/2 by wsproto.
 
-Its asyncio side, on a loop of its own: the library's threaded side reads and writes one TLS connection from two threads
-at once, which Python's ssl module before 3.13 does not survive."""
+The former by its asyncio side, on a loop of its own: its threaded side reads and writes one TLS connection from two
+threads at once, which Python's ssl module before 3.13 does not survive."""
 
 import asyncio
 import threading
 
 from websockets.asyncio.client import connect
+from wsproto.connection import Connection, ConnectionType
+from wsproto.events import BytesMessage, TextMessage
 
 
 class WebSocket:
@@ -71,3 +73,31 @@ class WebSocket:
     def _stop(self):
         self.loop.call_soon_threadsafe(self.loop.stop)
         self.thread.join(20)
+
+
+class Chat:
+    """A WebSocket in one stream of an HTTP/2 connection."""
+
+    def __init__(self, visitor):
+        self.stream = visitor.request(
+            "/chat", method="CONNECT", protocol="websocket", end=False, extra=[("sec-websocket-version", "13")]
+        )
+        self.response = self.stream.response()
+        self.protocol = Connection(ConnectionType.CLIENT)
+
+    def send(self, *events):
+        for event in events:
+            self.stream.send(self.protocol.send(event))
+
+    def receive(self):
+        """The next event; parts of a message are one."""
+        parts = []
+        while True:
+            for event in self.protocol.events():
+                if not isinstance(event, (TextMessage, BytesMessage)):
+                    return event
+                parts.append(event.data)
+                if event.message_finished:
+                    return type(event)(data=type(parts[0])().join(map(type(parts[0]), parts)))
+            self.stream.wait(lambda: self.stream.data or self.stream.ended)
+            self.protocol.receive_data(self.stream.read(len(self.stream.data)) if self.stream.data else None)

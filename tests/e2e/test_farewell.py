@@ -1,0 +1,236 @@
+"""A daemon that stops, and exchanges that are not over when their time is up: what their two ends hear of it."""
+
+import concurrent.futures
+import contextlib
+
+import pytest
+from websockets.exceptions import ConnectionClosed
+from wsproto.events import CloseConnection, TextMessage
+
+from harness import raw
+from harness.activation import Activated
+from harness.http2 import Http2
+from harness.http3 import Http3
+from harness.process import HERE, wait_for
+from harness.services import FLOOD
+from harness.websocket import Chat, WebSocket
+
+GOING_AWAY = (1001, "the server is restarting")
+
+
+@pytest.fixture(params=[HERE, Activated()], ids=["own-sockets", "handed-over"])
+def short(own_daemon, transport, request):
+    """A daemon that gives what runs one second; it stops in one of two ways."""
+    return own_daemon(limits='drain_timeout = "1s"', transport=transport, inside=request.param)
+
+
+def stop(daemon):
+    daemon.process.popen.terminate()
+    daemon.process.wait_event("draining")
+
+
+def ends(daemon, finished):
+    """The daemon ends by itself, and says whether all that ran has `finished`."""
+    assert daemon.process.wait_exit() == 0
+    daemon.process.wait_event("stopped", finished=finished)
+
+
+def at_once(*actions):
+    """What these return, each on a thread of its own."""
+    with concurrent.futures.ThreadPoolExecutor(len(actions)) as pool:
+        return [result.result() for result in [pool.submit(action) for action in actions]]
+
+
+class OverHttp1:
+    """A WebSocket's visitor."""
+
+    def __init__(self, client):
+        self.socket = WebSocket(client.daemon, client.name, "/")
+
+    def send(self, text):
+        self.socket.send(text)
+
+    def recv(self):
+        return self.socket.recv()
+
+    def until_closed(self):
+        """The lengths of the messages that come, and the Close frame behind them. The library answers it."""
+        lengths = []
+        while True:
+            try:
+                lengths.append(len(self.recv()))
+            except ConnectionClosed as closed:
+                assert closed.rcvd_then_sent
+                return lengths, (closed.rcvd.code, closed.rcvd.reason)
+
+    def leave(self):
+        self.socket.__exit__()
+
+
+class OverHttp2:
+    """The same in a stream of an HTTP/2 connection."""
+
+    def __init__(self, client):
+        self.visitor = Http2(client.daemon, client.name)
+        self.chat = Chat(self.visitor)
+        assert self.chat.response[b":status"] == b"200"
+
+    def send(self, text):
+        self.chat.send(TextMessage(text))
+
+    def recv(self):
+        return self.chat.receive().data
+
+    def until_closed(self):
+        lengths = []
+        while not isinstance(event := self.chat.receive(), CloseConnection):
+            lengths.append(len(event.data))
+        self.chat.send(event.response())
+        # Nothing comes behind it but the end of the stream.
+        self.chat.stream.wait(lambda: self.chat.stream.ended or self.chat.stream.reset is not None)
+        assert self.chat.stream.ended and not self.chat.stream.data
+        return lengths, (event.code, event.reason)
+
+    def leave(self):
+        self.visitor.socket.close()
+
+
+@pytest.mark.parametrize("visitor", [OverHttp1, OverHttp2], ids=["h1", "h2"])
+def test_websockets_are_closed(short, services, visitor):
+    """Both ends see a closing handshake, whether nothing passes or the service sends without pause, and no message is
+    torn."""
+    services.ws_closed.clear()
+    client = short.client(services.ws)
+    quiet, busy = visitor(client), visitor(client)
+    quiet.send("hello")
+    assert quiet.recv() == "hello"
+    busy.send("flood")
+    assert len(busy.recv()) == FLOOD
+    stop(short)
+    (nothing, told_quiet), (lengths, told_busy) = at_once(quiet.until_closed, busy.until_closed)
+    assert told_quiet == told_busy == GOING_AWAY
+    assert nothing == [] and set(lengths) == {FLOOD}
+    wait_for(lambda: services.ws_closed == [GOING_AWAY, GOING_AWAY], "the service sees the Close")
+    ends(short, finished=True)
+    for left in (quiet, busy):
+        left.leave()
+    client.stop()
+
+
+@pytest.mark.parametrize("order", ["nothing", "flood"])
+def test_a_visitor_who_does_not_answer_is_not_waited_for(short, services, order):
+    """Nor one who does not read what the service sends."""
+    client = short.client(services.ws)
+    with raw.connect(short, client.name) as connection:
+        host = client.host.encode()
+        connection.sendall(
+            b"GET / HTTP/1.1\r\nhost: " + host + b"\r\nconnection: Upgrade\r\nupgrade: WebSocket\r\n"
+            b"sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\nsec-websocket-version: 13\r\n\r\n"
+        )
+        assert b" 101 " in raw.read_head(connection).splitlines()[0]
+        # Masked with zeros.
+        connection.sendall(b"\x81" + bytes([0x80 | len(order)]) + bytes(4) + order.encode())
+        assert raw.read_exactly(connection, 2) == (b"\x81\x07" if order == "nothing" else b"\x82\x7f")
+        stop(short)
+        # It never ends on the visitor's account, and the suite waits much longer than it may take.
+        assert short.process.wait_exit() == 0
+        if order == "nothing":
+            assert raw.read_exactly(connection, 7) == b"nothing"
+            reason = GOING_AWAY[1].encode()
+            assert raw.read_exactly(connection, 4 + len(reason)) == b"\x88\x1a\x03\xe9" + reason
+            assert connection.recv(1) == b""
+    client.stop()
+
+
+def test_other_protocols_get_nothing(short):
+    """What is no WebSocket can't be told anything: it ends where it is."""
+    switch = b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: odd/1\r\n\r\n"
+    recorder = raw.Recorder(lambda head, connection: switch + b"odd")
+    client = short.client(recorder.target)
+    with raw.connect(short, client.name) as connection:
+        host = client.host.encode()
+        connection.sendall(b"GET / HTTP/1.1\r\nhost: " + host + b"\r\nconnection: upgrade\r\nupgrade: odd/1\r\n\r\n")
+        assert b" 101 " in raw.read_head(connection).splitlines()[0]
+        assert raw.read_exactly(connection, 3) == b"odd"
+        stop(short)
+        with contextlib.suppress(OSError):
+            assert connection.recv(1) == b""
+    assert short.process.wait_exit() == 0
+    client.stop()
+    recorder.stop()
+
+
+def curl_ends(curl):
+    """What else comes, and curl's exit code, which is 0 only if the end came as it should."""
+    return curl.stdout.read(), curl.wait(20)
+
+
+def test_event_streams_end(short, services, http):
+    """Over HTTP/1.1 and HTTP/2, whether nothing passes or the service sends without pause."""
+    client = short.client(services.web)
+    quiet = client.start_curl("/steps/farewell/3", http)
+    assert quiet.stdout.read(9) == b"data: 0\n\n"
+    busy = client.start_curl("/news", http)
+    assert busy.stdout.read(11) == b"data: now\n\n"
+    stop(short)
+    told_quiet, (_events, code) = at_once(lambda: curl_ends(quiet), lambda: curl_ends(busy))
+    assert told_quiet == (b"", 0) and code == 0
+    wait_for(lambda: services.open_streams == 0, "the service sees the end")
+    ends(short, finished=True)
+    client.stop()
+
+
+def test_event_streams_end_over_http3(short, services):
+    client = short.client(services.web)
+    with Http3(short, client.name) as visitor:
+        quiet, busy = visitor.request("/steps/farewell3/3"), visitor.request("/news")
+        assert quiet.read(9) == b"data: 0\n\n" and busy.read(11) == b"data: now\n\n"
+        stop(short)
+        assert quiet.read() == b"" and busy.read().startswith(b"data: now\n\n")
+        wait_for(lambda: services.open_streams == 0, "the service sees the end")
+        ends(short, finished=True)
+    client.stop()
+
+
+def breaks_off(stream):
+    """Whether a response is reset before its end, or the connection is closed because its visitor reads too slowly."""
+    with pytest.raises((AssertionError, EOFError), match="^(reset with|the connection was closed)"):
+        stream.read()
+    return not stream.ended
+
+
+def test_a_download_does_not_look_whole(short, services):
+    client = short.client(services.web)
+    curl = client.start_curl("/endless", "--http1.1")
+    assert curl.stdout.read(1) == b"\0"
+    stop(short)
+    _zeros, code = curl_ends(curl)
+    assert code == 18  # the last chunk is missing
+    assert short.process.wait_exit() == 0
+    client.stop()
+
+
+def test_a_download_does_not_look_whole_over_streams(short, services, multiplexed):
+    client = short.client(services.web)
+    with multiplexed(short, client.name) as visitor:
+        stream = visitor.request("/endless")
+        assert stream.read(1) == b"\0"
+        stop(short)
+        assert breaks_off(stream)
+    assert short.process.wait_exit() == 0
+    client.stop()
+
+
+def test_events_of_a_known_length_break_off(short, multiplexed):
+    """Their visitor counts: an early end would be no proper one."""
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: 100\r\n\r\n"
+    recorder = raw.Recorder(lambda _head, _connection: head + b"data: 0\n\n")
+    client = short.client(recorder.target)
+    with multiplexed(short, client.name) as visitor:
+        stream = visitor.request("/")
+        assert stream.read(9) == b"data: 0\n\n"
+        stop(short)
+        assert breaks_off(stream)
+    assert short.process.wait_exit() == 0
+    client.stop()
+    recorder.stop()
