@@ -55,6 +55,11 @@ pub(crate) struct FileTunnel {
 pub(crate) struct ConfigError(Vec<String>);
 
 impl ConfigError {
+    /// Of one mistake.
+    pub(crate) fn new(mistake: String) -> Self {
+        Self(vec![mistake])
+    }
+
     pub(crate) fn mistakes(&self) -> &[String] {
         &self.0
     }
@@ -79,7 +84,7 @@ impl FileConfig {
         match std::fs::read_to_string(&path) {
             Ok(text) => Self::parse(&text, &path),
             Err(error) if named.is_none() && error.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
-            Err(error) => Err(ConfigError(vec![format!("cannot read the configuration {}: {error}", path.display())])),
+            Err(error) => Err(ConfigError::new(format!("cannot read the configuration {}: {error}", path.display()))),
         }
     }
 

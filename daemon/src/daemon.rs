@@ -24,7 +24,9 @@ use crate::activation::Inherited;
 use crate::certificates::{Certificates, Dns};
 use crate::config::{Config, ConfigError};
 use crate::keys::KeyStore;
-use crate::listener::leaving::{Connections, leave};
+use crate::listener::first_packets;
+use crate::listener::leaving::leave;
+use crate::listener::quic::Port;
 use crate::memory::Memory;
 use crate::metrics::Metrics;
 use crate::names::{Hostname, Subdomain};
@@ -123,7 +125,7 @@ fn fixed(file: &std::path::Path, keys: &[&str]) -> String {
 pub struct Bound {
     daemon: Arc<Daemon>,
     https: Vec<TcpListener>,
-    quic: Vec<Endpoint>,
+    quic: Vec<Port>,
     http: Vec<TcpListener>,
     admin: Vec<TcpListener>,
     /// The public sockets are the service manager's.
@@ -159,12 +161,13 @@ impl Daemon {
             listeners.iter().map(TcpListener::local_addr).collect()
         };
         let handed_over = !inherited.https.is_empty();
+        let before = if inherited.quic.is_empty() { Vec::new() } else { first_packets::take(&config.state_dir) };
         let (https, quic) = listener::bind_public(&config, inherited.https, inherited.quic)?;
         let http = listener::bind_all(&config.listen.http, inherited.http)?;
         let admin = listener::bind_all(&[config.listen.admin], inherited.admin)?;
         let admin_address = local(&admin)?.first().copied().unwrap_or(config.listen.admin);
         let addresses = Addresses { https: local(&https)?, http: local(&http)?, admin: admin_address };
-        let quic = tls.endpoints(&config, quic)?;
+        let quic = tls.ports(&config, quic, &before)?;
         let limits = &config.limits;
         let public_port = addresses.https.first().map_or(443, SocketAddr::port);
         let registry = Registry::new(limits.reconnect_grace, limits.offline_retention);
@@ -269,8 +272,7 @@ impl Bound {
             info!(event = "listening", listener = "https", %address, "listening on {address} for HTTPS");
             listeners.spawn(listener::https(daemon.clone(), listener, acceptor.clone()));
         }
-        let quic: Vec<_> = quic.into_iter().map(|endpoint| (endpoint, Arc::<Connections>::default())).collect();
-        for (endpoint, connections) in &quic {
+        for Port { endpoint, connections, .. } in &quic {
             let address = endpoint.local_addr().unwrap_or(addresses.admin);
             info!(event = "listening", listener = "quic", %address, "listening on {address} for QUIC");
             listeners.spawn(listener::quic::serve(daemon.clone(), endpoint.clone(), connections.clone()));
@@ -295,7 +297,7 @@ impl Bound {
         let keeper = tokio::spawn(memory.clone().keep_on(daemon.registry.clone()));
         let sweeper = tokio::spawn(sweep(daemon.registry.clone()));
         let renewer = tokio::spawn(certificates.keep_fresh());
-        let endpoints = quic.iter().map(|(endpoint, _)| endpoint.clone()).collect();
+        let endpoints = quic.iter().map(|port| port.endpoint.clone()).collect();
         let follower = tokio::spawn(follow(daemon.clone(), tls, endpoints));
         daemon.ready.store(true, Ordering::Relaxed);
         info!(event = "ready", domain = %daemon.domain, "serving {}", daemon.domain);
@@ -325,7 +327,8 @@ impl Bound {
             // The sockets are the service manager's, and the next process starts when this one has ended. So what was
             // accepted is answered first, with the tunnels as they are.
             listeners.shutdown().await;
-            for (endpoint, _) in &quic {
+            for Port { endpoint, socket, .. } in &quic {
+                socket.keep();
                 listeners.spawn(listener::quic::ignore(endpoint.clone()));
             }
             daemon.shutdown.start();
@@ -333,7 +336,7 @@ impl Bound {
             daemon.shutdown.see_off(daemon.visitors.wait(), deadline, cut).await;
         } else {
             // Before the port is free for TCP: the next daemon would get packets of our peers otherwise.
-            for (endpoint, connections) in &quic {
+            for Port { endpoint, connections, .. } in &quic {
                 if let Err(error) = leave(endpoint, connections) {
                     warn!(%error, "cannot let go of the UDP port");
                 }
@@ -349,12 +352,18 @@ impl Bound {
         // What has left HTTP is no task any more, but its visitor still is one.
         let ended = async { tokio::join!(daemon.tasks.wait(), daemon.visitors.wait()) };
         let finished = daemon.shutdown.see_off(ended, deadline, deadline + OVERTIME).await;
-        for (endpoint, _) in &quic {
+        for Port { endpoint, .. } in &quic {
             // Whoever knocks now is for the next process: a refusal would be final, silence is not.
             endpoint.set_server_config(None);
             // Whatever is left hears of it, and what was said just before is given time to arrive.
             endpoint.close(VarInt::from_u32(0), b"stopped");
             let _in_time = tokio::time::timeout(LAST_PACKETS, endpoint.wait_idle()).await;
+        }
+        let knocked: Vec<_> = quic.iter().flat_map(|port| port.socket.kept()).collect();
+        if !knocked.is_empty()
+            && let Err(error) = first_packets::leave(&daemon.config().state_dir, knocked)
+        {
+            warn!(%error, "first packets cannot be left for the next process; their senders try again");
         }
         drop(admins);
         watchdog.abort();
@@ -388,7 +397,7 @@ async fn back(registry: &Registry, mut names: Vec<Subdomain>) {
     }
 }
 
-fn alt_svc(quic: &[Endpoint], port: u16) -> Option<HeaderValue> {
+fn alt_svc(quic: &[Port], port: u16) -> Option<HeaderValue> {
     quic.first()?;
     HeaderValue::try_from(format!("h3=\":{port}\"; ma={ALT_SVC_AGE}")).ok()
 }

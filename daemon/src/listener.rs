@@ -2,6 +2,7 @@
 //! [`quic`].
 
 pub(crate) mod dns;
+pub mod first_packets;
 pub mod leaving;
 pub mod quic;
 

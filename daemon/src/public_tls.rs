@@ -5,11 +5,13 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use cok_certs::CertResolver;
-use quinn::{Endpoint, ServerConfig};
+use quinn::ServerConfig;
 use rustls::crypto::aws_lc_rs;
 
 use crate::config::Config;
 use crate::listener;
+use crate::listener::first_packets::FirstPacket;
+use crate::listener::quic::Port;
 use crate::quic_secret::QuicSecret;
 
 /// TLS for visitors and tunnels.
@@ -31,10 +33,15 @@ impl PublicTls {
         Ok(Self { config: Arc::new(tls), secret })
     }
 
-    /// QUIC endpoints on these sockets.
-    pub(crate) fn endpoints(&self, config: &Config, sockets: Vec<UdpSocket>) -> anyhow::Result<Vec<Endpoint>> {
-        let endpoint = |socket| listener::quic::endpoint(socket, self.for_quic(config)?, &self.secret);
-        sockets.into_iter().map(endpoint).collect()
+    /// QUIC endpoints on these sockets, which begin with the packets that came `before`.
+    pub(crate) fn ports(
+        &self,
+        config: &Config,
+        sockets: Vec<UdpSocket>,
+        before: &[FirstPacket],
+    ) -> anyhow::Result<Vec<Port>> {
+        let port = |socket| listener::quic::port(socket, self.for_quic(config)?, &self.secret, before);
+        sockets.into_iter().map(port).collect()
     }
 
     /// What QUIC connections begin with.

@@ -255,3 +255,38 @@ def test_the_tunnels_of_the_file(daemon, nginx, tmp_path):
     }
     assert daemon.curl("one", "/").stdout == daemon.curl("second", "/").stdout == b"<h1>hello</h1>\n"
     assert client.stop() == 0
+
+
+def test_a_unit_of_the_user(tmp_path):
+    """`cok-client service` writes and removes its own unit alone, and says what is to be done where nobody manages services."""
+    settings = tmp_path / "settings"
+    unit, config = settings / "systemd/user/cok-client.service", settings / "cok/client.toml"
+
+    def service(*arguments):
+        return run("cok-client", "service", *arguments, env={"XDG_CONFIG_HOME": str(settings), "PATH": "/nonexistent"})
+
+    missing = service("install")
+    assert missing.returncode == 2 and str(config) in missing.stderr and not unit.exists()
+    config.parent.mkdir(parents=True)
+    config.write_text('server = "https://tunnel.test"\n')
+    empty = service("install")
+    assert empty.returncode == 2 and "has no [tunnels.NAME]" in empty.stderr and not unit.exists()
+    absent = service("status")
+    assert absent.returncode == 1 and "cok-client service install" in absent.stderr
+    assert service("uninstall").returncode == 0
+
+    config.write_text('server = "https://tunnel.test"\n[tunnels.demo]\ntarget = "3000"\n')
+    for _ in range(2):
+        installed = service("install")
+        assert installed.returncode == 0 and installed.stderr == ""
+        assert f"wrote {unit}" in installed.stdout and "there is no systemctl here" in installed.stdout
+        assert "systemctl --user enable --now cok-client" in installed.stdout
+    assert f'ExecStart="{BIN_DIR / "cok-client"}" --config "{config}"' in unit.read_text().splitlines()
+    assert service("status").stdout.startswith(f"installed: {unit}\n")
+    removed = service("uninstall")
+    assert removed.returncode == 0 and f"removed {unit}" in removed.stdout and not unit.exists()
+
+    unit.write_text("[Service]\nExecStart=/usr/bin/mine\n")
+    for refused in (service("install"), service("uninstall")):
+        assert refused.returncode == 1 and f"{unit} was not written by this command" in refused.stderr
+    assert unit.read_text() == "[Service]\nExecStart=/usr/bin/mine\n"

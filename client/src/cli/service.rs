@@ -8,7 +8,7 @@ use std::process::Command;
 use anyhow::{Context as _, bail};
 use clap::Subcommand;
 
-use crate::config::{FileConfig, home_folder};
+use crate::config::{ConfigError, FileConfig, home_folder};
 
 /// The unit's name.
 const UNIT: &str = "cok-client.service";
@@ -80,7 +80,7 @@ fn install(path: &Path, config: &Path) -> anyhow::Result<()> {
     let config = std::path::absolute(config).context("the configuration file has no place")?;
     let tunnels = FileConfig::load(Some(&config))?.tunnels;
     if tunnels.is_empty() {
-        bail!("{} has no [tunnels.NAME] to keep up", config.display());
+        return Err(ConfigError::new(format!("{} has no [tunnels.NAME] to keep up", config.display())).into());
     }
     if path.exists() {
         own(path)?;

@@ -23,8 +23,8 @@ const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 const BACKOFF_LAST: Duration = Duration::from_secs(15);
 /// A session that lived this long was a good one: after it, the waits begin anew.
 const GOOD_SESSION: Duration = Duration::from_secs(10);
-/// A session that lived this long before the daemon wanted it replaced is replaced at once: daemons restart that often,
-/// but one that turns every session away does not get a storm.
+/// A session that lived this long before the daemon wanted it replaced, or was killed and is there again, is replaced at
+/// once: daemons restart that often, but one that turns every session away does not get a storm.
 const HURRY_AFTER: Duration = Duration::from_secs(1);
 /// While QUIC is bad and the WebSocket cannot be opened either: the wait until it is tried again. The session may recover
 /// at any time, or end.
@@ -76,7 +76,10 @@ impl<'a, F: FnMut(Event)> Keeper<'a, F> {
                 Ok(session) => {
                     let began = Instant::now();
                     let (last, ended) = self.stay(session).await;
-                    let enough = if matches!(ended, Ended::Replace) { HURRY_AFTER } else { GOOD_SESSION };
+                    let enough = match ended {
+                        Ended::Replace | Ended::Closed(CloseReason::Forgotten) => HURRY_AFTER,
+                        _ => GOOD_SESSION,
+                    };
                     if began.elapsed() >= enough {
                         (backoff, hurried) = (BACKOFF_FIRST, false);
                     }
@@ -179,7 +182,9 @@ impl<'a, F: FnMut(Event)> Keeper<'a, F> {
         let (transport, ack, health) = match path.connect(config.clone(), &ask).await {
             Ok(session) => session,
             Err(error) => {
-                if let HandshakeError::TimedOut(_) | HandshakeError::Closed(CloseReason::Lost(_)) = error {
+                if let HandshakeError::TimedOut(_)
+                | HandshakeError::Closed(CloseReason::Lost(_) | CloseReason::Forgotten) = error
+                {
                     self.given_up.note(Instant::now());
                     if is_quic {
                         self.plan.quic_unanswered(error.to_string(), Instant::now());

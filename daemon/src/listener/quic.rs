@@ -19,6 +19,7 @@ use tracing::{debug, info, warn};
 use crate::config::Config;
 use crate::daemon::Daemon;
 use crate::edge::http3;
+use crate::listener::first_packets::{self, FirstPacket};
 use crate::listener::leaving::Connections;
 use crate::quic_secret::QuicSecret;
 use crate::tunnels;
@@ -33,8 +34,10 @@ const UNPROVED_HANDSHAKES: usize = 64;
 const MOST_HANDSHAKES: usize = 1024;
 /// First packets that wait to be looked at, and what they may hold each and all together.
 const WAITING: (usize, u64, u64) = (1024, 64 * 1024, 16 * 1024 * 1024);
-/// Stateless resets are at most one in this time: a crowd whose daemon was killed is told within a second.
-const RESET_INTERVAL: Duration = Duration::from_millis(1);
+/// Stateless resets are not held back. All clients of a daemon that was killed have packets in the socket's queue when the
+/// next one begins to read, and a limit would leave all of them but one waiting. Each is smaller than the packet that
+/// caused it, so that they neither amplify nor go on for ever (RFC 9000, section 10.3.3).
+const RESET_INTERVAL: Duration = Duration::ZERO;
 /// Below this much, bursts are lost while the process is busy.
 const SMALL_BUFFER: usize = 1024 * 1024;
 
@@ -56,8 +59,24 @@ pub fn bind(address: SocketAddr) -> anyhow::Result<Option<UdpSocket>> {
     }
 }
 
-/// Makes an endpoint of a socket, and says once what the kernel gives it.
-pub fn endpoint(socket: UdpSocket, server: ServerConfig, secret: &QuicSecret) -> anyhow::Result<Endpoint> {
+/// A UDP port that is served.
+#[derive(Debug)]
+pub struct Port {
+    /// All connections' endpoint.
+    pub endpoint: Endpoint,
+    /// Its socket, until another one takes its place.
+    pub socket: Arc<first_packets::Socket>,
+    /// Those that are open.
+    pub connections: Arc<Connections>,
+}
+
+/// Makes an endpoint of a socket, and says once what the kernel gives it. It begins with the packets that came `before`.
+pub fn port(
+    socket: UdpSocket,
+    server: ServerConfig,
+    secret: &QuicSecret,
+    before: &[FirstPacket],
+) -> anyhow::Result<Port> {
     let address = socket.local_addr()?;
     let buffers = quic::enlarge(&socket).context("cannot look at the UDP socket")?;
     let (socket, offload) = quic::wrap(socket).context("cannot use the UDP socket")?;
@@ -80,8 +99,10 @@ pub fn endpoint(socket: UdpSocket, server: ServerConfig, secret: &QuicSecret) ->
     shared
         .cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(key)))
         .min_reset_interval(RESET_INTERVAL);
+    let socket = Arc::new(first_packets::Socket::new(socket, before).context("cannot use the UDP socket")?);
     let runtime = Arc::new(quinn::TokioRuntime);
-    Endpoint::new_with_abstract_socket(shared, Some(server), socket, runtime).context("cannot start QUIC")
+    let endpoint = Endpoint::new_with_abstract_socket(shared, Some(server), socket.clone(), runtime);
+    Ok(Port { endpoint: endpoint.context("cannot start QUIC")?, socket, connections: Arc::default() })
 }
 
 /// What connections of visitors and tunnels begin with.
@@ -114,7 +135,7 @@ pub async fn serve(daemon: Arc<Daemon>, endpoint: Endpoint, connections: Arc<Con
     }
 }
 
-/// Leaves whoever knocks to the next process, which gets what they send again: a refusal would be final.
+/// Leaves whoever knocks to the next process: a refusal would be final.
 pub async fn ignore(endpoint: Endpoint) {
     while let Some(incoming) = endpoint.accept().await {
         incoming.ignore();

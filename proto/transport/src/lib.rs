@@ -106,6 +106,9 @@ pub enum CloseReason {
     /// The connection broke.
     #[error("connection lost: {0}")]
     Lost(String),
+    /// The peer was restarted and knows nothing of the session (RFC 9000, section 10.3). So it is there again.
+    #[error("connection lost: the peer was restarted and has forgotten the session")]
+    Forgotten,
     /// One of the sides ended it for a reason.
     #[error(transparent)]
     Session(#[from] SessionError),

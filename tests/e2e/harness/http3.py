@@ -180,6 +180,8 @@ class Http3:
             with self._changed:
                 now = time.monotonic()
                 for datagram in data:
+                    if self._is_reset(datagram):
+                        self.closed = (None, "stateless reset")
                     self.quic.receive_datagram(datagram, self._peer, now=now)
                 timer = self.quic.get_timer()
                 if timer is not None and timer <= now:
@@ -188,6 +190,12 @@ class Http3:
                     self._handle(event)
                 self._flush()
                 self._changed.notify_all()
+
+    def _is_reset(self, datagram):
+        """Whether it says that the daemon knows nothing of the connection (RFC 9000, section 10.3.1), which the library
+        does not look at."""
+        ids = [self.quic._peer_cid, *self.quic._peer_cid_available]
+        return any(known.stateless_reset_token and datagram.endswith(known.stateless_reset_token) for known in ids)
 
     def _flush(self):
         for data, _ in self.quic.datagrams_to_send(now=time.monotonic()):

@@ -3,13 +3,15 @@
 import asyncio
 import threading
 
+from .process import HERE
+
 
 class Loop:
-    """`call` has a coroutine run there; `end` ends it."""
+    """`call` has a coroutine run there; `end` ends it. `inside` is where its sockets are made."""
 
-    def __init__(self):
+    def __init__(self, inside=HERE):
         self.loop = asyncio.new_event_loop()
-        self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
+        self.thread = threading.Thread(target=inside.enter, args=[self.loop.run_forever], daemon=True)
         self.thread.start()
 
     def call(self, coroutine, deadline=20):

@@ -100,7 +100,10 @@ fn explain(address: SocketAddr, error: &io::Error) -> String {
             "another program answers DNS there; systemd-resolved and dnsmasq do so on addresses of their own, so name \
              this machine's public address instead of all of them, or stop that program"
         }
-        io::ErrorKind::PermissionDenied => "ports below 1024 need the capability CAP_NET_BIND_SERVICE",
+        io::ErrorKind::PermissionDenied => {
+            "ports below 1024 need the capability CAP_NET_BIND_SERVICE, or a socket from the service manager, such as \
+             cokd-dns.socket"
+        }
         io::ErrorKind::AddrNotAvailable => "this machine has no such address",
         _ => return format!("cannot listen on {address} for DNS: {error}"),
     };

@@ -86,7 +86,7 @@ fn reason_of(error: &ConnectionError) -> CloseReason {
             CloseReason::PeerClosed
         }
         ConnectionError::TimedOut => SessionError::Silent.into(),
-        ConnectionError::Reset => CloseReason::Lost("the peer was restarted and has forgotten the session".to_owned()),
+        ConnectionError::Reset => CloseReason::Forgotten,
         error => CloseReason::Lost(error.to_string()),
     }
 }

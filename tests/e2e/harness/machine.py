@@ -1,0 +1,185 @@
+"""A machine with systemd: a container that boots Debian, with the packages under test. It needs root.
+
+Its network is of its own, and whatever is written in it is gone with it. The suite's programs can run in its network."""
+
+import ctypes
+import functools
+import hashlib
+import os
+import shutil
+import signal
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from .cok import DOMAIN, KEY, Daemon, digest
+from .process import BIN_DIR, DEADLINE, end, spawn, wait_for
+
+SUITE = "bookworm"
+MIRROR = os.environ.get("COK_DEBIAN_MIRROR", "http://deb.debian.org/debian")
+PACKAGES = "systemd,systemd-sysv,dbus,libpam-systemd,iproute2"
+MAKE_PACKAGES = Path(__file__).parents[2] / "packages"
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+@functools.cache
+def root():
+    """The folder with an installed Debian: made once, kept outside the checkout, never written to again."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cok-tests"
+    made = cache / f"{SUITE}-{hashlib.sha256(PACKAGES.encode()).hexdigest()[:12]}"
+    if not made.exists():
+        # Another run may make it as well; the first that is done has made it.
+        making = cache / f"{made.name}.{os.getpid()}"
+        making.mkdir(parents=True)
+        try:
+            command = ["debootstrap", "--variant=minbase", f"--include={PACKAGES}", SUITE, str(making), MIRROR]
+            result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
+            assert result.returncode == 0, result.stdout[-2000:] + result.stderr
+            shutil.rmtree(making / "var/cache/apt/archives")
+            making.chmod(0o755)
+            try:
+                making.rename(made)
+            except OSError:
+                assert made.exists()
+        finally:
+            shutil.rmtree(making, ignore_errors=True)
+    return made
+
+
+def packages(folder, version=None):
+    """Makes the packages of the binaries under test; their folder."""
+    env = {**os.environ, "COK_BIN_DIR": str(BIN_DIR.resolve())} | ({"COK_DEB_VERSION": version} if version else {})
+    result = subprocess.run([MAKE_PACKAGES, folder], env=env, capture_output=True, text=True, check=False, timeout=600)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return folder
+
+
+class Machine:
+    """A booted container."""
+
+    def __init__(self, log):
+        assert os.geteuid() == 0, "only root can boot the container that this needs"
+        self.log = log
+        with open(log, "wb") as console:
+            self.container = spawn(
+                [
+                    "systemd-nspawn", "--quiet", "--register=no", "--keep-unit", "--private-network",
+                    "--volatile=overlay", f"--machine=cok-{os.getpid()}", "--directory", root(), "--boot",
+                ],
+                stdin=subprocess.DEVNULL, stdout=console, stderr=console,
+            )
+        try:
+            self.leader = wait_for(self._leader, "the container's first process")
+            wait_for(self._booted, "the container has booted", deadline=60)
+        except AssertionError:
+            print(Path(log).read_text(errors="replace")[-3000:])
+            self.stop()
+            raise
+
+    def _leader(self):
+        """The child that is process 1 in there."""
+        children = Path(f"/proc/{self.container.pid}/task/{self.container.pid}/children").read_text().split()
+        for child in children:
+            status = Path(f"/proc/{child}/status").read_text()
+            numbers = next(line for line in status.splitlines() if line.startswith("NSpid:")).split()
+            if len(numbers) > 2 and numbers[-1] == "1":
+                return int(child)
+        return None
+
+    def _booted(self):
+        return self.run("systemctl", "is-system-running", check=False).stdout.strip() in ("running", "degraded")
+
+    def path(self, path):
+        """A file in there, for this machine. Absolute links in it lead elsewhere."""
+        return Path(f"/proc/{self.leader}/root") / path.lstrip("/")
+
+    def run(self, *command, check=True, deadline=120):
+        """A command's outcome, once it has ended; its output is text."""
+        enter = ["nsenter", "--target", str(self.leader), "--all", "env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C.UTF-8"]
+        command = enter + [str(part) for part in command]
+        result = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=deadline
+        )
+        assert not check or result.returncode == 0, f"{command[8:]}: {result.stdout}{result.stderr}"
+        return result
+
+    def systemctl(self, *arguments, **more):
+        return self.run("systemctl", "--no-pager", "--full", *arguments, **more)
+
+    def show(self, unit, property_):
+        return self.systemctl("show", "--value", "--property", property_, unit).stdout.strip()
+
+    def install(self, *packages):
+        """Installs packages by dpkg, as an operator does."""
+        self.path("/root").mkdir(exist_ok=True)
+        names = []
+        for package in packages:
+            shutil.copy(package, self.path("/root"))
+            names.append(f"/root/{Path(package).name}")
+        return self.run("dpkg", "--install", *names)
+
+    def command(self, *command):
+        """The command line that starts one of this machine's programs in the container's network."""
+        return ["nsenter", "--target", str(self.leader), "--net", *map(str, command)]
+
+    def enter(self, function):
+        """What the function returns, called in the container's network."""
+
+        def run():
+            with open(f"/proc/{self.leader}/ns/net") as namespace:
+                # Moves this thread alone.
+                if _libc.setns(namespace.fileno(), 0):
+                    raise OSError(ctypes.get_errno(), "setns")
+            return function()
+
+        with ThreadPoolExecutor(1) as thread:
+            return thread.submit(run).result()
+
+    def stop(self):
+        """All that runs in there ends with it."""
+        if self.container.poll() is None:
+            self.container.send_signal(signal.SIGTERM)
+            try:
+                self.container.wait(DEADLINE)
+            except subprocess.TimeoutExpired:
+                end(self.container)
+
+
+class Service(Daemon):
+    """cokd as the package's service on a machine, with what its clients and visitors need to know."""
+
+    def __init__(self, machine, folder, limits="", more="", top="", mode="self-signed"):
+        self.machine = self.inside = machine
+        self.folder, self.env, self.transport = folder, None, "ws"
+        self.address, self.port, self.http_port, self.https = "127.0.0.1", 443, 80, "127.0.0.1:443"
+        self.limits, self.more, self.top, self.mode = limits, more, top, mode
+        self.ca = folder / "ca.pem"
+        self.configure()
+
+    def configure(self, limits=None, more=None, domain=DOMAIN):
+        """Writes the configuration; nobody is told."""
+        limits, more = self.limits if limits is None else limits, self.more if more is None else more
+        self.machine.path("/etc/cokd/cokd.toml").write_text(
+            f'domain = "{domain}"\n{self.top}\n[tls]\nmode = "{self.mode}"\n[limits]\n{limits}\n[[keys]]\nname = "test"\n'
+            f'secret_sha256 = "{digest(KEY)}"\nmax_tunnels = 1000\n{more}\n'
+        )
+
+    def trust(self):
+        """Takes the certificate authority that the service has made at its first start."""
+        made = self.machine.path("/var/lib/private/cokd/authority/ca.pem")
+        wait_for(made.exists, "the service has made its authority")
+        shutil.copy(made, self.ca)
+
+    def pid(self):
+        return int(self.machine.show("cokd", "MainPID"))
+
+    def wait_replaced(self, pid, deadline=DEADLINE):
+        """Waits until another process serves."""
+        return wait_for(
+            lambda: self.pid() not in (0, pid) and self.machine.show("cokd", "ActiveState") == "active" and self.pid(),
+            "another process serves", deadline, 0.1,
+        )
+
+    def stop(self):
+        self.machine.systemctl("stop", "cokd-http.socket", "cokd-https.socket", "cokd-quic.socket", "cokd.service")

@@ -1,0 +1,397 @@
+"""cokd as a service of systemd: installed from its package on a machine that boots, with sockets by activation."""
+
+import json
+import re
+import shutil
+import socket
+import threading
+import time
+
+import pytest
+from aioquic.h3.connection import H3_ALPN
+from aioquic.quic.configuration import QuicConfiguration
+from aioquic.quic.connection import QuicConnection
+
+from harness import raw
+from harness.cok import DOMAIN, KEY
+from harness.http3 import Http3
+from harness.load import Load, Site
+from harness.machine import Machine, Service, packages
+from harness.process import DEADLINE, wait_for
+
+SOCKETS = ["cokd-http.socket", "cokd-https.socket", "cokd-quic.socket"]
+
+
+@pytest.fixture(scope="module")
+def debs(tmp_path_factory):
+    return packages(tmp_path_factory.mktemp("debs"))
+
+
+@pytest.fixture(scope="module")
+def machine(tmp_path_factory, debs):
+    """A booted machine with both packages installed, and the service not yet started."""
+    machine = Machine(tmp_path_factory.mktemp("machine") / "console")
+    try:
+        machine.install(debs / "cokd.deb", debs / "cok-client.deb")
+        yield machine
+    finally:
+        machine.stop()
+
+
+@pytest.fixture
+def service(machine, tmp_path):
+    """The service enabled and running, with short limits."""
+    service = Service(machine, tmp_path, limits='drain_timeout = "3s"')
+    machine.systemctl("enable", "cokd")
+    machine.systemctl("start", *SOCKETS, "cokd")
+    service.trust()
+    yield service
+    service.stop()
+    machine.systemctl("reset-failed", check=False)
+
+
+@pytest.fixture
+def home(machine):
+    """A local service in the machine's network."""
+
+    def answer(head, _connection):
+        path = head.split()[1]
+        if path.startswith(b"/slow"):
+            time.sleep(1)  # an exchange that takes a while: the subject of the test
+        return b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello"
+
+    recorder = machine.enter(lambda: raw.Recorder(answer))
+    yield recorder
+    recorder.stop()
+
+
+def connected(service, name):
+    return service.curl(name, "/").stdout == b"hello"
+
+
+def wait_status(machine, *said, unit="cokd"):
+    """Waits until the unit's status has a line with all of that; the journal is a moment behind."""
+    shown = ""
+
+    def seen():
+        nonlocal shown
+        shown = machine.systemctl("status", "--lines=50", unit, check=False).stdout
+        return any(all(part in line for part in said) for line in shown.splitlines())
+
+    try:
+        wait_for(seen, f"the status says {said}", deadline=10, every=0.1)
+    except AssertionError as why:
+        raise AssertionError(f"{why}\n{shown}") from None
+
+
+def test_units_and_sandbox(machine):
+    """systemd finds nothing wrong with the units, and the sandbox is as tight as is said."""
+    units = ["cokd.service", *SOCKETS, "cokd-dns.socket"]
+    verified = machine.run("systemd-analyze", "verify", "--man=no", *[f"/lib/systemd/system/{unit}" for unit in units])
+    assert verified.stdout + verified.stderr == ""
+    said = machine.run("systemd-analyze", "security", "--no-pager", "cokd.service").stdout
+    exposure = re.search(r"Overall exposure level for cokd.service: ([0-9.]+)", said)
+    assert exposure and float(exposure[1]) <= 1.1, said
+
+
+def test_the_package_says_what_to_do(machine):
+    """Before a domain is set, a start ends with one clear line, and is tried again no faster than every 2 s."""
+    machine.systemctl("start", "cokd", check=False)
+    wait_status(machine, "/etc/cokd/cokd.toml", "domain")
+    assert machine.show("cokd", "RestartUSec") == "2s"
+    machine.systemctl("stop", *SOCKETS, "cokd")
+    machine.run("test", "-s", "/usr/share/man/man1/cokd.1.gz", "-a", "-s", "/usr/share/man/man1/cok-client.1.gz")
+
+
+class FirstFlight:
+    """A visitor over HTTP/3 that sends its first packets once, and nothing else."""
+
+    def __init__(self, service, name):
+        configuration = QuicConfiguration(alpn_protocols=H3_ALPN, server_name=service.host(name))
+        self.quic = QuicConnection(configuration=configuration)
+        self.quic.connect((service.address, service.port), now=time.monotonic())
+        self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.socket.connect((service.address, service.port))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.socket.close()
+
+    def send(self):
+        for data, _ in self.quic.datagrams_to_send(now=time.monotonic()):
+            self.socket.send(data)
+
+    def receive(self):
+        self.socket.settimeout(DEADLINE)
+        return self.socket.recv(2000)
+
+
+@pytest.mark.parametrize("kind", ["tcp", "udp"])
+def test_activation(machine, tmp_path, kind):
+    """The first visitor starts the service, which has no capability and yet answers on low ports."""
+    service = Service(machine, tmp_path)
+    machine.systemctl("start", *SOCKETS)
+    try:
+        assert machine.show("cokd", "ActiveState") == "inactive"
+        if kind == "tcp":
+            machine.enter(lambda: socket.create_connection(("127.0.0.1", 443))).close()
+        else:
+            with machine.enter(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as visitor:
+                visitor.sendto(b"\0" * 1200, ("127.0.0.1", 443))
+        wait_for(lambda: machine.show("cokd", "ActiveState") == "active", "it is started")
+        service.trust()
+        facts = machine.path(f"/proc/{service.pid()}/status").read_text()
+        assert all(int(facts.split(f"Cap{kind}:")[1].split()[0], 16) == 0 for kind in ("Prm", "Eff", "Bnd", "Amb"))
+        assert int(facts.split("Uid:")[1].split()[0]) > 60000
+        if kind == "tcp":
+            assert b" 404 " in service.curl("nobody", "/", "--include", "--http1.1").stdout
+        else:
+            with machine.enter(lambda: Http3(service, "nobody")) as visitor:
+                assert visitor.request("/").response()[b":status"] == b"404"
+    finally:
+        service.stop()
+
+
+@pytest.mark.parametrize("carried", ["ws", "quic"])
+def test_all_protocols(machine, service, home, carried):
+    """All versions of HTTP, over both transports, through the sockets of systemd."""
+    client = service.client(home.target, f"all-{carried}", transport=carried, inside=machine)
+    for version in ("--http1.1", "--http2"):
+        assert client.curl("/", version).stdout == b"hello"
+    with machine.enter(lambda: Http3(service, client.name)) as visitor:
+        assert visitor.request("/").read() == b"hello"
+    client.stop()
+
+
+@pytest.fixture
+def loaded(service, machine):
+    """200 requests a second to ten tunnels over both transports, uploads and downloads of a second among them."""
+    site = Site(machine)
+    clients = [
+        service.client(site.target, f"load{number}", transport=("ws", "quic")[number % 2], inside=machine)
+        for number in range(10)
+    ]
+    load = Load(service, [client.name for client in clients], rate=200)
+    yield load
+    load.stop()
+    for client in clients:
+        client.stop()
+    site.stop()
+
+
+def answered(load, more):
+    seen = len(load.times)
+    wait_for(lambda: len(load.times) > seen + more, "visitors are answered")
+
+
+def finished(load):
+    """How long the slowest answer took, over any version of HTTP."""
+    times, http3 = load.stop(), load.times_http3
+    print(
+        f"{len(times)} answers, the slowest after {max(times):.2f} s; over HTTP/3 {len(http3)} and {max(http3):.2f} s; "
+        f"failed: {len(load.failures)}: {load.failures[:10]}"
+    )
+    return max(times + http3)
+
+
+def nothing_lost(load):
+    assert finished(load) <= 3 and not load.failures
+
+
+def test_restarts_lose_nothing(machine, service, loaded):
+    """20 restarts under load: every request is answered, the slowest within 3 s."""
+    answered(loaded, 200)
+    for _ in range(20):
+        pid = service.pid()
+        machine.systemctl("restart", "cokd")
+        assert service.pid() not in (0, pid)
+        loaded.catch_up()
+    nothing_lost(loaded)
+
+
+def test_kills(machine, service, loaded):
+    """5 kills: only requests on connections that died fail, and every new one is answered within 4 s."""
+    answered(loaded, 200)
+    for _ in range(5):
+        pid = service.pid()
+        machine.systemctl("kill", "--signal=KILL", "cokd")
+        service.wait_replaced(pid)
+        loaded.catch_up()
+    slowest = finished(loaded)
+    # No answer that says that something is wrong: what failed is that the connection broke.
+    assert not [failure for failure in loaded.failures if "AssertionError" in failure]
+    assert len(loaded.failures) <= 5 * 60 and slowest <= 4
+
+
+def test_first_packets_outlive_the_process(machine, service, home):
+    """A visitor over HTTP/3 who comes while the daemon drains is answered by the next one, without having to ask again."""
+    client = service.client(home.target, inside=machine)
+    with client.start_curl("/slow", "--http1.1") as slow, machine.enter(lambda: FirstFlight(service, client.name)) as visitor:
+        wait_for(lambda: home.heads, "the request is under way")
+        machine.systemctl("restart", "--no-block", "cokd")
+        wait_for(lambda: machine.show("cokd", "ActiveState") == "deactivating", "it drains")
+        visitor.send()
+        assert slow.stdout.read() == b"hello"
+        assert visitor.receive()
+    client.stop()
+
+
+def test_reload(machine, service):
+    """A good configuration is taken, a broken and an impossible one are refused with what is wrong, and the process and
+    its state stay."""
+    pid = service.pid()
+    service.configure(limits='drain_timeout = "4s"')
+    machine.systemctl("reload", "cokd")
+    service.configure(limits='drain_timeout = "soon"')
+    assert machine.systemctl("reload", "cokd", check=False).returncode != 0
+    wait_status(machine, "drain_timeout")
+    service.configure(domain="other.test")
+    assert machine.systemctl("reload", "cokd", check=False).returncode != 0
+    wait_status(machine, "domain: cannot change while cokd runs")
+    assert service.pid() == pid and machine.show("cokd", "ActiveState") == "active"
+    # By the signal as well, of which the unit's state tells as soon as the daemon does.
+    service.configure(limits='drain_timeout = "5s"')
+    before = machine.show("cokd", "StateChangeTimestampMonotonic")
+    machine.systemctl("kill", "--signal=HUP", "--kill-who=main", "cokd")
+    wait_for(
+        lambda: machine.show("cokd", "StateChangeTimestampMonotonic") != before
+        and machine.show("cokd", "ActiveState") == "active",
+        "it was reloading and is ready",
+    )
+    assert service.pid() == pid
+
+
+def test_journal(machine, service):
+    """Entries have fields and priorities, each line of a complaint is an error, and none has an escape sequence."""
+
+    def entries():
+        lines = machine.run("journalctl", "--unit=cokd", "--output=json", f"_PID={service.pid()}").stdout.splitlines()
+        return [json.loads(line) for line in lines]
+
+    ready = wait_for(lambda: [entry for entry in entries() if entry.get("COK_EVENT") == "ready"], "the entry is there")[0]
+    assert ready["MESSAGE"] == f"serving {DOMAIN}" and ready["COK_DOMAIN"] == DOMAIN
+    assert (ready["PRIORITY"], ready["SYSLOG_IDENTIFIER"]) == ("5", "cokd")
+    service.configure(limits='drain_timeout = "soon"')
+    machine.systemctl("kill", "--signal=HUP", "--kill-who=main", "cokd")
+    refused = wait_for(
+        lambda: [entry for entry in entries() if "drain_timeout" in entry["MESSAGE"]], "the mistake is told"
+    )[0]
+    assert refused["PRIORITY"] in ("3", "4") and "/etc/cokd/cokd.toml:" in refused["MESSAGE"]
+    assert all(isinstance(entry["MESSAGE"], str) and "\x1b" not in entry["MESSAGE"] for entry in entries())
+
+
+def test_watchdog(machine, service):
+    """A process that hangs is replaced."""
+    pid = service.pid()
+    machine.systemctl("kill", "--signal=STOP", "cokd")
+    service.wait_replaced(pid, deadline=40)
+    assert b" 404 " in service.curl("nobody", "/", "--include", "--http1.1").stdout
+
+
+def test_upgrade_loses_nothing(machine, service, loaded, tmp_path):
+    """A newer package over the running service."""
+    newer = packages(tmp_path / "newer", "99.0.0")
+    pid = service.pid()
+    machine.install(newer / "cokd.deb")
+    assert service.wait_replaced(pid)
+    answered(loaded, 200)
+    nothing_lost(loaded)
+
+
+@pytest.mark.parametrize("mode", ["self-signed", "acme"])
+def test_another_resolver_has_the_port(machine, tmp_path, mode):
+    """The socket unit says so. The service runs without it where it needs none, and else says what it lacks."""
+
+    def bound():
+        taken = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        taken.bind(("127.0.0.1", 53))
+        return taken
+
+    service = Service(machine, tmp_path, mode=mode)
+    machine.systemctl("enable", "cokd-dns.socket")
+    with machine.enter(bound):
+        machine.systemctl("start", *SOCKETS, "cokd", check=False)
+        wait_status(machine, ":53", "Address already in use", unit="cokd-dns.socket")
+        if mode == "acme":
+            wait_status(machine, "cannot listen on [::]:53 for DNS", "cokd-dns.socket")
+        else:
+            service.trust()
+            assert b" 404 " in service.curl("nobody", "/", "--include", "--http1.1").stdout
+    service.stop()
+    machine.systemctl("disable", "cokd-dns.socket")
+    machine.systemctl("reset-failed", check=False)
+
+
+def test_the_clients_unit(machine, service, home):
+    """`cok-client service` keeps the tunnels of a user's configuration up, by the user's own service manager."""
+    machine.run("useradd", "--create-home", "dev")
+    number = machine.run("id", "--user", "dev").stdout.strip()
+    with open(machine.path("/etc/hosts"), "a") as hosts:
+        hosts.write(f"127.0.0.1 {DOMAIN}\n")
+    folder = machine.path("/home/dev/.config/cok")
+    folder.mkdir(parents=True)
+    shutil.copy(service.ca, folder / "ca.pem")
+    (folder / "key").write_text(KEY)
+    (folder / "client.toml").write_text(
+        f'server = "https://{DOMAIN}"\napi_key_file = "key"\nca_file = "ca.pem"\n'
+        f'[tunnels.demo]\ntarget = "{home.target}"\n'
+    )
+    machine.run("chown", "--recursive", "dev:", "/home/dev/.config")
+    machine.systemctl("start", f"user@{number}")
+
+    def dev(*command, **more):
+        environment = [f"XDG_RUNTIME_DIR=/run/user/{number}", "HOME=/home/dev"]
+        return machine.run("runuser", "--user", "dev", "--", "env", *environment, *command, **more).stdout
+
+    assert "systemctl --user enable --now cok-client" in dev("cok-client", "service", "install")
+    dev("systemctl", "--user", "enable", "--now", "cok-client")
+    wait_for(lambda: service.curl("demo", "/").stdout == b"hello", "the tunnel carries")
+    assert "state: active" in dev("cok-client", "service", "status")
+    pid = dev("systemctl", "--user", "show", "--value", "--property=MainPID", "cok-client")
+    dev("systemctl", "--user", "kill", "--signal=KILL", "cok-client")
+    wait_for(
+        lambda: dev("systemctl", "--user", "show", "--value", "--property=MainPID", "cok-client") not in ("0\n", pid)
+        and service.curl("demo", "/").stdout == b"hello",
+        "it is started again",
+    )
+    assert "removed" in dev("cok-client", "service", "uninstall")
+    assert dev("systemctl", "--user", "is-active", "cok-client", check=False) == "inactive\n"
+    assert not (folder.parent / "systemd/user/cok-client.service").exists()
+
+
+def drop_in(machine, unit, text):
+    folder = machine.path(f"/etc/systemd/system/{unit}.d")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "test.conf").write_text(text)
+    machine.systemctl("daemon-reload")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("unit", "text", "top", "said"),
+    [
+        ("cokd-http.socket", "[Socket]\nFileDescriptorName=htps\n", "", 'handed over a socket named "htps"'),
+        ("cokd-quic.socket", "[Socket]\nFileDescriptorName=https\n", "", 'socket "https" is a datagram socket'),
+        ("cokd.service", "[Service]\nLoadCredential=missing:/etc/missing\n", "", "status=243/CREDENTIALS"),
+        ("cokd.service", "", 'state_dir = "/var/lib/roots"', "/var/lib/roots"),
+    ],
+    ids=["name", "type", "credential", "state"],
+)
+def test_bad_input(machine, tmp_path, unit, text, top, said):
+    """One clear line in the status, and no start faster than every 2 s."""
+    machine.run("install", "-d", "-m", "0700", "/var/lib/roots")
+    service = Service(machine, tmp_path, top=top)
+    folder = drop_in(machine, unit, text)
+    try:
+        machine.systemctl("start", *SOCKETS, "cokd", check=False)
+        wait_status(machine, said)
+        before, began = int(machine.show("cokd", "NRestarts")), time.monotonic()
+        wait_for(lambda: int(machine.show("cokd", "NRestarts")) >= before + 2, "it is tried again", every=0.1)
+        assert time.monotonic() - began > 1.9
+    finally:
+        service.stop()
+        shutil.rmtree(folder)
+        machine.systemctl("daemon-reload")
+        machine.systemctl("reset-failed", check=False)
