@@ -7,6 +7,7 @@ pub mod body;
 mod forward;
 mod headers;
 pub mod http3;
+mod last_bytes;
 mod linger;
 mod page;
 mod request;
@@ -30,6 +31,7 @@ use tokio::time::Sleep;
 use tokio_rustls::server::TlsStream;
 use tracing::debug;
 
+use self::last_bytes::LastBytes;
 use crate::daemon::Daemon;
 use crate::places::Place;
 
@@ -68,8 +70,8 @@ pub async fn serve(daemon: Arc<Daemon>, stream: Stream, peer: SocketAddr, place:
         let limits = &daemon.config().limits;
         (limits.max_header_bytes, limits.header_timeout)
     };
-    let io = TokioIo::new(stream);
     let result = if http2 {
+        let io = LastBytes::new(stream, visitor.clone());
         let mut builder = http2::Builder::new(TokioExecutor::new());
         builder
             .timer(TokioTimer::new())
@@ -82,7 +84,7 @@ pub async fn serve(daemon: Arc<Daemon>, stream: Stream, peer: SocketAddr, place:
             .keep_alive_timeout(H2_PING.1)
             .enable_connect_protocol();
         tokio::select! {
-            result = until_done(builder.serve_connection(io, service), &visitor, true) => result,
+            result = until_done(builder.serve_connection(TokioIo::new(io), service), &visitor, true) => result,
             () = visitor.never_asked() => Ok(()),
         }
     } else {
@@ -92,7 +94,7 @@ pub async fn serve(daemon: Arc<Daemon>, stream: Stream, peer: SocketAddr, place:
             .header_read_timeout(header_timeout)
             .max_header_size(max_header_bytes as usize)
             .max_buf_size(H1_BUFFER);
-        until_done(builder.serve_connection(io, service).with_upgrades(), &visitor, false).await
+        until_done(builder.serve_connection(TokioIo::new(stream), service).with_upgrades(), &visitor, false).await
     };
     if let Err(error) = result {
         debug!(%peer, %error, "visitor's connection ended");
@@ -114,7 +116,7 @@ where
     }
 }
 
-impl<S> Connection for http2::Connection<TokioIo<Stream>, S, TokioExecutor>
+impl<S> Connection for http2::Connection<TokioIo<LastBytes>, S, TokioExecutor>
 where
     S: hyper::service::HttpService<Incoming, ResBody = body::Body>,
     S::Future: Send + 'static,

@@ -43,6 +43,11 @@ impl Shutdown {
         self.time_up.give();
     }
 
+    /// Whether that time is over.
+    pub fn time_ended(&self) -> bool {
+        self.time_up.given()
+    }
+
     /// Waits until what runs has `ended`, or else for the `limit`; whether it has. The time of what still runs ends
     /// at the `deadline`.
     pub async fn see_off<T>(&self, ended: impl Future<Output = T>, deadline: Instant, limit: Instant) -> bool {

@@ -1,0 +1,83 @@
+//! The end of an HTTP/2 connection whose visitor still has much to read when the daemon's time is up.
+//!
+//! What the kernel has not sent yet would be lost: the visitor goes on with WINDOW_UPDATE as it reads, and a closed socket
+//! answers that with a reset. So the socket stays, and what comes is dropped, until the visitor has closed as well.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
+
+use super::Stream;
+use super::service::Visitor;
+
+/// What is read at once, to be dropped.
+const DROPPED: usize = 1024;
+
+/// A visitor's stream that is not closed at once when it is dropped after the time is up.
+pub(super) struct LastBytes {
+    /// Gone only while it is dropped.
+    stream: Option<Stream>,
+    visitor: Arc<Visitor>,
+}
+
+impl LastBytes {
+    pub(super) fn new(stream: Stream, visitor: Arc<Visitor>) -> Self {
+        Self { stream: Some(stream), visitor }
+    }
+
+    fn stream(self: Pin<&mut Self>) -> io::Result<Pin<&mut Stream>> {
+        self.get_mut().stream.as_mut().map(Pin::new).ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+}
+
+impl Drop for LastBytes {
+    fn drop(&mut self) {
+        if !self.visitor.daemon.shutdown.time_ended() {
+            return;
+        }
+        let Some(stream) = self.stream.take() else { return };
+        let (mut tcp, _tls) = stream.into_inner();
+        let visitor = self.visitor.clone();
+        // Not for long: the daemon waits for visitors only until it stops.
+        tokio::spawn(async move {
+            let mut dropped = [0; DROPPED];
+            while tcp.read(&mut dropped).await.is_ok_and(|read| read > 0) {}
+            drop(visitor);
+        });
+    }
+}
+
+impl AsyncRead for LastBytes {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.stream()?.poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for LastBytes {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        self.stream()?.poll_write(cx, data)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream()?.poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream()?.poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.stream()?.poll_write_vectored(cx, data)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.as_ref().is_some_and(AsyncWrite::is_write_vectored)
+    }
+}
