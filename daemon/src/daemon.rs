@@ -35,6 +35,7 @@ use crate::public_tls::PublicTls;
 use crate::quic_secret::QuicSecret;
 use crate::quota::Quota;
 use crate::registry::Registry;
+use crate::running::{Generation, Running};
 use crate::shutdown::Shutdown;
 use crate::{admin, listener, service_manager};
 
@@ -49,9 +50,18 @@ const RETURN_LOOK: Duration = Duration::from_millis(20);
 /// way in a WebSocket, and a closing handshake with a visitor on the other side of the world, of three round trips of 300 ms.
 const FAREWELL: Duration = Duration::from_secs(1);
 
-/// How much longer than the time for what runs a stop may take at all: a little longer than the farewell, at whose end
-/// the sessions end by themselves.
-const OVERTIME: Duration = Duration::from_secs(2);
+/// How much longer requests may take that came while a daemon served on, when that time is up. Visitors who come later
+/// wait for as long.
+const LATE_REQUESTS: Duration = Duration::from_secs(2);
+
+/// How long tunnels whose visitors are gone may take to hear that the next process waits for them.
+const HANDING_OVER: Duration = Duration::from_millis(250);
+
+/// How long visitors may take to read what they were answered, once nothing else is waited for but the next process.
+const LAST_READERS: Duration = Duration::from_secs(5);
+
+/// How much longer than the time for what runs a stop may take at all: a little longer than the late requests.
+const OVERTIME: Duration = Duration::from_secs(3);
 
 /// How long QUIC peers may take to hear that their connections are closed.
 const LAST_PACKETS: Duration = Duration::from_secs(1);
@@ -80,6 +90,8 @@ pub struct Daemon {
     pub metrics: Arc<Metrics>,
     /// What windows grow out of.
     pub windows: WindowBudget,
+    /// Requests under way.
+    pub running: Running,
     /// Its going away.
     pub shutdown: Shutdown,
     /// Connections and sessions that are waited for at the end.
@@ -179,6 +191,7 @@ impl Daemon {
             tunnels_of_keys: Arc::default(),
             metrics,
             windows: WindowBudget::new(limits.window_budget),
+            running: Running::default(),
             shutdown: Shutdown::default(),
             tasks: TaskTracker::new(),
             visitors: TaskTracker::new(),
@@ -220,6 +233,24 @@ impl Daemon {
         self.config.store(Arc::new(config));
         self.reloaded.send_replace(());
         Ok(())
+    }
+
+    /// Waits for visitors once no new ones are accepted: for what lasts only until everything else is done, since others
+    /// wait for the next process, and for requests of the `older` ones no longer than to the `deadline`.
+    async fn finish(&self, older: &Generation, deadline: Instant) {
+        let _in_time = tokio::time::timeout_at(deadline, self.running.settled(older)).await;
+        self.shutdown.end_time();
+        let late = async {
+            tokio::time::sleep(FAREWELL).await;
+            self.running.settled(&Generation::default()).await;
+        };
+        let gone = async {
+            tokio::select! {
+                () = self.visitors.wait() => {}
+                () = late => {}
+            }
+        };
+        let _in_time = tokio::time::timeout_at(deadline + LATE_REQUESTS, gone).await;
     }
 
     /// Whether it accepts traffic: it listens, has a certificate from where it should come that has not expired, and is
@@ -313,19 +344,26 @@ impl Bound {
             () = &mut stop => {}
         }
 
+        // Whoever may choose sends new visitors elsewhere.
+        daemon.ready.store(false, Ordering::Relaxed);
+        info!(event = "draining", sessions = daemon.registry.online(), "stopping: what runs may finish");
+        let drain = daemon.config().limits.drain_timeout;
+        service_manager::stopping(drain + OVERTIME);
+        let deadline = Instant::now() + drain;
+        let older = daemon.running.so_far();
+        if handed_over {
+            // The next process starts when this one has ended. So new visitors are served while what runs goes on, which
+            // may be for as long as a WebSocket lasts, and wait only for the rest.
+            let _in_time = tokio::time::timeout_at(deadline, older.ended()).await;
+        }
+
         keeper.abort();
         let registry = daemon.registry.clone();
         if let Err(error) = tokio::task::spawn_blocking(move || memory.keep(&registry)).await {
             warn!(%error, "the names in use could not be kept");
         }
-        info!(event = "draining", sessions = daemon.registry.online(), "stopping: what runs may finish");
-        let drain = daemon.config().limits.drain_timeout;
-        service_manager::stopping(drain + OVERTIME);
-        let deadline = Instant::now() + drain;
-        let cut = deadline + FAREWELL;
-        if handed_over {
-            // The sockets are the service manager's, and the next process starts when this one has ended. So what was
-            // accepted is answered first, with the tunnels as they are.
+        let (cut, limit) = if handed_over {
+            // Whoever was accepted is answered first, with the tunnels as they are.
             listeners.shutdown().await;
             for Port { endpoint, socket, .. } in &quic {
                 socket.keep();
@@ -333,7 +371,9 @@ impl Bound {
             }
             daemon.shutdown.start();
             daemon.visitors.close();
-            daemon.shutdown.see_off(daemon.visitors.wait(), deadline, cut).await;
+            daemon.finish(&older, deadline).await;
+            let now = Instant::now();
+            (now + HANDING_OVER, (now + LAST_READERS).min(deadline + OVERTIME))
         } else {
             // Before the port is free for TCP: the next daemon would get packets of our peers otherwise.
             for Port { endpoint, connections, .. } in &quic {
@@ -344,14 +384,15 @@ impl Bound {
             listeners.shutdown().await;
             daemon.shutdown.start();
             daemon.visitors.close();
-        }
+            (deadline + FAREWELL, deadline + OVERTIME)
+        };
         for live in daemon.registry.sessions() {
             live.transport.drain(DrainReason::Restart, cut.saturating_duration_since(Instant::now()));
         }
         daemon.tasks.close();
         // What has left HTTP is no task any more, but its visitor still is one.
         let ended = async { tokio::join!(daemon.tasks.wait(), daemon.visitors.wait()) };
-        let finished = daemon.shutdown.see_off(ended, deadline, deadline + OVERTIME).await;
+        let finished = daemon.shutdown.see_off(ended, deadline.min(limit), limit).await;
         for Port { endpoint, .. } in &quic {
             // Whoever knocks now is for the next process: a refusal would be final, silence is not.
             endpoint.set_server_config(None);

@@ -29,6 +29,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
 use tokio_rustls::server::TlsStream;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::debug;
 
 use self::last_bytes::LastBytes;
@@ -58,8 +59,9 @@ const FIRST_REQUEST: Duration = Duration::from_secs(1);
 /// A visitor's connection, or a tunnel's before its upgrade.
 pub type Stream = TlsStream<TcpStream>;
 
-/// Serves one connection to its end. It holds its `place` for as long as anything of it is left.
-pub async fn serve(daemon: Arc<Daemon>, stream: Stream, peer: SocketAddr, place: Place) {
+/// Serves one connection to its end. It holds its `place` for as long as anything of it is left, and is `fresh` until the
+/// first request.
+pub async fn serve(daemon: Arc<Daemon>, stream: Stream, peer: SocketAddr, place: Place, fresh: TaskTrackerToken) {
     let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
     let visitor = Arc::new(Visitor::new(daemon.clone(), Peer::Fixed(peer.ip().to_canonical()), place));
     let service = service_fn(|request: Request<Incoming>| {
@@ -84,7 +86,7 @@ pub async fn serve(daemon: Arc<Daemon>, stream: Stream, peer: SocketAddr, place:
             .keep_alive_timeout(H2_PING.1)
             .enable_connect_protocol();
         tokio::select! {
-            result = until_done(builder.serve_connection(TokioIo::new(io), service), &visitor, true) => result,
+            result = until_done(builder.serve_connection(TokioIo::new(io), service), &visitor, true, fresh) => result,
             () = visitor.never_asked() => Ok(()),
         }
     } else {
@@ -94,7 +96,8 @@ pub async fn serve(daemon: Arc<Daemon>, stream: Stream, peer: SocketAddr, place:
             .header_read_timeout(header_timeout)
             .max_header_size(max_header_bytes as usize)
             .max_buf_size(H1_BUFFER);
-        until_done(builder.serve_connection(TokioIo::new(stream), service).with_upgrades(), &visitor, false).await
+        let connection = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
+        until_done(connection, &visitor, false, fresh).await
     };
     if let Err(error) = result {
         debug!(%peer, %error, "visitor's connection ended");
@@ -130,15 +133,22 @@ where
 /// Serves a connection to its end; told to finish when the daemon stops, or over HTTP/2 when its visitor has asked for
 /// nothing for a while. HTTP/1.1 has a time-out of its own for that; but it has no way to say of a fresh connection that
 /// it won't be served, so there the first request is waited for.
-async fn until_done(connection: impl Connection, visitor: &Visitor, http2: bool) -> hyper::Result<()> {
+async fn until_done(
+    connection: impl Connection,
+    visitor: &Visitor,
+    http2: bool,
+    fresh: TaskTrackerToken,
+) -> hyper::Result<()> {
+    let mut fresh = Some(fresh);
     let mut connection = pin!(connection);
     let mut shutdown = visitor.daemon.shutdown.watch();
     let mut idle = http2.then(|| Box::pin(visitor.idle()));
     let mut first: Option<Pin<Box<Sleep>>> = None;
+    let mut finish = false;
     poll_fn(|cx| {
         if let Poll::Ready(()) = shutdown.poll(cx) {
             if http2 || visitor.has_asked() {
-                connection.as_mut().finish();
+                finish = true;
             } else {
                 first = Some(Box::pin(tokio::time::sleep(FIRST_REQUEST)));
             }
@@ -146,16 +156,22 @@ async fn until_done(connection: impl Connection, visitor: &Visitor, http2: bool)
         if let Some(waiting) = &mut idle
             && waiting.as_mut().poll(cx).is_ready()
         {
-            idle = None;
-            connection.as_mut().finish();
+            (idle, finish) = (None, true);
         }
         let done = connection.as_mut().poll(cx);
+        if visitor.has_asked() {
+            fresh = None;
+        }
         if let Some(waiting) = &mut first
             && (visitor.has_asked() || waiting.as_mut().poll(cx).is_ready())
         {
-            first = None;
+            (first, finish) = (None, true);
+        }
+        // Told to finish, the library adds `close` to a 101, where some clients allow for nothing beside `upgrade`.
+        if done.is_pending() && finish && !visitor.is_upgrading() {
+            finish = false;
             connection.as_mut().finish();
-            return if done.is_ready() { done } else { connection.as_mut().poll(cx) };
+            return connection.as_mut().poll(cx);
         }
         done
     })

@@ -23,6 +23,7 @@ pub mod quic_secret;
 pub mod quota;
 pub mod registry;
 pub mod router;
+pub mod running;
 mod secrets;
 pub mod service_manager;
 pub mod shutdown;

@@ -154,12 +154,12 @@ pub async fn https(daemon: Arc<Daemon>, listener: TcpListener, acceptor: TlsAcce
         };
         daemon.metrics.connections.inc();
         let (daemon, acceptor) = (daemon.clone(), acceptor.clone());
-        let visitor = daemon.visitors.token();
+        let (visitor, fresh) = (daemon.visitors.token(), daemon.running.fresh());
         daemon.tasks.clone().spawn(async move {
             let _visitor = visitor;
             let limit = daemon.config().limits.handshake_timeout;
             match tokio::time::timeout(limit, Box::pin(acceptor.accept(stream))).await {
-                Ok(Ok(stream)) => edge::serve(daemon, stream, peer, place).await,
+                Ok(Ok(stream)) => edge::serve(daemon, stream, peer, place, fresh).await,
                 Ok(Err(error)) => debug!(%peer, %error, "TLS handshake failed"),
                 Err(_) => debug!(%peer, "TLS handshake took too long"),
             }

@@ -11,6 +11,7 @@ use cok_transport::{ExchangeError, Received, RecvHalf, SendHalf};
 use http::StatusCode;
 use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::Full;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::request::RequestBody;
 use super::service::Visitor;
@@ -41,6 +42,8 @@ pub struct Answer {
     pub began: Instant,
     /// The response's status, once there is one.
     pub status: Option<StatusCode>,
+    /// That it is waited for.
+    pub running: TaskTrackerToken,
 }
 
 impl Drop for Answer {
@@ -83,7 +86,10 @@ impl Body {
 
     /// The same body, counted at its end.
     #[must_use]
-    pub fn counted(mut self, answer: Answer) -> Self {
+    pub fn counted(mut self, mut answer: Answer) -> Self {
+        if matches!(&self.kind, Kind::Tunnel(body) if body.time.is_some()) {
+            answer.running = answer.visitor.daemon.running.lasting();
+        }
         self.answer = Some(answer);
         self
     }

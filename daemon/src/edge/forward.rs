@@ -278,11 +278,11 @@ fn respond_to_upgrade(
     let protocol: Option<HeaderValue> = answered.head.headers.get(UPGRADE).cloned();
     strip_hop_by_hop(&mut answered.head.headers);
     let response = upgrade.complete(answered.head.headers, protocol).ok_or(Problem::ServiceBroke)?;
-    let visitor = visitor.clone();
+    let (visitor, running) = (visitor.clone(), visitor.daemon.running.lasting());
     let time = upgrade.is_websocket().then(|| visitor.daemon.shutdown.watch_time());
     tokio::spawn(async move {
         splice(on_upgrade, send, recv, time).await;
-        drop(visitor);
+        drop((visitor, running));
     });
     Ok(response)
 }

@@ -25,6 +25,7 @@ use quinn::{Connection, VarInt};
 use tokio::sync::mpsc;
 use tokio::time::Sleep;
 use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::debug;
 
 use self::quic::{Adapter, Control, Half};
@@ -54,14 +55,15 @@ const GOAWAY_LIMIT: Duration = Duration::from_secs(5);
 /// h3's side of a connection.
 type H3 = server::Connection<Adapter, Bytes>;
 
-/// Serves one visitor's connection to its end. It holds its `place` for as long as anything of it is left.
-pub async fn serve(daemon: Arc<Daemon>, connection: Connection, place: Place) {
+/// Serves one visitor's connection to its end. It holds its `place` for as long as anything of it is left, and is `fresh`
+/// until the first request.
+pub async fn serve(daemon: Arc<Daemon>, connection: Connection, place: Place, fresh: TaskTrackerToken) {
     let peer = connection.remote_address();
     let visitor = Arc::new(Visitor::new(daemon, Peer::Moving(connection.clone()), place));
     let limits = visitor.daemon.config().limits.clone();
     let opened = tokio::time::timeout(limits.handshake_timeout, open(&connection, &limits)).await;
     let ended = match opened {
-        Ok(Ok(h3)) => Served { visitor: visitor.clone(), connection: connection.clone(), h3 }.run().await,
+        Ok(Ok(h3)) => Served { visitor: visitor.clone(), connection: connection.clone(), h3 }.run(fresh).await,
         Ok(Err(error)) => Err(error),
         Err(_) => Ok(()),
     };
@@ -106,12 +108,12 @@ enum Event {
 }
 
 impl Served {
-    async fn run(mut self) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    async fn run(mut self, fresh: TaskTrackerToken) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         let (sender, mut controls) = mpsc::channel(1);
         tokio::spawn(unidirectional::accept(self.connection.clone(), sender));
         let visitor = self.visitor.clone();
         let requests = TaskTracker::new();
-        let mut any = false;
+        let mut fresh = Some(fresh);
         let mut shutdown = visitor.daemon.shutdown.watch();
         let mut idle = Some(Box::pin(visitor.idle()));
         // Set once the visitor has heard that it is over, and until the last request is known.
@@ -143,7 +145,7 @@ impl Served {
                     let _ = recv.stop(wire(Code::H3_REQUEST_REJECTED));
                 }
                 Event::Request(send, recv) => {
-                    any = true;
+                    fresh = None;
                     let half = Half::new(send.id());
                     self.h3.inner.conn.offer_request(half.clone());
                     let Some(resolver) = self.h3.accept().await? else { return Ok(()) };
@@ -158,7 +160,7 @@ impl Served {
                         // First that it is over, with no last request: others may be on their way. Without a first
                         // one, h3 knows no other id than that of the first.
                         tokio::time::timeout(GOAWAY_LIMIT, self.h3.shutdown(usize::MAX)).await??;
-                        if any {
+                        if fresh.is_none() {
                             crossing = Some(Box::pin(self.crossing_time()));
                         } else {
                             requests.close();

@@ -3,10 +3,10 @@
 use std::net::IpAddr;
 use std::str::FromStr as _;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
-use http::header::{ALT_SVC, CONTENT_LENGTH, EXPECT, HOST};
+use http::header::{ALT_SVC, CONTENT_LENGTH, EXPECT, HOST, UPGRADE};
 use http::uri::Authority;
 use http::{Method, Request, Response, StatusCode, Version};
 use http_body::Body as _;
@@ -34,6 +34,8 @@ pub struct Visitor {
     requests: AtomicU64,
     /// How many of them are answered to the end.
     answered: AtomicU64,
+    /// That it has asked to leave HTTP/1.1, and has no answer or has left.
+    upgrading: AtomicBool,
     /// Its place among the public connections.
     _place: Place,
     /// That it is waited for, also while it is no longer HTTP.
@@ -53,7 +55,8 @@ impl Visitor {
     /// The other side of a fresh connection.
     pub fn new(daemon: Arc<Daemon>, peer: Peer, place: Place) -> Self {
         let (requests, answered, token) = (AtomicU64::new(0), AtomicU64::new(0), daemon.visitors.token());
-        Self { daemon, peer, requests, answered, _place: place, _token: token }
+        let upgrading = AtomicBool::new(false);
+        Self { daemon, peer, requests, answered, upgrading, _place: place, _token: token }
     }
 
     /// Its address now.
@@ -67,6 +70,11 @@ impl Visitor {
     /// Whether a request has come.
     pub fn has_asked(&self) -> bool {
         self.requests.load(Ordering::Relaxed) > 0
+    }
+
+    /// Whether it is about to leave HTTP/1.1, as far as one can know.
+    pub fn is_upgrading(&self) -> bool {
+        self.upgrading.load(Ordering::Relaxed)
     }
 
     /// Resolves if no request comes in the time that a head may take: the connection is silent, and what has not even
@@ -104,9 +112,18 @@ impl Visitor {
     /// Answers one request, and counts it.
     pub async fn respond(self: &Arc<Self>, request: Request<RequestBody>) -> Response<Body> {
         self.requests.fetch_add(1, Ordering::Relaxed);
-        let mut answer = Answer { visitor: self.clone(), began: Instant::now(), status: None };
+        let running = self.daemon.running.ordinary();
+        let mut answer = Answer { visitor: self.clone(), began: Instant::now(), status: None, running };
         let (version, is_head) = (request.version(), *request.method() == Method::HEAD);
+        // Over HTTP/1.1 it is the connection's only request as long as it has no answer.
+        let upgrades = version == Version::HTTP_11 && request.headers().contains_key(UPGRADE);
+        if upgrades {
+            self.upgrading.store(true, Ordering::Relaxed);
+        }
         let mut response = self.answer(request).await;
+        if upgrades && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            self.upgrading.store(false, Ordering::Relaxed);
+        }
         if is_head {
             drop_body(&mut response);
         }

@@ -170,7 +170,7 @@ fn begin(daemon: &Arc<Daemon>, handshakes: &Arc<Handshakes>, connections: &Arc<C
     };
     daemon.metrics.connections.inc();
     let (daemon, connections) = (daemon.clone(), connections.clone());
-    let visitor = daemon.visitors.token();
+    let (visitor, fresh) = (daemon.visitors.token(), daemon.running.fresh());
     daemon.tasks.clone().spawn(async move {
         let limit = daemon.config().limits.handshake_timeout;
         let connection = match tokio::time::timeout(limit, connecting).await {
@@ -182,11 +182,11 @@ fn begin(daemon: &Arc<Daemon>, handshakes: &Arc<Handshakes>, connections: &Arc<C
         let _member = connections.insert(connection.clone());
         let data = connection.handshake_data().and_then(|data| data.downcast::<HandshakeData>().ok());
         if data.and_then(|data| data.protocol).as_deref() == Some(quic::ALPN) {
-            drop(visitor);
+            drop((visitor, fresh));
             tunnels::over_quic(&daemon, connection, place).await;
         } else {
             let _visitor = visitor;
-            http3::serve(daemon, connection, place).await;
+            http3::serve(daemon, connection, place, fresh).await;
         }
     });
 }

@@ -19,12 +19,15 @@ from .loop import Loop
 from .process import Process
 
 PIECES, PIECE, PAUSE = 10, b"x" * 1000, 0.1
+# How many connections a browser has to one name.
+BROWSER = 6
 # How often a visitor over HTTP/3 asks for something.
 THINKS = 0.05
 
 
 class Site:
-    """Small answers, and downloads and uploads of a second, by a process of its own. `target` is what a tunnel leads to."""
+    """Small answers, downloads and uploads of a second, WebSockets and streams of events, by a process of its own. `target`
+    is what a tunnel leads to."""
 
     def __init__(self, inside):
         self._process = Process(sys.executable, "-m", "harness.load", cwd=Path(__file__).parents[1], inside=inside)
@@ -49,10 +52,26 @@ async def serve():
     async def upload(request):
         return web.Response(text=str(len(await request.read())))
 
+    async def talk(request):
+        response = web.WebSocketResponse()
+        await response.prepare(request)
+        async for message in response:
+            await response.send_str(message.data)
+        return response
+
+    async def news(request):
+        response = web.StreamResponse(headers={"content-type": "text/event-stream"})
+        await response.prepare(request)
+        while True:
+            await response.write(b"data: now\n\n")
+            await asyncio.sleep(PAUSE)
+
     app = web.Application()
     app.router.add_get("/", hello)
     app.router.add_get("/slow", slow)
     app.router.add_post("/upload", upload)
+    app.router.add_get("/talk", talk)
+    app.router.add_get("/news", news)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
@@ -73,17 +92,19 @@ class _Resolver(aiohttp.abc.AbstractResolver):
 
 class Load(Loop):
     """Visits of these names over TCP, `rate` a second: most of them small, on kept connections, of which there are no more
-    for a name than a browser has; a quarter on connections of their own; and a tenth that takes a second. Beside them one
-    visitor over HTTP/3 for each of two names.
+    for a name than a browser has; a quarter on connections of their own; and a tenth that takes a second. Beside them, for
+    each of two names, one visitor over HTTP/3, one with a WebSocket and one with a stream of events, who come back when
+    they were told that it is over.
 
-    `times` has how long each visit took from when it was to begin, `times_http3` the same of those over HTTP/3, and
-    `failures` what became of those that failed."""
+    `times` has how long each visit took from when it was to begin, `times_http3` the same of those over HTTP/3, `told` how
+    often one of the last two kinds was told, and `failures` what became of those that failed."""
 
     def __init__(self, service, names, rate):
         super().__init__(service.inside)
-        self.service, self.times, self.times_http3, self.failures = service, [], [], []
+        self.service, self.times, self.times_http3, self.told, self.failures = service, [], [], 0, []
         self._tasks, self._names, self._stop, self._begin = set(), itertools.cycle(names), threading.Event(), time.monotonic()
-        self._visits = asyncio.run_coroutine_threadsafe(self._visit(rate), self.loop)
+        self._turns = {name: asyncio.Semaphore(BROWSER) for name in names}
+        self._visits = asyncio.run_coroutine_threadsafe(self._visit(rate, names[:2]), self.loop)
         self._threads = [
             threading.Thread(target=service.inside.enter, args=[lambda name=name: self._visit_http3(name)], daemon=True)
             for name in names[:2]
@@ -110,22 +131,21 @@ class Load(Loop):
 
         self.call(done())
 
-    async def _visit(self, rate):
+    async def _visit(self, rate, names):
         context = ssl.create_default_context(cafile=str(self.service.ca))
 
         def session(keep):
             resolver = _Resolver(self.service.address)
-            connector = aiohttp.TCPConnector(
-                ssl=context, resolver=resolver, force_close=not keep, limit=0, limit_per_host=6 if keep else 0
-            )
+            connector = aiohttp.TCPConnector(ssl=context, resolver=resolver, force_close=not keep, limit=0)
             return aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(30))
 
         async with session(True) as kept, session(False) as fresh:
             await asyncio.gather(
-                self._keep_on(kept, self._small, rate * 0.65),
+                self._keep_on(kept, self._in_turn, rate * 0.65),
                 self._keep_on(fresh, self._small, rate * 0.25),
                 self._keep_on(fresh, self._download, rate * 0.05),
                 self._keep_on(fresh, self._upload, rate * 0.05),
+                *(self._stay(fresh, kind, name) for kind in (self._talk, self._listen) for name in names),
             )
             await asyncio.gather(*self._tasks)
 
@@ -146,8 +166,47 @@ class Load(Loop):
         except Exception as why:
             self._failed(began, kind.__name__, why)
 
+    async def _stay(self, session, kind, name):
+        """Comes again each time that it is over."""
+        while not self._stop.is_set():
+            began = time.monotonic()
+            try:
+                await kind(session, name, began)
+                self.told += not self._stop.is_set()
+            except Exception as why:
+                self._failed(began, kind.__name__, why)
+
+    async def _talk(self, session, name, began):
+        async with session.ws_connect(self.service.url(name, "/talk")) as talk:
+            self.times.append(time.monotonic() - began)
+            while not self._stop.is_set():
+                await talk.send_str("hello")
+                message = await talk.receive(20)
+                if message.type == aiohttp.WSMsgType.CLOSE:
+                    assert message.data == aiohttp.WSCloseCode.GOING_AWAY, message
+                    return
+                if message.type != aiohttp.WSMsgType.TEXT:
+                    raise ConnectionError(message)
+                assert message.data == "hello", message
+                await asyncio.sleep(PAUSE)
+
+    async def _listen(self, session, name, began):
+        async with session.get(self.service.url(name, "/news"), timeout=aiohttp.ClientTimeout()) as response:
+            assert response.status == 200, response.status
+            self.times.append(time.monotonic() - began)
+            # Fails unless the stream ends properly.
+            async for line in response.content:
+                assert line in (b"data: now\n", b"\n"), line
+                if self._stop.is_set():
+                    return
+
     def _failed(self, began, what, why):
         self.failures.append(f"{began - self._begin:.2f} s after the first: {what}: {why!r}")
+
+    async def _in_turn(self, session, name):
+        # Not by the pool's own limit, which forgets who waits when connections break.
+        async with self._turns[name]:
+            await self._small(session, name)
 
     async def _small(self, session, name):
         async with session.get(self.service.url(name)) as response:

@@ -1,0 +1,95 @@
+//! Requests under way, as a daemon that stops waits for them: those of before apart from those that come while it waits,
+//! and those that end by themselves apart from those that last.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
+
+/// All of a daemon's.
+#[derive(Debug, Default)]
+pub struct Running {
+    now: ArcSwap<Generation>,
+    /// Connections that were accepted, and whose first request is to come.
+    fresh: TaskTracker,
+}
+
+/// Requests that began at one time of a daemon's life. Each holds a token to its end.
+#[derive(Debug, Default)]
+pub struct Generation {
+    ordinary: TaskTracker,
+    lasting: TaskTracker,
+}
+
+impl Running {
+    /// For a connection, up to its first request.
+    pub fn fresh(&self) -> TaskTrackerToken {
+        self.fresh.token()
+    }
+
+    /// For a request that ends by itself, as far as one can know.
+    pub fn ordinary(&self) -> TaskTrackerToken {
+        self.now.load().ordinary.token()
+    }
+
+    /// For what goes on until one of its ends has had enough: an upgraded connection, a stream of events.
+    pub fn lasting(&self) -> TaskTrackerToken {
+        self.now.load().lasting.token()
+    }
+
+    /// Those that have begun by now; those that begin from now on do not belong to them.
+    pub fn so_far(&self) -> Arc<Generation> {
+        self.now.swap(Arc::default())
+    }
+
+    /// Waits until none is under way that ends by itself, be it of this generation or of `older`, and none is about to
+    /// come on a fresh connection.
+    pub async fn settled(&self, older: &Generation) {
+        self.fresh.close();
+        self.fresh.wait().await;
+        older.settled().await;
+        self.now.load_full().settled().await;
+    }
+}
+
+impl Generation {
+    /// Waits until all have ended.
+    pub async fn ended(&self) {
+        self.settled().await;
+        self.lasting.close();
+        self.lasting.wait().await;
+    }
+
+    async fn settled(&self) {
+        self.ordinary.close();
+        self.ordinary.wait().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::task::{Context, Poll, Waker};
+
+    use super::*;
+
+    #[test]
+    fn generations_and_kinds_are_told_apart() {
+        let running = Running::default();
+        let (old, old_lasting) = (running.ordinary(), running.lasting());
+        let older = running.so_far();
+        let (new, _lasting, fresh) = (running.ordinary(), running.lasting(), running.fresh());
+        let (mut ended, mut settled) = (pin!(older.ended()), pin!(running.settled(&older)));
+        let mut cx = Context::from_waker(Waker::noop());
+        drop(old);
+        assert!(ended.as_mut().poll(&mut cx).is_pending());
+        drop(old_lasting);
+        assert_eq!(ended.as_mut().poll(&mut cx), Poll::Ready(()), "what began later does not count");
+        assert!(settled.as_mut().poll(&mut cx).is_pending());
+        drop(new);
+        assert!(settled.as_mut().poll(&mut cx).is_pending());
+        drop(fresh);
+        assert_eq!(settled.as_mut().poll(&mut cx), Poll::Ready(()), "what lasts does not count");
+    }
+}
