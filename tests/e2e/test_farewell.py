@@ -89,6 +89,7 @@ class OverHttp2:
         # Nothing comes behind it but the end of the stream.
         self.chat.stream.wait(lambda: self.chat.stream.ended or self.chat.stream.reset is not None)
         assert self.chat.stream.ended and not self.chat.stream.data
+        self.chat.stream.send(b"", end=True)
         return lengths, (event.code, event.reason)
 
     def leave(self):
@@ -111,9 +112,9 @@ def test_websockets_are_closed(short, services, visitor):
     assert told_quiet == told_busy == GOING_AWAY
     assert nothing == [] and set(lengths) == {FLOOD}
     wait_for(lambda: services.ws_closed == [GOING_AWAY, GOING_AWAY], "the service sees the Close")
-    ends(short, finished=True)
     for left in (quiet, busy):
         left.leave()
+    ends(short, finished=True)
     client.stop()
 
 
