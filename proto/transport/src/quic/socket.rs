@@ -13,6 +13,9 @@ use super::unbatched::Unbatched;
 /// kernel gives no more than `net.core.rmem_max` and `wmem_max` allow.
 pub const BUFFER: usize = 4 * 1024 * 1024;
 
+/// From this size on, a buffer is not the kernel's default any more, which is 208 KiB.
+const CHOSEN: usize = 1024 * 1024;
+
 /// A socket's buffers in bytes, as the kernel counts them.
 #[derive(Clone, Copy, Debug)]
 pub struct Buffers {
@@ -66,10 +69,16 @@ pub fn wrap(socket: UdpSocket) -> io::Result<(Arc<dyn AsyncUdpSocket>, Offload)>
     Ok((Arc::new(Unbatched::new(socket)), offload))
 }
 
-/// Asks for large buffers and tells what they are now. Failing to enlarge them is no error: they are as they were.
+/// Asks for large buffers and tells what they are now. Failing to enlarge them is no error: they are as they were. Those
+/// that somebody has chosen already stay: a service manager may go beyond the kernel's limits, and we would fall back to
+/// them.
 pub fn enlarge(socket: &UdpSocket) -> io::Result<Buffers> {
     let socket = SockRef::from(socket);
-    let _as_it_was = socket.set_recv_buffer_size(BUFFER);
-    let _as_it_was = socket.set_send_buffer_size(BUFFER);
+    if socket.recv_buffer_size()? < CHOSEN {
+        let _as_it_was = socket.set_recv_buffer_size(BUFFER);
+    }
+    if socket.send_buffer_size()? < CHOSEN {
+        let _as_it_was = socket.set_send_buffer_size(BUFFER);
+    }
     Ok(Buffers { receive: socket.recv_buffer_size()?, send: socket.send_buffer_size()? })
 }
