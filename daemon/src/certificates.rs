@@ -68,10 +68,11 @@ impl Certificates {
         let mut dns = None;
         let (certificate, source) = match &config.tls {
             Tls::Files { cert, key } => {
+                let (cert, key) = (secrets::place(cert), secrets::place(key));
                 let watch = Watch::new(vec![cert.clone(), key.clone()]);
-                let (certificate, facts) = files::load(cert, key, &covered)?;
+                let (certificate, facts) = files::load(&cert, &key, &covered)?;
                 serving(&metrics, "files", &facts);
-                (certificate, Source::Files { cert: cert.clone(), key: key.clone(), watch })
+                (certificate, Source::Files { cert, key, watch })
             }
             Tls::SelfSigned => {
                 let (authority, certificate) = self_signed(config, &covered)?;

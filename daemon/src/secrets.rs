@@ -9,17 +9,25 @@ use anyhow::{Context as _, ensure};
 /// No key and no password is as long as this many bytes.
 const LONGEST: u64 = 64 * 1024;
 
-/// What a file holds, without white space around it. A relative path names a credential that the service manager has
-/// handed over, where it has (systemd.exec(5), `LoadCredential=`).
-pub(crate) fn read(path: &Path) -> anyhow::Result<String> {
-    read_in(path, std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from))
+/// Where a file is. A relative path names a credential that the service manager has handed over, where it has
+/// (systemd.exec(5), `LoadCredential=`).
+pub(crate) fn place(path: &Path) -> PathBuf {
+    place_in(path, std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from))
 }
 
-fn read_in(path: &Path, credentials: Option<PathBuf>) -> anyhow::Result<String> {
+fn place_in(path: &Path, credentials: Option<PathBuf>) -> PathBuf {
     // An absolute path stays what it is.
-    let path = credentials.map_or_else(|| path.to_owned(), |folder| folder.join(path));
+    credentials.map_or_else(|| path.to_owned(), |folder| folder.join(path))
+}
+
+/// What a file holds, without white space around it.
+pub(crate) fn read(path: &Path) -> anyhow::Result<String> {
+    read_at(&place(path))
+}
+
+fn read_at(path: &Path) -> anyhow::Result<String> {
     let mut text = String::new();
-    let read = File::open(&path).and_then(|file| file.take(LONGEST + 1).read_to_string(&mut text));
+    let read = File::open(path).and_then(|file| file.take(LONGEST + 1).read_to_string(&mut text));
     read.with_context(|| format!("cannot read the secret {}", path.display()))?;
     ensure!(text.len() as u64 <= LONGEST, "the secret {} is too long", path.display());
     let text = text.trim();
@@ -38,11 +46,11 @@ mod tests {
         std::fs::write(path("key"), " s3cret\n").unwrap();
         std::fs::write(path("empty"), "\n").unwrap();
         std::fs::write(path("long"), "x".repeat(100_000)).unwrap();
-        assert_eq!(read_in(Path::new("key"), Some(folder.path().to_owned())).unwrap(), "s3cret");
-        assert_eq!(read_in(&path("key"), None).unwrap(), "s3cret");
-        assert_eq!(read_in(&path("key"), Some("/none".into())).unwrap(), "s3cret");
+        assert_eq!(read_at(&place_in(Path::new("key"), Some(folder.path().to_owned()))).unwrap(), "s3cret");
+        assert_eq!(read_at(&place_in(&path("key"), None)).unwrap(), "s3cret");
+        assert_eq!(read_at(&place_in(&path("key"), Some("/none".into()))).unwrap(), "s3cret");
         for (name, said) in [("none", "none"), ("empty", "empty is empty"), ("long", "long is too long")] {
-            let error = format!("{:#}", read_in(Path::new(name), Some(folder.path().to_owned())).unwrap_err());
+            let error = format!("{:#}", read_at(&path(name)).unwrap_err());
             assert!(error.contains(said), "{error}");
         }
     }

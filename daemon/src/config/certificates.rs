@@ -139,7 +139,8 @@ pub(super) fn tls(mut section: Section<'_>, acme: Section<'_>, domain: Option<&H
             (Some("files"), None) if !section.has(key) => {
                 section.mistake(key, "expected a path to a PEM file, since mode = \"files\"");
             }
-            (Some("files"), Some(path)) if !path.is_file() => section.no_file(key, path),
+            // A relative one may name a credential of the service, which only the service can see.
+            (Some("files"), Some(path)) if path.is_absolute() && !path.is_file() => section.no_file(key, path),
             (Some(mode @ ("acme" | "self-signed")), Some(_)) => {
                 section.mistake(key, &format!("is not used with mode = {mode:?}"));
             }
