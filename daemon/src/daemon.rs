@@ -1,4 +1,4 @@
-//! The daemon as a whole: what its parts share, how it starts and how it stops.
+//! The daemon as a whole: what its parts share, and how it starts; `stop` has how it stops.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -9,12 +9,12 @@ use std::time::Duration;
 use anyhow::Context as _;
 use arc_swap::{ArcSwap, Guard};
 use cok_certs::unix_now;
-use cok_proto::DrainReason;
 use cok_transport::WindowBudget;
 use http::HeaderValue;
-use quinn::{Endpoint, VarInt};
+use quinn::Endpoint;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
@@ -25,7 +25,6 @@ use crate::certificates::{Certificates, Dns};
 use crate::config::{Config, ConfigError};
 use crate::keys::KeyStore;
 use crate::listener::first_packets;
-use crate::listener::leaving::leave;
 use crate::listener::quic::Port;
 use crate::memory::Memory;
 use crate::metrics::Metrics;
@@ -35,8 +34,9 @@ use crate::public_tls::PublicTls;
 use crate::quic_secret::QuicSecret;
 use crate::quota::Quota;
 use crate::registry::Registry;
-use crate::running::{Generation, Running};
+use crate::running::Running;
 use crate::shutdown::Shutdown;
+use crate::stop::Serving;
 use crate::{admin, listener, service_manager};
 
 /// How often names that have been away for too long are forgotten.
@@ -45,26 +45,6 @@ const SWEEP_EVERY: Duration = Duration::from_secs(60);
 /// How long the service manager may wait for the tunnels of before to be back, and how often they are looked for.
 const RETURN_LIMIT: Duration = Duration::from_secs(2);
 const RETURN_LOOK: Duration = Duration::from_millis(20);
-
-/// How long visitors may take to hear that the time for what runs is up, from then on: for the end of the frame that is under
-/// way in a WebSocket, and a closing handshake with a visitor on the other side of the world, of three round trips of 300 ms.
-const FAREWELL: Duration = Duration::from_secs(1);
-
-/// How much longer requests may take that came while a daemon served on, when that time is up. Visitors who come later
-/// wait for as long.
-const LATE_REQUESTS: Duration = Duration::from_secs(2);
-
-/// How long tunnels whose visitors are gone may take to hear that the next process waits for them.
-const HANDING_OVER: Duration = Duration::from_millis(250);
-
-/// How long visitors may take to read what they were answered, once nothing else is waited for but the next process.
-const LAST_READERS: Duration = Duration::from_secs(5);
-
-/// How much longer than the time for what runs a stop may take at all: a little longer than the late requests.
-const OVERTIME: Duration = Duration::from_secs(3);
-
-/// How long QUIC peers may take to hear that their connections are closed.
-const LAST_PACKETS: Duration = Duration::from_secs(1);
 
 /// How long a visitor may rely on what `Alt-Svc` says, in seconds: a day.
 const ALT_SVC_AGE: u32 = 24 * 3600;
@@ -102,7 +82,7 @@ pub struct Daemon {
     pub places: Places,
     /// Places for sessions.
     pub sessions: Arc<Semaphore>,
-    ready: AtomicBool,
+    pub(crate) ready: AtomicBool,
     /// The port in public addresses.
     public_port: u16,
     /// What `Alt-Svc` says; nothing without UDP.
@@ -235,24 +215,6 @@ impl Daemon {
         Ok(())
     }
 
-    /// Waits for visitors once no new ones are accepted: for what lasts only until everything else is done, since others
-    /// wait for the next process, and for requests of the `older` ones no longer than to the `deadline`.
-    async fn finish(&self, older: &Generation, deadline: Instant) {
-        let _in_time = tokio::time::timeout_at(deadline, self.running.settled(older)).await;
-        self.shutdown.end_time();
-        let late = async {
-            tokio::time::sleep(FAREWELL).await;
-            self.running.settled(&Generation::default()).await;
-        };
-        let gone = async {
-            tokio::select! {
-                () = self.visitors.wait() => {}
-                () = late => {}
-            }
-        };
-        let _in_time = tokio::time::timeout_at(deadline + LATE_REQUESTS, gone).await;
-    }
-
     /// Whether it accepts traffic: it listens, has a certificate from where it should come that has not expired, and is
     /// not stopping.
     pub fn ready(&self) -> bool {
@@ -298,7 +260,7 @@ impl Bound {
         let Self { daemon, https, quic, http, admin, handed_over, expected, dns, memory, tls, certificates, addresses } =
             self;
         let acceptor = TlsAcceptor::from(tls.config.clone());
-        let mut listeners = tokio::task::JoinSet::new();
+        let mut listeners = JoinSet::new();
         for (listener, address) in https.into_iter().zip(&addresses.https) {
             info!(event = "listening", listener = "https", %address, "listening on {address} for HTTPS");
             listeners.spawn(listener::https(daemon.clone(), listener, acceptor.clone()));
@@ -320,19 +282,19 @@ impl Bound {
         let address = addresses.admin;
         info!(event = "listening", listener = "admin", %address, "listening on {address} for health and metrics");
         // The admin address goes on answering while the daemon drains.
-        let mut admins = tokio::task::JoinSet::new();
+        let mut admins = JoinSet::new();
         for listener in admin {
             admins.spawn(admin::serve(daemon.clone(), listener));
         }
-        // A successor that starts while this one drains must find the names that were in use, so nothing is written then.
         let keeper = tokio::spawn(memory.clone().keep_on(daemon.registry.clone()));
-        let sweeper = tokio::spawn(sweep(daemon.registry.clone()));
-        let renewer = tokio::spawn(certificates.keep_fresh());
         let endpoints = quic.iter().map(|port| port.endpoint.clone()).collect();
-        let follower = tokio::spawn(follow(daemon.clone(), tls, endpoints));
+        let mut others = JoinSet::new();
+        others.spawn(sweep(daemon.registry.clone()));
+        others.spawn(certificates.keep_fresh());
+        others.spawn(follow(daemon.clone(), tls, endpoints));
         daemon.ready.store(true, Ordering::Relaxed);
         info!(event = "ready", domain = %daemon.domain, "serving {}", daemon.domain);
-        let watchdog = tokio::spawn(service_manager::feed_watchdog());
+        others.spawn(service_manager::feed_watchdog());
 
         tokio::pin!(stop);
         tokio::select! {
@@ -344,74 +306,9 @@ impl Bound {
             () = &mut stop => {}
         }
 
-        // Whoever may choose sends new visitors elsewhere.
-        daemon.ready.store(false, Ordering::Relaxed);
-        info!(event = "draining", sessions = daemon.registry.online(), "stopping: what runs may finish");
-        let drain = daemon.config().limits.drain_timeout;
-        service_manager::stopping(drain + OVERTIME);
-        let deadline = Instant::now() + drain;
-        let older = daemon.running.so_far();
-        if handed_over {
-            // The next process starts when this one has ended. So new visitors are served while what runs goes on, which
-            // may be for as long as a WebSocket lasts, and wait only for the rest.
-            let _in_time = tokio::time::timeout_at(deadline, older.ended()).await;
-        }
-
-        keeper.abort();
-        let registry = daemon.registry.clone();
-        if let Err(error) = tokio::task::spawn_blocking(move || memory.keep(&registry)).await {
-            warn!(%error, "the names in use could not be kept");
-        }
-        let (cut, limit) = if handed_over {
-            // Whoever was accepted is answered first, with the tunnels as they are.
-            listeners.shutdown().await;
-            for Port { endpoint, socket, .. } in &quic {
-                socket.keep();
-                listeners.spawn(listener::quic::ignore(endpoint.clone()));
-            }
-            daemon.shutdown.start();
-            daemon.visitors.close();
-            daemon.finish(&older, deadline).await;
-            let now = Instant::now();
-            (now + HANDING_OVER, (now + LAST_READERS).min(deadline + OVERTIME))
-        } else {
-            // Before the port is free for TCP: the next daemon would get packets of our peers otherwise.
-            for Port { endpoint, connections, .. } in &quic {
-                if let Err(error) = leave(endpoint, connections) {
-                    warn!(%error, "cannot let go of the UDP port");
-                }
-            }
-            listeners.shutdown().await;
-            daemon.shutdown.start();
-            daemon.visitors.close();
-            (deadline + FAREWELL, deadline + OVERTIME)
-        };
-        for live in daemon.registry.sessions() {
-            live.transport.drain(DrainReason::Restart, cut.saturating_duration_since(Instant::now()));
-        }
-        daemon.tasks.close();
-        // What has left HTTP is no task any more, but its visitor still is one.
-        let ended = async { tokio::join!(daemon.tasks.wait(), daemon.visitors.wait()) };
-        let finished = daemon.shutdown.see_off(ended, deadline.min(limit), limit).await;
-        for Port { endpoint, .. } in &quic {
-            // Whoever knocks now is for the next process: a refusal would be final, silence is not.
-            endpoint.set_server_config(None);
-            // Whatever is left hears of it, and what was said just before is given time to arrive.
-            endpoint.close(VarInt::from_u32(0), b"stopped");
-            let _in_time = tokio::time::timeout(LAST_PACKETS, endpoint.wait_idle()).await;
-        }
-        let knocked: Vec<_> = quic.iter().flat_map(|port| port.socket.kept()).collect();
-        if !knocked.is_empty()
-            && let Err(error) = first_packets::leave(&daemon.config().state_dir, knocked)
-        {
-            warn!(%error, "first packets cannot be left for the next process; their senders try again");
-        }
-        drop(admins);
-        watchdog.abort();
-        follower.abort();
-        sweeper.abort();
-        renewer.abort();
-        info!(event = "stopped", finished, "stopped");
+        let serving =
+            Serving { daemon, handed_over, listeners, quic, memory, keeper, _admins: admins, _others: others };
+        serving.stop().await;
     }
 }
 

@@ -35,6 +35,7 @@ use tracing::debug;
 use self::last_bytes::LastBytes;
 use crate::daemon::Daemon;
 use crate::places::Place;
+use crate::shutdown::FIRST_REQUEST;
 
 pub use self::request::RequestBody;
 pub use self::service::{Peer, Visitor};
@@ -52,9 +53,6 @@ const H2_CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
 const H2_SEND_BUFFER: usize = 64 * 1024;
 /// HTTP/2: how often an idle visitor is asked whether it still exists, and how long it may take to answer.
 const H2_PING: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(20));
-
-/// HTTP/1.1: how long a daemon that stops waits for the first request of a connection that it has accepted just before.
-const FIRST_REQUEST: Duration = Duration::from_secs(1);
 
 /// A visitor's connection, or a tunnel's before its upgrade.
 pub type Stream = TlsStream<TcpStream>;

@@ -28,4 +28,5 @@ mod secrets;
 pub mod service_manager;
 pub mod shutdown;
 mod state_file;
+mod stop;
 pub mod tunnels;

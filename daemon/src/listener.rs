@@ -158,7 +158,11 @@ pub async fn https(daemon: Arc<Daemon>, listener: TcpListener, acceptor: TlsAcce
         daemon.tasks.clone().spawn(async move {
             let _visitor = visitor;
             let limit = daemon.config().limits.handshake_timeout;
-            match tokio::time::timeout(limit, Box::pin(acceptor.accept(stream))).await {
+            let accepted = tokio::select! {
+                accepted = tokio::time::timeout(limit, Box::pin(acceptor.accept(stream))) => accepted,
+                () = daemon.shutdown.first_request() => return,
+            };
+            match accepted {
                 Ok(Ok(stream)) => edge::serve(daemon, stream, peer, place, fresh).await,
                 Ok(Err(error)) => debug!(%peer, %error, "TLS handshake failed"),
                 Err(_) => debug!(%peer, "TLS handshake took too long"),

@@ -6,9 +6,14 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+
+/// How long a daemon that stops waits for the first request of a connection that it has accepted just before. Silent ones
+/// must not keep others waiting.
+pub const FIRST_REQUEST: Duration = Duration::from_secs(1);
 
 /// Says once, to everybody, that nothing new is to begin, and once that what runs is to end.
 #[derive(Debug, Default)]
@@ -31,6 +36,12 @@ impl Shutdown {
     /// Waits for it to start.
     pub async fn wait(&self) {
         self.start.token.cancelled().await;
+    }
+
+    /// Resolves when a connection that has not asked for anything by then is not waited for any more.
+    pub async fn first_request(&self) {
+        self.wait().await;
+        sleep(FIRST_REQUEST).await;
     }
 
     /// A watcher for its start.

@@ -77,11 +77,14 @@ impl Visitor {
         self.upgrading.load(Ordering::Relaxed)
     }
 
-    /// Resolves if no request comes in the time that a head may take: the connection is silent, and what has not even
-    /// begun to speak HTTP/2 can't be told to finish.
+    /// Resolves if no request comes in the time that a head may take, or that a daemon that stops has: the connection is
+    /// silent, and what has not even begun to speak HTTP/2 can't be told to finish.
     pub async fn never_asked(&self) {
         let limit = self.daemon.config().limits.header_timeout;
-        tokio::time::sleep(limit).await;
+        tokio::select! {
+            () = tokio::time::sleep(limit) => {}
+            () = self.daemon.shutdown.first_request() => {}
+        }
         if self.has_asked() {
             std::future::pending::<()>().await;
         }

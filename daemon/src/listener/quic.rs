@@ -173,7 +173,11 @@ fn begin(daemon: &Arc<Daemon>, handshakes: &Arc<Handshakes>, connections: &Arc<C
     let (visitor, fresh) = (daemon.visitors.token(), daemon.running.fresh());
     daemon.tasks.clone().spawn(async move {
         let limit = daemon.config().limits.handshake_timeout;
-        let connection = match tokio::time::timeout(limit, connecting).await {
+        let connected = tokio::select! {
+            connected = tokio::time::timeout(limit, connecting) => connected,
+            () = daemon.shutdown.first_request() => return,
+        };
+        let connection = match connected {
             Ok(Ok(connection)) => connection,
             Ok(Err(error)) => return debug!(%peer, %error, "QUIC handshake failed"),
             Err(_) => return debug!(%peer, "QUIC handshake took too long"),
