@@ -8,6 +8,7 @@ import ssl
 import sys
 import threading
 import time
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import aiohttp
@@ -16,7 +17,7 @@ from aioquic.h3.connection import ErrorCode
 
 from .http3 import Http3
 from .loop import Loop
-from .process import Process
+from .process import Process, wait_for
 
 PIECES, PIECE, PAUSE = 10, b"x" * 1000, 0.1
 # How many connections a browser has to one name.
@@ -104,6 +105,7 @@ class Load(Loop):
         self.service, self.times, self.times_http3, self.told, self.failures = service, [], [], 0, []
         self._tasks, self._names, self._stop, self._begin = set(), itertools.cycle(names), threading.Event(), time.monotonic()
         self._turns = {name: asyncio.Semaphore(BROWSER) for name in names}
+        self._here, self._staying = 0, 2 * len(names[:2])
         self._visits = asyncio.run_coroutine_threadsafe(self._visit(rate, names[:2]), self.loop)
         self._threads = [
             threading.Thread(target=service.inside.enter, args=[lambda name=name: self._visit_http3(name)], daemon=True)
@@ -124,12 +126,13 @@ class Load(Loop):
         return self.times
 
     def catch_up(self):
-        """Waits until all visits that have begun by now are answered or have failed."""
+        """Waits until all visits that have begun by now are answered or have failed, and those who stay are here."""
 
         async def done():
             await asyncio.gather(*self._tasks)
 
         self.call(done())
+        wait_for(lambda: self._here == self._staying, "WebSockets and streams of events are open")
 
     async def _visit(self, rate, names):
         context = ssl.create_default_context(cafile=str(self.service.ca))
@@ -176,9 +179,17 @@ class Load(Loop):
             except Exception as why:
                 self._failed(began, kind.__name__, why)
 
+    @asynccontextmanager
+    async def _is_here(self, began):
+        self.times.append(time.monotonic() - began)
+        self._here += 1
+        try:
+            yield
+        finally:
+            self._here -= 1
+
     async def _talk(self, session, name, began):
-        async with session.ws_connect(self.service.url(name, "/talk")) as talk:
-            self.times.append(time.monotonic() - began)
+        async with session.ws_connect(self.service.url(name, "/talk")) as talk, self._is_here(began):
             while not self._stop.is_set():
                 await talk.send_str("hello")
                 message = await talk.receive(20)
@@ -193,12 +204,12 @@ class Load(Loop):
     async def _listen(self, session, name, began):
         async with session.get(self.service.url(name, "/news"), timeout=aiohttp.ClientTimeout()) as response:
             assert response.status == 200, response.status
-            self.times.append(time.monotonic() - began)
-            # Fails unless the stream ends properly.
-            async for line in response.content:
-                assert line in (b"data: now\n", b"\n"), line
-                if self._stop.is_set():
-                    return
+            async with self._is_here(began):
+                # Fails unless the stream ends properly.
+                async for line in response.content:
+                    assert line in (b"data: now\n", b"\n"), line
+                    if self._stop.is_set():
+                        return
 
     def _failed(self, began, what, why):
         self.failures.append(f"{began - self._begin:.2f} s after the first: {what}: {why!r}")

@@ -2,25 +2,22 @@
 
 Its network is of its own, and whatever is written in it is gone with it. The suite's programs can run in its network."""
 
-import ctypes
 import functools
 import hashlib
 import os
 import shutil
 import signal
 import subprocess
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from .cok import DOMAIN, KEY, Daemon, digest
+from .netns import enter
 from .process import BIN_DIR, DEADLINE, end, spawn, wait_for
 
 SUITE = "bookworm"
 MIRROR = os.environ.get("COK_DEBIAN_MIRROR", "http://deb.debian.org/debian")
 PACKAGES = "systemd,systemd-sysv,dbus,libpam-systemd,iproute2"
 MAKE_PACKAGES = Path(__file__).parents[2] / "packages"
-
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 @functools.cache
@@ -125,16 +122,7 @@ class Machine:
 
     def enter(self, function):
         """What the function returns, called in the container's network."""
-
-        def run():
-            with open(f"/proc/{self.leader}/ns/net") as namespace:
-                # Moves this thread alone.
-                if _libc.setns(namespace.fileno(), 0):
-                    raise OSError(ctypes.get_errno(), "setns")
-            return function()
-
-        with ThreadPoolExecutor(1) as thread:
-            return thread.submit(run).result()
+        return enter(f"/proc/{self.leader}/ns/net", function)
 
     def stop(self):
         """All that runs in there ends with it."""

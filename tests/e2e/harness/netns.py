@@ -33,6 +33,20 @@ def _ip(*arguments):
     return result.stdout
 
 
+def enter(namespace, function):
+    """What the function returns, called in the network namespace of that path."""
+
+    def run():
+        with open(namespace) as opened:
+            # Moves this thread alone.
+            if _libc.setns(opened.fileno(), 0):
+                raise OSError(ctypes.get_errno(), "setns")
+        return function()
+
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(run).result()
+
+
 class Namespace:
     """One network namespace, in which programs and sockets can be started."""
 
@@ -65,16 +79,7 @@ class Namespace:
     def enter(self, function):
         """What the function returns, called in here: sockets that it makes, and devices that it opens, are of here for
         good."""
-
-        def run():
-            with open(f"/run/netns/{self.name}") as namespace:
-                # Moves this thread alone.
-                if _libc.setns(namespace.fileno(), 0):
-                    raise OSError(ctypes.get_errno(), "setns")
-            return function()
-
-        with ThreadPoolExecutor(1) as thread:
-            return thread.submit(run).result()
+        return enter(f"/run/netns/{self.name}", function)
 
     def ip(self, *arguments):
         return _ip("-n", self.name, *arguments)
