@@ -190,7 +190,8 @@ fn begin(daemon: &Arc<Daemon>, handshakes: &Arc<Handshakes>, connections: &Arc<C
             tunnels::over_quic(&daemon, connection, place).await;
         } else {
             let _visitor = visitor;
-            http3::serve(daemon, connection, place, fresh).await;
+            // Apart, so that a tunnel does not hold as much memory as a visitor needs.
+            Box::pin(http3::serve(daemon, connection, place, fresh)).await;
         }
     });
 }
