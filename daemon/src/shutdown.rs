@@ -1,7 +1,7 @@
 //! The daemon's going away, as every connection hears of it: first that nothing new is to begin, and later, where
 //! something still runs, that its time is up.
 
-use std::future::Future as _;
+use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -38,9 +38,11 @@ impl Shutdown {
         self.start.token.cancelled().await;
     }
 
-    /// Resolves when a connection that has not asked for anything by then is not waited for any more.
+    /// Resolves when a connection that has not asked for anything by then is not waited for any more. Cheap to poll often, as
+    /// it is beside a connection.
     pub async fn first_request(&self) {
-        self.wait().await;
+        let mut start = self.watch();
+        poll_fn(|cx| start.poll(cx)).await;
         sleep(FIRST_REQUEST).await;
     }
 

@@ -19,6 +19,7 @@ from .http3 import Http3
 from .loop import Loop
 from .process import Process, wait_for
 
+# What takes a second does so by its pauses: they are the load, and nothing waits for them.
 PIECES, PIECE, PAUSE = 10, b"x" * 1000, 0.1
 # How many connections a browser has to one name.
 BROWSER = 6
