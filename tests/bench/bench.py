@@ -14,7 +14,8 @@ import tempfile
 from pathlib import Path
 
 from harness.cok import Daemon
-from harness.nginx import Nginx, free_port
+from harness.nginx import Nginx
+from harness.ports import free_port
 from harness.process import BIN_DIR, Process, wait_for
 
 LOAD_CPU, TUNNEL_CPU = "0", "1"

@@ -6,10 +6,11 @@ import threading
 import pytest
 
 from harness import raw
-from harness.certified import Certified, cokd, free_dns_port, moment, names_of, plain, serial_of, valid_now
+from harness.certified import Certified, cokd, moment, names_of, plain, serial_of, valid_now
 from harness.cok import DOMAIN, TRANSPORTS
 from harness.http3 import Http3
 from harness.pebble import EXTERNAL_ACCOUNT, PROOFS_OF_TWO
+from harness.ports import free_port
 from harness.process import wait_for
 from harness.visitors import Visitors
 
@@ -204,7 +205,7 @@ def test_two_daemons_with_one_state(issuance, tmp_path):
     acme = issuance()
     daemon = acme.start()
     acme.issued()
-    second = Certified(tmp_path / "second", acme.pebble, f"127.0.0.1:{free_dns_port()}", state=daemon.state)
+    second = Certified(tmp_path / "second", acme.pebble, f"127.0.0.1:{free_port()}", state=daemon.state)
     try:
         assert serial_of(second.leaf()) == serial_of(daemon.leaf()) and second.ready()
         second.process.wait_line(lambda line: "another process renews" in line, "word of the other one")

@@ -11,9 +11,10 @@ from types import SimpleNamespace
 import pytest
 
 from harness.authority import DAY, Authority
-from harness.certified import EMBEDDED, Certified, cokd, free_dns_port, serial_of
+from harness.certified import EMBEDDED, Certified, cokd, serial_of
 from harness.cok import DOMAIN, Daemon
 from harness.dns_servers import dig
+from harness.ports import free_port
 from harness.process import wait_for
 
 NAMES = (DOMAIN, f"*.{DOMAIN}")
@@ -262,7 +263,7 @@ def test_files_that_change(tmp_path):
 def test_credentials_that_are_missing(tmp_path):
     """One line for each, with the key of the configuration and the file; nothing is begun."""
     none = tmp_path / "none"
-    dns = f'dns = ["127.0.0.1:{free_dns_port()}"]'
+    dns = f'dns = ["127.0.0.1:{free_port()}"]'
     rfc2136 = f'provider = "rfc2136"\nserver = "127.0.0.1:53"\ntsig_name = "k."\ntsig_secret_file = "{none}"'
     httpreq = f'provider = "httpreq"\nurl = "https://hook.test"\nusername = "u"\npassword_file = "{none}"'
     cases = {
@@ -291,10 +292,10 @@ def test_a_server_that_is_not_trusted(issuance, tmp_path):
     other = Authority(tmp_path / "other").ca_file
     for number, (directory, ca_file, why) in enumerate([
         (acme.pebble.directory, other, "certificate"),
-        (f"https://127.0.0.1:{free_dns_port()}/dir", acme.pebble.ca_file, "refused"),
+        (f"https://127.0.0.1:{free_port()}/dir", acme.pebble.ca_file, "refused"),
     ]):
         server = SimpleNamespace(directory=directory, ca_file=ca_file)
-        daemon = Certified(tmp_path / f"cokd{number}", server, f"127.0.0.1:{free_dns_port()}")
+        daemon = Certified(tmp_path / f"cokd{number}", server, f"127.0.0.1:{free_port()}")
         error = daemon.process.wait_event("not_issued")["error"]
         assert directory.removeprefix("https://").split("/")[0] in error and why in error.lower(), error
         assert daemon.curl("", "/health/live").stdout == b"ok\n"

@@ -6,10 +6,11 @@ import subprocess
 import pytest
 from aiohttp import web
 
-from harness.certified import Certified, free_dns_port, names_of
+from harness.certified import Certified, names_of
 from harness.cok import DOMAIN
 from harness.dns_servers import TSIG, Knot
 from harness.pebble import PROOFS_OF_TWO, Pebble
+from harness.ports import free_port
 
 CHALLENGE = f"_acme-challenge.{DOMAIN}."
 ZONE = f"{DOMAIN}."
@@ -20,7 +21,7 @@ class Elsewhere:
 
     def __init__(self, folder):
         self.folder = folder
-        self.port = free_dns_port()
+        self.port = free_port()
         self.knot = Knot(folder / "knot", {ZONE: []}, address="127.0.0.1", port=self.port)
         self.pebble = Pebble(folder / "pebble", f"127.0.0.1:{self.port}", authorization_reuse=0)
         self.daemons = []

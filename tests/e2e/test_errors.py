@@ -11,7 +11,7 @@ import pytest
 from harness import raw
 from harness.cok import Daemon
 from harness.http2 import Http2
-from harness.nginx import free_port
+from harness.ports import free_port
 
 
 def code(answer):

@@ -7,7 +7,7 @@ from concurrent import futures
 import grpc
 import pytest
 
-from harness.nginx import free_port
+from harness.ports import free_port
 
 
 class Echo(grpc.GenericRpcHandler):

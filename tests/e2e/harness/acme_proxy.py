@@ -140,7 +140,8 @@ class AcmeProxy(Loop):
         try:
             async with self.session.request(request.method, url, data=body, headers=headers) as answered:
                 content = await answered.read()
-        except aiohttp.ClientError:
+        except aiohttp.ClientError as error:
+            print(f"the proxy before {url}: {error!r}")
             return web.Response(status=502, text="pebble is away")
         if step == "directory":
             content = self._directory(content)

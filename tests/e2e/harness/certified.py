@@ -2,8 +2,6 @@
 
 import datetime
 import json
-import random
-import socket
 import ssl
 import subprocess
 import threading
@@ -15,27 +13,10 @@ from cryptography.x509.oid import ExtensionOID
 from .acme_proxy import AcmeProxy
 from .cok import DOMAIN, Daemon
 from .pebble import Pebble
+from .ports import free_port
 from .process import BIN_DIR, HERE, wait_for
 
 EMBEDDED = 'provider = "embedded"'
-
-
-# Below those that the kernel gives away by itself (net.ipv4.ip_local_port_range), so that no other socket of a test gets the
-# port before the daemon has it.
-PORTS = range(20000, 32000)
-
-
-def free_dns_port():
-    """A port of 127.0.0.1 that is free for TCP and UDP."""
-    while True:
-        port = random.choice(PORTS)
-        with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
-            try:
-                tcp.bind(("127.0.0.1", port))
-                udp.bind(("127.0.0.1", port))
-                return port
-            except OSError:
-                continue
 
 
 def cokd(*arguments, inside=HERE, env=None):
@@ -148,7 +129,7 @@ class Issuance:
 
     def __init__(self, folder, proxy=False, **pebble):
         self.folder, self.daemon = folder, None
-        self.dns = f"127.0.0.1:{free_dns_port()}"
+        self.dns = f"127.0.0.1:{free_port()}"
         self.pebble = Pebble(folder / "pebble", self.dns, **pebble)
         self.proxy = AcmeProxy(self.pebble) if proxy else None
 

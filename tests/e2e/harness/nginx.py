@@ -5,12 +5,8 @@ import os
 import socket
 from pathlib import Path
 
+from .ports import free_port
 from .process import HERE, Process, wait_for
-
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return probe.getsockname()[1]
 
 
 class Nginx:

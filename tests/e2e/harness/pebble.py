@@ -2,13 +2,12 @@
 
 import json
 import re
-import socket
 import ssl
 import urllib.request
 from pathlib import Path
 
 from .authority import Authority
-from .nginx import free_port
+from .ports import free_port
 from .process import HERE, Process, wait_for
 
 # An account that a server may ask ours to be bound to: identifier and HMAC key in base64url.
@@ -44,7 +43,9 @@ class Pebble:
             process = self._start(*ports)
             try:
                 process.wait_line(lambda line: "ACME directory available" in line, "directory")
-                self.inside.enter(lambda: wait_for(lambda: all(map(_accepts, ports)), "pebble accepts connections"))
+                # It says so before it listens. That it is the one who answers there is shown by its certificate.
+                for path in (f"{ports[0]}/dir", f"{ports[1]}/roots/0"):
+                    wait_for(lambda path=path: self._answers(process, f"https://127.0.0.1:{path}"), "pebble answers")
                 break
             except AssertionError:
                 process.kill()
@@ -108,6 +109,13 @@ class Pebble:
             path.write_bytes(self._get(f"https://127.0.0.1:{self.ports[1]}/roots/0"))
         return path
 
+    def _answers(self, process, url):
+        assert process.popen.poll() is None, process.output()
+        try:
+            return self._get(url)
+        except OSError:
+            return None
+
     def _get(self, url):
         context = ssl.create_default_context(cafile=str(self.ca_file))
 
@@ -130,11 +138,3 @@ def _connections(port):
     CLOSE nor LISTEN)."""
     rows = [line.split() for line in Path("/proc/thread-self/net/tcp").read_text().splitlines()[1:]]
     return [row for row in rows if row[1].endswith(f":{port:04X}") and row[3] not in ("06", "07", "0A")]
-
-
-def _accepts(port):
-    try:
-        socket.create_connection(("127.0.0.1", port), timeout=1).close()
-        return True
-    except OSError:
-        return False
