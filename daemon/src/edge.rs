@@ -5,6 +5,7 @@
 
 pub mod body;
 mod forward;
+mod grpc;
 mod headers;
 pub mod http3;
 mod last_bytes;

@@ -1,5 +1,5 @@
 //! The daemon's going away, as every connection hears of it: first that nothing new is to begin, and later, where
-//! something still runs, that its time is up.
+//! something still runs, that its time is up, and that it is about to be cut.
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
@@ -15,11 +15,12 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 /// must not keep others waiting.
 pub const FIRST_REQUEST: Duration = Duration::from_secs(1);
 
-/// Says once, to everybody, that nothing new is to begin, and once that what runs is to end.
+/// Says once, to everybody, that nothing new is to begin, once that what runs is to end, and once that it will be cut.
 #[derive(Debug, Default)]
 pub struct Shutdown {
     start: Arc<Signal>,
     time_up: Arc<Signal>,
+    last: Arc<Signal>,
 }
 
 impl Shutdown {
@@ -61,20 +62,31 @@ impl Shutdown {
         self.time_up.given()
     }
 
+    /// Now or never: what still runs is cut within moments.
+    pub fn last_moment(&self) {
+        self.last.give();
+    }
+
     /// Waits until what runs has `ended`, or else for the `limit`; whether it has. The time of what still runs ends
-    /// at the `deadline`.
+    /// at the `deadline`, and soon after it is cut.
     pub async fn see_off<T>(&self, ended: impl Future<Output = T>, deadline: Instant, limit: Instant) -> bool {
         let mut ended = pin!(ended);
         if tokio::time::timeout_at(deadline, &mut ended).await.is_ok() {
             return true;
         }
         self.end_time();
+        self.last_moment();
         tokio::time::timeout_at(limit, ended).await.is_ok()
     }
 
     /// A watcher for the end of the time that running exchanges have.
     pub fn watch_time(&self) -> Watch {
         Watch::new(&self.time_up)
+    }
+
+    /// A watcher for the moment before what still runs is cut, for exchanges that end by themselves as a rule.
+    pub fn watch_last(&self) -> Watch {
+        Watch::new(&self.last)
     }
 }
 

@@ -31,6 +31,10 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// wait for as long.
 const LATE_REQUESTS: Duration = Duration::from_secs(2);
 
+/// How long requests that cross with the word of the end still find their tunnels: a round trip to the other side of the
+/// world. Without it they would be answered with 503.
+const CROSSING: Duration = Duration::from_millis(300);
+
 /// How long tunnels whose visitors are gone may take to hear that the next process waits for them.
 const HANDING_OVER: Duration = Duration::from_millis(250);
 
@@ -73,10 +77,12 @@ impl Serving {
 
         let (cut, limit) = if self.handed_over {
             self.hand_over(deadline).await;
+            daemon.shutdown.last_moment();
             let now = Instant::now();
             (now + HANDING_OVER, (now + LAST_READERS).min(deadline + OVERTIME))
         } else {
             self.let_go().await;
+            let _gone = timeout(CROSSING, daemon.visitors.wait()).await;
             (deadline + FAREWELL, deadline + OVERTIME)
         };
         for live in daemon.registry.sessions() {

@@ -8,13 +8,14 @@ from selenium import webdriver
 from selenium.webdriver.chrome.options import Options
 from selenium.webdriver.chrome.service import Service
 
+from harness.activation import Activated
 from harness.certified import Issuance
 from harness.cok import GIVE_BACK, TRANSPORTS, Daemon
 from harness.http2 import Http2
 from harness.http3 import Http3
 from harness.netns import Network, Unavailable
 from harness.nginx import Nginx
-from harness.process import Process, children, end
+from harness.process import HERE, Process, children, end
 from harness.services import Services
 
 
@@ -101,6 +102,18 @@ def own_daemon(tmp_path):
     yield make
     for daemon in daemons:
         daemon.stop()
+
+
+@pytest.fixture(params=[HERE, Activated()], ids=["own-sockets", "handed-over"])
+def either_sockets(request):
+    """Whose a daemon's public sockets are: it stops in one of two ways."""
+    return request.param
+
+
+@pytest.fixture
+def short(own_daemon, transport, either_sockets):
+    """A daemon that gives what runs one second."""
+    return own_daemon(limits='drain_timeout = "1s"', transport=transport, inside=either_sockets)
 
 
 @pytest.fixture

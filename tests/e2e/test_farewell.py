@@ -8,20 +8,13 @@ from websockets.exceptions import ConnectionClosed
 from wsproto.events import CloseConnection, TextMessage
 
 from harness import raw
-from harness.activation import Activated
 from harness.http2 import Http2
 from harness.http3 import Http3
-from harness.process import HERE, wait_for
+from harness.process import wait_for
 from harness.services import FLOOD
 from harness.websocket import Chat, WebSocket
 
 GOING_AWAY = (1001, "the server is restarting")
-
-
-@pytest.fixture(params=[HERE, Activated()], ids=["own-sockets", "handed-over"])
-def short(own_daemon, transport, request):
-    """A daemon that gives what runs one second; it stops in one of two ways."""
-    return own_daemon(limits='drain_timeout = "1s"', transport=transport, inside=request.param)
 
 
 def stop(daemon):
@@ -190,6 +183,28 @@ def test_event_streams_end_over_http3(short, services):
         assert quiet.read() == b"" and busy.read().startswith(b"data: now\n\n")
         wait_for(lambda: services.open_streams == 0, "the service sees the end")
         ends(short, finished=True)
+    client.stop()
+
+
+def test_a_slow_reader_gets_it_all(own_daemon, nginx, transport):
+    """What the daemon has sent, and the visitor's kernel has no room for yet, is not lost when the daemon has nothing else
+    to do than to end. The visitor reports what it has read meanwhile, as HTTP/2 wants it."""
+    daemon = own_daemon(limits='drain_timeout = "20s"', transport=transport)
+    client = daemon.client(nginx.target)
+    with Http2(daemon, client.name) as visitor:
+        stream = visitor.request("/random.bin")
+        stream.reading = False
+        stop(daemon)
+        stream.wait(lambda: visitor.last_stream == stream.id)
+        for number in (None, stream.id):
+            visitor.connection.increment_flow_control_window(2 << 20, number)
+        visitor.flush()
+        wait_for(lambda: daemon.answered() == 1, "the daemon has sent it all")
+        stream.reading = True
+        assert stream.read() == (nginx.site / "random.bin").read_bytes()
+        with pytest.raises(EOFError):
+            stream.wait(lambda: False)
+    ends(daemon, finished=True)
     client.stop()
 
 

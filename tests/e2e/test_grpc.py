@@ -7,6 +7,7 @@ from concurrent import futures
 import grpc
 import pytest
 
+from harness.http3 import Http3
 from harness.ports import free_port
 
 
@@ -174,6 +175,61 @@ def test_many_calls_at_once(channel):
     call = channel.unary_unary("/echo/Unary")
     pending = [call.future(b"%d" % number * 1000, timeout=60) for number in range(100)]
     assert [future.result() for future in pending] == [b"%d" % number * 1000 for number in range(100)]
+
+
+def is_unavailable(call, why):
+    with pytest.raises(grpc.RpcError) as error:
+        list(call)
+    return error.value.code() is grpc.StatusCode.UNAVAILABLE and error.value.details() == why
+
+
+def test_a_call_that_a_stop_cuts_is_unavailable(short, service):
+    """Its visitor may try again, by what gRPC says, where a broken stream would be an error."""
+    service.ended.clear()
+    client = short.client(f"h2c://127.0.0.1:{service.port}", "grpc")
+    with open_channel(short, "grpc") as channel, Http3(short, "grpc") as visitor:
+        answers = channel.unary_stream("/echo/Endless")(b"", timeout=30)
+        assert next(answers) == b"on and on"
+        fields = [("content-type", "application/grpc"), ("te", "trailers")]
+        stream = visitor.upload("/echo/Endless", bytes(5), extra=fields)
+        assert stream.read(14) == b"\0\0\0\0\x09on and on"
+        short.process.popen.terminate()
+        assert is_unavailable(answers, "the server is restarting")
+        assert stream.read() == b""
+        assert stream.trailers == {b"grpc-status": b"14", b"grpc-message": b"the server is restarting"}
+        assert service.ended.wait(20)
+    assert short.process.wait_exit() == 0
+    short.process.wait_event("stopped", finished=True)
+    client.stop()
+
+
+def test_a_call_that_ends_in_time_is_not_cut(own_daemon, service, transport, either_sockets):
+    daemon = own_daemon(limits='drain_timeout = "20s"', transport=transport, inside=either_sockets)
+    client = daemon.client(f"h2c://127.0.0.1:{service.port}", "grpc")
+    requests = queue.Queue()
+    with open_channel(daemon, "grpc") as channel:
+        answers = channel.stream_stream("/echo/Both")(iter(requests.get, None), timeout=30)
+        requests.put(b"one")
+        assert next(answers) == b"eno"
+        daemon.process.popen.terminate()
+        daemon.process.wait_event("draining")
+        requests.put(b"two")
+        assert next(answers) == b"owt"
+        requests.put(None)
+        assert list(answers) == [] and answers.code() is grpc.StatusCode.OK
+    assert daemon.process.wait_exit() == 0
+    client.stop()
+
+
+def test_a_call_that_loses_its_tunnel_is_unavailable(daemon, service):
+    """Over a WebSocket, where a lost client is noticed at once."""
+    service.ended.clear()
+    client = daemon.client(f"h2c://127.0.0.1:{service.port}", "grpc-lost", transport="ws")
+    with open_channel(daemon, "grpc-lost") as channel:
+        answers = channel.unary_stream("/echo/Endless")(b"", timeout=60)
+        assert next(answers) == b"on and on"
+        client.process.kill()
+        assert is_unavailable(answers, "the tunnel to the service was lost")
 
 
 def test_an_absent_service_is_unavailable(tunnel):

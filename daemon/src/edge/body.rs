@@ -8,11 +8,12 @@ use std::time::Instant;
 use bytes::Bytes;
 use cok_proto::ResetCode;
 use cok_transport::{ExchangeError, Received, RecvHalf, SendHalf};
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::Full;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
+use super::grpc;
 use super::request::RequestBody;
 use super::service::Visitor;
 use crate::shutdown::Watch;
@@ -65,7 +66,11 @@ impl Body {
 
     /// A body that comes from a tunnel, `length` bytes long if that is known.
     pub fn tunnel(recv: Box<dyn RecvHalf>, length: Option<u64>) -> Self {
-        Self { kind: Kind::Tunnel(TunnelBody { recv: Some(recv), left: length, time: None }), answer: None, kept: None }
+        Self {
+            kind: Kind::Tunnel(TunnelBody { recv: Some(recv), left: length, ending: Ending::BreaksOff }),
+            answer: None,
+            kept: None,
+        }
     }
 
     /// A stream of events that comes from a tunnel, and ends as if the service had ended it when the `time` is up. A
@@ -73,9 +78,17 @@ impl Body {
     /// where one does. Any other body breaks off: what has been cut short must not look whole.
     pub fn events(recv: Box<dyn RecvHalf>, time: Watch) -> Self {
         Self {
-            kind: Kind::Tunnel(TunnelBody { recv: Some(recv), left: None, time: Some(time) }),
+            kind: Kind::Tunnel(TunnelBody { recv: Some(recv), left: None, ending: Ending::Events(time) }),
             answer: None,
             kept: None,
+        }
+    }
+
+    /// A body that comes from a tunnel is that of a gRPC call, over HTTP/2 or HTTP/3: it ends with trailers that say so
+    /// when the `last` moment has come, or the tunnel is lost.
+    pub fn speaks_grpc(&mut self, last: Watch) {
+        if let Kind::Tunnel(body) = &mut self.kind {
+            body.ending = Ending::Grpc(last);
         }
     }
 
@@ -87,7 +100,7 @@ impl Body {
     /// The same body, counted at its end.
     #[must_use]
     pub fn counted(mut self, mut answer: Answer) -> Self {
-        if matches!(&self.kind, Kind::Tunnel(body) if body.time.is_some()) {
+        if matches!(&self.kind, Kind::Tunnel(TunnelBody { ending: Ending::Events(_), .. })) {
             answer.running = answer.visitor.daemon.running.lasting();
         }
         self.answer = Some(answer);
@@ -126,21 +139,50 @@ struct TunnelBody {
     /// Gone once the body has ended.
     recv: Option<Box<dyn RecvHalf>>,
     left: Option<u64>,
-    /// When it is up, the body ends.
-    time: Option<Watch>,
+    ending: Ending,
+}
+
+/// How a body ends that the daemon cuts short.
+#[derive(Debug)]
+enum Ending {
+    /// It must not look whole.
+    BreaksOff,
+    /// As if the service had ended it, when that time is up.
+    Events(Watch),
+    /// With trailers that say so, at that moment.
+    Grpc(Watch),
+}
+
+impl Ending {
+    /// Ready once it is time to end, with the trailers for it.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<HeaderMap>> {
+        match self {
+            Self::BreaksOff => Poll::Pending,
+            Self::Events(time) => time.poll(cx).map(|()| None),
+            Self::Grpc(last) => last.poll(cx).map(|()| Some(grpc::restarting())),
+        }
+    }
 }
 
 impl TunnelBody {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ExchangeError>>> {
-        if let Some(time) = &mut self.time
-            && time.poll(cx).is_ready()
+        if self.recv.is_some()
+            && let Poll::Ready(trailers) = self.ending.poll(cx)
         {
             // The exchange is abandoned with it.
             self.recv = None;
+            return Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))));
         }
         loop {
             let Some(recv) = &mut self.recv else { return Poll::Ready(None) };
-            let received = ready!(recv.poll_recv(cx)).inspect_err(|_| self.recv = None)?;
+            let received = match ready!(recv.poll_recv(cx)) {
+                Ok(received) => received,
+                Err(error) => {
+                    self.recv = None;
+                    let trailers = matches!(self.ending, Ending::Grpc(_)).then(|| grpc::lost(error)).flatten();
+                    return Poll::Ready(Some(trailers.map(Frame::trailers).ok_or(error)));
+                }
+            };
             return Poll::Ready(match received {
                 Received::Data { data, end } => {
                     if end {

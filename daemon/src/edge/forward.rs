@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use tracing::debug;
 
 use super::body::{Body, Upload};
+use super::grpc::is_grpc;
 use super::headers::{join_cookies, set_forwarded, set_trace, strip_hop_by_hop};
 use super::http3;
 use super::linger::linger;
@@ -41,11 +42,18 @@ pub(super) async fn forward(
     let on_upgrade = upgrade.is_some().then(|| hyper::upgrade::on(&mut request));
     let (parts, body) = request.into_parts();
     let interim = body.interim();
+    let version = parts.version;
     let accept: HeaderMap = parts.headers.get(ACCEPT).map(|accept| (ACCEPT, accept.clone())).into_iter().collect();
     let head = Arc::new(prepare(visitor, parts, authority, &upgrade));
     let body = (!body.is_end_stream() && !upgrade.is_some()).then_some(body);
     match exchange(visitor, tunnel, head, body, interim, upgrade, on_upgrade).await {
-        Ok(response) => response,
+        Ok(mut response) => {
+            // Over HTTP/1.1 a visitor would not see the trailers, and take the body for whole.
+            if version >= Version::HTTP_2 && is_grpc(response.headers()) {
+                response.body_mut().speaks_grpc(visitor.daemon.shutdown.watch_last());
+            }
+            response
+        }
         Err(problem) => page(problem, &accept),
     }
 }

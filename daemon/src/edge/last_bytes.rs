@@ -1,14 +1,19 @@
-//! The end of an HTTP/2 connection whose visitor still has much to read when the daemon's time is up.
+//! The end of an HTTP/2 connection whose visitor still has much to read when the daemon stops.
 //!
 //! What the kernel has not sent yet would be lost: the visitor goes on with WINDOW_UPDATE as it reads, and a closed socket
-//! answers that with a reset. So the socket stays, and what comes is dropped, until the visitor has closed as well.
+//! answers that with a reset. So the socket stays, and what comes is dropped, until the visitor has closed as well; but an
+//! idle one that does not notice is not waited for longer than it has bytes to get.
 
 use std::io::{self, IoSlice};
+use std::os::fd::AsRawFd as _;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 use super::Stream;
 use super::service::Visitor;
@@ -16,7 +21,10 @@ use super::service::Visitor;
 /// What is read at once, to be dropped.
 const DROPPED: usize = 1024;
 
-/// A visitor's stream that is not closed at once when it is dropped after the time is up.
+/// How often the kernel is asked what is still on its way: it reports that to nobody by itself.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// A visitor's stream that is not closed at once when it is dropped while the daemon stops.
 pub(super) struct LastBytes {
     /// Gone only while it is dropped.
     stream: Option<Stream>,
@@ -35,7 +43,7 @@ impl LastBytes {
 
 impl Drop for LastBytes {
     fn drop(&mut self) {
-        if !self.visitor.daemon.shutdown.time_ended() {
+        if !self.visitor.daemon.shutdown.started() {
             return;
         }
         let Some(stream) = self.stream.take() else { return };
@@ -44,10 +52,25 @@ impl Drop for LastBytes {
         // Not for long: the daemon waits for visitors only until it stops.
         tokio::spawn(async move {
             let mut dropped = [0; DROPPED];
-            while tcp.read(&mut dropped).await.is_ok_and(|read| read > 0) {}
+            while visitor.daemon.shutdown.time_ended() || unacknowledged(&tcp) > 0 {
+                match timeout(LOOK, tcp.read(&mut dropped)).await {
+                    Ok(Ok(1..)) | Err(_) => {}
+                    Ok(Ok(0) | Err(_)) => break,
+                }
+            }
             drop(visitor);
         });
     }
+}
+
+/// How many bytes the other side's kernel has not acknowledged, our FIN among them (tcp(7), SIOCOUTQ); 0 if that can't be
+/// known.
+#[expect(unsafe_code, reason = "nothing safe asks for it")]
+fn unacknowledged(socket: &TcpStream) -> libc::c_int {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the descriptor is open, and the request writes one int.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+    if result == 0 { bytes } else { 0 }
 }
 
 impl AsyncRead for LastBytes {

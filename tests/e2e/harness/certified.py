@@ -59,22 +59,6 @@ ca_file = "{server.ca_file}"
         with context.wrap_socket(self.connect(deadline), server_hostname=self.host(name)) as connection:
             return x509.load_der_x509_certificate(connection.getpeercert(binary_form=True))
 
-    def admin_get(self, path):
-        """Status and text from the admin address."""
-        command = self.inside.command(
-            "curl", "-sS", "--max-time", "20", "--write-out", "\n%{http_code}", f"http://{self.admin}{path}"
-        )
-        text = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout
-        body, _, status = text.rpartition("\n")
-        return int(status), body
-
-    def ready(self):
-        return self.admin_get("/health/ready")[0] == 200
-
-    def metric(self, name):
-        (value,) = [line.split()[1] for line in self.admin_get("/metrics")[1].splitlines() if line.startswith(name + " ")]
-        return float(value)
-
     def status(self):
         """What `cokd cert status` says."""
         code, out, err = cokd("cert", "status", "--config", self.config, "--json", inside=self.inside)

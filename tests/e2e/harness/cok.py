@@ -95,6 +95,30 @@ max_tunnels = 1000
             "--resolve", f"{host}:{self.port}:{self.address}", *options, self.url(name, path),
         )
 
+    def admin_get(self, path):
+        """Status and text from the admin address."""
+        command = self.inside.command(
+            "curl", "-sS", "--max-time", "20", "--write-out", "\n%{http_code}", f"http://{self.admin}{path}"
+        )
+        text = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout
+        body, _, status = text.rpartition("\n")
+        return int(status), body
+
+    def ready(self):
+        return self.admin_get("/health/ready")[0] == 200
+
+    def metrics(self):
+        """The samples there are, by name and labels."""
+        samples = (line.rsplit(" ", 1) for line in self.admin_get("/metrics")[1].splitlines() if not line.startswith("#"))
+        return {name: float(value) for name, value in samples}
+
+    def metric(self, name):
+        return self.metrics()[name]
+
+    def answered(self, status=200):
+        """How many requests have been, to the end, with that status."""
+        return self.metrics().get(f'cok_requests_total{{status="{status}"}}', 0)
+
     def curl(self, name, path="/", *options, check=True, deadline=60):
         """curl as a visitor; its completed process, with bytes on standard output."""
         command = self.curl_command(name, path, *options, deadline=deadline)

@@ -24,6 +24,8 @@ class Http2:
         state._transitions = {**state._transitions, going_away: (None, ConnectionState.CLIENT_OPEN)}
         self.connection.initiate_connection()
         self.streams = {}
+        # The highest id that a GOAWAY said may be served: first any, then the last one (RFC 9113, section 6.8).
+        self.last_stream = None
         self.flush()
         # A server's settings come first (RFC 9113, section 3.4).
         self.receive()
@@ -42,6 +44,8 @@ class Http2:
         if not data:
             raise EOFError("the connection was closed")
         for event in self.connection.receive_data(data):
+            if isinstance(event, h2.events.ConnectionTerminated):
+                self.last_stream = event.last_stream_id
             stream = self.streams.get(getattr(event, "stream_id", None))
             if stream:
                 stream.handle(event)

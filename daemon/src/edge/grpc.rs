@@ -1,0 +1,50 @@
+//! gRPC calls that can't go on: their visitors hear so as gRPC says it. Without a status they see a broken stream, which
+//! counts as an error inside the service, and is not tried again.
+//!
+//! Source: the gRPC over HTTP/2 protocol (PROTOCOL-HTTP2.md) and the status codes (statuscodes.md) of the gRPC project.
+
+use cok_transport::ExchangeError;
+use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+
+/// UNAVAILABLE: who gets it may try again.
+const UNAVAILABLE: HeaderValue = HeaderValue::from_static("14");
+
+/// Whether a response is one of gRPC, whose end is told by trailers. Not gRPC-Web, which has them in its body.
+pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
+    let kind = headers.get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
+    kind.strip_prefix(b"application/grpc").is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';' | b' ')))
+}
+
+/// The trailers of a call that ends because the daemon does.
+pub(super) fn restarting() -> HeaderMap {
+    unavailable("the server is restarting")
+}
+
+/// The trailers of a call that has lost its tunnel; none if something else has ended it.
+pub(super) fn lost(error: ExchangeError) -> Option<HeaderMap> {
+    matches!(error, ExchangeError::SessionLost).then(|| unavailable("the tunnel to the service was lost"))
+}
+
+fn unavailable(message: &'static str) -> HeaderMap {
+    HeaderMap::from_iter([(GRPC_STATUS, UNAVAILABLE), (GRPC_MESSAGE, HeaderValue::from_static(message))])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grpc_is_known_by_its_type() {
+        let is = |kind| is_grpc(&HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(kind))]));
+        for kind in ["application/grpc", "application/grpc+proto", "application/grpc; charset=utf-8"] {
+            assert!(is(kind), "{kind}");
+        }
+        for kind in ["application/grpc-web", "application/grpc-web+proto", "application/json", ""] {
+            assert!(!is(kind), "{kind}");
+        }
+        assert!(!is_grpc(&HeaderMap::new()));
+    }
+}
