@@ -130,3 +130,27 @@ where
         },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::Full;
+    use tokio::net::TcpListener;
+    use tokio::time::Instant;
+
+    use super::*;
+
+    /// A server that takes the connection and never says anything, before TLS or after the request.
+    #[tokio::test(start_paused = true)]
+    async fn a_request_that_is_never_answered_ends() {
+        let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = silent.local_addr().unwrap();
+        for scheme in ["http", "https"] {
+            let url = format!("{scheme}://{address}/dir");
+            let began = Instant::now();
+            let request = Request::get(&url).body(Full::<Bytes>::default()).unwrap();
+            let error = Client::new(None).unwrap().send(request).await.unwrap_err();
+            assert_eq!(error, format!("{url}: no answer within 30 s"));
+            assert!(began.elapsed().abs_diff(REQUEST_TIMEOUT) < Duration::from_secs(1));
+        }
+    }
+}

@@ -6,6 +6,7 @@ import threading
 import pytest
 
 from harness import raw
+from harness.acme_account import deactivate
 from harness.certified import Certified, cokd, moment, names_of, plain, serial_of, valid_now
 from harness.cok import DOMAIN, TRANSPORTS
 from harness.http3 import Http3
@@ -236,6 +237,22 @@ def test_a_server_that_has_lost_its_memory(issuance):
     daemon.restart()
     acme.renewed()
     assert not daemon.failures()
+
+
+def test_an_account_that_was_deactivated(issuance):
+    """Its owner has ended it (RFC 8555, section 7.3.6): renewal makes a new one, once, and sets the old one aside."""
+    acme = issuance(proxy=True)
+    daemon = acme.start()
+    acme.issued()
+    first, account = serial_of(daemon.leaf()), daemon.store() / "account.json"
+    old = json.loads(account.read_text())
+    deactivate(acme.proxy, old)
+    acme.renewed()
+    assert serial_of(daemon.leaf()) != first and not daemon.failures()
+    assert json.loads(account.read_text())["id"] != old["id"]
+    (aside,) = (daemon.store() / "damaged").iterdir()
+    assert json.loads(aside.read_text()) == old
+    assert len(acme.proxy.payloads("account")) == 2
 
 
 def test_half_of_all_nonces_are_rejected(issuance):

@@ -12,9 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from harness.acme_proxy import STEPS, answer, cut, malformed
-from harness.certified import Issuance, moment, serial_of
+from harness.acme_proxy import PROBLEM, STEPS, answer, cut, malformed
+from harness.certified import Issuance, cokd, moment, serial_of
 from harness.clock import Clock
+from harness.cok import DOMAIN
 from harness.process import wait_for
 
 # The first wait after a failure, and a tenth of it by lot.
@@ -107,6 +108,23 @@ def test_a_server_that_asks_for_patience(issuance, make):
     acme.renewed()
     assert serial_of(daemon.leaf()) != serial
     wait_for(lambda: daemon.status()["last_error"] is None, "the status is good again")
+
+
+def test_names_that_the_server_does_not_like(issuance):
+    """It says of each name what is wrong with it (RFC 8555, section 6.7.1), and so do log and status, in words and as
+    JSON."""
+    acme = issuance(proxy=True)
+    wrong = {f"{DOMAIN}": "this name is on our list", f"*.{DOMAIN}": "no wildcards today"}
+    acme.proxy.faults["order"] = answer(403, "rejectedIdentifier", subproblems=[
+        {"type": PROBLEM + "rejectedIdentifier", "detail": detail, "identifier": {"type": "dns", "value": name}}
+        for name, detail in wrong.items()
+    ])
+    daemon = acme.start()
+    error = daemon.process.wait_event("not_issued")["error"]
+    wait_for(lambda: daemon.status()["last_error"] == error, "the status says it")
+    _, shown, _ = cokd("cert", "status", "--config", daemon.config)
+    for name, detail in wrong.items():
+        assert f'"{name}": {detail}' in error and detail in shown, (error, shown)
 
 
 class SmallDisk:

@@ -1,11 +1,11 @@
 """When a certificate is renewed: as the server suggests (RFC 9773), else in time by the clock, and never in a storm."""
 
-import base64
 import time
 
 import pytest
 from cryptography.x509.oid import ExtensionOID
 
+from harness.acme_account import encode
 from harness.acme_proxy import Refuse, answer, cut
 from harness.certified import moment, serial_of
 from harness.clock import Clock
@@ -16,9 +16,6 @@ DAY = 24 * 3600
 
 def identifier(certificate):
     """What names a certificate in renewal information (RFC 9773, section 4.1)."""
-
-    def encode(data):
-        return base64.urlsafe_b64encode(data).decode().rstrip("=")
 
     authority = certificate.extensions.get_extension_for_oid(ExtensionOID.AUTHORITY_KEY_IDENTIFIER).value.key_identifier
     number = certificate.serial_number

@@ -2,7 +2,6 @@
 what was asked, and does whatever servers and networks do to a client."""
 
 import asyncio
-import base64
 import datetime
 import json
 import ssl
@@ -11,6 +10,7 @@ import threading
 import aiohttp
 from aiohttp import web
 
+from .acme_account import decode
 from .loop import Loop
 
 # The steps of an order in their order, and where pebble has them.
@@ -41,14 +41,14 @@ def cut(request):
     return web.Response()
 
 
-def answer(status, problem=None, retry_after=None, text=None):
-    """An answer in pebble's place: a problem document (RFC 7807), or another text."""
+def answer(status, problem=None, retry_after=None, text=None, **more):
+    """An answer in pebble's place: a problem document (RFC 7807) with `more` members, or another text."""
     headers = {"retry-after": str(retry_after)} if retry_after is not None else {}
 
     def respond(_request):
         if problem is None:
             return web.Response(status=status, text=text or "", headers=headers, content_type="text/html")
-        body = {"type": PROBLEM + problem, "detail": f"{problem}, says the test", "status": status}
+        body = {"type": PROBLEM + problem, "detail": f"{problem}, says the test", "status": status, **more}
         return web.Response(
             status=status, body=json.dumps(body), headers=headers, content_type="application/problem+json"
         )
@@ -185,6 +185,6 @@ def _payload(body):
     """What a signed request says (RFC 7515, flattened JSON); nothing if it says nothing."""
     try:
         encoded = json.loads(body)["payload"]
-        return json.loads(base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4))) if encoded else None
+        return json.loads(decode(encoded)) if encoded else None
     except (ValueError, KeyError, TypeError):
         return None

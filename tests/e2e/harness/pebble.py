@@ -4,10 +4,9 @@ import json
 import re
 import ssl
 import urllib.request
-from pathlib import Path
 
 from .authority import Authority
-from .ports import free_port
+from .ports import CLOSE, LISTEN, TIME_WAIT, free_port, states
 from .process import HERE, Process, wait_for
 
 # An account that a server may ask ours to be bound to: identifier and HMAC key in base64url.
@@ -91,7 +90,10 @@ class Pebble:
         def asked():
             return sum("GET /dir -> " in line for line in self.process.lines)
 
-        self.inside.enter(lambda: wait_for(lambda: not _connections(self.ports[0]), "pebble has no connections"))
+        def left():
+            return set(states(self.ports[0]).values()) - {TIME_WAIT, CLOSE, LISTEN}
+
+        self.inside.enter(lambda: wait_for(lambda: not left(), "pebble has no connections"))
         before = asked()
         self._get(self.directory)
         wait_for(lambda: asked() > before, "pebble's lines are here")
@@ -131,10 +133,3 @@ class Pebble:
 
     def stop(self):
         return self.process.stop()
-
-
-def _connections(port):
-    """Of the server on that port, those that it has not closed (proc(5), /proc/net/tcp: neither TIME_WAIT nor
-    CLOSE nor LISTEN)."""
-    rows = [line.split() for line in Path("/proc/thread-self/net/tcp").read_text().splitlines()[1:]]
-    return [row for row in rows if row[1].endswith(f":{port:04X}") and row[3] not in ("06", "07", "0A")]

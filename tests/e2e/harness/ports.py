@@ -1,7 +1,11 @@
-"""Ports for programs that can't be told to take any that is free."""
+"""Ports for programs that can't be told to take any that is free, and what the kernel knows of connections."""
 
 import random
 import socket
+from pathlib import Path
+
+# States of a connection in proc(5), /proc/net/tcp.
+FIN_WAIT1, TIME_WAIT, CLOSE, LISTEN = 0x04, 0x06, 0x07, 0x0A
 
 # Below those that the kernel gives away by itself (net.ipv4.ip_local_port_range), so that no other socket of a test gets
 # the port before the program has it.
@@ -21,3 +25,9 @@ def free_port():
                 return port
             except OSError:
                 continue
+
+
+def states(port):
+    """The states of the TCP connections of the server on that port, by the ports of their other ends."""
+    rows = [line.split() for line in Path("/proc/thread-self/net/tcp").read_text().splitlines()[1:]]
+    return {int(row[2][-4:], 16): int(row[3], 16) for row in rows if row[1].endswith(f":{port:04X}")}
