@@ -1,6 +1,7 @@
 //! Logs: structured to the journal where there is one, else on standard error, as text for people or as one JSON object a
 //! line.
 
+use std::io::{self, IsTerminal as _, Write};
 use std::os::unix::fs::MetadataExt as _;
 
 use clap::ValueEnum;
@@ -40,13 +41,46 @@ pub fn start(name: &str, format: LogFormat, default_filter: &str) {
             Err(error) => complain(&format!("{name}: there is no journal: {error}; the log goes to standard error")),
         }
     }
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_target(false);
     // As above.
     let _second = if format == LogFormat::Json {
         subscriber.json().flatten_event(true).with_current_span(false).with_span_list(false).try_init()
     } else {
-        subscriber.try_init()
+        let colours = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        subscriber.with_ansi(colours).with_writer(move || Lines { to: io::stderr(), colours }).try_init()
     };
+}
+
+/// Text of which each write is one line. Control characters in it are escaped: what peers have said is quoted there, and must
+/// neither look like lines of its own nor command a terminal.
+struct Lines<W> {
+    to: W,
+    /// Whether there are colours. The formatter has then escaped all other escape characters already.
+    colours: bool,
+}
+
+impl<W: Write> Write for Lines<W> {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let (text, end) = match line.strip_suffix(b"\n") {
+            Some(text) => (text, "\n"),
+            None => (line, ""),
+        };
+        let mut escaped = String::with_capacity(line.len());
+        for c in String::from_utf8_lossy(text).chars() {
+            if c.is_control() && !(self.colours && c == '\u{1b}') {
+                escaped.extend(c.escape_default())
+            } else {
+                escaped.push(c)
+            }
+        }
+        escaped.push_str(end);
+        self.to.write_all(escaped.as_bytes())?;
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.to.flush()
+    }
 }
 
 /// Says on standard error why nothing comes of what was asked for, each line for itself. Where that leads to the journal,
@@ -63,4 +97,20 @@ pub fn complain(why: &str) {
 fn leads_to_journal() -> bool {
     let Ok(named) = std::env::var("JOURNAL_STREAM") else { return false };
     std::fs::metadata("/proc/self/fd/2").is_ok_and(|data| named == format!("{}:{}", data.dev(), data.ino()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_stays_one() {
+        let said = "reason=bye\n2026-01-01 INFO tunnel online \u{1b}[2J \u{9b}\t caf\u{e9}\n";
+        for (colours, escape) in [(false, "\\u{1b}"), (true, "\u{1b}")] {
+            let mut log = Lines { to: Vec::new(), colours };
+            log.write_all(said.as_bytes()).unwrap();
+            let line = format!("reason=bye\\n2026-01-01 INFO tunnel online {escape}[2J \\u{{9b}}\\t caf\u{e9}\n");
+            assert_eq!(String::from_utf8(log.to).unwrap(), line);
+        }
+    }
 }

@@ -81,12 +81,16 @@ async fn answer(daemon: &Arc<Daemon>, request: &Request<Incoming>) -> Response<B
 /// Reads the configuration again; the service manager is told meanwhile, and so is whoever asked: 409 comes with a line
 /// for each reason why all stays as it was.
 pub async fn reload(daemon: &Arc<Daemon>) -> Response<Body> {
-    service_manager::reloading();
+    if daemon.announced() {
+        service_manager::reloading();
+    }
     let result = {
         let daemon = daemon.clone();
         tokio::task::spawn_blocking(move || daemon.reload()).await
     };
-    service_manager::ready();
+    if daemon.announced() {
+        service_manager::ready();
+    }
     let (status, text) = match result {
         Ok(Ok(())) => {
             info!(event = "reloaded", "the configuration was read again");

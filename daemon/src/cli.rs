@@ -6,6 +6,7 @@ mod reload;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
@@ -27,6 +28,9 @@ use crate::{admin, service_manager};
 const FAILED: u8 = 1;
 /// The command line or the configuration is wrong.
 const USAGE: u8 = 2;
+/// How long what blocks a thread may take at the end: writes to a disk. The resolver of the system, which can't be told to
+/// stop, takes longer where nobody answers it, and the next daemon waits for this process to end.
+const LAST_WRITES: Duration = Duration::from_secs(1);
 
 /// Public HTTPS for services that run at home.
 #[derive(Debug, Parser)]
@@ -94,7 +98,7 @@ enum KeyCommand {
         max_tunnels: u32,
         /// After which time it stops working, such as 90d
         #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
-        expires: Option<std::time::Duration>,
+        expires: Option<Duration>,
     },
 }
 
@@ -196,7 +200,10 @@ pub(crate) fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
 }
 
 fn block_on(future: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start")?.block_on(future)
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start")?;
+    let result = runtime.block_on(future);
+    runtime.shutdown_timeout(LAST_WRITES);
+    result
 }
 
 fn outcome(result: anyhow::Result<()>) -> ExitCode {
@@ -214,12 +221,7 @@ fn wrong(error: &ConfigError) -> ExitCode {
     ExitCode::from(USAGE)
 }
 
-fn create_key(
-    name: &str,
-    subdomains: &[String],
-    max_tunnels: u32,
-    expires: Option<std::time::Duration>,
-) -> anyhow::Result<()> {
+fn create_key(name: &str, subdomains: &[String], max_tunnels: u32, expires: Option<Duration>) -> anyhow::Result<()> {
     let key = ApiKey::generate().context("cannot make a key")?;
     let subdomains = if subdomains.is_empty() { &["*".to_owned()][..] } else { subdomains };
     let expires = expires.map(|expires| {

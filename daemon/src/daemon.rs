@@ -2,8 +2,8 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -60,6 +60,10 @@ pub struct Daemon {
     source: Option<PathBuf>,
     /// Tells of each reload.
     reloaded: watch::Sender<()>,
+    /// One reload at a time, or parts of two files could be in force.
+    reloading: Mutex<()>,
+    /// Whether the service manager knows that it is ready, and not yet that it stops.
+    announced: AtomicBool,
     /// All names.
     pub registry: Arc<Registry>,
     /// All keys.
@@ -147,6 +151,13 @@ impl Daemon {
     pub fn bind(config: Config, source: Option<PathBuf>, mut inherited: Inherited) -> anyhow::Result<Bound> {
         let metrics = Arc::<Metrics>::default();
         let (certificates, dns) = Certificates::new(&config, metrics.clone(), &mut inherited)?;
+        if !inherited.dns_udp.is_empty() {
+            warn!(
+                event = "unused_socket",
+                "the service manager's socket \"dns\" is not answered: acme.dns.provider is not \"embedded\"; disable \
+                 cokd-dns.socket"
+            );
+        }
         let secret = QuicSecret::load_or_create(&config.state_dir).context("cannot make a secret")?;
         let tls = PublicTls::new(certificates.resolver(), secret)?;
         let local = |listeners: &[TcpListener]| -> std::io::Result<Vec<SocketAddr>> {
@@ -188,6 +199,8 @@ impl Daemon {
             config: ArcSwap::from_pointee(config),
             source,
             reloaded: watch::Sender::new(()),
+            reloading: Mutex::default(),
+            announced: AtomicBool::new(false),
         });
         Ok(Bound { daemon, https, quic, http, admin, handed_over, expected, dns, memory, tls, certificates, addresses })
     }
@@ -201,6 +214,7 @@ impl Daemon {
     /// changed that only a restart can change, nothing is applied.
     pub fn reload(&self) -> Result<(), ReloadError> {
         let source = self.source.as_deref().ok_or(ReloadError::NoFile)?;
+        let _alone = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
         let config = Config::load(source)?;
         let fixed = self.config().fixed(&config);
         if !fixed.is_empty() {
@@ -220,6 +234,11 @@ impl Daemon {
     pub fn ready(&self) -> bool {
         let certified = self.metrics.certificate_expiry.get() > unix_now();
         self.ready.load(Ordering::Relaxed) && certified && !self.shutdown.started()
+    }
+
+    /// Whether the service manager has heard that it is ready, and not yet that it stops.
+    pub fn announced(&self) -> bool {
+        self.announced.load(Ordering::Relaxed)
     }
 
     /// What visitors over TCP are told of HTTP/3 (RFC 7838); nothing where there is no UDP.
@@ -281,7 +300,7 @@ impl Bound {
         }
         let address = addresses.admin;
         info!(event = "listening", listener = "admin", %address, "listening on {address} for health and metrics");
-        // The admin address goes on answering while the daemon drains.
+        // Where the next daemon starts only when this one has ended, the admin address goes on answering while it drains.
         let mut admins = JoinSet::new();
         for listener in admin {
             admins.spawn(admin::serve(daemon.clone(), listener));
@@ -301,13 +320,14 @@ impl Bound {
             // Who restarts twice in a row must not find the clients on their way.
             () = back(&daemon.registry, expected) => {
                 service_manager::ready();
+                daemon.announced.store(true, Ordering::Relaxed);
                 stop.await;
+                daemon.announced.store(false, Ordering::Relaxed);
             }
             () = &mut stop => {}
         }
 
-        let serving =
-            Serving { daemon, handed_over, listeners, quic, memory, keeper, _admins: admins, _others: others };
+        let serving = Serving { daemon, handed_over, listeners, quic, memory, keeper, admins, _others: others };
         serving.stop().await;
     }
 }

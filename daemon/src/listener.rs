@@ -73,15 +73,16 @@ pub fn bind_all(addresses: &[SocketAddr], inherited: Vec<net::TcpListener>) -> a
 }
 
 /// Binds the public addresses: each for TCP, and for UDP where there is any. Port 0 becomes the same number for both.
-/// Sockets that were handed over take their place; where only those for TCP were, UDP is bound beside them.
+/// Sockets that were handed over take their place; where only those for TCP were, UDP is bound beside them, and where only
+/// those for UDP were, TCP.
 pub fn bind_public(
     config: &Config,
     https: Vec<net::TcpListener>,
     quic: Vec<UdpSocket>,
 ) -> anyhow::Result<(Vec<TcpListener>, Vec<UdpSocket>)> {
     let (mut listeners, mut sockets) = (bind_all(&[], https)?, quic);
-    let handed_over = !listeners.is_empty();
-    if handed_over && sockets.is_empty() {
+    let (handed_over, has_udp) = (!listeners.is_empty(), !sockets.is_empty());
+    if handed_over && !has_udp {
         for listener in &listeners {
             sockets.extend(quic::bind(listener.local_addr()?)?);
         }
@@ -94,6 +95,9 @@ pub fn bind_public(
         let (listener, socket) = loop {
             tries -= 1;
             let listener = bind(*address)?;
+            if has_udp {
+                break (listener, None);
+            }
             match quic::bind(listener.local_addr()?) {
                 Ok(socket) => break (listener, socket),
                 // Another program has this number for UDP.
@@ -177,19 +181,25 @@ pub async fn http(daemon: Arc<Daemon>, listener: TcpListener, port: u16) {
     accept(&listener, |stream, peer| {
         let Ok(place) = daemon.places.take(peer.ip()) else { return };
         daemon.metrics.connections.inc();
-        let daemon = daemon.clone();
+        let (daemon, visitor) = (daemon.clone(), daemon.visitors.token());
         tokio::spawn(async move {
-            let _place = place;
+            let (_place, _visitor) = (place, visitor);
             let limit = daemon.config().limits.header_timeout;
-            let service = service_fn(move |request: Request<Incoming>| {
+            let service = service_fn(|request: Request<Incoming>| {
                 let response = redirect(&daemon, &request, port);
                 async move { Ok::<_, Infallible>(response) }
             });
+            // Whoever is redirected has nothing else to do here.
             let connection = http1::Builder::new()
                 .timer(TokioTimer::new())
                 .header_read_timeout(limit)
+                .keep_alive(false)
                 .serve_connection(TokioIo::new(stream), service);
-            if let Err(error) = connection.await {
+            let result = tokio::select! {
+                result = connection => result,
+                () = daemon.shutdown.first_request() => Ok(()),
+            };
+            if let Err(error) = result {
                 debug!(%peer, %error, "connection ended");
             }
         });

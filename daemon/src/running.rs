@@ -1,9 +1,12 @@
 //! Requests under way, as a daemon that stops waits for them: those of before apart from those that come while it waits,
 //! and those that end by themselves apart from those that last.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
@@ -45,11 +48,29 @@ impl Running {
 
     /// Waits until none is under way that ends by itself, be it of this generation or of `older`, and none is about to
     /// come on a fresh connection.
-    pub async fn settled(&self, older: &Generation) {
+    pub async fn settled(&self, older: &Older) {
         self.fresh.close();
         self.fresh.wait().await;
-        older.settled().await;
+        for (_, generation) in &older.generations {
+            generation.settled().await;
+        }
         self.now.load_full().settled().await;
+    }
+}
+
+/// Generations before that of now, each with a moment before its first request, the oldest first.
+#[derive(Debug, Default)]
+pub struct Older {
+    generations: VecDeque<(Instant, Arc<Generation>)>,
+}
+
+impl Older {
+    /// Adds the requests that have begun by now, after `since`, and forgets generations that have nothing left to wait
+    /// for. For how long the request that began first has been under way, of those that end by themselves.
+    pub fn age(&mut self, running: &Running, since: Instant) -> Option<Duration> {
+        self.generations.push_back((since, running.so_far()));
+        self.generations.retain(|(_, generation)| !generation.ordinary.is_empty());
+        self.generations.front().map(|(began, _)| began.elapsed())
     }
 }
 
@@ -80,7 +101,8 @@ mod tests {
         let (old, old_lasting) = (running.ordinary(), running.lasting());
         let older = running.so_far();
         let (new, _lasting, fresh) = (running.ordinary(), running.lasting(), running.fresh());
-        let (mut ended, mut settled) = (pin!(older.ended()), pin!(running.settled(&older)));
+        let all = Older { generations: [(Instant::now(), older.clone())].into() };
+        let (mut ended, mut settled) = (pin!(older.ended()), pin!(running.settled(&all)));
         let mut cx = Context::from_waker(Waker::noop());
         drop(old);
         assert!(ended.as_mut().poll(&mut cx).is_pending());
@@ -91,5 +113,25 @@ mod tests {
         assert!(settled.as_mut().poll(&mut cx).is_pending());
         drop(fresh);
         assert_eq!(settled.as_mut().poll(&mut cx), Poll::Ready(()), "what lasts does not count");
+    }
+    #[tokio::test(start_paused = true)]
+    async fn the_oldest_request_counts() {
+        let (running, mut older) = (Running::default(), Older::default());
+        let step = Duration::from_millis(10);
+        let (mut since, _lasting, mut requests) = (Instant::now(), running.lasting(), VecDeque::new());
+        let mut age = || {
+            let began = std::mem::replace(&mut since, Instant::now());
+            older.age(&running, began)
+        };
+        assert_eq!(age(), None, "what lasts does not count");
+        for number in 1..4 {
+            requests.push_back(running.ordinary());
+            tokio::time::advance(step).await;
+            assert_eq!(age(), Some(step * number));
+        }
+        requests.pop_front();
+        assert_eq!(age(), Some(step * 2));
+        requests.clear();
+        assert_eq!(age(), None);
     }
 }

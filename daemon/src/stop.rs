@@ -4,6 +4,7 @@
 //! outlive it, but the next daemon starts only when this one has ended; so it serves on for as long as anything of before
 //! is under way, and whoever comes during the short rest waits in the sockets' queues.
 
+use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -20,8 +21,14 @@ use crate::listener::first_packets;
 use crate::listener::leaving::leave;
 use crate::listener::quic::Port;
 use crate::memory::Memory;
-use crate::running::Generation;
+use crate::running::Older;
 use crate::service_manager;
+
+/// How long a request may have been under way when no new ones are accepted any more: most of those will end soon.
+const YOUNG: Duration = Duration::from_secs(1);
+
+/// How often that is looked at.
+const LOOK: Duration = Duration::from_millis(10);
 
 /// How long visitors may take to hear that the time for what runs is up, from then on: for the end of the frame that is under
 /// way in a WebSocket, and a closing handshake with a visitor on the other side of the world, of three round trips of 300 ms.
@@ -58,8 +65,8 @@ pub(crate) struct Serving {
     pub(crate) memory: Memory,
     /// Writes the names down as they change.
     pub(crate) keeper: JoinHandle<()>,
-    /// Tasks that answer on the admin address, to the end.
-    pub(crate) _admins: JoinSet<()>,
+    /// Tasks that answer on the admin address.
+    pub(crate) admins: JoinSet<()>,
     /// Tasks in the background, to the end.
     pub(crate) _others: JoinSet<()>,
 }
@@ -98,17 +105,40 @@ impl Serving {
 
     /// Serves on until what runs now has ended, and then answers whoever was accepted, with the tunnels as they are.
     async fn hand_over(&mut self, deadline: Instant) {
-        let older = self.daemon.running.so_far();
-        let _in_time = timeout_at(deadline, older.ended()).await;
+        let began = Instant::now();
+        let running = self.daemon.running.so_far();
+        let _in_time = timeout_at(deadline, running.ended()).await;
+        let older = self.good_moment(began, deadline).await;
         self.keep_names().await;
-        self.listeners.shutdown().await;
-        for Port { endpoint, socket, .. } in &self.quic {
+        // Before nobody accepts any more: what is accepted all the same, and copied as well, makes no difference to its
+        // sender, who goes on with the first one who has answered (RFC 9000, section 7.2).
+        for Port { socket, .. } in &self.quic {
             socket.keep();
+        }
+        self.listeners.shutdown().await;
+        for Port { endpoint, .. } in &self.quic {
             self.listeners.spawn(listener::quic::ignore(endpoint.clone()));
         }
         self.end();
         info!(event = "handing_over", "new visitors wait for the next process");
         self.finish(&older, deadline).await;
+    }
+
+    /// Serves on until few visitors are in the middle of anything: new ones have to wait for whatever is under way when
+    /// it ends. At first for a moment when nobody is, and then for ever less. Long requests that begin meanwhile may take
+    /// half of the time that is left.
+    async fn good_moment(&self, stopped: Instant, deadline: Instant) -> Older {
+        let limit = Instant::now() + deadline.saturating_duration_since(Instant::now()) / 2;
+        let (mut older, mut since) = (Older::default(), stopped);
+        loop {
+            let began = mem::replace(&mut since, Instant::now());
+            let age = older.age(&self.daemon.running, began);
+            let young = (stopped.elapsed() / 2).min(YOUNG);
+            if age.is_none_or(|age| age < young) || Instant::now() >= limit {
+                return older;
+            }
+            sleep(LOOK).await;
+        }
     }
 
     /// Leaves the ports to whoever comes next.
@@ -122,6 +152,7 @@ impl Serving {
             }
         }
         self.listeners.shutdown().await;
+        self.admins.shutdown().await;
         self.end();
     }
 
@@ -142,13 +173,13 @@ impl Serving {
 
     /// Waits for visitors once no new ones are accepted: for what lasts only until everything else is done, since others
     /// wait for the next process, and for requests of the `older` ones no longer than to the `deadline`.
-    async fn finish(&self, older: &Generation, deadline: Instant) {
+    async fn finish(&self, older: &Older, deadline: Instant) {
         let Daemon { running, shutdown, visitors, .. } = &*self.daemon;
         let _in_time = timeout_at(deadline, running.settled(older)).await;
         shutdown.end_time();
         let late = async {
             sleep(FAREWELL).await;
-            running.settled(&Generation::default()).await;
+            running.settled(&Older::default()).await;
         };
         let gone = async {
             tokio::select! {
@@ -164,10 +195,15 @@ impl Serving {
         for Port { endpoint, .. } in &self.quic {
             // Whoever knocks now is for the next process: a refusal would be final, silence is not.
             endpoint.set_server_config(None);
-            // What was said just before is given time to arrive.
             endpoint.close(VarInt::from_u32(0), b"stopped");
-            let _in_time = timeout(LAST_PACKETS, endpoint.wait_idle()).await;
         }
+        // What was said just before is given time to arrive.
+        let idle = async {
+            for Port { endpoint, .. } in &self.quic {
+                endpoint.wait_idle().await;
+            }
+        };
+        let _in_time = timeout(LAST_PACKETS, idle).await;
         let knocked: Vec<_> = self.quic.iter().flat_map(|port| port.socket.kept()).collect();
         if !knocked.is_empty()
             && let Err(error) = first_packets::leave(&self.daemon.config().state_dir, knocked)

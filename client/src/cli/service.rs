@@ -103,7 +103,8 @@ fn own(path: &Path) -> anyhow::Result<()> {
 }
 
 fn unit(program: &Path, config: &Path) -> anyhow::Result<String> {
-    let (program, config) = (quoted(program)?, quoted(config)?);
+    // Variables are looked for in arguments alone.
+    let (program, config) = (quoted(program)?, quoted(config)?.replace('$', "$$"));
     // Restarted for ever, as the tunnels themselves try for ever; but not where trying again is of no use: wrong
     // configuration, refused.
     Ok(format!(
@@ -119,7 +120,7 @@ fn quoted(path: &Path) -> anyhow::Result<String> {
     if text.chars().any(char::is_control) {
         bail!("{text:?} has control characters");
     }
-    let text = text.replace('\\', "\\\\").replace('"', "\\\"").replace('%', "%%").replace('$', "$$");
+    let text = text.replace('\\', "\\\\").replace('"', "\\\"").replace('%', "%%");
     Ok(format!("\"{text}\""))
 }
 
@@ -145,7 +146,9 @@ mod tests {
     fn a_path_is_one_word() {
         let quoted = |text: &str| quoted(Path::new(text));
         assert_eq!(quoted("/a b/c").unwrap(), r#""/a b/c""#);
-        assert_eq!(quoted(r#"/100%/$HOME/"\"#).unwrap(), r#""/100%%/$$HOME/\"\\""#);
+        assert_eq!(quoted(r#"/100%/$HOME/"\"#).unwrap(), r#""/100%%/$HOME/\"\\""#);
+        let unit = unit(Path::new("/$a/cok-client"), Path::new("/$b")).unwrap();
+        assert!(unit.contains(r#"ExecStart="/$a/cok-client" --config "/$$b""#), "{unit}");
         assert!(quoted("/a\nExecStartPre=/bin/evil").is_err());
     }
 }

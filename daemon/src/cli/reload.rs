@@ -45,10 +45,12 @@ pub(super) fn ask(args: &ReloadArgs) -> ExitCode {
     let mut refused = false;
     let asked = block_on(async {
         let asked = tokio::time::timeout(LIMIT, post(admin)).await;
-        let (status, text) = asked
-            .context("no answer in time")
-            .flatten()
-            .with_context(|| format!("cannot ask the daemon at {admin}"))?;
+        let (status, text) = asked.context("no answer in time").flatten().with_context(|| {
+            format!(
+                "cannot ask the daemon at {admin}; if it was started with another `listen.admin`, name that one by \
+                     --admin"
+            )
+        })?;
         refused = status == StatusCode::CONFLICT;
         anyhow::ensure!(refused || status == StatusCode::OK, "the daemon at {admin} answered {status}: {text}");
         if refused {

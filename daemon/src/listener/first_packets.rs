@@ -96,6 +96,8 @@ pub struct Socket {
     has_before: AtomicBool,
     before: Mutex<VecDeque<(RecvMeta, Vec<u8>)>>,
     keeps: AtomicBool,
+    /// Whether nothing is read any more.
+    over: AtomicBool,
     kept: Mutex<VecDeque<(Instant, FirstPacket)>>,
 }
 
@@ -111,6 +113,7 @@ impl Socket {
             has_before: AtomicBool::new(!before.is_empty()),
             before: Mutex::new(before),
             keeps: AtomicBool::new(false),
+            over: AtomicBool::new(false),
             kept: Mutex::default(),
         })
     }
@@ -120,8 +123,9 @@ impl Socket {
         self.keeps.store(true, Ordering::Relaxed);
     }
 
-    /// Takes what was kept and is still worth an answer.
+    /// Takes what was kept and is still worth an answer. What comes from now on stays in the kernel's queue.
     pub fn kept(&self) -> Vec<FirstPacket> {
+        self.over.store(true, Ordering::Relaxed);
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         kept.drain(..).filter(|(at, _)| at.elapsed() < FRESH).map(|(_, packet)| packet).collect()
     }
@@ -176,6 +180,9 @@ impl AsyncUdpSocket for Socket {
     ) -> Poll<io::Result<usize>> {
         if self.has_before.load(Ordering::Relaxed) {
             return Poll::Ready(Ok(self.begin(buffers, metas)));
+        }
+        if self.over.load(Ordering::Relaxed) {
+            return Poll::Pending;
         }
         let count = ready!(self.inner.poll_recv(cx, buffers, metas))?;
         if self.keeps.load(Ordering::Relaxed) {
