@@ -237,3 +237,20 @@ fn create_key(name: &str, subdomains: &[String], max_tunnels: u32, expires: Opti
     );
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+
+    #[test]
+    fn a_thread_that_is_blocked_does_not_hold_up_the_end() {
+        let began = Instant::now();
+        let served = block_on(async {
+            tokio::task::spawn_blocking(|| std::thread::sleep(Duration::from_secs(600)));
+            Ok(())
+        });
+        assert!(served.is_ok() && began.elapsed() < Duration::from_secs(60));
+    }
+}

@@ -226,3 +226,22 @@ fn redirect(daemon: &Daemon, request: &Request<Incoming>, port: u16) -> Response
     }
     response
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn only_what_was_not_handed_over_is_bound() {
+        let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let address = udp.local_addr().unwrap();
+        let text = format!("domain = \"a.example\"\ntls.mode = \"self-signed\"\nlisten.https = [\"{address}\"]\n");
+        let config = Config::parse(&text, "cokd.toml").unwrap();
+        let (https, quic) = bind_public(&config, Vec::new(), vec![udp]).unwrap();
+        assert_eq!((https[0].local_addr().unwrap(), https.len(), quic.len()), (address, 1, 1));
+        drop(quic);
+        let handed_over = https.into_iter().map(|listener| listener.into_std().unwrap()).collect();
+        let (https, quic) = bind_public(&config, handed_over, Vec::new()).unwrap();
+        assert_eq!((https.len(), quic[0].local_addr().unwrap(), quic.len()), (1, address, 1));
+    }
+}

@@ -1,14 +1,18 @@
 """A daemon that stops, and exchanges that are not over when their time is up: what their two ends hear of it."""
 
+import collections
 import concurrent.futures
 import contextlib
 import socket
+import threading
+import time
 
 import pytest
 from websockets.exceptions import ConnectionClosed
 from wsproto.events import CloseConnection, TextMessage
 
 from harness import raw
+from harness.activation import Activated
 from harness.http2 import Http2
 from harness.http3 import Http3
 from harness.ports import FIN_WAIT1, states
@@ -213,6 +217,81 @@ def test_a_slow_reader_gets_it_all(own_daemon, nginx, transport):
             stream.wait(lambda: False)
     ends(daemon, finished=True)
     client.stop()
+
+
+@pytest.mark.parametrize("before", [False, True], ids=["fresh", "kept alive"])
+def test_half_a_head_holds_nobody_up(own_daemon, either_sockets, before):
+    """A visitor in the middle of a request head may not keep the next daemon from starting until its time is up."""
+    daemon = own_daemon(limits='drain_timeout = "60s"', inside=either_sockets)
+    with raw.connect(daemon, "") as connection:
+        if before:
+            connection.sendall(f"GET /health HTTP/1.1\r\nhost: {daemon.host('')}\r\n\r\n".encode())
+            assert raw.read_head(connection).startswith(b"HTTP/1.1 200")
+        connection.sendall(b"GET / HT")
+        wait_for(lambda: daemon.metric("cok_connections_total") == 1, "it was accepted")
+        stop(daemon)
+        assert daemon.process.wait_exit() == 0
+
+
+class Held:
+    """A service that answers each request once that is let go, by its path."""
+
+    def __init__(self):
+        self.asked, self.let_go = (collections.defaultdict(threading.Event) for _ in range(2))
+        self.recorder = raw.Recorder(self._answer)
+
+    def _answer(self, head, _connection):
+        path = head.split()[1].decode()
+        self.asked[path].set()
+        assert self.let_go[path].wait(60)
+        return b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\ndone"
+
+    def visit(self, client, path):
+        """A visitor whose request has come to the service."""
+        curl = client.start_curl(path)
+        assert self.asked[path].wait(20)
+        return curl
+
+    def end(self, path, curl):
+        self.let_go[path].set()
+        assert curl_ends(curl) == (b"done", 0)
+
+
+def test_new_visitors_do_not_wait_for_a_late_request(own_daemon, transport):
+    """With the service manager's sockets: one that began after the stop and lasts is no reason to turn to the next daemon
+    already, which would have to wait for it, and all new visitors with it."""
+    daemon = own_daemon(limits='drain_timeout = "60s"', transport=transport, inside=Activated())
+    held = Held()
+    client = daemon.client(held.recorder.target)
+    early = held.visit(client, "/early")
+    began = time.monotonic()
+    stop(daemon)
+    late = held.visit(client, "/late")
+    between = time.monotonic()
+    # It has been under way for most of the time since then.
+    wait_for(lambda: time.monotonic() - began > 3 * (between - began), "a while")
+    held.end("/early", early)
+    held.let_go["/new"].set()
+    for _ in range(20):
+        assert client.curl("/new").stdout == b"done"
+    held.end("/late", late)
+    ends(daemon, finished=True)
+    client.stop()
+    held.recorder.stop()
+
+
+def test_a_redirect_is_given_to_whoever_was_accepted(own_daemon):
+    """The socket outlives the daemon, but not what was accepted from it."""
+    daemon = own_daemon(limits='drain_timeout = "60s"', inside=Activated())
+    with socket.create_connection((daemon.address, daemon.http_port), timeout=20) as connection:
+        wait_for(lambda: daemon.metric("cok_connections_total") == 1, "it was accepted")
+        stop(daemon)
+        daemon.process.wait_event("handing_over")
+        connection.sendall(f"GET /there HTTP/1.1\r\nhost: {daemon.host('')}\r\n\r\n".encode())
+        head = raw.read_head(connection)
+        assert b" 308 " in head.splitlines()[0] and b"/there" in head
+        assert connection.recv(1) == b""
+    ends(daemon, finished=True)
 
 
 def breaks_off(stream):

@@ -4,13 +4,16 @@ import signal
 import subprocess
 
 from harness.cok import KEY, digest
+from harness.ports import free_port
 from harness.process import BIN_DIR, wait_for
 
 ANOTHER = "cok_another-key"
 
 
-def reload(daemon):
-    command = [BIN_DIR / "cokd", "reload", "--config", daemon.config, "--admin", daemon.admin]
+def reload(daemon, by_file=False):
+    """Asks at the daemon's admin address, or `by_file` at the one that its configuration has now."""
+    command = [BIN_DIR / "cokd", "reload", "--config", daemon.config]
+    command += [] if by_file else ["--admin", daemon.admin]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
 
 
@@ -80,6 +83,17 @@ def test_what_cannot_change_is_named(own_daemon, nginx):
     # The new key does not count either.
     client = daemon.client(nginx.target)
     client.stop()
+
+
+def test_another_admin_address(own_daemon):
+    """The file may name another one than the daemon has: then it says how to ask that one, which names what cannot
+    change."""
+    daemon = own_daemon()
+    change(daemon, ('admin = "127.0.0.1:0"', f'admin = "127.0.0.1:{free_port()}"'))
+    done = reload(daemon, by_file=True)
+    assert done.returncode == 1 and "name that one by --admin" in done.stderr, done
+    done = reload(daemon)
+    assert done.returncode == 2 and "listen: cannot change" in done.stderr, done
 
 
 def test_nobody_to_ask(own_daemon):

@@ -214,7 +214,9 @@ def test_a_new_daemon_takes_over_from_one_that_drains(own_daemon, services, tran
     daemon.process.popen.terminate()
     daemon.process.wait_event("draining")
     seen = len(client.process.lines)
-    successor = Daemon(tmp_path / "successor", https=daemon.https, state=daemon.folder / "state", transport=transport)
+    successor = Daemon(
+        tmp_path / "successor", https=daemon.https, admin=daemon.admin, state=daemon.state, transport=transport
+    )
     try:
         client.wait_online(start=seen)
         assert successor.curl("handed-over", "/cookies").stdout == b"ok"

@@ -283,10 +283,14 @@ mod tests {
         let old = socket([first(1)], &[]);
         assert_eq!(drained(&old).len(), 1);
         assert!(old.kept().is_empty(), "it was for this process");
-        let old = socket(others.iter().cloned().chain([first(2), first(3), first(4)]), &[]);
+        let packets = Arc::new(Datagrams(Mutex::new(others.into_iter().chain([first(2), first(3), first(4)]).collect())));
+        let old = Socket::new(packets.clone(), &[]).unwrap();
         old.keep();
         assert_eq!(drained(&old).len(), 7, "what is kept is given as well");
-        leave(folder.path(), old.kept()).unwrap();
+        let kept = old.kept();
+        packets.0.lock().unwrap().push_back(first(5));
+        assert!(drained(&old).is_empty(), "it stays for the next process");
+        leave(folder.path(), kept).unwrap();
 
         let before = take(folder.path());
         let next = socket([first(5)], &before);

@@ -34,7 +34,7 @@ class Daemon:
 
     def __init__(
         self, folder, limits="", keys="", https="127.0.0.1:0", state=None, env=None, transport="ws", inside=HERE,
-        listen="", tls='mode = "self-signed"', more="",
+        admin="127.0.0.1:0", listen="", tls='mode = "self-signed"', more="",
     ):
         self.env, self.transport, self.inside = env, transport, inside
         self.folder = Path(folder)
@@ -48,7 +48,7 @@ state_dir = "{self.state}"
 [listen]
 https = ["{https}"]
 http = ["127.0.0.1:0"]
-admin = "127.0.0.1:0"
+admin = "{admin}"
 {listen}
 [tls]
 {tls}
