@@ -9,8 +9,13 @@ mod published;
 mod rollover;
 mod status;
 
+use std::any::Any;
+use std::future::poll_fn;
+use std::panic::{self, AssertUnwindSafe};
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use instant_acme::{Account, CertificateIdentifier};
@@ -176,8 +181,8 @@ impl Renewer {
                 if let Err(error) = ready {
                     warn!(%error, "the next certificate will be served from memory alone");
                 }
-                match tokio::time::timeout(ATTEMPT_TIMEOUT, self.order(published)).await {
-                    Ok(result) => result,
+                match tokio::time::timeout(ATTEMPT_TIMEOUT, caught(self.order(published))).await {
+                    Ok(result) => result.unwrap_or_else(|panic| Err(format!("a fault of this program: {panic}"))),
                     Err(_) => Err(format!("not done within {} s", ATTEMPT_TIMEOUT.as_secs())),
                 }
             }
@@ -322,13 +327,30 @@ impl Renewer {
     }
 }
 
+/// A panic of the work is told and no more: what a server says must not end renewal, whatever the library makes of it.
+async fn caught<T>(work: impl Future<Output = T>) -> Result<T, String> {
+    let mut work = pin!(work);
+    // After a panic the work is dropped and never looked at again.
+    let polled = |context: &mut Context<'_>| match panic::catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(context))) {
+        Ok(poll) => poll.map(Ok),
+        Err(panic) => Poll::Ready(Err(said(&*panic))),
+    };
+    poll_fn(polled).await
+}
+
+/// The words of a panic.
+fn said(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "it panicked".to_owned())
+}
+
 /// Disks may be slow, and nobody else should wait for them.
 async fn on_disk<T: Send + 'static>(store: &Arc<Store>, work: impl FnOnce(&Store) -> T + Send + 'static) -> T {
     let store = store.clone();
     match tokio::task::spawn_blocking(move || work(&store)).await {
         Ok(value) => value,
         Err(error) => match error.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
+            Ok(panic) => panic::resume_unwind(panic),
             // The runtime ends, and with it whoever waits.
             Err(_) => std::future::pending().await,
         },
@@ -337,4 +359,20 @@ async fn on_disk<T: Send + 'static>(store: &Arc<Store>, work: impl FnOnce(&Store
 
 fn validity(stored: &Stored) -> Validity {
     Validity { not_before: stored.facts.not_before, not_after: stored.facts.not_after }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_is_an_error_with_its_words() {
+        let work = async |number: u32| {
+            tokio::task::yield_now().await;
+            assert!(number < 2, "number {number}");
+            number
+        };
+        assert_eq!(caught(work(1)).await, Ok(1));
+        assert_eq!(caught(work(2)).await, Err("number 2".to_owned()));
+    }
 }

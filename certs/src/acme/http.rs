@@ -123,7 +123,9 @@ impl HttpClient for Client {
             if !response.status().is_success() && !kind.contains("json") {
                 return Err(Error::Other(format!("{uri}: answered {}", response.status()).into()));
             }
-            let (parts, body) = response.into_parts();
+            let (mut parts, body) = response.into_parts();
+            // Noted above. The library adds any number of seconds to the clock, and panics where that is too late.
+            parts.headers.remove(RETRY_AFTER);
             Ok(BytesResponse { parts, body: Box::new(body) })
         })
     }
