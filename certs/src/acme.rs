@@ -59,6 +59,9 @@ pub struct Settings {
     pub external_account: Option<(String, Vec<u8>)>,
     /// A profile, if the server offers it.
     pub profile: Option<String>,
+    /// Stands for all that an attempt depends on beside the names, such as a hash of account and solver: when it changes,
+    /// the failures of before hold nothing up.
+    pub fingerprint: String,
 }
 
 /// What happened, for logs and metrics.
@@ -108,6 +111,9 @@ impl Renewer {
             Ok(state) => self.state = state.unwrap_or_else(|| State { lot: fastrand::f64(), ..State::default() }),
             Err(error) => warn!(%error, "the state of renewal cannot be read"),
         }
+        if self.state.is_meant_for(&format!("{} {}", self.names.join(" "), self.settings.fingerprint)) {
+            self.keep_state().await;
+        }
         // Another process may have renewed meanwhile; and what is damaged is set aside only now.
         let names = self.names.clone();
         let load = move |store: &Store| store.load(&names.iter().map(String::as_str).collect::<Vec<_>>());
@@ -115,6 +121,11 @@ impl Renewer {
             Ok(Some(stored)) => self.serve(stored, &resolver, &report),
             Ok(None) => {}
             Err(error) => warn!(%error, "the certificates cannot be read"),
+        }
+        let now = unix_now();
+        let wait = self.due(now, false).saturating_sub(now);
+        if wait > 0 && (self.state.failures > 0 || self.current.is_none()) {
+            info!(event = "waiting", next_try_in_seconds = wait, "no certificate is ordered for {wait} s");
         }
         let published = {
             let (solver, store) = (self.solver.clone(), self.store.clone());

@@ -16,6 +16,7 @@ use cok_certs::files::{self, Facts, Watch};
 use cok_certs::store::Store;
 use cok_certs::{Authority, CertResolver};
 use rustls::sign::CertifiedKey;
+use sha2::{Digest as _, Sha256};
 use tracing::{error, info, warn};
 
 use crate::activation::Inherited;
@@ -230,5 +231,16 @@ fn settings(acme: &Acme) -> anyhow::Result<acme::Settings> {
         ca_file: acme.ca_file.clone(),
         external_account: external_account.transpose()?,
         profile: acme.profile.clone(),
+        fingerprint: fingerprint(acme)?,
     })
+}
+
+/// Changes with all that an order depends on: the settings, and what stands in the files of secrets that they name.
+fn fingerprint(acme: &Acme) -> anyhow::Result<String> {
+    let hmac_key = acme.external_account.as_ref().map(|account| &account.hmac_key_file);
+    let mut digest = Sha256::new_with_prefix(format!("{acme:?}"));
+    for path in hmac_key.into_iter().chain(acme.dns.secret_file()) {
+        digest.update(Sha256::digest(secrets::read(path)?));
+    }
+    Ok(BASE64_URL_SAFE_NO_PAD.encode(digest.finalize()))
 }

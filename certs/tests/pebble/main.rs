@@ -41,6 +41,7 @@ impl Running {
             ca_file: Some(pebble.ca_file.clone()),
             external_account,
             profile: None,
+            fingerprint: "tests".into(),
         };
         let store = Store::open(folder, &settings.directory).unwrap();
         let renewer = Renewer::new(settings, &NAMES, store, dns.clone()).unwrap();
@@ -132,6 +133,20 @@ fn half_of_all_nonces_may_be_rejected() {
     store.request(Request::Renewal).unwrap();
     issued();
     assert_ne!(account(folder.path(), &pebble)["key_pkcs8"], old["key_pkcs8"]);
+}
+
+#[test]
+fn failures_with_other_settings_hold_nothing_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_dns_program, dns) = TestDns::start();
+    let mut pebble = Pebble::new(folder.path(), &dns);
+    let _program = pebble.first_start();
+    let mut failed = State { failures: 7, ..State::default() };
+    assert!(failed.is_meant_for("tunnel.test *.tunnel.test mistyped"));
+    failed.begin(cok_certs::unix_now());
+    store(folder.path(), &pebble).write_json("state.json", &failed).unwrap();
+    let running = Running::start(folder.path(), &pebble, &dns);
+    running.wait(|event| *event == Event::Issued);
 }
 
 #[test]

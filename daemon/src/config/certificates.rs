@@ -106,6 +106,18 @@ pub enum Dns {
     },
 }
 
+impl Dns {
+    /// Where its secret is, if it has one.
+    pub(crate) fn secret_file(&self) -> Option<&PathBuf> {
+        match self {
+            Self::Embedded(_) | Self::Exec { .. } => None,
+            Self::HttpReq { password_file, .. } => password_file.as_ref(),
+            Self::Rfc2136 { tsig, .. } => tsig.as_ref().map(|tsig| &tsig.secret_file),
+            Self::Cloud { token_file, .. } => Some(token_file),
+        }
+    }
+}
+
 /// A TSIG key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tsig {
