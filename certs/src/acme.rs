@@ -198,8 +198,6 @@ impl Renewer {
                 }
             }
         };
-        // What was published is taken away, whatever became of the order.
-        published.clean_up().await;
         let now = unix_now();
         match result {
             Ok((issued, stored)) => {
@@ -226,6 +224,8 @@ impl Renewer {
                 report(Event::Failed);
             }
         }
+        // What was published is taken away, whatever became of the order: last, since it may take its time.
+        published.clean_up().await;
     }
 
     async fn keep_state(&self) {

@@ -86,10 +86,10 @@ fn a_certificate_is_issued_kept_and_renewed_on_request() {
 
     let running = Running::start(folder.path(), &pebble, &dns);
     running.wait(|event| *event == Event::Issued);
+    wait_for(|| dns.cleaned.load(Ordering::Relaxed) == 2);
     drop(running);
     let first = serial(folder.path(), &pebble);
     assert_eq!(dns.presented.lock().unwrap().len(), 2, "base and wildcard, each with a value of its own");
-    assert_eq!(dns.cleaned.load(Ordering::Relaxed), 2);
 
     // Started again it serves what it has. The operator's request comes after that: the first order that is placed.
     let running = Running::start(folder.path(), &pebble, &dns);
@@ -133,6 +133,19 @@ fn half_of_all_nonces_may_be_rejected() {
     store.request(Request::Renewal).unwrap();
     issued();
     assert_ne!(account(folder.path(), &pebble)["key_pkcs8"], old["key_pkcs8"]);
+}
+
+#[test]
+fn a_certificate_does_not_wait_until_records_are_taken_away() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_dns_program, dns) = TestDns::start();
+    let mut pebble = Pebble::new(folder.path(), &dns);
+    let _program = pebble.first_start();
+    dns.hangs.store(true, Ordering::Relaxed);
+    let running = Running::start(folder.path(), &pebble, &dns);
+    running.wait(|event| matches!(event, Event::Serving(_)));
+    running.wait(|event| *event == Event::Issued);
+    assert!(store(folder.path(), &pebble).load(&NAMES).unwrap().is_some(), "it is saved");
 }
 
 #[test]
