@@ -17,6 +17,7 @@ use cok_certs::store::Store;
 use cok_certs::{Authority, CertResolver};
 use rustls::sign::CertifiedKey;
 use sha2::{Digest as _, Sha256};
+use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use crate::activation::Inherited;
@@ -29,6 +30,10 @@ const REISSUE_EVERY: Duration = Duration::from_secs(24 * 3600);
 
 /// How often the files of a certificate are looked at. A change counts once two looks have found the same.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+/// How soon files that were refused are looked at again although they have not changed: a disk may have been out of order,
+/// or the clock a little behind that of whoever has made the certificate.
+const AGAIN_AFTER: Duration = Duration::from_secs(10);
 
 /// The names that a certificate must cover.
 pub(crate) fn names(domain: &str) -> [String; 2] {
@@ -136,15 +141,24 @@ impl Certificates {
             }
             Source::Files { cert, key, watch } => {
                 let watch = Arc::new(Mutex::new(watch));
+                // When files were refused last, and why.
+                let mut refused: Option<(Instant, String)> = None;
                 loop {
                     tokio::time::sleep(LOOK_EVERY).await;
                     let (watch, cert, key, names) = (watch.clone(), cert.clone(), key.clone(), names.clone());
+                    let again = refused.as_ref().is_some_and(|(at, _)| at.elapsed() >= AGAIN_AFTER);
                     // The files may be on a disk that is slow.
                     let looked = tokio::task::spawn_blocking(move || {
                         let changed = watch.lock().unwrap_or_else(PoisonError::into_inner).changed();
-                        changed.then(|| files::load(&cert, &key, &names.each_ref().map(String::as_str)))
+                        let load = || files::load(&cert, &key, &names.each_ref().map(String::as_str));
+                        (changed || again).then(|| (changed, load()))
                     });
-                    if let Ok(Some(loaded)) = looked.await {
+                    let Ok(Some((changed, loaded))) = looked.await else { continue };
+                    let why = loaded.as_ref().err().map(ToString::to_string);
+                    // The same is not said twice of the same files.
+                    let said = !changed && why.is_some() && refused.take().map(|(_, why)| why) == why;
+                    refused = why.map(|why| (Instant::now(), why));
+                    if !said {
                         take(&metrics, &resolver, "files", loaded);
                     }
                 }

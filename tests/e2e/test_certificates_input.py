@@ -257,6 +257,25 @@ def test_files_that_change(tmp_path):
         daemon.stop()
 
 
+def test_files_that_come_true(tmp_path):
+    """A certificate from somebody whose clock is ahead is refused in one line, and served once it is valid."""
+    files = Files(tmp_path)
+    files.put(files.good())
+    daemon = Daemon(tmp_path / "cokd", tls=files.tls)
+    daemon.ca = files.authority.ca_file
+    try:
+        start = len(daemon.process.lines)
+        files.put(files.authority.pair(*NAMES, begins=datetime.timedelta(seconds=16)))
+        refused = daemon.process.wait_event("certificate_refused", start=start)
+        assert "not valid before" in refused["error"]
+        daemon.process.wait_event("certificate", start=start, source="files", deadline=60)
+        assert sum("certificate_refused" in line for line in daemon.process.lines) == 1
+        assert daemon.metric("cok_certificate_failures_total") == 1
+        assert daemon.curl("", "/health/ready").stdout == b"ready\n"
+    finally:
+        daemon.stop()
+
+
 # Credentials
 
 
