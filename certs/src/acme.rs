@@ -75,6 +75,10 @@ pub enum Event {
     Failed,
 }
 
+/// When the operator has asked for a new certificate, and when for a new key of the account, in nanoseconds since 1970. Both
+/// are a reason for an attempt.
+type Requested = [Option<i128>; 2];
+
 /// Keeps one certificate fresh.
 pub struct Renewer {
     settings: Settings,
@@ -85,8 +89,8 @@ pub struct Renewer {
     state: State,
     current: Option<Stored>,
     unsaved: Option<(Arc<Issued>, i64)>,
-    /// When the operator's last request was made, in nanoseconds since 1970; 0 for none.
-    seen: Option<i128>,
+    /// The operator's requests that were seen last; nothing before the first look.
+    seen: Option<Requested>,
 }
 
 impl Renewer {
@@ -135,15 +139,11 @@ impl Renewer {
         loop {
             let now = unix_now();
             self.save_again(now).await;
-            let requested = on_disk(&self.store, |store| store.requested_at(Request::Renewal)).await;
-            // A request of before this process may have been seen to already; then it waits its turn like all attempts.
-            let asked = requested.is_some_and(|at| match self.seen {
-                Some(seen) => seen != at,
-                None => self.state.tried_at.is_none_or(|tried| i128::from(tried) < at / NANOS),
-            });
-            self.seen = Some(requested.unwrap_or_default());
-            if asked || self.due(now, requested.is_some()) <= now {
-                self.attempt(now, requested.is_some(), &published, &resolver, &report).await;
+            let requested = on_disk(&self.store, requested).await;
+            let asked = is_news(requested, self.seen, now, self.state.tried_at);
+            self.seen = Some(requested);
+            if asked || self.due(now, requested != [None; 2]) <= now {
+                self.attempt(now, requested, &published, &resolver, &report).await;
             } else {
                 self.ask_for_window(now).await;
             }
@@ -174,7 +174,7 @@ impl Renewer {
     async fn attempt(
         &mut self,
         now: i64,
-        requested: bool,
+        requested: Requested,
         published: &Published,
         resolver: &CertResolver,
         report: &impl Fn(Event),
@@ -212,14 +212,16 @@ impl Renewer {
                 self.unsaved = Some((Arc::new(issued), now));
                 self.save_again(now).await;
                 self.keep_state().await;
-                on_disk(&self.store, |store| store.done(Request::Renewal)).await;
+                if let [Some(at), _] = requested {
+                    on_disk(&self.store, move |store| store.done(Request::Renewal, at)).await;
+                }
                 report(Event::Issued);
             }
             Err(error) => {
                 self.state.failed(now, error.clone(), self.client.take_retry_after().map(unix));
                 // Before anybody is told, who may look at it.
                 self.keep_state().await;
-                let next = self.due(now, requested).saturating_sub(now);
+                let next = self.due(now, requested != [None; 2]).saturating_sub(now);
                 warn!(event = "not_issued", error, next_try_in_seconds = next, "no certificate was issued: {error}");
                 report(Event::Failed);
             }
@@ -338,6 +340,21 @@ impl Renewer {
     }
 }
 
+fn requested(store: &Store) -> Requested {
+    [Request::Renewal, Request::Rollover].map(|request| store.requested_at(request))
+}
+
+/// Whether somebody has asked for an attempt that was not made yet. A request of before this process may have been seen to
+/// already; then it waits its turn like all attempts, and so does one that a wrong clock has dated in the future, or it
+/// would be news at every start.
+fn is_news(requested: Requested, seen: Option<Requested>, now: i64, tried_at: Option<i64>) -> bool {
+    let untried = |at: i128| (tried_at.map_or(i64::MIN, |tried| tried + 1)..=now).contains(&((at / NANOS) as i64));
+    (0..requested.len()).any(|kind| match seen {
+        Some(seen) => requested[kind].is_some() && requested[kind] != seen[kind],
+        None => requested[kind].is_some_and(untried),
+    })
+}
+
 /// A panic of the work is told and no more: what a server says must not end renewal, whatever the library makes of it.
 async fn caught<T>(work: impl Future<Output = T>) -> Result<T, String> {
     let mut work = pin!(work);
@@ -375,6 +392,23 @@ fn validity(stored: &Stored) -> Validity {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_request_is_news_once() {
+        let at = |second: i128| Some(second * NANOS + 5);
+        let news = |requested, seen| is_news(requested, seen, 100, Some(50));
+        for kind in [|at| [at, None], |at| [None, at]] {
+            let none = Some([None; 2]);
+            assert!(news(kind(at(90)), none) && news(kind(at(200)), none), "whatever the clock says");
+            assert!(!news(kind(at(90)), Some(kind(at(90)))) && !news(kind(None), Some(kind(at(90)))));
+            assert!(news(kind(at(91)), Some(kind(at(90)))));
+            // At the start: made before the last attempt, after it, and by a clock that ran ahead.
+            assert_eq!([40, 50, 51, 100, 101].map(|second| news(kind(at(second)), None)), [
+                false, false, true, true, false
+            ]);
+        }
+        assert!(is_news([at(1), None], None, 100, None) && !is_news([None; 2], None, 100, None));
+    }
 
     #[tokio::test]
     async fn a_panic_is_an_error_with_its_words() {

@@ -241,8 +241,11 @@ impl Store {
         Some(i128::from(data.mtime()) * 1_000_000_000 + i128::from(data.mtime_nsec()))
     }
 
-    /// The request has been seen to, whatever came of it.
-    pub fn done(&self, request: Request) {
+    /// The request that was made at this moment has been seen to, whatever came of it. One that was made since stays.
+    pub fn done(&self, request: Request, at: i128) {
+        if self.requested_at(request) != Some(at) {
+            return;
+        }
         let path = self.folder.join(request.file());
         if let Err(error) = fs::remove_file(&path)
             && error.kind() != ErrorKind::NotFound
@@ -457,9 +460,11 @@ mod tests {
         for request in [Request::Renewal, Request::Rollover] {
             assert!(store.requested_at(request).is_none());
             Store::existing(folder.path(), URL).unwrap().request(request).unwrap();
-            assert!(store.requested_at(request).is_some());
-            store.done(request);
-            store.done(request);
+            let at = store.requested_at(request).unwrap();
+            store.done(request, at - 1);
+            assert_eq!(store.requested_at(request), Some(at), "another one was made meanwhile");
+            store.done(request, at);
+            store.done(request, at);
             assert!(store.requested_at(request).is_none());
         }
     }

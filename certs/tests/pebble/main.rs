@@ -149,6 +149,34 @@ fn a_certificate_does_not_wait_until_records_are_taken_away() {
 }
 
 #[test]
+fn a_request_during_an_attempt_is_seen_to_after_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_dns_program, dns) = TestDns::start();
+    let mut pebble = Pebble::new(folder.path(), &dns);
+    let program = pebble.first_start();
+    let store = store(folder.path(), &pebble);
+    let running = Running::start(folder.path(), &pebble, &dns);
+    running.wait(|event| *event == Event::Issued);
+    let old = account(folder.path(), &pebble)["key_pkcs8"].clone();
+    // The second attempt begins, and it is another request that is there at its end.
+    for request in [Request::Renewal, Request::Rollover] {
+        let orders = program.orders();
+        store.request(Request::Renewal).unwrap();
+        wait_for(|| program.orders() > orders);
+        store.request(request).unwrap();
+        for _ in 0..2 {
+            running.wait(|event| {
+                assert_ne!(*event, Event::Failed);
+                *event == Event::Issued
+            });
+        }
+        wait_for(|| store.requested_at(request).is_none());
+        assert_eq!(program.orders(), orders + 2);
+    }
+    assert_ne!(account(folder.path(), &pebble)["key_pkcs8"], old);
+}
+
+#[test]
 fn failures_with_other_settings_hold_nothing_up() {
     let folder = tempfile::tempdir().unwrap();
     let (_dns_program, dns) = TestDns::start();
