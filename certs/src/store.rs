@@ -94,16 +94,29 @@ impl Store {
         Ok(Self { folder, lock: Mutex::default() })
     }
 
-    /// For somebody who only looks: nothing is made. `None` if there is no folder.
-    pub fn existing(state_dir: &Path, directory: &str) -> Option<Self> {
+    /// For somebody who only looks: nothing is made. `None` if there is no folder, which is another matter than one that
+    /// one may not look at.
+    pub fn existing(state_dir: &Path, directory: &str) -> Result<Option<Self>, Error> {
         let folder = Self::folder(state_dir, directory);
-        folder.is_dir().then(|| Self { folder, lock: Mutex::default() })
+        match fs::read_dir(&folder) {
+            Ok(_) => Ok(Some(Self { folder, lock: Mutex::default() })),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Error::io(folder)(error)),
+        }
     }
 
     /// Whether some process holds the lock.
-    pub fn is_held(&self) -> bool {
-        let file = File::open(self.folder.join("lock"));
-        file.is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
+    pub fn is_held(&self) -> Result<bool, Error> {
+        let path = self.folder.join("lock");
+        match File::open(&path) {
+            Ok(file) => match file.try_lock_shared() {
+                Ok(()) => Ok(false),
+                Err(TryLockError::WouldBlock) => Ok(true),
+                Err(TryLockError::Error(error)) => Err(Error::io(path)(error)),
+            },
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(Error::io(path)(error)),
+        }
     }
 
     /// Whether this process alone may change the folder from now on. The kernel lets go of the lock when it ends, however
@@ -441,11 +454,24 @@ mod tests {
         first.save(&chain, &key).unwrap();
         let second = Store::open(folder.path(), URL).unwrap();
         assert!(!second.try_lock().unwrap());
-        assert!(second.is_held() && Store::existing(folder.path(), URL).unwrap().is_held());
+        assert!(second.is_held().unwrap() && Store::existing(folder.path(), URL).unwrap().unwrap().is_held().unwrap());
         assert_eq!(serial(&second), serial(&first));
         drop(first);
-        assert!(!second.is_held());
+        assert!(!second.is_held().unwrap());
         assert!(second.try_lock().unwrap());
+    }
+
+    /// Other errors than that of a missing right, which root would not meet.
+    #[test]
+    fn what_cannot_be_looked_at_is_not_missing() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path(), URL).unwrap();
+        assert!(!store.is_held().unwrap(), "there is no lock yet");
+        std::os::unix::fs::symlink("lock", store.folder.join("lock")).unwrap();
+        assert!(store.is_held().unwrap_err().to_string().contains("/lock: "));
+        let file = folder.path().join("file");
+        fs::write(&file, "").unwrap();
+        assert!(Store::existing(&file, URL).unwrap_err().to_string().contains("file/acme/acme.test-"));
     }
 
     #[test]
@@ -456,10 +482,10 @@ mod tests {
         assert_ne!(real, staging);
         assert!(real.file_name().unwrap().to_str().unwrap().starts_with("acme.test-"));
         let store = locked(folder.path());
-        assert!(Store::existing(folder.path(), "https://acme.test/stg").is_none());
+        assert!(Store::existing(folder.path(), "https://acme.test/stg").unwrap().is_none());
         for request in [Request::Renewal, Request::Rollover] {
             assert!(store.requested_at(request).is_none());
-            Store::existing(folder.path(), URL).unwrap().request(request).unwrap();
+            Store::existing(folder.path(), URL).unwrap().unwrap().request(request).unwrap();
             let at = store.requested_at(request).unwrap();
             store.done(request, at - 1);
             assert_eq!(store.requested_at(request), Some(at), "another one was made meanwhile");

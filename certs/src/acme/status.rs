@@ -30,13 +30,13 @@ pub struct Status {
 
 /// The status of the certificate for `names` from `directory` (a URL), as it is at `now`.
 pub fn status(state_dir: &Path, directory: &str, names: &[&str], now: i64) -> Result<Status, Error> {
-    let store = Store::existing(state_dir, directory);
+    let store = Store::existing(state_dir, directory)?;
     let (stored, state, requested, managed) = match &store {
         Some(store) => (
             store.load(names)?,
             store.read_json::<State>("state.json")?,
             super::requested(store) != [None; 2],
-            store.is_held(),
+            store.is_held()?,
         ),
         None => (None, None, false, false),
     };
