@@ -139,9 +139,11 @@ impl Store {
             Err(TryLockError::WouldBlock) => return Ok(false),
             Err(TryLockError::Error(error)) => return Err(Error::io(path)(error)),
         }
-        // What a process was writing when it was killed.
-        for (_, path) in self.entries("generations")?.into_iter().filter(|(name, _)| name.starts_with(".tmp")) {
-            fs::remove_dir_all(&path).map_err(Error::io(&path))?;
+        // What a process was writing when it was killed: a generation or a probe, or one of the other files.
+        for (_, path) in [self.entries("generations")?, self.entries("")?].into_iter().flatten().filter(is_temporary) {
+            if let Err(error) = remove(&path) {
+                warn!(path = %path.display(), %error, "an unfinished file cannot be removed");
+            }
         }
         Ok(true)
     }
@@ -245,7 +247,11 @@ impl Store {
 
     /// Asks the process that holds the lock.
     pub fn request(&self, request: Request) -> Result<(), Error> {
-        write(&self.folder, &self.folder.join(request.file()), "", 0o600)
+        let path = self.folder.join(request.file());
+        // By another name than those that the process removes when it starts, which may be now.
+        let file = tempfile::Builder::new().prefix(".asked").tempfile_in(&self.folder).map_err(Error::io(&self.folder))?;
+        file.persist(&path).map_err(|error| Error::io(path)(error.error))?;
+        Ok(())
     }
 
     /// When somebody has asked, in nanoseconds since 1970.
@@ -297,7 +303,7 @@ impl Store {
         let moved = DirBuilder::new().recursive(true).mode(0o700).create(&folder).and_then(|()| {
             let taken: Vec<_> = fs::read_dir(&folder)?.filter_map(Result::ok).collect();
             if taken.len() >= MOST_DAMAGED {
-                return if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+                return remove(path);
             }
             let free =
                 (1..=MOST_DAMAGED).map(|number| folder.join(format!("{name}.{number}"))).find(|path| !path.exists());
@@ -307,6 +313,15 @@ impl Store {
             warn!(path = %path.display(), %error, "cannot be set aside");
         }
     }
+}
+
+fn is_temporary((name, _): &(String, PathBuf)) -> bool {
+    name.starts_with(".tmp")
+}
+
+/// A file, or a folder with all that is in it.
+fn remove(path: &Path) -> std::io::Result<()> {
+    if fs::symlink_metadata(path)?.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) }
 }
 
 fn read_generation(folder: &Path) -> Result<Stored, Error> {
@@ -428,10 +443,16 @@ mod tests {
     #[test]
     fn what_was_being_written_at_a_kill_is_no_generation() {
         let folder = tempfile::tempdir().unwrap();
-        let unfinished = Store::open(folder.path(), URL).unwrap().folder.join("generations/.tmpabc");
-        fs::create_dir(&unfinished).unwrap();
+        let place = Store::open(folder.path(), URL).unwrap().folder;
+        // A generation, a probe, and another file.
+        let unfinished = ["generations/.tmpabc", "generations/.tmpdef", ".tmpghi"].map(|name| place.join(name));
+        fs::create_dir(&unfinished[0]).unwrap();
+        fs::write(unfinished[0].join("key.pem"), "").unwrap();
+        fs::write(&unfinished[1], "").unwrap();
+        fs::write(&unfinished[2], "").unwrap();
         let store = locked(folder.path());
-        assert!(serial(&store).is_none() && !unfinished.exists());
+        assert!(serial(&store).is_none());
+        assert!(unfinished.iter().all(|path| !path.exists()));
     }
 
     #[test]
