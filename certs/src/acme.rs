@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use instant_acme::{Account, CertificateIdentifier};
 use rustls_pki_types::CertificateDer;
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 use self::directory::Directory;
@@ -35,6 +36,10 @@ pub use self::status::{Status, status};
 
 /// How often requests of an operator and the lock of another process are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How often a process that cannot get the lock looks whether there is a newer certificate.
+const LOAD_EVERY: Duration = Duration::from_secs(60);
+/// How often it says that it can't, if that is an error and no matter of patience.
+const TELL_EVERY: Duration = Duration::from_secs(3600);
 /// Nanoseconds in a second.
 const NANOS: i128 = 1_000_000_000;
 /// How long a whole attempt may take.
@@ -110,7 +115,7 @@ impl Renewer {
 
     /// Renews for ever. Whatever fails is logged, kept for `cert status` and tried again.
     pub async fn run(mut self, resolver: Arc<CertResolver>, report: impl Fn(Event)) {
-        self.wait_for_lock().await;
+        self.wait_for_lock(&resolver, &report).await;
         match on_disk(&self.store, |store| store.read_json("state.json")).await {
             Ok(state) => self.state = state.unwrap_or_else(|| State { lot: fastrand::f64(), ..State::default() }),
             Err(error) => warn!(%error, "the state of renewal cannot be read"),
@@ -119,12 +124,8 @@ impl Renewer {
             self.keep_state().await;
         }
         // Another process may have renewed meanwhile; and what is damaged is set aside only now.
-        let names = self.names.clone();
-        let load = move |store: &Store| store.load(&names.iter().map(String::as_str).collect::<Vec<_>>());
-        match on_disk(&self.store, load).await {
-            Ok(Some(stored)) => self.serve(stored, &resolver, &report),
-            Ok(None) => {}
-            Err(error) => warn!(%error, "the certificates cannot be read"),
+        if let Some(stored) = self.load().await {
+            self.serve(stored, &resolver, &report);
         }
         let now = unix_now();
         let wait = self.due(now, false).saturating_sub(now);
@@ -151,18 +152,44 @@ impl Renewer {
         }
     }
 
-    async fn wait_for_lock(&self) {
-        let mut told = false;
+    /// Meanwhile what the process saves that has the lock is served here too.
+    async fn wait_for_lock(&mut self, resolver: &CertResolver, report: &impl Fn(Event)) {
+        let (mut waits, mut complained, mut loaded) = (false, None::<Instant>, Instant::now());
         loop {
             match on_disk(&self.store, Store::try_lock).await {
                 Ok(true) => return,
-                Ok(false) if !told => info!("another process renews the certificate; waiting for it to end"),
-                Err(error) if !told => warn!(%error, "cannot lock the certificate store"),
-                _ => {}
+                Ok(false) if waits => {}
+                Ok(false) => {
+                    waits = true;
+                    info!("another process renews the certificate; waiting for it to end");
+                }
+                // Nothing is renewed until somebody mends this.
+                Err(error) if complained.is_none_or(|at| at.elapsed() >= TELL_EVERY) => {
+                    complained = Some(Instant::now());
+                    warn!(event = "not_locked", %error, "cannot lock the certificate store, so nothing is renewed");
+                    report(Event::Failed);
+                }
+                Err(_) => {}
             }
-            told = true;
+            if loaded.elapsed() >= LOAD_EVERY {
+                loaded = Instant::now();
+                let serial = self.current.as_ref().map(|stored| stored.facts.serial.clone());
+                if let Some(stored) = self.load().await.filter(|stored| Some(&stored.facts.serial) != serial.as_ref()) {
+                    self.serve(stored, resolver, report);
+                }
+            }
             tokio::time::sleep(LOOK_EVERY).await;
         }
+    }
+
+    /// The newest certificate of the store.
+    async fn load(&self) -> Option<Stored> {
+        let names = self.names.clone();
+        let load = move |store: &Store| store.load(&names.iter().map(String::as_str).collect::<Vec<_>>());
+        on_disk(&self.store, load).await.unwrap_or_else(|error| {
+            warn!(%error, "the certificates cannot be read");
+            None
+        })
     }
 
     /// When the next attempt begins. What an operator has asked for stays wanted until it succeeds.
@@ -391,7 +418,73 @@ fn validity(stored: &Stored) -> Validity {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+    use std::sync::mpsc::{self, Receiver};
+
     use super::*;
+    use crate::authority::Authority;
+    use crate::dns::{BoxFuture, SolverError};
+
+    const URL: &str = "https://acme.test/dir";
+    const NAMES: [&str; 2] = ["tunnel.test", "*.tunnel.test"];
+
+    /// Is never asked.
+    #[derive(Debug)]
+    struct NoDns;
+
+    impl Solver for NoDns {
+        fn present<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<(), SolverError>> {
+            unreachable!()
+        }
+
+        fn cleanup<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<(), SolverError>> {
+            unreachable!()
+        }
+    }
+
+    /// Runs a renewer for as long as the runtime does.
+    fn start(state_dir: &Path) -> Receiver<Event> {
+        let directory = URL.to_owned();
+        let fingerprint = String::new();
+        // Any authority will do: nobody is asked.
+        let ca_file = Some(Authority::load_or_create(&state_dir.join("own")).unwrap().ca_file().to_owned());
+        let settings =
+            Settings { directory, contact: Vec::new(), ca_file, external_account: None, profile: None, fingerprint };
+        let store = Store::open(state_dir, URL).unwrap();
+        let renewer = Renewer::new(settings, &NAMES, store, Arc::new(NoDns)).unwrap();
+        let own = Authority::load_or_create(&state_dir.join("own")).unwrap().issue(&NAMES).unwrap();
+        let (tell, events) = mpsc::channel();
+        tokio::spawn(renewer.run(Arc::new(CertResolver::new(NAMES[0], own)), move |event| tell.send(event).unwrap()));
+        events
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_for_the_lock_serves_what_its_holder_saves() {
+        let folder = tempfile::tempdir().unwrap();
+        let holder = Store::open(folder.path(), URL).unwrap();
+        assert!(holder.try_lock().unwrap());
+        let events = start(folder.path());
+        tokio::time::sleep(LOAD_EVERY * 2).await;
+        assert!(events.try_recv().is_err());
+        let key = rcgen::KeyPair::generate().unwrap();
+        let chain = rcgen::CertificateParams::new(NAMES.map(str::to_owned)).unwrap().self_signed(&key).unwrap();
+        holder.save(&chain.pem(), &key.serialize_pem()).unwrap();
+        tokio::time::sleep(LOAD_EVERY * 5).await;
+        let events: Vec<_> = events.try_iter().collect();
+        assert!(matches!(events[..], [Event::Serving(_)]), "once: {events:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lock_that_cannot_be_had_is_a_failure_every_hour() {
+        let folder = tempfile::tempdir().unwrap();
+        Store::open(folder.path(), URL).unwrap();
+        std::fs::create_dir(Store::folder(folder.path(), URL).join("lock")).unwrap();
+        let events = start(folder.path());
+        tokio::time::sleep(TELL_EVERY / 2).await;
+        assert_eq!(events.try_iter().collect::<Vec<_>>(), [Event::Failed]);
+        tokio::time::sleep(TELL_EVERY * 2).await;
+        assert_eq!(events.try_iter().collect::<Vec<_>>(), [Event::Failed; 2]);
+    }
 
     #[test]
     fn a_request_is_news_once() {
