@@ -292,7 +292,7 @@ impl Renewer {
         rollover::roll_over(&self.client, &self.settings.directory, &self.store).await?;
         let account = match account::kept(&self.client, &self.store).await? {
             Some(account) => account,
-            None => account::create(&self.settings, &self.client, &self.store).await?,
+            None => account::create(&self.settings, &self.client, &self.store, None).await?,
         };
         let issued = match self.obtain(&account, published).await {
             Err(Failure::Account(error)) => {
@@ -300,9 +300,10 @@ impl Renewer {
                 if !self.state.may_replace_account(now) {
                     return Err(format!("the server refuses the account: {error}"));
                 }
+                // That it was refused may have been a mood of the server: the account stays until there is another.
+                let account =
+                    account::create(&self.settings, &self.client, &self.store, Some(error.to_string())).await?;
                 self.state.account_replaced_at = Some(now);
-                account::discard(&self.store, error.to_string()).await;
-                let account = account::create(&self.settings, &self.client, &self.store).await?;
                 self.obtain(&account, published).await
             }
             other => other,

@@ -275,4 +275,20 @@ fn an_account_is_bound_to_another_one() {
     assert_eq!((program.accounts(), program.orders()), (0, 0));
     let running = Running::start_as(folder.path(), &pebble, &dns, Some(EXTERNAL_ACCOUNT));
     running.wait(|event| *event == Event::Issued);
+    drop(running);
+
+    // The server forgets all accounts, and takes no new one: what is kept stays, for it may come to its senses.
+    drop(program);
+    let _program = pebble.start();
+    let kept = account(folder.path(), &pebble);
+    let running = Running::start_as(folder.path(), &pebble, &dns, Some((id, wrong_key)));
+    store(folder.path(), &pebble).request(Request::Renewal).unwrap();
+    running.wait(|event| *event == Event::Failed);
+    drop(running);
+    assert_eq!(account(folder.path(), &pebble), kept);
+    // Without the wait after a failure.
+    store(folder.path(), &pebble).remove("state.json").unwrap();
+    let running = Running::start_as(folder.path(), &pebble, &dns, Some(EXTERNAL_ACCOUNT));
+    running.wait(|event| *event == Event::Issued);
+    assert_ne!(account(folder.path(), &pebble)["id"], kept["id"]);
 }
