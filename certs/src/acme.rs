@@ -12,7 +12,7 @@ mod status;
 use std::any::Any;
 use std::future::poll_fn;
 use std::panic::{self, AssertUnwindSafe};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -67,6 +67,11 @@ pub struct Settings {
     /// Stands for all that an attempt depends on beside the names, such as a hash of account and solver: when it changes,
     /// the failures of before hold nothing up.
     pub fingerprint: String,
+}
+
+/// Whether there are trust anchors in a file, as for [`Settings::ca_file`].
+pub fn check_ca_file(path: &Path) -> Result<(), Error> {
+    http::Client::new(Some(path)).map(drop)
 }
 
 /// What happened, for logs and metrics.
@@ -419,7 +424,6 @@ fn validity(stored: &Stored) -> Validity {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
     use std::sync::mpsc::{self, Receiver};
 
     use super::*;

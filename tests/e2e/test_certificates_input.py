@@ -214,6 +214,8 @@ def test_files_at_the_start(tmp_path):
         said = str(failed.value)
         assert str(tmp_path / file) in said and why in said, (broken.__name__, said)
         assert "panicked" not in said
+        code_, _, said = cokd("check", "--config", tmp_path / "cokd" / "cokd.toml")
+        assert code_ == 2 and f"tls.{file.removesuffix('.pem')}: {tmp_path / file}: " in said and why in said, said
     files.cert.unlink()
     code_, _, said = cokd("check", "--config", tmp_path / "cokd" / "cokd.toml")
     assert code_ == 2 and "cert" in said and str(files.cert) in said, said
