@@ -93,7 +93,10 @@ async fn change(
     new_key: &EcdsaKeyPair,
     next: &Value,
 ) -> Result<(), String> {
-    let Directory { new_nonce, key_change: url, .. } = Directory::get(client, directory).await?;
+    let Directory { new_nonce, key_change, .. } = Directory::get(client, directory).await?;
+    let (Some(new_nonce), Some(url)) = (new_nonce, key_change) else {
+        return Err(format!("{directory}: the server changes no keys"));
+    };
     let payload = json!({"account": next["id"], "oldKey": jwk(old_key)});
     let inner = sign(new_key, &json!({"alg": "ES256", "jwk": jwk(new_key), "url": url}), &payload)?;
     let mut nonce = None;
