@@ -67,6 +67,8 @@ pub struct State {
     pub failures: u32,
     /// When the last attempt began.
     pub tried_at: Option<i64>,
+    /// When it failed, if it did.
+    pub failed_at: Option<i64>,
     /// When the next may begin, as far as we are concerned.
     pub next_try: Option<i64>,
     /// When the next may begin, as the server has named it.
@@ -92,17 +94,25 @@ pub struct State {
 impl State {
     /// To be kept before an attempt begins.
     pub fn begin(&mut self, now: i64) {
-        let wait = WAITS[(self.failures as usize).min(WAITS.len() - 1)];
         self.failures = self.failures.saturating_add(1);
-        self.tried_at = Some(now);
-        // Up to a tenth more.
-        self.next_try = Some(now + wait + (wait as f64 / 10.0 * self.lot.clamp(0.0, 1.0)) as i64);
+        (self.tried_at, self.failed_at) = (Some(now), None);
+        self.next_try = Some(now + self.wait());
     }
 
-    /// An attempt failed; `retry_after` is the moment that the server named.
+    /// An attempt failed; `retry_after` is the moment that the server named. Waits count from now: an attempt may take longer
+    /// than the wait that was reckoned at its beginning.
     pub fn failed(&mut self, now: i64, error: String, retry_after: Option<i64>) {
+        self.failed_at = Some(now);
+        self.next_try = Some(now + self.wait());
         self.last_error = Some(error);
         self.retry_after = retry_after.map(|at| at.min(now + LONGEST_WAIT));
+    }
+
+    /// After so many failures.
+    fn wait(&self) -> i64 {
+        let wait = WAITS[(self.failures.saturating_sub(1) as usize).min(WAITS.len() - 1)];
+        // Up to a tenth more.
+        wait + (wait as f64 / 10.0 * self.lot.clamp(0.0, 1.0)) as i64
     }
 
     /// A certificate was issued; `lot` is drawn from 0 to 1.
@@ -170,13 +180,14 @@ pub(super) fn due_at_once(now: i64, validity: Option<Validity>, state: &State) -
     let since = |at: Option<i64>| at.filter(|at| *at <= now);
     let (mut own, mut named, mut rest) = (None, None, state.rest);
     if let Some(tried) = since(state.tried_at) {
+        let last = since(state.failed_at).unwrap_or(tried);
         (own, named) = (state.next_try, state.retry_after);
         if emergency {
-            own = own.map(|at| at.min(tried + EMERGENCY_WAIT));
-            named = named.map(|at| at.min(tried + EMERGENCY_WAIT));
+            own = own.map(|at| at.min(last + EMERGENCY_WAIT));
+            named = named.map(|at| at.min(last + EMERGENCY_WAIT));
         }
         if validity.is_none() {
-            own = own.map(|at| at.min(tried + LONGEST_WAIT_WITHOUT));
+            own = own.map(|at| at.min(last + LONGEST_WAIT_WITHOUT));
         }
     }
     if validity.is_none() {
@@ -266,6 +277,20 @@ mod tests {
         state.failed(now, "429".into(), Some(now + 7200));
         assert!(state.is_meant_for("d"));
         assert_eq!(due(now, None, &state), now + 7200);
+    }
+
+    #[test]
+    fn after_an_attempt_that_took_long_there_is_a_wait_too() {
+        let mut state = State::default();
+        state.begin(0);
+        state.failed(600, "not done".into(), None);
+        assert_eq!(due(600, None, &state), 600 + WAITS[0]);
+        let now = 85 * DAY;
+        state.failures = 7;
+        state.begin(now);
+        state.failed(now + 600, "not done".into(), Some(now + DAY));
+        assert_eq!(due(now + 600, Some(VALIDITY), &state), now + 600 + EMERGENCY_WAIT);
+        assert_eq!(due(now + 600, None, &state), now + DAY);
     }
 
     #[test]
