@@ -100,6 +100,7 @@ fn a_certificate_is_issued_kept_and_renewed_on_request() {
     wait_for(|| serial(folder.path(), &pebble) != first);
     assert_eq!(program.orders(), 2, "the start has placed none");
     assert_eq!(dns.presented.lock().unwrap().len(), 2, "what was proven is not proven again");
+    assert_eq!(dns.looked.load(Ordering::Relaxed), 1, "nor is it looked for");
 
     // A server that was set up anew knows no account.
     drop(program);

@@ -98,6 +98,8 @@ pub(crate) struct TestDns {
     dns: u16,
     pub(crate) presented: Mutex<Vec<String>>,
     pub(crate) cleaned: AtomicUsize,
+    /// How often it was waited until values can be seen.
+    pub(crate) looked: AtomicUsize,
     /// Nothing is ever taken away.
     pub(crate) hangs: AtomicBool,
 }
@@ -118,7 +120,7 @@ impl TestDns {
             if program.has_ended() {
                 return None;
             }
-            let dns = Self { management, dns, presented: Mutex::default(), cleaned: AtomicUsize::new(0), hangs: AtomicBool::new(false) };
+            let dns = Self { management, dns, presented: Mutex::default(), cleaned: AtomicUsize::new(0), looked: AtomicUsize::new(0), hangs: AtomicBool::new(false) };
             Some((program, Arc::new(dns)))
         })
     }
@@ -147,6 +149,11 @@ impl Solver for TestDns {
         }
         self.cleaned.fetch_add(1, Ordering::Relaxed);
         Box::pin(async { Ok(()) })
+    }
+
+    fn settled<'a>(&'a self, _: &'a [String]) -> BoxFuture<'a, ()> {
+        self.looked.fetch_add(1, Ordering::Relaxed);
+        Box::pin(async {})
     }
 }
 
