@@ -125,7 +125,8 @@ impl Renewer {
             Ok(state) => self.state = state.unwrap_or_else(|| State { lot: fastrand::f64(), ..State::default() }),
             Err(error) => warn!(%error, "the state of renewal cannot be read"),
         }
-        if self.state.is_meant_for(&format!("{} {}", self.names.join(" "), self.settings.fingerprint)) {
+        let purpose = format!("{} {}", self.names.join(" "), self.settings.fingerprint);
+        if self.state.is_meant_for(&purpose) {
             self.keep_state().await;
         }
         // Another process may have renewed meanwhile; and what is damaged is set aside only now.
@@ -139,7 +140,7 @@ impl Renewer {
         }
         let published = {
             let (solver, store) = (self.solver.clone(), self.store.clone());
-            on_disk(&self.store, move |_| Published::new(solver, store)).await
+            on_disk(&self.store, move |_| Published::new(solver, store, purpose)).await
         };
         published.clean_up().await;
         loop {
