@@ -13,7 +13,6 @@ use std::any::Any;
 use std::future::poll_fn;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
-use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -27,7 +26,7 @@ use self::directory::Directory;
 use self::order::{Failure, Issued, Wanted};
 use self::published::Published;
 use crate::clock::unix;
-use crate::dns::Solver;
+use crate::dns::{BoxFuture, Solver};
 use crate::store::{Request, Store, Stored};
 use crate::{CertResolver, Error, files, unix_now};
 
@@ -225,7 +224,7 @@ impl Renewer {
                 if let Err(error) = ready {
                     warn!(%error, "the next certificate will be served from memory alone");
                 }
-                match tokio::time::timeout(ATTEMPT_TIMEOUT, caught(self.order(published))).await {
+                match tokio::time::timeout(ATTEMPT_TIMEOUT, caught(Box::pin(self.order(published)))).await {
                     Ok(result) => result.unwrap_or_else(|panic| Err(format!("a fault of this program: {panic}"))),
                     Err(_) => Err(format!("not done within {} s", ATTEMPT_TIMEOUT.as_secs())),
                 }
@@ -390,10 +389,10 @@ fn is_news(requested: Requested, seen: Option<Requested>, now: i64, tried_at: Op
 }
 
 /// A panic of the work is told and no more: what a server says must not end renewal, whatever the library makes of it.
-async fn caught<T>(work: impl Future<Output = T>) -> Result<T, String> {
-    let mut work = pin!(work);
+async fn caught<T>(mut work: BoxFuture<'_, T>) -> Result<T, String> {
     // After a panic the work is dropped and never looked at again.
-    let polled = |context: &mut Context<'_>| match panic::catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(context))) {
+    let polled = |context: &mut Context<'_>| match panic::catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(context)))
+    {
         Ok(poll) => poll.map(Ok),
         Err(panic) => Poll::Ready(Err(said(&*panic))),
     };
@@ -429,7 +428,7 @@ mod tests {
 
     use super::*;
     use crate::authority::Authority;
-    use crate::dns::{BoxFuture, SolverError};
+    use crate::dns::SolverError;
 
     const URL: &str = "https://acme.test/dir";
     const NAMES: [&str; 2] = ["tunnel.test", "*.tunnel.test"];
@@ -502,9 +501,10 @@ mod tests {
             assert!(!news(kind(at(90)), Some(kind(at(90)))) && !news(kind(None), Some(kind(at(90)))));
             assert!(news(kind(at(91)), Some(kind(at(90)))));
             // At the start: made before the last attempt, after it, and by a clock that ran ahead.
-            assert_eq!([40, 50, 51, 100, 101].map(|second| news(kind(at(second)), None)), [
-                false, false, true, true, false
-            ]);
+            assert_eq!(
+                [40, 50, 51, 100, 101].map(|second| news(kind(at(second)), None)),
+                [false, false, true, true, false]
+            );
         }
         assert!(is_news([at(1), None], None, 100, None) && !is_news([None; 2], None, 100, None));
     }
@@ -516,7 +516,7 @@ mod tests {
             assert!(number < 2, "number {number}");
             number
         };
-        assert_eq!(caught(work(1)).await, Ok(1));
-        assert_eq!(caught(work(2)).await, Err("number 2".to_owned()));
+        assert_eq!(caught(Box::pin(work(1))).await, Ok(1));
+        assert_eq!(caught(Box::pin(work(2))).await, Err("number 2".to_owned()));
     }
 }

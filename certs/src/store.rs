@@ -249,7 +249,8 @@ impl Store {
     pub fn request(&self, request: Request) -> Result<(), Error> {
         let path = self.folder.join(request.file());
         // By another name than those that the process removes when it starts, which may be now.
-        let file = tempfile::Builder::new().prefix(".asked").tempfile_in(&self.folder).map_err(Error::io(&self.folder))?;
+        let file =
+            tempfile::Builder::new().prefix(".asked").tempfile_in(&self.folder).map_err(Error::io(&self.folder))?;
         file.persist(&path).map_err(|error| Error::io(path)(error.error))?;
         Ok(())
     }

@@ -167,12 +167,7 @@ async fn challenges(order: &mut Order) -> Result<Vec<String>, Error> {
     }
 }
 
-async fn prove(
-    client: &http::Client,
-    order: &mut Order,
-    values: &[String],
-    solver: &dyn Solver,
-) -> Result<(), Error> {
+async fn prove(client: &http::Client, order: &mut Order, values: &[String], solver: &dyn Solver) -> Result<(), Error> {
     // All of them before any is looked at: base and wildcard share one name.
     for value in values {
         solver.present(value).await.map_err(other)?;

@@ -120,7 +120,14 @@ impl TestDns {
             if program.has_ended() {
                 return None;
             }
-            let dns = Self { management, dns, presented: Mutex::default(), cleaned: AtomicUsize::new(0), looked: AtomicUsize::new(0), hangs: AtomicBool::new(false) };
+            let dns = Self {
+                management,
+                dns,
+                presented: Mutex::default(),
+                cleaned: AtomicUsize::new(0),
+                looked: AtomicUsize::new(0),
+                hangs: AtomicBool::new(false),
+            };
             Some((program, Arc::new(dns)))
         })
     }
