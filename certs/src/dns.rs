@@ -57,6 +57,11 @@ pub fn challenge_name(domain: &str) -> String {
     format!("_acme-challenge.{}.", domain.trim_end_matches('.'))
 }
 
+/// Whether a text is a DNS name, with the root's dot or without.
+pub fn is_name(text: &str) -> bool {
+    parse_name(text).is_ok()
+}
+
 /// A name in lower case, with the root's dot whether written or not; else what is wrong with it.
 fn parse_name(text: &str) -> Result<Name, String> {
     let mut name = Name::from_ascii(text).map_err(|error| error.to_string())?;

@@ -25,10 +25,15 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longer than any certificate chain.
 const LONGEST_BODY: usize = 1024 * 1024;
 
+/// What is said instead of that the server's issuer is unknown, which nobody could mend there.
+const NOBODY: &str = "this system trusts no authority: install ca-certificates, or set ca_file";
+
 /// The client. Its clones share the TLS configuration.
 #[derive(Clone, Debug)]
 pub(crate) struct Client {
     tls: Arc<ClientConfig>,
+    /// The system has no trust anchors, as images of containers are at times.
+    trusts_nobody: bool,
 }
 
 impl Client {
@@ -42,13 +47,18 @@ impl Client {
         } else {
             roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
         }
+        Self::trusting(roots)
+    }
+
+    fn trusting(roots: RootCertStore) -> Result<Self, crate::Error> {
+        let trusts_nobody = roots.is_empty();
         let mut tls = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
             .with_safe_default_protocol_versions()
             .map_err(|error| crate::Error::Generate(error.to_string()))?
             .with_root_certificates(roots)
             .with_no_client_auth();
         tls.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok(Self { tls: Arc::new(tls) })
+        Ok(Self { tls: Arc::new(tls), trusts_nobody })
     }
 
     /// Sends a request to the address of its URI, `https://` or `http://`. Errors name the URI.
@@ -80,6 +90,9 @@ impl Client {
         let stream = connect_to_any(&host, port).await?;
         if !secure {
             return exchange(stream, request).await;
+        }
+        if self.trusts_nobody {
+            return Err(io::Error::other(NOBODY));
         }
         let name = ServerName::try_from(host).map_err(|_| wrong())?;
         exchange(TlsConnector::from(self.tls.clone()).connect(name, stream).await?, request).await
@@ -138,6 +151,15 @@ mod tests {
     use tokio::time::Instant;
 
     use super::*;
+
+    #[tokio::test]
+    async fn a_system_without_trust_anchors_is_told_of() {
+        let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("https://{}/dir", server.local_addr().unwrap());
+        let request = Request::get(&url).body(Full::<Bytes>::default()).unwrap();
+        let error = Client::trusting(RootCertStore::empty()).unwrap().send(request).await.unwrap_err();
+        assert_eq!(error, format!("{url}: {NOBODY}"));
+    }
 
     /// A server that takes the connection and never says anything, before TLS or after the request.
     #[tokio::test(start_paused = true)]

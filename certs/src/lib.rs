@@ -11,7 +11,7 @@ mod https;
 mod resolver;
 pub mod store;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 pub use authority::Authority;
 pub use clock::unix_now;
@@ -42,6 +42,14 @@ pub enum Error {
 }
 
 impl Error {
+    /// The file or folder that it is about.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Self::Io { path, .. } | Self::Invalid { path, .. } => Some(path),
+            Self::Generate(_) => None,
+        }
+    }
+
     fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();
         move |error| Self::Io { path, error }

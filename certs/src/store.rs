@@ -94,16 +94,29 @@ impl Store {
         Ok(Self { folder, lock: Mutex::default() })
     }
 
-    /// For somebody who only looks: nothing is made. `None` if there is no folder.
-    pub fn existing(state_dir: &Path, directory: &str) -> Option<Self> {
+    /// For somebody who only looks: nothing is made. `None` if there is no folder, which is another matter than one that
+    /// one may not look at.
+    pub fn existing(state_dir: &Path, directory: &str) -> Result<Option<Self>, Error> {
         let folder = Self::folder(state_dir, directory);
-        folder.is_dir().then(|| Self { folder, lock: Mutex::default() })
+        match fs::read_dir(&folder) {
+            Ok(_) => Ok(Some(Self { folder, lock: Mutex::default() })),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Error::io(folder)(error)),
+        }
     }
 
     /// Whether some process holds the lock.
-    pub fn is_held(&self) -> bool {
-        let file = File::open(self.folder.join("lock"));
-        file.is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
+    pub fn is_held(&self) -> Result<bool, Error> {
+        let path = self.folder.join("lock");
+        match File::open(&path) {
+            Ok(file) => match file.try_lock_shared() {
+                Ok(()) => Ok(false),
+                Err(TryLockError::WouldBlock) => Ok(true),
+                Err(TryLockError::Error(error)) => Err(Error::io(path)(error)),
+            },
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(Error::io(path)(error)),
+        }
     }
 
     /// Whether this process alone may change the folder from now on. The kernel lets go of the lock when it ends, however
@@ -126,9 +139,11 @@ impl Store {
             Err(TryLockError::WouldBlock) => return Ok(false),
             Err(TryLockError::Error(error)) => return Err(Error::io(path)(error)),
         }
-        // What a process was writing when it was killed.
-        for (_, path) in self.entries("generations")?.into_iter().filter(|(name, _)| name.starts_with(".tmp")) {
-            fs::remove_dir_all(&path).map_err(Error::io(&path))?;
+        // What a process was writing when it was killed: a generation or a probe, or one of the other files.
+        for (_, path) in [self.entries("generations")?, self.entries("")?].into_iter().flatten().filter(is_temporary) {
+            if let Err(error) = remove(&path) {
+                warn!(path = %path.display(), %error, "an unfinished file cannot be removed");
+            }
         }
         Ok(true)
     }
@@ -232,7 +247,12 @@ impl Store {
 
     /// Asks the process that holds the lock.
     pub fn request(&self, request: Request) -> Result<(), Error> {
-        write(&self.folder, &self.folder.join(request.file()), "", 0o600)
+        let path = self.folder.join(request.file());
+        // By another name than those that the process removes when it starts, which may be now.
+        let file =
+            tempfile::Builder::new().prefix(".asked").tempfile_in(&self.folder).map_err(Error::io(&self.folder))?;
+        file.persist(&path).map_err(|error| Error::io(path)(error.error))?;
+        Ok(())
     }
 
     /// When somebody has asked, in nanoseconds since 1970.
@@ -241,8 +261,11 @@ impl Store {
         Some(i128::from(data.mtime()) * 1_000_000_000 + i128::from(data.mtime_nsec()))
     }
 
-    /// The request has been seen to, whatever came of it.
-    pub fn done(&self, request: Request) {
+    /// The request that was made at this moment has been seen to, whatever came of it. One that was made since stays.
+    pub fn done(&self, request: Request, at: i128) {
+        if self.requested_at(request) != Some(at) {
+            return;
+        }
         let path = self.folder.join(request.file());
         if let Err(error) = fs::remove_file(&path)
             && error.kind() != ErrorKind::NotFound
@@ -281,7 +304,7 @@ impl Store {
         let moved = DirBuilder::new().recursive(true).mode(0o700).create(&folder).and_then(|()| {
             let taken: Vec<_> = fs::read_dir(&folder)?.filter_map(Result::ok).collect();
             if taken.len() >= MOST_DAMAGED {
-                return if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+                return remove(path);
             }
             let free =
                 (1..=MOST_DAMAGED).map(|number| folder.join(format!("{name}.{number}"))).find(|path| !path.exists());
@@ -291,6 +314,15 @@ impl Store {
             warn!(path = %path.display(), %error, "cannot be set aside");
         }
     }
+}
+
+fn is_temporary((name, _): &(String, PathBuf)) -> bool {
+    name.starts_with(".tmp")
+}
+
+/// A file, or a folder with all that is in it.
+fn remove(path: &Path) -> std::io::Result<()> {
+    if fs::symlink_metadata(path)?.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) }
 }
 
 fn read_generation(folder: &Path) -> Result<Stored, Error> {
@@ -412,10 +444,16 @@ mod tests {
     #[test]
     fn what_was_being_written_at_a_kill_is_no_generation() {
         let folder = tempfile::tempdir().unwrap();
-        let unfinished = Store::open(folder.path(), URL).unwrap().folder.join("generations/.tmpabc");
-        fs::create_dir(&unfinished).unwrap();
+        let place = Store::open(folder.path(), URL).unwrap().folder;
+        // A generation, a probe, and another file.
+        let unfinished = ["generations/.tmpabc", "generations/.tmpdef", ".tmpghi"].map(|name| place.join(name));
+        fs::create_dir(&unfinished[0]).unwrap();
+        fs::write(unfinished[0].join("key.pem"), "").unwrap();
+        fs::write(&unfinished[1], "").unwrap();
+        fs::write(&unfinished[2], "").unwrap();
         let store = locked(folder.path());
-        assert!(serial(&store).is_none() && !unfinished.exists());
+        assert!(serial(&store).is_none());
+        assert!(unfinished.iter().all(|path| !path.exists()));
     }
 
     #[test]
@@ -438,11 +476,24 @@ mod tests {
         first.save(&chain, &key).unwrap();
         let second = Store::open(folder.path(), URL).unwrap();
         assert!(!second.try_lock().unwrap());
-        assert!(second.is_held() && Store::existing(folder.path(), URL).unwrap().is_held());
+        assert!(second.is_held().unwrap() && Store::existing(folder.path(), URL).unwrap().unwrap().is_held().unwrap());
         assert_eq!(serial(&second), serial(&first));
         drop(first);
-        assert!(!second.is_held());
+        assert!(!second.is_held().unwrap());
         assert!(second.try_lock().unwrap());
+    }
+
+    /// Other errors than that of a missing right, which root would not meet.
+    #[test]
+    fn what_cannot_be_looked_at_is_not_missing() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path(), URL).unwrap();
+        assert!(!store.is_held().unwrap(), "there is no lock yet");
+        std::os::unix::fs::symlink("lock", store.folder.join("lock")).unwrap();
+        assert!(store.is_held().unwrap_err().to_string().contains("/lock: "));
+        let file = folder.path().join("file");
+        fs::write(&file, "").unwrap();
+        assert!(Store::existing(&file, URL).unwrap_err().to_string().contains("file/acme/acme.test-"));
     }
 
     #[test]
@@ -453,13 +504,15 @@ mod tests {
         assert_ne!(real, staging);
         assert!(real.file_name().unwrap().to_str().unwrap().starts_with("acme.test-"));
         let store = locked(folder.path());
-        assert!(Store::existing(folder.path(), "https://acme.test/stg").is_none());
+        assert!(Store::existing(folder.path(), "https://acme.test/stg").unwrap().is_none());
         for request in [Request::Renewal, Request::Rollover] {
             assert!(store.requested_at(request).is_none());
-            Store::existing(folder.path(), URL).unwrap().request(request).unwrap();
-            assert!(store.requested_at(request).is_some());
-            store.done(request);
-            store.done(request);
+            Store::existing(folder.path(), URL).unwrap().unwrap().request(request).unwrap();
+            let at = store.requested_at(request).unwrap();
+            store.done(request, at - 1);
+            assert_eq!(store.requested_at(request), Some(at), "another one was made meanwhile");
+            store.done(request, at);
+            store.done(request, at);
             assert!(store.requested_at(request).is_none());
         }
     }

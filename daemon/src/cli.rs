@@ -22,7 +22,7 @@ use crate::config::{Config, ConfigError, Dns, Tls};
 use crate::daemon::Daemon;
 use crate::dev::{self, DevArgs};
 use crate::names::{ApiKey, SubdomainPattern};
-use crate::{admin, service_manager};
+use crate::{admin, certificates, service_manager};
 
 /// Something failed at run time.
 const FAILED: u8 = 1;
@@ -144,6 +144,13 @@ fn check(path: &Path, resolver: Option<SocketAddr>) -> ExitCode {
         Ok(config) => config,
         Err(error) => return wrong(&error),
     };
+    let mistakes = certificates::mistakes(&config);
+    if !mistakes.is_empty() {
+        for mistake in mistakes {
+            logging::complain(&format!("{}: {mistake}", path.display()).replace('\n', " "));
+        }
+        return ExitCode::from(USAGE);
+    }
     println!("{}: no mistakes", path.display());
     let Tls::Acme(acme) = &config.tls else { return ExitCode::SUCCESS };
     let Dns::Embedded(zone) = &acme.dns else { return ExitCode::SUCCESS };

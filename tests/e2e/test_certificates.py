@@ -255,6 +255,23 @@ def test_an_account_that_was_deactivated(issuance):
     assert len(acme.proxy.payloads("account")) == 2
 
 
+def test_a_new_account_key(issuance):
+    """Asked for by its operator, with a new certificate: the account stays, and its key is another one."""
+    acme = issuance()
+    daemon = acme.start()
+    acme.issued()
+    kept = daemon.store() / "account.json"
+    old = json.loads(kept.read_text())
+    acme.renewed("--new-account-key")
+    new = json.loads(kept.read_text())
+    assert new["id"] == old["id"] and new["key_pkcs8"] != old["key_pkcs8"]
+    assert acme.pebble.accounts() == 1 and not daemon.failures()
+    # It is the one that counts.
+    acme.renewed()
+    assert json.loads(kept.read_text()) == new and acme.pebble.orders() == 3
+    wait_for(lambda: not daemon.status()["requested"], "nothing is asked for any more")
+
+
 def test_half_of_all_nonces_are_rejected(issuance):
     acme = issuance(nonce_reject=50)
     daemon = acme.start()

@@ -11,6 +11,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from aiohttp import web
 
 from harness.acme_proxy import PROBLEM, STEPS, answer, cut, malformed
 from harness.certified import Issuance, cokd, moment, serial_of
@@ -76,6 +77,24 @@ def test_every_step_may_fail(tmp_path):
     with ThreadPoolExecutor(len(FAULTS)) as lanes:
         for name, errors in lanes.map(one, FAULTS.items()):
             print(f"{name}: {errors or 'tried again at once'}")
+
+
+def test_answers_that_no_library_expects(issuance):
+    """An address that is none makes an attempt fail, and there is another one; a wait that no clock can hold is no reason to
+    wait."""
+
+    def without_addresses(_request):
+        keys = ("newNonce", "newAccount", "newOrder", "revokeCert", "keyChange")
+        return web.json_response({key: "no address" for key in keys})
+
+    acme = issuance(proxy=True)
+    acme.proxy.faults["directory"] = Once(without_addresses)
+    acme.proxy.headers["poll"] = {"retry-after": str(2**64 - 1)}
+    daemon = acme.start()
+    daemon.process.wait_event("not_issued")
+    assert daemon.metric("cok_certificate_failures_total") == 1
+    acme.issued()
+    assert len(daemon.failures()) == 1 and daemon.ready()
 
 
 @pytest.mark.parametrize(

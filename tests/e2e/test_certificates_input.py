@@ -214,6 +214,8 @@ def test_files_at_the_start(tmp_path):
         said = str(failed.value)
         assert str(tmp_path / file) in said and why in said, (broken.__name__, said)
         assert "panicked" not in said
+        code_, _, said = cokd("check", "--config", tmp_path / "cokd" / "cokd.toml")
+        assert code_ == 2 and f"tls.{file.removesuffix('.pem')}: {tmp_path / file}: " in said and why in said, said
     files.cert.unlink()
     code_, _, said = cokd("check", "--config", tmp_path / "cokd" / "cokd.toml")
     assert code_ == 2 and "cert" in said and str(files.cert) in said, said
@@ -253,6 +255,25 @@ def test_files_that_change(tmp_path):
         daemon.process.wait_event("certificate", start=start, source="files")
         assert served() not in (first, second)
         assert "certificate_refused" not in "\n".join(daemon.process.lines[start:])
+    finally:
+        daemon.stop()
+
+
+def test_files_that_come_true(tmp_path):
+    """A certificate from somebody whose clock is ahead is refused in one line, and served once it is valid."""
+    files = Files(tmp_path)
+    files.put(files.good())
+    daemon = Daemon(tmp_path / "cokd", tls=files.tls)
+    daemon.ca = files.authority.ca_file
+    try:
+        start = len(daemon.process.lines)
+        files.put(files.authority.pair(*NAMES, begins=datetime.timedelta(seconds=16)))
+        refused = daemon.process.wait_event("certificate_refused", start=start)
+        assert "not valid before" in refused["error"]
+        daemon.process.wait_event("certificate", start=start, source="files", deadline=60)
+        assert sum("certificate_refused" in line for line in daemon.process.lines) == 1
+        assert daemon.metric("cok_certificate_failures_total") == 1
+        assert daemon.curl("", "/health/ready").stdout == b"ready\n"
     finally:
         daemon.stop()
 

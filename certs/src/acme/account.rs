@@ -33,8 +33,14 @@ pub(super) async fn load(client: &http::Client, credentials: AccountCredentials)
     builder.from_credentials(credentials).await.map_err(|error| error.to_string())
 }
 
-/// A new one, kept before it is used.
-pub(super) async fn create(settings: &Settings, client: &http::Client, store: &Arc<Store>) -> Result<Account, String> {
+/// A new one, kept before it is used. The one before is taken out of use then, if the server has `refused` it with these
+/// words.
+pub(super) async fn create(
+    settings: &Settings,
+    client: &http::Client,
+    store: &Arc<Store>,
+    refused: Option<String>,
+) -> Result<Account, String> {
     let contact: Vec<&str> = settings.contact.iter().map(String::as_str).collect();
     let wanted = NewAccount { contact: &contact, terms_of_service_agreed: true, only_return_existing: false };
     let external = settings.external_account.as_ref();
@@ -46,14 +52,12 @@ pub(super) async fn create(settings: &Settings, client: &http::Client, store: &A
         None => format!("no account: {error}"),
     })?;
     info!(event = "account", id = account.id(), "an account was made at the ACME server");
+    if let Some(why) = refused {
+        let why = format!("the server does not take this account any more: {why}");
+        on_disk(store, move |store| store.discard(FILE, &why)).await;
+    }
     keep(store, credentials).await?;
     Ok(account)
-}
-
-/// Takes an account out of use that the server refuses.
-pub(super) async fn discard(store: &Arc<Store>, why: String) {
-    on_disk(store, move |store| store.discard(FILE, &format!("the server does not take this account any more: {why}")))
-        .await;
 }
 
 /// Keeps it, in place of what was there.

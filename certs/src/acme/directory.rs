@@ -11,8 +11,8 @@ use super::plan::Window;
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Directory {
-    pub(super) new_nonce: String,
-    pub(super) key_change: String,
+    pub(super) new_nonce: Option<String>,
+    pub(super) key_change: Option<String>,
     renewal_info: Option<String>,
 }
 
@@ -49,5 +49,16 @@ impl Directory {
         }
         let again = http::retry_after(&response).map(|wait| i64::try_from(wait.as_secs()).unwrap_or(i64::MAX));
         Ok(Some((window, again)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_need_not_change_keys_to_say_when_to_renew() {
+        let directory: Directory = serde_json::from_str(r#"{"renewalInfo": "https://acme.test/renewal"}"#).unwrap();
+        assert!(directory.renewal_info.is_some() && directory.key_change.is_none());
     }
 }

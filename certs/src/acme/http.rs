@@ -25,6 +25,8 @@ pub(super) struct Client {
 struct Said {
     /// The moment that was named last with 429 or 503.
     retry_after: Option<SystemTime>,
+    /// How long to wait before asking again, as the last answer said in which nothing was wrong.
+    wait: Option<Duration>,
     /// The address of what was made last.
     created: Option<String>,
 }
@@ -38,6 +40,12 @@ impl Client {
     /// The moment before which the server does not want to be asked again, if it has named one since this was last asked.
     pub(super) fn take_retry_after(&self) -> Option<SystemTime> {
         self.said.lock().unwrap_or_else(PoisonError::into_inner).retry_after.take()
+    }
+
+    /// How long the server wants to be left alone until it has done what it was asked for, if its last good answer since
+    /// this was last asked has named that.
+    pub(super) fn take_wait(&self) -> Option<Duration> {
+        self.said.lock().unwrap_or_else(PoisonError::into_inner).wait.take()
     }
 
     /// The address of what the server has made since this was last asked.
@@ -79,6 +87,7 @@ impl Client {
                 said.retry_after = value(RETRY_AFTER).and_then(parse_retry_after).or(said.retry_after);
             }
             StatusCode::CREATED => said.created = value(LOCATION).map(str::to_owned),
+            StatusCode::OK => said.wait = retry_after(response),
             _ => {}
         }
     }
@@ -123,7 +132,9 @@ impl HttpClient for Client {
             if !response.status().is_success() && !kind.contains("json") {
                 return Err(Error::Other(format!("{uri}: answered {}", response.status()).into()));
             }
-            let (parts, body) = response.into_parts();
+            let (mut parts, body) = response.into_parts();
+            // Noted above. The library adds any number of seconds to the clock, and panics where that is too late.
+            parts.headers.remove(RETRY_AFTER);
             Ok(BytesResponse { parts, body: Box::new(body) })
         })
     }

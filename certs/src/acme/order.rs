@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use instant_acme::{
     Account, AuthorizationStatus, CertificateIdentifier, ChallengeType, Error, Identifier, NewOrder, Order,
-    OrderStatus, Problem, RetryPolicy,
+    OrderStatus, Problem,
 };
 use rcgen::{CertificateParams, DistinguishedName, KeyPair, PKCS_ECDSA_P256_SHA256};
 use rustls_pki_types::CertificateDer;
+use tokio::time::{Instant, sleep};
 use tracing::{debug, warn};
 
 use super::account::is_refused;
@@ -21,6 +22,10 @@ pub(super) const MOST_NONCES: u32 = 20;
 const SETTLED: Duration = Duration::from_secs(120);
 /// How long a server may look at a challenge or make a certificate.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// The first wait between two looks at what it does. It doubles, since most servers are done within a second...
+const FIRST_LOOK: Duration = Duration::from_millis(250);
+/// ...but not beyond this, or much time would pass between its end and our knowing of it.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// Makes a request again as long as its nonce was rejected (RFC 8555, section 6.5); nothing was done then.
 macro_rules! past_bad_nonces {
@@ -87,15 +92,16 @@ pub(super) async fn obtain(
         placed.map_err(|error| if is_refused(&error) { Failure::Account(error) } else { Failure::Other(error) })?;
     debug!(order = order.url(), "order placed");
     let values = challenges(&mut order).await?;
-    prove(&mut order, &values, solver).await?;
+    prove(client, &mut order, &values, solver).await?;
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(other)?;
     let names: Vec<String> = wanted.names.iter().map(|name| (*name).to_owned()).collect();
     let mut params = CertificateParams::new(names).map_err(other)?;
     params.distinguished_name = DistinguishedName::new();
     let csr = params.serialize_request(&key).map_err(other)?;
     past_bad_nonces!(order.finalize_csr(csr.der()))?;
-    let policy = RetryPolicy::new().timeout(PATIENCE);
-    let chain_pem = past_bad_nonces!(order.poll_certificate(&policy))?;
+    until(client, &mut order, OrderStatus::Valid).await?;
+    let chain_pem = past_bad_nonces!(order.certificate())?;
+    let chain_pem = chain_pem.ok_or(Error::Str("the server names no certificate"))?;
     Ok(Issued { chain_pem, key_pem: key.serialize_pem() })
 }
 
@@ -161,13 +167,16 @@ async fn challenges(order: &mut Order) -> Result<Vec<String>, Error> {
     }
 }
 
-async fn prove(order: &mut Order, values: &[String], solver: &dyn Solver) -> Result<(), Error> {
+async fn prove(client: &http::Client, order: &mut Order, values: &[String], solver: &dyn Solver) -> Result<(), Error> {
     // All of them before any is looked at: base and wildcard share one name.
     for value in values {
         solver.present(value).await.map_err(other)?;
     }
-    let seen = tokio::time::timeout(SETTLED, solver.settled(values)).await;
-    debug!(in_time = seen.is_ok(), "the values are published");
+    // What is proven already needs no looking for.
+    if !values.is_empty() {
+        let seen = tokio::time::timeout(SETTLED, solver.settled(values)).await;
+        debug!(in_time = seen.is_ok(), "the values are published");
+    }
     let mut authorizations = order.authorizations();
     while let Some(authorization) = authorizations.next().await {
         let mut authorization = authorization?;
@@ -178,15 +187,44 @@ async fn prove(order: &mut Order, values: &[String], solver: &dyn Solver) -> Res
             past_bad_nonces!(challenge.set_ready())?;
         }
     }
-    let policy = RetryPolicy::new().timeout(PATIENCE);
-    let failed = match past_bad_nonces!(order.poll_ready(&policy)) {
-        Ok(OrderStatus::Ready) => return Ok(()),
-        Ok(status) => other(format!("the order is {status:?}")),
+    let failed = match until(client, order, OrderStatus::Ready).await {
+        Ok(()) => return Ok(()),
         // Some servers say of the order only that something was wrong with it.
-        Err(error @ Error::Api(_)) if order.state().status == OrderStatus::Invalid => error,
+        Err(error) if order.state().status == OrderStatus::Invalid => error,
         Err(error) => return Err(error),
     };
     Err(why_not(order).await.unwrap_or(failed))
+}
+
+/// Looks at the order until it has come to a state (RFC 8555, section 7.1.6). The library's own way of looking doubles its
+/// waits without end, and so misses all that happens in the second half of the time.
+async fn until(client: &http::Client, order: &mut Order, wanted: OrderStatus) -> Result<(), Error> {
+    let began = Instant::now();
+    let mut wait = Some(FIRST_LOOK);
+    while let Some(pause) = wait {
+        sleep(pause).await;
+        client.take_wait();
+        let state = past_bad_nonces!(order.refresh())?;
+        if state.status == wanted {
+            return Ok(());
+        }
+        if let Some(problem) = &state.error {
+            return Err(Error::Api(problem.clone()));
+        }
+        if state.status == OrderStatus::Invalid {
+            return Err(other("the order is invalid"));
+        }
+        wait = next_look(began.elapsed(), pause, client.take_wait());
+    }
+    Err(other(format!("the order is still {:?} after {} s", order.state().status, PATIENCE.as_secs())))
+}
+
+/// How long to wait for the next look, `elapsed` after the beginning: for as long as the server has named (RFC 8555,
+/// section 7.5.1), else twice as long as `before`. The last look is at the end; nothing after it.
+fn next_look(elapsed: Duration, before: Duration, named: Option<Duration>) -> Option<Duration> {
+    let left = PATIENCE.checked_sub(elapsed).filter(|left| !left.is_zero())?;
+    let named = named.filter(|wait| *wait >= FIRST_LOOK);
+    Some(named.unwrap_or_else(|| (before * 2).min(LOOK_EVERY)).min(left))
 }
 
 /// What the server found wrong with which name's proof.
@@ -208,4 +246,31 @@ async fn why_not(order: &mut Order) -> Option<Error> {
 
 fn other(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
     Error::Other(error.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The moments of all looks at an order that never changes.
+    fn looks(named: Option<Duration>) -> Vec<f32> {
+        let (mut at, mut wait, mut looks) = (Duration::ZERO, Some(FIRST_LOOK), Vec::new());
+        while let Some(pause) = wait {
+            at += pause;
+            looks.push(at.as_secs_f32());
+            wait = next_look(at, pause, named);
+        }
+        looks
+    }
+
+    #[test]
+    fn an_order_is_looked_at_often_and_to_the_end() {
+        let own = looks(None);
+        assert_eq!(own[..6], [0.25, 0.75, 1.75, 3.75, 7.75, 12.75]);
+        assert!(own.windows(2).all(|two| two[1] - two[0] <= LOOK_EVERY.as_secs_f32()), "{own:?}");
+        assert_eq!(own.last(), Some(&PATIENCE.as_secs_f32()));
+        assert_eq!(looks(Some(Duration::from_secs(50))), [0.25, 50.25, 100.25, 120.0]);
+        assert_eq!(looks(Some(Duration::MAX)), [0.25, 120.0]);
+        assert_eq!(looks(Some(Duration::ZERO)), own, "at once is too soon");
+    }
 }

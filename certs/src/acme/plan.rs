@@ -14,6 +14,11 @@ const EMERGENCY_WAIT: i64 = 600;
 const REST: i64 = 3600;
 /// And for no longer than this.
 const LONGEST_REST: i64 = 24 * 3600;
+/// Without any certificate visitors are turned away, so no wait of our own is longer than this...
+const LONGEST_WAIT_WITHOUT: i64 = 3600;
+/// ...and the rest is this part of what it would be with one: ten minutes at first. It still grows, for whatever loses one
+/// certificate after another.
+const REST_WITHOUT: i64 = 6;
 /// A certificate that the server does not know any account for gets a new one at most this often.
 const NEW_ACCOUNT_EVERY: i64 = 24 * 3600;
 
@@ -55,11 +60,15 @@ pub struct Window {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct State {
+    /// What the attempts are for: names, account and solver, in the caller's words.
+    pub purpose: Option<String>,
     /// Attempts since the last success. An attempt counts from before it begins, so that one that a crash cuts short
     /// counts too.
     pub failures: u32,
     /// When the last attempt began.
     pub tried_at: Option<i64>,
+    /// When it failed, if it did.
+    pub failed_at: Option<i64>,
     /// When the next may begin, as far as we are concerned.
     pub next_try: Option<i64>,
     /// When the next may begin, as the server has named it.
@@ -85,17 +94,25 @@ pub struct State {
 impl State {
     /// To be kept before an attempt begins.
     pub fn begin(&mut self, now: i64) {
-        let wait = WAITS[(self.failures as usize).min(WAITS.len() - 1)];
         self.failures = self.failures.saturating_add(1);
-        self.tried_at = Some(now);
-        // Up to a tenth more.
-        self.next_try = Some(now + wait + (wait as f64 / 10.0 * self.lot.clamp(0.0, 1.0)) as i64);
+        (self.tried_at, self.failed_at) = (Some(now), None);
+        self.next_try = Some(now + self.wait());
     }
 
-    /// An attempt failed; `retry_after` is the moment that the server named.
+    /// An attempt failed; `retry_after` is the moment that the server named. Waits count from now: an attempt may take longer
+    /// than the wait that was reckoned at its beginning.
     pub fn failed(&mut self, now: i64, error: String, retry_after: Option<i64>) {
+        self.failed_at = Some(now);
+        self.next_try = Some(now + self.wait());
         self.last_error = Some(error);
         self.retry_after = retry_after.map(|at| at.min(now + LONGEST_WAIT));
+    }
+
+    /// After so many failures.
+    fn wait(&self) -> i64 {
+        let wait = WAITS[(self.failures.saturating_sub(1) as usize).min(WAITS.len() - 1)];
+        // Up to a tenth more.
+        wait + (wait as f64 / 10.0 * self.lot.clamp(0.0, 1.0)) as i64
     }
 
     /// A certificate was issued; `lot` is drawn from 0 to 1.
@@ -106,8 +123,22 @@ impl State {
         let early = self.issued_at.is_some_and(|at| (0..lifetime / 3).contains(&now.saturating_sub(at)));
         let first = REST.min(lifetime / 10);
         let rest = if early { self.rest.saturating_mul(2).clamp(first, LONGEST_REST.min(lifetime / 3)) } else { first };
-        let account_replaced_at = self.account_replaced_at;
-        *self = Self { lot, issued_at: Some(now), rest, account_replaced_at, ..Self::default() };
+        let (purpose, account_replaced_at) = (self.purpose.take(), self.account_replaced_at);
+        *self = Self { purpose, lot, issued_at: Some(now), rest, account_replaced_at, ..Self::default() };
+    }
+
+    /// Forgets the failures and the rest of attempts that were for something else: who has mended a mistake must not wait
+    /// for it. What the server has asked for stays, and when an account was replaced. Says whether this is news.
+    pub fn is_meant_for(&mut self, purpose: &str) -> bool {
+        if self.purpose.as_deref() == Some(purpose) {
+            return false;
+        }
+        if self.purpose.replace(purpose.to_owned()).is_some() {
+            self.failures = 0;
+            self.rest = 0;
+            (self.next_try, self.issued_at, self.last_error) = (None, None, None);
+        }
+        true
     }
 
     /// Whether an account that the server refuses may be replaced now.
@@ -147,15 +178,22 @@ pub(super) fn due_at_once(now: i64, validity: Option<Validity>, state: &State) -
     let emergency = validity.is_some_and(|validity| validity.is_emergency(now));
     // What was reckoned by a clock that has been set back since means nothing.
     let since = |at: Option<i64>| at.filter(|at| *at <= now);
-    let (mut own, mut named) = (None, None);
+    let (mut own, mut named, mut rest) = (None, None, state.rest);
     if let Some(tried) = since(state.tried_at) {
+        let last = since(state.failed_at).unwrap_or(tried);
         (own, named) = (state.next_try, state.retry_after);
         if emergency {
-            own = own.map(|at| at.min(tried + EMERGENCY_WAIT));
-            named = named.map(|at| at.min(tried + EMERGENCY_WAIT));
+            own = own.map(|at| at.min(last + EMERGENCY_WAIT));
+            named = named.map(|at| at.min(last + EMERGENCY_WAIT));
+        }
+        if validity.is_none() {
+            own = own.map(|at| at.min(last + LONGEST_WAIT_WITHOUT));
         }
     }
-    let rested = since(state.issued_at).map(|at| at.saturating_add(state.rest));
+    if validity.is_none() {
+        rest /= REST_WITHOUT;
+    }
+    let rested = since(state.issued_at).map(|at| at.saturating_add(rest));
     [own, named, rested].into_iter().flatten().fold(now, i64::max)
 }
 
@@ -186,16 +224,73 @@ mod tests {
 
     #[test]
     fn attempts_are_ever_further_apart_even_if_each_is_cut_short() {
+        let gaps = |validity| {
+            let (mut state, mut now, mut gaps) = (State::default(), 60 * DAY, Vec::new());
+            assert_eq!(due(now, validity, &state), now);
+            for _ in 0..10 {
+                state.begin(now);
+                let next = due(now, validity, &state);
+                gaps.push(next - now);
+                now = next;
+            }
+            gaps
+        };
+        assert_eq!(gaps(Some(VALIDITY))[..8], WAITS);
+        assert_eq!(gaps(Some(VALIDITY))[9], WAITS[7]);
+        // Without a certificate they come once an hour at last.
+        assert_eq!(gaps(None)[..5], WAITS[..5]);
+        assert_eq!(gaps(None)[5..], [3600; 5]);
+    }
+
+    #[test]
+    fn certificates_that_are_lost_one_after_another_are_ordered_ever_more_seldom() {
         let (mut state, mut now, mut gaps) = (State::default(), 1000, Vec::new());
-        assert_eq!(due(now, None, &state), now);
-        for _ in 0..10 {
+        for _ in 0..7 {
             state.begin(now);
+            state.succeeded(now, Validity { not_before: now, not_after: now + 90 * DAY }, 0.5);
             let next = due(now, None, &state);
-            gaps.push(next - now);
+            gaps.push((next - now) / 60);
             now = next;
         }
-        assert_eq!(gaps[..8], WAITS);
-        assert_eq!(gaps[9], WAITS[7]);
+        assert_eq!(gaps, [10, 20, 40, 80, 160, 240, 240]);
+    }
+
+    #[test]
+    fn failures_and_rest_end_with_what_they_were_for() {
+        let now = 1000;
+        let mut state = State { failures: 7, account_replaced_at: Some(5), ..State::default() };
+        assert!(state.is_meant_for("a"), "which a version before did not know");
+        state.begin(now);
+        state.failed(now, "wrong credentials".into(), None);
+        assert!(!state.is_meant_for("a"));
+        assert_eq!(due(now, None, &state), now + 3600);
+        assert!(state.is_meant_for("b"));
+        assert_eq!((due(now, None, &state), state.account_replaced_at), (now, Some(5)));
+        // Another name, right after the certificate for one that was mistyped.
+        state.begin(now);
+        state.succeeded(now, Validity { not_before: now, not_after: now + 90 * DAY }, 0.0);
+        assert!(due(now, None, &state) > now && !state.is_meant_for("b"));
+        assert!(state.is_meant_for("c"));
+        assert_eq!(due(now, None, &state), now);
+        // The server's own wish is no matter of settings.
+        state.begin(now);
+        state.failed(now, "429".into(), Some(now + 7200));
+        assert!(state.is_meant_for("d"));
+        assert_eq!(due(now, None, &state), now + 7200);
+    }
+
+    #[test]
+    fn after_an_attempt_that_took_long_there_is_a_wait_too() {
+        let mut state = State::default();
+        state.begin(0);
+        state.failed(600, "not done".into(), None);
+        assert_eq!(due(600, None, &state), 600 + WAITS[0]);
+        let now = 85 * DAY;
+        state.failures = 7;
+        state.begin(now);
+        state.failed(now + 600, "not done".into(), Some(now + DAY));
+        assert_eq!(due(now + 600, Some(VALIDITY), &state), now + 600 + EMERGENCY_WAIT);
+        assert_eq!(due(now + 600, None, &state), now + DAY);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use tracing::warn;
 
 use crate::dns::{BoxFuture, Solver, SolverError};
@@ -20,22 +21,35 @@ const CLEAN_UP_TIMEOUT: Duration = Duration::from_secs(120);
 pub(super) struct Published {
     solver: Arc<dyn Solver>,
     store: Arc<Store>,
-    values: Mutex<Vec<String>>,
+    purpose: String,
+    left: Mutex<Left>,
+}
+
+/// What is kept.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Left {
+    /// What the values were published for, as [`State::purpose`](super::State::purpose).
+    purpose: String,
+    values: Vec<String>,
 }
 
 impl Published {
-    /// With what the last process has left.
-    pub(super) fn new(solver: Arc<dyn Solver>, store: Arc<Store>) -> Self {
-        let values = store.read_json(FILE).unwrap_or_else(|error| {
+    /// With what the last process has left. `purpose` is what values are published for from now on.
+    pub(super) fn new(solver: Arc<dyn Solver>, store: Arc<Store>, purpose: String) -> Self {
+        let left = store.read_json(FILE).unwrap_or_else(|error| {
             warn!(%error, "cannot see which TXT records were left behind");
             None
         });
-        Self { solver, store, values: Mutex::new(values.unwrap_or_default()) }
+        let left = left.filter(|left: &Left| !left.values.is_empty());
+        let left = left.unwrap_or_else(|| Left { purpose: purpose.clone(), values: Vec::new() });
+        Self { solver, store, purpose, left: Mutex::new(left) }
     }
 
-    /// Takes away what was left behind.
+    /// Takes away what was left behind. What was published with other settings may be at another name or another server:
+    /// that is tried once and forgotten.
     pub(super) async fn clean_up(&self) {
-        let left = self.values.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let Left { purpose, values: left } = self.left.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let foreign = (purpose != self.purpose && !left.is_empty()).then(|| left.join(" "));
         let all = async {
             for value in left {
                 if let Err(error) = self.cleanup(&value).await {
@@ -46,16 +60,23 @@ impl Published {
         if tokio::time::timeout(CLEAN_UP_TIMEOUT, all).await.is_err() {
             warn!("TXT records could not be taken away in time; it is tried again with the next order");
         }
+        if let Some(values) = foreign {
+            warn!(values, "TXT records of other settings: what is left of them has to be taken away by hand");
+            self.note(Vec::clear).await;
+        }
     }
 
     /// A value is noted before it is published, and forgotten after it was taken away.
     async fn note(&self, change: impl FnOnce(&mut Vec<String>)) {
-        let values = {
-            let mut values = self.values.lock().unwrap_or_else(PoisonError::into_inner);
-            change(&mut values);
-            values.clone()
+        let left = {
+            let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+            change(&mut left.values);
+            if left.values.is_empty() {
+                left.purpose.clone_from(&self.purpose);
+            }
+            left.clone()
         };
-        let written = super::on_disk(&self.store, move |store| store.write_json(FILE, &values)).await;
+        let written = super::on_disk(&self.store, move |store| store.write_json(FILE, &left)).await;
         if let Err(error) = written {
             warn!(%error, "cannot note which TXT records are published");
         }
@@ -120,31 +141,50 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let store = Arc::new(Store::open(folder.path(), "https://acme.test/dir").unwrap());
         let dns = Arc::new(Dns::default());
-        let published = Published::new(dns.clone(), store.clone());
+        let published = Published::new(dns.clone(), store.clone(), "a".to_owned());
         published.present("a").await.unwrap();
         published.present("b").await.unwrap();
         published.cleanup("a").await.unwrap();
         drop(published);
         *dns.out_of_order.lock().unwrap() = true;
-        let published = Published::new(dns.clone(), store.clone());
+        let published = Published::new(dns.clone(), store.clone(), "a".to_owned());
         published.clean_up().await;
         assert_eq!(*dns.there.lock().unwrap(), ["b"]);
         *dns.out_of_order.lock().unwrap() = false;
         published.clean_up().await;
         assert!(dns.there.lock().unwrap().is_empty());
-        assert_eq!(store.read_json::<Vec<String>>(FILE).unwrap(), Some(Vec::new()));
+        let none = Left { purpose: "a".to_owned(), values: Vec::new() };
+        assert_eq!(store.read_json(FILE).unwrap(), Some(none));
+    }
+
+    #[tokio::test]
+    async fn what_was_left_at_another_place_is_tried_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Arc::new(Store::open(folder.path(), "https://acme.test/dir").unwrap());
+        let dns = Arc::new(Dns::default());
+        let published = |purpose: &str| Published::new(dns.clone(), store.clone(), purpose.to_owned());
+        published("a").present("1").await.unwrap();
+        *dns.out_of_order.lock().unwrap() = true;
+        published("b").clean_up().await;
+        let none = Left { purpose: "b".to_owned(), values: Vec::new() };
+        assert_eq!(store.read_json(FILE).unwrap(), Some(none));
+        // With the same server behind other settings it may well be possible.
+        published("b").present("2").await.unwrap();
+        *dns.out_of_order.lock().unwrap() = false;
+        published("c").clean_up().await;
+        assert_eq!(*dns.there.lock().unwrap(), ["1"]);
     }
 
     #[tokio::test]
     async fn what_is_remembered_has_a_bound() {
         let folder = tempfile::tempdir().unwrap();
         let store = Arc::new(Store::open(folder.path(), "https://acme.test/dir").unwrap());
-        let published = Published::new(Arc::new(Dns::default()), store.clone());
+        let published = Published::new(Arc::new(Dns::default()), store.clone(), "a".to_owned());
         for index in 0..MOST_VALUES + 5 {
             published.present(&index.to_string()).await.unwrap();
             published.present(&index.to_string()).await.unwrap();
         }
-        let kept = store.read_json::<Vec<String>>(FILE).unwrap().unwrap();
-        assert_eq!((kept.len(), &*kept[0]), (MOST_VALUES, "5"));
+        let Left { values, .. } = store.read_json(FILE).unwrap().unwrap();
+        assert_eq!((values.len(), &*values[0]), (MOST_VALUES, "5"));
     }
 }

@@ -25,13 +25,16 @@ const NEXT: &str = "account.next.json";
 /// Finishes a change of the key that was cut short, and makes one if somebody has asked for it. Whatever the server says
 /// of it, the account is kept; an error means that nobody knows which key counts.
 pub(super) async fn roll_over(client: &http::Client, directory: &str, store: &Arc<Store>) -> Result<(), String> {
+    let asked = || on_disk(store, |store| store.requested_at(Request::Rollover));
     if let Some(next) = read(store, NEXT).await? {
-        settle(client, directory, store, next).await?;
+        settle(client, directory, store, next, asked().await).await?;
     }
-    if on_disk(store, |store| store.requested_at(Request::Rollover)).await.is_none() {
+    let Some(at) = asked().await else { return Ok(()) };
+    let Some(old) = read(store, account::FILE).await? else {
+        // The account that is about to be made has a new key.
+        on_disk(store, move |store| store.done(Request::Rollover, at)).await;
         return Ok(());
-    }
-    let Some(old) = read(store, account::FILE).await? else { return Ok(()) };
+    };
     let old_key = key(old.private_key())?;
     let (next, new_key) = make(directory, account::load(client, old).await?.id())?;
     let noted = next.clone();
@@ -39,15 +42,17 @@ pub(super) async fn roll_over(client: &http::Client, directory: &str, store: &Ar
     if let Err(error) = change(client, directory, &old_key, &new_key, &next).await {
         warn!(event = "account_key_refused", error, "the account's key could not be changed");
     }
-    settle(client, directory, store, credentials(&next)?).await
+    settle(client, directory, store, credentials(&next)?, Some(at)).await
 }
 
-/// Asks the server whether the new key counts (RFC 8555, section 7.3.1). It is taken if so, else it is forgotten.
+/// Asks the server whether the new key counts (RFC 8555, section 7.3.1). It is taken if so, else it is forgotten; the request
+/// of that moment is done either way.
 async fn settle(
     client: &http::Client,
     directory: &str,
     store: &Arc<Store>,
     next: AccountCredentials,
+    asked: Option<i128>,
 ) -> Result<(), String> {
     let pkcs8 = next.private_key().clone_key();
     let ask = || async {
@@ -59,13 +64,14 @@ async fn settle(
         Ok((account, _)) => {
             account::keep(store, next).await?;
             info!(event = "account_key", id = account.id(), "the account has a new key");
-            on_disk(store, |store| store.done(Request::Rollover)).await;
         }
         Err(error) if is(&error, "accountDoesNotExist") => {
             warn!(event = "account_key_kept", "the account keeps its key");
-            on_disk(store, |store| store.done(Request::Rollover)).await;
         }
         Err(error) => return Err(format!("cannot see which key the account has: {error}")),
+    }
+    if let Some(at) = asked {
+        on_disk(store, move |store| store.done(Request::Rollover, at)).await;
     }
     on_disk(store, |store| store.remove(NEXT)).await.map_err(|error| error.to_string())
 }
@@ -87,7 +93,10 @@ async fn change(
     new_key: &EcdsaKeyPair,
     next: &Value,
 ) -> Result<(), String> {
-    let Directory { new_nonce, key_change: url, .. } = Directory::get(client, directory).await?;
+    let Directory { new_nonce, key_change, .. } = Directory::get(client, directory).await?;
+    let (Some(new_nonce), Some(url)) = (new_nonce, key_change) else {
+        return Err(format!("{directory}: the server changes no keys"));
+    };
     let payload = json!({"account": next["id"], "oldKey": jwk(old_key)});
     let inner = sign(new_key, &json!({"alg": "ES256", "jwk": jwk(new_key), "url": url}), &payload)?;
     let mut nonce = None;

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::plan::{self, State, Validity};
 use crate::Error;
 use crate::files::Facts;
-use crate::store::{Request, Store};
+use crate::store::Store;
 
 /// Where a certificate stands. Moments are in seconds since 1970.
 #[derive(Clone, Debug)]
@@ -22,7 +22,7 @@ pub struct Status {
     pub last_error: Option<String>,
     /// Attempts since the last success, or those that nothing came of.
     pub failures: u32,
-    /// Somebody has asked for a new one.
+    /// Somebody has asked for a new one, or for a new key of the account, which comes with it.
     pub requested: bool,
     /// A process renews it.
     pub managed: bool,
@@ -30,13 +30,13 @@ pub struct Status {
 
 /// The status of the certificate for `names` from `directory` (a URL), as it is at `now`.
 pub fn status(state_dir: &Path, directory: &str, names: &[&str], now: i64) -> Result<Status, Error> {
-    let store = Store::existing(state_dir, directory);
+    let store = Store::existing(state_dir, directory)?;
     let (stored, state, requested, managed) = match &store {
         Some(store) => (
             store.load(names)?,
             store.read_json::<State>("state.json")?,
-            store.requested_at(Request::Renewal).is_some(),
-            store.is_held(),
+            super::requested(store) != [None; 2],
+            store.is_held()?,
         ),
         None => (None, None, false, false),
     };

@@ -58,16 +58,11 @@ impl Key {
     pub fn new(name: &str, algorithm: &str, secret_base64: &str) -> Result<Self, SolverError> {
         let setup = |why: String| SolverError::Setup(why);
         let name = parse_name(name).map_err(|why| setup(format!("the TSIG key's name {name:?} is wrong: {why}")))?;
-        let algorithm = match algorithm.trim_end_matches('.').to_ascii_lowercase().as_str() {
-            "hmac-sha256" => TsigAlgorithm::HmacSha256,
-            "hmac-sha384" => TsigAlgorithm::HmacSha384,
-            "hmac-sha512" => TsigAlgorithm::HmacSha512,
-            _ => {
-                return Err(setup(format!(
-                    "the TSIG algorithm {algorithm:?} is not supported: use hmac-sha256, hmac-sha384 or hmac-sha512"
-                )));
-            }
-        };
+        let algorithm = self::algorithm(algorithm).ok_or_else(|| {
+            setup(format!(
+                "the TSIG algorithm {algorithm:?} is not supported: use hmac-sha256, hmac-sha384 or hmac-sha512"
+            ))
+        })?;
         // The decoder's error would show bytes of the secret.
         let secret = STANDARD
             .decode(secret_base64.trim())
@@ -87,6 +82,26 @@ impl fmt::Debug for Key {
             .field("algorithm", &self.0.algorithm().to_string())
             .finish_non_exhaustive()
     }
+}
+
+/// Whether a text names a server as [`Settings::server`] does.
+pub fn is_server(text: &str) -> bool {
+    split(text).is_some()
+}
+
+/// The algorithm of a name that RFC 8945, section 6, has, if it is one of those that can be used.
+fn algorithm(name: &str) -> Option<TsigAlgorithm> {
+    Some(match name.trim_end_matches('.').to_ascii_lowercase().as_str() {
+        "hmac-sha256" => TsigAlgorithm::HmacSha256,
+        "hmac-sha384" => TsigAlgorithm::HmacSha384,
+        "hmac-sha512" => TsigAlgorithm::HmacSha512,
+        _ => return None,
+    })
+}
+
+/// Whether keys can have this algorithm.
+pub fn is_algorithm(name: &str) -> bool {
+    algorithm(name).is_some()
 }
 
 impl Rfc2136 {

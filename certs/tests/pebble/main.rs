@@ -41,6 +41,7 @@ impl Running {
             ca_file: Some(pebble.ca_file.clone()),
             external_account,
             profile: None,
+            fingerprint: "tests".into(),
         };
         let store = Store::open(folder, &settings.directory).unwrap();
         let renewer = Renewer::new(settings, &NAMES, store, dns.clone()).unwrap();
@@ -85,10 +86,10 @@ fn a_certificate_is_issued_kept_and_renewed_on_request() {
 
     let running = Running::start(folder.path(), &pebble, &dns);
     running.wait(|event| *event == Event::Issued);
+    wait_for(|| dns.cleaned.load(Ordering::Relaxed) == 2);
     drop(running);
     let first = serial(folder.path(), &pebble);
     assert_eq!(dns.presented.lock().unwrap().len(), 2, "base and wildcard, each with a value of its own");
-    assert_eq!(dns.cleaned.load(Ordering::Relaxed), 2);
 
     // Started again it serves what it has. The operator's request comes after that: the first order that is placed.
     let running = Running::start(folder.path(), &pebble, &dns);
@@ -99,6 +100,7 @@ fn a_certificate_is_issued_kept_and_renewed_on_request() {
     wait_for(|| serial(folder.path(), &pebble) != first);
     assert_eq!(program.orders(), 2, "the start has placed none");
     assert_eq!(dns.presented.lock().unwrap().len(), 2, "what was proven is not proven again");
+    assert_eq!(dns.looked.load(Ordering::Relaxed), 1, "nor is it looked for");
 
     // A server that was set up anew knows no account.
     drop(program);
@@ -132,6 +134,61 @@ fn half_of_all_nonces_may_be_rejected() {
     store.request(Request::Renewal).unwrap();
     issued();
     assert_ne!(account(folder.path(), &pebble)["key_pkcs8"], old["key_pkcs8"]);
+}
+
+#[test]
+fn a_certificate_does_not_wait_until_records_are_taken_away() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_dns_program, dns) = TestDns::start();
+    let mut pebble = Pebble::new(folder.path(), &dns);
+    let _program = pebble.first_start();
+    dns.hangs.store(true, Ordering::Relaxed);
+    let running = Running::start(folder.path(), &pebble, &dns);
+    running.wait(|event| matches!(event, Event::Serving(_)));
+    running.wait(|event| *event == Event::Issued);
+    assert!(store(folder.path(), &pebble).load(&NAMES).unwrap().is_some(), "it is saved");
+}
+
+#[test]
+fn a_request_during_an_attempt_is_seen_to_after_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_dns_program, dns) = TestDns::start();
+    let mut pebble = Pebble::new(folder.path(), &dns);
+    let program = pebble.first_start();
+    let store = store(folder.path(), &pebble);
+    let running = Running::start(folder.path(), &pebble, &dns);
+    running.wait(|event| *event == Event::Issued);
+    let old = account(folder.path(), &pebble)["key_pkcs8"].clone();
+    // The second attempt begins, and it is another request that is there at its end.
+    for request in [Request::Renewal, Request::Rollover] {
+        let orders = program.orders();
+        store.request(Request::Renewal).unwrap();
+        wait_for(|| program.orders() > orders);
+        store.request(request).unwrap();
+        for _ in 0..2 {
+            running.wait(|event| {
+                assert_ne!(*event, Event::Failed);
+                *event == Event::Issued
+            });
+        }
+        wait_for(|| store.requested_at(request).is_none());
+        assert_eq!(program.orders(), orders + 2);
+    }
+    assert_ne!(account(folder.path(), &pebble)["key_pkcs8"], old);
+}
+
+#[test]
+fn failures_with_other_settings_hold_nothing_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_dns_program, dns) = TestDns::start();
+    let mut pebble = Pebble::new(folder.path(), &dns);
+    let _program = pebble.first_start();
+    let mut failed = State { failures: 7, ..State::default() };
+    assert!(failed.is_meant_for("tunnel.test *.tunnel.test mistyped"));
+    failed.begin(cok_certs::unix_now());
+    store(folder.path(), &pebble).write_json("state.json", &failed).unwrap();
+    let running = Running::start(folder.path(), &pebble, &dns);
+    running.wait(|event| *event == Event::Issued);
 }
 
 #[test]
@@ -219,4 +276,20 @@ fn an_account_is_bound_to_another_one() {
     assert_eq!((program.accounts(), program.orders()), (0, 0));
     let running = Running::start_as(folder.path(), &pebble, &dns, Some(EXTERNAL_ACCOUNT));
     running.wait(|event| *event == Event::Issued);
+    drop(running);
+
+    // The server forgets all accounts, and takes no new one: what is kept stays, for it may come to its senses.
+    drop(program);
+    let _program = pebble.start();
+    let kept = account(folder.path(), &pebble);
+    let running = Running::start_as(folder.path(), &pebble, &dns, Some((id, wrong_key)));
+    store(folder.path(), &pebble).request(Request::Renewal).unwrap();
+    running.wait(|event| *event == Event::Failed);
+    drop(running);
+    assert_eq!(account(folder.path(), &pebble), kept);
+    // Without the wait after a failure.
+    store(folder.path(), &pebble).remove("state.json").unwrap();
+    let running = Running::start_as(folder.path(), &pebble, &dns, Some(EXTERNAL_ACCOUNT));
+    running.wait(|event| *event == Event::Issued);
+    assert_ne!(account(folder.path(), &pebble)["id"], kept["id"]);
 }

@@ -4,7 +4,7 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -98,6 +98,10 @@ pub(crate) struct TestDns {
     dns: u16,
     pub(crate) presented: Mutex<Vec<String>>,
     pub(crate) cleaned: AtomicUsize,
+    /// How often it was waited until values can be seen.
+    pub(crate) looked: AtomicUsize,
+    /// Nothing is ever taken away.
+    pub(crate) hangs: AtomicBool,
 }
 
 impl TestDns {
@@ -116,7 +120,14 @@ impl TestDns {
             if program.has_ended() {
                 return None;
             }
-            let dns = Self { management, dns, presented: Mutex::default(), cleaned: AtomicUsize::new(0) };
+            let dns = Self {
+                management,
+                dns,
+                presented: Mutex::default(),
+                cleaned: AtomicUsize::new(0),
+                looked: AtomicUsize::new(0),
+                hangs: AtomicBool::new(false),
+            };
             Some((program, Arc::new(dns)))
         })
     }
@@ -140,8 +151,16 @@ impl Solver for TestDns {
     }
 
     fn cleanup<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<(), SolverError>> {
+        if self.hangs.load(Ordering::Relaxed) {
+            return Box::pin(std::future::pending());
+        }
         self.cleaned.fetch_add(1, Ordering::Relaxed);
         Box::pin(async { Ok(()) })
+    }
+
+    fn settled<'a>(&'a self, _: &'a [String]) -> BoxFuture<'a, ()> {
+        self.looked.fetch_add(1, Ordering::Relaxed);
+        Box::pin(async {})
     }
 }
 

@@ -9,14 +9,14 @@ use cok_certs::dns::exec::Exec;
 use cok_certs::dns::httpreq::{self, HttpReq};
 use cok_certs::dns::rfc2136::{self, Rfc2136};
 
+use super::Read;
 use crate::config::{Dns, Tsig};
-use crate::secrets;
 
 /// A solver, and the responder if it is that.
 pub(super) type Chosen = (Arc<dyn Solver>, Option<Arc<Embedded>>);
 
-/// The one for a domain.
-pub(super) fn new(dns: &Dns, domain: &str) -> anyhow::Result<Chosen> {
+/// The one for a domain; `read` gets it its secret.
+pub(super) fn new(dns: &Dns, domain: &str, read: Read) -> anyhow::Result<Chosen> {
     Ok(match dns {
         Dns::Embedded(zone) => {
             let responder = Embedded::new(Zone::clone(zone));
@@ -24,19 +24,19 @@ pub(super) fn new(dns: &Dns, domain: &str) -> anyhow::Result<Chosen> {
         }
         Dns::Exec { program } => (Arc::new(Exec::new(domain, program.clone())), None),
         Dns::Rfc2136 { server, zone, tsig } => {
-            let key = tsig.as_ref().map(key).transpose()?;
+            let key = tsig.as_ref().map(|tsig| key(tsig, read)).transpose()?;
             let settings = rfc2136::Settings { server: server.clone(), zone: zone.clone(), key };
             (Arc::new(Rfc2136::new(domain, settings)?), None)
         }
         Dns::HttpReq { url, username, password_file, ca_file } => {
-            let password = password_file.as_deref().map(secrets::read).transpose()?;
+            let password = password_file.as_deref().map(read).transpose()?;
             let settings =
                 httpreq::Settings { url: url.clone(), username: username.clone(), password, ca_file: ca_file.clone() };
             (Arc::new(HttpReq::new(domain, settings)?), None)
         }
         #[cfg(feature = "cloud-dns")]
         Dns::Cloud { provider, token_file, id, zone } => {
-            let token = secrets::read(token_file)?;
+            let token = read(token_file)?;
             let settings = cok_certs::dns::cloud::Settings { token, id: id.clone(), zone: zone.clone() };
             (Arc::new(cok_certs::dns::cloud::Cloud::new(domain, provider, settings)?), None)
         }
@@ -45,8 +45,8 @@ pub(super) fn new(dns: &Dns, domain: &str) -> anyhow::Result<Chosen> {
     })
 }
 
-fn key(tsig: &Tsig) -> anyhow::Result<rfc2136::Key> {
-    let secret = secrets::read(&tsig.secret_file)?;
+fn key(tsig: &Tsig, read: Read) -> anyhow::Result<rfc2136::Key> {
+    let secret = read(&tsig.secret_file)?;
     rfc2136::Key::new(&tsig.name, &tsig.algorithm, &secret)
         .with_context(|| format!("the TSIG key {:?} from {}", tsig.name, tsig.secret_file.display()))
 }

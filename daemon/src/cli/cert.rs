@@ -1,10 +1,11 @@
 //! `cokd cert`: where the certificate stands, and asking for a new one.
 
 use std::fmt::Write as _;
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use clap::{Args, Subcommand};
 use cok_certs::acme::{self, Status};
 use cok_certs::files::{self, Facts};
@@ -87,12 +88,13 @@ pub(super) fn run(command: &CertCommand, config: &Config) -> anyhow::Result<()> 
                     "certificates are renewed with [tls] mode = \"acme\" only; other ones are read again when they change"
                 );
             };
-            let store = Store::existing(&config.state_dir, &acme.directory).context("no daemon has run here yet")?;
+            let store = Store::existing(&config.state_dir, &acme.directory).map_err(explained)?;
+            let store = store.context("no daemon has run here yet")?;
             if *new_account_key {
-                store.request(Request::Rollover)?;
+                store.request(Request::Rollover).map_err(explained)?;
             }
-            store.request(Request::Renewal)?;
-            if store.is_held() {
+            store.request(Request::Renewal).map_err(explained)?;
+            if store.is_held().map_err(explained)? {
                 println!("asked for; `cokd cert status` shows what comes of it");
             } else {
                 println!("asked for; no daemon runs, so it is done once one does");
@@ -107,7 +109,7 @@ fn status(config: &Config) -> anyhow::Result<Shown> {
     Ok(match &config.tls {
         Tls::Acme(acme) => {
             let covered = names.each_ref().map(String::as_str);
-            let status = acme::status(&config.state_dir, &acme.directory, &covered, unix_now())?;
+            let status = acme::status(&config.state_dir, &acme.directory, &covered, unix_now()).map_err(explained)?;
             let Status { certificate, next_renewal, next_try, last_try, last_error, failures, requested, managed } =
                 status;
             Shown {
@@ -125,6 +127,12 @@ fn status(config: &Config) -> anyhow::Result<Shown> {
         // It is made anew at every start and kept in memory.
         Tls::SelfSigned => Shown { names: names.to_vec(), ..Shown::of("self-signed", None) },
     })
+}
+
+/// What the daemon keeps is for its own user alone.
+fn explained(error: cok_certs::Error) -> anyhow::Error {
+    let denied = matches!(&error, cok_certs::Error::Io { error, .. } if error.kind() == ErrorKind::PermissionDenied);
+    if denied { anyhow!("{error}: run this as root or as the service's user") } else { error.into() }
 }
 
 impl Shown {

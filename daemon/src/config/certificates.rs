@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use cok_certs::dns::embedded::{Host, Zone};
+use cok_certs::dns::rfc2136;
 use http::Uri;
 
 use super::reader::{Section, got};
@@ -104,6 +105,18 @@ pub enum Dns {
         /// The zone at the provider; looked for if it is not named.
         zone: Option<String>,
     },
+}
+
+impl Dns {
+    /// Where its secret is, if it has one.
+    pub(crate) fn secret_file(&self) -> Option<&PathBuf> {
+        match self {
+            Self::Embedded(_) | Self::Exec { .. } => None,
+            Self::HttpReq { password_file, .. } => password_file.as_ref(),
+            Self::Rfc2136 { tsig, .. } => tsig.as_ref().map(|tsig| &tsig.secret_file),
+            Self::Cloud { token_file, .. } => Some(token_file),
+        }
+    }
 }
 
 /// A TSIG key.
@@ -251,7 +264,15 @@ fn embedded(section: &mut Section<'_>, domain: Option<&Hostname>, port: u16) -> 
 fn httpreq(section: &mut Section<'_>) -> Option<Dns> {
     let url = section.required("url", "a URL such as \"https://hook.example.com\"", |text: &str| {
         let uri = text.parse::<Uri>().ok().filter(|uri| matches!(uri.scheme_str(), Some("http" | "https")));
-        uri.filter(|uri| uri.authority().is_some()).map(|_| text.to_owned()).ok_or_else(|| got(text))
+        let uri = uri.filter(|uri| uri.query().is_none()).ok_or_else(|| got(text))?;
+        match uri.authority() {
+            // It is not repeated, as there may be a password in it.
+            Some(authority) if authority.as_str().contains('@') => {
+                Err("got one with a user's name in it, which belongs into username and password_file".to_owned())
+            }
+            Some(_) => Ok(text.to_owned()),
+            None => Err(got(text)),
+        }
     });
     let username = section.optional("username", "a user's name", filled);
     let password_file = section.secret_file("password_file");
@@ -263,10 +284,13 @@ fn httpreq(section: &mut Section<'_>) -> Option<Dns> {
 }
 
 fn rfc2136(section: &mut Section<'_>) -> Option<Dns> {
-    let server = section.required("server", "a name server such as \"192.0.2.53\" or \"ns1.example.com:53\"", filled);
-    let zone = section.optional("zone", "a zone such as \"example.com\"", filled);
-    let name = section.optional("tsig_name", "the key's name", filled);
-    let algorithm = section.optional("tsig_algorithm", "an algorithm such as \"hmac-sha256\"", filled);
+    let server = |text: &str| if rfc2136::is_server(text) { Ok(text.to_owned()) } else { Err(got(text)) };
+    let server = section.required("server", "a name server such as \"192.0.2.53\" or \"ns1.example.com:53\"", server);
+    let zone = section.optional("zone", "a zone such as \"example.com\"", dns_name);
+    let name = section.optional("tsig_name", "the key's name", dns_name);
+    let algorithm = |text: &str| if rfc2136::is_algorithm(text) { Ok(text.to_owned()) } else { Err(got(text)) };
+    let expected = "\"hmac-sha256\", \"hmac-sha384\" or \"hmac-sha512\"";
+    let algorithm = section.optional("tsig_algorithm", expected, algorithm);
     let secret_file = section.secret_file("tsig_secret_file");
     let tsig = both(section, ("tsig_name", name), ("tsig_secret_file", secret_file)).map(|(name, secret_file)| Tsig {
         name,
@@ -282,7 +306,7 @@ fn cloud(section: &mut Section<'_>, provider: String) -> Option<Dns> {
         section.mistake("token_file", "expected a path to the file with the provider's token");
     }
     let id = section.optional("id", "what the provider wants beside the token", filled);
-    let zone = section.optional("zone", "a zone such as \"example.com\"", filled);
+    let zone = section.optional("zone", "a zone such as \"example.com\"", dns_name);
     Some(Dns::Cloud { provider, token_file: token_file?, id, zone })
 }
 
@@ -299,6 +323,10 @@ fn both<A, B>(section: &Section<'_>, a: (&str, Option<A>), b: (&str, Option<B>))
 
 fn filled(text: &str) -> Result<String, String> {
     if text.trim().is_empty() { Err("got nothing".to_owned()) } else { Ok(text.to_owned()) }
+}
+
+fn dns_name(text: &str) -> Result<String, String> {
+    if cok_certs::dns::is_name(text) { Ok(text.to_owned()) } else { Err(got(text)) }
 }
 
 fn https_url(text: &str) -> Result<String, String> {

@@ -252,6 +252,26 @@ fn acme_is_checked_as_far_as_a_file_can_be() {
             "4: acme.dns.url: expected a URL such as \"https://hook.example.com\", got \"hook\"",
         ),
         (
+            "[acme.dns]\nprovider = \"httpreq\"\nurl = \"https://hook.example/?a=b\"",
+            "4: acme.dns.url: expected a URL such as \"https://hook.example.com\", got \"https://hook.example/?a=b\"",
+        ),
+        (
+            "[acme.dns]\nprovider = \"httpreq\"\nurl = \"https://user:secret@hook.example\"",
+            "4: acme.dns.url: expected a URL such as \"https://hook.example.com\", got one with a user's name in it, which belongs into username and password_file",
+        ),
+        (
+            "[acme.dns]\nprovider = \"rfc2136\"\nserver = \"host:x\"",
+            "4: acme.dns.server: expected a name server such as \"192.0.2.53\" or \"ns1.example.com:53\", got \"host:x\"",
+        ),
+        (
+            "[acme.dns]\nprovider = \"rfc2136\"\nserver = \"a\"\nzone = \"b..c\"",
+            "5: acme.dns.zone: expected a zone such as \"example.com\", got \"b..c\"",
+        ),
+        (
+            "[acme.dns]\nprovider = \"rfc2136\"\nserver = \"a\"\ntsig_name = \"k\"\ntsig_secret_file = \"k\"\ntsig_algorithm = \"hmac-md5\"",
+            "7: acme.dns.tsig_algorithm: expected \"hmac-sha256\", \"hmac-sha384\" or \"hmac-sha512\", got \"hmac-md5\"",
+        ),
+        (
             "[acme.dns]\nprovider = \"rfc2136\"\nserver = \"a\"\ntsig_name = \"k\"",
             "5: acme.dns.tsig_name: needs tsig_secret_file beside it",
         ),

@@ -63,7 +63,8 @@ def malformed(_request):
 
 class AcmeProxy(Loop):
     """Stands before `pebble`. Every request is noted in `seen` as (step, payload); while `faults` has its step, what is
-    there is done instead of asking pebble, unless that answers nothing. With a `window`, a function from a certificate's
+    there is done instead of asking pebble, unless that answers nothing; its answers to a step get the header fields that
+    `headers` has for it. With a `window`, a function from a certificate's
     identifier to two moments in seconds since 1970, the directory offers renewal information (RFC 9773), and with
     `profiles` those. The certificates whose window was asked for are in `windows`. Orders show what they replace unless
     `shows_replaces` is false."""
@@ -71,7 +72,7 @@ class AcmeProxy(Loop):
     def __init__(self, pebble):
         self.pebble = pebble
         self.ca_file = pebble.ca_file
-        self.seen, self.faults, self.windows = [], {}, []
+        self.seen, self.faults, self.windows, self.headers = [], {}, [], {}
         self.window, self.profiles, self.window_again = None, {}, 6 * 3600
         self.shows_replaces = True
         self.held = threading.Event()
@@ -150,6 +151,7 @@ class AcmeProxy(Loop):
             content = json.dumps({**json.loads(content), "replaces": payload["replaces"]}).encode()
         skip = {"content-length", "transfer-encoding", "connection", "date", "content-encoding"}
         headers = [(name, value) for name, value in answered.headers.items() if name.lower() not in skip]
+        headers += self.headers.get(step, {}).items()
         return web.Response(status=answered.status, body=content, headers=headers)
 
     def _directory(self, content):

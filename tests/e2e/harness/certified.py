@@ -65,9 +65,9 @@ ca_file = "{server.ca_file}"
         assert code == 0, err
         return json.loads(out)
 
-    def renew(self):
+    def renew(self, *options):
         """`cokd cert renew`, which asks the running daemon."""
-        code, _, err = cokd("cert", "renew", "--config", self.config, inside=self.inside)
+        code, _, err = cokd("cert", "renew", "--config", self.config, *options, inside=self.inside)
         assert code == 0, err
 
     def store(self):
@@ -132,10 +132,10 @@ class Issuance:
         self.trust()
         return event
 
-    def renewed(self):
+    def renewed(self, *options):
         """Asks for a new certificate as an operator does, and waits for it."""
         start = len(self.daemon.process.lines)
-        self.daemon.renew()
+        self.daemon.renew(*options)
         return self.issued(start=start)
 
     def orders_within(self, seconds=6):

@@ -98,6 +98,10 @@ class Pebble:
         self._get(self.directory)
         wait_for(lambda: asked() > before, "pebble's lines are here")
 
+    def accounts(self):
+        """How many have been made, before restarts too."""
+        return sum("accounts in memory" in line for p in self.processes for line in p.lines)
+
     def proofs(self):
         """How many proofs it has looked at."""
         looked = re.compile(r"Pulled a task from the Tasks queue")

@@ -3,14 +3,14 @@
 use std::collections::HashMap;
 use std::io::{self, IoSliceMut};
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use quinn_udp::{RecvMeta, Transmit, UdpSocketState};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, Interest};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, Id, JoinSet};
 use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
@@ -160,22 +160,23 @@ async fn serve_udp(responder: &Embedded, sockets: &Sockets) {
     }
 }
 
+/// A connection, and who has it.
+struct Place {
+    network: Network,
+    /// Since when it has no query, if it has none.
+    idle: Arc<Mutex<Option<Instant>>>,
+    task: AbortHandle,
+}
+
 async fn serve_tcp(responder: &Arc<Embedded>, listener: &TcpListener) {
     let mut connections = JoinSet::new();
-    let mut of_network: HashMap<Network, usize> = HashMap::new();
+    let mut places: HashMap<Id, Place> = HashMap::new();
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            Some(ended) = connections.join_next() => {
-                // Tasks do not panic and are not aborted.
-                if let Ok(network) = ended
-                    && let Some(count) = of_network.get_mut(&network)
-                {
-                    *count -= 1;
-                    if *count == 0 {
-                        of_network.remove(&network);
-                    }
-                }
+            Some(ended) = connections.join_next_with_id() => {
+                // Those that were closed for others have left their places already.
+                places.remove(&ended.map_or_else(|error| error.id(), |(id, ())| id));
                 continue;
             }
         };
@@ -188,24 +189,39 @@ async fn serve_tcp(responder: &Arc<Embedded>, listener: &TcpListener) {
             }
         };
         let network = Network::of(from.ip());
-        let count = of_network.get(&network).copied().unwrap_or_default();
-        if connections.len() >= MOST_CONNECTIONS || count >= MOST_CONNECTIONS_EACH {
-            debug!(%from, count, "no place for a DNS connection");
+        if !has_room(&mut places, network) {
+            debug!(%from, "no place for a DNS connection");
             continue;
         }
-        of_network.insert(network, count + 1);
-        let responder = responder.clone();
-        connections.spawn(async move {
-            let done = timeout(LIFETIME, connection(&responder, stream)).await;
+        let (responder, idle) = (responder.clone(), Arc::new(Mutex::new(Some(Instant::now()))));
+        let since = idle.clone();
+        let task = connections.spawn(async move {
+            let done = timeout(LIFETIME, connection(&responder, stream, &since)).await;
             debug!(%from, ?done, "a DNS connection has ended");
-            network
         });
+        places.insert(task.id(), Place { network, idle, task });
     }
 }
 
+/// Whether there is room for one more of a network. The connection that has been idle for longest makes room, which a
+/// server may close at any time (RFC 7766, section 6.2.3): those who only hold connections must not keep others out.
+fn has_room(places: &mut HashMap<Id, Place>, network: Network) -> bool {
+    let is_full = places.values().filter(|place| place.network == network).count() >= MOST_CONNECTIONS_EACH;
+    if !is_full && places.len() < MOST_CONNECTIONS {
+        return true;
+    }
+    let since = |place: &Place| *place.idle.lock().unwrap_or_else(PoisonError::into_inner);
+    let idle = places.iter().filter(|(_, place)| !is_full || place.network == network);
+    let idle = idle.filter_map(|(id, place)| Some((since(place)?, *id)));
+    let Some(place) = idle.min_by_key(|(since, _)| *since).and_then(|(_, id)| places.remove(&id)) else { return false };
+    place.task.abort();
+    true
+}
+
 /// Messages each with its length before it (RFC 1035, section 4.2.2), one after the other.
-async fn connection(responder: &Embedded, mut stream: TcpStream) -> io::Result<()> {
+async fn connection(responder: &Embedded, mut stream: TcpStream, idle: &Mutex<Option<Instant>>) -> io::Result<()> {
     loop {
+        *idle.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
         let read = async {
             let length = usize::from(stream.read_u16().await?);
             if length > LONGEST_QUERY {
@@ -220,6 +236,7 @@ async fn connection(responder: &Embedded, mut stream: TcpStream) -> io::Result<(
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
             Err(error) => return Err(error),
         };
+        *idle.lock().unwrap_or_else(PoisonError::into_inner) = None;
         let Some(answer) = responder.answer(&query, Over::Tcp) else { return Ok(()) };
         // Length and message in one write (RFC 7766, section 8).
         let mut framed = Vec::with_capacity(answer.len() + 2);

@@ -139,32 +139,36 @@ async fn one_network_cannot_take_all_connections() {
         socket.bind((ip, 0).into()).unwrap();
         socket.connect(([127, 0, 0, 1], port).into())
     };
-    let mut streams = Vec::new();
-    let taken = async {
-        // The one that is too many is closed at once; the others wait for their next query.
-        loop {
-            let mut stream = from([127, 0, 0, 1]).await.unwrap();
-            match ask_tcp(&mut stream, &asked).await {
-                Ok(_) => streams.push(stream),
-                Err(_) => return,
-            }
-        }
-    };
-    timeout(DEADLINE, taken).await.expect("there is a limit");
-    assert_eq!(streams.len(), 16);
-    // Another network finds a place.
+    let ask = async |stream: &mut TcpStream| timeout(DEADLINE, ask_tcp(stream, &asked)).await.expect("in time");
     let mut other = from([127, 9, 9, 9]).await.unwrap();
-    timeout(DEADLINE, ask_tcp(&mut other, &asked)).await.unwrap().unwrap();
-    // One that leaves makes room.
-    streams.pop();
-    let room = async {
-        loop {
-            let mut stream = from([127, 0, 0, 1]).await.unwrap();
-            if ask_tcp(&mut stream, &asked).await.is_ok() {
-                return;
-            }
+    ask(&mut other).await.unwrap();
+    let mut streams = Vec::new();
+    for _ in 0..16 {
+        let mut stream = from([127, 0, 0, 1]).await.unwrap();
+        ask(&mut stream).await.unwrap();
+        streams.push(stream);
+    }
+    // The first is not the oldest any more. Who is, makes room for one more of its network, and only of that.
+    ask(&mut streams[0]).await.unwrap();
+    let mut newcomer = from([127, 0, 0, 1]).await.unwrap();
+    ask(&mut newcomer).await.unwrap();
+    let mut open = Vec::new();
+    for stream in &mut streams {
+        open.push(ask(stream).await.is_ok());
+    }
+    let mut expected = [true; 16];
+    expected[1] = false;
+    assert_eq!(open, expected);
+    ask(&mut other).await.unwrap();
+    // The same if all networks together have too many: somebody who has asked nothing for a while goes.
+    let mut many = Vec::new();
+    for network in 1..8 {
+        for _ in 0..16 {
+            let mut stream = from([127, network, 0, 1]).await.unwrap();
+            ask(&mut stream).await.unwrap();
+            many.push(stream);
         }
-    };
-    timeout(DEADLINE, room).await.expect("there is room");
+    }
+    assert!(ask(&mut streams[0]).await.is_err());
     server.abort();
 }
