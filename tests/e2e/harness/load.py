@@ -12,6 +12,7 @@ import time
 import urllib.request
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import aiohttp
@@ -26,7 +27,7 @@ from .process import Process, wait_for
 PIECES, PIECE, PAUSE = 10, b"x" * 1000, 0.1
 # How many connections a browser has to one name.
 BROWSER = 6
-# How often a visitor over HTTP/3 asks for something.
+# How long a visitor who has one connection for all waits after an answer.
 THINKS = 0.05
 
 
@@ -141,7 +142,8 @@ class Load(Loop):
     they were told that it is over.
 
     Nothing is asked twice, but for what a kept connection that was idle did not answer at all: of that its visitor can't
-    know whether the connection was over already, and asks again on a new one.
+    know whether the connection was over already, and asks again on a new one; and for what a server that goes away has
+    said that it has not looked at.
 
     `answered` and `failed` have the visits, `told` how often one of the last two kinds was told, and `repeated` the queries
     of what was asked twice."""
@@ -155,7 +157,7 @@ class Load(Loop):
         self._here, self._staying = 0, 2 * len(names[:2])
         self._visits = asyncio.run_coroutine_threadsafe(self._visit(rate, names[:2]), self.loop)
         self._threads = [
-            threading.Thread(target=service.inside.enter, args=[lambda name=name: self._visit_http3(name)], daemon=True)
+            threading.Thread(target=service.inside.enter, args=[partial(self._keep_asking, OverHttp3, name)], daemon=True)
             for name in names[:2]
         ]
         for thread in self._threads:
@@ -321,40 +323,60 @@ class Load(Loop):
         async with session.post(self.service.url(name, "/upload"), data=pieces()) as response:
             assert (response.status, await response.text()) == (200, str(len(PIECE) * PIECES)), response.status
 
-    def _visit_http3(self, name):
-        """One request after the other on one connection, and on the next one once that is closed: what a closed
-        connection has not answered is repeated, as a browser does (RFC 9114, section 5.2)."""
-        visitor = None
+    def _keep_asking(self, connect, name):
+        """One request after the other on one connection, and on the next one once that is over."""
+        connection = None
         while not self._stop.is_set():
-            visit = Visit("HTTP/3", time.monotonic())
+            visit = Visit(connect.version, time.monotonic())
             try:
                 while True:
-                    visit.asked = time.monotonic()
-                    visitor = visitor or self._connected(name)
-                    response = visitor.request("/")
-                    response.wait(lambda: response.ended or response.reset is not None, "an answer")
-                    # It was not processed, be it that the connection is closed or that it came too late for it.
-                    if response.ended or not (visitor.closed or response.reset == ErrorCode.H3_REQUEST_REJECTED):
+                    if connection and connection.is_over():
+                        connection = connection.leave()
+                    query = self._query(visit)
+                    visit.reused = connection is not None
+                    connection = connection or connect(self.service, name)
+                    try:
+                        answer = connection.ask(f"/?{query}")
                         break
-                    visitor.leave()
-                    visitor = None
-                status = response.response()[b":status"]
-                assert (status, response.read()) == (b"200", b"hello"), status
+                    except NotProcessed:
+                        self.repeated.append(query)
+                        connection = connection.leave()
+                assert answer == (b"200", b"hello"), answer
                 self._answered(visit)
             except Exception as why:
                 self._failed(visit, why)
-                visitor = visitor and visitor.leave()
+                connection = connection and connection.leave()
             self._stop.wait(THINKS)
-        if visitor:
-            visitor.leave()
+        if connection:
+            connection.leave()
 
-    def _connected(self, name):
-        """A connection; one that is closed in the middle of its handshake is tried again."""
-        while True:
-            try:
-                return Http3(self.service, name)
-            except ConnectionError:
-                assert not self._stop.is_set()
+
+class NotProcessed(Exception):
+    """The server has said that it has not looked at a request, so that it may be sent again, whatever it asks for."""
+
+
+class OverHttp3:
+    """A visitor's connection (RFC 9114, section 5.2)."""
+
+    version = "HTTP/3"
+
+    def __init__(self, service, name):
+        self.visitor = Http3(service, name)
+
+    def is_over(self):
+        return self.visitor.closed or self.visitor.goaways
+
+    def ask(self, path):
+        response = self.visitor.request(path)
+        response.wait(lambda: response.ended or response.reset is not None, "an answer")
+        if response.ended:
+            return response.response()[b":status"], response.read()
+        if response.reset == ErrorCode.H3_REQUEST_REJECTED or any(response.id >= first for first in self.visitor.goaways):
+            raise NotProcessed
+        raise ConnectionError(f"reset: {response.reset}, connection: {self.visitor.closed}")
+
+    def leave(self):
+        self.visitor.leave()
 
 
 if __name__ == "__main__":
