@@ -168,8 +168,9 @@ def test_activation(machine, tmp_path, kind):
 def test_all_protocols(machine, service, home, carried):
     """All versions of HTTP, over both transports, through the sockets of systemd."""
     client = service.client(home.target, f"all-{carried}", transport=carried, inside=machine)
-    for version in ("--http1.1", "--http2"):
-        assert client.curl("/", version).stdout == b"hello"
+    for version in ("1.1", "2"):
+        answer = client.curl("/", f"--http{version}", "--write-out", " over %{http_version}").stdout
+        assert answer == b"hello over " + version.encode()
         # As it is written elsewhere, though the socket is one of IPv6.
         assert b"x-forwarded-for: 127.0.0.1\r\n" in home.heads[-1].lower()
     with machine.enter(lambda: Http3(service, client.name)) as visitor:

@@ -18,7 +18,9 @@ from pathlib import Path
 import aiohttp
 from aiohttp import web
 from aioquic.h3.connection import ErrorCode
+from h2.errors import ErrorCodes
 
+from .http2 import Http2
 from .http3 import Http3
 from .loop import Loop
 from .process import Process, wait_for
@@ -138,8 +140,8 @@ class Visit:
 class Load(Loop):
     """Visits of these names of a site over TCP, `rate` a second: most of them small, on kept connections, of which there are
     no more for a name than a browser has; a quarter on connections of their own; and a tenth that takes a second. Beside them, for
-    each of two names, one visitor over HTTP/3, one with a WebSocket and one with a stream of events, who come back when
-    they were told that it is over.
+    each of two names, one visitor over HTTP/2, one over HTTP/3, one with a WebSocket and one with a stream of events; the
+    last two come back when they were told that it is over.
 
     Nothing is asked twice, but for what a kept connection that was idle did not answer at all: of that its visitor can't
     know whether the connection was over already, and asks again on a new one; and for what a server that goes away has
@@ -157,8 +159,8 @@ class Load(Loop):
         self._here, self._staying = 0, 2 * len(names[:2])
         self._visits = asyncio.run_coroutine_threadsafe(self._visit(rate, names[:2]), self.loop)
         self._threads = [
-            threading.Thread(target=service.inside.enter, args=[partial(self._keep_asking, OverHttp3, name)], daemon=True)
-            for name in names[:2]
+            threading.Thread(target=service.inside.enter, args=[partial(self._keep_asking, over, name)], daemon=True)
+            for name in names[:2] for over in (OverHttp2, OverHttp3)
         ]
         for thread in self._threads:
             thread.start()
@@ -353,6 +355,44 @@ class Load(Loop):
 
 class NotProcessed(Exception):
     """The server has said that it has not looked at a request, so that it may be sent again, whatever it asks for."""
+
+
+class OverHttp2:
+    """A visitor's connection (RFC 9113, section 6.8)."""
+
+    version = "HTTP/2"
+
+    def __init__(self, service, name):
+        self.visitor = Http2(service, name)
+
+    def is_over(self):
+        """Looks at what has come since the last answer."""
+        self.visitor.socket.setblocking(False)
+        try:
+            while True:
+                self.visitor.receive()
+        except ssl.SSLWantReadError:
+            return self.visitor.last_stream is not None
+        except (OSError, EOFError):
+            return True
+        finally:
+            self.visitor.socket.settimeout(20)
+
+    def ask(self, path):
+        number = self.visitor.connection.get_next_available_stream_id()
+        refused = lambda: self.visitor.last_stream is not None and number > self.visitor.last_stream  # noqa: E731
+        try:
+            stream = self.visitor.request(path)
+            stream.wait(lambda: stream.ended or stream.reset is not None or refused())
+        except (OSError, EOFError):
+            if not refused():
+                raise
+        if refused() or stream.reset == ErrorCodes.REFUSED_STREAM:
+            raise NotProcessed
+        return stream.response()[b":status"], stream.read()
+
+    def leave(self):
+        self.visitor.socket.close()
 
 
 class OverHttp3:
