@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 import urllib.request
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -23,14 +23,16 @@ from h2.errors import ErrorCodes
 from .http2 import Http2
 from .http3 import Http3
 from .loop import Loop
-from .process import Process, wait_for
+from .process import DEADLINE, Process, wait_for
 
 # What takes a second does so by its pauses: they are the load, and nothing waits for them.
 PIECES, PIECE, PAUSE = 10, b"x" * 1000, 0.1
 # How many connections a browser has to one name.
 BROWSER = 6
 # How long a visitor who has one connection for all waits after an answer.
-THINKS = 0.05
+THINKS = 0.1
+# How often a visitor over HTTP/3 who waits for an answer makes sure that the server is still there.
+PINGS = 0.5
 
 
 class Site:
@@ -130,33 +132,35 @@ class Visit:
     def took(self):
         return self.ended - self.due
 
-    def died_with(self, process):
-        """Whether it was under way when a process ended, and broke off."""
-        broke = isinstance(self.why, (aiohttp.ClientError, OSError, EOFError)) and not isinstance(self.why, TimeoutError)
+    def died_with(self, killed, gone):
+        """Whether it had its connection before a process that was killed was gone, and broke off with it."""
+        broke = isinstance(self.why, (aiohttp.ClientError, OSError, EOFError, Forgotten)) and not isinstance(self.why, TimeoutError)
         refused = getattr(self.why, "errno", None) == errno.ECONNREFUSED
-        return broke and not refused and self.asked is not None and self.asked < process <= self.ended
+        return broke and not refused and self.asked is not None and self.asked < gone and killed < self.ended
 
 
 class Load(Loop):
-    """Visits of these names of a site over TCP, `rate` a second: most of them small, on kept connections, of which there are
-    no more for a name than a browser has; a quarter on connections of their own; and a tenth that takes a second. Beside them, for
-    each of two names, one visitor over HTTP/2, one over HTTP/3, one with a WebSocket and one with a stream of events; the
-    last two come back when they were told that it is over.
+    """Visits of a site through the tunnels of these clients, `rate` a second: most of them small, on kept connections, of
+    which there are no more for a name than a browser has; a quarter on connections of their own; and a tenth that takes a
+    second. Beside them, for each of two names, one visitor over HTTP/2 and one over HTTP/3, one with a WebSocket and one
+    with a stream of events; the last two come back when they were told that it is over.
 
-    Nothing is asked twice, but for what a kept connection that was idle did not answer at all: of that its visitor can't
-    know whether the connection was over already, and asks again on a new one; and for what a server that goes away has
-    said that it has not looked at.
+    Nothing is asked again but what a visitor has to expect: that a connection that was kept is over by the time that the
+    next request gets there, and that the server says that it has not looked at a request.
 
-    `answered` and `failed` have the visits, `told` how often one of the last two kinds was told, and `repeated` the queries
-    of what was asked twice."""
+    `answered` and `failed` have the visits, `rate` how many there were a second, `late` by how much one was sent later than
+    it was to be, since there was too much to do, `told` how often one of those who stay was told, and `repeated` the
+    queries of what was asked again."""
 
-    def __init__(self, service, site, names, rate):
+    def __init__(self, service, site, clients, rate):
         super().__init__(service.inside)
-        self.service, self.site, self.answered, self.failed, self.repeated, self.told = service, site, [], [], [], 0
+        self.service, self.site, self.clients = service, site, clients
+        self.answered, self.failed, self.repeated, self.told, self.late = [], [], [], 0, 0
+        names = [client.name for client in clients]
         self._tasks, self._names, self._stop, self.began = set(), itertools.cycle(names), threading.Event(), time.monotonic()
         self._queries = itertools.count()
         self._turns = {name: asyncio.Semaphore(BROWSER) for name in names}
-        self._here, self._staying = 0, 2 * len(names[:2])
+        self._waiting, self._here, self._staying = 0, 0, 2 * len(names[:2])
         self._visits = asyncio.run_coroutine_threadsafe(self._visit(rate, names[:2]), self.loop)
         self._threads = [
             threading.Thread(target=service.inside.enter, args=[partial(self._keep_asking, over, name)], daemon=True)
@@ -168,20 +172,24 @@ class Load(Loop):
     def stop(self):
         """Ends when the last visit has."""
         if not self._stop.is_set():
+            lasted = time.monotonic() - self.began
             self._stop.set()
             self._visits.result(60)
             for thread in self._threads:
                 thread.join(60)
                 assert not thread.is_alive()
+            self.rate = (len(self.answered) + len(self.failed)) / lasted
             self.end()
 
     def catch_up(self):
-        """Waits until all visits that have begun by now are answered or have failed, and those who stay are here."""
+        """Waits until all visits that have begun by now are answered or have failed, nobody else waits for a connection,
+        and those who stay are here."""
 
         async def done():
             await asyncio.gather(*self._tasks)
 
         self.call(done())
+        wait_for(lambda: not self._waiting, "nobody waits for a connection")
         wait_for(lambda: self._here == self._staying, "WebSockets and streams of events are open")
 
     def describe(self, visit):
@@ -227,6 +235,7 @@ class Load(Loop):
             task.add_done_callback(self._tasks.discard)
             due += random.uniform(0.5, 1.5) / rate
             await asyncio.sleep(max(0, due - time.monotonic()))
+            self.late = max(self.late, time.monotonic() - due)
 
     async def _one(self, session, kind, *more):
         visit = Visit(kind.__name__, time.monotonic())
@@ -290,7 +299,9 @@ class Load(Loop):
 
     async def _in_turn(self, session, name, visit, again):
         # Not by the pool's own limit, which forgets who waits when connections break.
+        self._waiting += 1
         async with self._turns[name]:
+            self._waiting -= 1
             await self._small(session, name, visit, again)
 
     def _query(self, visit):
@@ -340,7 +351,9 @@ class Load(Loop):
                     try:
                         answer = connection.ask(f"/?{query}")
                         break
-                    except NotProcessed:
+                    except (NotProcessed, Forgotten) as why:
+                        if isinstance(why, Forgotten) and not visit.reused:
+                            raise
                         self.repeated.append(query)
                         connection = connection.leave()
                 assert answer == (b"200", b"hello"), answer
@@ -351,6 +364,10 @@ class Load(Loop):
             self._stop.wait(THINKS)
         if connection:
             connection.leave()
+
+
+class Forgotten(Exception):
+    """The server knows nothing of a connection any more, because it is another process (RFC 9000, section 10.3)."""
 
 
 class NotProcessed(Exception):
@@ -407,13 +424,24 @@ class OverHttp3:
         return self.visitor.closed or self.visitor.goaways
 
     def ask(self, path):
-        response = self.visitor.request(path)
-        response.wait(lambda: response.ended or response.reset is not None, "an answer")
+        response, deadline = self.visitor.request(path), time.monotonic() + DEADLINE
+        while not self._is_answered(response):
+            assert time.monotonic() < deadline, "no answer in time"
+            # Else it might have nothing to say, and not hear of it, when the server forgets the connection.
+            self.visitor.do(lambda: self.visitor.quic.send_ping(0))
         if response.ended:
             return response.response()[b":status"], response.read()
         if response.reset == ErrorCode.H3_REQUEST_REJECTED or any(response.id >= first for first in self.visitor.goaways):
             raise NotProcessed
+        if self.visitor.closed == (None, "stateless reset"):
+            raise Forgotten
         raise ConnectionError(f"reset: {response.reset}, connection: {self.visitor.closed}")
+
+    def _is_answered(self, response):
+        """Whether there is an answer or the end of the connection, for which it waits a while."""
+        with suppress(AssertionError):
+            response.wait(lambda: response.ended or response.reset is not None, "an answer", PINGS)
+        return response.ended or response.reset is not None or self.visitor.closed
 
     def leave(self):
         self.visitor.leave()
