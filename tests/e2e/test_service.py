@@ -46,8 +46,7 @@ def machine(tmp_path_factory, debs):
 def service(machine, tmp_path):
     """The service enabled and running, with short limits."""
     service = Service(machine, tmp_path, limits='drain_timeout = "1500ms"')
-    machine.systemctl("enable", "cokd")
-    machine.systemctl("start", *SOCKETS, "cokd")
+    machine.systemctl("enable", "--now", "cokd")
     service.trust()
     yield service
     service.stop()
@@ -140,28 +139,31 @@ class FirstFlight:
         return self.socket.recv(2000)
 
 
-@pytest.mark.parametrize("kind", ["tcp", "udp"])
+@pytest.mark.parametrize("kind", ["tcp", "udp", "http3"])
 def test_activation(machine, tmp_path, kind):
-    """The first visitor starts the service, which has no capability and yet answers on low ports."""
+    """The first visitor is answered by the service that it starts, which has no capability and yet answers on low ports."""
     service = Service(machine, tmp_path)
+    # Once before, for the authority that visitors trust.
+    machine.systemctl("start", "cokd")
+    service.trust()
+    service.stop()
     machine.systemctl("start", *SOCKETS)
     try:
         assert machine.show("cokd", "ActiveState") == "inactive"
         if kind == "tcp":
-            machine.enter(lambda: socket.create_connection(("127.0.0.1", 443))).close()
-        else:
-            with machine.enter(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as visitor:
-                visitor.sendto(b"\0" * 1200, ("127.0.0.1", 443))
-        wait_for(lambda: machine.show("cokd", "ActiveState") == "active", "it is started")
-        service.trust()
-        facts = machine.path(f"/proc/{service.pid()}/status").read_text()
-        assert all(int(facts.split(f"Cap{kind}:")[1].split()[0], 16) == 0 for kind in ("Prm", "Eff", "Bnd", "Amb"))
-        assert int(facts.split("Uid:")[1].split()[0]) > 60000
-        if kind == "tcp":
             assert b" 404 " in service.curl("nobody", "/", "--include", "--http1.1").stdout
+        elif kind == "udp":
+            # Each packet is sent once: what started the service is what it answers.
+            with machine.enter(lambda: FirstFlight(service, "nobody")) as visitor:
+                visitor.send()
+                assert visitor.receive()
         else:
             with machine.enter(lambda: Http3(service, "nobody")) as visitor:
                 assert visitor.request("/").response()[b":status"] == b"404"
+        wait_for(lambda: machine.show("cokd", "ActiveState") == "active", "it is started")
+        facts = machine.path(f"/proc/{service.pid()}/status").read_text()
+        assert all(int(facts.split(f"Cap{kind}:")[1].split()[0], 16) == 0 for kind in ("Prm", "Eff", "Bnd", "Amb"))
+        assert int(facts.split("Uid:")[1].split()[0]) > 60000
     finally:
         service.stop()
 
@@ -455,15 +457,42 @@ def test_bad_input(machine, tmp_path, unit, text, top, said):
         assert time.monotonic() - began > 1.9
 
 
+def enabled(machine):
+    """Links by which the service or one of its sockets would be started at boot."""
+    folder = machine.path("/etc/systemd/system")
+    return {str(link.relative_to(folder)) for link in folder.rglob("cokd*") if link.is_symlink()}
+
+
 def test_a_removed_package_is_gone(machine, service, debs):
-    """With the configuration where it is removed, without it and the state where it is purged."""
+    """With the configuration where it is removed; without it, the state and what was enabled where it is purged."""
+    machine.systemctl("enable", "cokd-dns.socket")
     machine.run("dpkg", "--remove", "cokd")
     assert machine.show("cokd", "ActiveState") == "inactive" and machine.show("cokd-https.socket", "ActiveState") == "inactive"
     assert machine.path("/etc/cokd/cokd.toml").exists() and machine.path("/var/lib/private/cokd").exists()
     machine.run("dpkg", "--purge", "cokd")
     assert not machine.path("/etc/cokd").exists() and not machine.path("/var/lib/private/cokd").exists()
+    assert not enabled(machine)
     machine.install(debs / "cokd.deb")
     service.configure()
+
+
+def test_a_fresh_installation(machine, tmp_path, debs):
+    """What the instructions say is all it takes: the package, the domain, and one command, for now and for each boot."""
+    machine.run("dpkg", "--purge", "cokd")
+    said = machine.install(debs / "cokd.deb").stdout
+    assert "systemctl enable --now cokd" in said
+    assert not enabled(machine)
+    service = Service(machine, tmp_path)
+    machine.systemctl("enable", "--now", "cokd")
+    try:
+        assert all(machine.show(unit, "ActiveState") == "active" for unit in (*SOCKETS, "cokd"))
+        assert enabled(machine) == {
+            "multi-user.target.wants/cokd.service", *(f"sockets.target.wants/{unit}" for unit in SOCKETS)
+        }
+        service.trust()
+        assert b" 404 " in service.curl("nobody", "/", "--include", "--http1.1").stdout
+    finally:
+        service.stop()
 
 
 def test_secrets_are_credentials(machine, tmp_path):
