@@ -20,6 +20,7 @@ from harness.http3 import Http3
 from harness.load import Load, Site
 from harness.machine import Machine, Service, packages
 from harness.process import DEADLINE, wait_for
+from harness.visitors import Visitors
 
 # How many requests a second the load has at least; with fewer it shows nothing.
 RATE = 200
@@ -348,12 +349,56 @@ def test_watchdog(machine, service):
     assert b" 404 " in service.curl("nobody", "/", "--include", "--http1.1").stdout
 
 
-def test_upgrade_loses_nothing(machine, service, loaded, tmp_path):
-    """A newer package over the running service."""
-    newer = packages(tmp_path / "newer", "99.0.0")
-    pid = service.pid()
+def test_the_watchdog_is_fed(machine, service, home):
+    """A process that works outlives many times what its watchdog allows."""
+    limit = 2
+    with dropped_in(machine, "cokd.service", f"[Service]\nWatchdogSec={limit}s\n"):
+        machine.systemctl("restart", "cokd")
+        pid, client = service.pid(), service.client(home.target, inside=machine)
+        visitors = Visitors(service, client.name)
+
+        def fed():
+            """When it was last, in seconds."""
+            return int(machine.show("cokd", "WatchdogTimestampMonotonic")) / 1e6
+
+        first = fed()
+        wait_for(lambda: fed() > first + 3.5 * limit or service.pid() != pid, "it was fed for so long", every=0.1)
+        visitors.stop()
+        client.stop()
+        assert service.pid() == pid and machine.show("cokd", "NRestarts") == "0"
+        assert visitors.times and not visitors.failures
+
+
+def test_a_stop_takes_longer(machine, service, home):
+    """What runs finishes, also beyond the time that the unit gives a stop: the daemon asks for as long as it needs."""
+    service.configure(limits='drain_timeout = "20s"')
+    with dropped_in(machine, "cokd.service", "[Service]\nTimeoutStopSec=1s\n"):
+        machine.systemctl("restart", "cokd")
+        client = service.client(home.target, inside=machine)
+        with client.start_curl("/first", "--http1.1") as visitor:
+            home.wait_asked(1)
+            machine.systemctl("stop", "--no-block", *SOCKETS, "cokd")
+            wait_for(lambda: machine.show("cokd", "ActiveState") == "deactivating", "it is stopping")
+            time.sleep(4)  # the time that what runs takes: the subject of the test, not a condition
+            home.go["/first"].set()
+            assert visitor.stdout.read() == b"hello"
+        wait_for(lambda: machine.show("cokd", "ActiveState") == "inactive", "it has stopped")
+        assert machine.show("cokd", "Result") == "success"
+        client.stop()
+
+
+@pytest.fixture
+def newer(tmp_path):
+    """The packages once more, of a later version."""
+    return packages(tmp_path / "newer", "99.0.0")
+
+
+def test_upgrade_loses_nothing(machine, service, newer, loaded):
+    """A newer package over the running service, whose configuration stays as the operator has it."""
+    pid, configuration = service.pid(), machine.path("/etc/cokd/cokd.toml")
+    before = configuration.read_text()
     machine.install(newer / "cokd.deb")
-    assert service.wait_replaced(pid)
+    assert service.wait_replaced(pid) and configuration.read_text() == before
     answered(loaded, 200)
     nothing_lost(loaded)
 
