@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from contextlib import contextmanager
+from datetime import datetime
 
 import pytest
 from aioquic.h3.connection import H3_ALPN
@@ -260,6 +261,31 @@ def test_kills(machine, service, loaded):
     assert loaded.rate >= RATE and slowest <= 4
 
 
+def journal(machine, pid):
+    """What the service's process has written."""
+    lines = machine.run("journalctl", "--unit=cokd", "--output=json", f"_PID={pid}").stdout.splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def test_clients_are_told(machine, service, home):
+    """Whoever has a tunnel hears of a restart: nobody is cut off, and all are back at once when the next process serves."""
+    clients = [service.client(home.target, transport=transport, inside=machine) for transport in TRANSPORTS]
+    seen = [len(client.process.lines) for client in clients]
+    machine.systemctl("restart", "cokd")
+    ready = wait_for(
+        lambda: [entry for entry in journal(machine, service.pid()) if entry.get("COK_EVENT") == "ready"], "it is ready"
+    )[0]
+    for client, start in zip(clients, seen):
+        back = client.process.wait_event("connected", start=start)
+        assert back["transport"] == client.transport
+        after = datetime.fromisoformat(back["timestamp"]).timestamp() - int(ready["__REALTIME_TIMESTAMP"]) / 1e6
+        print(f"{client.transport}: back {after * 1000:.0f} ms after the next process was ready")
+        # Less than it takes to send once more what was lost, or to come back after having been cut off.
+        assert after < 0.5
+        assert cut_off(client, start) == []
+        client.stop()
+
+
 def cut_off(client, start=0):
     """What the client says of sessions that ended before it was told that they would."""
     return [line for line in client.process.lines[start:] if '"event":"disconnected"' in line]
@@ -323,8 +349,7 @@ def test_journal(machine, service):
     """Entries have fields and priorities, each line of a complaint is an error, and none has an escape sequence."""
 
     def entries():
-        lines = machine.run("journalctl", "--unit=cokd", "--output=json", f"_PID={service.pid()}").stdout.splitlines()
-        return [json.loads(line) for line in lines]
+        return journal(machine, service.pid())
 
     ready = wait_for(lambda: [entry for entry in entries() if entry.get("COK_EVENT") == "ready"], "the entry is there")[0]
     assert ready["MESSAGE"] == f"serving {DOMAIN}" and ready["COK_DOMAIN"] == DOMAIN
