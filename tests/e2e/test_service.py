@@ -20,7 +20,9 @@ from harness.cok import DOMAIN, KEY, TRANSPORTS
 from harness.http3 import Http3
 from harness.load import Load, Site
 from harness.machine import Machine, Service, packages
-from harness.process import DEADLINE, wait_for
+from harness.pebble import Pebble
+from harness.ports import free_port
+from harness.process import DEADLINE, Process, wait_for
 from harness.visitors import Visitors
 
 # How many requests a second the load has at least; with fewer it shows nothing.
@@ -578,3 +580,52 @@ def test_secrets_are_credentials(machine, tmp_path):
     with dropped_in(machine, "cokd.service", f"[Service]\n{loaded}"):
         machine.systemctl("start", *SOCKETS, "cokd")
         assert b" 404 " in service.curl("nobody", "/", "--include", "--http1.1").stdout
+
+
+# Knows a name server that can be told over HTTP what to say, with nothing but a shell.
+HOOK = """#!/bin/bash
+case $1 in
+    present) path=set-txt body="{\\"host\\": \\"$2\\", \\"value\\": \\"$3\\"}" ;;
+    cleanup) path=clear-txt body="{\\"host\\": \\"$2\\"}" ;;
+esac
+exec 3<>/dev/tcp/127.0.0.1/PORT
+printf 'POST /%s HTTP/1.0\\r\\ncontent-length: %d\\r\\n\\r\\n%s' "$path" "${#body}" "$body" >&3
+read -r version status rest <&3
+[[ $status == 200 ]]
+"""
+
+
+def test_a_program_proves_the_domain(machine, tmp_path):
+    """An operator's program for DNS runs under the sandbox of the unit, and the service gets its certificate by it."""
+    dns, told = (machine.enter(free_port) for _ in range(2))
+    names = Process(
+        "pebble-challtestsrv", "-dns01", f"127.0.0.1:{dns}", "-management", f"127.0.0.1:{told}", "-http01", "",
+        "-https01", "", "-tlsalpn01", "", inside=machine,
+    )
+    pebble = Pebble(tmp_path / "pebble", f"127.0.0.1:{dns}", inside=machine)
+    hook = machine.path("/usr/local/bin/hook")
+    hook.write_text(HOOK.replace("PORT", str(told)))
+    hook.chmod(0o755)
+    shutil.copy(pebble.ca_file, machine.path("/etc/cokd/pebble.pem"))
+    service = Service(
+        machine, tmp_path, tls='mode = "acme"',
+        more=f"""[acme]
+directory = "{pebble.directory}"
+ca_file = "/etc/cokd/pebble.pem"
+[acme.dns]
+provider = "exec"
+program = "/usr/local/bin/hook"
+""",
+    )
+    machine.systemctl("start", "cokd")
+    try:
+        wait_for(
+            lambda: any(entry.get("COK_EVENT") == "issued" for entry in journal(machine, service.pid())),
+            "there is a certificate", deadline=60, every=0.2,
+        )
+        service.ca = pebble.root()
+        assert b" 404 " in service.curl("nobody", "/", "--include", "--http1.1").stdout
+    finally:
+        service.stop()
+        pebble.stop()
+        names.stop()
