@@ -227,7 +227,7 @@ def nothing_lost(load):
     assert not load.failed
     # What was asked again had not been taken the first time.
     assert not load.site.asked().intersection(load.repeated)
-    assert load.rate >= RATE and slowest <= 3
+    assert slowest <= 3
 
 
 def test_restarts_lose_nothing(machine, service, loaded):
@@ -240,6 +240,7 @@ def test_restarts_lose_nothing(machine, service, loaded):
         assert service.pid() not in (0, pid)
         loaded.catch_up()
     nothing_lost(loaded)
+    assert loaded.rate >= RATE
     # Each of them, each time, and no client was cut off.
     assert loaded.told == 20 * 4
     assert not [cut_off(client) for client in loaded.clients if cut_off(client)]
