@@ -134,9 +134,10 @@ class Visit:
 
     def died_with(self, killed, gone):
         """Whether it had its connection before a process that was killed was gone, and broke off with it."""
-        broke = isinstance(self.why, (aiohttp.ClientError, OSError, EOFError, Forgotten)) and not isinstance(self.why, TimeoutError)
-        refused = getattr(self.why, "errno", None) == errno.ECONNREFUSED
-        return broke and not refused and self.asked is not None and self.asked < gone and killed < self.ended
+        if isinstance(self.why, TimeoutError) or getattr(self.why, "errno", None) == errno.ECONNREFUSED:
+            return False
+        broke_off = isinstance(self.why, (aiohttp.ClientError, OSError, EOFError, Forgotten))
+        return broke_off and self.asked is not None and self.asked < gone and killed < self.ended
 
 
 class Load(Loop):
