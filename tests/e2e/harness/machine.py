@@ -141,7 +141,7 @@ class Service(Daemon):
         self.machine = self.inside = machine
         self.folder, self.env, self.transport = folder, None, "ws"
         self.address, self.port, self.http_port, self.https = "127.0.0.1", 443, 80, "127.0.0.1:443"
-        self.limits, self.more, self.top, self.tls = limits, more, top, tls
+        self.limits, self.more, self.top, self.certificates = limits, more, top, tls
         self.ca = folder / "ca.pem"
         self.configure()
 
@@ -149,7 +149,7 @@ class Service(Daemon):
         """Writes the configuration; nobody is told."""
         limits, more = self.limits if limits is None else limits, self.more if more is None else more
         self.machine.path("/etc/cokd/cokd.toml").write_text(
-            f'domain = "{domain}"\n{self.top}\n[tls]\n{self.tls}\n[limits]\n{limits}\n[[keys]]\nname = "test"\n'
+            f'domain = "{domain}"\n{self.top}\n[tls]\n{self.certificates}\n[limits]\n{limits}\n[[keys]]\nname = "test"\n'
             f'secret_sha256 = "{digest(KEY)}"\nmax_tunnels = 1000\n{more}\n'
         )
 
