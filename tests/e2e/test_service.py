@@ -283,8 +283,8 @@ def test_clients_are_told(machine, service, home):
         assert back["transport"] == client.transport
         after = datetime.fromisoformat(back["timestamp"]).timestamp() - int(ready["__REALTIME_TIMESTAMP"]) / 1e6
         print(f"{client.transport}: back {after * 1000:.0f} ms after the next process was ready")
-        # Less than it takes to send once more what was lost, or to come back after having been cut off.
-        assert after < 0.5
+        # Less than it takes to notice by silence that a session has ended.
+        assert after < 2
         assert cut_off(client, start) == []
         client.stop()
 
