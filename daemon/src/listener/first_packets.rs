@@ -283,7 +283,8 @@ mod tests {
         let old = socket([first(1)], &[]);
         assert_eq!(drained(&old).len(), 1);
         assert!(old.kept().is_empty(), "it was for this process");
-        let packets = Arc::new(Datagrams(Mutex::new(others.into_iter().chain([first(2), first(3), first(4)]).collect())));
+        let packets =
+            Arc::new(Datagrams(Mutex::new(others.into_iter().chain([first(2), first(3), first(4)]).collect())));
         let old = Socket::new(packets.clone(), &[]).unwrap();
         old.keep();
         assert_eq!(drained(&old).len(), 7, "what is kept is given as well");
