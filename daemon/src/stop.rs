@@ -34,8 +34,8 @@ const LOOK: Duration = Duration::from_millis(10);
 /// way in a WebSocket, and a closing handshake with a visitor on the other side of the world, of three round trips of 300 ms.
 const FAREWELL: Duration = Duration::from_secs(1);
 
-/// How much longer requests may take that came while a daemon served on, when that time is up. Visitors who come later
-/// wait for as long.
+/// How much longer requests may take that came while a daemon served on, when that time is up and nobody else is accepted
+/// any more. Visitors who come later wait for as long.
 const LATE_REQUESTS: Duration = Duration::from_secs(2);
 
 /// How long requests that cross with the word of the end still find their tunnels: a round trip to the other side of the
@@ -172,14 +172,15 @@ impl Serving {
     }
 
     /// Waits for visitors once no new ones are accepted: for what lasts only until everything else is done, since others
-    /// wait for the next process, and for requests of the `older` ones no longer than to the `deadline`.
+    /// wait for the next process, and for everything else, be it of the `older` ones, not much longer than to the `deadline`.
     async fn finish(&self, older: &Older, deadline: Instant) {
         let Daemon { running, shutdown, visitors, .. } = &*self.daemon;
+        let late_requests = deadline.max(Instant::now()) + LATE_REQUESTS;
         let _in_time = timeout_at(deadline, running.settled(older)).await;
         shutdown.end_time();
         let late = async {
             sleep(FAREWELL).await;
-            running.settled(&Older::default()).await;
+            running.settled(older).await;
         };
         let gone = async {
             tokio::select! {
@@ -187,7 +188,7 @@ impl Serving {
                 () = late => {}
             }
         };
-        let _in_time = timeout_at(deadline + LATE_REQUESTS, gone).await;
+        let _in_time = timeout_at(late_requests, gone).await;
     }
 
     /// Tells whatever is left on QUIC, and leaves to the next process whoever knocked.

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 BIN_DIR = Path(os.environ.get("COK_BIN_DIR", "target/release"))
@@ -62,14 +63,14 @@ class Process:
     # As `children`, for the logs of a failed test.
     started = []
 
-    def __init__(self, *command, env=None, cwd=None, inside=HERE):
+    def __init__(self, *command, env=None, cwd=None, inside=HERE, stdin=subprocess.DEVNULL):
         self.command = [str(part) for part in command]
         self.lines = []
         self._new = threading.Condition()
         self.stdout = queue.Queue()
         self.popen = spawn(
             inside.command(*self.command),
-            stdin=subprocess.DEVNULL,
+            stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env={**os.environ, **(env or {})},
@@ -91,6 +92,8 @@ class Process:
                 self._new.notify_all()
             if is_stdout:
                 self.stdout.put(line)
+        if is_stdout:
+            self.stdout.put(None)
 
     @property
     def pid(self):
@@ -128,14 +131,17 @@ class Process:
 
     def wait_stdout(self, deadline=DEADLINE):
         """The next line on standard output."""
-        end = time.monotonic() + deadline
-        while True:
-            ended = not self._readers[0].is_alive()
-            try:
-                return self.stdout.get(timeout=0.1)
-            except queue.Empty:
-                if ended or time.monotonic() > end:
-                    raise AssertionError(f"{self.command[0]}: no line on standard output\n{self.output()}") from None
+        with suppress(queue.Empty):
+            if (line := self.next_stdout(deadline)) is not None:
+                return line
+        raise AssertionError(f"{self.command[0]}: no line on standard output\n{self.output()}")
+
+    def next_stdout(self, deadline=None):
+        """The next line on standard output, or nothing once that has ended."""
+        line = self.stdout.get(timeout=deadline)
+        if line is None:
+            self.stdout.put(None)
+        return line
 
     def wait_exit(self, deadline=DEADLINE):
         """The exit code, once all output is in."""

@@ -1,0 +1,134 @@
+//! What visitors do, one by one.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{SinkExt as _, StreamExt as _, stream};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt as _, StreamBody};
+use hyper::body::{Frame, Incoming};
+use hyper::client::conn::http1::SendRequest;
+use hyper::header::HOST;
+use hyper::{Method, Request, Response, StatusCode};
+use tokio::time::{sleep, timeout};
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_util::sync::CancellationToken;
+
+use crate::connection::Connector;
+use crate::visit::Why;
+use crate::{PAUSE, PIECE, PIECES};
+
+/// Of requests, and of what the service answers.
+pub(crate) type Body = UnsyncBoxBody<Bytes, Infallible>;
+
+/// How long the other end of a WebSocket may be silent.
+const SILENCE: Duration = Duration::from_secs(20);
+
+/// A body that comes piece by piece, with a pause after each of them.
+pub(crate) fn pieces(count: usize) -> Body {
+    let pieces = stream::unfold(0, move |number| async move {
+        if number > 0 {
+            sleep(PAUSE).await;
+        }
+        (number < count).then(|| (Ok(Frame::data(PIECE)), number + 1))
+    });
+    StreamBody::new(pieces).boxed_unsync()
+}
+
+/// Asks, and waits for the head of the response.
+pub(crate) async fn ask(
+    requests: &mut SendRequest<Body>,
+    method: Method,
+    host: &str,
+    path: &str,
+    body: Body,
+) -> Result<Response<Incoming>, Why> {
+    let request = Request::builder().method(method).uri(path).header(HOST, host).body(body);
+    let request = request.map_err(|error| Why::wrong(error.to_string()))?;
+    Ok(requests.send_request(request).await?)
+}
+
+/// Reads the response to its end, which must be `wanted`.
+pub(crate) async fn is(response: Response<Incoming>, wanted: &[u8]) -> Result<(), Why> {
+    let status = response.status();
+    if status != StatusCode::OK {
+        return Err(Why::wrong(format!("status {status}")));
+    }
+    let read = response.into_body().collect().await?.to_bytes();
+    if read == wanted { Ok(()) } else { Err(Why::wrong(format!("{} other bytes", read.len()))) }
+}
+
+/// A download that takes a second.
+pub(crate) async fn download(connector: &Connector, host: &str) -> Result<(), Why> {
+    let mut requests = connector.http(host).await?;
+    let response = ask(&mut requests, Method::GET, host, "/slow", Body::default()).await?;
+    is(response, &PIECE.repeat(PIECES)).await
+}
+
+/// An upload that takes a second.
+pub(crate) async fn upload(connector: &Connector, host: &str) -> Result<(), Why> {
+    let mut requests = connector.http(host).await?;
+    let response = ask(&mut requests, Method::POST, host, "/upload", pieces(PIECES)).await?;
+    is(response, (PIECE.len() * PIECES).to_string().as_bytes()).await
+}
+
+/// Talks over a WebSocket until the other end says that it goes away, in a proper closing handshake. Says once that it
+/// is `here`.
+pub(crate) async fn talk(
+    connector: &Connector,
+    host: &str,
+    stop: &CancellationToken,
+    here: impl FnOnce(),
+) -> Result<(), Why> {
+    let stream = connector.connect(host).await?;
+    let (mut talk, _) = tokio_tungstenite::client_async(format!("wss://{host}/talk"), stream).await?;
+    here();
+    while !stop.is_cancelled() {
+        talk.send(Message::text("hello")).await?;
+        match timeout(SILENCE, talk.next()).await {
+            Err(_) => return Err(Why::TimedOut),
+            Ok(Some(Ok(Message::Text(text)))) if text == "hello" => {}
+            Ok(Some(Ok(Message::Close(Some(frame))))) if frame.code == CloseCode::Away => {
+                // Its answer is sent while more is asked for.
+                return match timeout(SILENCE, talk.next()).await {
+                    Ok(None) => Ok(()),
+                    other => Err(Why::wrong(format!("after the closing handshake: {other:?}"))),
+                };
+            }
+            Ok(Some(Ok(other))) => return Err(Why::wrong(format!("{other:?}"))),
+            Ok(Some(Err(error))) => return Err(error.into()),
+            Ok(None) => return Err(Why::BrokeOff("no closing handshake".to_owned())),
+        }
+        sleep(PAUSE).await;
+    }
+    Ok(())
+}
+
+/// Listens to a stream of events to its proper end. Says once that it is `here`.
+pub(crate) async fn listen(
+    connector: &Connector,
+    host: &str,
+    stop: &CancellationToken,
+    here: impl FnOnce(),
+) -> Result<(), Why> {
+    let mut requests = connector.http(host).await?;
+    let response = ask(&mut requests, Method::GET, host, "/news", Body::default()).await?;
+    if response.status() != StatusCode::OK {
+        return Err(Why::wrong(format!("status {}", response.status())));
+    }
+    here();
+    let mut events = response.into_body();
+    let mut read = Vec::new();
+    while let Some(frame) = tokio::select! { frame = events.frame() => frame, () = stop.cancelled() => None } {
+        read.extend_from_slice(&frame?.into_data().unwrap_or_default());
+        while let Some(end) = read.windows(2).position(|two| two == b"\n\n") {
+            let event: Vec<u8> = read.drain(..end + 2).collect();
+            if event != b"data: now\n\n" {
+                return Err(Why::wrong(format!("the event {:?}", String::from_utf8_lossy(&event))));
+            }
+        }
+    }
+    if read.is_empty() { Ok(()) } else { Err(Why::wrong("half an event")) }
+}
