@@ -68,9 +68,9 @@ impl<W: Write> Write for Lines<W> {
         let mut escaped = String::with_capacity(line.len());
         for c in String::from_utf8_lossy(text).chars() {
             if c.is_control() && !(self.colours && c == '\u{1b}') {
-                escaped.extend(c.escape_default())
+                escaped.extend(c.escape_default());
             } else {
-                escaped.push(c)
+                escaped.push(c);
             }
         }
         escaped.push_str(end);

@@ -6,6 +6,7 @@ import contextlib
 import socket
 import threading
 import time
+from datetime import datetime
 
 import pytest
 from websockets.exceptions import ConnectionClosed
@@ -29,9 +30,9 @@ def stop(daemon):
 
 
 def ends(daemon, finished):
-    """The daemon ends by itself, and says whether all that ran has `finished`."""
+    """The daemon ends by itself, and says whether all that ran has `finished`: what it says."""
     assert daemon.process.wait_exit() == 0
-    daemon.process.wait_event("stopped", finished=finished)
+    return daemon.process.wait_event("stopped", finished=finished)
 
 
 def at_once(*actions):
@@ -276,6 +277,26 @@ def test_new_visitors_do_not_wait_for_a_late_request(own_daemon, transport):
         assert client.curl("/new").stdout == b"done"
     held.end("/late", late)
     ends(daemon, finished=True)
+    client.stop()
+    held.recorder.stop()
+
+
+def test_a_late_request_has_its_time(own_daemon):
+    """One that came while the daemon served on, and is still under way when the time for what runs is up, has 2 s more."""
+    daemon = own_daemon(limits='drain_timeout = "5s"', inside=Activated())
+    held = Held()
+    client = daemon.client(held.recorder.target)
+    early = held.visit(client, "/early")
+    stop(daemon)
+    late = held.visit(client, "/late")
+    handing_over = daemon.process.wait_event("handing_over")
+    # By the daemon's own clock. Neither of them ends by itself, and both hear of the end of their tunnel.
+    stopped = ends(daemon, finished=True)
+    moments = [datetime.fromisoformat(event["timestamp"]) for event in (handing_over, stopped)]
+    assert (moments[1] - moments[0]).total_seconds() >= 2
+    assert all(curl_ends(visitor)[0] != b"done" for visitor in (early, late))
+    for path in ("/early", "/late"):
+        held.let_go[path].set()
     client.stop()
     held.recorder.stop()
 
