@@ -172,7 +172,7 @@ impl Serving {
     }
 
     /// Waits for visitors once no new ones are accepted: for what lasts only until everything else is done, since others
-    /// wait for the next process, and for everything else, be it of the `older` ones, not much longer than to the `deadline`.
+    /// wait for the next process, and for requests, those of the `older` ones too, not much longer than to the `deadline`.
     async fn finish(&self, older: &Older, deadline: Instant) {
         let Daemon { running, shutdown, visitors, .. } = &*self.daemon;
         let late_requests = deadline.max(Instant::now()) + LATE_REQUESTS;

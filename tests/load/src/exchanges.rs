@@ -26,13 +26,13 @@ pub(crate) type Body = UnsyncBoxBody<Bytes, Infallible>;
 /// How long the other end of a WebSocket may be silent.
 const SILENCE: Duration = Duration::from_secs(20);
 
-/// A body that comes piece by piece, with a pause after each of them.
-pub(crate) fn pieces(count: usize) -> Body {
-    let pieces = stream::unfold(0, move |number| async move {
+/// A body that comes piece by piece, with a pause after each of them: a second by the load's own wish.
+pub(crate) fn pieces() -> Body {
+    let pieces = stream::unfold(0, async |number| {
         if number > 0 {
             sleep(PAUSE).await;
         }
-        (number < count).then(|| (Ok(Frame::data(PIECE)), number + 1))
+        (number < PIECES).then(|| (Ok(Frame::data(PIECE)), number + 1))
     });
     StreamBody::new(pieces).boxed_unsync()
 }
@@ -70,7 +70,7 @@ pub(crate) async fn download(connector: &Connector, host: &str) -> Result<(), Wh
 /// An upload that takes a second.
 pub(crate) async fn upload(connector: &Connector, host: &str) -> Result<(), Why> {
     let mut requests = connector.http(host).await?;
-    let response = ask(&mut requests, Method::POST, host, "/upload", pieces(PIECES)).await?;
+    let response = ask(&mut requests, Method::POST, host, "/upload", pieces()).await?;
     is(response, (PIECE.len() * PIECES).to_string().as_bytes()).await
 }
 

@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::io::Write as _;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use hyper::Method;
 use serde::Serialize;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
-use tokio::sync::SemaphorePermit;
+use tokio::sync::{SemaphorePermit, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
@@ -20,9 +21,6 @@ use crate::{PAUSE, Visits};
 
 /// How long a visit may take from when it has its turn.
 const PATIENCE: Duration = Duration::from_secs(30);
-
-/// How often it is looked whether all that has begun is over.
-const LOOK: Duration = Duration::from_millis(10);
 
 /// What the service answers to small requests.
 const HELLO: &[u8] = b"hello";
@@ -103,7 +101,8 @@ struct Load {
     hosts: Vec<String>,
     stop: CancellationToken,
     staying: usize,
-    state: Mutex<State>,
+    next_query: AtomicU64,
+    state: watch::Sender<State>,
 }
 
 /// What has come of it so far.
@@ -112,7 +111,6 @@ struct State {
     begun: u64,
     /// Numbers of visits that are not over.
     open: BTreeSet<u64>,
-    queries: u64,
     /// How many wait for one of a browser's connections.
     waiting: usize,
     /// How many of those who stay are here.
@@ -126,7 +124,8 @@ pub(crate) async fn run(args: Visits) -> anyhow::Result<()> {
         pools: Pool::of(&args.hosts),
         stop: CancellationToken::new(),
         staying: 2 * args.staying,
-        state: Mutex::default(),
+        next_query: AtomicU64::new(0),
+        state: watch::Sender::default(),
         hosts: args.hosts,
     });
     let mut visitors = JoinSet::new();
@@ -153,20 +152,16 @@ pub(crate) async fn run(args: Visits) -> anyhow::Result<()> {
 }
 
 impl Load {
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     async fn wait_for(&self, condition: impl Fn(&State) -> bool) {
-        while !condition(&self.state()) {
-            sleep(LOOK).await;
-        }
+        let mut state = self.state.subscribe();
+        // Its other end is in `self`.
+        let _never_closed = state.wait_for(|state| condition(state)).await;
     }
 
     /// Waits until all visits that have begun by now are over, nobody else waits for a connection, and those who stay
     /// are here.
     async fn catch_up(&self) {
-        let begun = self.state().begun;
+        let begun = self.state.borrow().begun;
         self.wait_for(|state| state.open.first().is_none_or(|first| *first >= begun)).await;
         self.wait_for(|state| state.waiting == 0).await;
         self.wait_for(|state| state.here == self.staying).await;
@@ -176,22 +171,21 @@ impl Load {
     async fn keep_on(self: Arc<Self>, kind: Kind, rate: f64) {
         let (mut due, mut late) = (Instant::now(), Duration::ZERO);
         while !self.stop.is_cancelled() {
-            late = late.max(due.elapsed());
-            let number = {
-                let mut state = self.state();
-                let number = state.begun;
+            let behind = due.elapsed();
+            late = late.max(behind);
+            let mut visit = Visit::due(kind.name(), behind);
+            let number = self.state.borrow().begun;
+            self.state.send_modify(|state| {
                 state.begun += 1;
                 state.open.insert(number);
-                number
-            };
+            });
             let host = number as usize % self.hosts.len();
             let load = self.clone();
             tokio::spawn(async move {
-                let mut visit = Visit::due(kind.name());
                 let ended = load.visit(kind, &load.hosts[host], &mut visit).await;
                 visit.ends(ended);
                 Line::Visit(&visit).print();
-                load.state().open.remove(&number);
+                load.state.send_modify(|state| _ = state.open.remove(&number));
             });
             due += Duration::from_secs_f64((0.5 + fastrand::f64()) / rate);
             sleep_until(due).await;
@@ -202,7 +196,7 @@ impl Load {
     async fn visit(&self, kind: Kind, host: &str, visit: &mut Visit) -> Result<(), Why> {
         let pool = &self.pools[host];
         let _turn = match kind {
-            Kind::Kept => Some(self.turn(pool).await),
+            Kind::Kept => self.turn(pool).await,
             Kind::Fresh | Kind::Download | Kind::Upload => None,
         };
         visit.asks(false);
@@ -218,17 +212,15 @@ impl Load {
     }
 
     async fn turn<'a>(&self, pool: &'a Pool) -> Option<SemaphorePermit<'a>> {
-        self.state().waiting += 1;
+        self.state.send_modify(|state| state.waiting += 1);
         let turn = pool.turns.acquire().await;
-        self.state().waiting -= 1;
+        self.state.send_modify(|state| state.waiting -= 1);
         turn.ok()
     }
 
     /// One of its own for each time that something is asked.
     fn query(&self) -> String {
-        let mut state = self.state();
-        state.queries += 1;
-        state.queries.to_string()
+        self.next_query.fetch_add(1, Ordering::Relaxed).to_string()
     }
 
     /// Asks over a connection that is kept. Nothing is asked again but what a visitor has to expect: that such a
@@ -267,7 +259,7 @@ impl Load {
     async fn stay(self: Arc<Self>, number: usize, kind: Staying) {
         let host = &self.hosts[number % self.hosts.len()];
         while !self.stop.is_cancelled() {
-            let mut visit = Visit::due(kind.name());
+            let mut visit = Visit::due(kind.name(), Duration::ZERO);
             visit.asks(false);
             let mut counted = false;
             let here = || {
@@ -275,7 +267,7 @@ impl Load {
                 let mut answered = visit.clone();
                 answered.ends(Ok(()));
                 Line::Visit(&answered).print();
-                self.state().here += 1;
+                self.state.send_modify(|state| state.here += 1);
                 counted = true;
             };
             let ended = match kind {
@@ -283,7 +275,7 @@ impl Load {
                 Staying::Listen => listen(&self.connector, host, &self.stop, here).await,
             };
             if counted {
-                self.state().here -= 1;
+                self.state.send_modify(|state| state.here -= 1);
             }
             match ended {
                 Ok(()) if self.stop.is_cancelled() => {}
@@ -291,6 +283,7 @@ impl Load {
                 Err(why) => {
                     visit.ends(Err(why));
                     Line::Visit(&visit).print();
+                    // Nobody comes again and again at once.
                     sleep(PAUSE).await;
                 }
             }

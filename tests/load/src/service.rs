@@ -20,8 +20,8 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::Role;
 
+use crate::PAUSE;
 use crate::exchanges::{Body, pieces};
-use crate::{PAUSE, PIECES};
 
 /// The queries that requests for `/` have come with, answered or not.
 type Asked = Arc<Mutex<String>>;
@@ -48,7 +48,7 @@ async fn answer(mut request: Request<Incoming>, asked: Asked) -> Result<Response
             full("hello".to_owned())
         }
         "/asked" => full(asked.lock().unwrap_or_else(PoisonError::into_inner).clone()),
-        "/slow" => Response::new(pieces(PIECES)),
+        "/slow" => Response::new(pieces()),
         "/upload" => full(request.into_body().collect().await?.to_bytes().len().to_string()),
         "/news" => news(),
         "/talk" => talk(&mut request),

@@ -2,6 +2,7 @@
 
 use std::error::Error as _;
 use std::io;
+use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
@@ -21,8 +22,9 @@ pub(crate) struct Visit {
 }
 
 impl Visit {
-    pub(crate) fn due(kind: &'static str) -> Self {
-        Self { kind, due: now(), asked: None, reused: false, ended: None, why: None }
+    /// One that was due so long ago.
+    pub(crate) fn due(kind: &'static str, behind: Duration) -> Self {
+        Self { kind, due: now() - behind.as_secs_f64(), asked: None, reused: false, ended: None, why: None }
     }
 
     /// Its connection is there, or is about to be opened.
@@ -38,7 +40,7 @@ impl Visit {
 }
 
 /// The time by the machine's monotonic clock, in seconds.
-pub(crate) fn now() -> f64 {
+fn now() -> f64 {
     let time = clock_gettime(ClockId::Monotonic);
     time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
 }
