@@ -13,7 +13,7 @@ PLANTED = {
         {
             "lib.rs": "mod a; mod b;",
             "a.rs": "use crate::b::B;\npub struct A;",
-            "b.rs": "pub struct B;\nuse crate::a::A as Other;",
+            "b.rs": "pub struct B(Other::Y);\nuse crate::a::A as Other;",
         },
         ["a.rs:1 -> src/b.rs (use crate::b::B)", "b.rs:2 -> src/a.rs (use crate::a::A)"],
     ),
@@ -29,7 +29,7 @@ PLANTED = {
     "inline path": (
         {
             "lib.rs": "mod a; mod b;",
-            "a.rs": "pub fn f<'a>(x: &'a str) -> char {\n    crate::b::g::<u8>(..x); '\"'\n}",
+            "a.rs": "pub fn f<'a>(x: &'a str) {\n    g('\"', crate::b::g::<u8>(..x), b'\"');\n}",
             "b.rs": "pub fn g() -> impl Fn() {\n    || { crate::a::f(\"\"); }\n}",
         },
         ["a.rs:2 -> src/b.rs (crate::b::g)", "b.rs:2 -> src/a.rs (crate::a::f)"],
@@ -63,6 +63,14 @@ PLANTED = {
         {"lib.rs": "mod a; mod b;", "a.rs": "use crate::b::*;\nfn f() {}", "b.rs": "use super::a::f;"},
         ["a.rs:1 -> src/b.rs (use crate::b::*)", "b.rs:1 -> src/a.rs (use super::a::f)"],
     ),
+    "an item and a function's import of the same name": (
+        {
+            "lib.rs": "mod a; mod b;",
+            "a.rs": "pub struct X;\nfn f() { use crate::b::X; X() }",
+            "b.rs": "pub fn X() {}\nfn f(_: crate::a::X) {}",
+        },
+        ["a.rs:2 -> src/b.rs (use crate::b::X)", "b.rs:2 -> src/a.rs (crate::a::X)"],
+    ),
     "path attribute": (
         {
             "lib.rs": '#[path = "odd/name.rs"]\nmod a;\nmod b;',
@@ -94,6 +102,15 @@ PLANTED = {
         },
         ["top/a/one.rs:1 -> src/top/b.rs (use crate::top::b::B)", "top/b.rs:2 -> src/top/a/one.rs (super::a::one::g)"],
     ),
+    "a subfolder and the module file of its parent": (
+        {
+            "lib.rs": "mod top;",
+            "top.rs": "mod a;\npub struct T;\nfn f() { a::g() }",
+            "top/a.rs": "mod one;\npub fn g() {}",
+            "top/a/one.rs": "use super::super::T;",
+        },
+        ["top.rs:3 -> src/top/a.rs (a::g)", "top/a/one.rs:1 -> src/top.rs (use super::super::T)"],
+    ),
 }
 
 # The text of a.rs, which does not import b.rs.
@@ -103,7 +120,7 @@ CLEAN = {
     "tests": "#[cfg(test)]\n#[expect(unused)]\nmod tests { use crate::b::B; fn f() {} }",
     "test item": "#[cfg(all(test, unix))]\nuse crate::{b::B};\nfn f() {}",
     "test file": "#[cfg(test)]\nmod tests;",
-    "other crates": "use ::b::B;\nuse std::b;\nfn f() { ::b::f(); x.b::<u8>(); Vec::<u8>::b(); }",
+    "other crates": '#[path = "b.rs"] mod b;\nuse ::b::{B};\nfn f() { ::b::f(); x.b::<u8>(); Vec::<u8>::b::f(); }',
     "visibility": "pub(in crate::b) struct A;",
     "declaration": "mod b { pub fn f() {} }\nfn g() { b::f(); self::b::f() }",
 }
@@ -169,9 +186,11 @@ def test_shortest_circle_comes_first(check):
 
 
 def test_graph_lists_importers_first(check):
-    files = {"lib.rs": "mod a; mod b;\npub use b::B;", "a.rs": "pub struct A;", "b.rs": "use crate::a::A;"}
-    result = check(files, "--graph")
-    assert result.stdout == "src\n  lib -> b\n  b -> a\n  a\nno circles: 3 files, 2 imports, 3 parts\n"
+    result = check({
+        "lib.rs": "pub mod a; mod b;\npub use b::B;", "a.rs": "pub struct A;", "b.rs": "use crate::a::A;",
+        "main.rs": "use some_crate::a::A;", "../Cargo.toml": '[package]\nname = "some-crate"',
+    }, "--graph")
+    assert result.stdout == "src\n  lib -> b\n  b -> a\n  main -> a\n  a\nno circles: 4 files, 3 imports, 4 parts\n"
 
 
 def test_forbidden_import_is_named(check):
