@@ -15,7 +15,7 @@ const MAX_NAME: usize = 253;
 /// A name or key that breaks a rule; the message says which.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct InvalidName(&'static str);
+pub(crate) struct InvalidName(&'static str);
 
 fn check_label(label: &str) -> Result<(), InvalidName> {
     if label.is_empty() || label.len() > MAX_LABEL {
@@ -32,11 +32,11 @@ fn check_label(label: &str) -> Result<(), InvalidName> {
 
 /// A DNS host name (RFC 1123, section 2.1), in lower case.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Hostname(String);
+pub(crate) struct Hostname(String);
 
 impl Hostname {
     /// Checks `text`.
-    pub fn parse(text: &str) -> Result<Self, InvalidName> {
+    pub(crate) fn parse(text: &str) -> Result<Self, InvalidName> {
         if text.len() > MAX_NAME {
             return Err(InvalidName("a host name has at most 253 characters"));
         }
@@ -52,7 +52,7 @@ impl Hostname {
     }
 
     /// The name.
-    pub fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
 }
@@ -65,17 +65,17 @@ impl fmt::Display for Hostname {
 
 /// A tunnel's name: one label under the base domain, in lower case.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Subdomain(Box<str>);
+pub(crate) struct Subdomain(Box<str>);
 
 impl Subdomain {
     /// Checks `text`.
-    pub fn parse(text: &str) -> Result<Self, InvalidName> {
+    pub(crate) fn parse(text: &str) -> Result<Self, InvalidName> {
         check_label(text)?;
         Ok(Self(text.to_ascii_lowercase().into_boxed_str()))
     }
 
     /// The name.
-    pub fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
 }
@@ -88,11 +88,11 @@ impl fmt::Display for Subdomain {
 
 /// Which names a key may have: a label in which `*` stands for any characters.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SubdomainPattern(String);
+pub(crate) struct SubdomainPattern(String);
 
 impl SubdomainPattern {
     /// Checks `text`.
-    pub fn parse(text: &str) -> Result<Self, InvalidName> {
+    pub(crate) fn parse(text: &str) -> Result<Self, InvalidName> {
         if text.matches('*').count() > 1 {
             return Err(InvalidName("a pattern has at most one *"));
         }
@@ -101,7 +101,7 @@ impl SubdomainPattern {
     }
 
     /// Whether a key with this pattern may have `name`.
-    pub fn matches(&self, name: &Subdomain) -> bool {
+    pub(crate) fn matches(&self, name: &Subdomain) -> bool {
         let name = name.as_str();
         match self.0.split_once('*') {
             None => self.0 == name,
@@ -112,7 +112,7 @@ impl SubdomainPattern {
     }
 
     /// A name of this pattern, with as much of `filler` for the `*` as a label has room for.
-    pub fn fill(&self, filler: &str) -> Option<Subdomain> {
+    pub(crate) fn fill(&self, filler: &str) -> Option<Subdomain> {
         let room = (MAX_LABEL + 1).saturating_sub(self.0.len());
         let filler = filler.get(..room).unwrap_or(filler);
         Subdomain::parse(&self.0.replace('*', filler)).ok()
@@ -120,23 +120,23 @@ impl SubdomainPattern {
 }
 
 /// An API key as its owner has it. Never stored, never shown.
-pub struct ApiKey(String);
+pub(crate) struct ApiKey(String);
 
 impl ApiKey {
     /// A new key of 256 random bits.
-    pub fn generate() -> Result<Self, getrandom::Error> {
+    pub(crate) fn generate() -> Result<Self, getrandom::Error> {
         let mut secret = [0; 32];
         getrandom::fill(&mut secret)?;
         Ok(Self(format!("cok_{}", URL_SAFE_NO_PAD.encode(secret))))
     }
 
     /// The key's text, to be shown once.
-    pub fn reveal(&self) -> &str {
+    pub(crate) fn reveal(&self) -> &str {
         &self.0
     }
 
     /// What is stored of it.
-    pub fn digest(&self) -> KeyDigest {
+    pub(crate) fn digest(&self) -> KeyDigest {
         KeyDigest::of(&self.0)
     }
 }
@@ -149,16 +149,16 @@ impl fmt::Debug for ApiKey {
 
 /// SHA-256 of a key's text. Keys are random and long, so a plain hash is as good as a slow one.
 #[derive(Clone, Debug)]
-pub struct KeyDigest([u8; 32]);
+pub(crate) struct KeyDigest([u8; 32]);
 
 impl KeyDigest {
     /// The digest of a key's text.
-    pub fn of(key: &str) -> Self {
+    pub(crate) fn of(key: &str) -> Self {
         Self(Sha256::digest(key.as_bytes()).into())
     }
 
     /// Reads 64 hexadecimal digits.
-    pub fn parse(text: &str) -> Result<Self, InvalidName> {
+    pub(crate) fn parse(text: &str) -> Result<Self, InvalidName> {
         const WRONG: InvalidName = InvalidName("a SHA-256 digest has 64 hexadecimal digits");
         // Digits are checked here: `from_str_radix` alone would also take a sign.
         if text.len() != 64 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
@@ -173,7 +173,7 @@ impl KeyDigest {
     }
 
     /// The digits.
-    pub fn to_hex(&self) -> String {
+    pub(crate) fn to_hex(&self) -> String {
         self.0
             .iter()
             .flat_map(|byte| [byte >> 4, byte & 15])

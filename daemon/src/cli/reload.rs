@@ -17,8 +17,8 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
 use super::{DEFAULT_CONFIG, USAGE, block_on, outcome, wrong};
-use crate::admin::RELOAD;
 use crate::config::Config;
+use crate::observe::admin::RELOAD;
 
 /// How long the daemon may take.
 const LIMIT: Duration = Duration::from_secs(30);

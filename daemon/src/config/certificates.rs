@@ -24,7 +24,7 @@ const ALPN: [&str; 2] = ["h3", "h2"];
 
 /// Where certificates come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Tls {
+pub(crate) enum Tls {
     /// From an authority that is asked by ACME (RFC 8555).
     Acme(Box<Acme>),
     /// From files in PEM, which are read again when they change.
@@ -40,33 +40,33 @@ pub enum Tls {
 
 /// The ACME server, and how the domain is proven to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Acme {
+pub(crate) struct Acme {
     /// The server's directory URL.
-    pub directory: String,
+    pub(crate) directory: String,
     /// Whom the authority may write to, such as `mailto:ops@example.com`.
-    pub contact: Vec<String>,
+    pub(crate) contact: Vec<String>,
     /// Trust anchors of a private server in PEM, instead of the system's.
-    pub ca_file: Option<PathBuf>,
+    pub(crate) ca_file: Option<PathBuf>,
     /// A profile of certificates that the server may offer.
-    pub profile: Option<String>,
+    pub(crate) profile: Option<String>,
     /// The account at the authority that ours is bound to (RFC 8555, section 7.3.4).
-    pub external_account: Option<ExternalAccount>,
+    pub(crate) external_account: Option<ExternalAccount>,
     /// Who publishes the proof.
-    pub dns: Dns,
+    pub(crate) dns: Dns,
 }
 
 /// What an authority hands out to those that it knows already.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ExternalAccount {
+pub(crate) struct ExternalAccount {
     /// The key's identifier.
-    pub key_id: String,
+    pub(crate) key_id: String,
     /// Where the HMAC key is, in base64url.
-    pub hmac_key_file: PathBuf,
+    pub(crate) hmac_key_file: PathBuf,
 }
 
 /// Who publishes the TXT records that prove the domain.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Dns {
+pub(crate) enum Dns {
     /// The daemon answers for a zone itself.
     Embedded(Box<Zone>),
     /// A program of the operator.
@@ -121,18 +121,18 @@ impl Dns {
 
 /// A TSIG key.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tsig {
+pub(crate) struct Tsig {
     /// Its name, the same as at the server.
-    pub name: String,
+    pub(crate) name: String,
     /// Its algorithm, such as `hmac-sha256`.
-    pub algorithm: String,
+    pub(crate) algorithm: String,
     /// Where its secret is, in base64.
-    pub secret_file: PathBuf,
+    pub(crate) secret_file: PathBuf,
 }
 
 impl Tls {
     /// Whether the daemon answers DNS queries itself.
-    pub fn answers_dns(&self) -> bool {
+    pub(crate) fn answers_dns(&self) -> bool {
         matches!(self, Self::Acme(acme) if matches!(acme.dns, Dns::Embedded(_)))
     }
 }

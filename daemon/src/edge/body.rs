@@ -16,11 +16,11 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use super::grpc;
 use super::request::RequestBody;
 use super::service::Visitor;
-use crate::shutdown::Watch;
+use crate::drain::phase::Watch;
 
 /// A response's body.
 #[derive(Debug)]
-pub struct Body {
+pub(crate) struct Body {
     kind: Kind,
     /// Counts the response once it is through.
     answer: Option<Answer>,
@@ -36,15 +36,15 @@ enum Kind {
 
 /// Counts a request when it is dropped, whether or not the response got through.
 #[derive(Debug)]
-pub struct Answer {
+pub(crate) struct Answer {
     /// To whom.
-    pub visitor: Arc<Visitor>,
+    pub(crate) visitor: Arc<Visitor>,
     /// When the request began.
-    pub began: Instant,
+    pub(crate) began: Instant,
     /// The response's status, once there is one.
-    pub status: Option<StatusCode>,
+    pub(crate) status: Option<StatusCode>,
     /// That it is waited for.
-    pub running: TaskTrackerToken,
+    pub(crate) running: TaskTrackerToken,
 }
 
 impl Drop for Answer {
@@ -55,17 +55,17 @@ impl Drop for Answer {
 
 impl Body {
     /// No body.
-    pub fn empty() -> Self {
+    pub(crate) fn empty() -> Self {
         Self::full(Bytes::new())
     }
 
     /// A body that is all there.
-    pub fn full(bytes: impl Into<Bytes>) -> Self {
+    pub(crate) fn full(bytes: impl Into<Bytes>) -> Self {
         Self { kind: Kind::Full(Full::new(bytes.into())), answer: None, kept: None }
     }
 
     /// A body that comes from a tunnel, `length` bytes long if that is known.
-    pub fn tunnel(recv: Box<dyn RecvHalf>, length: Option<u64>) -> Self {
+    pub(crate) fn tunnel(recv: Box<dyn RecvHalf>, length: Option<u64>) -> Self {
         Self {
             kind: Kind::Tunnel(TunnelBody { recv: Some(recv), left: length, ending: Ending::BreaksOff }),
             answer: None,
@@ -76,7 +76,7 @@ impl Body {
     /// A stream of events that comes from a tunnel, and ends as if the service had ended it when the `time` is up. A
     /// visitor throws an event away that has not come to its end (WHATWG HTML, section 9.2.6), so no heed is paid to
     /// where one does. Any other body breaks off: what has been cut short must not look whole.
-    pub fn events(recv: Box<dyn RecvHalf>, time: Watch) -> Self {
+    pub(crate) fn events(recv: Box<dyn RecvHalf>, time: Watch) -> Self {
         Self {
             kind: Kind::Tunnel(TunnelBody { recv: Some(recv), left: None, ending: Ending::Events(time) }),
             answer: None,
@@ -86,20 +86,20 @@ impl Body {
 
     /// A body that comes from a tunnel is that of a gRPC call, over HTTP/2 or HTTP/3: it ends with trailers that say so
     /// when the `last` moment has come, or the tunnel is lost.
-    pub fn speaks_grpc(&mut self, last: Watch) {
+    pub(crate) fn speaks_grpc(&mut self, last: Watch) {
         if let Kind::Tunnel(body) = &mut self.kind {
             body.ending = Ending::Grpc(last);
         }
     }
 
     /// Holds an upload until the body ends.
-    pub fn keep(&mut self, upload: Upload) {
+    pub(crate) fn keep(&mut self, upload: Upload) {
         self.kept = Some(upload);
     }
 
     /// The same body, counted at its end.
     #[must_use]
-    pub fn counted(mut self, mut answer: Answer) -> Self {
+    pub(crate) fn counted(mut self, mut answer: Answer) -> Self {
         if matches!(&self.kind, Kind::Tunnel(TunnelBody { ending: Ending::Events(_), .. })) {
             answer.running = answer.visitor.daemon.running.lasting();
         }
@@ -209,7 +209,7 @@ impl TunnelBody {
 
 /// Carries a request's body into the tunnel, chunk by chunk, as the tunnel takes it.
 #[derive(Debug)]
-pub struct Upload {
+pub(crate) struct Upload {
     body: RequestBody,
     send: Box<dyn SendHalf>,
     started: bool,
@@ -217,23 +217,23 @@ pub struct Upload {
 
 impl Upload {
     /// Of which nothing is read yet.
-    pub fn new(body: RequestBody, send: Box<dyn SendHalf>) -> Self {
+    pub(crate) fn new(body: RequestBody, send: Box<dyn SendHalf>) -> Self {
         Self { body, send, started: false }
     }
 
     /// Whether none of the body has been read, so that it can be sent over another session.
-    pub fn is_unread(&self) -> bool {
+    pub(crate) fn is_unread(&self) -> bool {
         !self.started
     }
 
     /// What is left of the body.
-    pub fn into_rest(self) -> RequestBody {
+    pub(crate) fn into_rest(self) -> RequestBody {
         self.body
     }
 
     /// Carries on; ready once nothing is left to do, be it that all is sent, that nobody wants it any more, or that the
     /// visitor has gone.
-    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             match self.send.poll_ready(cx) {
                 Poll::Ready(Ok(())) => {}

@@ -22,11 +22,11 @@ use super::grpc::is_grpc;
 use super::headers::{join_cookies, set_forwarded, set_trace, strip_hop_by_hop};
 use super::http3;
 use super::linger::linger;
-use super::page::{Problem, page};
+use super::pages::{Problem, page};
 use super::request::RequestBody;
 use super::service::Visitor;
 use super::upgrade::{Upgrade, splice};
-use crate::registry::{Live, Presence, Tunnel};
+use crate::tunnels::directory::{Live, Presence, Tunnel};
 
 /// How often one request is sent at the most. Each time a session has ended under it, so more would not help.
 const MAX_ATTEMPTS: usize = 5;

@@ -12,7 +12,7 @@ use super::http3;
 
 /// A request's body.
 #[derive(Debug)]
-pub enum RequestBody {
+pub(crate) enum RequestBody {
     /// Over HTTP/1.1 and HTTP/2.
     Hyper(Incoming),
     /// Over HTTP/3.
@@ -22,7 +22,7 @@ pub enum RequestBody {
 /// The body will not be whole: the visitor has gone, or broken a rule.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("the request broke off")]
-pub struct BrokenOff;
+pub(crate) struct BrokenOff;
 
 impl RequestBody {
     /// Ready once the visitor has abandoned the request, also while nothing is read. Only HTTP/3 can tell.

@@ -15,20 +15,20 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use super::body::{Answer, Body};
 use super::forward::forward;
 use super::linger::linger;
-use super::page::{Problem, page};
+use super::pages::{Problem, page};
 use super::request::RequestBody;
 use super::upgrade::Upgrade;
-use crate::admin;
-use crate::daemon::Daemon;
-use crate::places::Place;
-use crate::router::{Route, route};
-use crate::tunnels;
+use crate::admission::connections::Place;
+use crate::app::Daemon;
+use crate::edge::route::{Route, route};
+use crate::observe::admin;
+use crate::tunnels::accept;
 
 /// A connection's other side.
 #[derive(Debug)]
-pub struct Visitor {
+pub(crate) struct Visitor {
     /// The daemon that it talks to.
-    pub daemon: Arc<Daemon>,
+    pub(crate) daemon: Arc<Daemon>,
     peer: Peer,
     /// How many requests have come.
     requests: AtomicU64,
@@ -44,7 +44,7 @@ pub struct Visitor {
 
 /// Where a visitor is.
 #[derive(Debug)]
-pub enum Peer {
+pub(crate) enum Peer {
     /// At one address for as long as its connection lasts.
     Fixed(IpAddr),
     /// Wherever its QUIC connection has migrated to.
@@ -53,14 +53,14 @@ pub enum Peer {
 
 impl Visitor {
     /// The other side of a fresh connection.
-    pub fn new(daemon: Arc<Daemon>, peer: Peer, place: Place) -> Self {
+    pub(crate) fn new(daemon: Arc<Daemon>, peer: Peer, place: Place) -> Self {
         let (requests, answered, token) = (AtomicU64::new(0), AtomicU64::new(0), daemon.visitors.token());
         let upgrading = AtomicBool::new(false);
         Self { daemon, peer, requests, answered, upgrading, _place: place, _token: token }
     }
 
     /// Its address now.
-    pub fn address(&self) -> IpAddr {
+    pub(crate) fn address(&self) -> IpAddr {
         match &self.peer {
             Peer::Fixed(address) => *address,
             Peer::Moving(connection) => connection.remote_address().ip().to_canonical(),
@@ -68,18 +68,18 @@ impl Visitor {
     }
 
     /// Whether a request has come.
-    pub fn has_asked(&self) -> bool {
+    pub(crate) fn has_asked(&self) -> bool {
         self.requests.load(Ordering::Relaxed) > 0
     }
 
     /// Whether it is about to leave HTTP/1.1, as far as one can know.
-    pub fn is_upgrading(&self) -> bool {
+    pub(crate) fn is_upgrading(&self) -> bool {
         self.upgrading.load(Ordering::Relaxed)
     }
 
     /// Resolves if no request comes in the time that a head may take, or that a daemon that stops has: the connection is
     /// silent, and what has not even begun to speak HTTP/2 can't be told to finish.
-    pub async fn never_asked(&self) {
+    pub(crate) async fn never_asked(&self) {
         let limit = self.daemon.config().limits.header_timeout;
         tokio::select! {
             () = tokio::time::sleep(limit) => {}
@@ -91,7 +91,7 @@ impl Visitor {
     }
 
     /// Resolves once nothing has been under way for as long as an idle connection may last.
-    pub async fn idle(&self) {
+    pub(crate) async fn idle(&self) {
         let mut before = None;
         loop {
             let (requests, answered) = (self.requests.load(Ordering::Relaxed), self.answered.load(Ordering::Relaxed));
@@ -113,7 +113,7 @@ impl Visitor {
     }
 
     /// Answers one request, and counts it.
-    pub async fn respond(self: &Arc<Self>, request: Request<RequestBody>) -> Response<Body> {
+    pub(crate) async fn respond(self: &Arc<Self>, request: Request<RequestBody>) -> Response<Body> {
         self.requests.fetch_add(1, Ordering::Relaxed);
         let running = self.daemon.running.ordinary();
         let mut answer = Answer { visitor: self.clone(), began: Instant::now(), status: None, running };
@@ -161,7 +161,7 @@ impl Visitor {
     fn answer_on_base(&self, request: Request<RequestBody>) -> Response<Body> {
         let path = request.uri().path();
         if path == cok_transport::ws::PATH {
-            return tunnels::upgrade(&self.daemon, request, self.address());
+            return accept::upgrade(&self.daemon, request, self.address());
         }
         if matches!(*request.method(), Method::GET | Method::HEAD)
             && let Some(response) = admin::health(&self.daemon, path)

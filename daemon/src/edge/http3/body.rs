@@ -118,7 +118,7 @@ impl Drop for Receiver {
 }
 
 /// A request's body.
-pub struct Body {
+pub(crate) struct Body {
     receiver: Receiver,
     /// Decodes the trailers.
     h3: RequestStream<Half, Bytes>,

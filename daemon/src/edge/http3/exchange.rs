@@ -12,7 +12,7 @@ const MAX_INTERIM: usize = 8;
 
 /// One request, seen by the task that answers it and by whoever reads its body.
 #[derive(Debug, Default)]
-pub struct Exchange {
+pub(crate) struct Exchange {
     /// Why it is to end before its time.
     aborted: OnceLock<Code>,
     interim: Mutex<VecDeque<ResponseHead>>,

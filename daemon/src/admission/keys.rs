@@ -1,0 +1,101 @@
+//! Who may open tunnels, and under which names.
+//!
+//! Keys come from the configuration. The rest of the daemon sees only [`KeyStore`], so that a database can stand behind
+//! it later.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use arc_swap::ArcSwap;
+
+use crate::names::{KeyDigest, Subdomain, SubdomainPattern};
+
+/// For names that the daemon makes up: without vowels and look-alikes, so no words and no misreading.
+const FILLER: &[u8] = b"bcdfghjkmnpqrstvwxz23456789";
+
+/// What is known of a key.
+#[derive(Clone, Debug)]
+pub(crate) struct KeyRecord {
+    /// Its name, for operators and logs.
+    pub(crate) name: Arc<str>,
+    /// What is stored of the secret.
+    pub(crate) digest: KeyDigest,
+    /// The names that it may have.
+    pub(crate) subdomains: Vec<SubdomainPattern>,
+    /// The most tunnels at once.
+    pub(crate) max_tunnels: usize,
+    /// When it stops working.
+    pub(crate) expires: Option<SystemTime>,
+}
+
+impl KeyRecord {
+    /// Whether the key may have `name`.
+    pub(crate) fn may_use(&self, name: &Subdomain) -> bool {
+        self.subdomains.iter().any(|pattern| pattern.matches(name))
+    }
+
+    /// Names to try for a client that wants none in particular: for each pattern one, with random characters.
+    pub(crate) fn suggestions(&self) -> impl Iterator<Item = Subdomain> + '_ {
+        self.subdomains.iter().filter_map(|pattern| {
+            let filler: String = (0..8).map(|_| char::from(FILLER[fastrand::usize(..FILLER.len())])).collect();
+            pattern.fill(&filler)
+        })
+    }
+}
+
+/// All keys.
+#[derive(Debug, Default)]
+pub(crate) struct KeyStore {
+    records: ArcSwap<Vec<Arc<KeyRecord>>>,
+}
+
+impl KeyStore {
+    /// The keys of a configuration.
+    pub(crate) fn new(records: Vec<KeyRecord>) -> Self {
+        let store = Self::default();
+        store.replace(records);
+        store
+    }
+
+    /// From now on these are all. Tunnels that are open stay so.
+    pub(crate) fn replace(&self, records: Vec<KeyRecord>) {
+        self.records.store(Arc::new(records.into_iter().map(Arc::new).collect()));
+    }
+
+    /// The record of a key that is valid at `now`. Digests are compared in constant time, all of them.
+    pub(crate) fn authenticate(&self, presented: &str, now: SystemTime) -> Option<Arc<KeyRecord>> {
+        let digest = KeyDigest::of(presented);
+        let mut found = None;
+        for record in self.records.load().iter() {
+            if record.digest == digest {
+                found = Some(record.clone());
+            }
+        }
+        found.filter(|record| record.expires.is_none_or(|expires| now < expires))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn only_valid_keys_pass() {
+        let now = SystemTime::now();
+        let record = |name: &str, expires| KeyRecord {
+            name: name.into(),
+            digest: KeyDigest::of(&format!("secret-{name}")),
+            subdomains: vec![SubdomainPattern::parse("demo-*").unwrap()],
+            max_tunnels: 1,
+            expires,
+        };
+        let store = KeyStore::new(vec![record("old", Some(now)), record("new", Some(now + Duration::from_secs(1)))]);
+        assert!(store.authenticate("secret-old", now).is_none());
+        assert!(store.authenticate("", now).is_none());
+        let key = store.authenticate("secret-new", now).unwrap();
+        assert_eq!(&*key.name, "new");
+        assert!(key.suggestions().all(|name| key.may_use(&name)));
+    }
+}

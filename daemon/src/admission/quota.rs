@@ -1,0 +1,74 @@
+//! How many tunnels each key has at once.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::admission::keys::KeyRecord;
+use crate::names::Subdomain;
+
+/// The names that each key has online. A name counts once, also while a session takes over from its predecessor.
+#[derive(Debug, Default)]
+pub(crate) struct Quota(Mutex<HashMap<Arc<str>, HashMap<Subdomain, usize>>>);
+
+impl Quota {
+    /// Counts a session of `key` for `name`; `None` if the key has as many tunnels as it may.
+    pub(crate) fn take(self: &Arc<Self>, key: &KeyRecord, name: &Subdomain) -> Option<Taken> {
+        let mut keys = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let names = keys.entry(key.name.clone()).or_default();
+        if !names.contains_key(name) && names.len() >= key.max_tunnels {
+            return None;
+        }
+        *names.entry(name.clone()).or_default() += 1;
+        Some(Taken { quota: self.clone(), key: key.name.clone(), name: name.clone() })
+    }
+}
+
+/// A counted session; dropping it gives its place back.
+#[derive(Debug)]
+pub(crate) struct Taken {
+    quota: Arc<Quota>,
+    key: Arc<str>,
+    name: Subdomain,
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        let mut keys = self.quota.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(names) = keys.get_mut(&self.key) else { return };
+        if let Some(sessions) = names.get_mut(&self.name) {
+            *sessions -= 1;
+            if *sessions == 0 {
+                names.remove(&self.name);
+            }
+        }
+        if names.is_empty() {
+            keys.remove(&self.key);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::names::KeyDigest;
+
+    #[test]
+    fn a_name_counts_once_and_is_given_back() {
+        let quota = Arc::new(Quota::default());
+        let key = KeyRecord {
+            name: "k".into(),
+            digest: KeyDigest::of("secret"),
+            subdomains: Vec::new(),
+            max_tunnels: 1,
+            expires: None,
+        };
+        let (a, b) = (Subdomain::parse("a").unwrap(), Subdomain::parse("b").unwrap());
+        let first = quota.take(&key, &a).unwrap();
+        let successor = quota.take(&key, &a).unwrap();
+        assert!(quota.take(&key, &b).is_none());
+        drop(first);
+        assert!(quota.take(&key, &b).is_none());
+        drop(successor);
+        assert!(quota.take(&key, &b).is_some());
+    }
+}

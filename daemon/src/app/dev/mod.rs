@@ -1,0 +1,221 @@
+//! `cokd dev`: a daemon, a client and, unless there is a target, a sample site, all on loopback in one process.
+
+mod sample;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::str::FromStr as _;
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow};
+use clap::Args;
+use cok_client::logging::LogFormat;
+use cok_client::{
+    Event, HostHeader, Options, PROBE_INTERVAL, Server, Target, TransportChoice, Tunnel, instance_id, trust_file,
+};
+use cok_transport::Congestion;
+use cok_transport::quic::{Dialer, Tuning};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::admission::keys::KeyRecord;
+use crate::app::Daemon;
+use crate::cli::stop_signal;
+use crate::config::{Config, Limits, Listen, Tls};
+use crate::host::activation::Inherited;
+use crate::names::{ApiKey, Hostname, KeyDigest, Subdomain, SubdomainPattern};
+
+/// Browsers resolve every name under .localhost to this machine; a wildcard right under .localhost is refused by TLS
+/// libraries, hence one label more.
+const DOMAIN: &str = "cok.localhost";
+/// Connections to the target are on this machine or near.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What `cokd dev` takes.
+#[derive(Debug, Args)]
+pub(crate) struct DevArgs {
+    /// What to forward to: 3000, host:3000, http://…, https://…, h2c://… or unix:/path; without one, a sample site
+    target: Option<String>,
+    /// The port for HTTPS; 0 for a free one
+    #[arg(long, default_value_t = 8443)]
+    https_port: u16,
+    /// The port for plain HTTP, which only redirects; 0 for a free one
+    #[arg(long, default_value_t = 8080)]
+    http_port: u16,
+    /// Where to keep the authority and the key [default: ~/.local/state/cok/dev]
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+    /// The tunnel's name
+    #[arg(long, default_value = "demo", value_parser = parse_subdomain)]
+    subdomain: Subdomain,
+    /// How the client reaches the daemon; auto is QUIC where it works
+    #[arg(long, default_value = "auto")]
+    transport: TransportChoice,
+    /// Print one line of JSON on standard output once traffic passes
+    #[arg(long)]
+    json: bool,
+    /// Where log lines go, and how they look
+    #[arg(long, value_name = "FORMAT", default_value = "auto")]
+    pub(crate) log_format: LogFormat,
+    /// Log every request
+    #[arg(short, long)]
+    pub(crate) verbose: bool,
+}
+
+fn parse_subdomain(text: &str) -> Result<Subdomain, String> {
+    Subdomain::parse(text).map_err(|error| error.to_string())
+}
+
+/// Runs until SIGINT or SIGTERM.
+pub(crate) async fn run(args: DevArgs) -> anyhow::Result<()> {
+    let state_dir = args
+        .state_dir
+        .clone()
+        .or_else(default_state_dir)
+        .context("there is no home folder; name a place by --state-dir")?;
+    let target = match &args.target {
+        Some(target) => Target::from_str(target)?,
+        None => sample::start().await?,
+    };
+    let key = dev_key(&state_dir)?;
+    let bound = Daemon::bind(config(&args, state_dir.clone(), &key)?, None, Inherited::default())?;
+    let (daemon, addresses) = (bound.daemon().clone(), bound.addresses().clone());
+    let https = *addresses.https.first().context("no HTTPS listener")?;
+    let ca_file = state_dir.join("authority/ca.pem");
+    let tls = trust_file(&ca_file)?;
+    let tunnel = Tunnel::new(Options {
+        server: Server::from_str(&daemon.server_url())?,
+        connect_to: Some(https),
+        transport: args.transport,
+        quic: Dialer::new(&tls, &Tuning::default())?,
+        congestion: Congestion::default(),
+        probe_interval: PROBE_INTERVAL,
+        tls,
+        key: key.clone(),
+        subdomain: Some(args.subdomain.to_string()),
+        instance: instance_id(&state_dir),
+        target: target.clone(),
+        host_header: HostHeader::Preserve,
+        response_timeout: None,
+        connect_timeout: CONNECT_TIMEOUT,
+    })?;
+
+    let stop = CancellationToken::new();
+    let stopped = stop.clone();
+    let serving = tokio::spawn(bound.run(async move { stopped.cancelled().await }));
+    let (events, mut connected) = mpsc::unbounded_channel();
+    let client_stop = CancellationToken::new();
+    let client = tokio::spawn({
+        let client_stop = client_stop.clone();
+        // Nobody listens any more once the address is shown.
+        async move { tunnel.run(client_stop, move |event| drop(events.send(event))).await }
+    });
+    let signal = stop_signal()?;
+    tokio::pin!(signal);
+    let show = async {
+        while let Some(event) = connected.recv().await {
+            if let Event::Connected { url, transport, .. } = event {
+                return show(&args, &daemon, &url, transport, &target, &ca_file, &key, &addresses.admin);
+            }
+        }
+    };
+    tokio::select! {
+        () = show => {
+            signal.await;
+        }
+        () = &mut signal => {}
+    }
+    client_stop.cancel();
+    let result = client.await.context("the client's task failed")?;
+    stop.cancel();
+    serving.await.context("the daemon's task failed")?;
+    result.map_err(|refused| anyhow!(refused))
+}
+
+#[expect(clippy::print_stdout, reason = "the address is what the command is for")]
+#[expect(clippy::too_many_arguments, reason = "it is all that a newcomer wants to know")]
+fn show(
+    args: &DevArgs,
+    daemon: &Daemon,
+    url: &str,
+    transport: &str,
+    target: &Target,
+    ca_file: &std::path::Path,
+    key: &str,
+    admin: &SocketAddr,
+) {
+    let (server, ca) = (daemon.server_url(), ca_file.display());
+    if args.json {
+        let line = serde_json::json!({
+            "url": url, "server": server, "ca_file": ca_file, "api_key": key, "admin": format!("http://{admin}"),
+            "transport": transport,
+        });
+        println!("{line}");
+        return;
+    }
+    let service = if args.target.is_some() { target.to_string() } else { "a sample site".to_owned() };
+    println!(
+        "\n  {url}\n  leads to {service}, through a tunnel on this machine ({transport}).\n\n\
+         To trust its certificate, give this authority to your browser or program:\n  {ca}\n  \
+         curl --cacert {ca} {url}/\n\n\
+         To join from a second terminal with a service of your own, here on port 3000:\n  \
+         COK_API_KEY={key} cok-client 3000 --subdomain mine --server {server} --ca-file {ca}\n\n\
+         Health and metrics: http://{admin}/metrics\nStop with Ctrl-C.",
+    );
+}
+
+fn default_state_dir() -> Option<PathBuf> {
+    let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let state = absolute("XDG_STATE_HOME").or_else(|| Some(absolute("HOME")?.join(".local/state")))?;
+    Some(state.join("cok/dev"))
+}
+
+/// The key of this machine's development daemon, kept so that a second terminal's command stays valid.
+fn dev_key(state_dir: &std::path::Path) -> anyhow::Result<String> {
+    use std::io::Write as _;
+    use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+    let path = state_dir.join("key");
+    let cannot = |doing: &str| format!("cannot {doing} {}", path.display());
+    match std::fs::read_to_string(&path) {
+        Ok(key) if !key.trim().is_empty() => return Ok(key.trim().to_owned()),
+        Ok(_) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error).with_context(|| cannot("read")),
+    }
+    let key = ApiKey::generate().context("cannot make a key")?;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(state_dir)
+        .with_context(|| cannot("make a folder for"))?;
+    let mut options = std::fs::OpenOptions::new();
+    let mut file =
+        options.write(true).create(true).truncate(true).mode(0o600).open(&path).with_context(|| cannot("write"))?;
+    writeln!(file, "{}", key.reveal()).with_context(|| cannot("write"))?;
+    Ok(key.reveal().to_owned())
+}
+
+fn config(args: &DevArgs, state_dir: PathBuf, key: &str) -> anyhow::Result<Config> {
+    let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    Ok(Config {
+        domain: Hostname::parse(DOMAIN)?,
+        state_dir,
+        listen: Listen {
+            https: vec![local(args.https_port)],
+            http: vec![local(args.http_port)],
+            admin: local(0),
+            dns: Vec::new(),
+        },
+        tls: Tls::SelfSigned,
+        keys: vec![KeyRecord {
+            name: "dev".into(),
+            digest: KeyDigest::of(key),
+            subdomains: vec![SubdomainPattern::parse("*")?],
+            max_tunnels: 100,
+            expires: None,
+        }],
+        limits: Limits { drain_timeout: Duration::from_secs(2), ..Limits::default() },
+        tuning: Tuning::default(),
+        trusted_proxies: Vec::new(),
+    })
+}

@@ -1,0 +1,265 @@
+//! The command line.
+
+mod cert;
+mod reload;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
+use cok_certs::dns::delegation;
+use cok_client::cli::documents::{self, CompletionsArgs, ManArgs};
+use cok_client::logging::{self, LogFormat};
+use tokio::signal::unix::{SignalKind, signal};
+
+use self::cert::CertCommand;
+use self::reload::ReloadArgs;
+use crate::app::Daemon;
+use crate::app::dev::{self, DevArgs};
+use crate::certificates;
+use crate::config::{Config, ConfigError, Dns, Tls};
+use crate::host::activation::Inherited;
+use crate::host::notify;
+use crate::names::{ApiKey, SubdomainPattern};
+use crate::observe::admin;
+
+/// Something failed at run time.
+const FAILED: u8 = 1;
+/// The command line or the configuration is wrong.
+const USAGE: u8 = 2;
+/// How long what blocks a thread may take at the end: writes to a disk. The resolver of the system, which can't be told to
+/// stop, takes longer where nobody answers it, and the next daemon waits for this process to end.
+const LAST_WRITES: Duration = Duration::from_secs(1);
+
+/// Public HTTPS for services that run at home.
+#[derive(Debug, Parser)]
+#[command(name = "cokd", version, about, args_conflicts_with_subcommands = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    run: RunArgs,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the daemon (also without this word)
+    Run(RunArgs),
+    /// Try everything on this machine: a daemon, a client and a site at https://demo.cok.localhost:8443
+    Dev(DevArgs),
+    /// Check a configuration, and whether DNS leads to this daemon; every mistake is named, and the exit code is 2
+    Check {
+        /// The configuration file
+        #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
+        config: PathBuf,
+        /// The DNS resolver that is asked for the delegation, instead of the system's
+        #[arg(long, value_name = "ADDRESS")]
+        resolver: Option<SocketAddr>,
+    },
+    /// Have the running daemon read its configuration again: exit code 2 if it can't be applied, and all stays as it was
+    Reload(ReloadArgs),
+    /// The certificate
+    #[command(subcommand)]
+    Cert(CertCommand),
+    /// API keys
+    #[command(subcommand)]
+    Key(KeyCommand),
+    /// Print a script that completes this command line
+    Completions(CompletionsArgs),
+    /// Print the man page
+    Man(ManArgs),
+}
+
+const DEFAULT_CONFIG: &str = "/etc/cokd/cokd.toml";
+
+#[derive(Debug, Args)]
+struct RunArgs {
+    /// The configuration file
+    #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
+    config: PathBuf,
+    /// Where log lines go, and how they look
+    #[arg(long, value_name = "FORMAT", default_value = "auto")]
+    log_format: LogFormat,
+}
+
+#[derive(Debug, Subcommand)]
+enum KeyCommand {
+    /// Make a key: it is printed once, its section for the configuration file goes to standard error
+    Create {
+        /// Whose it is
+        #[arg(long)]
+        name: String,
+        /// A name, or a pattern such as "demo-*", that the key may have; again for more [default: *]
+        #[arg(long = "subdomain", value_name = "PATTERN", value_parser = parse_pattern)]
+        subdomains: Vec<String>,
+        /// The most tunnels at once
+        #[arg(long, default_value_t = 10)]
+        max_tunnels: u32,
+        /// After which time it stops working, such as 90d
+        #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+        expires: Option<Duration>,
+    },
+}
+
+fn parse_pattern(text: &str) -> Result<String, String> {
+    SubdomainPattern::parse(text).map(|_| text.to_owned()).map_err(|error| error.to_string())
+}
+
+/// Runs the daemon as its command line says.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match cli.command.unwrap_or(Command::Run(cli.run)) {
+        Command::Run(args) => {
+            // Before the runtime starts its threads.
+            let inherited = Inherited::take();
+            logging::start("cokd", args.log_format, "info");
+            run(&args, inherited)
+        }
+        Command::Dev(args) => {
+            logging::start(
+                "cokd",
+                args.log_format,
+                if args.verbose { "info,cokd=debug,cok_client=debug" } else { "warn" },
+            );
+            outcome(block_on(dev::run(args)))
+        }
+        Command::Check { config, resolver } => check(&config, resolver),
+        Command::Cert(command) => match Config::load(command.file()) {
+            Ok(config) => outcome(cert::run(&command, &config)),
+            Err(error) => wrong(&error),
+        },
+        Command::Reload(args) => reload::ask(&args),
+        Command::Key(KeyCommand::Create { name, subdomains, max_tunnels, expires }) => {
+            outcome(create_key(&name, &subdomains, max_tunnels, expires))
+        }
+        Command::Completions(args) => outcome(documents::completions(Cli::command(), &args).map_err(Into::into)),
+        Command::Man(args) => outcome(documents::man(Cli::command(), &args).map_err(Into::into)),
+    }
+}
+
+/// Mistakes in the file are errors; what DNS lacks may be about to come, so it is told and no more.
+fn check(path: &Path, resolver: Option<SocketAddr>) -> ExitCode {
+    let config = match Config::load(path) {
+        Ok(config) => config,
+        Err(error) => return wrong(&error),
+    };
+    let mistakes = certificates::mistakes(&config);
+    if !mistakes.is_empty() {
+        for mistake in mistakes {
+            logging::complain(&format!("{}: {mistake}", path.display()).replace('\n', " "));
+        }
+        return ExitCode::from(USAGE);
+    }
+    println!("{}: no mistakes", path.display());
+    let Tls::Acme(acme) = &config.tls else { return ExitCode::SUCCESS };
+    let Dns::Embedded(zone) = &acme.dns else { return ExitCode::SUCCESS };
+    outcome(block_on(async {
+        let findings = delegation::advise(zone, config.domain.as_str(), resolver).await;
+        if findings.is_empty() {
+            println!("DNS: all records that lead here are there: {}", zone.delegation());
+        }
+        for finding in findings {
+            println!("DNS: {finding}");
+        }
+        Ok(())
+    }))
+}
+
+fn run(args: &RunArgs, inherited: anyhow::Result<Inherited>) -> ExitCode {
+    let config = match Config::load(&args.config) {
+        Ok(config) => config,
+        Err(error) => {
+            notify::status(&error.to_string().replace('\n', "; "));
+            return wrong(&error);
+        }
+    };
+    let served = block_on(async move {
+        let bound = Daemon::bind(config, Some(args.config.clone()), inherited?)?;
+        let stop = stop_signal()?;
+        let mut hangup = signal(SignalKind::hangup())?;
+        let daemon = bound.daemon().clone();
+        let reloader = tokio::spawn(async move {
+            while hangup.recv().await.is_some() {
+                let _told_in_the_log = admin::reload(&daemon).await;
+            }
+        });
+        bound.run(stop).await;
+        reloader.abort();
+        Ok(())
+    });
+    if let Err(error) = &served {
+        notify::status(&format!("{error:#}").replace('\n', " "));
+    }
+    outcome(served)
+}
+
+/// SIGTERM or SIGINT.
+pub(crate) fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
+
+fn block_on(future: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start")?;
+    let result = runtime.block_on(future);
+    runtime.shutdown_timeout(LAST_WRITES);
+    result
+}
+
+fn outcome(result: anyhow::Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            logging::complain(&format!("cokd: {error:#}").replace('\n', " "));
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+fn wrong(error: &ConfigError) -> ExitCode {
+    logging::complain(&error.to_string());
+    ExitCode::from(USAGE)
+}
+
+fn create_key(name: &str, subdomains: &[String], max_tunnels: u32, expires: Option<Duration>) -> anyhow::Result<()> {
+    let key = ApiKey::generate().context("cannot make a key")?;
+    let subdomains = if subdomains.is_empty() { &["*".to_owned()][..] } else { subdomains };
+    let expires = expires.map(|expires| {
+        let at = std::time::SystemTime::now() + expires;
+        format!("expires = \"{}\"\n", humantime::format_rfc3339_seconds(at))
+    });
+    println!("{}", key.reveal());
+    eprintln!(
+        "# The key is shown once. For the configuration file:\n\n[[keys]]\nname = {name:?}\nsecret_sha256 = \
+         \"{}\"\nsubdomains = {subdomains:?}\nmax_tunnels = {max_tunnels}\n{}",
+        key.digest().to_hex(),
+        expires.unwrap_or_default(),
+    );
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+
+    #[test]
+    fn a_thread_that_is_blocked_does_not_hold_up_the_end() {
+        let began = Instant::now();
+        let served = block_on(async {
+            tokio::task::spawn_blocking(|| std::thread::sleep(Duration::from_secs(600)));
+            Ok(())
+        });
+        assert!(served.is_ok() && began.elapsed() < Duration::from_secs(60));
+    }
+}

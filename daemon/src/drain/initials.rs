@@ -1,0 +1,332 @@
+//! First packets of QUIC connections that arrive while a daemon drains, for the daemon that comes after it.
+//!
+//! Sockets of the service manager are read by one daemon after the other. The one that drains has to read on until its own
+//! peers have finished, so it also takes from the kernel's queue what is for its successor. Peers send that again, but at
+//! growing intervals (RFC 9002, section 6.2.1): after a drain of seconds a visitor would wait for as long once more. So
+//! copies are kept in the state directory, and the successor begins with them.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSliceMut};
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use cok_certs::unix_now;
+use quinn::udp::{RecvMeta, Transmit};
+use quinn::{AsyncUdpSocket, UdpPoller};
+use serde::{Deserialize, Serialize};
+use tracing::warn;
+
+use crate::host::state_file;
+
+const FILE: &str = "first-packets.json";
+/// How many are kept, the latest ones: as many as may wait to be looked at anyway. With the longest, 1.5 MiB.
+const MOST: usize = 1024;
+/// A client pads its first packets to 1,200 bytes (RFC 9000, section 14.1), and Ethernet has room for 1,472.
+const LENGTHS: std::ops::RangeInclusive<usize> = 1200..=1472;
+/// Who has not been answered for this long has given up or has sent its packet again.
+const FRESH: Duration = Duration::from_secs(10);
+
+/// One of them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct FirstPacket {
+    /// The socket that it came to.
+    socket: SocketAddr,
+    from: SocketAddr,
+    /// Our address that it was sent to, where the socket has many.
+    to: Option<IpAddr>,
+    /// In base64.
+    data: String,
+}
+
+impl FirstPacket {
+    /// As a socket gives it; nothing if it is damaged.
+    fn received(&self) -> Option<(RecvMeta, Vec<u8>)> {
+        let data = STANDARD.decode(&self.data).ok().filter(|data| is_first(data))?;
+        let length = data.len();
+        Some((RecvMeta { addr: self.from, len: length, stride: length, ecn: None, dst_ip: self.to }, data))
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    /// In seconds since 1970.
+    at: i64,
+    packets: Vec<FirstPacket>,
+}
+
+/// Takes those that the last process has left, if that was not long ago. They are not left for another one.
+pub(crate) fn take(state_dir: &Path) -> Vec<FirstPacket> {
+    let path = state_dir.join(FILE);
+    let kept = match std::fs::read(&path) {
+        Ok(bytes) => serde_json::from_slice::<Kept>(&bytes).map_err(io::Error::from),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Vec::new(),
+        Err(error) => Err(error),
+    };
+    let kept = kept.and_then(|kept| std::fs::remove_file(&path).map(|()| kept));
+    match kept {
+        Ok(kept) if (0..FRESH.as_secs().cast_signed()).contains(&(unix_now() - kept.at)) => kept.packets,
+        Ok(_) => Vec::new(),
+        Err(error) => {
+            warn!(file = %path.display(), %error, "first packets for the last process are lost; their senders try again");
+            let _gone = std::fs::remove_file(&path);
+            Vec::new()
+        }
+    }
+}
+
+/// Leaves these for the next process.
+pub(crate) fn leave(state_dir: &Path, packets: Vec<FirstPacket>) -> io::Result<()> {
+    let kept = serde_json::to_vec(&Kept { at: unix_now(), packets })?;
+    state_file::write(&state_dir.join(FILE), &kept)
+}
+
+/// A socket that begins with first packets that came before, and keeps copies of those that come once it is told to.
+#[derive(Debug)]
+pub(crate) struct Socket {
+    inner: Arc<dyn AsyncUdpSocket>,
+    local: SocketAddr,
+    /// Whether `before` has any, so that a lock need not be taken for nothing.
+    has_before: AtomicBool,
+    before: Mutex<VecDeque<(RecvMeta, Vec<u8>)>>,
+    keeps: AtomicBool,
+    /// Whether nothing is read any more.
+    over: AtomicBool,
+    kept: Mutex<VecDeque<(Instant, FirstPacket)>>,
+}
+
+impl Socket {
+    /// `inner`, which gives one datagram in each buffer. Of `before`, those of the same address count.
+    pub(crate) fn new(inner: Arc<dyn AsyncUdpSocket>, before: &[FirstPacket]) -> io::Result<Self> {
+        let local = inner.local_addr()?;
+        let here = before.iter().filter(|packet| packet.socket == local);
+        let before: VecDeque<_> = here.filter_map(FirstPacket::received).collect();
+        Ok(Self {
+            inner,
+            local,
+            has_before: AtomicBool::new(!before.is_empty()),
+            before: Mutex::new(before),
+            keeps: AtomicBool::new(false),
+            over: AtomicBool::new(false),
+            kept: Mutex::default(),
+        })
+    }
+
+    /// From now on, what comes is for the next process.
+    pub(crate) fn keep(&self) {
+        self.keeps.store(true, Ordering::Relaxed);
+    }
+
+    /// Takes what was kept and is still worth an answer. What comes from now on stays in the kernel's queue.
+    pub(crate) fn kept(&self) -> Vec<FirstPacket> {
+        self.over.store(true, Ordering::Relaxed);
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.drain(..).filter(|(at, _)| at.elapsed() < FRESH).map(|(_, packet)| packet).collect()
+    }
+
+    /// Fills buffers with packets that came before; how many. There is one at least.
+    fn begin(&self, buffers: &mut [IoSliceMut<'_>], metas: &mut [RecvMeta]) -> usize {
+        let mut before = self.before.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut count = 0;
+        for (buffer, meta) in buffers.iter_mut().zip(metas) {
+            let Some((received, data)) = before.pop_front() else { break };
+            let length = data.len().min(buffer.len());
+            buffer[..length].copy_from_slice(&data[..length]);
+            *meta = RecvMeta { len: length, stride: length, ..received };
+            count += 1;
+        }
+        self.has_before.store(!before.is_empty(), Ordering::Relaxed);
+        count
+    }
+
+    fn copy(&self, data: &[u8], meta: &RecvMeta) {
+        if !is_first(data) {
+            return;
+        }
+        let packet = FirstPacket { socket: self.local, from: meta.addr, to: meta.dst_ip, data: STANDARD.encode(data) };
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.len() == MOST {
+            kept.pop_front();
+        }
+        kept.push_back((Instant::now(), packet));
+    }
+}
+
+/// Whether it looks like a client's Initial packet of QUIC version 1 (RFC 9000, section 17.2.2).
+fn is_first(data: &[u8]) -> bool {
+    LENGTHS.contains(&data.len()) && matches!(data, [0xc0..=0xcf, 0, 0, 0, 1, ..])
+}
+
+impl AsyncUdpSocket for Socket {
+    fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
+        self.inner.clone().create_io_poller()
+    }
+
+    fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+        self.inner.try_send(transmit)
+    }
+
+    fn poll_recv(
+        &self,
+        cx: &mut Context<'_>,
+        buffers: &mut [IoSliceMut<'_>],
+        metas: &mut [RecvMeta],
+    ) -> Poll<io::Result<usize>> {
+        if self.has_before.load(Ordering::Relaxed) {
+            return Poll::Ready(Ok(self.begin(buffers, metas)));
+        }
+        if self.over.load(Ordering::Relaxed) {
+            return Poll::Pending;
+        }
+        let count = ready!(self.inner.poll_recv(cx, buffers, metas))?;
+        if self.keeps.load(Ordering::Relaxed) {
+            for (buffer, meta) in buffers.iter().zip(&*metas).take(count) {
+                self.copy(buffer.get(..meta.len).unwrap_or_default(), meta);
+            }
+        }
+        Poll::Ready(Ok(count))
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.inner.local_addr()
+    }
+
+    fn max_transmit_segments(&self) -> usize {
+        self.inner.max_transmit_segments()
+    }
+
+    fn max_receive_segments(&self) -> usize {
+        self.inner.max_receive_segments()
+    }
+
+    fn may_fragment(&self) -> bool {
+        self.inner.may_fragment()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Gives these datagrams.
+    #[derive(Debug, Default)]
+    struct Datagrams(Mutex<VecDeque<Vec<u8>>>);
+
+    impl AsyncUdpSocket for Datagrams {
+        fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
+            unreachable!("nothing is sent")
+        }
+
+        fn try_send(&self, _transmit: &Transmit<'_>) -> io::Result<()> {
+            unreachable!("nothing is sent")
+        }
+
+        fn poll_recv(
+            &self,
+            _cx: &mut Context<'_>,
+            buffers: &mut [IoSliceMut<'_>],
+            metas: &mut [RecvMeta],
+        ) -> Poll<io::Result<usize>> {
+            let Some(data) = self.0.lock().unwrap().pop_front() else { return Poll::Pending };
+            buffers[0][..data.len()].copy_from_slice(&data);
+            metas[0] = RecvMeta { len: data.len(), stride: data.len(), addr: peer(), ..RecvMeta::default() };
+            Poll::Ready(Ok(1))
+        }
+
+        fn local_addr(&self) -> io::Result<SocketAddr> {
+            Ok(([127, 0, 0, 1], 443).into())
+        }
+    }
+
+    fn peer() -> SocketAddr {
+        ([192, 0, 2, 1], 5000).into()
+    }
+
+    /// What looks like a first packet, with a number in it.
+    fn first(number: usize) -> Vec<u8> {
+        let mut data = vec![0xc3, 0, 0, 0, 1];
+        data.extend(number.to_be_bytes());
+        data.resize(1200, 0);
+        data
+    }
+
+    /// All that a socket gives, as datagrams.
+    fn drained(socket: &Socket) -> Vec<Vec<u8>> {
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        let mut all = Vec::new();
+        loop {
+            let (mut one, mut two) = ([0; 1472], [0; 1472]);
+            let mut buffers = [IoSliceMut::new(&mut one), IoSliceMut::new(&mut two)];
+            let mut metas = [RecvMeta::default(); 2];
+            let Poll::Ready(count) = socket.poll_recv(&mut cx, &mut buffers, &mut metas) else { return all };
+            for (buffer, meta) in buffers.iter().zip(&metas).take(count.unwrap()) {
+                assert_eq!(meta.addr, peer());
+                all.push(buffer[..meta.len].to_vec());
+            }
+        }
+    }
+
+    fn socket(datagrams: impl IntoIterator<Item = Vec<u8>>, before: &[FirstPacket]) -> Socket {
+        Socket::new(Arc::new(Datagrams(Mutex::new(datagrams.into_iter().collect()))), before).unwrap()
+    }
+
+    #[test]
+    fn the_next_process_begins_with_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let others = [vec![0x40; 1200], vec![0xe0; 1200], first(0)[..1199].to_vec(), Vec::new()];
+        let old = socket([first(1)], &[]);
+        assert_eq!(drained(&old).len(), 1);
+        assert!(old.kept().is_empty(), "it was for this process");
+        let packets =
+            Arc::new(Datagrams(Mutex::new(others.into_iter().chain([first(2), first(3), first(4)]).collect())));
+        let old = Socket::new(packets.clone(), &[]).unwrap();
+        old.keep();
+        assert_eq!(drained(&old).len(), 7, "what is kept is given as well");
+        let kept = old.kept();
+        packets.0.lock().unwrap().push_back(first(5));
+        assert!(drained(&old).is_empty(), "it stays for the next process");
+        leave(folder.path(), kept).unwrap();
+
+        let before = take(folder.path());
+        let next = socket([first(5)], &before);
+        assert_eq!(drained(&next), [first(2), first(3), first(4), first(5)]);
+        assert!(take(folder.path()).is_empty(), "they are given once");
+        let elsewhere = FirstPacket { socket: ([127, 0, 0, 1], 8443).into(), ..before[0].clone() };
+        assert_eq!(drained(&socket([first(5)], &[elsewhere])), [first(5)]);
+    }
+
+    #[test]
+    fn a_flood_leaves_the_latest() {
+        let old = socket((0..MOST + 10).map(first), &[]);
+        old.keep();
+        drained(&old);
+        let kept = old.kept();
+        assert_eq!((kept.len(), &kept[0].data), (MOST, &STANDARD.encode(first(10))));
+    }
+
+    #[test]
+    fn what_is_old_or_damaged_is_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let old = socket([first(1)], &[]);
+        old.keep();
+        drained(&old);
+        let packets = old.kept();
+        let path = folder.path().join(FILE);
+        for at in [unix_now() - 11, unix_now() + 60] {
+            std::fs::write(&path, serde_json::to_vec(&Kept { at, packets: packets.clone() }).unwrap()).unwrap();
+            assert!(take(folder.path()).is_empty() && !path.exists());
+        }
+        for damage in ["", "[]", "{\"at\":1}"] {
+            std::fs::write(&path, damage).unwrap();
+            assert!(take(folder.path()).is_empty() && !path.exists(), "{damage}");
+        }
+        let broken = FirstPacket { data: "?".to_owned(), ..packets[0].clone() };
+        assert!(drained(&socket([], &[broken])).is_empty());
+    }
+}

@@ -1,0 +1,101 @@
+//! The secret behind what QUIC peers keep of us, kept on disk so that it survives the process.
+//!
+//! A daemon that was killed has forgotten its connections. With the secret of before, it answers their packets with
+//! resets that the peers recognise (RFC 9000, section 10.3), so they come back at once instead of timing out. Whoever
+//! has the secret can break connections off, so it is for the owner alone.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use aws_lc_rs::{hkdf, hmac};
+use quinn::crypto::{HandshakeTokenKey, HmacKey};
+use tracing::warn;
+
+use crate::host::state_file;
+
+const FILE: &str = "quic-secret";
+const LENGTH: usize = 32;
+
+/// The secret, and the keys that come from it.
+pub(crate) struct QuicSecret([u8; LENGTH]);
+
+impl QuicSecret {
+    /// The one kept in `state_dir`, made anew if there is none. Where it can't be kept, one for this run alone.
+    pub(crate) fn load_or_create(state_dir: &Path) -> Result<Self, getrandom::Error> {
+        let path = state_dir.join(FILE);
+        match load(&path) {
+            Ok(Some(secret)) => return Ok(Self(secret)),
+            Ok(None) => {}
+            Err(error) => warn!(file = %path.display(), %error, "cannot read the QUIC secret; a new one is made"),
+        }
+        let mut secret = [0; LENGTH];
+        getrandom::fill(&mut secret)?;
+        if let Err(error) = state_file::write(&path, &secret) {
+            warn!(
+                file = %path.display(), %error,
+                "cannot keep the QUIC secret; should this process be killed, QUIC peers notice only by time-out"
+            );
+        }
+        Ok(Self(secret))
+    }
+
+    /// For stateless reset tokens.
+    pub(crate) fn reset_key(&self) -> Arc<dyn HmacKey> {
+        Arc::new(hmac::Key::new(hmac::HMAC_SHA256, &self.derive::<32>(b"stateless reset")))
+    }
+
+    /// For connection ids, which a later process must know as its own to answer them with a reset.
+    pub(crate) fn connection_id_key(&self) -> u64 {
+        u64::from_be_bytes(self.derive(b"connection id"))
+    }
+
+    /// For the tokens of Retry packets (RFC 9000, section 8.1.2).
+    pub(crate) fn token_key(&self) -> Arc<dyn HandshakeTokenKey> {
+        Arc::new(hkdf::Salt::new(hkdf::HKDF_SHA256, b"cokd address token").extract(&self.0))
+    }
+
+    fn derive<const N: usize>(&self, purpose: &[u8]) -> [u8; N] {
+        let digest = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &self.0), purpose);
+        let mut key = [0; N];
+        for (to, from) in key.iter_mut().zip(digest.as_ref()) {
+            *to = *from;
+        }
+        key
+    }
+}
+
+/// The secret in a file; `None` if there is no file, or one of another length.
+fn load(path: &Path) -> io::Result<Option<[u8; LENGTH]>> {
+    match fs::read(path) {
+        Ok(secret) => Ok(secret.try_into().ok()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn the_secret_is_kept_for_its_owner_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = QuicSecret::load_or_create(folder.path()).unwrap();
+        let again = QuicSecret::load_or_create(folder.path()).unwrap();
+        assert_eq!(first.connection_id_key(), again.connection_id_key());
+        let mut tags = [[0; 32]; 2];
+        first.reset_key().sign(b"id", &mut tags[0]);
+        again.reset_key().sign(b"id", &mut tags[1]);
+        assert_eq!(tags[0], tags[1]);
+        let file = folder.path().join(FILE);
+        assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+        fs::write(&file, "damaged").unwrap();
+        let fresh = QuicSecret::load_or_create(folder.path()).unwrap();
+        assert_ne!(fresh.connection_id_key(), first.connection_id_key());
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+}

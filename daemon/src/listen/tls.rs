@@ -1,0 +1,130 @@
+//! TLS on the public port, the same for TCP and QUIC.
+
+use std::net::UdpSocket;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use cok_certs::CertResolver;
+use quinn::ServerConfig;
+use rustls::crypto::aws_lc_rs;
+
+use crate::config::Config;
+use crate::drain::initials::FirstPacket;
+use crate::listen::reset_key::QuicSecret;
+use crate::listen::udp;
+use crate::listen::udp::Port;
+
+/// TLS for visitors and tunnels.
+pub(crate) struct PublicTls {
+    pub(crate) config: Arc<rustls::ServerConfig>,
+    secret: QuicSecret,
+}
+
+impl PublicTls {
+    /// HTTP/2 preferred.
+    pub(crate) fn new(resolver: Arc<CertResolver>, secret: QuicSecret) -> anyhow::Result<Self> {
+        let mut tls = rustls::ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()
+            .context("TLS versions")?
+            .with_no_client_auth()
+            .with_cert_resolver(resolver);
+        tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        tls.ticketer = aws_lc_rs::Ticketer::new().context("TLS tickets")?;
+        Ok(Self { config: Arc::new(tls), secret })
+    }
+
+    /// QUIC endpoints on these sockets, which begin with the packets that came `before`.
+    pub(crate) fn ports(
+        &self,
+        config: &Config,
+        sockets: Vec<UdpSocket>,
+        before: &[FirstPacket],
+    ) -> anyhow::Result<Vec<Port>> {
+        let port = |socket| udp::port(socket, self.for_quic(config)?, &self.secret, before);
+        sockets.into_iter().map(port).collect()
+    }
+
+    /// What QUIC connections begin with.
+    pub(crate) fn for_quic(&self, config: &Config) -> anyhow::Result<ServerConfig> {
+        udp::server_config(config, (*self.config).clone(), &self.secret)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cok_certs::Authority;
+    use rustls::quic;
+    use rustls::{ClientConnection, NamedGroup, ServerConnection};
+    use rustls_pki_types::ServerName;
+
+    use super::*;
+
+    /// Our own ends, as they are configured for real.
+    fn ends() -> (rustls::ServerConfig, rustls::ClientConfig, tempfile::TempDir) {
+        let folder = tempfile::tempdir().unwrap();
+        let authority = Authority::load_or_create(folder.path()).unwrap();
+        let certificate = authority.issue(&["tunnel.test"]).unwrap();
+        let server = PublicTls::new(
+            Arc::new(CertResolver::new("tunnel.test", certificate)),
+            QuicSecret::load_or_create(folder.path()).unwrap(),
+        )
+        .unwrap();
+        let client = cok_client::trust_file(authority.ca_file()).unwrap();
+        ((*server.config).clone(), (*client).clone(), folder)
+    }
+
+    fn name() -> ServerName<'static> {
+        ServerName::try_from("tunnel.test").unwrap()
+    }
+
+    /// What our client and our daemon agree on withstands a quantum computer, without a round trip more.
+    #[test]
+    fn tcp_is_post_quantum() {
+        let (server, client, _folder) = ends();
+        let mut client = ClientConnection::new(Arc::new(client), name()).unwrap();
+        let mut server = ServerConnection::new(Arc::new(server)).unwrap();
+        while client.is_handshaking() || server.is_handshaking() {
+            let mut wire = Vec::new();
+            client.write_tls(&mut wire).unwrap();
+            server.read_tls(&mut wire.as_slice()).unwrap();
+            server.process_new_packets().unwrap();
+            wire.clear();
+            server.write_tls(&mut wire).unwrap();
+            client.read_tls(&mut wire.as_slice()).unwrap();
+            client.process_new_packets().unwrap();
+        }
+        for group in [client.negotiated_key_exchange_group(), server.negotiated_key_exchange_group()] {
+            assert_eq!(group.unwrap().name(), NamedGroup::X25519MLKEM768);
+        }
+        assert_eq!(client.handshake_kind(), Some(rustls::HandshakeKind::Full));
+    }
+
+    #[test]
+    fn quic_is_post_quantum() {
+        let (server, client, _folder) = ends();
+        let server = Arc::new(udp::for_quic(server));
+        let client = Arc::new(cok_transport::quic::client_tls(&client));
+        let version = quic::Version::V1;
+        let mut client = quic::ClientConnection::new(client, version, name(), Vec::new()).unwrap();
+        let mut server = quic::ServerConnection::new(server, version, Vec::new()).unwrap();
+        while client.is_handshaking() || server.is_handshaking() {
+            let mut wire = Vec::new();
+            while client.write_hs(&mut wire).is_some() {}
+            server.read_hs(&wire).unwrap();
+            // The messages of each encryption level come apart.
+            loop {
+                let mut wire = Vec::new();
+                let next = server.write_hs(&mut wire);
+                client.read_hs(&wire).unwrap();
+                if next.is_none() && wire.is_empty() {
+                    break;
+                }
+            }
+        }
+        for group in [client.negotiated_key_exchange_group(), server.negotiated_key_exchange_group()] {
+            assert_eq!(group.unwrap().name(), NamedGroup::X25519MLKEM768);
+        }
+        assert_eq!(client.handshake_kind(), Some(rustls::HandshakeKind::Full));
+        assert_eq!(client.alpn_protocol(), Some(cok_transport::quic::ALPN));
+    }
+}
