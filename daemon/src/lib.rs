@@ -15,4 +15,6 @@ mod host;
 mod listen;
 mod names;
 mod observe;
+mod quoted;
+mod startup;
 mod tunnels;

@@ -86,6 +86,32 @@ impl fmt::Display for Subdomain {
     }
 }
 
+/// Where the daemon is reached from outside: its domain, and the port of HTTPS.
+#[derive(Clone, Debug)]
+pub(crate) struct PublicAddress {
+    /// The domain; tunnels are `<name>.<domain>`.
+    pub(crate) domain: Hostname,
+    /// The port of HTTPS.
+    pub(crate) port: u16,
+}
+
+impl PublicAddress {
+    /// The address of a name.
+    pub(crate) fn url(&self, name: &Subdomain) -> String {
+        format!("https://{name}.{}{}", self.domain, self.suffix())
+    }
+
+    /// The daemon's own address, which clients take as `--server`.
+    pub(crate) fn server_url(&self) -> String {
+        format!("https://{}{}", self.domain, self.suffix())
+    }
+
+    /// The port as a URL has it; empty where it is the scheme's own.
+    pub(crate) fn suffix(&self) -> String {
+        if self.port == 443 { String::new() } else { format!(":{}", self.port) }
+    }
+}
+
 /// Which names a key may have: a label in which `*` stands for any characters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SubdomainPattern(String);

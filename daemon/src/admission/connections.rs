@@ -1,4 +1,4 @@
-//! Places for public connections: so many in all, and so many from one address.
+//! The connection limit: how many public connections there may be, in all and from one address.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -8,20 +8,27 @@ use arc_swap::ArcSwap;
 use ipnet::IpNet;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// All places.
+/// Hands out permits for public connections.
 #[derive(Debug)]
-pub(crate) struct Places {
+pub(crate) struct ConnectionLimiter {
     all: Arc<Semaphore>,
-    /// What one address may have, and who may have any number: proxies speak for many.
-    shares: ArcSwap<(usize, Vec<IpNet>)>,
+    share: ArcSwap<Share>,
     taken: Arc<Mutex<HashMap<IpAddr, usize>>>,
 }
 
-/// A connection's place; dropping it gives it back.
+/// Permission for one connection; dropping it gives it back.
 #[derive(Debug)]
-pub(crate) struct Place {
+pub(crate) struct ConnectionPermit {
     _among_all: OwnedSemaphorePermit,
     _of_address: Option<OfAddress>,
+}
+
+/// What one address may have.
+#[derive(Debug)]
+struct Share {
+    per_address: usize,
+    /// Networks whose addresses may have any number: proxies speak for many.
+    exempt: Vec<IpNet>,
 }
 
 #[derive(Debug)]
@@ -30,51 +37,50 @@ struct OfAddress {
     address: IpAddr,
 }
 
-/// Why there is no place.
+/// Why there is no permit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Full {
-    /// All are taken.
+    /// All permits are taken.
     #[error("too many connections")]
     InAll,
-    /// This address has as many as one may have.
+    /// This address has as many as one address may have.
     #[error("too many connections from one address")]
     OfAddress,
 }
 
-impl Places {
-    /// `all` places, of which one address may have `each`; those of `exempt` networks any number.
-    pub(crate) fn new(all: usize, each: usize, exempt: Vec<IpNet>) -> Self {
+impl ConnectionLimiter {
+    /// `all` permits, of which one address may have `per_address`. Addresses of `exempt` networks may have any number.
+    pub(crate) fn new(all: usize, per_address: usize, exempt: Vec<IpNet>) -> Self {
         Self {
             all: Arc::new(Semaphore::new(all)),
-            shares: ArcSwap::from_pointee((each, exempt)),
+            share: ArcSwap::from_pointee(Share { per_address, exempt }),
             taken: Arc::default(),
         }
     }
 
-    /// From now on, one address may have `each`, and those of `exempt` networks any number.
-    pub(crate) fn set(&self, each: usize, exempt: Vec<IpNet>) {
-        self.shares.store(Arc::new((each, exempt)));
+    /// Changes what one address may have, and which networks may have any number.
+    pub(crate) fn set_share(&self, per_address: usize, exempt: Vec<IpNet>) {
+        self.share.store(Arc::new(Share { per_address, exempt }));
     }
 
-    /// A place for a connection from `address`.
-    pub(crate) fn take(&self, address: IpAddr) -> Result<Place, Full> {
+    /// A permit for a connection from `address`.
+    pub(crate) fn acquire(&self, address: IpAddr) -> Result<ConnectionPermit, Full> {
         let among_all = self.all.clone().try_acquire_owned().map_err(|_| Full::InAll)?;
         let address = address.to_canonical();
-        let shares = self.shares.load();
-        let (each, exempt) = &**shares;
-        if exempt.iter().any(|network| network.contains(&address)) {
-            return Ok(Place { _among_all: among_all, _of_address: None });
+        let share = self.share.load();
+        if share.exempt.iter().any(|network| network.contains(&address)) {
+            return Ok(ConnectionPermit { _among_all: among_all, _of_address: None });
         }
         let address = network(address);
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         let count = taken.entry(address).or_default();
-        if *count >= *each {
+        if *count >= share.per_address {
             return Err(Full::OfAddress);
         }
         *count += 1;
         drop(taken);
         let of_address = OfAddress { taken: self.taken.clone(), address };
-        Ok(Place { _among_all: among_all, _of_address: Some(of_address) })
+        Ok(ConnectionPermit { _among_all: among_all, _of_address: Some(of_address) })
     }
 }
 
@@ -90,7 +96,7 @@ impl Drop for OfAddress {
     }
 }
 
-/// Whoever has one IPv6 address has all of its /64 (RFC 6177).
+/// The network that counts as one address. A site has at least a whole /64 of IPv6 (RFC 6177).
 fn network(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => address,
@@ -106,15 +112,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_has_its_share_and_gives_it_back() {
-        let places = Places::new(4, 2, vec!["10.0.0.0/8".parse().unwrap()]);
-        let take = |address: &str| places.take(address.parse().unwrap());
-        let (first, second) = (take("2001:db8::1").unwrap(), take("2001:db8::2").unwrap());
-        assert_eq!(take("2001:db8::3").unwrap_err(), Full::OfAddress);
-        let _others = (take("::ffff:10.0.0.1").unwrap(), take("10.0.0.1").unwrap());
-        assert_eq!(take("10.0.0.1").unwrap_err(), Full::InAll);
+    fn an_address_has_its_share_and_returns_it() {
+        let limiter = ConnectionLimiter::new(4, 2, vec!["10.0.0.0/8".parse().unwrap()]);
+        let acquire = |address: &str| limiter.acquire(address.parse().unwrap());
+        let (first, second) = (acquire("2001:db8::1").unwrap(), acquire("2001:db8::2").unwrap());
+        assert_eq!(acquire("2001:db8::3").unwrap_err(), Full::OfAddress);
+        let _others = (acquire("::ffff:10.0.0.1").unwrap(), acquire("10.0.0.1").unwrap());
+        assert_eq!(acquire("10.0.0.1").unwrap_err(), Full::InAll);
         drop((first, second));
-        assert!(places.taken.lock().unwrap().is_empty());
-        assert!(take("2001:db8::3").is_ok());
+        assert!(limiter.taken.lock().unwrap().is_empty());
+        assert!(acquire("2001:db8::3").is_ok());
     }
 }

@@ -1,7 +1,5 @@
-//! Who may open tunnels, and under which names.
-//!
-//! Keys come from the configuration. The rest of the daemon sees only [`KeyStore`], so that a database can stand behind
-//! it later.
+//! API keys: who may open tunnels, and under which names. Keys come from the configuration; the rest of the daemon sees
+//! only [`KeyStore`].
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -57,7 +55,7 @@ impl KeyStore {
         store
     }
 
-    /// From now on these are all. Tunnels that are open stay so.
+    /// Replaces all keys. Tunnels that are open stay open.
     pub(crate) fn replace(&self, records: Vec<KeyRecord>) {
         self.records.store(Arc::new(records.into_iter().map(Arc::new).collect()));
     }

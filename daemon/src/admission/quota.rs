@@ -1,37 +1,37 @@
-//! How many tunnels each key has at once.
+//! The tunnel quota: how many tunnels each key has at once.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::admission::keys::KeyRecord;
+use super::KeyRecord;
 use crate::names::Subdomain;
 
 /// The names that each key has online. A name counts once, also while a session takes over from its predecessor.
 #[derive(Debug, Default)]
-pub(crate) struct Quota(Mutex<HashMap<Arc<str>, HashMap<Subdomain, usize>>>);
+pub(crate) struct TunnelQuota(Mutex<HashMap<Arc<str>, HashMap<Subdomain, usize>>>);
 
-impl Quota {
-    /// Counts a session of `key` for `name`; `None` if the key has as many tunnels as it may.
-    pub(crate) fn take(self: &Arc<Self>, key: &KeyRecord, name: &Subdomain) -> Option<Taken> {
+impl TunnelQuota {
+    /// A permit for a session of `key` that serves `name`; `None` if the key has its most tunnels.
+    pub(crate) fn acquire(self: &Arc<Self>, key: &KeyRecord, name: &Subdomain) -> Option<TunnelPermit> {
         let mut keys = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let names = keys.entry(key.name.clone()).or_default();
         if !names.contains_key(name) && names.len() >= key.max_tunnels {
             return None;
         }
         *names.entry(name.clone()).or_default() += 1;
-        Some(Taken { quota: self.clone(), key: key.name.clone(), name: name.clone() })
+        Some(TunnelPermit { quota: self.clone(), key: key.name.clone(), name: name.clone() })
     }
 }
 
-/// A counted session; dropping it gives its place back.
+/// Permission for one session to serve a name; dropping it gives it back.
 #[derive(Debug)]
-pub(crate) struct Taken {
-    quota: Arc<Quota>,
+pub(crate) struct TunnelPermit {
+    quota: Arc<TunnelQuota>,
     key: Arc<str>,
     name: Subdomain,
 }
 
-impl Drop for Taken {
+impl Drop for TunnelPermit {
     fn drop(&mut self) {
         let mut keys = self.quota.0.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(names) = keys.get_mut(&self.key) else { return };
@@ -54,7 +54,7 @@ mod tests {
 
     #[test]
     fn a_name_counts_once_and_is_given_back() {
-        let quota = Arc::new(Quota::default());
+        let quota = Arc::new(TunnelQuota::default());
         let key = KeyRecord {
             name: "k".into(),
             digest: KeyDigest::of("secret"),
@@ -63,12 +63,12 @@ mod tests {
             expires: None,
         };
         let (a, b) = (Subdomain::parse("a").unwrap(), Subdomain::parse("b").unwrap());
-        let first = quota.take(&key, &a).unwrap();
-        let successor = quota.take(&key, &a).unwrap();
-        assert!(quota.take(&key, &b).is_none());
+        let first = quota.acquire(&key, &a).unwrap();
+        let successor = quota.acquire(&key, &a).unwrap();
+        assert!(quota.acquire(&key, &b).is_none());
         drop(first);
-        assert!(quota.take(&key, &b).is_none());
+        assert!(quota.acquire(&key, &b).is_none());
         drop(successor);
-        assert!(quota.take(&key, &b).is_some());
+        assert!(quota.acquire(&key, &b).is_some());
     }
 }

@@ -1,142 +1,75 @@
-//! The daemon as a whole: what its parts share, and how it starts; `stop` has how it stops.
+//! The daemon as a whole: which parts there are, in which order they start, and what they hand to each other. The only part
+//! that knows all others.
 
 pub(crate) mod dev;
+mod reload;
+mod signals;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::Arc;
 
 use anyhow::Context as _;
-use arc_swap::{ArcSwap, Guard};
-use cok_certs::unix_now;
-use cok_transport::WindowBudget;
 use http::HeaderValue;
-use quinn::Endpoint;
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
-use tokio::time::Instant;
-use tokio_rustls::TlsAcceptor;
-use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
-use crate::admission::connections::Places;
-use crate::admission::keys::KeyStore;
-use crate::admission::quota::Quota;
-use crate::certificates::{Certificates, Dns};
-use crate::config::{Config, ConfigError};
-use crate::drain::initials;
-use crate::drain::phase::Shutdown;
-use crate::drain::requests::Running;
-use crate::drain::stop::Serving;
+pub(crate) use self::reload::Reloader;
+pub(crate) use self::signals::stop_signal;
+use crate::admission::Admission;
+use crate::certificates::{Certificates, Change};
+use crate::config::Config;
+use crate::drain::stop::Stop;
+use crate::drain::{Drain, Port, initials};
+use crate::edge::{self, Edge};
 use crate::host::activation::Inherited;
 use crate::host::notify;
-use crate::listen::reset_key::QuicSecret;
-use crate::listen::tls::PublicTls;
-use crate::listen::udp::Port;
-use crate::listen::{dns, tcp, udp};
-use crate::names::{Hostname, Subdomain};
-use crate::observe::admin;
-use crate::observe::metrics::Metrics;
-use crate::tunnels::directory::Registry;
-use crate::tunnels::snapshot::Memory;
-
-/// How often names that have been away for too long are forgotten.
-const SWEEP_EVERY: Duration = Duration::from_secs(60);
-
-/// How long the service manager may wait for the tunnels of before to be back, and how often they are looked for.
-const RETURN_LIMIT: Duration = Duration::from_secs(2);
-const RETURN_LOOK: Duration = Duration::from_millis(20);
+use crate::listen::dns::Dns;
+use crate::listen::{self, Listen, PublicTls, ResetKey};
+use crate::names::{PublicAddress, Subdomain};
+use crate::observe::{Admin, Health, Metrics};
+use crate::tunnels::{Snapshot, Tunnels};
 
 /// How long a visitor may rely on what `Alt-Svc` says, in seconds: a day.
 const ALT_SVC_AGE: u32 = 24 * 3600;
 
-/// What all parts of a running daemon share.
-#[derive(Debug)]
-pub(crate) struct Daemon {
-    /// The domain that it serves.
-    pub(crate) domain: Hostname,
-    /// Its configuration, which a reload changes.
-    config: ArcSwap<Config>,
-    /// Where that comes from; nothing for one that has no file.
-    source: Option<PathBuf>,
-    /// Tells of each reload.
-    reloaded: watch::Sender<()>,
-    /// One reload at a time, or parts of two files could be in force.
-    reloading: Mutex<()>,
-    /// Whether the service manager knows that it is ready, and not yet that it stops.
-    announced: AtomicBool,
-    /// All names.
-    pub(crate) registry: Arc<Registry>,
-    /// All keys.
-    pub(crate) keys: KeyStore,
-    /// Tunnels of each key.
-    pub(crate) tunnels_of_keys: Arc<Quota>,
-    /// What it counts.
-    pub(crate) metrics: Arc<Metrics>,
-    /// What windows grow out of.
-    pub(crate) windows: WindowBudget,
-    /// Requests under way.
-    pub(crate) running: Running,
-    /// Its going away.
-    pub(crate) shutdown: Shutdown,
-    /// Connections and sessions that are waited for at the end.
-    pub(crate) tasks: TaskTracker,
-    /// Of them those of visitors, each with a token.
-    pub(crate) visitors: TaskTracker,
-    /// Places for public connections.
-    pub(crate) places: Places,
-    /// Places for sessions.
-    pub(crate) sessions: Arc<Semaphore>,
-    pub(crate) ready: AtomicBool,
-    /// The port in public addresses.
-    public_port: u16,
-    /// What `Alt-Svc` says; nothing without UDP.
-    alt_svc: Option<HeaderValue>,
+/// A daemon whose sockets are bound. Nothing is served yet.
+pub(crate) struct App {
+    sockets: Bound,
+    /// Whether the public sockets are the service manager's.
+    activated: bool,
+    addresses: Addresses,
+    address: PublicAddress,
+    state_dir: PathBuf,
+    parts: Parts,
+    tls: Arc<PublicTls>,
+    dns: Option<Dns>,
+    certificates: Certificates,
+    snapshot: Snapshot,
+    /// Names that were online when the last process ended.
+    expected: Vec<Subdomain>,
+    reloader: Arc<Reloader>,
 }
 
-/// Why the configuration stays as it is.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum ReloadError {
-    /// This daemon was started without a file.
-    #[error("this daemon was started without a configuration file")]
-    NoFile,
-    /// It can't be used.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    /// It differs in what can't change while the daemon runs.
-    #[error("{}", fixed(file, keys))]
-    Fixed {
-        /// The file.
-        file: PathBuf,
-        /// The keys or sections, such as `domain`.
-        keys: Vec<&'static str>,
-    },
+/// The parts that share a daemon's life.
+#[derive(Clone)]
+struct Parts {
+    admission: Arc<Admission>,
+    drain: Arc<Drain>,
+    tunnels: Arc<Tunnels>,
+    edge: Arc<Edge>,
+    listen: Arc<Listen>,
+    health: Arc<Health>,
+    metrics: Arc<Metrics>,
 }
 
-fn fixed(file: &std::path::Path, keys: &[&str]) -> String {
-    let line = |key| format!("{}: {key}: cannot change while cokd runs; restart it", file.display());
-    keys.iter().map(line).collect::<Vec<_>>().join("\n")
-}
-
-/// A daemon whose listeners are bound.
-pub(crate) struct Bound {
-    daemon: Arc<Daemon>,
+/// Bound sockets.
+struct Bound {
     https: Vec<TcpListener>,
     quic: Vec<Port>,
     http: Vec<TcpListener>,
     admin: Vec<TcpListener>,
-    /// The public sockets are the service manager's.
-    handed_over: bool,
-    /// Names that were online when the last process ended.
-    expected: Vec<Subdomain>,
-    dns: Option<Dns>,
-    memory: Memory,
-    tls: PublicTls,
-    certificates: Certificates,
-    addresses: Addresses,
 }
 
 /// Where a daemon listens.
@@ -150,11 +83,17 @@ pub(crate) struct Addresses {
     pub(crate) admin: SocketAddr,
 }
 
-impl Daemon {
-    /// Loads the certificate and binds the listeners, but for those that were handed over; nothing is served yet.
-    pub(crate) fn bind(config: Config, source: Option<PathBuf>, mut inherited: Inherited) -> anyhow::Result<Bound> {
+impl App {
+    /// Loads the certificate, binds the listeners that were not handed over, and builds all parts. `source` is the file to
+    /// reload, if there is one.
+    pub(crate) fn build(config: Config, source: Option<PathBuf>, mut inherited: Inherited) -> anyhow::Result<Self> {
+        let (domain, state_dir) = (config.startup.domain.clone(), config.startup.state_dir.clone());
+        let startup = &config.listen.startup;
         let metrics = Arc::<Metrics>::default();
-        let (certificates, dns) = Certificates::new(&config, metrics.clone(), &mut inherited)?;
+        let (certificates, responder) =
+            Certificates::new(&config.certificates, domain.as_str(), &state_dir, count(metrics.clone()))?;
+        let dns =
+            responder.map(|responder| Dns::bind(responder, &startup.addresses.dns, &mut inherited)).transpose()?;
         if !inherited.dns_udp.is_empty() {
             warn!(
                 event = "unused_socket",
@@ -162,115 +101,39 @@ impl Daemon {
                  cokd-dns.socket"
             );
         }
-        let secret = QuicSecret::load_or_create(&config.state_dir).context("cannot make a secret")?;
-        let tls = PublicTls::new(certificates.resolver(), secret)?;
-        let local = |listeners: &[TcpListener]| -> std::io::Result<Vec<SocketAddr>> {
-            listeners.iter().map(TcpListener::local_addr).collect()
-        };
-        let handed_over = !inherited.https.is_empty();
-        let before = if inherited.quic.is_empty() { Vec::new() } else { initials::take(&config.state_dir) };
-        let (https, quic) = tcp::bind_public(&config, inherited.https, inherited.quic)?;
-        let http = tcp::bind_all(&config.listen.http, inherited.http)?;
-        let admin = tcp::bind_all(&[config.listen.admin], inherited.admin)?;
-        let admin_address = local(&admin)?.first().copied().unwrap_or(config.listen.admin);
-        let addresses = Addresses { https: local(&https)?, http: local(&http)?, admin: admin_address };
-        let quic = tls.ports(&config, quic, &before)?;
-        let limits = &config.limits;
-        let public_port = addresses.https.first().map_or(443, SocketAddr::port);
-        let registry = Registry::new(limits.reconnect_grace, limits.offline_retention);
-        let memory = Memory::new(&config.state_dir);
-        let expected = memory.recall(&registry);
-        let daemon = Arc::new(Self {
-            registry,
-            keys: KeyStore::new(config.keys.clone()),
-            tunnels_of_keys: Arc::default(),
-            metrics,
-            windows: WindowBudget::new(limits.window_budget),
-            running: Running::default(),
-            shutdown: Shutdown::default(),
-            tasks: TaskTracker::new(),
-            visitors: TaskTracker::new(),
-            places: Places::new(
-                limits.max_connections,
-                limits.max_connections_per_address,
-                config.trusted_proxies.clone(),
-            ),
-            sessions: Arc::new(Semaphore::new(limits.max_sessions)),
-            ready: AtomicBool::new(false),
-            public_port,
-            alt_svc: alt_svc(&quic, public_port),
-            domain: config.domain.clone(),
-            config: ArcSwap::from_pointee(config),
-            source,
-            reloaded: watch::Sender::new(()),
-            reloading: Mutex::default(),
-            announced: AtomicBool::new(false),
-        });
-        Ok(Bound { daemon, https, quic, http, admin, handed_over, expected, dns, memory, tls, certificates, addresses })
-    }
+        let reset_key = ResetKey::load_or_create(&state_dir).context("cannot make a secret")?;
+        let tls = Arc::new(PublicTls::new(certificates.resolver(), startup.tuning.clone(), reset_key)?);
 
-    /// The configuration of now. Not to be held while anything is waited for.
-    pub(crate) fn config(&self) -> Guard<Arc<Config>> {
-        self.config.load()
-    }
+        let activated = !inherited.https.is_empty();
+        let parked = if inherited.quic.is_empty() { Vec::new() } else { initials::take(&state_dir) };
+        let (https, quic) = listen::bind_public(startup, inherited.https, inherited.quic)?;
+        let http = listen::bind_all(&startup.addresses.http, inherited.http)?;
+        let admin = listen::bind_all(&[startup.addresses.admin], inherited.admin)?;
+        let quic = tls.ports(config.listen.live, quic, &parked)?;
+        let sockets = Bound { https, quic, http, admin };
+        let addresses = sockets.addresses(startup.addresses.admin)?;
 
-    /// Reads the configuration again, and applies it to what begins from now on. On any mistake, and where something has
-    /// changed that only a restart can change, nothing is applied.
-    pub(crate) fn reload(&self) -> Result<(), ReloadError> {
-        let source = self.source.as_deref().ok_or(ReloadError::NoFile)?;
-        let _alone = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
-        let config = Config::load(source)?;
-        let fixed = self.config().fixed(&config);
-        if !fixed.is_empty() {
-            return Err(ReloadError::Fixed { file: source.to_owned(), keys: fixed });
-        }
-        let limits = &config.limits;
-        self.registry.set_times(limits.reconnect_grace, limits.offline_retention);
-        self.places.set(limits.max_connections_per_address, config.trusted_proxies.clone());
-        self.keys.replace(config.keys.clone());
-        self.config.store(Arc::new(config));
-        self.reloaded.send_replace(());
-        Ok(())
-    }
-
-    /// Whether it accepts traffic: it listens, has a certificate from where it should come that has not expired, and is
-    /// not stopping.
-    pub(crate) fn ready(&self) -> bool {
-        let certified = self.metrics.certificate_expiry.get() > unix_now();
-        self.ready.load(Ordering::Relaxed) && certified && !self.shutdown.started()
-    }
-
-    /// Whether the service manager has heard that it is ready, and not yet that it stops.
-    pub(crate) fn announced(&self) -> bool {
-        self.announced.load(Ordering::Relaxed)
-    }
-
-    /// What visitors over TCP are told of HTTP/3 (RFC 7838); nothing where there is no UDP.
-    pub(crate) fn alt_svc(&self) -> Option<&HeaderValue> {
-        self.alt_svc.as_ref()
-    }
-
-    /// The public address of a name.
-    pub(crate) fn url(&self, name: &Subdomain) -> String {
-        match self.public_port {
-            443 => format!("https://{name}.{}", self.domain),
-            port => format!("https://{name}.{}:{port}", self.domain),
-        }
-    }
-
-    /// The daemon's own address, which clients take as `--server`.
-    pub(crate) fn server_url(&self) -> String {
-        match self.public_port {
-            443 => format!("https://{}", self.domain),
-            port => format!("https://{}:{port}", self.domain),
-        }
-    }
-}
-
-impl Bound {
-    /// The daemon.
-    pub(crate) fn daemon(&self) -> &Arc<Daemon> {
-        &self.daemon
+        let address = PublicAddress { domain, port: addresses.https.first().map_or(443, SocketAddr::port) };
+        let alt_svc = sockets.quic.first().and_then(|_| alt_svc(address.port));
+        let parts = Parts::new(&config, &address, alt_svc, &certificates, metrics);
+        let snapshot = Snapshot::new(&state_dir);
+        let expected = snapshot.restore(&parts.tunnels);
+        let endpoints = sockets.quic.iter().map(|port| port.endpoint.clone()).collect();
+        let reloader = Reloader::new(source, config, parts.clone(), tls.clone(), endpoints);
+        Ok(Self {
+            sockets,
+            activated,
+            addresses,
+            address,
+            state_dir,
+            parts,
+            tls,
+            dns,
+            certificates,
+            snapshot,
+            expected,
+            reloader,
+        })
     }
 
     /// Where it listens.
@@ -278,96 +141,149 @@ impl Bound {
         &self.addresses
     }
 
+    /// Where it is reached from outside.
+    pub(crate) fn address(&self) -> &PublicAddress {
+        &self.address
+    }
+
+    /// Reads its configuration again.
+    pub(crate) fn reloader(&self) -> Arc<Reloader> {
+        self.reloader.clone()
+    }
+
     /// Serves until `stop` resolves, then lets what runs finish, at most for `drain_timeout`.
     pub(crate) async fn run(self, stop: impl Future<Output = ()>) {
-        let Self { daemon, https, quic, http, admin, handed_over, expected, dns, memory, tls, certificates, addresses } =
-            self;
-        let acceptor = TlsAcceptor::from(tls.config.clone());
+        let Self { sockets, activated, addresses, address, state_dir, parts, tls, dns, .. } = self;
+        let Self { certificates, snapshot, expected, reloader, .. } = self;
+        let Bound { https, quic, http, admin } = sockets;
+        let Parts { drain, tunnels, listen, health, metrics, .. } = parts;
+
         let mut listeners = JoinSet::new();
         for (listener, address) in https.into_iter().zip(&addresses.https) {
             info!(event = "listening", listener = "https", %address, "listening on {address} for HTTPS");
-            listeners.spawn(tcp::https(daemon.clone(), listener, acceptor.clone()));
+            listeners.spawn(listen::serve_https(listen.clone(), listener, tls.acceptor()));
         }
         for Port { endpoint, connections, .. } in &quic {
             let address = endpoint.local_addr().unwrap_or(addresses.admin);
             info!(event = "listening", listener = "quic", %address, "listening on {address} for QUIC");
-            listeners.spawn(udp::serve(daemon.clone(), endpoint.clone(), connections.clone()));
+            listeners.spawn(listen::serve_quic(listen.clone(), endpoint.clone(), connections.clone()));
         }
-        for (listener, address) in http.into_iter().zip(&addresses.http) {
-            info!(event = "listening", listener = "http", %address, "listening on {address} for HTTP");
-            listeners.spawn(tcp::http(daemon.clone(), listener, daemon.public_port));
+        for (listener, at) in http.into_iter().zip(&addresses.http) {
+            info!(event = "listening", listener = "http", address = %at, "listening on {at} for HTTP");
+            listeners.spawn(listen::serve_http(listen.clone(), listener, address.clone()));
         }
-        if let Some(Dns { responder, listeners: addresses }) = dns {
-            for (address, sockets) in addresses {
-                listeners.spawn(dns::serve(responder.clone(), address, sockets));
-            }
+        for responder in dns.into_iter().flat_map(Dns::serve) {
+            listeners.spawn(responder);
         }
-        let address = addresses.admin;
-        info!(event = "listening", listener = "admin", %address, "listening on {address} for health and metrics");
-        // Where the next daemon starts only when this one has ended, the admin address goes on answering while it drains.
-        let mut admins = JoinSet::new();
-        for listener in admin {
-            admins.spawn(admin::serve(daemon.clone(), listener));
-        }
-        let keeper = tokio::spawn(memory.clone().keep_on(daemon.registry.clone()));
-        let endpoints = quic.iter().map(|port| port.endpoint.clone()).collect();
-        let mut others = JoinSet::new();
-        others.spawn(sweep(daemon.registry.clone()));
-        others.spawn(certificates.keep_fresh());
-        others.spawn(follow(daemon.clone(), tls, endpoints));
-        daemon.ready.store(true, Ordering::Relaxed);
-        info!(event = "ready", domain = %daemon.domain, "serving {}", daemon.domain);
-        others.spawn(notify::feed_watchdog());
+        let at = addresses.admin;
+        info!(event = "listening", listener = "admin", address = %at, "listening on {at} for health and metrics");
+        let admin = serve_admin(admin, &Admin::new(health.clone(), metrics, reloader.for_admin()));
+
+        // They run to the end of the stop.
+        let mut background = JoinSet::new();
+        let follower = background.spawn(snapshot.clone().follow(tunnels.clone()));
+        background.spawn(tunnels.clone().sweep());
+        background.spawn(certificates.keep_fresh());
+        background.spawn(notify::feed_watchdog());
+        health.set_listening();
+        info!(event = "ready", domain = %address.domain, "serving {}", address.domain);
 
         tokio::pin!(stop);
         tokio::select! {
-            // Who restarts twice in a row must not find the clients on their way.
-            () = back(&daemon.registry, expected) => {
-                notify::ready();
-                daemon.announced.store(true, Ordering::Relaxed);
+            // The service manager hears of readiness when the clients are back: a second restart right after this one must
+            // not meet them on their way.
+            () = tunnels.back(expected) => {
+                reloader.announce();
                 stop.await;
-                daemon.announced.store(false, Ordering::Relaxed);
+                reloader.conceal();
             }
             () = &mut stop => {}
         }
 
-        let serving = Serving { daemon, handed_over, listeners, quic, memory, keeper, admins, _others: others };
-        serving.stop().await;
+        let (sessions, time) = (tunnels.online(), humantime::format_duration(drain.timeout()));
+        info!(event = "draining", sessions, "stopping: what runs may finish within {time}; tunnels online: {sessions}");
+        let drain_sessions = Box::new({
+            let tunnels = tunnels.clone();
+            move |within| tunnels.drain_sessions(within)
+        });
+        let save_names = Box::pin(async move {
+            follower.abort();
+            snapshot.save(&tunnels).await;
+        });
+        Stop { drain, activated, listeners, ports: quic, admin, state_dir, save_names, drain_sessions }.run().await;
     }
 }
 
-/// Has new QUIC connections begin with the settings of the last reload.
-async fn follow(daemon: Arc<Daemon>, tls: PublicTls, endpoints: Vec<Endpoint>) {
-    let mut reloaded = daemon.reloaded.subscribe();
-    while reloaded.changed().await.is_ok() {
-        for endpoint in &endpoints {
-            let config = Arc::clone(&daemon.config());
-            match tls.for_quic(&config) {
-                Ok(settings) => endpoint.set_server_config(Some(settings)),
-                Err(error) => warn!(error = format!("{error:#}"), "QUIC keeps its settings"),
-            }
+impl Parts {
+    fn new(
+        config: &Config,
+        address: &PublicAddress,
+        alt_svc: Option<HeaderValue>,
+        certificates: &Certificates,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let admission = Admission::new(config.admission.clone());
+        let drain = Drain::new(config.drain.clone());
+        let health = Health::new(certificates.state(), drain.clone());
+        let tunnels =
+            Tunnels::new(config.tunnels.clone(), address.clone(), admission.clone(), drain.clone(), metrics.clone());
+        let for_edge = edge::Parts {
+            tunnels: tunnels.clone(),
+            drain: drain.clone(),
+            health: health.clone(),
+            metrics: metrics.clone(),
+        };
+        let edge = Edge::new(address.domain.clone(), config.edge.clone(), alt_svc, for_edge);
+        let listen = Listen::new(
+            config.listen.live,
+            edge.clone(),
+            tunnels.clone(),
+            admission.clone(),
+            drain.clone(),
+            metrics.clone(),
+        );
+        Self { admission, drain, tunnels, edge, listen, health, metrics }
+    }
+}
+
+impl Bound {
+    fn addresses(&self, admin: SocketAddr) -> std::io::Result<Addresses> {
+        let local = |listeners: &[TcpListener]| -> std::io::Result<Vec<SocketAddr>> {
+            listeners.iter().map(TcpListener::local_addr).collect()
+        };
+        let admin = local(&self.admin)?.first().copied().unwrap_or(admin);
+        Ok(Addresses { https: local(&self.https)?, http: local(&self.http)?, admin })
+    }
+}
+
+/// A task for each listener of the admin address. Where the next daemon starts only when this one has ended, they answer
+/// while it drains.
+fn serve_admin(listeners: Vec<TcpListener>, admin: &Arc<Admin>) -> JoinSet<()> {
+    let mut tasks = JoinSet::new();
+    for listener in listeners {
+        let admin = admin.clone();
+        tasks.spawn(listen::accept(listener, move |stream, peer| {
+            tokio::spawn(admin.clone().serve(stream, peer));
+        }));
+    }
+    tasks
+}
+
+/// Counts what happens to the certificate.
+fn count(metrics: Arc<Metrics>) -> impl Fn(Change) + Send + Sync {
+    move |change| match change {
+        Change::Serving(not_after) => {
+            metrics.certificate_expiry.set(not_after);
+        }
+        Change::Renewed => {
+            metrics.certificate_renewals.inc();
+        }
+        Change::Failed => {
+            metrics.certificate_failures.inc();
         }
     }
 }
 
-/// Waits for names to be online again, but not for long: their clients may be gone.
-async fn back(registry: &Registry, mut names: Vec<Subdomain>) {
-    let limit = Instant::now() + RETURN_LIMIT;
-    while !names.is_empty() && Instant::now() < limit {
-        names.retain(|name| registry.find(name).is_some_and(|tunnel| tunnel.live().is_none()));
-        tokio::time::sleep(RETURN_LOOK).await;
-    }
-}
-
-fn alt_svc(quic: &[Port], port: u16) -> Option<HeaderValue> {
-    quic.first()?;
+fn alt_svc(port: u16) -> Option<HeaderValue> {
     HeaderValue::try_from(format!("h3=\":{port}\"; ma={ALT_SVC_AGE}")).ok()
-}
-
-async fn sweep(registry: Arc<Registry>) {
-    let mut interval = tokio::time::interval(SWEEP_EVERY);
-    loop {
-        interval.tick().await;
-        registry.sweep();
-    }
 }

@@ -1,31 +1,33 @@
-//! Which certificate is served, where it comes from, and what keeps it fresh.
+//! Which certificate is served, where it comes from, and what keeps it fresh. It knows nothing of connections: they ask the
+//! resolver.
 
+mod config;
 mod solver;
+mod state;
 
 use std::fs::File;
 use std::io::ErrorKind;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use cok_certs::acme::{self, Event, Renewer};
-use cok_certs::dns::embedded::{self, Embedded, Sockets};
+use cok_certs::dns::embedded::Embedded;
 use cok_certs::files::{self, Facts, Watch};
 use cok_certs::store::Store;
-use cok_certs::{Authority, CertResolver};
+use cok_certs::{Authority, CertResolver, date};
+use parking_lot::Mutex;
 use rustls::sign::CertifiedKey;
 use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
-use crate::config::{Acme, Config, Tls};
-use crate::host::activation::Inherited;
+pub(crate) use self::config::{Acme, Config, Dns, ExternalAccount, Tls, Tsig};
+pub(crate) use self::state::State;
 use crate::host::credentials;
-use crate::observe::metrics::Metrics;
 
 /// How often a certificate of our own is made anew; it is valid for 90 days.
 const REISSUE_EVERY: Duration = Duration::from_secs(24 * 3600);
@@ -50,7 +52,34 @@ pub(crate) struct Certificates {
     names: [String; 2],
     resolver: Arc<CertResolver>,
     source: Source,
-    metrics: Arc<Metrics>,
+    report: Reporter,
+}
+
+/// What happens to the certificate, for metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// One is served that expires then, in seconds since 1970.
+    Serving(i64),
+    /// One was taken into use while the process ran.
+    Renewed,
+    /// An attempt brought none.
+    Failed,
+}
+
+/// Tells the state and the metrics of changes.
+#[derive(Clone)]
+struct Reporter {
+    state: Arc<State>,
+    on_change: Arc<dyn Fn(Change) + Send + Sync>,
+}
+
+impl Reporter {
+    fn report(&self, change: Change) {
+        if let Change::Serving(not_after) = change {
+            self.state.set_not_after(not_after);
+        }
+        (self.on_change)(change);
+    }
 }
 
 enum Source {
@@ -59,60 +88,61 @@ enum Source {
     SelfSigned(Authority),
 }
 
-/// The responder for the DNS zone, with its addresses. One that another program has got is tried later, if a certificate
-/// is there to be served meanwhile.
-pub(crate) struct Dns {
-    pub(crate) responder: Arc<Embedded>,
-    pub(crate) listeners: Vec<(SocketAddr, Option<Sockets>)>,
-}
-
 impl Certificates {
-    /// Loads what is there. Nothing is asked of anyone yet.
+    /// Loads what is there for `domain`; nobody is asked yet. Also returns the responder of the DNS zone, where the daemon
+    /// answers for it. Its addresses need not be bound: until then the daemon serves what certificate it has.
     pub(crate) fn new(
         config: &Config,
-        metrics: Arc<Metrics>,
-        inherited: &mut Inherited,
-    ) -> anyhow::Result<(Self, Option<Dns>)> {
-        let domain = config.domain.as_str();
+        domain: &str,
+        state_dir: &Path,
+        on_change: impl Fn(Change) + Send + Sync + 'static,
+    ) -> anyhow::Result<(Self, Option<Arc<Embedded>>)> {
         let names = names(domain);
         let covered = names.each_ref().map(String::as_str);
-        let mut dns = None;
-        let (certificate, source) = match &config.tls {
+        let report = Reporter { state: Arc::default(), on_change: Arc::new(on_change) };
+        let mut responder = None;
+        let (certificate, source) = match &config.source {
             Tls::Files { cert, key } => {
                 let (cert, key) = (credentials::place(cert), credentials::place(key));
                 let watch = Watch::new(vec![cert.clone(), key.clone()]);
                 let (certificate, facts) = files::load(&cert, &key, &covered)?;
-                serving(&metrics, "files", &facts);
+                serving(&report, "files", &facts);
                 (certificate, Source::Files { cert, key, watch })
             }
             Tls::SelfSigned => {
-                let (authority, certificate) = self_signed(config, &covered)?;
-                serving(&metrics, "self-signed", &files::facts_of(&certificate)?);
+                let (authority, certificate) = self_signed(state_dir, &covered)?;
+                serving(&report, "self-signed", &files::facts_of(&certificate)?);
                 (certificate, Source::SelfSigned(authority))
             }
             Tls::Acme(acme) => {
-                let (solver, responder) = solver::new(&acme.dns, domain, credentials::read)?;
-                let store = Store::open(&config.state_dir, &acme.directory)?;
+                let solver;
+                (solver, responder) = solver::new(&acme.dns, domain, credentials::read)?;
+                let store = Store::open(state_dir, &acme.directory)?;
                 let renewer = Renewer::new(settings(acme, credentials::read)?, &covered, store, solver)?;
                 let certificate = if let Some(stored) = renewer.current() {
-                    serving(&metrics, "acme", &stored.facts);
+                    serving(&report, "acme", &stored.facts);
                     stored.certified.clone()
                 } else {
-                    let (_, certificate) = self_signed(config, &covered)?;
+                    let (_, certificate) = self_signed(state_dir, &covered)?;
                     warn!(
                         event = "stand_in",
                         "there is no certificate yet; a self-signed one is served until there is"
                     );
                     certificate
                 };
-                let urgent = renewer.current().is_none();
-                let bind = |responder| Dns::bind(responder, &config.listen.dns, urgent, inherited);
-                dns = responder.map(bind).transpose()?;
+                if let Some(responder) = &responder {
+                    report.state.set_responder(responder.clone());
+                }
                 (certificate, Source::Acme(Box::new(renewer)))
             }
         };
         let resolver = Arc::new(CertResolver::new(domain, certificate));
-        Ok((Self { names, resolver, source, metrics }, dns))
+        Ok((Self { names, resolver, source, report }, responder))
+    }
+
+    /// The state of the certificate.
+    pub(crate) fn state(&self) -> Arc<State> {
+        self.report.state.clone()
     }
 
     /// Which certificate a connection gets.
@@ -122,27 +152,24 @@ impl Certificates {
 
     /// Keeps the certificate fresh, for ever.
     pub(crate) async fn keep_fresh(self) {
-        let Self { names, resolver, source, metrics } = self;
+        let Self { names, resolver, source, report } = self;
         match source {
             Source::Acme(renewer) => {
-                let report = move |event| match event {
+                let on_event = move |event| match event {
                     Event::Serving(validity) => {
-                        metrics.certificate_expiry.set(validity.not_after);
+                        report.report(Change::Serving(validity.not_after));
+                        let (not_after, until) = (validity.not_after, date(validity.not_after));
                         info!(
                             event = "certificate",
                             source = "acme",
-                            not_after = validity.not_after,
-                            "the certificate is served"
+                            not_after,
+                            "the certificate is served; it is valid until {until}"
                         );
                     }
-                    Event::Issued => {
-                        metrics.certificate_renewals.inc();
-                    }
-                    Event::Failed => {
-                        metrics.certificate_failures.inc();
-                    }
+                    Event::Issued => report.report(Change::Renewed),
+                    Event::Failed => report.report(Change::Failed),
                 };
-                renewer.run(resolver, report).await;
+                renewer.run(resolver, on_event).await;
             }
             Source::Files { cert, key, watch } => {
                 let watch = Arc::new(Mutex::new(watch));
@@ -154,7 +181,7 @@ impl Certificates {
                     let again = refused.as_ref().is_some_and(|(at, _)| at.elapsed() >= AGAIN_AFTER);
                     // The files may be on a disk that is slow.
                     let looked = tokio::task::spawn_blocking(move || {
-                        let changed = watch.lock().unwrap_or_else(PoisonError::into_inner).changed();
+                        let changed = watch.lock().changed();
                         let load = || files::load(&cert, &key, &names.each_ref().map(String::as_str));
                         (changed || again).then(|| (changed, load()))
                     });
@@ -164,7 +191,7 @@ impl Certificates {
                     let said = !changed && why.is_some() && refused.take().map(|(_, why)| why) == why;
                     refused = why.map(|why| (Instant::now(), why));
                     if !said {
-                        take(&metrics, &resolver, "files", loaded);
+                        take(&report, &resolver, "files", loaded);
                     }
                 }
             }
@@ -172,7 +199,7 @@ impl Certificates {
                 tokio::time::sleep(REISSUE_EVERY).await;
                 let issued = authority.issue(&names.each_ref().map(String::as_str));
                 let issued = issued.and_then(|certificate| Ok((certificate.clone(), files::facts_of(&certificate)?)));
-                take(&metrics, &resolver, "self-signed", issued);
+                take(&report, &resolver, "self-signed", issued);
             },
         }
     }
@@ -180,7 +207,7 @@ impl Certificates {
 
 /// Serves another certificate from now on, or says why not.
 fn take(
-    metrics: &Metrics,
+    report: &Reporter,
     resolver: &CertResolver,
     source: &str,
     found: Result<(Arc<CertifiedKey>, Facts), cok_certs::Error>,
@@ -188,11 +215,11 @@ fn take(
     match found {
         Ok((certificate, facts)) => {
             resolver.replace(certificate);
-            metrics.certificate_renewals.inc();
-            serving(metrics, source, &facts);
+            report.report(Change::Renewed);
+            serving(report, source, &facts);
         }
         Err(error) => {
-            metrics.certificate_failures.inc();
+            report.report(Change::Failed);
             error!(event = "certificate_refused", %error, "{error}; the certificate before is served on");
         }
     }
@@ -200,10 +227,9 @@ fn take(
 
 /// What is wrong with the settings that shows only when they are used, each with its key and file: what would keep the
 /// daemon from its start. Nobody is asked, and nothing is made.
-pub(crate) fn mistakes(config: &Config) -> Vec<String> {
-    let domain = config.domain.as_str();
+pub(crate) fn mistakes(config: &Config, domain: &str) -> Vec<String> {
     let mut mistakes = Vec::new();
-    match &config.tls {
+    match &config.source {
         Tls::Files { cert, key } if is_visible(cert) && is_visible(key) => {
             let (cert, key) = (credentials::place(cert), credentials::place(key));
             if let Err(error) = files::load(&cert, &key, &names(domain).each_ref().map(String::as_str)) {
@@ -245,40 +271,23 @@ fn is_visible(path: &Path) -> bool {
     }
 }
 
-impl Dns {
-    /// Binds all addresses. With a certificate that can be served meanwhile, one that is taken is no reason not to start.
-    fn bind(
-        responder: Arc<Embedded>,
-        addresses: &[SocketAddr],
-        urgent: bool,
-        inherited: &mut Inherited,
-    ) -> anyhow::Result<Self> {
-        let mut listeners = Vec::new();
-        for (udp, tcp) in inherited.dns_udp.drain(..).zip(inherited.dns_tcp.drain(..)) {
-            let sockets = Sockets::from_std(udp, tcp).context("a DNS socket that was handed over")?;
-            listeners.push((sockets.address, Some(sockets)));
-        }
-        let handed_over = !listeners.is_empty();
-        for address in addresses.iter().filter(|_| !handed_over) {
-            match embedded::bind(*address) {
-                Ok(sockets) => listeners.push((*address, Some(sockets))),
-                Err(error) if urgent => return Err(error.into()),
-                Err(_) => listeners.push((*address, None)),
-            }
-        }
-        Ok(Self { responder, listeners })
-    }
-}
-
-fn serving(metrics: &Metrics, source: &str, facts: &Facts) {
-    metrics.certificate_expiry.set(facts.not_after);
+fn serving(report: &Reporter, source: &str, facts: &Facts) {
+    report.report(Change::Serving(facts.not_after));
     let (not_after, serial) = (facts.not_after, &facts.serial);
-    info!(event = "certificate", source, not_after, serial, "the certificate is served");
+    let until = date(not_after);
+    info!(
+        event = "certificate",
+        source,
+        not_after,
+        serial,
+        "the certificate ({source}, serial number {serial}) is served; it is valid until {until}"
+    );
 }
 
-fn self_signed(config: &Config, names: &[&str]) -> anyhow::Result<(Authority, Arc<CertifiedKey>)> {
-    let authority = Authority::load_or_create(&config.state_dir.join("authority"))?;
-    info!(event = "authority", ca_file = %authority.ca_file().display(), "own authority");
+fn self_signed(state_dir: &Path, names: &[&str]) -> anyhow::Result<(Authority, Arc<CertifiedKey>)> {
+    let authority = Authority::load_or_create(&state_dir.join("authority"))?;
+    let ca_file = authority.ca_file().display();
+    info!(event = "authority", %ca_file, "the daemon has an authority of its own, which clients trust by --ca-file {ca_file}");
     let certificate = authority.issue(names)?;
     Ok((authority, certificate))
 }
@@ -326,8 +335,9 @@ mod tests {
         std::fs::write(path("good"), STAND_IN).unwrap();
         let place = folder.path().display();
         let mistakes = |lines: &str| {
-            let config = Config::parse(&format!("domain = \"a.example\"\n{lines}"), "cokd.toml").unwrap();
-            mistakes(&config)
+            let config =
+                crate::config::Config::parse(&format!("domain = \"a.example\"\n{lines}"), "cokd.toml").unwrap();
+            mistakes(&config.certificates, "a.example")
         };
         let eab = |file: &str| format!("[acme]\neab_key_id = \"a\"\neab_hmac_key_file = \"{file}\"");
         let tsig = |file: &str| {
@@ -365,7 +375,11 @@ mod tests {
     #[test]
     fn what_a_provider_wants_beside_the_token_is_missed() {
         let text = "domain = \"a.example\"\n[acme.dns]\nprovider = \"route53\"\ntoken_file = \"cokd-test-credential\"";
-        let [mistake] = &mistakes(&Config::parse(text, "cokd.toml").unwrap())[..] else { panic!() };
+        let [mistake] =
+            &mistakes(&crate::config::Config::parse(text, "cokd.toml").unwrap().certificates, "a.example")[..]
+        else {
+            panic!()
+        };
         assert!(mistake.starts_with("acme.dns: route53 wants"), "{mistake}");
     }
 }

@@ -10,7 +10,7 @@ use cok_certs::dns::httpreq::{self, HttpReq};
 use cok_certs::dns::rfc2136::{self, Rfc2136};
 
 use super::Read;
-use crate::config::{Dns, Tsig};
+use super::config::{Dns, Tsig};
 
 /// A solver, and the responder if it is that.
 pub(super) type Chosen = (Arc<dyn Solver>, Option<Arc<Embedded>>);

@@ -14,8 +14,8 @@ use cok_certs::unix_now;
 use serde::Serialize;
 
 use super::DEFAULT_CONFIG;
-use crate::certificates::names;
-use crate::config::{Config, Tls};
+use crate::certificates::{Tls, names};
+use crate::config::Config;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum CertCommand {
@@ -83,12 +83,12 @@ pub(super) fn run(command: &CertCommand, config: &Config) -> anyhow::Result<()> 
             Ok(())
         }
         CertCommand::Renew { new_account_key, .. } => {
-            let Tls::Acme(acme) = &config.tls else {
+            let Tls::Acme(acme) = &config.certificates.source else {
                 bail!(
                     "certificates are renewed with [tls] mode = \"acme\" only; other ones are read again when they change"
                 );
             };
-            let store = Store::existing(&config.state_dir, &acme.directory).map_err(explained)?;
+            let store = Store::existing(&config.startup.state_dir, &acme.directory).map_err(explained)?;
             let store = store.context("no daemon has run here yet")?;
             if *new_account_key {
                 store.request(Request::Rollover).map_err(explained)?;
@@ -105,11 +105,12 @@ pub(super) fn run(command: &CertCommand, config: &Config) -> anyhow::Result<()> 
 }
 
 fn status(config: &Config) -> anyhow::Result<Shown> {
-    let names = names(config.domain.as_str());
-    Ok(match &config.tls {
+    let names = names(config.startup.domain.as_str());
+    Ok(match &config.certificates.source {
         Tls::Acme(acme) => {
             let covered = names.each_ref().map(String::as_str);
-            let status = acme::status(&config.state_dir, &acme.directory, &covered, unix_now()).map_err(explained)?;
+            let status =
+                acme::status(&config.startup.state_dir, &acme.directory, &covered, unix_now()).map_err(explained)?;
             let Status { certificate, next_renewal, next_try, last_try, last_error, failures, requested, managed } =
                 status;
             Shown {

@@ -17,14 +17,13 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use self::cert::CertCommand;
 use self::reload::ReloadArgs;
-use crate::app::Daemon;
 use crate::app::dev::{self, DevArgs};
-use crate::certificates;
-use crate::config::{Config, ConfigError, Dns, Tls};
+use crate::app::{App, stop_signal};
+use crate::certificates::{self, Dns, Tls};
+use crate::config::{Config, ConfigError};
 use crate::host::activation::Inherited;
 use crate::host::notify;
 use crate::names::{ApiKey, SubdomainPattern};
-use crate::observe::admin;
 
 /// Something failed at run time.
 const FAILED: u8 = 1;
@@ -33,6 +32,11 @@ const USAGE: u8 = 2;
 /// How long what blocks a thread may take at the end: writes to a disk. The resolver of the system, which can't be told to
 /// stop, takes longer where nobody answers it, and the next daemon waits for this process to end.
 const LAST_WRITES: Duration = Duration::from_secs(1);
+/// Ports below this need a right that the service does not have.
+const FIRST_FREE_PORT: u16 = 1024;
+/// How long a start with a wrong configuration takes at least, if a socket may have caused it. The service manager does not
+/// start the service again by itself, but a visitor who waits in the socket has it start again at once.
+const WRONG_START: Duration = Duration::from_secs(2);
 
 /// Public HTTPS for services that run at home.
 #[derive(Debug, Parser)]
@@ -146,7 +150,7 @@ fn check(path: &Path, resolver: Option<SocketAddr>) -> ExitCode {
         Ok(config) => config,
         Err(error) => return wrong(&error),
     };
-    let mistakes = certificates::mistakes(&config);
+    let mistakes = certificates::mistakes(&config.certificates, config.startup.domain.as_str());
     if !mistakes.is_empty() {
         for mistake in mistakes {
             logging::complain(&format!("{}: {mistake}", path.display()).replace('\n', " "));
@@ -154,10 +158,15 @@ fn check(path: &Path, resolver: Option<SocketAddr>) -> ExitCode {
         return ExitCode::from(USAGE);
     }
     println!("{}: no mistakes", path.display());
-    let Tls::Acme(acme) = &config.tls else { return ExitCode::SUCCESS };
+    let Tls::Acme(acme) = &config.certificates.source else { return ExitCode::SUCCESS };
     let Dns::Embedded(zone) = &acme.dns else { return ExitCode::SUCCESS };
+    if config.listen.startup.addresses.dns.iter().any(|address| address.port() < FIRST_FREE_PORT)
+        && let Some(command) = notify::dns_socket_advice()
+    {
+        println!("DNS: the service cannot open its port itself, and cokd-dns.socket is not enabled: {command}");
+    }
     outcome(block_on(async {
-        let findings = delegation::advise(zone, config.domain.as_str(), resolver).await;
+        let findings = delegation::advise(zone, config.startup.domain.as_str(), resolver).await;
         if findings.is_empty() {
             println!("DNS: all records that lead here are there: {}", zone.delegation());
         }
@@ -173,39 +182,32 @@ fn run(args: &RunArgs, inherited: anyhow::Result<Inherited>) -> ExitCode {
         Ok(config) => config,
         Err(error) => {
             notify::status(&error.to_string().replace('\n', "; "));
-            return wrong(&error);
+            let code = wrong(&error);
+            if inherited.is_ok_and(|inherited| !inherited.is_empty()) {
+                std::thread::sleep(WRONG_START);
+            }
+            return code;
         }
     };
     let served = block_on(async move {
-        let bound = Daemon::bind(config, Some(args.config.clone()), inherited?)?;
+        let app = App::build(config, Some(args.config.clone()), inherited?)?;
         let stop = stop_signal()?;
         let mut hangup = signal(SignalKind::hangup())?;
-        let daemon = bound.daemon().clone();
-        let reloader = tokio::spawn(async move {
+        let reloader = app.reloader();
+        let reloads = tokio::spawn(async move {
             while hangup.recv().await.is_some() {
-                let _told_in_the_log = admin::reload(&daemon).await;
+                let reloader = reloader.clone();
+                let _logged = tokio::task::spawn_blocking(move || reloader.reload()).await;
             }
         });
-        bound.run(stop).await;
-        reloader.abort();
+        app.run(stop).await;
+        reloads.abort();
         Ok(())
     });
     if let Err(error) = &served {
         notify::status(&format!("{error:#}").replace('\n', " "));
     }
     outcome(served)
-}
-
-/// SIGTERM or SIGINT.
-pub(crate) fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    Ok(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-    })
 }
 
 fn block_on(future: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
@@ -227,7 +229,7 @@ fn outcome(result: anyhow::Result<()>) -> ExitCode {
 
 fn wrong(error: &ConfigError) -> ExitCode {
     logging::complain(&error.to_string());
-    ExitCode::from(USAGE)
+    ExitCode::from(if error.may_pass() { FAILED } else { USAGE })
 }
 
 fn create_key(name: &str, subdomains: &[String], max_tunnels: u32, expires: Option<Duration>) -> anyhow::Result<()> {

@@ -18,7 +18,7 @@ use tokio::net::TcpStream;
 
 use super::{DEFAULT_CONFIG, USAGE, block_on, outcome, wrong};
 use crate::config::Config;
-use crate::observe::admin::RELOAD;
+use crate::observe::RELOAD;
 
 /// How long the daemon may take.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -41,7 +41,7 @@ pub(super) fn ask(args: &ReloadArgs) -> ExitCode {
         Ok(config) => config,
         Err(error) => return wrong(&error),
     };
-    let admin = args.admin.unwrap_or(config.listen.admin);
+    let admin = args.admin.unwrap_or(config.listen.startup.addresses.admin);
     let mut refused = false;
     let asked = block_on(async {
         let asked = tokio::time::timeout(LIMIT, post(admin)).await;

@@ -53,11 +53,12 @@ impl Drop for Member {
 }
 
 /// Leaves the port to whoever comes next, and goes on with the peers of these connections.
-pub(crate) fn leave(endpoint: &Endpoint, connections: &Connections) -> io::Result<()> {
+pub(super) fn detach(endpoint: &Endpoint, connections: &Connections) -> io::Result<()> {
     let local = endpoint.local_addr()?;
     let mut peers = connections.peers();
     if peers.len() > MOST_PEERS {
-        warn!(peers = peers.len(), "too many QUIC peers to go on with all; {MOST_PEERS} are kept");
+        let count = peers.len();
+        warn!(peers = count, "{count} QUIC peers are too many to go on with all; {MOST_PEERS} are kept");
         peers = peers.into_iter().take(MOST_PEERS).collect();
     }
     let mut sockets = Vec::with_capacity(peers.len());

@@ -74,7 +74,8 @@ pub(crate) fn take(state_dir: &Path) -> Vec<FirstPacket> {
         Ok(kept) if (0..FRESH.as_secs().cast_signed()).contains(&(unix_now() - kept.at)) => kept.packets,
         Ok(_) => Vec::new(),
         Err(error) => {
-            warn!(file = %path.display(), %error, "first packets for the last process are lost; their senders try again");
+            let file = path.display();
+            warn!(%file, %error, "first packets for the last process are lost, and their senders try again: {file}: {error}");
             let _gone = std::fs::remove_file(&path);
             Vec::new()
         }
@@ -119,12 +120,12 @@ impl Socket {
     }
 
     /// From now on, what comes is for the next process.
-    pub(crate) fn keep(&self) {
+    pub(crate) fn park(&self) {
         self.keeps.store(true, Ordering::Relaxed);
     }
 
     /// Takes what was kept and is still worth an answer. What comes from now on stays in the kernel's queue.
-    pub(crate) fn kept(&self) -> Vec<FirstPacket> {
+    pub(crate) fn parked(&self) -> Vec<FirstPacket> {
         self.over.store(true, Ordering::Relaxed);
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         kept.drain(..).filter(|(at, _)| at.elapsed() < FRESH).map(|(_, packet)| packet).collect()
@@ -282,13 +283,13 @@ mod tests {
         let others = [vec![0x40; 1200], vec![0xe0; 1200], first(0)[..1199].to_vec(), Vec::new()];
         let old = socket([first(1)], &[]);
         assert_eq!(drained(&old).len(), 1);
-        assert!(old.kept().is_empty(), "it was for this process");
+        assert!(old.parked().is_empty(), "it was for this process");
         let packets =
             Arc::new(Datagrams(Mutex::new(others.into_iter().chain([first(2), first(3), first(4)]).collect())));
         let old = Socket::new(packets.clone(), &[]).unwrap();
-        old.keep();
+        old.park();
         assert_eq!(drained(&old).len(), 7, "what is kept is given as well");
-        let kept = old.kept();
+        let kept = old.parked();
         packets.0.lock().unwrap().push_back(first(5));
         assert!(drained(&old).is_empty(), "it stays for the next process");
         leave(folder.path(), kept).unwrap();
@@ -304,9 +305,9 @@ mod tests {
     #[test]
     fn a_flood_leaves_the_latest() {
         let old = socket((0..MOST + 10).map(first), &[]);
-        old.keep();
+        old.park();
         drained(&old);
-        let kept = old.kept();
+        let kept = old.parked();
         assert_eq!((kept.len(), &kept[0].data), (MOST, &STANDARD.encode(first(10))));
     }
 
@@ -314,9 +315,9 @@ mod tests {
     fn what_is_old_or_damaged_is_nothing() {
         let folder = tempfile::tempdir().unwrap();
         let old = socket([first(1)], &[]);
-        old.keep();
+        old.park();
         drained(&old);
-        let packets = old.kept();
+        let packets = old.parked();
         let path = folder.path().join(FILE);
         for at in [unix_now() - 11, unix_now() + 60] {
             std::fs::write(&path, serde_json::to_vec(&Kept { at, packets: packets.clone() }).unwrap()).unwrap();

@@ -1,7 +1,102 @@
-//! How the daemon goes away: the phases that all parts watch, the requests in flight, and what is left to the next process.
+//! How the daemon goes away: one value that every part watches, the requests in flight, and what the next process gets.
+//!
+//! Read `stop` from top to bottom for the order of a stop. This part starts and ends no connection itself.
 
 pub(crate) mod detached;
 pub(crate) mod initials;
-pub(crate) mod phase;
-pub(crate) mod requests;
+mod phase;
+mod port;
+mod requests;
 pub(crate) mod stop;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
+
+use self::phase::Phases;
+pub(crate) use self::phase::{FIRST_REQUEST, Phase, Watch};
+pub(crate) use self::port::Port;
+use self::requests::InFlight;
+
+/// What a stop goes by. All of it can change while the daemon runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Config {
+    /// How long running exchanges may take once the daemon stops. 0 s to 1 h, default 30 s. Keep it below what the
+    /// service manager grants, or it cuts long transfers.
+    pub(crate) timeout: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { timeout: Duration::from_secs(30) }
+    }
+}
+
+/// The daemon's going away, as every part sees it: the phase, and what is still open.
+#[derive(Debug)]
+pub(crate) struct Drain {
+    config: ArcSwap<Config>,
+    phases: Phases,
+    /// Requests in flight.
+    pub(crate) requests: InFlight,
+    /// Tasks of connections and sessions. A stop waits for them.
+    pub(crate) tasks: TaskTracker,
+    /// Holds a token for each visitor, whether or not its connection is still a task.
+    visitors: TaskTracker,
+}
+
+impl Drain {
+    /// A daemon that serves.
+    pub(crate) fn new(config: Config) -> Arc<Self> {
+        Arc::new(Self {
+            config: ArcSwap::from_pointee(config),
+            phases: Phases::default(),
+            requests: InFlight::default(),
+            tasks: TaskTracker::new(),
+            visitors: TaskTracker::new(),
+        })
+    }
+
+    /// Takes new settings.
+    pub(crate) fn reload(&self, config: Config) {
+        self.config.store(Arc::new(config));
+    }
+
+    /// How long running exchanges may take once the daemon stops.
+    pub(crate) fn timeout(&self) -> Duration {
+        self.config.load().timeout
+    }
+
+    /// Where the daemon is on its way out.
+    pub(crate) fn phase(&self) -> Phase {
+        self.phases.now()
+    }
+
+    /// Enters a phase and all before it, and wakes their watchers. A phase that is over is not entered again.
+    pub(crate) fn enter(&self, phase: Phase) {
+        self.phases.enter(phase);
+    }
+
+    /// A watcher for the beginning of `phase`, cheap to poll often.
+    pub(crate) fn watch(&self, phase: Phase) -> Watch {
+        self.phases.watch(phase)
+    }
+
+    /// Waits for the beginning of `phase`.
+    pub(crate) async fn reached(&self, phase: Phase) {
+        self.phases.reached(phase).await;
+    }
+
+    /// Resolves when a daemon that goes away stops waiting for a connection's first request.
+    pub(crate) async fn first_request(&self) {
+        self.phases.first_request().await;
+    }
+
+    /// Keeps a visitor counted as present.
+    pub(crate) fn visitor(&self) -> TaskTrackerToken {
+        self.visitors.token()
+    }
+}

@@ -1,141 +1,139 @@
-//! The daemon's going away, as every connection hears of it: first that nothing new is to begin, and later, where
-//! something still runs, that its time is up, and that it is about to be cut.
+//! The phases of a daemon's end, and who hears of them. Every part watches this one value.
 
 use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-/// How long a daemon that stops waits for the first request of a connection that it has accepted just before. Silent ones
-/// must not keep others waiting.
+/// How long a daemon that goes away waits for the first request of a connection that it has just accepted. A silent
+/// connection must not keep others waiting.
 pub(crate) const FIRST_REQUEST: Duration = Duration::from_secs(1);
 
-/// Says once, to everybody, that nothing new is to begin, once that what runs is to end, and once that it will be cut.
-#[derive(Debug, Default)]
-pub(crate) struct Shutdown {
-    start: Arc<Signal>,
-    time_up: Arc<Signal>,
-    last: Arc<Signal>,
+/// Where the daemon is on its way out. A later phase is greater, and none comes back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub(crate) enum Phase {
+    /// It serves.
+    Serving,
+    /// It serves, but is not ready for new visitors who have a choice.
+    Draining,
+    /// Nothing new begins: connections finish what they have begun (GOAWAY, `connection: close`).
+    GoingAway,
+    /// Long-lived exchanges end: WebSockets with 1001, event streams with a proper end.
+    Farewell,
+    /// What still runs is cut within moments.
+    Cut,
 }
 
-impl Shutdown {
-    /// From now on, nothing new begins.
-    pub(crate) fn start(&self) {
-        self.start.give();
+impl Phase {
+    const ALL: [Self; 5] = [Self::Serving, Self::Draining, Self::GoingAway, Self::Farewell, Self::Cut];
+}
+
+/// The current phase, and a token for the beginning of each.
+#[derive(Debug, Default)]
+pub(super) struct Phases(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    now: AtomicU8,
+    begun: [CancellationToken; Phase::ALL.len()],
+}
+
+impl Shared {
+    fn reached(&self, phase: Phase) -> bool {
+        self.now.load(Ordering::Acquire) >= phase as u8
     }
 
-    /// Whether it has started.
-    pub(crate) fn started(&self) -> bool {
-        self.start.given()
+    fn token(&self, phase: Phase) -> &CancellationToken {
+        &self.begun[phase as usize]
+    }
+}
+
+impl Phases {
+    pub(super) fn now(&self) -> Phase {
+        let now = self.0.now.load(Ordering::Acquire);
+        Phase::ALL.into_iter().rfind(|phase| *phase as u8 <= now).unwrap_or(Phase::Serving)
     }
 
-    /// Waits for it to start.
-    pub(crate) async fn wait(&self) {
-        self.start.token.cancelled().await;
+    pub(super) fn enter(&self, phase: Phase) {
+        self.0.now.fetch_max(phase as u8, Ordering::AcqRel);
+        for begun in Phase::ALL.into_iter().filter(|begun| *begun <= phase) {
+            self.0.token(begun).cancel();
+        }
     }
 
-    /// Resolves when a connection that has not asked for anything by then is not waited for any more. Cheap to poll often, as
-    /// it is beside a connection.
-    pub(crate) async fn first_request(&self) {
-        let mut start = self.watch();
-        poll_fn(|cx| start.poll(cx)).await;
+    pub(super) fn watch(&self, phase: Phase) -> Watch {
+        let waiting = Box::pin(self.0.token(phase).clone().cancelled_owned());
+        Watch { shared: self.0.clone(), phase, waiting: Some(waiting), registered: false }
+    }
+
+    pub(super) async fn reached(&self, phase: Phase) {
+        if !self.0.reached(phase) {
+            self.0.token(phase).cancelled().await;
+        }
+    }
+
+    pub(super) async fn first_request(&self) {
+        let mut going_away = self.watch(Phase::GoingAway);
+        poll_fn(|cx| going_away.poll(cx)).await;
         sleep(FIRST_REQUEST).await;
     }
-
-    /// A watcher for its start.
-    pub(crate) fn watch(&self) -> Watch {
-        Watch::new(&self.start)
-    }
-
-    /// What has not ended by itself is to say goodbye to its visitor now; soon after, it is cut.
-    pub(crate) fn end_time(&self) {
-        self.time_up.give();
-    }
-
-    /// Whether that time is over.
-    pub(crate) fn time_ended(&self) -> bool {
-        self.time_up.given()
-    }
-
-    /// Now or never: what still runs is cut within moments.
-    pub(crate) fn last_moment(&self) {
-        self.last.give();
-    }
-
-    /// Waits until what runs has `ended`, or else for the `limit`; whether it has. The time of what still runs ends
-    /// at the `deadline`, and soon after it is cut.
-    pub(crate) async fn see_off<T>(&self, ended: impl Future<Output = T>, deadline: Instant, limit: Instant) -> bool {
-        let mut ended = pin!(ended);
-        if tokio::time::timeout_at(deadline, &mut ended).await.is_ok() {
-            return true;
-        }
-        self.end_time();
-        self.last_moment();
-        tokio::time::timeout_at(limit, ended).await.is_ok()
-    }
-
-    /// A watcher for the end of the time that running exchanges have.
-    pub(crate) fn watch_time(&self) -> Watch {
-        Watch::new(&self.time_up)
-    }
-
-    /// A watcher for the moment before what still runs is cut, for exchanges that end by themselves as a rule.
-    pub(crate) fn watch_last(&self) -> Watch {
-        Watch::new(&self.last)
-    }
 }
 
-/// Something that is said once.
-#[derive(Debug, Default)]
-struct Signal {
-    given: AtomicBool,
-    token: CancellationToken,
-}
-
-impl Signal {
-    fn give(&self) {
-        self.given.store(true, Ordering::Release);
-        self.token.cancel();
-    }
-
-    fn given(&self) -> bool {
-        self.given.load(Ordering::Acquire)
-    }
-}
-
-/// For a task that is polled often: wakes it once, when a signal is given. Looking at the token takes a lock that all
-/// connections share, so it is looked at once; from then on the atomic flag says enough, as the task is woken in any
-/// case.
+/// Wakes a task once, when a phase begins. For tasks that are polled often: a token's lock is shared by all connections, so
+/// it is taken once, at registration. After that the atomic phase says enough, as the token wakes the task in any case.
 #[derive(Debug)]
 pub(crate) struct Watch {
-    signal: Arc<Signal>,
+    shared: Arc<Shared>,
+    phase: Phase,
+    /// Gone once the phase has begun.
     waiting: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
     registered: bool,
 }
 
 impl Watch {
-    fn new(signal: &Arc<Signal>) -> Self {
-        let waiting = Box::pin(signal.token.clone().cancelled_owned());
-        Self { signal: signal.clone(), waiting: Some(waiting), registered: false }
-    }
-
-    /// Registers the task; ready once when the signal has been given. Must always be polled by the same task.
+    /// Registers the task. Ready once, when the phase has begun. The same task must poll it every time.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(waiting) = &mut self.waiting else { return Poll::Pending };
-        let mut given = self.signal.given();
-        if !given && !self.registered {
+        let mut begun = self.shared.reached(self.phase);
+        if !begun && !self.registered {
             self.registered = true;
-            given = waiting.as_mut().poll(cx).is_ready();
+            begun = waiting.as_mut().poll(cx).is_ready();
         }
-        if !given {
+        if !begun {
             return Poll::Pending;
         }
         self.waiting = None;
         Poll::Ready(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use super::*;
+
+    #[test]
+    fn phases_only_advance_and_wake_all_watchers_up_to_them() {
+        let phases = Phases::default();
+        let (mut going, mut cut) = (phases.watch(Phase::GoingAway), phases.watch(Phase::Cut));
+        let mut cx = Context::from_waker(Waker::noop());
+        assert_eq!(phases.now(), Phase::Serving);
+        assert!(going.poll(&mut cx).is_pending());
+        phases.enter(Phase::Farewell);
+        assert!(going.poll(&mut cx).is_ready(), "a later phase includes the earlier ones");
+        assert!(going.poll(&mut cx).is_pending(), "a watch is ready once");
+        assert!(cut.poll(&mut cx).is_pending());
+        phases.enter(Phase::Draining);
+        assert_eq!(phases.now(), Phase::Farewell, "no phase comes back");
+        phases.enter(Phase::Cut);
+        assert!(cut.poll(&mut cx).is_ready());
+        assert_eq!(phases.now(), Phase::Cut);
     }
 }

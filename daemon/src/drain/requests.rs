@@ -1,5 +1,4 @@
-//! Requests under way, as a daemon that stops waits for them: those of before apart from those that come while it waits,
-//! and those that end by themselves apart from those that last.
+//! Requests in flight, as a daemon that stops waits for them: by epoch, and finite ones apart from long-lived ones.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -10,81 +9,79 @@ use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-/// All of a daemon's.
+/// All requests in flight.
 #[derive(Debug, Default)]
-pub(crate) struct Running {
-    now: ArcSwap<Generation>,
-    /// Connections that were accepted, and whose first request is to come.
+pub(crate) struct InFlight {
+    current: ArcSwap<Epoch>,
+    /// Holds a token for each accepted connection until its first request.
     fresh: TaskTracker,
 }
 
-/// Requests that began at one time of a daemon's life. Each holds a token to its end.
+/// Requests that began between two calls of [`InFlight::close_epoch`]. Each holds a token until it ends.
 #[derive(Debug, Default)]
-pub(crate) struct Generation {
-    ordinary: TaskTracker,
-    lasting: TaskTracker,
+pub(super) struct Epoch {
+    finite: TaskTracker,
+    long_lived: TaskTracker,
 }
 
-impl Running {
-    /// For a connection, up to its first request.
+impl InFlight {
+    /// A token for a connection, to drop at its first request.
     pub(crate) fn fresh(&self) -> TaskTrackerToken {
         self.fresh.token()
     }
 
-    /// For a request that ends by itself, as far as one can know.
-    pub(crate) fn ordinary(&self) -> TaskTrackerToken {
-        self.now.load().ordinary.token()
+    /// A token for a request that ends by itself, as far as one can know.
+    pub(crate) fn finite(&self) -> TaskTrackerToken {
+        self.current.load().finite.token()
     }
 
-    /// For what goes on until one of its ends has had enough: an upgraded connection, a stream of events.
-    pub(crate) fn lasting(&self) -> TaskTrackerToken {
-        self.now.load().lasting.token()
+    /// A token for an exchange that goes on until one of its ends closes it: an upgraded connection, an event stream.
+    pub(crate) fn long_lived(&self) -> TaskTrackerToken {
+        self.current.load().long_lived.token()
     }
 
-    /// Those that have begun by now; those that begin from now on do not belong to them.
-    pub(crate) fn so_far(&self) -> Arc<Generation> {
-        self.now.swap(Arc::default())
+    /// Ends the current epoch and returns it. Requests that begin later belong to the next one.
+    pub(super) fn close_epoch(&self) -> Arc<Epoch> {
+        self.current.swap(Arc::default())
     }
 
-    /// Waits until none is under way that ends by itself, be it of this generation or of `older`, and none is about to
-    /// come on a fresh connection.
-    pub(crate) async fn settled(&self, older: &Older) {
+    /// Waits until no finite request is in flight, in the current epoch or in `older` ones, and no fresh connection is left
+    /// that could bring one.
+    pub(super) async fn settled(&self, older: &Epochs) {
         self.fresh.close();
         self.fresh.wait().await;
-        for (_, generation) in &older.generations {
-            generation.settled().await;
+        for (_, epoch) in &older.0 {
+            epoch.settled().await;
         }
-        self.now.load_full().settled().await;
+        self.current.load_full().settled().await;
     }
 }
 
-/// Generations before that of now, each with a moment before its first request, the oldest first.
+/// Closed epochs, the oldest first, each with a moment before its first request.
 #[derive(Debug, Default)]
-pub(crate) struct Older {
-    generations: VecDeque<(Instant, Arc<Generation>)>,
-}
+pub(super) struct Epochs(VecDeque<(Instant, Arc<Epoch>)>);
 
-impl Older {
-    /// Adds the requests that have begun by now, after `since`, and forgets generations that have nothing left to wait
-    /// for. For how long the request that began first has been under way, of those that end by themselves.
-    pub(crate) fn age(&mut self, running: &Running, since: Instant) -> Option<Duration> {
-        self.generations.push_back((since, running.so_far()));
-        self.generations.retain(|(_, generation)| !generation.ordinary.is_empty());
-        self.generations.front().map(|(began, _)| began.elapsed())
+impl Epochs {
+    /// Closes the current epoch, which began after `since`, and drops epochs without finite requests. Returns the age of the
+    /// oldest finite request.
+    pub(super) fn oldest_age(&mut self, requests: &InFlight, since: Instant) -> Option<Duration> {
+        self.0.push_back((since, requests.close_epoch()));
+        self.0.retain(|(_, epoch)| !epoch.finite.is_empty());
+        self.0.front().map(|(began, _)| began.elapsed())
     }
 }
 
-impl Generation {
-    /// Waits until all have ended.
-    pub(crate) async fn ended(&self) {
+impl Epoch {
+    /// Waits until all requests have ended.
+    pub(super) async fn ended(&self) {
         self.settled().await;
-        self.lasting.close();
-        self.lasting.wait().await;
+        self.long_lived.close();
+        self.long_lived.wait().await;
     }
 
     async fn settled(&self) {
-        self.ordinary.close();
-        self.ordinary.wait().await;
+        self.finite.close();
+        self.finite.wait().await;
     }
 }
 
@@ -96,13 +93,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn generations_and_kinds_are_told_apart() {
-        let running = Running::default();
-        let (old, old_lasting) = (running.ordinary(), running.lasting());
-        let older = running.so_far();
-        let (new, _lasting, fresh) = (running.ordinary(), running.lasting(), running.fresh());
-        let all = Older { generations: [(Instant::now(), older.clone())].into() };
-        let (mut ended, mut settled) = (pin!(older.ended()), pin!(running.settled(&all)));
+    fn epochs_and_kinds_are_told_apart() {
+        let requests = InFlight::default();
+        let (old, old_lasting) = (requests.finite(), requests.long_lived());
+        let older = requests.close_epoch();
+        let (new, _lasting, fresh) = (requests.finite(), requests.long_lived(), requests.fresh());
+        let all = Epochs([(Instant::now(), older.clone())].into());
+        let (mut ended, mut settled) = (pin!(older.ended()), pin!(requests.settled(&all)));
         let mut cx = Context::from_waker(Waker::noop());
         drop(old);
         assert!(ended.as_mut().poll(&mut cx).is_pending());
@@ -114,24 +111,25 @@ mod tests {
         drop(fresh);
         assert_eq!(settled.as_mut().poll(&mut cx), Poll::Ready(()), "what lasts does not count");
     }
+
     #[tokio::test(start_paused = true)]
     async fn the_oldest_request_counts() {
-        let (running, mut older) = (Running::default(), Older::default());
+        let (requests, mut older) = (InFlight::default(), Epochs::default());
         let step = Duration::from_millis(10);
-        let (mut since, _lasting, mut requests) = (Instant::now(), running.lasting(), VecDeque::new());
+        let (mut since, _lasting, mut tokens) = (Instant::now(), requests.long_lived(), VecDeque::new());
         let mut age = || {
             let began = std::mem::replace(&mut since, Instant::now());
-            older.age(&running, began)
+            older.oldest_age(&requests, began)
         };
         assert_eq!(age(), None, "what lasts does not count");
         for number in 1..4 {
-            requests.push_back(running.ordinary());
+            tokens.push_back(requests.finite());
             tokio::time::advance(step).await;
             assert_eq!(age(), Some(step * number));
         }
-        requests.pop_front();
+        tokens.pop_front();
         assert_eq!(age(), Some(step * 2));
-        requests.clear();
+        tokens.clear();
         assert_eq!(age(), None);
     }
 }

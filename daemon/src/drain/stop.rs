@@ -1,186 +1,138 @@
-//! How a daemon stops: what runs may finish, visitors are told what can't, and clients come back to the next one.
+//! The order of a stop, from top to bottom.
 //!
-//! With sockets of its own it lets go of them at once, so that the next daemon can have them. Sockets of the service manager
-//! outlive it, but the next daemon starts only when this one has ended; so it serves on for as long as anything of before
-//! is under way, and whoever comes during the short rest waits in the sockets' queues.
+//! With sockets of its own, a daemon lets go of them at once, so that its successor can bind them. Sockets of the service
+//! manager outlive the process, but the successor starts only after this process has ended. So the daemon serves on while
+//! older requests are in flight, and visitors who come during the short rest wait in the sockets' queues.
 
 use std::mem;
+use std::path::PathBuf;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use cok_proto::DrainReason;
 use quinn::VarInt;
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::{info, warn};
 
-use crate::app::Daemon;
-use crate::drain::detached::leave;
-use crate::drain::initials;
-use crate::drain::requests::Older;
+use super::requests::Epochs;
+use super::{Drain, Phase, Port, detached, initials};
 use crate::host::notify;
-use crate::listen::udp;
-use crate::listen::udp::Port;
-use crate::tunnels::snapshot::Memory;
 
-/// How long a request may have been under way when no new ones are accepted any more: most of those will end soon.
+/// The greatest age of a request at which a daemon hands over: most requests of that age end soon.
 const YOUNG: Duration = Duration::from_secs(1);
 
-/// How often that is looked at.
-const LOOK: Duration = Duration::from_millis(10);
+/// How often the age of the oldest request is read.
+const POLL: Duration = Duration::from_millis(10);
 
-/// How long visitors may take to hear that the time for what runs is up, from then on: for the end of the frame that is under
-/// way in a WebSocket, and a closing handshake with a visitor on the other side of the world, of three round trips of 300 ms.
+/// How long visitors may take to hear that long-lived exchanges end. Enough for the rest of a WebSocket frame and a closing
+/// handshake of three round trips of 300 ms.
 const FAREWELL: Duration = Duration::from_secs(1);
 
-/// How much longer requests may take that came while a daemon served on, when that time is up and nobody else is accepted
-/// any more. Visitors who come later wait for as long.
+/// How much longer requests may take that began while the daemon served on. Visitors who come later wait as long.
 const LATE_REQUESTS: Duration = Duration::from_secs(2);
 
-/// How long requests that cross with the word of the end still find their tunnels: a round trip to the other side of the
-/// world. Without it they would be answered with 503.
+/// Grace for requests already in flight when GOAWAY is sent: a round trip to the other side of the world. Without it they
+/// would get 503.
 const CROSSING: Duration = Duration::from_millis(300);
 
-/// How long tunnels whose visitors are gone may take to hear that the next process waits for them.
-const HANDING_OVER: Duration = Duration::from_millis(250);
+/// How long sessions whose visitors have left may take to hear that the next process waits for them.
+const SESSIONS_LEAVE: Duration = Duration::from_millis(250);
 
-/// How long visitors may take to read what they were answered, once nothing else is waited for but the next process.
+/// How long visitors may take to read their responses, once only the next process is waited for.
 const LAST_READERS: Duration = Duration::from_secs(5);
 
-/// How much longer than the time for what runs a stop may take at all: a little longer than the late requests.
+/// How much longer than the drain timeout a stop may take: a little longer than the late requests.
 const OVERTIME: Duration = Duration::from_secs(3);
 
 /// How long QUIC peers may take to hear that their connections are closed.
 const LAST_PACKETS: Duration = Duration::from_secs(1);
 
-/// A daemon that serves.
-pub(crate) struct Serving {
-    pub(crate) daemon: Arc<Daemon>,
-    /// The public sockets are the service manager's.
-    pub(crate) handed_over: bool,
+/// What a stop needs of a daemon that serves.
+pub(crate) struct Stop {
+    pub(crate) drain: Arc<Drain>,
+    /// Whether the public sockets are the service manager's.
+    pub(crate) activated: bool,
     /// Tasks that accept what comes to the public sockets.
     pub(crate) listeners: JoinSet<()>,
-    pub(crate) quic: Vec<Port>,
-    pub(crate) memory: Memory,
-    /// Writes the names down as they change.
-    pub(crate) keeper: JoinHandle<()>,
+    /// The UDP ports.
+    pub(crate) ports: Vec<Port>,
     /// Tasks that answer on the admin address.
-    pub(crate) admins: JoinSet<()>,
-    /// Tasks in the background, to the end.
-    pub(crate) _others: JoinSet<()>,
+    pub(crate) admin: JoinSet<()>,
+    /// Where parked Initials go.
+    pub(crate) state_dir: PathBuf,
+    /// Saves the names in use for the next process. Awaited once.
+    pub(crate) save_names: Pin<Box<dyn Future<Output = ()> + Send>>,
+    /// Asks every session to drain within a time.
+    pub(crate) drain_sessions: Box<dyn Fn(Duration) + Send + Sync>,
 }
 
-impl Serving {
-    /// Stops: until `drain_timeout` all that runs may finish.
-    pub(crate) async fn stop(mut self) {
-        let daemon = self.daemon.clone();
-        // Whoever may choose sends new visitors elsewhere.
-        daemon.ready.store(false, Ordering::Relaxed);
-        info!(event = "draining", sessions = daemon.registry.online(), "stopping: what runs may finish");
-        let drain = daemon.config().limits.drain_timeout;
-        notify::stopping(drain + OVERTIME);
-        let deadline = Instant::now() + drain;
+impl Stop {
+    /// Stops. Until the drain timeout, what runs may finish.
+    pub(crate) async fn run(mut self) {
+        let limit = self.drain.timeout();
+        let deadline = Instant::now() + limit;
+        self.drain.enter(Phase::Draining);
+        notify::stopping(limit + OVERTIME);
 
-        let (cut, limit) = if self.handed_over {
-            self.hand_over(deadline).await;
-            daemon.shutdown.last_moment();
-            let now = Instant::now();
-            (now + HANDING_OVER, (now + LAST_READERS).min(deadline + OVERTIME))
-        } else {
-            self.let_go().await;
-            let _gone = timeout(CROSSING, daemon.visitors.wait()).await;
-            (deadline + FAREWELL, deadline + OVERTIME)
-        };
-        for live in daemon.registry.sessions() {
-            live.transport.drain(DrainReason::Restart, cut.saturating_duration_since(Instant::now()));
-        }
-        daemon.tasks.close();
-        // What has left HTTP is no task any more, but its visitor still is one.
-        let ended = async { tokio::join!(daemon.tasks.wait(), daemon.visitors.wait()) };
-        let finished = daemon.shutdown.see_off(ended, deadline.min(limit), limit).await;
+        let cut = if self.activated { self.hand_over(deadline).await } else { self.let_go(deadline).await };
+        (self.drain_sessions)(cut.sessions.saturating_duration_since(Instant::now()));
+        let finished = self.see_off(deadline.min(cut.visitors), cut.visitors).await;
         self.close_quic().await;
-        info!(event = "stopped", finished, "stopped");
+        let how = if finished { "all that ran has finished" } else { "what had not finished in time was cut off" };
+        info!(event = "stopped", finished, "stopped; {how}");
     }
 
-    /// Serves on until what runs now has ended, and then answers whoever was accepted, with the tunnels as they are.
-    async fn hand_over(&mut self, deadline: Instant) {
+    /// Serves on until the requests of now have ended, then accepts nobody new and lets the accepted ones finish.
+    async fn hand_over(&mut self, deadline: Instant) -> CutAt {
         let began = Instant::now();
-        let running = self.daemon.running.so_far();
-        let _in_time = timeout_at(deadline, running.ended()).await;
+        let current = self.drain.requests.close_epoch();
+        let _in_time = timeout_at(deadline, current.ended()).await;
         let older = self.good_moment(began, deadline).await;
-        self.keep_names().await;
-        // Before nobody accepts any more: what is accepted all the same, and copied as well, makes no difference to its
-        // sender, who goes on with the first one who has answered (RFC 9000, section 7.2).
-        for Port { socket, .. } in &self.quic {
-            socket.keep();
+        self.save_names.as_mut().await;
+        // Before the last visitor is accepted. A packet that is parked and answered as well does no harm: its sender goes
+        // on with whoever answers first (RFC 9000, section 7.2).
+        for Port { socket, .. } in &self.ports {
+            socket.park();
         }
         self.listeners.shutdown().await;
-        for Port { endpoint, .. } in &self.quic {
-            self.listeners.spawn(udp::ignore(endpoint.clone()));
+        for port in &self.ports {
+            self.listeners.spawn(port.clone().ignore_new());
         }
-        self.end();
+        self.go_away();
         info!(event = "handing_over", "new visitors wait for the next process");
         self.finish(&older, deadline).await;
+        self.drain.enter(Phase::Cut);
+        let now = Instant::now();
+        CutAt { sessions: now + SESSIONS_LEAVE, visitors: (now + LAST_READERS).min(deadline + OVERTIME) }
     }
 
-    /// Serves on until few visitors are in the middle of anything: new ones have to wait for whatever is under way when
-    /// it ends. At first for a moment when nobody is, and then for ever less. Long requests that begin meanwhile may take
-    /// half of the time that is left.
-    async fn good_moment(&self, stopped: Instant, deadline: Instant) -> Older {
+    /// Serves on until few requests are in the middle of anything, since new visitors wait for all of them. The limit on the
+    /// age of the oldest request grows with time. Long requests that begin meanwhile may take half of the time that is left.
+    async fn good_moment(&mut self, stopped: Instant, deadline: Instant) -> Epochs {
         let limit = Instant::now() + deadline.saturating_duration_since(Instant::now()) / 2;
-        let (mut older, mut since) = (Older::default(), stopped);
+        let (mut older, mut since) = (Epochs::default(), stopped);
         loop {
             let began = mem::replace(&mut since, Instant::now());
-            let age = older.age(&self.daemon.running, began);
+            let age = older.oldest_age(&self.drain.requests, began);
             let young = (stopped.elapsed() / 2).min(YOUNG);
             if age.is_none_or(|age| age < young) || Instant::now() >= limit {
                 return older;
             }
-            sleep(LOOK).await;
+            sleep(POLL).await;
         }
     }
 
-    /// Leaves the ports to whoever comes next.
-    async fn let_go(&mut self) {
-        // The next daemon, which may start now, must find the names that were in use.
-        self.keep_names().await;
-        // Before the port is free for TCP: the next daemon would get packets of our peers otherwise.
-        for Port { endpoint, connections, .. } in &self.quic {
-            if let Err(error) = leave(endpoint, connections) {
-                warn!(%error, "cannot let go of the UDP port");
-            }
-        }
-        self.listeners.shutdown().await;
-        self.admins.shutdown().await;
-        self.end();
-    }
-
-    /// Nothing new begins.
-    fn end(&self) {
-        self.daemon.shutdown.start();
-        self.daemon.visitors.close();
-    }
-
-    /// Writes the names down for the last time: those that go offline from now on are still in use.
-    async fn keep_names(&self) {
-        self.keeper.abort();
-        let (memory, registry) = (self.memory.clone(), self.daemon.registry.clone());
-        if let Err(error) = tokio::task::spawn_blocking(move || memory.keep(&registry)).await {
-            warn!(%error, "the names in use could not be kept");
-        }
-    }
-
-    /// Waits for visitors once no new ones are accepted: for what lasts only until everything else is done, since others
-    /// wait for the next process, and for requests, those of the `older` ones too, not much longer than to the `deadline`.
-    async fn finish(&self, older: &Older, deadline: Instant) {
-        let Daemon { running, shutdown, visitors, .. } = &*self.daemon;
+    /// Waits for visitors once no new ones are accepted. Long-lived exchanges last until all else is done, since others wait
+    /// for the next process. Requests, `older` ones too, get little more time than until `deadline`.
+    async fn finish(&mut self, older: &Epochs, deadline: Instant) {
+        let Drain { requests, visitors, .. } = &*self.drain;
         let late_requests = deadline.max(Instant::now()) + LATE_REQUESTS;
-        let _in_time = timeout_at(deadline, running.settled(older)).await;
-        shutdown.end_time();
+        let _in_time = timeout_at(deadline, requests.settled(older)).await;
+        self.drain.enter(Phase::Farewell);
         let late = async {
             sleep(FAREWELL).await;
-            running.settled(older).await;
+            requests.settled(older).await;
         };
         let gone = async {
             tokio::select! {
@@ -191,25 +143,66 @@ impl Serving {
         let _in_time = timeout_at(late_requests, gone).await;
     }
 
-    /// Tells whatever is left on QUIC, and leaves to the next process whoever knocked.
-    async fn close_quic(&self) {
-        for Port { endpoint, .. } in &self.quic {
-            // Whoever knocks now is for the next process: a refusal would be final, silence is not.
+    /// Lets go of the ports, for a successor that may start now.
+    async fn let_go(&mut self, deadline: Instant) -> CutAt {
+        // The successor must find the names in use.
+        self.save_names.as_mut().await;
+        // UDP before TCP: a successor binds TCP first, and would get packets of our peers otherwise.
+        for Port { endpoint, connections, .. } in &self.ports {
+            if let Err(error) = detached::detach(endpoint, connections) {
+                warn!(%error, "cannot let go of the UDP port: {error}");
+            }
+        }
+        self.listeners.shutdown().await;
+        self.admin.shutdown().await;
+        self.go_away();
+        let _gone = timeout(CROSSING, self.drain.visitors.wait()).await;
+        CutAt { sessions: deadline + FAREWELL, visitors: deadline + OVERTIME }
+    }
+
+    /// Nothing new begins from here on.
+    fn go_away(&self) {
+        self.drain.enter(Phase::GoingAway);
+        self.drain.visitors.close();
+        self.drain.tasks.close();
+    }
+
+    /// Waits until everything has ended. What runs at `deadline` hears of its end, what runs at `limit` is cut. Returns
+    /// whether all of it ended by itself.
+    async fn see_off(&mut self, deadline: Instant, limit: Instant) -> bool {
+        // An upgraded connection is no task any more, but its visitor still holds a token.
+        let mut ended = pin!(async { tokio::join!(self.drain.tasks.wait(), self.drain.visitors.wait()) });
+        if timeout_at(deadline, &mut ended).await.is_ok() {
+            return true;
+        }
+        self.drain.enter(Phase::Cut);
+        timeout_at(limit, ended).await.is_ok()
+    }
+
+    /// Closes what is left on QUIC, and leaves new peers to the next process.
+    async fn close_quic(&mut self) {
+        for Port { endpoint, .. } in &self.ports {
+            // New peers belong to the next process: a refusal would be final, silence is not.
             endpoint.set_server_config(None);
             endpoint.close(VarInt::from_u32(0), b"stopped");
         }
-        // What was said just before is given time to arrive.
         let idle = async {
-            for Port { endpoint, .. } in &self.quic {
+            for Port { endpoint, .. } in &self.ports {
                 endpoint.wait_idle().await;
             }
         };
         let _in_time = timeout(LAST_PACKETS, idle).await;
-        let knocked: Vec<_> = self.quic.iter().flat_map(|port| port.socket.kept()).collect();
-        if !knocked.is_empty()
-            && let Err(error) = initials::leave(&self.daemon.config().state_dir, knocked)
+        let parked: Vec<_> = self.ports.iter().flat_map(|port| port.socket.parked()).collect();
+        if !parked.is_empty()
+            && let Err(error) = initials::leave(&self.state_dir, parked)
         {
-            warn!(%error, "first packets cannot be left for the next process; their senders try again");
+            warn!(%error, "cannot leave first packets to the next process: {error}; their senders try again");
         }
     }
+}
+
+/// When what still runs is cut.
+struct CutAt {
+    sessions: Instant,
+    visitors: Instant,
 }

@@ -1,29 +1,27 @@
 //! Bodies of responses to visitors, and the upload of a request's body into a tunnel.
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
 
 use bytes::Bytes;
 use cok_proto::ResetCode;
 use cok_transport::{ExchangeError, Received, RecvHalf, SendHalf};
-use http::{HeaderMap, StatusCode};
+use http::HeaderMap;
 use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::Full;
-use tokio_util::task::task_tracker::TaskTrackerToken;
 
+use super::context::Context as RequestContext;
 use super::grpc;
+use super::lifetime::Lifetime;
 use super::request::RequestBody;
-use super::service::Visitor;
-use crate::drain::phase::Watch;
+use crate::drain::{Drain, Watch};
 
 /// A response's body.
 #[derive(Debug)]
 pub(crate) struct Body {
     kind: Kind,
-    /// Counts the response once it is through.
-    answer: Option<Answer>,
+    /// The request that it answers, for as long as the response goes on.
+    context: Option<RequestContext>,
     /// An upload that nobody reads, for as long as the response goes on.
     kept: Option<Upload>,
 }
@@ -34,76 +32,33 @@ enum Kind {
     Tunnel(TunnelBody),
 }
 
-/// Counts a request when it is dropped, whether or not the response got through.
-#[derive(Debug)]
-pub(crate) struct Answer {
-    /// To whom.
-    pub(crate) visitor: Arc<Visitor>,
-    /// When the request began.
-    pub(crate) began: Instant,
-    /// The response's status, once there is one.
-    pub(crate) status: Option<StatusCode>,
-    /// That it is waited for.
-    pub(crate) running: TaskTrackerToken,
-}
-
-impl Drop for Answer {
-    fn drop(&mut self) {
-        self.visitor.answered(self.status, self.began);
-    }
-}
-
 impl Body {
     /// No body.
-    pub(crate) fn empty() -> Self {
+    pub(super) fn empty() -> Self {
         Self::full(Bytes::new())
     }
 
     /// A body that is all there.
-    pub(crate) fn full(bytes: impl Into<Bytes>) -> Self {
-        Self { kind: Kind::Full(Full::new(bytes.into())), answer: None, kept: None }
+    pub(super) fn full(bytes: impl Into<Bytes>) -> Self {
+        Self { kind: Kind::Full(Full::new(bytes.into())), context: None, kept: None }
     }
 
-    /// A body that comes from a tunnel, `length` bytes long if that is known.
-    pub(crate) fn tunnel(recv: Box<dyn RecvHalf>, length: Option<u64>) -> Self {
-        Self {
-            kind: Kind::Tunnel(TunnelBody { recv: Some(recv), left: length, ending: Ending::BreaksOff }),
-            answer: None,
-            kept: None,
-        }
-    }
-
-    /// A stream of events that comes from a tunnel, and ends as if the service had ended it when the `time` is up. A
-    /// visitor throws an event away that has not come to its end (WHATWG HTML, section 9.2.6), so no heed is paid to
-    /// where one does. Any other body breaks off: what has been cut short must not look whole.
-    pub(crate) fn events(recv: Box<dyn RecvHalf>, time: Watch) -> Self {
-        Self {
-            kind: Kind::Tunnel(TunnelBody { recv: Some(recv), left: None, ending: Ending::Events(time) }),
-            answer: None,
-            kept: None,
-        }
-    }
-
-    /// A body that comes from a tunnel is that of a gRPC call, over HTTP/2 or HTTP/3: it ends with trailers that say so
-    /// when the `last` moment has come, or the tunnel is lost.
-    pub(crate) fn speaks_grpc(&mut self, last: Watch) {
-        if let Kind::Tunnel(body) = &mut self.kind {
-            body.ending = Ending::Grpc(last);
-        }
+    /// A body that comes from a tunnel, `length` bytes long if that is known. Its lifetime says how the daemon ends it.
+    pub(super) fn tunnel(recv: Box<dyn RecvHalf>, length: Option<u64>, lifetime: Lifetime, drain: &Drain) -> Self {
+        let farewell = lifetime.farewell(drain);
+        let body = TunnelBody { recv: Some(recv), left: length, lifetime, farewell };
+        Self { kind: Kind::Tunnel(body), context: None, kept: None }
     }
 
     /// Holds an upload until the body ends.
-    pub(crate) fn keep(&mut self, upload: Upload) {
+    pub(super) fn keep(&mut self, upload: Upload) {
         self.kept = Some(upload);
     }
 
-    /// The same body, counted at its end.
+    /// The same body, which counts its request at its end.
     #[must_use]
-    pub(crate) fn counted(mut self, mut answer: Answer) -> Self {
-        if matches!(&self.kind, Kind::Tunnel(TunnelBody { ending: Ending::Events(_), .. })) {
-            answer.running = answer.visitor.daemon.running.lasting();
-        }
-        self.answer = Some(answer);
+    pub(super) fn with(mut self, context: RequestContext) -> Self {
+        self.context = Some(context);
         self
     }
 }
@@ -139,38 +94,21 @@ struct TunnelBody {
     /// Gone once the body has ended.
     recv: Option<Box<dyn RecvHalf>>,
     left: Option<u64>,
-    ending: Ending,
-}
-
-/// How a body ends that the daemon cuts short.
-#[derive(Debug)]
-enum Ending {
-    /// It must not look whole.
-    BreaksOff,
-    /// As if the service had ended it, when that time is up.
-    Events(Watch),
-    /// With trailers that say so, at that moment.
-    Grpc(Watch),
-}
-
-impl Ending {
-    /// Ready once it is time to end, with the trailers for it.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<HeaderMap>> {
-        match self {
-            Self::BreaksOff => Poll::Pending,
-            Self::Events(time) => time.poll(cx).map(|()| None),
-            Self::Grpc(last) => last.poll(cx).map(|()| Some(grpc::restarting())),
-        }
-    }
+    lifetime: Lifetime,
+    /// When the daemon ends it properly.
+    farewell: Option<Watch>,
 }
 
 impl TunnelBody {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ExchangeError>>> {
         if self.recv.is_some()
-            && let Poll::Ready(trailers) = self.ending.poll(cx)
+            && let Some(farewell) = &mut self.farewell
+            && farewell.poll(cx).is_ready()
         {
-            // The exchange is abandoned with it.
+            // The exchange is abandoned with it. Where a stream of events ends does not matter: visitors drop an event
+            // that is not complete (WHATWG HTML, section 9.2.6).
             self.recv = None;
+            let trailers: Option<HeaderMap> = (self.lifetime == Lifetime::Grpc).then(grpc::restarting);
             return Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))));
         }
         loop {
@@ -179,7 +117,7 @@ impl TunnelBody {
                 Ok(received) => received,
                 Err(error) => {
                     self.recv = None;
-                    let trailers = matches!(self.ending, Ending::Grpc(_)).then(|| grpc::lost(error)).flatten();
+                    let trailers = if self.lifetime == Lifetime::Grpc { grpc::lost(error) } else { None };
                     return Poll::Ready(Some(trailers.map(Frame::trailers).ok_or(error)));
                 }
             };

@@ -1,39 +1,35 @@
-//! A request's way into its tunnel and the response's way back: waiting for a tunnel that is away, trying again what
-//! may be tried again, and pumping bodies.
+//! A request's way into its tunnel: one attempt after the other, until there is a response. `retry` chooses the session,
+//! `respond` makes the response.
 
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
 
-use bytes::Bytes;
-use cok_proto::{RequestHead, ResetCode, ResponseHead, Scheme};
+use cok_proto::{RequestHead, ResetCode, Scheme};
 use cok_transport::{Exchange, ExchangeError, OpenError, Received, RecvHalf};
-use http::header::{ACCEPT, ALT_SVC, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, HeaderValue, UPGRADE};
+use http::header::{EXPECT, HOST};
 use http::uri::{Authority, PathAndQuery};
-use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
+use http::{Method, Request, Response, StatusCode, Version};
 use http_body::Body as _;
 use hyper::upgrade::OnUpgrade;
-use tokio::sync::watch;
-use tokio::time::Instant;
 use tracing::debug;
 
 use super::body::{Body, Upload};
-use super::grpc::is_grpc;
+use super::context::Context;
 use super::headers::{join_cookies, set_forwarded, set_trace, strip_hop_by_hop};
-use super::http3;
+use super::interim::InterimHeads;
 use super::linger::linger;
 use super::pages::{Problem, page};
 use super::request::RequestBody;
-use super::service::Visitor;
-use super::upgrade::{Upgrade, splice};
-use crate::tunnels::directory::{Live, Presence, Tunnel};
-
-/// How often one request is sent at the most. Each time a session has ended under it, so more would not help.
-const MAX_ATTEMPTS: usize = 5;
+use super::respond::{FinalHead, respond, respond_to_upgrade};
+use super::retry::{MAX_ATTEMPTS, find_live, may_repeat};
+use super::upgrade::Upgrade;
+use super::visitor::Visitor;
+use crate::tunnels::{Live, Tunnel};
 
 /// Sends a request into its tunnel and returns the response.
 pub(super) async fn forward(
-    visitor: &Arc<Visitor>,
+    context: &mut Context,
     tunnel: &Arc<Tunnel>,
     mut request: Request<RequestBody>,
     authority: Authority,
@@ -41,21 +37,25 @@ pub(super) async fn forward(
 ) -> Response<Body> {
     let on_upgrade = upgrade.is_some().then(|| hyper::upgrade::on(&mut request));
     let (parts, body) = request.into_parts();
-    let interim = body.interim();
-    let version = parts.version;
-    let accept: HeaderMap = parts.headers.get(ACCEPT).map(|accept| (ACCEPT, accept.clone())).into_iter().collect();
-    let head = Arc::new(prepare(visitor, parts, authority, &upgrade));
+    let (interim, version) = (body.interim(), parts.version);
+    let head = Arc::new(prepare(&context.visitor, parts, authority, &upgrade));
     let body = (!body.is_end_stream() && !upgrade.is_some()).then_some(body);
-    match exchange(visitor, tunnel, head, body, interim, upgrade, on_upgrade).await {
-        Ok(mut response) => {
-            // Over HTTP/1.1 a visitor would not see the trailers, and take the body for whole.
-            if version >= Version::HTTP_2 && is_grpc(response.headers()) {
-                response.body_mut().speaks_grpc(visitor.daemon.shutdown.watch_last());
-            }
-            response
-        }
-        Err(problem) => page(problem, &accept),
-    }
+    let outgoing = Outgoing { head: head.clone(), version, body, interim };
+    let result = match on_upgrade {
+        Some(on_upgrade) => send_upgrade(context, tunnel, outgoing, &upgrade, on_upgrade).await,
+        None => send(context, tunnel, outgoing).await,
+    };
+    result.unwrap_or_else(|problem| page(problem, &head.headers))
+}
+
+/// A request that is about to be sent.
+struct Outgoing {
+    head: Arc<RequestHead>,
+    /// The visitor's version of HTTP.
+    version: Version,
+    body: Option<RequestBody>,
+    /// Where interim heads go, if the visitor can get any.
+    interim: Option<Arc<InterimHeads>>,
 }
 
 /// Makes the head that goes into the tunnel.
@@ -67,7 +67,7 @@ fn prepare(visitor: &Visitor, parts: http::request::Parts, authority: Authority,
     }
     headers.remove(HOST);
     let address = visitor.address();
-    let trusted = visitor.daemon.config().trusted_proxies.iter().any(|network| network.contains(&address));
+    let trusted = visitor.edge.config().trusted_proxies.iter().any(|network| network.contains(&address));
     set_forwarded(&mut headers, address, trusted, &authority);
     set_trace(&mut headers);
     upgrade.prepare(&mut headers);
@@ -76,28 +76,46 @@ fn prepare(visitor: &Visitor, parts: http::request::Parts, authority: Authority,
     RequestHead { method, target, scheme: Scheme::Https, authority, headers }
 }
 
-/// Sends the request until an answer comes or nothing is left to try.
-async fn exchange(
-    visitor: &Arc<Visitor>,
+/// Sends an upgrade. It is sent again only while no session has taken it: after that its service may have begun to speak.
+async fn send_upgrade(
+    context: &mut Context,
     tunnel: &Arc<Tunnel>,
-    head: Arc<RequestHead>,
-    mut body: Option<RequestBody>,
-    interim: Option<Arc<http3::Exchange>>,
-    upgrade: Upgrade,
-    on_upgrade: Option<OnUpgrade>,
+    request: Outgoing,
+    upgrade: &Upgrade,
+    on_upgrade: OnUpgrade,
 ) -> Result<Response<Body>, Problem> {
+    let mut lost: Option<Arc<Live>> = None;
+    for _ in 0..MAX_ATTEMPTS {
+        let live = find_live(&context.visitor, tunnel, lost.as_deref()).await?;
+        let Exchange { send, mut recv } = match live.transport.open(request.head.clone(), false) {
+            Ok(exchange) => exchange,
+            Err(OpenError::Unavailable) => {
+                lost = Some(live);
+                continue;
+            }
+            Err(error) => return Err(not_opened(error)),
+        };
+        let answered = answer(&mut recv, &mut None, false, None).await.map_err(problem)?;
+        return respond_to_upgrade(context, answered, upgrade, on_upgrade, send, recv, request.version);
+    }
+    Err(Problem::Offline)
+}
+
+/// Sends the request until a response comes or nothing is left to try.
+async fn send(context: &mut Context, tunnel: &Arc<Tunnel>, request: Outgoing) -> Result<Response<Body>, Problem> {
+    let Outgoing { head, version, mut body, interim } = request;
     let mut lost: Option<Arc<Live>> = None;
     let mut last = Problem::Offline;
     let expects = head.headers.contains_key(EXPECT);
     for _ in 0..MAX_ATTEMPTS {
-        let live = match find_live(visitor, tunnel, lost.as_deref()).await {
+        let live = match find_live(&context.visitor, tunnel, lost.as_deref()).await {
             Ok(live) => live,
             Err(problem) => {
                 give_up(body, expects);
                 return Err(problem);
             }
         };
-        let end = body.is_none() && on_upgrade.is_none();
+        let end = body.is_none();
         let Exchange { send, mut recv } = match live.transport.open(head.clone(), end) {
             Ok(exchange) => exchange,
             Err(OpenError::Unavailable) => {
@@ -106,24 +124,18 @@ async fn exchange(
             }
             Err(error) => {
                 give_up(body, expects);
-                let saturated = error == OpenError::Saturated;
-                return Err(if saturated { Problem::Busy } else { Problem::HeadTooLarge });
+                return Err(not_opened(error));
             }
         };
-        if let Some(on_upgrade) = on_upgrade {
-            // Nothing of an upgrade is ever sent twice: its service may have begun to speak.
-            let answered = answer(&mut recv, &mut None, false, None).await.map_err(problem)?;
-            return respond_to_upgrade(visitor, answered, &upgrade, on_upgrade, send, recv);
-        }
         let mut upload = body.take().map(|body| Upload::new(body, send));
         match answer(&mut recv, &mut upload, expects, interim.as_deref()).await {
             Ok(answered) => {
                 let declined = answered.declined;
-                let mut response = respond(visitor, answered, recv, &head.method);
+                let mut response = respond(context, answered, recv, &head.method, version);
                 match upload {
-                    // Nobody reads it any more, but letting go of it would abandon the exchange.
+                    // Nobody reads it any more, but dropping it would abandon the exchange.
                     Some(upload) if declined => response.body_mut().keep(upload),
-                    // What is left goes on by itself; it ends with the exchange.
+                    // The rest goes on by itself, and ends with the exchange.
                     Some(mut upload) => {
                         tokio::spawn(async move {
                             poll_fn(|cx| upload.poll(cx)).await;
@@ -137,12 +149,7 @@ async fn exchange(
             Err(error) => {
                 let unread = end || upload.as_ref().is_some_and(Upload::is_unread);
                 body = upload.map(Upload::into_rest);
-                let repeatable = match error {
-                    ExchangeError::Reset(ResetCode::Unprocessed) => true,
-                    ExchangeError::SessionLost => head.method.is_idempotent(),
-                    ExchangeError::Reset(_) => false,
-                };
-                if !(repeatable && unread) {
+                if !(unread && may_repeat(&head.method, error)) {
                     give_up(body, expects);
                     return Err(problem(error));
                 }
@@ -156,37 +163,14 @@ async fn exchange(
     Err(last)
 }
 
+fn not_opened(error: OpenError) -> Problem {
+    if error == OpenError::Saturated { Problem::Busy } else { Problem::HeadTooLarge }
+}
+
 /// The daemon answers by itself; what the visitor still sends is not wanted.
 fn give_up(body: Option<RequestBody>, expects: bool) {
     if let Some(body) = body.filter(|_| !expects) {
         linger(body);
-    }
-}
-
-/// The session to use; waits for one while the tunnel may still come back. `lost` is one that takes no more.
-async fn find_live(visitor: &Visitor, tunnel: &Arc<Tunnel>, lost: Option<&Live>) -> Result<Arc<Live>, Problem> {
-    let usable = |live: &Arc<Live>| lost.is_none_or(|lost| lost.session != live.session);
-    if let Some(live) = tunnel.live().filter(usable) {
-        return Ok(live);
-    }
-    let (most, grace) = {
-        let limits = &visitor.daemon.config().limits;
-        (limits.max_held, limits.reconnect_grace)
-    };
-    let _held = tunnel.hold(most).ok_or(Problem::Busy)?;
-    let mut presence: watch::Receiver<Presence> = tunnel.presence();
-    let noticed = Instant::now();
-    loop {
-        let since = match &*presence.borrow_and_update() {
-            Presence::Online(live) if usable(live) => return Ok(live.clone()),
-            Presence::Online(_) => noticed,
-            Presence::Silent(_, since) | Presence::Away(since) => *since,
-        };
-        tokio::select! {
-            () = visitor.daemon.shutdown.wait() => return Err(Problem::ShuttingDown),
-            () = tokio::time::sleep_until(since + grace) => return Err(Problem::Offline),
-            changed = presence.changed() => changed.map_err(|_| Problem::Offline)?,
-        }
     }
 }
 
@@ -197,8 +181,8 @@ async fn answer(
     recv: &mut Box<dyn RecvHalf>,
     upload: &mut Option<Upload>,
     expects: bool,
-    interim: Option<&http3::Exchange>,
-) -> Result<Answered, ExchangeError> {
+    interim: Option<&InterimHeads>,
+) -> Result<FinalHead, ExchangeError> {
     let mut held_back = expects;
     poll_fn(|cx| {
         loop {
@@ -223,7 +207,7 @@ async fn answer(
                     }
                 }
                 Poll::Ready(Ok(Received::Head { head, end })) => {
-                    return Poll::Ready(Ok(Answered { head, end, declined: held_back }));
+                    return Poll::Ready(Ok(FinalHead { head, end, declined: held_back }));
                 }
                 // The multiplexer lets nothing come before the final head.
                 Poll::Ready(Ok(_)) => return Poll::Ready(Err(ExchangeError::Reset(ResetCode::LocalBroken))),
@@ -233,90 +217,11 @@ async fn answer(
     .await
 }
 
-/// A final head.
-struct Answered {
-    head: ResponseHead,
-    /// No body follows.
-    end: bool,
-    /// The service has decided without the body that the visitor held back: it is not wanted.
-    declined: bool,
-}
-
-/// The response for the visitor.
-fn respond(visitor: &Visitor, answered: Answered, recv: Box<dyn RecvHalf>, method: &Method) -> Response<Body> {
-    let ResponseHead { status, mut headers } = answered.head;
-    strip_hop_by_hop(&mut headers);
-    // The service's is about another address than ours (RFC 7838, section 3).
-    headers.remove(ALT_SVC);
-    let body = if answered.end {
-        Body::empty()
-    } else {
-        let length = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-        match length {
-            None if is_event_stream(&headers) => Body::events(recv, visitor.daemon.shutdown.watch_time()),
-            _ => Body::tunnel(recv, length.filter(|_| *method != Method::HEAD)),
-        }
-    };
-    let mut response = Response::new(body);
-    *response.status_mut() = status;
-    *response.headers_mut() = headers;
-    response
-}
-
-/// Whether a response is a stream of server-sent events (WHATWG HTML, section 9.2), whose visitor comes back by itself when
-/// it ends.
-fn is_event_stream(headers: &HeaderMap) -> bool {
-    let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.as_bytes().split(|byte| *byte == b';').next());
-    kind.is_some_and(|kind| kind.trim_ascii().eq_ignore_ascii_case(b"text/event-stream"))
-}
-
-/// What a visitor gets who asked to leave HTTP: raw bytes from here on, or an ordinary response.
-fn respond_to_upgrade(
-    visitor: &Arc<Visitor>,
-    mut answered: Answered,
-    upgrade: &Upgrade,
-    on_upgrade: OnUpgrade,
-    mut send: Box<dyn cok_transport::SendHalf>,
-    recv: Box<dyn RecvHalf>,
-) -> Result<Response<Body>, Problem> {
-    if answered.head.status != StatusCode::SWITCHING_PROTOCOLS {
-        send.send_data(Bytes::new(), true);
-        return Ok(respond(visitor, answered, recv, &Method::GET));
-    }
-    let protocol: Option<HeaderValue> = answered.head.headers.get(UPGRADE).cloned();
-    strip_hop_by_hop(&mut answered.head.headers);
-    let response = upgrade.complete(answered.head.headers, protocol).ok_or(Problem::ServiceBroke)?;
-    let (visitor, running) = (visitor.clone(), visitor.daemon.running.lasting());
-    let time = upgrade.is_websocket().then(|| visitor.daemon.shutdown.watch_time());
-    tokio::spawn(async move {
-        splice(on_upgrade, send, recv, time).await;
-        drop((visitor, running));
-    });
-    Ok(response)
-}
-
 fn problem(error: ExchangeError) -> Problem {
     match error {
         ExchangeError::Reset(ResetCode::LocalRefused) => Problem::ServiceAbsent,
         ExchangeError::Reset(ResetCode::LocalTimeout) => Problem::ServiceSlow,
         ExchangeError::Reset(_) => Problem::ServiceBroke,
         ExchangeError::SessionLost => Problem::Offline,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn event_streams_are_known_by_their_type() {
-        let is = |kind: &'static str| {
-            is_event_stream(&HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(kind))]))
-        };
-        assert!(is("text/event-stream"));
-        assert!(is("Text/Event-Stream ; charset=utf-8"));
-        assert!(!is("text/event-streams"));
-        assert!(!is("text/plain; of=text/event-stream"));
-        assert!(!is_event_stream(&HeaderMap::new()));
     }
 }

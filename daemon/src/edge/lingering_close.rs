@@ -14,9 +14,10 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+use tokio_rustls::server::TlsStream;
 
-use super::Stream;
-use super::service::Visitor;
+use super::visitor::Visitor;
+use crate::drain::Phase;
 
 /// What is read at once, to be dropped.
 const DROPPED: usize = 1024;
@@ -25,25 +26,25 @@ const DROPPED: usize = 1024;
 const LOOK: Duration = Duration::from_millis(50);
 
 /// A visitor's stream that is not closed at once when it is dropped while the daemon stops.
-pub(super) struct LastBytes {
+pub(super) struct LingeringClose {
     /// Gone only while it is dropped.
-    stream: Option<Stream>,
+    stream: Option<TlsStream<TcpStream>>,
     visitor: Arc<Visitor>,
 }
 
-impl LastBytes {
-    pub(super) fn new(stream: Stream, visitor: Arc<Visitor>) -> Self {
+impl LingeringClose {
+    pub(super) fn new(stream: TlsStream<TcpStream>, visitor: Arc<Visitor>) -> Self {
         Self { stream: Some(stream), visitor }
     }
 
-    fn stream(self: Pin<&mut Self>) -> io::Result<Pin<&mut Stream>> {
+    fn stream(self: Pin<&mut Self>) -> io::Result<Pin<&mut TlsStream<TcpStream>>> {
         self.get_mut().stream.as_mut().map(Pin::new).ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
 }
 
-impl Drop for LastBytes {
+impl Drop for LingeringClose {
     fn drop(&mut self) {
-        if !self.visitor.daemon.shutdown.started() {
+        if self.visitor.edge.drain.phase() < Phase::GoingAway {
             return;
         }
         let Some(stream) = self.stream.take() else { return };
@@ -52,7 +53,7 @@ impl Drop for LastBytes {
         // Not for long: the daemon waits for visitors only until it stops.
         tokio::spawn(async move {
             let mut dropped = [0; DROPPED];
-            while visitor.daemon.shutdown.time_ended() || unacknowledged(&tcp) > 0 {
+            while visitor.edge.drain.phase() >= Phase::Farewell || unacknowledged(&tcp) > 0 {
                 match timeout(LOOK, tcp.read(&mut dropped)).await {
                     Ok(Ok(1..)) | Err(_) => {}
                     Ok(Ok(0) | Err(_)) => break,
@@ -73,13 +74,13 @@ fn unacknowledged(socket: &TcpStream) -> libc::c_int {
     if result == 0 { bytes } else { 0 }
 }
 
-impl AsyncRead for LastBytes {
+impl AsyncRead for LingeringClose {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         self.stream()?.poll_read(cx, buffer)
     }
 }
 
-impl AsyncWrite for LastBytes {
+impl AsyncWrite for LingeringClose {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
         self.stream()?.poll_write(cx, data)
     }

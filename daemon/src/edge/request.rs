@@ -1,5 +1,6 @@
 //! A request's body, whichever version of HTTP brings it.
 
+use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -8,7 +9,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use super::http3;
+use super::interim::InterimHeads;
 
 /// A request's body.
 #[derive(Debug)]
@@ -16,10 +17,19 @@ pub(crate) enum RequestBody {
     /// Over HTTP/1.1 and HTTP/2.
     Hyper(Incoming),
     /// Over HTTP/3.
-    Http3(Box<http3::Body>),
+    Stream(Pin<Box<dyn VisitorStream>>),
 }
 
-/// The body will not be whole: the visitor has gone, or broken a rule.
+/// A request's body on a stream of its own, which says more about its visitor than a body does.
+pub(super) trait VisitorStream: Body<Data = Bytes, Error = BrokenOff> + fmt::Debug + Send {
+    /// Ready once the visitor has abandoned the request, also while nothing is read.
+    fn poll_abandoned(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()>;
+
+    /// Where interim heads for the visitor go.
+    fn interim(&self) -> Arc<InterimHeads>;
+}
+
+/// The body will not be whole: the visitor has left, or broken a rule.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("the request broke off")]
 pub(crate) struct BrokenOff;
@@ -29,15 +39,15 @@ impl RequestBody {
     pub(super) fn poll_abandoned(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match self {
             Self::Hyper(_) => Poll::Pending,
-            Self::Http3(body) => body.poll_abandoned(cx),
+            Self::Stream(body) => body.as_mut().poll_abandoned(cx),
         }
     }
 
     /// Where interim heads for the visitor go, if it can get any.
-    pub(super) fn interim(&self) -> Option<Arc<http3::Exchange>> {
+    pub(super) fn interim(&self) -> Option<Arc<InterimHeads>> {
         match self {
             Self::Hyper(_) => None,
-            Self::Http3(body) => Some(body.exchange()),
+            Self::Stream(body) => Some(body.interim()),
         }
     }
 }
@@ -55,21 +65,21 @@ impl Body for RequestBody {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
         match self.get_mut() {
             Self::Hyper(body) => Pin::new(body).poll_frame(cx).map_err(|_| BrokenOff),
-            Self::Http3(body) => body.poll_frame(cx),
+            Self::Stream(body) => body.as_mut().poll_frame(cx),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Hyper(body) => body.is_end_stream(),
-            Self::Http3(body) => body.is_end_stream(),
+            Self::Stream(body) => body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Hyper(body) => body.size_hint(),
-            Self::Http3(_) => SizeHint::default(),
+            Self::Stream(_) => SizeHint::default(),
         }
     }
 }

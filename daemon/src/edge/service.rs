@@ -1,175 +1,80 @@
 //! One request: whose it is, and who answers it.
 
-use std::net::IpAddr;
 use std::str::FromStr as _;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Instant;
 
 use http::header::{ALT_SVC, CONTENT_LENGTH, EXPECT, HOST, UPGRADE};
 use http::uri::Authority;
 use http::{Method, Request, Response, StatusCode, Version};
 use http_body::Body as _;
-use tokio_util::task::task_tracker::TaskTrackerToken;
 
-use super::body::{Answer, Body};
+use super::body::Body;
+use super::context::Context;
 use super::forward::forward;
 use super::linger::linger;
 use super::pages::{Problem, page};
 use super::request::RequestBody;
+use super::route::{Route, route};
 use super::upgrade::Upgrade;
-use crate::admission::connections::Place;
-use crate::app::Daemon;
-use crate::edge::route::{Route, route};
-use crate::observe::admin;
-use crate::tunnels::accept;
+use super::visitor::Visitor;
+use crate::observe::Asker;
 
-/// A connection's other side.
-#[derive(Debug)]
-pub(crate) struct Visitor {
-    /// The daemon that it talks to.
-    pub(crate) daemon: Arc<Daemon>,
-    peer: Peer,
-    /// How many requests have come.
-    requests: AtomicU64,
-    /// How many of them are answered to the end.
-    answered: AtomicU64,
-    /// That it has asked to leave HTTP/1.1, and has no answer or has left.
-    upgrading: AtomicBool,
-    /// Its place among the public connections.
-    _place: Place,
-    /// That it is waited for, also while it is no longer HTTP.
-    _token: TaskTrackerToken,
+/// Answers one request, and counts it.
+pub(super) async fn respond(visitor: &Arc<Visitor>, request: Request<RequestBody>) -> Response<Body> {
+    let mut context = Context::new(visitor);
+    let (version, is_head) = (request.version(), *request.method() == Method::HEAD);
+    // Over HTTP/1.1 it is the connection's only request as long as it has no response.
+    let upgrades = version == Version::HTTP_11 && request.headers().contains_key(UPGRADE);
+    if upgrades {
+        visitor.set_upgrading(true);
+    }
+    let mut response = answer(&mut context, request).await;
+    if upgrades && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        visitor.set_upgrading(false);
+    }
+    if is_head {
+        drop_body(&mut response);
+    }
+    if version != Version::HTTP_3
+        && let Some(alternative) = &visitor.edge.alt_svc
+    {
+        response.headers_mut().insert(ALT_SVC, alternative.clone());
+    }
+    context.set_status(response.status());
+    response.map(|body| body.with(context))
 }
 
-/// Where a visitor is.
-#[derive(Debug)]
-pub(crate) enum Peer {
-    /// At one address for as long as its connection lasts.
-    Fixed(IpAddr),
-    /// Wherever its QUIC connection has migrated to.
-    Moving(quinn::Connection),
-}
-
-impl Visitor {
-    /// The other side of a fresh connection.
-    pub(crate) fn new(daemon: Arc<Daemon>, peer: Peer, place: Place) -> Self {
-        let (requests, answered, token) = (AtomicU64::new(0), AtomicU64::new(0), daemon.visitors.token());
-        let upgrading = AtomicBool::new(false);
-        Self { daemon, peer, requests, answered, upgrading, _place: place, _token: token }
-    }
-
-    /// Its address now.
-    pub(crate) fn address(&self) -> IpAddr {
-        match &self.peer {
-            Peer::Fixed(address) => *address,
-            Peer::Moving(connection) => connection.remote_address().ip().to_canonical(),
-        }
-    }
-
-    /// Whether a request has come.
-    pub(crate) fn has_asked(&self) -> bool {
-        self.requests.load(Ordering::Relaxed) > 0
-    }
-
-    /// Whether it is about to leave HTTP/1.1, as far as one can know.
-    pub(crate) fn is_upgrading(&self) -> bool {
-        self.upgrading.load(Ordering::Relaxed)
-    }
-
-    /// Resolves if no request comes in the time that a head may take, or that a daemon that stops has: the connection is
-    /// silent, and what has not even begun to speak HTTP/2 can't be told to finish.
-    pub(crate) async fn never_asked(&self) {
-        let limit = self.daemon.config().limits.header_timeout;
-        tokio::select! {
-            () = tokio::time::sleep(limit) => {}
-            () = self.daemon.shutdown.first_request() => {}
-        }
-        if self.has_asked() {
-            std::future::pending::<()>().await;
-        }
-    }
-
-    /// Resolves once nothing has been under way for as long as an idle connection may last.
-    pub(crate) async fn idle(&self) {
-        let mut before = None;
-        loop {
-            let (requests, answered) = (self.requests.load(Ordering::Relaxed), self.answered.load(Ordering::Relaxed));
-            if before == Some(requests) && requests == answered {
-                return;
-            }
-            before = Some(requests);
-            let limit = self.daemon.config().limits.header_timeout;
-            tokio::time::sleep(limit).await;
-        }
-    }
-
-    /// Counts a request that is over; without a status, its visitor left before there was an answer.
-    pub(super) fn answered(&self, status: Option<StatusCode>, began: Instant) {
-        self.answered.fetch_add(1, Ordering::Relaxed);
-        if let Some(status) = status {
-            self.daemon.metrics.answered(status, began);
-        }
-    }
-
-    /// Answers one request, and counts it.
-    pub(crate) async fn respond(self: &Arc<Self>, request: Request<RequestBody>) -> Response<Body> {
-        self.requests.fetch_add(1, Ordering::Relaxed);
-        let running = self.daemon.running.ordinary();
-        let mut answer = Answer { visitor: self.clone(), began: Instant::now(), status: None, running };
-        let (version, is_head) = (request.version(), *request.method() == Method::HEAD);
-        // Over HTTP/1.1 it is the connection's only request as long as it has no answer.
-        let upgrades = version == Version::HTTP_11 && request.headers().contains_key(UPGRADE);
-        if upgrades {
-            self.upgrading.store(true, Ordering::Relaxed);
-        }
-        let mut response = self.answer(request).await;
-        if upgrades && response.status() != StatusCode::SWITCHING_PROTOCOLS {
-            self.upgrading.store(false, Ordering::Relaxed);
-        }
-        if is_head {
-            drop_body(&mut response);
-        }
-        if version != Version::HTTP_3
-            && let Some(alternative) = self.daemon.alt_svc()
-        {
-            response.headers_mut().insert(ALT_SVC, alternative.clone());
-        }
-        answer.status = Some(response.status());
-        response.map(|body| body.counted(answer))
-    }
-
-    async fn answer(self: &Arc<Self>, request: Request<RequestBody>) -> Response<Body> {
-        let Some(authority) = authority(&request) else { return refuse(Problem::BadRequest, request) };
-        match route(&self.daemon.domain, authority.host()) {
-            Route::Foreign => refuse(Problem::Misdirected, request),
-            Route::Unusable => refuse(Problem::UnknownName, request),
-            Route::Base => self.answer_on_base(request),
-            Route::Tunnel(name) => {
-                let Some(tunnel) = self.daemon.registry.find(&name) else {
-                    return refuse(Problem::UnknownName, request);
-                };
-                match Upgrade::of(&request) {
-                    Ok(upgrade) => forward(self, &tunnel, request, authority, upgrade).await,
-                    Err(problem) => refuse(problem, request),
-                }
+async fn answer(context: &mut Context, request: Request<RequestBody>) -> Response<Body> {
+    let Some(authority) = authority(&request) else { return refuse(Problem::BadRequest, request) };
+    let edge = context.visitor.edge.clone();
+    match route(&edge.domain, authority.host()) {
+        Route::Foreign => refuse(Problem::Misdirected, request),
+        Route::Unusable => refuse(Problem::UnknownName, request),
+        Route::Base => answer_on_base(&context.visitor, request),
+        Route::Tunnel(name) => {
+            let Some(tunnel) = edge.tunnels.find(&name) else {
+                return refuse(Problem::UnknownName, request);
+            };
+            match Upgrade::of(&request) {
+                Ok(upgrade) => forward(context, &tunnel, request, authority, upgrade).await,
+                Err(problem) => refuse(problem, request),
             }
         }
     }
+}
 
-    /// The daemon itself: tunnels connect here, and health checks ask.
-    fn answer_on_base(&self, request: Request<RequestBody>) -> Response<Body> {
-        let path = request.uri().path();
-        if path == cok_transport::ws::PATH {
-            return accept::upgrade(&self.daemon, request, self.address());
-        }
-        if matches!(*request.method(), Method::GET | Method::HEAD)
-            && let Some(response) = admin::health(&self.daemon, path)
-        {
-            return response;
-        }
-        refuse(Problem::NoPage, request)
+/// The daemon itself: tunnels connect here, and health checks ask.
+fn answer_on_base(visitor: &Visitor, mut request: Request<RequestBody>) -> Response<Body> {
+    let path = request.uri().path();
+    if path == cok_transport::ws::PATH {
+        return visitor.edge.tunnels.upgrade(&mut request, visitor.address()).map(Body::full);
     }
+    if matches!(*request.method(), Method::GET | Method::HEAD)
+        && let Some(response) = visitor.edge.health.answer(path, Asker::Public)
+    {
+        return response.map(Body::full);
+    }
+    refuse(Problem::NoPage, request)
 }
 
 /// Leaves of a response to HEAD what belongs to it (RFC 9110, section 9.3.2): over HTTP/2 the edge's library would send
@@ -183,7 +88,7 @@ fn drop_body(response: &mut Response<Body>) {
     *response.body_mut() = Body::empty();
 }
 
-/// The page for a problem, to a visitor whose body nobody wants.
+/// The page for a problem. The visitor's body is read and dropped.
 fn refuse(problem: Problem, request: Request<RequestBody>) -> Response<Body> {
     let response = page(problem, request.headers());
     if !request.headers().contains_key(EXPECT) {

@@ -19,23 +19,24 @@ const FILE: &str = "quic-secret";
 const LENGTH: usize = 32;
 
 /// The secret, and the keys that come from it.
-pub(crate) struct QuicSecret([u8; LENGTH]);
+pub(crate) struct ResetKey([u8; LENGTH]);
 
-impl QuicSecret {
+impl ResetKey {
     /// The one kept in `state_dir`, made anew if there is none. Where it can't be kept, one for this run alone.
     pub(crate) fn load_or_create(state_dir: &Path) -> Result<Self, getrandom::Error> {
         let path = state_dir.join(FILE);
+        let file = path.display();
         match load(&path) {
             Ok(Some(secret)) => return Ok(Self(secret)),
             Ok(None) => {}
-            Err(error) => warn!(file = %path.display(), %error, "cannot read the QUIC secret; a new one is made"),
+            Err(error) => warn!(%file, %error, "cannot read the QUIC secret, so a new one is made: {file}: {error}"),
         }
         let mut secret = [0; LENGTH];
         getrandom::fill(&mut secret)?;
         if let Err(error) = state_file::write(&path, &secret) {
             warn!(
-                file = %path.display(), %error,
-                "cannot keep the QUIC secret; should this process be killed, QUIC peers notice only by time-out"
+                %file, %error,
+                "cannot keep the QUIC secret; should this process be killed, QUIC peers notice only by time-out: {file}: {error}"
             );
         }
         Ok(Self(secret))
@@ -84,8 +85,8 @@ mod tests {
     #[test]
     fn the_secret_is_kept_for_its_owner_alone() {
         let folder = tempfile::tempdir().unwrap();
-        let first = QuicSecret::load_or_create(folder.path()).unwrap();
-        let again = QuicSecret::load_or_create(folder.path()).unwrap();
+        let first = ResetKey::load_or_create(folder.path()).unwrap();
+        let again = ResetKey::load_or_create(folder.path()).unwrap();
         assert_eq!(first.connection_id_key(), again.connection_id_key());
         let mut tags = [[0; 32]; 2];
         first.reset_key().sign(b"id", &mut tags[0]);
@@ -94,7 +95,7 @@ mod tests {
         let file = folder.path().join(FILE);
         assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
         fs::write(&file, "damaged").unwrap();
-        let fresh = QuicSecret::load_or_create(folder.path()).unwrap();
+        let fresh = ResetKey::load_or_create(folder.path()).unwrap();
         assert_ne!(fresh.connection_id_key(), first.connection_id_key());
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }

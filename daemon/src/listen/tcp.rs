@@ -1,31 +1,19 @@
-//! The TCP listeners: accepting, TLS handshakes within their time, and the redirect from port 80. The UDP side is in
-//! [`quic`].
+//! The TCP listeners: binding, accepting, and TLS handshakes within their time.
 
-use std::convert::Infallible;
 use std::io;
 use std::net::{self, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use http::header::{HOST, LOCATION};
-use http::uri::Authority;
-use http::{HeaderValue, Request, Response, StatusCode};
-use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use cok_transport::Congestion;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tracing::{debug, warn};
 
-use crate::app::Daemon;
-use crate::config::Config;
+use super::{Listen, Startup, udp};
 use crate::edge;
-use crate::edge::body::Body;
-use crate::edge::route::{Route, route};
-use crate::listen::udp;
 
 /// Connections that the kernel holds while we are busy.
 const BACKLOG: i32 = 4096;
@@ -35,7 +23,7 @@ const FREE_PORT_TRIES: usize = 16;
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 
 /// Binds a listener; the error names the address. An IPv6 wildcard takes IPv4 as well.
-pub(crate) fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
+fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
     let bind = || -> io::Result<TcpListener> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         if address.is_ipv6() {
@@ -72,11 +60,12 @@ pub(crate) fn bind_all(addresses: &[SocketAddr], inherited: Vec<net::TcpListener
 /// Sockets that were handed over take their place; where only those for TCP were, UDP is bound beside them, and where only
 /// those for UDP were, TCP.
 pub(crate) fn bind_public(
-    config: &Config,
+    startup: &Startup,
     https: Vec<net::TcpListener>,
     quic: Vec<UdpSocket>,
 ) -> anyhow::Result<(Vec<TcpListener>, Vec<UdpSocket>)> {
     let (mut listeners, mut sockets) = (bind_all(&[], https)?, quic);
+    let wanted = startup.tuning.congestion;
     let (handed_over, has_udp) = (!listeners.is_empty(), !sockets.is_empty());
     if handed_over && !has_udp {
         for listener in &listeners {
@@ -84,9 +73,9 @@ pub(crate) fn bind_public(
         }
     }
     for listener in &listeners {
-        set_congestion(config, listener);
+        set_congestion(wanted, listener);
     }
-    for address in config.listen.https.iter().filter(|_| !handed_over) {
+    for address in startup.addresses.https.iter().filter(|_| !handed_over) {
         let mut tries = if address.port() == 0 { FREE_PORT_TRIES } else { 1 };
         let (listener, socket) = loop {
             tries -= 1;
@@ -101,22 +90,22 @@ pub(crate) fn bind_public(
                 Err(error) => return Err(error),
             }
         };
-        set_congestion(config, &listener);
+        set_congestion(wanted, &listener);
         listeners.push(listener);
         sockets.extend(socket);
     }
     Ok((listeners, sockets))
 }
 
-fn set_congestion(config: &Config, listener: &TcpListener) {
-    let wanted = config.tuning.congestion;
+fn set_congestion(wanted: Congestion, listener: &TcpListener) {
     if let Err(error) = cok_transport::tcp::set_congestion(listener, wanted) {
-        warn!(%error, "no congestion controller {wanted} for TCP; the kernel's own stays");
+        warn!(%error, "no congestion controller {wanted} for TCP, so the kernel's own stays: {error}");
     }
 }
 
-/// Hands out connections for ever. Errors of single connections are nobody's concern; being out of descriptors passes.
-pub(crate) async fn accept(listener: &TcpListener, mut connected: impl FnMut(TcpStream, SocketAddr)) {
+/// Hands out connections until it is dropped. An error of one connection ends only that one; being out of descriptors
+/// passes.
+pub(crate) async fn accept(listener: TcpListener, mut connected: impl FnMut(TcpStream, SocketAddr)) {
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => {
@@ -128,16 +117,11 @@ pub(crate) async fn accept(listener: &TcpListener, mut connected: impl FnMut(Tcp
             }
             Err(error) if is_of_connection(&error) => debug!(%error, "connection gone before it was accepted"),
             Err(error) => {
-                warn!(%error, "cannot accept connections");
+                warn!(%error, "cannot accept connections: {error}");
                 tokio::time::sleep(EXHAUSTED_PAUSE).await;
             }
         }
     }
-}
-
-/// As [`accept`], for a task that owns its listener.
-pub(crate) async fn accept_owned(listener: TcpListener, connected: impl FnMut(TcpStream, SocketAddr)) {
-    accept(&listener, connected).await;
 }
 
 fn is_of_connection(error: &io::Error) -> bool {
@@ -145,82 +129,31 @@ fn is_of_connection(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }
 
-/// Serves visitors and tunnels until the daemon stops.
-pub(crate) async fn https(daemon: Arc<Daemon>, listener: TcpListener, acceptor: TlsAcceptor) {
-    accept(&listener, |stream, peer| {
-        let place = match daemon.places.take(peer.ip()) {
-            Ok(place) => place,
+/// Serves visitors and tunnels over TCP. Runs until it is dropped.
+pub(crate) async fn serve_https(listen: Arc<Listen>, listener: TcpListener, acceptor: TlsAcceptor) {
+    accept(listener, |stream, peer| {
+        let permit = match listen.admission.connections.acquire(peer.ip()) {
+            Ok(permit) => permit,
             Err(full) => return debug!(%peer, "{full}"),
         };
-        daemon.metrics.connections.inc();
-        let (daemon, acceptor) = (daemon.clone(), acceptor.clone());
-        let (visitor, fresh) = (daemon.visitors.token(), daemon.running.fresh());
-        daemon.tasks.clone().spawn(async move {
-            let _visitor = visitor;
-            let limit = daemon.config().limits.handshake_timeout;
+        listen.metrics.connections.inc();
+        let (task, acceptor) = (listen.clone(), acceptor.clone());
+        let (visitor, fresh) = (listen.drain.visitor(), listen.drain.requests.fresh());
+        listen.drain.tasks.spawn(async move {
+            let (listen, _visitor) = (task, visitor);
+            let limit = listen.config().handshake_timeout;
             let accepted = tokio::select! {
                 accepted = tokio::time::timeout(limit, Box::pin(acceptor.accept(stream))) => accepted,
-                () = daemon.shutdown.first_request() => return,
+                () = listen.drain.first_request() => return,
             };
             match accepted {
-                Ok(Ok(stream)) => edge::serve(daemon, stream, peer, place, fresh).await,
-                Ok(Err(error)) => debug!(%peer, %error, "TLS handshake failed"),
+                Ok(Ok(stream)) => edge::serve(listen.edge.clone(), stream, peer, permit, fresh).await,
+                Ok(Err(error)) => debug!(%peer, %error, "TLS handshake failed: {error}"),
                 Err(_) => debug!(%peer, "TLS handshake took too long"),
             }
         });
     })
     .await;
-}
-
-/// Redirects plain HTTP to HTTPS until the daemon stops. `port` is where HTTPS is, from outside.
-pub(crate) async fn http(daemon: Arc<Daemon>, listener: TcpListener, port: u16) {
-    accept(&listener, |stream, peer| {
-        let Ok(place) = daemon.places.take(peer.ip()) else { return };
-        daemon.metrics.connections.inc();
-        let (daemon, visitor) = (daemon.clone(), daemon.visitors.token());
-        tokio::spawn(async move {
-            let (_place, _visitor) = (place, visitor);
-            let limit = daemon.config().limits.header_timeout;
-            let service = service_fn(|request: Request<Incoming>| {
-                let response = redirect(&daemon, &request, port);
-                async move { Ok::<_, Infallible>(response) }
-            });
-            // Whoever is redirected has nothing else to do here.
-            let connection = http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(limit)
-                .keep_alive(false)
-                .serve_connection(TokioIo::new(stream), service);
-            let result = tokio::select! {
-                result = connection => result,
-                () = daemon.shutdown.first_request() => Ok(()),
-            };
-            if let Err(error) = result {
-                debug!(%peer, %error, "connection ended");
-            }
-        });
-    })
-    .await;
-}
-
-/// 308 keeps the method and the body (RFC 9110, section 15.4.9). Only our own names are redirected to.
-fn redirect(daemon: &Daemon, request: &Request<Incoming>, port: u16) -> Response<Body> {
-    let mut response = Response::new(Body::empty());
-    *response.status_mut() = StatusCode::MISDIRECTED_REQUEST;
-    let named = request.headers().get(HOST).and_then(|host| host.to_str().ok()?.parse::<Authority>().ok());
-    let Some(authority) = request.uri().authority().cloned().or(named) else {
-        *response.status_mut() = StatusCode::BAD_REQUEST;
-        return response;
-    };
-    let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
-    let port = if port == 443 { String::new() } else { format!(":{port}") };
-    if !matches!(route(&daemon.domain, authority.host()), Route::Foreign)
-        && let Ok(location) = HeaderValue::try_from(format!("https://{}{port}{target}", authority.host()))
-    {
-        *response.status_mut() = StatusCode::PERMANENT_REDIRECT;
-        response.headers_mut().insert(LOCATION, location);
-    }
-    response
 }
 
 #[cfg(test)]
@@ -232,7 +165,7 @@ mod tests {
         let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
         let address = udp.local_addr().unwrap();
         let text = format!("domain = \"a.example\"\ntls.mode = \"self-signed\"\nlisten.https = [\"{address}\"]\n");
-        let config = Config::parse(&text, "cokd.toml").unwrap();
+        let config = crate::config::Config::parse(&text, "cokd.toml").unwrap().listen.startup;
         let (https, quic) = bind_public(&config, Vec::new(), vec![udp]).unwrap();
         assert_eq!((https[0].local_addr().unwrap(), https.len(), quic.len()), (address, 1, 1));
         drop(quic);

@@ -5,24 +5,27 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use cok_certs::CertResolver;
-use quinn::ServerConfig;
+use cok_transport::quic::Tuning;
+use quinn::{Endpoint, ServerConfig};
 use rustls::crypto::aws_lc_rs;
+use tokio_rustls::TlsAcceptor;
+use tracing::warn;
 
-use crate::config::Config;
+use super::reset_key::ResetKey;
+use super::{Live, udp};
+use crate::drain::Port;
 use crate::drain::initials::FirstPacket;
-use crate::listen::reset_key::QuicSecret;
-use crate::listen::udp;
-use crate::listen::udp::Port;
 
 /// TLS for visitors and tunnels.
 pub(crate) struct PublicTls {
-    pub(crate) config: Arc<rustls::ServerConfig>,
-    secret: QuicSecret,
+    config: Arc<rustls::ServerConfig>,
+    tuning: Tuning,
+    reset_key: ResetKey,
 }
 
 impl PublicTls {
     /// HTTP/2 preferred.
-    pub(crate) fn new(resolver: Arc<CertResolver>, secret: QuicSecret) -> anyhow::Result<Self> {
+    pub(crate) fn new(resolver: Arc<CertResolver>, tuning: Tuning, reset_key: ResetKey) -> anyhow::Result<Self> {
         let mut tls = rustls::ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_safe_default_protocol_versions()
             .context("TLS versions")?
@@ -30,23 +33,38 @@ impl PublicTls {
             .with_cert_resolver(resolver);
         tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         tls.ticketer = aws_lc_rs::Ticketer::new().context("TLS tickets")?;
-        Ok(Self { config: Arc::new(tls), secret })
+        Ok(Self { config: Arc::new(tls), tuning, reset_key })
+    }
+
+    /// TLS over TCP.
+    pub(crate) fn acceptor(&self) -> TlsAcceptor {
+        self.config.clone().into()
     }
 
     /// QUIC endpoints on these sockets, which begin with the packets that came `before`.
     pub(crate) fn ports(
         &self,
-        config: &Config,
+        live: Live,
         sockets: Vec<UdpSocket>,
         before: &[FirstPacket],
     ) -> anyhow::Result<Vec<Port>> {
-        let port = |socket| udp::port(socket, self.for_quic(config)?, &self.secret, before);
+        let port = |socket| udp::port(socket, self.for_quic(live)?, &self.reset_key, before);
         sockets.into_iter().map(port).collect()
     }
 
-    /// What QUIC connections begin with.
-    pub(crate) fn for_quic(&self, config: &Config) -> anyhow::Result<ServerConfig> {
-        udp::server_config(config, (*self.config).clone(), &self.secret)
+    /// Has new QUIC connections of this endpoint begin with other settings.
+    pub(crate) fn reload(&self, endpoint: &Endpoint, live: Live) {
+        match self.for_quic(live) {
+            Ok(settings) => endpoint.set_server_config(Some(settings)),
+            Err(error) => {
+                let error = format!("{error:#}");
+                warn!(error, "QUIC keeps the settings that it had before the reload: {error}");
+            }
+        }
+    }
+
+    fn for_quic(&self, live: Live) -> anyhow::Result<ServerConfig> {
+        udp::server_config(&self.tuning, live, (*self.config).clone(), &self.reset_key)
     }
 }
 
@@ -66,7 +84,8 @@ mod tests {
         let certificate = authority.issue(&["tunnel.test"]).unwrap();
         let server = PublicTls::new(
             Arc::new(CertResolver::new("tunnel.test", certificate)),
-            QuicSecret::load_or_create(folder.path()).unwrap(),
+            Tuning::default(),
+            ResetKey::load_or_create(folder.path()).unwrap(),
         )
         .unwrap();
         let client = cok_client::trust_file(authority.ca_file()).unwrap();

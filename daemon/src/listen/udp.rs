@@ -10,19 +10,18 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use cok_transport::quic;
+use cok_transport::quic::{self, Tuning};
 use quinn::crypto::rustls::{HandshakeData, QuicServerConfig};
 use quinn::{Endpoint, EndpointConfig, Incoming, ServerConfig};
 use quinn_proto::HashedConnectionIdGenerator;
 use tracing::{debug, info, warn};
 
-use crate::app::Daemon;
-use crate::config::Config;
+use super::reset_key::ResetKey;
+use super::{Listen, Live};
+use crate::drain::Port;
 use crate::drain::detached::Connections;
 use crate::drain::initials::{self, FirstPacket};
 use crate::edge::http3;
-use crate::listen::reset_key::QuicSecret;
-use crate::tunnels::accept;
 
 /// HTTP/3's name in the TLS handshake (RFC 9114, section 3.1).
 const H3: &[u8] = b"h3";
@@ -43,7 +42,7 @@ const SMALL_BUFFER: usize = 1024 * 1024;
 
 /// Binds a UDP socket; the error names the address. `None`, and a word in the log, where this machine has no UDP for us:
 /// everything works over TCP.
-pub(crate) fn bind(address: SocketAddr) -> anyhow::Result<Option<UdpSocket>> {
+pub(super) fn bind(address: SocketAddr) -> anyhow::Result<Option<UdpSocket>> {
     match quic::bind(address) {
         Ok(socket) => Ok(Some(socket)),
         Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
@@ -53,49 +52,41 @@ pub(crate) fn bind(address: SocketAddr) -> anyhow::Result<Option<UdpSocket>> {
             )
         }
         Err(error) => {
-            warn!(%address, %error, "no UDP here: visitors get no HTTP/3, and tunnels no QUIC");
+            warn!(%address, %error, "no UDP at {address}, so visitors get no HTTP/3, and tunnels no QUIC: {error}");
             Ok(None)
         }
     }
 }
 
-/// A UDP port that is served.
-#[derive(Debug)]
-pub(crate) struct Port {
-    /// All connections' endpoint.
-    pub(crate) endpoint: Endpoint,
-    /// Its socket, until another one takes its place.
-    pub(crate) socket: Arc<initials::Socket>,
-    /// Those that are open.
-    pub(crate) connections: Arc<Connections>,
-}
-
 /// Makes an endpoint of a socket, and says once what the kernel gives it. It begins with the packets that came `before`.
-pub(crate) fn port(
+pub(super) fn port(
     socket: UdpSocket,
     server: ServerConfig,
-    secret: &QuicSecret,
+    reset_key: &ResetKey,
     before: &[FirstPacket],
 ) -> anyhow::Result<Port> {
     let address = socket.local_addr()?;
     let buffers = quic::enlarge(&socket).context("cannot look at the UDP socket")?;
     let (socket, offload) = quic::wrap(socket).context("cannot use the UDP socket")?;
+    let (receive, send) = (buffers.receive, buffers.send);
     info!(
-        event = "udp", %address, receive_buffer = buffers.receive, send_buffer = buffers.send,
-        gso_segments = offload.send, gro_segments = offload.receive, "what the kernel gives QUIC"
+        event = "udp", %address, receive_buffer = receive, send_buffer = send,
+        gso_segments = offload.send, gro_segments = offload.receive,
+        "QUIC on {address} has buffers of {receive} bytes to receive and {send} to send; {} and {} datagrams pass at once",
+        offload.receive, offload.send
     );
     if buffers.receive < SMALL_BUFFER {
         warn!(
-            receive_buffer = buffers.receive,
-            "the UDP receive buffer is small, so bursts may be lost; raise net.core.rmem_max to {}",
+            receive_buffer = receive,
+            "the UDP receive buffer of {receive} bytes is small, so bursts may be lost; raise net.core.rmem_max to {}",
             quic::BUFFER
         );
     }
     if offload.send == 1 {
         warn!("the kernel has no UDP segmentation offload; QUIC costs about three times the processor time");
     }
-    let mut shared = EndpointConfig::new(secret.reset_key());
-    let key = secret.connection_id_key();
+    let mut shared = EndpointConfig::new(reset_key.reset_key());
+    let key = reset_key.connection_id_key();
     shared
         .cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(key)))
         .min_reset_interval(RESET_INTERVAL);
@@ -106,16 +97,16 @@ pub(crate) fn port(
 }
 
 /// What connections of visitors and tunnels begin with.
-pub(crate) fn server_config(
-    config: &Config,
+pub(super) fn server_config(
+    tuning: &Tuning,
+    live: Live,
     tls: rustls::ServerConfig,
-    secret: &QuicSecret,
+    reset_key: &ResetKey,
 ) -> anyhow::Result<ServerConfig> {
     let crypto = QuicServerConfig::try_from(for_quic(tls)).context("TLS for QUIC")?;
-    let limits = &config.limits;
-    let mut server = ServerConfig::new(Arc::new(crypto), secret.token_key());
+    let mut server = ServerConfig::new(Arc::new(crypto), reset_key.token_key());
     server
-        .transport_config(quic::server_transport(&config.tuning, limits.initial_window, limits.header_timeout))
+        .transport_config(quic::server_transport(tuning, live.initial_window, live.header_timeout))
         // A client that changes its network keeps its session, and a visitor its download.
         .migration(true)
         .max_incoming(WAITING.0)
@@ -125,33 +116,26 @@ pub(crate) fn server_config(
 }
 
 /// The TLS settings of the TCP side, made fit for QUIC. 0-RTT stays off: a request must not be replayed.
-pub(crate) fn for_quic(mut tls: rustls::ServerConfig) -> rustls::ServerConfig {
+pub(super) fn for_quic(mut tls: rustls::ServerConfig) -> rustls::ServerConfig {
     tls.alpn_protocols = vec![H3.to_vec(), quic::ALPN.to_vec()];
     tls.max_early_data_size = 0;
     tls
 }
 
 /// Serves visitors and tunnels until the daemon stops.
-pub(crate) async fn serve(daemon: Arc<Daemon>, endpoint: Endpoint, connections: Arc<Connections>) {
+pub(crate) async fn serve_quic(listen: Arc<Listen>, endpoint: Endpoint, connections: Arc<Connections>) {
     let handshakes = Arc::new(Handshakes::default());
     while let Some(incoming) = endpoint.accept().await {
-        begin(&daemon, &handshakes, &connections, incoming);
-    }
-}
-
-/// Leaves whoever knocks to the next process: a refusal would be final.
-pub(crate) async fn ignore(endpoint: Endpoint) {
-    while let Some(incoming) = endpoint.accept().await {
-        incoming.ignore();
+        begin(&listen, &handshakes, &connections, incoming);
     }
 }
 
 /// Decides what becomes of a peer's first packet.
-fn begin(daemon: &Arc<Daemon>, handshakes: &Arc<Handshakes>, connections: &Arc<Connections>, incoming: Incoming) {
+fn begin(listen: &Arc<Listen>, handshakes: &Arc<Handshakes>, connections: &Arc<Connections>, incoming: Incoming) {
     let peer = incoming.remote_address();
     let proved = incoming.remote_address_validated();
     if !proved && handshakes.unproved.load(Ordering::Relaxed) >= UNPROVED_HANDSHAKES {
-        daemon.metrics.retries.inc();
+        listen.metrics.retries.inc();
         if incoming.retry().is_err() {
             debug!(%peer, "no Retry for a peer that has had one");
         }
@@ -160,8 +144,8 @@ fn begin(daemon: &Arc<Daemon>, handshakes: &Arc<Handshakes>, connections: &Arc<C
     if handshakes.all.load(Ordering::Relaxed) >= MOST_HANDSHAKES {
         return incoming.ignore();
     }
-    let place = match daemon.places.take(peer.ip()) {
-        Ok(place) => place,
+    let permit = match listen.admission.connections.acquire(peer.ip()) {
+        Ok(permit) => permit,
         Err(full) => {
             debug!(%peer, "{full}");
             return incoming.refuse();
@@ -172,14 +156,15 @@ fn begin(daemon: &Arc<Daemon>, handshakes: &Arc<Handshakes>, connections: &Arc<C
         Ok(connecting) => connecting,
         Err(error) => return debug!(%peer, %error, "QUIC handshake failed"),
     };
-    daemon.metrics.connections.inc();
-    let (daemon, connections) = (daemon.clone(), connections.clone());
-    let (visitor, fresh) = (daemon.visitors.token(), daemon.running.fresh());
-    daemon.tasks.clone().spawn(async move {
-        let limit = daemon.config().limits.handshake_timeout;
+    listen.metrics.connections.inc();
+    let (task, connections) = (listen.clone(), connections.clone());
+    let (visitor, fresh) = (listen.drain.visitor(), listen.drain.requests.fresh());
+    listen.drain.tasks.spawn(async move {
+        let listen = task;
+        let limit = listen.config().handshake_timeout;
         let connected = tokio::select! {
             connected = tokio::time::timeout(limit, connecting) => connected,
-            () = daemon.shutdown.first_request() => return,
+            () = listen.drain.first_request() => return,
         };
         let connection = match connected {
             Ok(Ok(connection)) => connection,
@@ -191,11 +176,11 @@ fn begin(daemon: &Arc<Daemon>, handshakes: &Arc<Handshakes>, connections: &Arc<C
         let data = connection.handshake_data().and_then(|data| data.downcast::<HandshakeData>().ok());
         if data.and_then(|data| data.protocol).as_deref() == Some(quic::ALPN) {
             drop((visitor, fresh));
-            accept::over_quic(&daemon, connection, place).await;
+            listen.tunnels.over_quic(connection, permit).await;
         } else {
             let _visitor = visitor;
             // Apart, so that a tunnel does not hold as much memory as a visitor needs.
-            Box::pin(http3::serve(daemon, connection, place, fresh)).await;
+            Box::pin(http3::serve(listen.edge.clone(), connection, permit, fresh)).await;
         }
     });
 }

@@ -1,118 +1,93 @@
-//! Health, metrics and reload: on the admin address, and the three health paths on the base domain as well.
+//! The admin address: health, metrics and reload.
 
 use std::convert::Infallible;
+use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
+use http::header::{ALLOW, CONTENT_TYPE};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::TcpListener;
-use tracing::{debug, error, info};
+use tokio::net::TcpStream;
+use tracing::debug;
 
-use crate::app::Daemon;
-use crate::edge::body::Body;
-use crate::host::notify;
-use crate::listen::tcp;
+use super::health::{Asker, Health, text};
+use super::metrics::Metrics;
 
 /// Where a reload is asked for, by POST.
 pub(crate) const RELOAD: &str = "/reload";
 
-/// Answers one of the health paths.
-pub(crate) fn health(daemon: &Daemon, path: &str) -> Option<Response<Body>> {
-    let (healthy, text) = match path {
-        "/health" | "/health/live" => (true, "ok\n"),
-        "/health/ready" if daemon.ready() => (true, "ready\n"),
-        "/health/ready" => (false, "not ready\n"),
-        _ => return None,
-    };
-    let mut response = text_response(text);
-    if !healthy {
-        *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
-    }
-    Some(response)
+/// Reads the configuration again. An error has a line for each reason why all stays as it was.
+pub(crate) type Reload = Box<dyn Fn() -> Result<(), String> + Send + Sync>;
+
+/// What the admin address answers from.
+pub(crate) struct Admin {
+    health: Arc<Health>,
+    metrics: Arc<Metrics>,
+    reload: Reload,
 }
 
-/// Serves the admin address until the daemon stops.
-pub(crate) async fn serve(daemon: Arc<Daemon>, listener: TcpListener) {
-    tcp::accept(&listener, |stream, peer| {
-        let daemon = daemon.clone();
-        tokio::spawn(async move {
-            let service = service_fn(move |request: Request<Incoming>| {
-                let daemon = daemon.clone();
-                async move { Ok::<_, Infallible>(answer(&daemon, &request).await) }
-            });
-            let connection =
-                http1::Builder::new().timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), service);
-            if let Err(error) = connection.await {
-                debug!(%peer, %error, "admin connection ended");
-            }
+impl fmt::Debug for Admin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Admin").field("health", &self.health).finish_non_exhaustive()
+    }
+}
+
+impl Admin {
+    /// With these parts.
+    pub(crate) fn new(health: Arc<Health>, metrics: Arc<Metrics>, reload: Reload) -> Arc<Self> {
+        Arc::new(Self { health, metrics, reload })
+    }
+
+    /// Serves one connection.
+    pub(crate) async fn serve(self: Arc<Self>, stream: TcpStream, peer: SocketAddr) {
+        let service = service_fn(move |request: Request<Incoming>| {
+            let admin = self.clone();
+            async move { Ok::<_, Infallible>(admin.answer(&request).await) }
         });
-    })
-    .await;
-}
+        let connection = http1::Builder::new().timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), service);
+        if let Err(error) = connection.await {
+            debug!(%peer, %error, "admin connection ended: {error}");
+        }
+    }
 
-async fn answer(daemon: &Arc<Daemon>, request: &Request<Incoming>) -> Response<Body> {
-    let path = request.uri().path();
-    if path == RELOAD && *request.method() == Method::POST {
-        return reload(daemon).await;
+    async fn answer(self: Arc<Self>, request: &Request<Incoming>) -> Response<String> {
+        let path = request.uri().path();
+        if path == RELOAD && *request.method() == Method::POST {
+            return self.reload().await;
+        }
+        if !matches!(*request.method(), Method::GET | Method::HEAD) || path == RELOAD {
+            let allowed = if path == RELOAD { "POST" } else { "GET, HEAD" };
+            let mut response = text(format!("allowed here: {allowed}\n"));
+            *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
+            response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
+            return response;
+        }
+        if path == "/metrics" {
+            let mut response = text(self.metrics.encode());
+            let kind = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
+            response.headers_mut().insert(CONTENT_TYPE, kind);
+            return response;
+        }
+        self.health.answer(path, Asker::Operator).unwrap_or_else(|| {
+            let mut response = text("/metrics, /health, /health/live and /health/ready are here\n");
+            *response.status_mut() = StatusCode::NOT_FOUND;
+            response
+        })
     }
-    if !matches!(*request.method(), Method::GET | Method::HEAD) || path == RELOAD {
-        let allowed = if path == RELOAD { "POST" } else { "GET, HEAD" };
-        let mut response = text_response(format!("allowed here: {allowed}\n"));
-        *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
-        response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
-        return response;
-    }
-    if path == "/metrics" {
-        let mut response = text_response(daemon.metrics.encode());
-        let kind = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
-        response.headers_mut().insert(CONTENT_TYPE, kind);
-        return response;
-    }
-    health(daemon, path).unwrap_or_else(|| {
-        let mut response = text_response("/metrics, /health, /health/live and /health/ready are here\n");
-        *response.status_mut() = StatusCode::NOT_FOUND;
+
+    /// Reads the configuration again. 409 comes with a line for each reason why all stays as it was.
+    async fn reload(self: Arc<Self>) -> Response<String> {
+        let (status, said) = match tokio::task::spawn_blocking(move || (self.reload)()).await {
+            Ok(Ok(())) => (StatusCode::OK, "reloaded\n".to_owned()),
+            Ok(Err(why)) => (StatusCode::CONFLICT, format!("{why}\n")),
+            Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
+        };
+        let mut response = text(said);
+        *response.status_mut() = status;
         response
-    })
-}
-
-/// Reads the configuration again; the service manager is told meanwhile, and so is whoever asked: 409 comes with a line
-/// for each reason why all stays as it was.
-pub(crate) async fn reload(daemon: &Arc<Daemon>) -> Response<Body> {
-    if daemon.announced() {
-        notify::reloading();
     }
-    let result = {
-        let daemon = daemon.clone();
-        tokio::task::spawn_blocking(move || daemon.reload()).await
-    };
-    if daemon.announced() {
-        notify::ready();
-    }
-    let (status, text) = match result {
-        Ok(Ok(())) => {
-            info!(event = "reloaded", "the configuration was read again");
-            (StatusCode::OK, "reloaded\n".to_owned())
-        }
-        Ok(Err(error)) => {
-            for line in error.to_string().lines() {
-                error!(event = "not_reloaded", reason = line, "{line}; the configuration stays as it was");
-            }
-            (StatusCode::CONFLICT, format!("{error}\n"))
-        }
-        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
-    };
-    let mut response = text_response(text);
-    *response.status_mut() = status;
-    response
-}
-
-fn text_response(text: impl Into<bytes::Bytes>) -> Response<Body> {
-    let mut response = Response::new(Body::full(text));
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
 }

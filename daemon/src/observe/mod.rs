@@ -1,4 +1,9 @@
 //! What operators see of the daemon: metrics, health and the admin address.
 
-pub(crate) mod admin;
-pub(crate) mod metrics;
+mod admin;
+mod health;
+mod metrics;
+
+pub(crate) use self::admin::{Admin, RELOAD, Reload};
+pub(crate) use self::health::{Asker, Health};
+pub(crate) use self::metrics::Metrics;

@@ -1,20 +1,25 @@
 //! Which tunnel has which name, and which session serves it now.
 //!
-//! Requests look a name up without a lock; claiming and leaving, which are rare, take turns. A registration is a guard:
-//! dropping it unregisters the session that it names, and only that one, so an old session can't evict its successor.
+//! Requests look a name up without a lock; claiming and leaving, which are rare, take turns. A session gets a name in two
+//! steps: a [`Reservation`] keeps the name for it while its predecessor serves on, and [`Reservation::activate`] switches
+//! once the client has its answer. A [`Registration`] is a guard: dropping it unregisters the session that it names, and
+//! only that one, so an old session can't evict its successor.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use cok_proto::{DrainReason, ErrorCode, ErrorMessage};
 use cok_transport::Transport;
-use tokio::sync::{Notify, watch};
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::LiveConfig;
+use super::presence::{Live, Presence, Tunnel};
 use crate::names::Subdomain;
 
-/// The most names that are remembered, live and away together. An away name costs some 300 bytes for an hour.
+/// The most names that are remembered, live, away and reserved together. An away name costs some 300 bytes for an hour.
 const MAX_NAMES: usize = 100_000;
 
 /// Who owns a name.
@@ -26,91 +31,42 @@ pub(crate) struct Owner {
     pub(crate) instance: String,
 }
 
-/// A session that serves a name.
-#[derive(Debug)]
-pub(crate) struct Live {
-    /// The session's id.
-    pub(crate) session: String,
-    /// Where its exchanges are opened.
-    pub(crate) transport: Arc<dyn Transport>,
-    owner: Owner,
+/// For how long a name that is away is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Retention {
+    /// How long it stays with its key.
+    pub(crate) with_key: Duration,
+    /// How long it is remembered at all.
+    pub(crate) at_all: Duration,
 }
 
-/// Whether a tunnel can be reached.
-#[derive(Clone, Debug)]
-pub(crate) enum Presence {
-    /// By this session.
-    Online(Arc<Live>),
-    /// By this session, whose client has given no sign of life since then, though it was asked.
-    Silent(Arc<Live>, Instant),
-    /// Not since then.
-    Away(Instant),
-}
-
-/// A public name and what serves it.
-#[derive(Debug)]
-pub(crate) struct Tunnel {
-    presence: watch::Sender<Presence>,
-    owner: Mutex<Owner>,
-    held: AtomicUsize,
-}
-
-impl Tunnel {
-    fn new(presence: Presence, owner: Owner) -> Arc<Self> {
-        let (presence, owner) = (watch::Sender::new(presence), Mutex::new(owner));
-        Arc::new(Self { presence, owner, held: AtomicUsize::new(0) })
-    }
-
-    /// Whether it can be reached, as that changes.
-    pub(crate) fn presence(&self) -> watch::Receiver<Presence> {
-        self.presence.subscribe()
-    }
-
-    /// The session that serves it now.
-    pub(crate) fn live(&self) -> Option<Arc<Live>> {
-        match &*self.presence.borrow() {
-            Presence::Online(live) => Some(live.clone()),
-            Presence::Silent(..) | Presence::Away(_) => None,
-        }
-    }
-
-    /// A place among the visitors that wait for the tunnel, of whom there may be `most`.
-    pub(crate) fn hold(self: &Arc<Self>, most: usize) -> Option<Held> {
-        let taken =
-            self.held.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |held| (held < most).then_some(held + 1));
-        taken.is_ok().then(|| Held(self.clone()))
-    }
-
-    fn owner(&self) -> Owner {
-        self.owner.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-}
-
-/// A visitor that waits for a tunnel; dropping it frees the place.
-#[derive(Debug)]
-pub(crate) struct Held(Arc<Tunnel>);
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        self.0.held.fetch_sub(1, Ordering::Relaxed);
+impl Retention {
+    pub(super) fn of(config: &LiveConfig) -> Self {
+        Self { with_key: config.reconnect_grace, at_all: config.offline_retention }
     }
 }
 
 /// All names.
 #[derive(Debug)]
-pub(crate) struct Registry {
+pub(crate) struct Directory {
     tunnels: papaya::HashMap<Subdomain, Arc<Tunnel>>,
-    /// Serializes changes; never held while anything waits.
-    changes: Mutex<()>,
-    /// That names, or whether they are online, have changed.
+    /// Names that are about to be served by another session. Its lock serializes all changes, and is never held across an
+    /// await.
+    reserved: Mutex<HashMap<Subdomain, Reserved>>,
+    /// Wakes the task that saves names.
     changed: Notify,
-    /// How long an away name stays with its key.
-    /// How long it is remembered at all comes second.
-    times: Mutex<(Duration, Duration)>,
+    retention: RwLock<Retention>,
+}
+
+/// For whom a name is reserved.
+#[derive(Debug)]
+struct Reserved {
+    owner: Owner,
+    session: String,
 }
 
 /// A session asks for a name.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Claim {
     /// The name.
     pub(crate) name: Subdomain,
@@ -120,113 +76,110 @@ pub(crate) struct Claim {
     pub(crate) replaces: Option<String>,
     /// The asking session's id.
     pub(crate) session: String,
-    /// How long a replaced session may take to finish.
-    pub(crate) drain: Duration,
 }
 
-impl Registry {
-    /// An empty registry.
-    pub(crate) fn new(grace: Duration, retention: Duration) -> Arc<Self> {
-        let (tunnels, changes, changed) = (papaya::HashMap::new(), Mutex::new(()), Notify::new());
-        Arc::new(Self { tunnels, changes, changed, times: Mutex::new((grace, retention)) })
+/// A name with its owner, and how long it has been away.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) name: Subdomain,
+    pub(super) owner: Owner,
+    /// `None` while it is online.
+    pub(super) away_for: Option<Duration>,
+}
+
+impl Directory {
+    /// An empty directory.
+    pub(super) fn new(retention: Retention) -> Arc<Self> {
+        Arc::new(Self {
+            tunnels: papaya::HashMap::new(),
+            reserved: Mutex::default(),
+            changed: Notify::new(),
+            retention: RwLock::new(retention),
+        })
     }
 
-    /// Changes how long an away name stays with its key, and how long it is remembered at all.
-    pub(crate) fn set_times(&self, grace: Duration, retention: Duration) {
-        *self.times.lock().unwrap_or_else(PoisonError::into_inner) = (grace, retention);
-    }
-
-    fn times(&self) -> (Duration, Duration) {
-        *self.times.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Changes how long away names are kept.
+    pub(super) fn set_retention(&self, retention: Retention) {
+        *self.retention.write() = retention;
     }
 
     /// The tunnel of a name that is, or lately was, in use.
-    pub(crate) fn find(&self, name: &Subdomain) -> Option<Arc<Tunnel>> {
+    pub(super) fn find(&self, name: &Subdomain) -> Option<Arc<Tunnel>> {
         self.tunnels.pin().get(name).cloned()
     }
 
     /// How many tunnels are online.
-    pub(crate) fn online(&self) -> usize {
+    pub(super) fn online(&self) -> usize {
         self.tunnels.pin().values().filter(|tunnel| matches!(*tunnel.presence.borrow(), Presence::Online(_))).count()
     }
 
-    /// Whether [`Registry::claim`] would succeed, so that a refusal can be sent before the session is granted.
-    pub(crate) fn may_claim(
-        &self,
-        name: &Subdomain,
-        owner: &Owner,
-        replaces: Option<&str>,
-    ) -> Result<(), ErrorMessage> {
+    /// Reserves a name for a session, or says why not. The session that serves it now serves on.
+    pub(super) fn claim(self: &Arc<Self>, claim: Claim) -> Result<Reservation, ErrorMessage> {
+        let mut reserved = self.reserved.lock();
+        self.judge(&claim, &reserved)?;
+        let holder = Reserved { owner: claim.owner.clone(), session: claim.session.clone() };
+        reserved.insert(claim.name.clone(), holder);
+        Ok(Reservation { directory: self.clone(), claim })
+    }
+
+    fn judge(&self, claim: &Claim, reserved: &HashMap<Subdomain, Reserved>) -> Result<(), ErrorMessage> {
+        let Claim { name, owner, replaces, .. } = claim;
+        // A newer session of the same client goes before an older one.
+        if reserved.get(name).is_some_and(|reserved| reserved.owner != *owner) {
+            return Err(taken(name));
+        }
         let Some(tunnel) = self.find(name) else {
-            return if self.tunnels.len() < MAX_NAMES { Ok(()) } else { Err(full()) };
+            let room = self.tunnels.len() + reserved.len() < MAX_NAMES || reserved.contains_key(name);
+            return if room { Ok(()) } else { Err(full()) };
         };
         let free = match &*tunnel.presence.borrow() {
             Presence::Online(live) | Presence::Silent(live, _) => {
-                live.owner == *owner || (live.owner.key == owner.key && replaces == Some(live.session.as_str()))
+                live.owner == *owner
+                    || (live.owner.key == owner.key && replaces.as_deref() == Some(live.session.as_str()))
             }
-            Presence::Away(since) => tunnel.owner().key == owner.key || since.elapsed() > self.times().0,
+            Presence::Away(since) => {
+                tunnel.owner().key == owner.key || since.elapsed() > self.retention.read().with_key
+            }
         };
         if free { Ok(()) } else { Err(taken(name)) }
     }
 
-    /// Gives a name to a session. A predecessor named in `replaces` drains; one that is merely displaced is closed.
-    pub(crate) fn claim(
-        self: &Arc<Self>,
-        claim: Claim,
-        transport: Arc<dyn Transport>,
-    ) -> Result<Registration, ErrorMessage> {
-        let _turn = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
-        self.may_claim(&claim.name, &claim.owner, claim.replaces.as_deref())?;
-        let live = Arc::new(Live { session: claim.session.clone(), transport, owner: claim.owner.clone() });
-        let presence = Presence::Online(live);
-        let registration = Registration { registry: self.clone(), name: claim.name.clone(), session: claim.session };
-        if let Some(tunnel) = self.find(&claim.name) {
-            *tunnel.owner.lock().unwrap_or_else(PoisonError::into_inner) = claim.owner;
-            if let Presence::Online(before) | Presence::Silent(before, _) = tunnel.presence.send_replace(presence) {
-                if claim.replaces.as_deref() == Some(before.session.as_str()) {
-                    before.transport.drain(DrainReason::Handover, claim.drain);
-                } else {
-                    before.transport.close(replaced());
-                }
-            }
-        } else {
-            self.tunnels.pin().insert(claim.name, Tunnel::new(presence, claim.owner));
-        }
-        self.changed.notify_one();
-        Ok(registration)
-    }
-
     /// Takes in a name that was in use before this process was, and has been away for so long. Names that are here already,
-    /// too old or too many are left as they are.
-    pub(crate) fn remember(&self, name: Subdomain, owner: Owner, away_for: Duration) {
-        let _turn = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
+    /// too old or too many are left out.
+    pub(super) fn remember(&self, name: Subdomain, owner: Owner, away_for: Duration) {
+        let _turn = self.reserved.lock();
         let since = Instant::now().checked_sub(away_for);
         if let (Some(since), None) = (since, self.find(&name))
-            && away_for <= self.times().1
+            && away_for <= self.retention.read().at_all
             && self.tunnels.len() < MAX_NAMES
         {
             self.tunnels.pin().insert(name, Tunnel::new(Presence::Away(since), owner));
         }
     }
 
-    /// Every name with its owner, and for how long it has been away.
-    pub(crate) fn names(&self) -> Vec<(Subdomain, Owner, Option<Duration>)> {
+    /// Every name.
+    pub(super) fn entries(&self) -> Vec<Entry> {
         let away_for = |tunnel: &Tunnel| match &*tunnel.presence.borrow() {
             Presence::Online(_) | Presence::Silent(..) => None,
             Presence::Away(since) => Some(since.elapsed()),
         };
-        self.tunnels.pin().iter().map(|(name, tunnel)| (name.clone(), tunnel.owner(), away_for(tunnel))).collect()
+        let entry = |(name, tunnel): (&Subdomain, &Arc<Tunnel>)| Entry {
+            name: name.clone(),
+            owner: tunnel.owner(),
+            away_for: away_for(tunnel),
+        };
+        self.tunnels.pin().iter().map(entry).collect()
     }
 
-    /// Waits until a name has come, gone online or away since the last time that this was asked. For one listener.
-    pub(crate) async fn changed(&self) {
+    /// Waits until a name has come, gone online or away since the last call. For one listener.
+    pub(super) async fn changed(&self) {
         self.changed.notified().await;
     }
 
     /// Forgets the names that have been away for longer than they are remembered.
-    pub(crate) fn sweep(&self) {
-        let _turn = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
-        let (_, retention) = self.times();
+    pub(super) fn sweep(&self) {
+        let _turn = self.reserved.lock();
+        let retention = self.retention.read().at_all;
         self.tunnels.pin().retain(|_, tunnel| match &*tunnel.presence.borrow() {
             Presence::Online(_) | Presence::Silent(..) => true,
             Presence::Away(since) => since.elapsed() <= retention,
@@ -234,7 +187,7 @@ impl Registry {
     }
 
     /// Every session that serves a name now.
-    pub(crate) fn sessions(&self) -> Vec<Arc<Live>> {
+    pub(super) fn sessions(&self) -> Vec<Arc<Live>> {
         let session = |tunnel: &Arc<Tunnel>| match &*tunnel.presence.borrow() {
             Presence::Online(live) | Presence::Silent(live, _) => Some(live.clone()),
             Presence::Away(_) => None,
@@ -244,7 +197,7 @@ impl Registry {
 
     /// Changes a name's presence, if it is still this session's.
     fn change(&self, name: &Subdomain, session: &str, to: impl FnOnce(Arc<Live>) -> Presence) {
-        let _turn = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
+        let _turn = self.reserved.lock();
         if let Some(tunnel) = self.find(name) {
             tunnel.presence.send_if_modified(|presence| match presence {
                 Presence::Online(live) | Presence::Silent(live, _) if live.session == session => {
@@ -257,18 +210,65 @@ impl Registry {
     }
 }
 
+/// A name that is kept for a session while its client gets the answer. Dropping it changes nothing else.
+#[derive(Debug)]
+pub(crate) struct Reservation {
+    directory: Arc<Directory>,
+    claim: Claim,
+}
+
+impl Reservation {
+    /// Gives the name to the session. A predecessor named in `replaces` drains within `drain`; one that is merely displaced
+    /// is closed. Fails if a newer session of the same client has reserved the name meanwhile.
+    pub(super) fn activate(self, transport: Arc<dyn Transport>, drain: Duration) -> Result<Registration, ErrorMessage> {
+        let Claim { name, owner, replaces, session } = self.claim.clone();
+        let directory = self.directory.clone();
+        let mut reserved = directory.reserved.lock();
+        if reserved.get(&name).is_none_or(|reserved| reserved.session != session) {
+            return Err(replaced());
+        }
+        reserved.remove(&name);
+        let live = Arc::new(Live { session: session.clone(), transport, owner: owner.clone() });
+        let presence = Presence::Online(live);
+        if let Some(tunnel) = directory.find(&name) {
+            tunnel.set_owner(owner);
+            if let Presence::Online(before) | Presence::Silent(before, _) = tunnel.presence.send_replace(presence) {
+                if replaces.as_deref() == Some(before.session.as_str()) {
+                    before.transport.drain(DrainReason::Handover, drain);
+                } else {
+                    before.transport.close(replaced());
+                }
+            }
+        } else {
+            directory.tunnels.pin().insert(name.clone(), Tunnel::new(presence, owner));
+        }
+        drop(reserved);
+        directory.changed.notify_one();
+        Ok(Registration { directory, name, session })
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        let mut reserved = self.directory.reserved.lock();
+        if reserved.get(&self.claim.name).is_some_and(|reserved| reserved.session == self.claim.session) {
+            reserved.remove(&self.claim.name);
+        }
+    }
+}
+
 /// A session's hold on its name.
 #[derive(Debug)]
 pub(crate) struct Registration {
-    registry: Arc<Registry>,
+    directory: Arc<Directory>,
     name: Subdomain,
     session: String,
 }
 
 impl Registration {
-    /// Takes note that the client has fallen silent, or that it was heard again. Visitors wait for a silent one.
-    pub(crate) fn set_silent(&self, silent: bool) {
-        self.registry.change(&self.name, &self.session, |live| {
+    /// Notes that the client has fallen silent, or that it was heard again. Visitors wait for a silent one.
+    pub(super) fn set_silent(&self, silent: bool) {
+        self.directory.change(&self.name, &self.session, |live| {
             if silent { Presence::Silent(live, Instant::now()) } else { Presence::Online(live) }
         });
     }
@@ -276,8 +276,8 @@ impl Registration {
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        self.registry.change(&self.name, &self.session, |_| Presence::Away(Instant::now()));
-        self.registry.changed.notify_one();
+        self.directory.change(&self.name, &self.session, |_| Presence::Away(Instant::now()));
+        self.directory.changed.notify_one();
     }
 }
 

@@ -1,5 +1,192 @@
-//! Tunnels: how clients connect, which session serves which name, and the names that outlive the process.
+//! Tunnels: how clients connect, which session serves which name, and the names that outlive the process. It knows
+//! nothing of visitors.
 
-pub(crate) mod accept;
-pub(crate) mod directory;
-pub(crate) mod snapshot;
+mod accept;
+mod directory;
+mod origin;
+mod presence;
+mod session;
+mod snapshot;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::{ArcSwap, Guard};
+use cok_proto::DrainReason;
+use cok_transport::WindowBudget;
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, sleep};
+
+use self::directory::{Directory, Retention};
+pub(crate) use self::presence::{Live, Presence, Tunnel};
+pub(crate) use self::snapshot::Snapshot;
+use crate::admission::Admission;
+use crate::drain::Drain;
+use crate::names::{PublicAddress, Subdomain};
+use crate::observe::Metrics;
+use crate::startup::startup;
+
+/// How often names that have been away for too long are forgotten.
+const SWEEP_EVERY: Duration = Duration::from_secs(60);
+
+/// How long readiness waits for tunnels to reconnect, and the poll interval.
+const RETURN_LIMIT: Duration = Duration::from_secs(2);
+const RETURN_POLL: Duration = Duration::from_millis(20);
+
+/// Settings of tunnels.
+#[derive(Clone, Debug)]
+pub(crate) struct Config {
+    pub(crate) startup: Startup,
+    pub(crate) live: LiveConfig,
+}
+
+startup! {
+    /// What only a restart can change.
+    struct Startup {
+        /// Bytes by which all windows of the process together may grow beyond the initial ones. 0 to 1 TiB, default
+        /// 256 MiB.
+        window_budget: usize = "limits.window_budget",
+        /// The most sessions, with those that still authenticate. 1 to 1,000,000, default 10,000.
+        max_sessions: usize = "limits.max_sessions",
+    }
+}
+
+/// What a reload changes, for sessions and requests that begin later.
+#[derive(Clone, Debug)]
+pub(crate) struct LiveConfig {
+    /// How long visitors wait for a tunnel that is away: time enough for a client to restart. 0 s to 5 min, default
+    /// 10 s; longer than browsers and proxies wait helps nobody.
+    pub(crate) reconnect_grace: Duration,
+    /// How long an offline name answers 503 with `Retry-After` before it is forgotten (404). 1 s to 7 d, default 1 h.
+    pub(crate) offline_retention: Duration,
+    /// The most visitors that wait for one tunnel. Each holds a connection and a request head. 0 (nobody waits) to
+    /// 100,000, default 1,024.
+    pub(crate) max_held: usize,
+    /// The most exchanges at once in a session. Each may hold `initial_window` in memory in either direction. 1 to
+    /// 100,000, default 1,000.
+    pub(crate) max_exchanges: u32,
+    /// Body bytes of an exchange under way before its receiver has measured the path. 16 KiB (a Data frame) to 8 MiB,
+    /// default 256 KiB. More starts faster over long paths, and is what each stalled visitor can hold. Over QUIC, whose
+    /// windows don't grow with the path, it is four times as much.
+    pub(crate) initial_window: u32,
+    /// How long a client's Connect may take. 1 s to 5 min, default 10 s.
+    pub(crate) handshake_timeout: Duration,
+}
+
+impl Default for Startup {
+    fn default() -> Self {
+        Self { window_budget: 256 * 1024 * 1024, max_sessions: 10_000 }
+    }
+}
+
+impl Default for LiveConfig {
+    fn default() -> Self {
+        Self {
+            reconnect_grace: Duration::from_secs(10),
+            offline_retention: Duration::from_secs(3600),
+            max_held: 1024,
+            max_exchanges: 1000,
+            initial_window: 256 * 1024,
+            handshake_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+/// All tunnels, and what sessions need.
+#[derive(Debug)]
+pub(crate) struct Tunnels {
+    config: ArcSwap<LiveConfig>,
+    directory: Arc<Directory>,
+    address: PublicAddress,
+    /// The budget that connection windows grow out of.
+    windows: WindowBudget,
+    /// Permits for sessions.
+    sessions: Arc<Semaphore>,
+    admission: Arc<Admission>,
+    drain: Arc<Drain>,
+    metrics: Arc<Metrics>,
+}
+
+/// How visitors wait for a tunnel that is away.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Waiting {
+    /// The most visitors that wait for one tunnel.
+    pub(crate) max_held: usize,
+    /// How long they wait.
+    pub(crate) grace: Duration,
+}
+
+impl Tunnels {
+    /// No tunnels yet. Their names are under `address`.
+    pub(crate) fn new(
+        config: Config,
+        address: PublicAddress,
+        admission: Arc<Admission>,
+        drain: Arc<Drain>,
+        metrics: Arc<Metrics>,
+    ) -> Arc<Self> {
+        let Config { startup, live } = config;
+        Arc::new(Self {
+            directory: Directory::new(Retention::of(&live)),
+            config: ArcSwap::from_pointee(live),
+            address,
+            windows: WindowBudget::new(startup.window_budget),
+            sessions: Arc::new(Semaphore::new(startup.max_sessions)),
+            admission,
+            drain,
+            metrics,
+        })
+    }
+
+    /// Takes new settings.
+    pub(crate) fn reload(&self, config: LiveConfig) {
+        self.directory.set_retention(Retention::of(&config));
+        self.config.store(Arc::new(config));
+    }
+
+    /// The current settings. Not to be held across an await.
+    fn config(&self) -> Guard<Arc<LiveConfig>> {
+        self.config.load()
+    }
+
+    /// The tunnel of a name that is, or lately was, in use.
+    pub(crate) fn find(&self, name: &Subdomain) -> Option<Arc<Tunnel>> {
+        self.directory.find(name)
+    }
+
+    /// How visitors wait for a tunnel that is away.
+    pub(crate) fn waiting(&self) -> Waiting {
+        let config = self.config();
+        Waiting { max_held: config.max_held, grace: config.reconnect_grace }
+    }
+
+    /// How many tunnels are online.
+    pub(crate) fn online(&self) -> usize {
+        self.directory.online()
+    }
+
+    /// Asks every session to drain: its client connects to the next process.
+    pub(crate) fn drain_sessions(&self, within: Duration) {
+        for live in self.directory.sessions() {
+            live.transport.drain(DrainReason::Restart, within);
+        }
+    }
+
+    /// Waits until these names are online again, but not for long: their clients may be gone.
+    pub(crate) async fn back(&self, mut names: Vec<Subdomain>) {
+        let limit = Instant::now() + RETURN_LIMIT;
+        while !names.is_empty() && Instant::now() < limit {
+            names.retain(|name| self.find(name).is_some_and(|tunnel| tunnel.live().is_none()));
+            sleep(RETURN_POLL).await;
+        }
+    }
+
+    /// Forgets names that have been away for too long, again and again. Runs until it is dropped.
+    pub(crate) async fn sweep(self: Arc<Self>) {
+        let mut interval = tokio::time::interval(SWEEP_EVERY);
+        loop {
+            interval.tick().await;
+            self.directory.sweep();
+        }
+    }
+}

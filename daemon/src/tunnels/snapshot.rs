@@ -1,4 +1,4 @@
-//! The names in use, kept on disk: after a restart their visitors wait for the tunnels, as for any that is away, instead
+//! The names in use, saved on disk: after a restart their visitors wait for the tunnels, as for any that is away, instead
 //! of getting 404.
 
 use std::io::ErrorKind;
@@ -10,96 +10,111 @@ use cok_certs::unix_now;
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
+use super::Tunnels;
+use super::directory::{Directory, Owner};
 use crate::host::state_file;
 use crate::names::Subdomain;
-use crate::tunnels::directory::{Owner, Registry};
 
 const FILE: &str = "names.json";
 
-/// Changes are written at once, but no more often than this: a crowd that comes back changes a thousand names.
+/// The shortest time between two writes. Changes are written at once otherwise, but a crowd that comes back changes a
+/// thousand names.
 const WRITE_EVERY: Duration = Duration::from_secs(1);
 
-/// A name as it is kept.
+/// A name as it is saved.
 #[derive(Debug, Serialize, Deserialize)]
-struct Kept {
+struct Saved {
     name: String,
     /// The name of the key that owns it.
     key: String,
     /// The client installation.
     instance: String,
-    /// When it was last online, in seconds since 1970; nothing if it was when this was written.
+    /// When it was last online, in seconds since 1970; absent if it was online at the time of the snapshot.
     #[serde(skip_serializing_if = "Option::is_none")]
     away_since: Option<i64>,
 }
 
-/// Where names are kept.
+/// The file with the names in use.
 #[derive(Clone, Debug)]
-pub(crate) struct Memory {
+pub(crate) struct Snapshot {
     path: PathBuf,
 }
 
-impl Memory {
-    /// In this folder, which is made when it is needed.
+impl Snapshot {
+    /// In this folder, which is created when it is needed.
     pub(crate) fn new(state_dir: &Path) -> Self {
         Self { path: state_dir.join(FILE) }
     }
 
-    /// Puts the names of the last process into the registry. Those that were online then count as away from now on: how
-    /// long the process was gone is no fault of theirs. They are returned. Damage costs nothing but the memory.
-    pub(crate) fn recall(&self, registry: &Registry) -> Vec<Subdomain> {
-        let kept = match std::fs::read(&self.path) {
-            Ok(bytes) => serde_json::from_slice::<Vec<Kept>>(&bytes).map_err(Into::into),
+    /// Restores the names of the last process, and returns those that were online then. They count as away from now on: how
+    /// long the process was gone is no fault of theirs. A damaged file is reported and left out.
+    pub(crate) fn restore(&self, tunnels: &Tunnels) -> Vec<Subdomain> {
+        self.restore_into(&tunnels.directory)
+    }
+
+    fn restore_into(&self, directory: &Directory) -> Vec<Subdomain> {
+        let saved = match std::fs::read(&self.path) {
+            Ok(bytes) => serde_json::from_slice::<Vec<Saved>>(&bytes).map_err(Into::into),
             Err(error) if error.kind() == ErrorKind::NotFound => return Vec::new(),
             Err(error) => Err(error),
         };
-        let kept = kept.unwrap_or_else(|error| {
+        let saved = saved.unwrap_or_else(|error| {
             let file = self.path.display();
-            warn!(%file, %error, "the names of before cannot be read; their visitors get 404 for now");
+            warn!(%file, %error, "the names that were in use cannot be read, so their visitors get 404 for now: {file}: {error}");
             Vec::new()
         });
         let now = unix_now();
         let mut online = Vec::new();
-        for kept in kept {
-            let Ok(name) = Subdomain::parse(&kept.name) else { continue };
-            let owner = Owner { key: kept.key.into(), instance: kept.instance };
-            let away_for = kept.away_since.map_or(0, |since| now.saturating_sub(since).max(0).unsigned_abs());
-            if kept.away_since.is_none() {
+        for saved in saved {
+            let Ok(name) = Subdomain::parse(&saved.name) else { continue };
+            let owner = Owner { key: saved.key.into(), instance: saved.instance };
+            let away_for = saved.away_since.map_or(0, |since| now.saturating_sub(since).max(0).unsigned_abs());
+            if saved.away_since.is_none() {
                 online.push(name.clone());
             }
-            registry.remember(name, owner, Duration::from_secs(away_for));
+            directory.remember(name, owner, Duration::from_secs(away_for));
         }
         online
     }
 
-    /// Keeps the names of now.
-    pub(crate) fn keep(&self, registry: &Registry) {
-        let now = unix_now();
-        let kept: Vec<Kept> = registry
-            .names()
-            .into_iter()
-            .map(|(name, owner, away_for)| Kept {
-                name: name.to_string(),
-                key: owner.key.to_string(),
-                instance: owner.instance,
-                away_since: away_for.map(|away_for| now.saturating_sub_unsigned(away_for.as_secs())),
-            })
-            .collect();
-        let written =
-            serde_json::to_vec(&kept).map_err(Into::into).and_then(|json| state_file::write(&self.path, &json));
-        if let Err(error) = written {
-            warn!(file = %self.path.display(), %error, "the names in use cannot be kept; a restart would forget them");
+    /// Saves the current names.
+    pub(crate) async fn save(&self, tunnels: &Tunnels) {
+        self.save_from(&tunnels.directory).await;
+    }
+
+    async fn save_from(&self, directory: &Arc<Directory>) {
+        let (snapshot, directory) = (self.clone(), directory.clone());
+        // A disk may be slow.
+        if let Err(error) = tokio::task::spawn_blocking(move || snapshot.write(&directory)).await {
+            warn!(%error, "the names in use could not be saved: {error}");
         }
     }
 
-    /// Keeps them for ever, as they change.
-    pub(crate) async fn keep_on(self, registry: Arc<Registry>) {
+    fn write(&self, directory: &Directory) {
+        let now = unix_now();
+        let saved: Vec<Saved> = directory
+            .entries()
+            .into_iter()
+            .map(|entry| Saved {
+                name: entry.name.to_string(),
+                key: entry.owner.key.to_string(),
+                instance: entry.owner.instance,
+                away_since: entry.away_for.map(|away_for| now.saturating_sub_unsigned(away_for.as_secs())),
+            })
+            .collect();
+        let written =
+            serde_json::to_vec(&saved).map_err(Into::into).and_then(|json| state_file::write(&self.path, &json));
+        if let Err(error) = written {
+            let file = self.path.display();
+            warn!(%file, %error, "the names in use cannot be saved, so a restart would forget them: {file}: {error}");
+        }
+    }
+
+    /// Saves the names whenever they change. Runs until it is dropped.
+    pub(crate) async fn follow(self, tunnels: Arc<Tunnels>) {
         loop {
-            registry.changed().await;
-            let (memory, names) = (self.clone(), registry.clone());
-            // A disk may be slow.
-            if let Err(error) = tokio::task::spawn_blocking(move || memory.keep(&names)).await {
-                warn!(%error, "the names in use could not be kept");
-            }
+            tunnels.directory.changed().await;
+            self.save(&tunnels).await;
             tokio::time::sleep(WRITE_EVERY).await;
         }
     }
@@ -108,41 +123,43 @@ impl Memory {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tunnels::directory::Retention;
 
     const MINUTE: Duration = Duration::from_secs(60);
 
-    fn registry() -> Arc<Registry> {
-        Registry::new(MINUTE, 60 * MINUTE)
+    fn directory() -> Arc<Directory> {
+        Directory::new(Retention { with_key: MINUTE, at_all: 60 * MINUTE })
     }
 
     #[test]
     fn names_outlive_the_process_and_damage_costs_only_the_memory() {
         let folder = tempfile::tempdir().unwrap();
-        let memory = Memory::new(&folder.path().join("state"));
-        let (before, after) = (registry(), registry());
-        assert!(memory.recall(&before).is_empty() && before.names().is_empty());
+        let snapshot = Snapshot::new(&folder.path().join("state"));
+        let (before, after) = (directory(), directory());
+        assert!(snapshot.restore_into(&before).is_empty() && before.entries().is_empty());
         let owner = Owner { key: "laptop".into(), instance: "1".to_owned() };
         let name = |name: &str| Subdomain::parse(name).unwrap();
         before.remember(name("new"), owner.clone(), Duration::ZERO);
         before.remember(name("old"), owner.clone(), 30 * MINUTE);
         before.remember(name("older"), owner.clone(), 61 * MINUTE);
-        memory.keep(&before);
+        snapshot.write(&before);
 
-        memory.recall(&after);
-        let mut names = after.names();
-        names.sort_by_key(|(name, ..)| name.to_string());
-        let [(first, by, _), (second, _, Some(away_for))] = &names[..] else { panic!("{names:?}") };
-        assert_eq!((first.as_str(), second.as_str(), by), ("new", "old", &owner));
-        assert!(*away_for >= 30 * MINUTE && *away_for < 31 * MINUTE);
+        snapshot.restore_into(&after);
+        let mut names = after.entries();
+        names.sort_by_key(|entry| entry.name.to_string());
+        let [first, second] = &names[..] else { panic!("{names:?}") };
+        assert_eq!((first.name.as_str(), second.name.as_str(), &first.owner), ("new", "old", &owner));
+        let away_for = second.away_for.unwrap();
+        assert!(away_for >= 30 * MINUTE && away_for < 31 * MINUTE);
 
         for damage in ["", "[", "{}", "[{\"name\": 1}]"] {
-            std::fs::write(&memory.path, damage).unwrap();
-            let fresh = registry();
-            memory.recall(&fresh);
-            assert!(fresh.names().is_empty(), "{damage}");
+            std::fs::write(&snapshot.path, damage).unwrap();
+            let fresh = directory();
+            snapshot.restore_into(&fresh);
+            assert!(fresh.entries().is_empty(), "{damage}");
         }
-        std::fs::write(&memory.path, "[{\"name\": \"a.b\", \"key\": \"k\", \"instance\": \"i\"}]").unwrap();
-        memory.recall(&after);
-        assert_eq!(after.names().len(), 2);
+        std::fs::write(&snapshot.path, "[{\"name\": \"a.b\", \"key\": \"k\", \"instance\": \"i\"}]").unwrap();
+        snapshot.restore_into(&after);
+        assert_eq!(after.entries().len(), 2);
     }
 }

@@ -18,12 +18,13 @@ use cok_transport::quic::{Dialer, Tuning};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::admission::keys::KeyRecord;
-use crate::app::Daemon;
-use crate::cli::stop_signal;
-use crate::config::{Config, Limits, Listen, Tls};
+use crate::admission::{self, KeyRecord};
+use crate::app::{App, stop_signal};
+use crate::certificates::{self, Tls};
+use crate::config::{Config, Startup};
 use crate::host::activation::Inherited;
-use crate::names::{ApiKey, Hostname, KeyDigest, Subdomain, SubdomainPattern};
+use crate::names::{ApiKey, Hostname, KeyDigest, PublicAddress, Subdomain, SubdomainPattern};
+use crate::{drain, edge, listen, tunnels};
 
 /// Browsers resolve every name under .localhost to this machine; a wildcard right under .localhost is refused by TLS
 /// libraries, hence one label more.
@@ -78,8 +79,8 @@ pub(crate) async fn run(args: DevArgs) -> anyhow::Result<()> {
         None => sample::start().await?,
     };
     let key = dev_key(&state_dir)?;
-    let bound = Daemon::bind(config(&args, state_dir.clone(), &key)?, None, Inherited::default())?;
-    let (daemon, addresses) = (bound.daemon().clone(), bound.addresses().clone());
+    let app = App::build(config(&args, state_dir.clone(), &key)?, None, Inherited::default())?;
+    let (daemon, addresses) = (app.address().clone(), app.addresses().clone());
     let https = *addresses.https.first().context("no HTTPS listener")?;
     let ca_file = state_dir.join("authority/ca.pem");
     let tls = trust_file(&ca_file)?;
@@ -102,7 +103,7 @@ pub(crate) async fn run(args: DevArgs) -> anyhow::Result<()> {
 
     let stop = CancellationToken::new();
     let stopped = stop.clone();
-    let serving = tokio::spawn(bound.run(async move { stopped.cancelled().await }));
+    let serving = tokio::spawn(app.run(async move { stopped.cancelled().await }));
     let (events, mut connected) = mpsc::unbounded_channel();
     let client_stop = CancellationToken::new();
     let client = tokio::spawn({
@@ -136,7 +137,7 @@ pub(crate) async fn run(args: DevArgs) -> anyhow::Result<()> {
 #[expect(clippy::too_many_arguments, reason = "it is all that a newcomer wants to know")]
 fn show(
     args: &DevArgs,
-    daemon: &Daemon,
+    daemon: &PublicAddress,
     url: &str,
     transport: &str,
     target: &Target,
@@ -197,25 +198,30 @@ fn dev_key(state_dir: &std::path::Path) -> anyhow::Result<String> {
 
 fn config(args: &DevArgs, state_dir: PathBuf, key: &str) -> anyhow::Result<Config> {
     let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let key = KeyRecord {
+        name: "dev".into(),
+        digest: KeyDigest::of(key),
+        subdomains: vec![SubdomainPattern::parse("*")?],
+        max_tunnels: 100,
+        expires: None,
+    };
+    let addresses = listen::Addresses {
+        https: vec![local(args.https_port)],
+        http: vec![local(args.http_port)],
+        admin: local(0),
+        dns: Vec::new(),
+    };
+    let keys = admission::Live { keys: vec![key], ..admission::Live::default() };
     Ok(Config {
-        domain: Hostname::parse(DOMAIN)?,
-        state_dir,
-        listen: Listen {
-            https: vec![local(args.https_port)],
-            http: vec![local(args.http_port)],
-            admin: local(0),
-            dns: Vec::new(),
+        startup: Startup { domain: Hostname::parse(DOMAIN)?, state_dir },
+        listen: listen::Config {
+            startup: listen::Startup { addresses, tuning: Tuning::default() },
+            live: listen::Live::default(),
         },
-        tls: Tls::SelfSigned,
-        keys: vec![KeyRecord {
-            name: "dev".into(),
-            digest: KeyDigest::of(key),
-            subdomains: vec![SubdomainPattern::parse("*")?],
-            max_tunnels: 100,
-            expires: None,
-        }],
-        limits: Limits { drain_timeout: Duration::from_secs(2), ..Limits::default() },
-        tuning: Tuning::default(),
-        trusted_proxies: Vec::new(),
+        certificates: certificates::Config { source: Tls::SelfSigned },
+        admission: admission::Config { startup: admission::Startup::default(), live: keys },
+        edge: edge::Config::default(),
+        tunnels: tunnels::Config { startup: tunnels::Startup::default(), live: tunnels::LiveConfig::default() },
+        drain: drain::Config { timeout: Duration::from_secs(2) },
     })
 }

@@ -45,7 +45,7 @@ fill="#246"/><path d="M26 76a22 22 0 0 1 44 0z" fill="#fc6"/></svg>
 pub(super) async fn start() -> anyhow::Result<Target> {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
     let target = format!("http://{}", listener.local_addr()?).parse()?;
-    tokio::spawn(crate::listen::tcp::accept_owned(listener, |stream, peer| {
+    tokio::spawn(crate::listen::accept(listener, |stream, peer| {
         tokio::spawn(async move {
             let service = service_fn(|request| async move { Ok::<_, Infallible>(answer(request)) });
             let connection =

@@ -2,7 +2,7 @@
 //! pressure.
 
 use std::future::Future as _;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
@@ -18,7 +18,8 @@ use super::fields::check_trailers;
 use super::frames::{Piece, RequestFrames};
 use super::quic::Half;
 use super::violation::{Scope, Violation, wire};
-use crate::edge::request::BrokenOff;
+use crate::edge::interim::InterimHeads;
+use crate::edge::request::{BrokenOff, VisitorStream};
 
 /// How much of what is there already goes on as one chunk: about what a Data frame of the tunnel holds. A packet brings
 /// little more than a kilobyte.
@@ -118,7 +119,7 @@ impl Drop for Receiver {
 }
 
 /// A request's body.
-pub(crate) struct Body {
+pub(super) struct Body {
     receiver: Receiver,
     /// Decodes the trailers.
     h3: RequestStream<Half, Bytes>,
@@ -155,27 +156,14 @@ impl Body {
         let mut body =
             Self { receiver, h3, half, exchange, first: None, declared, received: 0, trailers: None, done: false };
         let mut cx = Context::from_waker(std::task::Waker::noop());
-        if let Poll::Ready(Some(first)) = body.poll_frame(&mut cx) {
+        if let Poll::Ready(Some(first)) = body.poll_next(&mut cx) {
             body.first = Some(first?);
         }
         Ok(body)
     }
 
-    /// The request that it belongs to.
-    pub(in crate::edge) fn exchange(&self) -> Arc<Exchange> {
-        self.exchange.clone()
-    }
-
-    /// Whether nothing more will come.
-    pub(in crate::edge) fn is_end_stream(&self) -> bool {
-        self.done && self.first.is_none()
-    }
-
-    /// The next of it, as [`http_body::Body`] has it.
-    pub(in crate::edge) fn poll_frame(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
+    /// The next of it.
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
         if let Some(first) = self.first.take() {
             return Poll::Ready(Some(Ok(first)));
         }
@@ -264,9 +252,23 @@ impl Body {
         check_trailers(&trailers)?;
         Ok(trailers)
     }
+}
 
-    /// Ready once the visitor has abandoned the request, also while nothing is read.
-    pub(in crate::edge) fn poll_abandoned(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = BrokenOff;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
+        self.get_mut().poll_next(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.done && self.first.is_none()
+    }
+}
+
+impl VisitorStream for Body {
+    fn poll_abandoned(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         if self.done {
             return Poll::Pending;
         }
@@ -274,5 +276,9 @@ impl Body {
         self.done = true;
         self.receiver.give_up(Broken::Gone);
         Poll::Ready(())
+    }
+
+    fn interim(&self) -> Arc<InterimHeads> {
+        self.exchange.interim.clone()
     }
 }

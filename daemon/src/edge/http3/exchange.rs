@@ -1,26 +1,31 @@
 //! What the two directions of one request share.
 
-use std::collections::VecDeque;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
-use cok_proto::ResponseHead;
 use h3::error::Code;
 use tokio::sync::Notify;
 
-/// How many interim heads may wait to be written; a service that sends more than its visitor takes loses them.
-const MAX_INTERIM: usize = 8;
+use crate::edge::interim::InterimHeads;
 
-/// One request, seen by the task that answers it and by whoever reads its body.
-#[derive(Debug, Default)]
-pub(crate) struct Exchange {
-    /// Why it is to end before its time.
+/// One request, seen by the task that answers it and by the reader of its body.
+#[derive(Debug)]
+pub(super) struct Exchange {
+    /// Why it is to end early.
     aborted: OnceLock<Code>,
-    interim: Mutex<VecDeque<ResponseHead>>,
-    changed: Notify,
+    /// Interim heads for the visitor.
+    pub(super) interim: Arc<InterimHeads>,
+    changed: Arc<Notify>,
 }
 
 impl Exchange {
-    /// Gives the request up: what is left of it is reset with this code. The first one counts.
+    /// Of a request that has just come.
+    pub(super) fn new() -> Arc<Self> {
+        let changed = Arc::<Notify>::default();
+        let interim = Arc::new(InterimHeads::new(changed.clone()));
+        Arc::new(Self { aborted: OnceLock::new(), interim, changed })
+    }
+
+    /// Gives the request up: what is left of it is reset with this code. The first code counts.
     pub(super) fn abort(&self, code: Code) {
         let _ = self.aborted.set(code);
         self.changed.notify_one();
@@ -31,22 +36,7 @@ impl Exchange {
         self.aborted.get().copied()
     }
 
-    /// Lets an interim head reach the visitor.
-    pub(in crate::edge) fn send(&self, head: ResponseHead) {
-        let mut waiting = self.interim.lock().unwrap_or_else(PoisonError::into_inner);
-        if waiting.len() < MAX_INTERIM {
-            waiting.push_back(head);
-        }
-        drop(waiting);
-        self.changed.notify_one();
-    }
-
-    /// The next interim head to write.
-    pub(super) fn next_interim(&self) -> Option<ResponseHead> {
-        self.interim.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
-    }
-
-    /// Waits until something above has happened. Only for the task that answers.
+    /// Waits until the request is aborted or an interim head has come. Only for the task that answers.
     pub(super) async fn changed(&self) {
         self.changed.notified().await;
     }

@@ -14,7 +14,7 @@ mod unidirectional;
 mod violation;
 
 use std::collections::VecDeque;
-use std::pin::Pin;
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,20 +23,16 @@ use h3::error::{Code, ConnectionError};
 use h3::server;
 use quinn::{Connection, VarInt};
 use tokio::sync::mpsc;
-use tokio::time::Sleep;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::debug;
 
 use self::quic::{Adapter, Control, Half};
 use self::violation::wire;
-use super::service::{Peer, Visitor};
-use crate::admission::connections::Place;
-use crate::app::Daemon;
-use crate::config::Limits;
-
-pub(crate) use self::body::Body;
-pub(crate) use self::exchange::Exchange;
+use super::lifecycle::{Action, Lifecycle, Protocol};
+use super::visitor::{Peer, Visitor};
+use super::{Config, Edge};
+use crate::admission::ConnectionPermit;
 
 /// Requests at once on one connection; fewer would be too few (RFC 9114, section 6.1), and each that might be costs
 /// half a kilobyte.
@@ -46,43 +42,40 @@ const STREAMS: u32 = 100;
 const CONNECTION_WINDOW: u32 = 16;
 /// Streams of our own: control, and two of QPACK.
 const OWN_STREAMS: usize = 3;
-/// How long a GOAWAY is on its way, and requests that were sent before it was heard: this many round trips, and no longer
-/// than that.
-const CROSSING: (u32, Duration) = (3, Duration::from_secs(1));
 /// How long a GOAWAY may take to be written.
 const GOAWAY_LIMIT: Duration = Duration::from_secs(5);
 
 /// h3's side of a connection.
 type H3 = server::Connection<Adapter, Bytes>;
 
-/// Serves one visitor's connection to its end. It holds its `place` for as long as anything of it is left, and is `fresh`
-/// until the first request.
-pub(crate) async fn serve(daemon: Arc<Daemon>, connection: Connection, place: Place, fresh: TaskTrackerToken) {
+/// Serves one visitor's connection to its end. It holds its `permit` for as long as anything of it is left, and counts as
+/// `fresh` until the first request.
+pub(crate) async fn serve(edge: Arc<Edge>, connection: Connection, permit: ConnectionPermit, fresh: TaskTrackerToken) {
     let peer = connection.remote_address();
-    let visitor = Arc::new(Visitor::new(daemon, Peer::Moving(connection.clone()), place));
-    let limits = visitor.daemon.config().limits.clone();
-    let opened = tokio::time::timeout(limits.handshake_timeout, open(&connection, &limits)).await;
+    let visitor = Visitor::new(edge, Peer::Moving(connection.clone()), permit);
+    let config = Arc::clone(&visitor.edge.config());
+    let opened = tokio::time::timeout(config.handshake_timeout, open(&connection, &config)).await;
     let ended = match opened {
         Ok(Ok(h3)) => Served { visitor: visitor.clone(), connection: connection.clone(), h3 }.run(fresh).await,
         Ok(Err(error)) => Err(error),
         Err(_) => Ok(()),
     };
     if let Err(error) = ended {
-        debug!(%peer, %error, "visitor's connection ended");
+        debug!(%peer, %error, "visitor's connection ended: {error}");
     }
     connection.close(wire(Code::H3_NO_ERROR), b"");
 }
 
 /// Opens our streams and says our settings.
-async fn open(connection: &Connection, limits: &Limits) -> Result<H3, Box<dyn std::error::Error + Send + Sync>> {
-    connection.set_receive_window(VarInt::from_u32(limits.initial_window.saturating_mul(CONNECTION_WINDOW)));
+async fn open(connection: &Connection, config: &Config) -> Result<H3, Box<dyn std::error::Error + Send + Sync>> {
+    connection.set_receive_window(VarInt::from_u32(config.initial_window.saturating_mul(CONNECTION_WINDOW)));
     connection.set_max_concurrent_bi_streams(VarInt::from_u32(STREAMS));
     let mut own = VecDeque::with_capacity(OWN_STREAMS);
     while own.len() < OWN_STREAMS {
         own.push_back(connection.open_uni().await?);
     }
     let mut builder = server::builder();
-    builder.max_field_section_size(limits.max_header_bytes.into()).send_grease(false);
+    builder.max_field_section_size(config.max_header_bytes.into()).send_grease(false);
     Ok(builder.build(Adapter::new(connection.clone(), own)).await?)
 }
 
@@ -97,11 +90,10 @@ struct Served {
 enum Event {
     Request(quinn::SendStream, quinn::RecvStream),
     Control(Control),
-    Shutdown,
-    Idle,
-    Crossed,
-    Done,
-    Over,
+    /// The lifecycle asks for something.
+    Due(Action),
+    /// All requests are through.
+    AllAnswered,
     Lost(quinn::ConnectionError),
     /// h3 has found something wrong, and closed the connection.
     Refused(ConnectionError),
@@ -111,15 +103,8 @@ impl Served {
     async fn run(mut self, fresh: TaskTrackerToken) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         let (sender, mut controls) = mpsc::channel(1);
         tokio::spawn(unidirectional::accept(self.connection.clone(), sender));
-        let visitor = self.visitor.clone();
+        let mut lifecycle = Lifecycle::new(&self.visitor, Protocol::Http3, fresh);
         let requests = TaskTracker::new();
-        let mut fresh = Some(fresh);
-        let mut shutdown = visitor.daemon.shutdown.watch();
-        let mut idle = Some(Box::pin(visitor.idle()));
-        // Set once the visitor has heard that it is over, and until the last request is known.
-        let mut crossing: Option<Pin<Box<Sleep>>> = None;
-        // Set once the last request is through: the visitor is to know which one was the last.
-        let mut ending: Option<Pin<Box<Sleep>>> = None;
         loop {
             let event = tokio::select! {
                 stream = self.connection.accept_bi() => match stream {
@@ -127,25 +112,22 @@ impl Served {
                     Err(error) => Event::Lost(error),
                 },
                 Some(control) = controls.recv() => Event::Control(control),
-                // Nothing was offered, so that this can only fail.
+                // No request was offered, so this can only fail.
                 refused = self.h3.accept() => match refused {
                     Ok(_) => continue,
                     Err(error) => Event::Refused(error),
                 },
-                () = std::future::poll_fn(|cx| shutdown.poll(cx)) => Event::Shutdown,
-                () = wait(&mut idle) => Event::Idle,
-                () = wait(&mut crossing) => Event::Crossed,
-                () = requests.wait(), if requests.is_closed() && ending.is_none() => Event::Done,
-                () = wait(&mut ending) => Event::Over,
+                action = poll_fn(|cx| lifecycle.poll(cx)) => Event::Due(action),
+                () = requests.wait(), if lifecycle.has_requests() => Event::AllAnswered,
             };
             match event {
                 // The visitor knows that this one was not looked at, and may send it elsewhere.
-                Event::Request(mut send, mut recv) if requests.is_closed() => {
+                Event::Request(mut send, mut recv) if lifecycle.is_finishing() => {
                     let _ = send.reset(wire(Code::H3_REQUEST_REJECTED));
                     let _ = recv.stop(wire(Code::H3_REQUEST_REJECTED));
                 }
                 Event::Request(send, recv) => {
-                    fresh = None;
+                    lifecycle.asked();
                     let half = Half::new(send.id());
                     self.h3.inner.conn.offer_request(half.clone());
                     let Some(resolver) = self.h3.accept().await? else { return Ok(()) };
@@ -155,41 +137,22 @@ impl Served {
                 }
                 // h3 reads it when it is polled next.
                 Event::Control(control) => self.h3.inner.conn.offer_control(control),
-                Event::Shutdown | Event::Idle => {
-                    if idle.take().is_some() {
-                        // First that it is over, with no last request: others may be on their way. Without a first
-                        // one, h3 knows no other id than that of the first.
-                        tokio::time::timeout(GOAWAY_LIMIT, self.h3.shutdown(usize::MAX)).await??;
-                        if fresh.is_none() {
-                            crossing = Some(Box::pin(self.crossing_time()));
-                        } else {
-                            requests.close();
-                        }
-                    }
-                }
-                Event::Crossed => {
-                    crossing = None;
-                    // The id is of the first request that will not be served.
-                    tokio::time::timeout(GOAWAY_LIMIT, self.h3.shutdown(1)).await??;
-                    requests.close();
-                }
-                Event::Done => ending = Some(Box::pin(self.crossing_time())),
-                Event::Over => return Ok(()),
+                // Without a first request, h3 knows no other id than that of the first.
+                Event::Due(Action::Announce) => self.goaway(usize::MAX).await?,
+                // The id is that of the first request that will not be served.
+                Event::Due(Action::Finish) => self.goaway(1).await?,
+                Event::Due(Action::Abandon | Action::Close) => return Ok(()),
+                Event::AllAnswered => lifecycle.all_answered(),
                 Event::Lost(error) => return Err(error.into()),
                 Event::Refused(error) => return Err(error.into()),
+            }
+            if lifecycle.is_finishing() {
+                requests.close();
             }
         }
     }
 
-    fn crossing_time(&self) -> Sleep {
-        tokio::time::sleep((self.connection.rtt() * CROSSING.0).min(CROSSING.1))
-    }
-}
-
-/// Waits for something that may not be there.
-async fn wait(waiting: &mut Option<impl Future<Output = ()> + Unpin>) {
-    match waiting {
-        Some(waiting) => waiting.await,
-        None => std::future::pending().await,
+    async fn goaway(&mut self, requests: usize) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        Ok(tokio::time::timeout(GOAWAY_LIMIT, self.h3.shutdown(requests)).await??)
     }
 }

@@ -22,7 +22,8 @@ use super::violation::wire;
 use crate::edge::body;
 use crate::edge::headers::strip_hop_by_hop;
 use crate::edge::request::RequestBody;
-use crate::edge::service::Visitor;
+use crate::edge::service;
+use crate::edge::visitor::Visitor;
 
 /// How much of a response that is there already goes into one write, about.
 const GATHER: usize = 64 * 1024;
@@ -46,10 +47,10 @@ pub(super) struct Stream {
 /// Serves one request, until its response has arrived or nobody wants it any more.
 pub(super) async fn serve(visitor: Arc<Visitor>, stream: Stream) {
     let Stream { resolver, half, send, recv, connection } = stream;
-    let exchange = Arc::new(Exchange::default());
+    let exchange = Exchange::new();
     let mut sender = Sender { stream: send, exchange: exchange.clone(), finished: false };
     let mut receiver = Receiver::new(recv, connection, exchange.clone());
-    let limit = visitor.daemon.config().limits.header_timeout;
+    let limit = visitor.edge.config().header_timeout;
     let frame = match tokio::time::timeout(limit, head(&mut receiver)).await {
         Ok(Ok(frame)) => frame,
         Ok(Err(broken)) => {
@@ -84,7 +85,7 @@ pub(super) async fn serve(visitor: Arc<Visitor>, stream: Stream) {
     };
     let (writer, reader) = stream.split();
     if let Ok(body) = Body::new(receiver, reader, half.clone(), exchange, declared) {
-        let request = request.map(|()| RequestBody::Http3(Box::new(body)));
+        let request = request.map(|()| RequestBody::Stream(Box::pin(body)));
         // Whoever has left was told so.
         let _ = respond(&visitor, request, Writer { h3: writer, half }, &mut sender).await;
     }
@@ -109,7 +110,7 @@ async fn respond(
     let exchange = sender.exchange.clone();
     let mut stopped = pin!(sender.stream.stopped());
     let response = {
-        let mut responding = pin!(visitor.respond(request));
+        let mut responding = pin!(service::respond(visitor, request));
         loop {
             let response = tokio::select! {
                 biased;
@@ -118,7 +119,7 @@ async fn respond(
                 response = &mut responding => Some(response),
             };
             sender.stands()?;
-            while let Some(interim) = exchange.next_interim() {
+            while let Some(interim) = exchange.interim.next() {
                 let mut response = Response::new(());
                 (*response.status_mut(), *response.headers_mut()) = (interim.status, interim.headers);
                 strip_hop_by_hop(response.headers_mut());

@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 
 use super::frames::Frames;
-use crate::drain::phase::Watch;
+use crate::drain::Watch;
 
 /// A Close frame as a server sends it, without a mask: code 1001 "going away" (RFC 6455, section 7.4.1) and why.
 const GOING_AWAY: &[u8] = b"\x88\x1a\x03\xe9the server is restarting";
@@ -62,7 +62,7 @@ mod tests {
     use std::task::Waker;
 
     use super::*;
-    use crate::drain::phase::Shutdown;
+    use crate::drain::Drain;
 
     const FRAME: &[u8] = b"\x82\x7e\x00\x80";
 

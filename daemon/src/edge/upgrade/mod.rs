@@ -27,7 +27,7 @@ use self::farewell::Farewell;
 use super::body::Body;
 use super::pages::Problem;
 use super::request::RequestBody;
-use crate::drain::phase::Watch;
+use crate::drain::Watch;
 
 /// What an upgraded connection reads at once, and holds while idle.
 const READ_BUFFER: usize = 16 * 1024;

@@ -1,0 +1,119 @@
+//! Reading the configuration again while the daemon runs: as a whole, or not at all.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::Mutex;
+use quinn::Endpoint;
+use tracing::{error, info};
+
+use super::Parts;
+use crate::config::{Config, ConfigError};
+use crate::host::notify;
+use crate::listen::PublicTls;
+use crate::observe::Reload;
+
+/// Why the configuration stays as it is.
+#[derive(Debug, thiserror::Error)]
+enum ReloadError {
+    #[error("this daemon was started without a configuration file")]
+    NoFile,
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The file differs in what only a restart can change.
+    #[error("{}", unchangeable(file, keys))]
+    AtStartup { file: PathBuf, keys: Vec<&'static str> },
+}
+
+fn unchangeable(file: &Path, keys: &[&str]) -> String {
+    let line = |key| format!("{}: {key}: cannot change while cokd runs; restart it", file.display());
+    keys.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// Reads the configuration again.
+pub(crate) struct Reloader {
+    source: Option<PathBuf>,
+    /// The configuration in force. Held during a reload, or parts of two files could be in force.
+    current: Mutex<Config>,
+    parts: Parts,
+    tls: Arc<PublicTls>,
+    endpoints: Vec<Endpoint>,
+    /// Whether the service manager knows that the daemon is ready, and not yet that it stops.
+    announced: AtomicBool,
+}
+
+impl Reloader {
+    pub(super) fn new(
+        source: Option<PathBuf>,
+        current: Config,
+        parts: Parts,
+        tls: Arc<PublicTls>,
+        endpoints: Vec<Endpoint>,
+    ) -> Arc<Self> {
+        let (current, announced) = (Mutex::new(current), AtomicBool::new(false));
+        Arc::new(Self { source, current, parts, tls, endpoints, announced })
+    }
+
+    /// Tells the service manager that the daemon is ready.
+    pub(super) fn announce(&self) {
+        notify::ready();
+        self.announced.store(true, Ordering::Relaxed);
+    }
+
+    /// From now on a reload tells the service manager nothing: the daemon stops.
+    pub(super) fn conceal(&self) {
+        self.announced.store(false, Ordering::Relaxed);
+    }
+
+    /// What the admin address calls.
+    pub(super) fn for_admin(self: &Arc<Self>) -> Reload {
+        let reloader = self.clone();
+        Box::new(move || reloader.reload())
+    }
+
+    /// Reads the configuration again, and tells the log and the service manager what came of it. Blocks. An error has a line
+    /// for each reason why all stays as it was.
+    pub(crate) fn reload(&self) -> Result<(), String> {
+        let announced = self.announced.load(Ordering::Relaxed);
+        if announced {
+            notify::reloading();
+        }
+        let result = self.apply().map_err(|error| error.to_string());
+        if announced {
+            notify::ready();
+        }
+        match &result {
+            Ok(()) => info!(event = "reloaded", "the configuration was read again"),
+            Err(why) => {
+                for line in why.lines() {
+                    error!(event = "not_reloaded", reason = line, "{line}; the configuration stays as it was");
+                }
+            }
+        }
+        result
+    }
+
+    /// Applies the file to what begins from now on. On any mistake, and where something has changed that only a restart can
+    /// change, nothing is applied.
+    fn apply(&self) -> Result<(), ReloadError> {
+        let source = self.source.as_deref().ok_or(ReloadError::NoFile)?;
+        let mut current = self.current.lock();
+        let next = Config::load(source)?;
+        let keys = current.changed_at_startup(&next);
+        if !keys.is_empty() {
+            return Err(ReloadError::AtStartup { file: source.to_owned(), keys });
+        }
+        let Config { listen, admission, edge, tunnels, drain, .. } = next.clone();
+        self.parts.tunnels.reload(tunnels.live);
+        self.parts.admission.reload(admission.live);
+        self.parts.drain.reload(drain);
+        self.parts.edge.reload(edge);
+        self.parts.listen.reload(listen.live);
+        for endpoint in &self.endpoints {
+            self.tls.reload(endpoint, listen.live);
+        }
+        *current = next;
+        Ok(())
+    }
+}

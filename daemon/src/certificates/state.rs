@@ -1,0 +1,44 @@
+//! The state of the certificate that is served, as readiness and operators see it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use cok_certs::dns::embedded::Embedded;
+use cok_certs::unix_now;
+use parking_lot::Mutex;
+
+/// The state of the certificate.
+#[derive(Debug, Default)]
+pub(crate) struct State {
+    /// When it expires, in seconds since 1970; 0 while only a stand-in is served.
+    not_after: AtomicI64,
+    /// Answers DNS queries, if the daemon does so itself.
+    responder: Mutex<Option<Arc<Embedded>>>,
+}
+
+impl State {
+    /// Notes that a certificate is served.
+    pub(super) fn set_not_after(&self, not_after: i64) {
+        self.not_after.store(not_after, Ordering::Relaxed);
+    }
+
+    /// Notes who answers DNS queries.
+    pub(super) fn set_responder(&self, responder: Arc<Embedded>) {
+        *self.responder.lock() = Some(responder);
+    }
+
+    /// Why visitors don't trust the daemon; `None` while its certificate is valid.
+    pub(crate) fn trouble(&self) -> Option<String> {
+        let not_after = self.not_after.load(Ordering::Relaxed);
+        if not_after > unix_now() {
+            return None;
+        }
+        let what = if not_after == 0 {
+            "there is no certificate yet, and a self-signed one is served"
+        } else {
+            "the certificate has expired"
+        };
+        let refused = self.responder.lock().as_ref().and_then(|responder| responder.refused());
+        Some(refused.map_or_else(|| what.to_owned(), |refused| format!("{what}: {refused}")))
+    }
+}

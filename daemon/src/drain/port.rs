@@ -1,0 +1,28 @@
+//! A UDP port of QUIC as a stop sees it: its endpoint, its socket, and the connections that are open.
+
+use std::sync::Arc;
+
+use quinn::Endpoint;
+
+use super::detached::Connections;
+use super::initials;
+
+/// A UDP port that is served.
+#[derive(Clone, Debug)]
+pub(crate) struct Port {
+    /// The endpoint of all its connections.
+    pub(crate) endpoint: Endpoint,
+    /// The socket that the endpoint begins with.
+    pub(crate) socket: Arc<initials::Socket>,
+    /// Its open connections.
+    pub(crate) connections: Arc<Connections>,
+}
+
+impl Port {
+    /// Leaves new peers to the next process: a refusal would be final. Runs until it is dropped.
+    pub(super) async fn ignore_new(self) {
+        while let Some(incoming) = self.endpoint.accept().await {
+            incoming.ignore();
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! What travels with one request to the end of its response: whose it is, when it began, and how it counts.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::StatusCode;
+use tokio_util::task::task_tracker::TaskTrackerToken;
+
+use super::lifetime::Lifetime;
+use super::visitor::Visitor;
+
+/// One request. Counts it when dropped, whether or not the response arrived.
+#[derive(Debug)]
+pub(super) struct Context {
+    /// Who asked.
+    pub(super) visitor: Arc<Visitor>,
+    began: Instant,
+    /// The response's status, once there is one.
+    status: Option<StatusCode>,
+    /// Keeps the request counted as in flight.
+    in_flight: TaskTrackerToken,
+}
+
+impl Context {
+    /// Of a request that has just come. It counts as finite until its response says otherwise.
+    pub(super) fn new(visitor: &Arc<Visitor>) -> Self {
+        visitor.asked();
+        let in_flight = Lifetime::Finite.token(&visitor.edge.drain);
+        Self { visitor: visitor.clone(), began: Instant::now(), status: None, in_flight }
+    }
+
+    /// Notes how long the response may last.
+    pub(super) fn set_lifetime(&mut self, lifetime: Lifetime) {
+        if lifetime.is_long_lived() {
+            self.in_flight = lifetime.token(&self.visitor.edge.drain);
+        }
+    }
+
+    /// Notes the response's status.
+    pub(super) fn set_status(&mut self, status: StatusCode) {
+        self.status = Some(status);
+    }
+}
+
+impl Drop for Context {
+    fn drop(&mut self) {
+        self.visitor.answered(self.status, self.began);
+    }
+}

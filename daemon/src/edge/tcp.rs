@@ -1,0 +1,139 @@
+//! Visitors over TCP: one connection after its TLS handshake, HTTP/1.1 or HTTP/2 as ALPN chose. Requests go to `service`.
+//!
+//! The builder of the chosen protocol serves it, not one that guesses: guessing waits without limit for a silent
+//! connection.
+
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use http::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::{HttpService, service_fn};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
+use tokio_util::task::task_tracker::TaskTrackerToken;
+use tracing::debug;
+
+use super::Edge;
+use super::body::Body;
+use super::lifecycle::{Action, Lifecycle, Protocol};
+use super::lingering_close::LingeringClose;
+use super::request::RequestBody;
+use super::service::respond;
+use super::visitor::{Peer, Visitor};
+use crate::admission::ConnectionPermit;
+
+/// HTTP/1.1: what one connection reads ahead and gathers for writing. The longest head fits, and a slow upload holds no
+/// more than this.
+const H1_BUFFER: usize = 64 * 1024;
+/// HTTP/2: streams at once on one connection.
+const H2_STREAMS: u32 = 250;
+/// HTTP/2: how much of a request's body may be under way.
+const H2_STREAM_WINDOW: u32 = 256 * 1024;
+/// HTTP/2: the same for a connection; above the stream's, or one upload would starve the others.
+const H2_CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
+/// HTTP/2: how much of a response may wait in one stream.
+const H2_SEND_BUFFER: usize = 64 * 1024;
+/// HTTP/2: how often an idle visitor is asked whether it still exists, and how long it may take to answer.
+const H2_PING: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(20));
+
+/// Serves one connection to its end. It holds its `permit` for as long as anything of it is left, and counts as `fresh`
+/// until the first request.
+pub(crate) async fn serve(
+    edge: Arc<Edge>,
+    stream: TlsStream<TcpStream>,
+    peer: SocketAddr,
+    permit: ConnectionPermit,
+    fresh: TaskTrackerToken,
+) {
+    let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+    let (max_header_bytes, header_timeout) = {
+        let config = edge.config();
+        (config.max_header_bytes, config.header_timeout)
+    };
+    let visitor = Visitor::new(edge, Peer::Fixed(peer.ip().to_canonical()), permit);
+    let service = service_fn(|request: Request<Incoming>| {
+        let visitor = visitor.clone();
+        async move { Ok::<_, Infallible>(respond(&visitor, request.map(RequestBody::from)).await) }
+    });
+    let result = if http2 {
+        let io = LingeringClose::new(stream, visitor.clone());
+        let mut builder = http2::Builder::new(TokioExecutor::new());
+        builder
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(H2_STREAMS)
+            .initial_stream_window_size(H2_STREAM_WINDOW)
+            .initial_connection_window_size(H2_CONNECTION_WINDOW)
+            .max_send_buf_size(H2_SEND_BUFFER)
+            .max_header_list_size(max_header_bytes)
+            .keep_alive_interval(H2_PING.0)
+            .keep_alive_timeout(H2_PING.1)
+            .enable_connect_protocol();
+        let lifecycle = Lifecycle::new(&visitor, Protocol::Http2, fresh);
+        tokio::select! {
+            result = drive(builder.serve_connection(TokioIo::new(io), service), lifecycle) => result,
+            () = visitor.never_asked() => Ok(()),
+        }
+    } else {
+        let mut builder = http1::Builder::new();
+        builder
+            .timer(TokioTimer::new())
+            .header_read_timeout(header_timeout)
+            .max_header_size(max_header_bytes as usize)
+            .max_buf_size(H1_BUFFER);
+        let connection = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
+        drive(connection, Lifecycle::new(&visitor, Protocol::Http1, fresh)).await
+    };
+    if let Err(error) = result {
+        debug!(%peer, %error, "visitor's connection ended: {error}");
+    }
+}
+
+/// A connection that can be told to finish what it has begun.
+trait Connection: Future<Output = hyper::Result<()>> {
+    fn finish(self: Pin<&mut Self>);
+}
+
+impl<S> Connection for http1::UpgradeableConnection<TokioIo<TlsStream<TcpStream>>, S>
+where
+    S: HttpService<Incoming, ResBody = Body>,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    fn finish(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}
+
+impl<S> Connection for http2::Connection<TokioIo<LingeringClose>, S, TokioExecutor>
+where
+    S: HttpService<Incoming, ResBody = Body>,
+    S::Future: Send + 'static,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    fn finish(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}
+
+/// Serves a connection to its end, which its lifecycle may bring.
+async fn drive(connection: impl Connection, mut lifecycle: Lifecycle) -> hyper::Result<()> {
+    let mut connection = pin!(connection);
+    poll_fn(|cx| {
+        let done = connection.as_mut().poll(cx);
+        if done.is_ready() {
+            return done;
+        }
+        let Poll::Ready(action) = lifecycle.poll(cx) else { return Poll::Pending };
+        connection.as_mut().finish();
+        let done = connection.as_mut().poll(cx);
+        if action == Action::Abandon && done.is_pending() { Poll::Ready(Ok(())) } else { done }
+    })
+    .await
+}

@@ -1,0 +1,131 @@
+//! A visitor: the other side of one public connection, over any version of HTTP.
+
+use std::future::pending;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use http::StatusCode;
+use tokio::time::sleep;
+use tokio_util::task::task_tracker::TaskTrackerToken;
+
+use super::Edge;
+use crate::admission::ConnectionPermit;
+
+/// How many round trips a GOAWAY and the requests that cross it may take, and the longest time for that.
+const CROSSING: (u32, Duration) = (3, Duration::from_secs(1));
+
+/// The other side of a connection.
+#[derive(Debug)]
+pub(crate) struct Visitor {
+    /// The edge that serves it.
+    pub(super) edge: Arc<Edge>,
+    peer: Peer,
+    /// How many requests have come.
+    requests: AtomicU64,
+    /// How many of them have a complete response.
+    answered: AtomicU64,
+    /// True from an Upgrade request until its response, and after a 101.
+    upgrading: AtomicBool,
+    _permit: ConnectionPermit,
+    /// Keeps the visitor counted as present, also after it has left HTTP.
+    _present: TaskTrackerToken,
+}
+
+/// Where a visitor is.
+#[derive(Debug)]
+pub(crate) enum Peer {
+    /// At one address for as long as its connection lasts.
+    Fixed(IpAddr),
+    /// Wherever its QUIC connection has migrated to.
+    Moving(quinn::Connection),
+}
+
+impl Visitor {
+    /// The other side of a fresh connection.
+    pub(super) fn new(edge: Arc<Edge>, peer: Peer, permit: ConnectionPermit) -> Arc<Self> {
+        let present = edge.drain.visitor();
+        Arc::new(Self {
+            edge,
+            peer,
+            requests: AtomicU64::new(0),
+            answered: AtomicU64::new(0),
+            upgrading: AtomicBool::new(false),
+            _permit: permit,
+            _present: present,
+        })
+    }
+
+    /// Its current address.
+    pub(super) fn address(&self) -> IpAddr {
+        match &self.peer {
+            Peer::Fixed(address) => *address,
+            Peer::Moving(connection) => connection.remote_address().ip().to_canonical(),
+        }
+    }
+
+    /// How long a GOAWAY may be under way, and requests that were sent before it arrived. Zero over TCP, where the HTTP
+    /// library takes care of it.
+    pub(super) fn crossing_time(&self) -> Duration {
+        match &self.peer {
+            Peer::Fixed(_) => Duration::ZERO,
+            Peer::Moving(connection) => (connection.rtt() * CROSSING.0).min(CROSSING.1),
+        }
+    }
+
+    /// Whether a request has come.
+    pub(super) fn has_asked(&self) -> bool {
+        self.requests.load(Ordering::Relaxed) > 0
+    }
+
+    /// Notes that a request has come.
+    pub(super) fn asked(&self) {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Whether it is about to leave HTTP/1.1, as far as one can know.
+    pub(super) fn is_upgrading(&self) -> bool {
+        self.upgrading.load(Ordering::Relaxed)
+    }
+
+    /// Notes an Upgrade request, or that the response to it was no 101.
+    pub(super) fn set_upgrading(&self, upgrading: bool) {
+        self.upgrading.store(upgrading, Ordering::Relaxed);
+    }
+
+    /// Counts a request that is over. Without a status, its visitor left before there was a response.
+    pub(super) fn answered(&self, status: Option<StatusCode>, began: Instant) {
+        self.answered.fetch_add(1, Ordering::Relaxed);
+        if let Some(status) = status {
+            self.edge.metrics.answered(status, began);
+        }
+    }
+
+    /// Resolves if no request comes within the time for a head, or for the first request of a daemon that goes away. For
+    /// connections that have not even begun to speak HTTP/2 and cannot be told to finish.
+    pub(super) async fn never_asked(&self) {
+        let limit = self.edge.config().header_timeout;
+        tokio::select! {
+            () = sleep(limit) => {}
+            () = self.edge.drain.first_request() => {}
+        }
+        if self.has_asked() {
+            pending::<()>().await;
+        }
+    }
+
+    /// Resolves once nothing has been in flight for as long as a connection may be idle.
+    pub(super) async fn idle(&self) {
+        let mut before = None;
+        loop {
+            let (requests, answered) = (self.requests.load(Ordering::Relaxed), self.answered.load(Ordering::Relaxed));
+            if before == Some(requests) && requests == answered {
+                return;
+            }
+            before = Some(requests);
+            let limit = self.edge.config().header_timeout;
+            sleep(limit).await;
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! The redirect from plain HTTP to HTTPS.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use http::header::{HOST, LOCATION};
+use http::uri::Authority;
+use http::{HeaderValue, Request, Response, StatusCode};
+use http_body_util::Empty;
+use hyper::body::{Bytes, Incoming};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::TcpListener;
+use tracing::debug;
+
+use super::{Listen, accept};
+use crate::edge::{Route, route};
+use crate::names::PublicAddress;
+
+/// Redirects plain HTTP to HTTPS at `address`. Runs until it is dropped.
+pub(crate) async fn serve_http(listen: Arc<Listen>, listener: TcpListener, address: PublicAddress) {
+    accept(listener, |stream, peer| {
+        let Ok(permit) = listen.admission.connections.acquire(peer.ip()) else { return };
+        listen.metrics.connections.inc();
+        let (listen, visitor, address) = (listen.clone(), listen.drain.visitor(), address.clone());
+        tokio::spawn(async move {
+            let (_permit, _visitor) = (permit, visitor);
+            let limit = listen.config().header_timeout;
+            let service = service_fn(|request: Request<Incoming>| {
+                let response = redirect(&address, &request);
+                async move { Ok::<_, Infallible>(response) }
+            });
+            // A redirected visitor has nothing else to do here.
+            let connection = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(limit)
+                .keep_alive(false)
+                .serve_connection(TokioIo::new(stream), service);
+            let result = tokio::select! {
+                result = connection => result,
+                () = listen.drain.first_request() => Ok(()),
+            };
+            if let Err(error) = result {
+                debug!(%peer, %error, "connection ended");
+            }
+        });
+    })
+    .await;
+}
+
+/// 308 keeps the method and the body (RFC 9110, section 15.4.9). Only our own names are redirected to.
+fn redirect(address: &PublicAddress, request: &Request<Incoming>) -> Response<Empty<Bytes>> {
+    let mut response = Response::new(Empty::new());
+    *response.status_mut() = StatusCode::MISDIRECTED_REQUEST;
+    let named = request.headers().get(HOST).and_then(|host| host.to_str().ok()?.parse::<Authority>().ok());
+    let Some(authority) = request.uri().authority().cloned().or(named) else {
+        *response.status_mut() = StatusCode::BAD_REQUEST;
+        return response;
+    };
+    let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
+    let port = address.suffix();
+    if !matches!(route(&address.domain, authority.host()), Route::Foreign)
+        && let Ok(location) = HeaderValue::try_from(format!("https://{}{port}{target}", authority.host()))
+    {
+        *response.status_mut() = StatusCode::PERMANENT_REDIRECT;
+        response.headers_mut().insert(LOCATION, location);
+    }
+    response
+}
