@@ -248,6 +248,9 @@ fn keys(sections: Vec<Section<'_>>) -> Vec<KeyRecord> {
     keys
 }
 
+/// The digest in the example, which is no key's.
+const PLACEHOLDER: &str = "0000000000000000000000000000000000000000000000000000000000000000";
+
 fn key(mut section: Section<'_>, others: &[KeyRecord]) -> Option<KeyRecord> {
     let name = section.required("name", "1 to 64 printable characters", |text: &str| {
         let fits = (1..=64).contains(&text.chars().count()) && !text.chars().any(char::is_control);
@@ -255,6 +258,9 @@ fn key(mut section: Section<'_>, others: &[KeyRecord]) -> Option<KeyRecord> {
     });
     // What is wrong is not quoted: it may be the key itself.
     let digest = section.required("secret_sha256", "the key's SHA-256 in 64 hexadecimal digits", |text: &str| {
+        if text == PLACEHOLDER {
+            return Err("got the example's placeholder; make a key: cokd key create --name NAME".to_owned());
+        }
         KeyDigest::parse(text).map_err(|_| match text.chars().count() {
             64 => "got other characters among them".to_owned(),
             count => format!("got {count} characters"),

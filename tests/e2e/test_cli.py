@@ -36,7 +36,7 @@ def test_check_names_every_mistake(tmp_path):
     assert run("cokd", "run", "--config", config).stderr == result.stderr
 
 
-DIGEST = "0" * 64
+DIGEST = "1" * 64
 MISTAKES = [
     ('domain = "a.b"\ncolour = "red"', 2, "colour"),
     ("domain = 7", 1, "domain"),
@@ -46,6 +46,7 @@ MISTAKES = [
     ('domain = "a.b"\n[limits]\n\nmax_held = -1', 4, "limits.max_held"),
     ('domain = "a.b"\n[limits]\ninitial_window = "1TiB"', 3, "limits.initial_window"),
     ('domain = "a.b"\n[[keys]]\nname = "x"\nsecret_sha256 = "abc"', 4, "keys[0].secret_sha256"),
+    (f'domain = "a.b"\n[[keys]]\nname = "x"\nsecret_sha256 = "{"0" * 64}"', 4, "keys[0].secret_sha256"),
     (f'domain = "a.b"\n[[keys]]\nsecret_sha256 = "{DIGEST}"', 2, "keys[0].name"),
     (f'domain = "a.b"\n[[keys]]\nname = "x"\nsecret_sha256 = "{DIGEST}"\nsubdomains = ["*-*"]', 5, "keys[0].subdomains"),
     ('domain = "a.b"\n[proxies]\ntrusted = ["everyone"]', 3, "proxies.trusted"),

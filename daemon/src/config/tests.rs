@@ -8,9 +8,11 @@ fn mistakes(text: &str) -> Vec<String> {
 }
 
 #[test]
-fn the_example_is_valid_and_shows_the_defaults() {
+fn the_example_lacks_only_a_key_and_shows_the_defaults() {
     let example = include_str!("../../cokd.example.toml");
-    let config = Config::parse(example, "cokd.example.toml").unwrap();
+    let [mistake] = &mistakes(example)[..] else { panic!("{:?}", mistakes(example)) };
+    assert!(mistake.ends_with("got the example's placeholder; make a key: cokd key create --name NAME"), "{mistake}");
+    let config = Config::parse(&example.replace(PLACEHOLDER, &"1".repeat(64)), "cokd.example.toml").unwrap();
     assert_eq!(config.limits, Limits::default());
     assert_eq!(config.keys.len(), 1);
     // The mistake about an unknown key lists the known ones, so none can be missing from the example unnoticed.
@@ -105,7 +107,7 @@ fn told(lines: &str) -> Vec<String> {
 }
 
 const KEY: &str =
-    "[[keys]]\nname = \"a\"\nsecret_sha256 = \"0000000000000000000000000000000000000000000000000000000000000000\"\n";
+    "[[keys]]\nname = \"a\"\nsecret_sha256 = \"1111111111111111111111111111111111111111111111111111111111111111\"\n";
 
 #[test]
 fn each_wrong_value_is_told_on_one_line() {
@@ -174,7 +176,7 @@ fn keys_are_told_apart() {
     );
     let secret = "cok_not-a-digest-but-the-key-itself-put-here-by-some-mistake-hmm";
     assert_eq!(
-        told(&KEY.replace(&"0".repeat(64), secret)),
+        told(&KEY.replace(&"1".repeat(64), secret)),
         [
             "cokd.toml:5: keys[0].secret_sha256: expected the key's SHA-256 in 64 hexadecimal digits, got other characters among them"
         ]
