@@ -26,7 +26,7 @@ use self::directory::Directory;
 use self::order::{Failure, Issued, Wanted};
 use self::published::Published;
 use crate::clock::unix;
-use crate::dns::{BoxFuture, Solver};
+use crate::dns::{BoxFuture, Solver, SolverError};
 use crate::store::{Request, Store, Stored};
 use crate::{CertResolver, Error, files, unix_now};
 
@@ -149,7 +149,10 @@ impl Renewer {
             let asked = is_news(requested, self.seen, now, self.state.tried_at);
             self.seen = Some(requested);
             if asked || self.due(now, requested != [None; 2]) <= now {
-                self.attempt(now, requested, &published, &resolver, &report).await;
+                match self.solver.ready() {
+                    Ok(()) => self.attempt(now, requested, &published, &resolver, &report).await,
+                    Err(why) => self.hold(&why).await,
+                }
             } else {
                 self.ask_for_window(now).await;
             }
@@ -260,6 +263,15 @@ impl Renewer {
         }
         // What was published is taken away, whatever became of the order: last, since it may take its time.
         published.clean_up().await;
+    }
+
+    /// Takes note of what keeps an attempt from its beginning, which is no failure: the next look may find it mended.
+    async fn hold(&mut self, why: &SolverError) {
+        let why = Some(why.to_string());
+        if self.state.last_error != why {
+            self.state.last_error = why;
+            self.keep_state().await;
+        }
     }
 
     async fn keep_state(&self) {

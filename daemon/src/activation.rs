@@ -47,6 +47,13 @@ impl Inherited {
         Ok(inherited)
     }
 
+    /// Whether nothing was handed over.
+    pub fn is_empty(&self) -> bool {
+        let Self { http, https, quic, admin, dns_udp, dns_tcp } = self;
+        [http, https, admin, dns_tcp].iter().all(|listeners| listeners.is_empty())
+            && [quic, dns_udp].iter().all(|sockets| sockets.is_empty())
+    }
+
     fn add(&mut self, socket: Socket, name: &str) -> anyhow::Result<()> {
         let kind = Kind::of(&socket).with_context(|| format!("the service manager's socket {name:?}"))?;
         socket.set_nonblocking(true).with_context(|| format!("the service manager's socket {name:?}"))?;

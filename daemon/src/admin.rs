@@ -19,18 +19,28 @@ use crate::{listener, service_manager};
 /// Where a reload is asked for, by POST.
 pub const RELOAD: &str = "/reload";
 
+/// Whoever asks for the daemon's health.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asker {
+    /// On the admin address: the reason is for them.
+    Operator,
+    /// On the base domain.
+    Public,
+}
+
 /// Answers one of the health paths.
-pub fn health(daemon: &Daemon, path: &str) -> Option<Response<Body>> {
-    let (healthy, text) = match path {
-        "/health" | "/health/live" => (true, "ok\n"),
-        "/health/ready" if daemon.ready() => (true, "ready\n"),
-        "/health/ready" => (false, "not ready\n"),
+pub fn health(daemon: &Daemon, path: &str, asker: Asker) -> Option<Response<Body>> {
+    let unready = match path {
+        "/health" | "/health/live" => return Some(text_response("ok\n")),
+        "/health/ready" => daemon.unready(),
         _ => return None,
     };
-    let mut response = text_response(text);
-    if !healthy {
-        *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
-    }
+    let Some(why) = unready else { return Some(text_response("ready\n")) };
+    let mut response = match asker {
+        Asker::Operator => text_response(format!("not ready: {why}\n")),
+        Asker::Public => text_response("not ready\n"),
+    };
+    *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
     Some(response)
 }
 
@@ -71,7 +81,7 @@ async fn answer(daemon: &Arc<Daemon>, request: &Request<Incoming>) -> Response<B
         response.headers_mut().insert(CONTENT_TYPE, kind);
         return response;
     }
-    health(daemon, path).unwrap_or_else(|| {
+    health(daemon, path, Asker::Operator).unwrap_or_else(|| {
         let mut response = text_response("/metrics, /health, /health/live and /health/ready are here\n");
         *response.status_mut() = StatusCode::NOT_FOUND;
         response

@@ -13,6 +13,7 @@ use anyhow::Context as _;
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use cok_certs::acme::{self, Event, Renewer};
+use cok_certs::dns::SolverError;
 use cok_certs::dns::embedded::{self, Embedded, Sockets};
 use cok_certs::files::{self, Facts, Watch};
 use cok_certs::store::Store;
@@ -59,11 +60,11 @@ enum Source {
     SelfSigned(Authority),
 }
 
-/// The responder for the DNS zone, with its addresses. One that another program has got is tried later, if a certificate
-/// is there to be served meanwhile.
+/// The responder for the DNS zone, with its addresses. One that cannot be bound is no reason not to start: the daemon
+/// serves what certificate it has, and tries the address again.
 pub(crate) struct Dns {
     pub(crate) responder: Arc<Embedded>,
-    pub(crate) listeners: Vec<(SocketAddr, Option<Sockets>)>,
+    pub(crate) listeners: Vec<(SocketAddr, Result<Sockets, SolverError>)>,
 }
 
 impl Certificates {
@@ -105,8 +106,7 @@ impl Certificates {
                     );
                     certificate
                 };
-                let urgent = renewer.current().is_none();
-                let bind = |responder| Dns::bind(responder, &config.listen.dns, urgent, inherited);
+                let bind = |responder| Dns::bind(responder, &config.listen.dns, inherited);
                 dns = responder.map(bind).transpose()?;
                 (certificate, Source::Acme(Box::new(renewer)))
             }
@@ -246,25 +246,15 @@ fn is_visible(path: &Path) -> bool {
 }
 
 impl Dns {
-    /// Binds all addresses. With a certificate that can be served meanwhile, one that is taken is no reason not to start.
-    fn bind(
-        responder: Arc<Embedded>,
-        addresses: &[SocketAddr],
-        urgent: bool,
-        inherited: &mut Inherited,
-    ) -> anyhow::Result<Self> {
+    /// Binds all addresses, unless sockets were handed over.
+    fn bind(responder: Arc<Embedded>, addresses: &[SocketAddr], inherited: &mut Inherited) -> anyhow::Result<Self> {
         let mut listeners = Vec::new();
         for (udp, tcp) in inherited.dns_udp.drain(..).zip(inherited.dns_tcp.drain(..)) {
             let sockets = Sockets::from_std(udp, tcp).context("a DNS socket that was handed over")?;
-            listeners.push((sockets.address, Some(sockets)));
+            listeners.push((sockets.address, Ok(sockets)));
         }
-        let handed_over = !listeners.is_empty();
-        for address in addresses.iter().filter(|_| !handed_over) {
-            match embedded::bind(*address) {
-                Ok(sockets) => listeners.push((*address, Some(sockets))),
-                Err(error) if urgent => return Err(error.into()),
-                Err(_) => listeners.push((*address, None)),
-            }
+        if listeners.is_empty() {
+            listeners = addresses.iter().map(|address| (*address, embedded::bind(*address))).collect();
         }
         Ok(Self { responder, listeners })
     }

@@ -31,6 +31,11 @@ const USAGE: u8 = 2;
 /// How long what blocks a thread may take at the end: writes to a disk. The resolver of the system, which can't be told to
 /// stop, takes longer where nobody answers it, and the next daemon waits for this process to end.
 const LAST_WRITES: Duration = Duration::from_secs(1);
+/// Ports below this need a right that the service does not have.
+const FIRST_FREE_PORT: u16 = 1024;
+/// How long a start with a wrong configuration takes at least, if a socket may have caused it. The service manager does not
+/// start the service again by itself, but a visitor who waits in the socket has it start again at once.
+const WRONG_START: Duration = Duration::from_secs(2);
 
 /// Public HTTPS for services that run at home.
 #[derive(Debug, Parser)]
@@ -154,6 +159,11 @@ fn check(path: &Path, resolver: Option<SocketAddr>) -> ExitCode {
     println!("{}: no mistakes", path.display());
     let Tls::Acme(acme) = &config.tls else { return ExitCode::SUCCESS };
     let Dns::Embedded(zone) = &acme.dns else { return ExitCode::SUCCESS };
+    if config.listen.dns.iter().any(|address| address.port() < FIRST_FREE_PORT)
+        && let Some(command) = service_manager::dns_socket_advice()
+    {
+        println!("DNS: the service cannot open its port itself, and cokd-dns.socket is not enabled: {command}");
+    }
     outcome(block_on(async {
         let findings = delegation::advise(zone, config.domain.as_str(), resolver).await;
         if findings.is_empty() {
@@ -171,7 +181,11 @@ fn run(args: &RunArgs, inherited: anyhow::Result<Inherited>) -> ExitCode {
         Ok(config) => config,
         Err(error) => {
             service_manager::status(&error.to_string().replace('\n', "; "));
-            return wrong(&error);
+            let code = wrong(&error);
+            if inherited.is_ok_and(|inherited| !inherited.is_empty()) {
+                std::thread::sleep(WRONG_START);
+            }
+            return code;
         }
     };
     let served = block_on(async move {
@@ -225,7 +239,7 @@ fn outcome(result: anyhow::Result<()>) -> ExitCode {
 
 fn wrong(error: &ConfigError) -> ExitCode {
     logging::complain(&error.to_string());
-    ExitCode::from(USAGE)
+    ExitCode::from(if error.may_pass() { FAILED } else { USAGE })
 }
 
 fn create_key(name: &str, subdomains: &[String], max_tunnels: u32, expires: Option<Duration>) -> anyhow::Result<()> {

@@ -133,6 +133,16 @@ pub enum ConfigError {
     Mistakes(Vec<Mistake>),
 }
 
+impl ConfigError {
+    /// Whether the same file may be good at the next attempt: a disk was out of order, or the process out of descriptors.
+    /// A file that is missing, or that the daemon may not read, is an operator's mistake.
+    pub fn may_pass(&self) -> bool {
+        use std::io::ErrorKind::{InvalidData, IsADirectory, NotADirectory, NotFound, PermissionDenied};
+        let Self::Read { error, .. } = self else { return false };
+        !matches!(error.kind(), NotFound | PermissionDenied | InvalidData | IsADirectory | NotADirectory)
+    }
+}
+
 impl Config {
     /// The keys and sections in which `next` differs and that cannot change while a daemon runs.
     pub fn fixed(&self, next: &Self) -> Vec<&'static str> {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use arc_swap::{ArcSwap, Guard};
+use cok_certs::dns::embedded::Embedded;
 use cok_certs::unix_now;
 use cok_transport::WindowBudget;
 use http::HeaderValue;
@@ -91,6 +92,8 @@ pub struct Daemon {
     public_port: u16,
     /// What `Alt-Svc` says; nothing without UDP.
     alt_svc: Option<HeaderValue>,
+    /// Answers DNS queries, if the daemon does so itself.
+    dns: Option<Arc<Embedded>>,
 }
 
 /// Why the configuration stays as it is.
@@ -195,6 +198,7 @@ impl Daemon {
             ready: AtomicBool::new(false),
             public_port,
             alt_svc: alt_svc(&quic, public_port),
+            dns: dns.as_ref().map(|dns| dns.responder.clone()),
             domain: config.domain.clone(),
             config: ArcSwap::from_pointee(config),
             source,
@@ -229,11 +233,26 @@ impl Daemon {
         Ok(())
     }
 
-    /// Whether it accepts traffic: it listens, has a certificate from where it should come that has not expired, and is
-    /// not stopping.
-    pub fn ready(&self) -> bool {
-        let certified = self.metrics.certificate_expiry.get() > unix_now();
-        self.ready.load(Ordering::Relaxed) && certified && !self.shutdown.started()
+    /// Why it accepts no traffic, or none that visitors trust; nothing once it does: it listens, has a certificate from
+    /// where it should come that has not expired, and is not stopping.
+    pub fn unready(&self) -> Option<String> {
+        if !self.ready.load(Ordering::Relaxed) || self.shutdown.started() {
+            return Some("the daemon is starting or stopping".to_owned());
+        }
+        let expiry = self.metrics.certificate_expiry.get();
+        if expiry > unix_now() {
+            return None;
+        }
+        let mut why = if expiry == 0 {
+            "there is no certificate yet, and a self-signed one is served"
+        } else {
+            "the certificate has expired"
+        }
+        .to_owned();
+        if let Some(refused) = self.dns.as_ref().and_then(|dns| dns.refused()) {
+            why = format!("{why}: {refused}");
+        }
+        Some(why)
     }
 
     /// Whether the service manager has heard that it is ready, and not yet that it stops.
@@ -294,8 +313,10 @@ impl Bound {
             listeners.spawn(listener::http(daemon.clone(), listener, daemon.public_port));
         }
         if let Some(Dns { responder, listeners: addresses }) = dns {
-            for (address, sockets) in addresses {
-                listeners.spawn(listener::dns::serve(responder.clone(), address, sockets));
+            for (address, bound) in addresses {
+                // Before the service manager hears that the daemon is ready.
+                listener::dns::note(&responder, address, &bound);
+                listeners.spawn(listener::dns::serve(responder.clone(), address, bound));
             }
         }
         let address = addresses.admin;

@@ -1,5 +1,7 @@
-//! What the service manager is told (sd_notify(3)); without one, nothing.
+//! What the service manager is told (sd_notify(3)); without one, nothing. And what it is asked by `cokd check`.
 
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use sd_notify::NotifyState;
@@ -27,10 +29,28 @@ pub fn stopping(within: Duration) {
     tell(&[NotifyState::Stopping, NotifyState::ExtendTimeoutUsec(within)]);
 }
 
-/// Shows a line in the service's status: what it does, or why it has ended. The log of a process that was about to be
-/// started again is not shown there.
+/// Shows a line in the service's status: what it lacks, or why it has ended; an empty one takes that back. The log of a
+/// process that was about to be started again is not shown there.
 pub fn status(text: &str) {
     tell(&[NotifyState::Status(text)]);
+}
+
+/// The command that has systemd open the port for DNS, if systemd runs here and does not do so yet.
+pub fn dns_socket_advice() -> Option<&'static str> {
+    if !Path::new("/run/systemd/system").exists() || systemctl("is-enabled", "cokd-dns.socket")? != "disabled" {
+        return None;
+    }
+    // A socket cannot be started while the service that it belongs to runs.
+    Some(match systemctl("is-active", "cokd.service")?.as_str() {
+        "active" | "activating" | "reloading" => "systemctl enable cokd-dns.socket && systemctl restart cokd",
+        _ => "systemctl enable --now cokd-dns.socket",
+    })
+}
+
+/// What systemctl says of a unit, in one word; nothing if there is no systemctl.
+fn systemctl(question: &str, unit: &str) -> Option<String> {
+    let said = Command::new("systemctl").args([question, unit]).stdin(Stdio::null()).output().ok()?;
+    Some(String::from_utf8_lossy(&said.stdout).trim().to_owned())
 }
 
 /// Feeds the watchdog for ever, where there is one: from a task like all others, so that it starves when they do.

@@ -86,10 +86,17 @@ def test_check_of_a_good_configuration(daemon):
     assert (result.returncode, result.stdout) == (0, f"{daemon.config}: no mistakes\n")
 
 
-def test_a_missing_configuration():
-    result = run("cokd", "check", "--config", "/no/cokd.toml")
+@pytest.mark.parametrize(
+    ("path", "why"),
+    [("/no/cokd.toml", "No such file or directory (os error 2)"), ("/proc", "Is a directory (os error 21)")],
+    ids=["missing", "folder"],
+)
+@pytest.mark.parametrize("command", ["check", "run"])
+def test_a_configuration_that_cannot_be_read(command, path, why):
+    """An operator's mistake: a service manager does not start it again."""
+    result = run("cokd", command, "--config", path)
     assert result.returncode == 2
-    assert result.stderr == "cannot read the configuration /no/cokd.toml: No such file or directory (os error 2)\n"
+    assert result.stderr == f"cannot read the configuration {path}: {why}\n"
 
 
 def test_a_port_in_use(daemon, tmp_path):

@@ -308,3 +308,17 @@ fn providers_that_were_not_built_in_are_told_of() {
         assert!(told("\"cloudflare\"\ntoken_file = \"credential\"")[0].ends_with("--features cloud-dns"));
     }
 }
+
+#[test]
+fn only_what_may_pass_is_no_mistake() {
+    use std::io::{Error, ErrorKind};
+    let read = |error| ConfigError::Read { path: "cokd.toml".into(), error };
+    for kind in [ErrorKind::NotFound, ErrorKind::PermissionDenied, ErrorKind::IsADirectory, ErrorKind::InvalidData] {
+        assert!(!read(kind.into()).may_pass(), "{kind}");
+    }
+    // EIO and EMFILE.
+    for code in [5, 24] {
+        assert!(read(Error::from_raw_os_error(code)).may_pass(), "{code}");
+    }
+    assert!(!ConfigError::Mistakes(Vec::new()).may_pass());
+}

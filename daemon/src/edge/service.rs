@@ -164,7 +164,7 @@ impl Visitor {
             return tunnels::upgrade(&self.daemon, request, self.address());
         }
         if matches!(*request.method(), Method::GET | Method::HEAD)
-            && let Some(response) = admin::health(&self.daemon, path)
+            && let Some(response) = admin::health(&self.daemon, path, admin::Asker::Public)
         {
             return response;
         }

@@ -2,24 +2,43 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use cok_certs::dns::SolverError;
 use cok_certs::dns::embedded::{self, Embedded, Sockets};
 use tracing::{error, info};
 
-/// How often an address is tried again that another program has.
+use crate::service_manager;
+
+/// How often the daemon tries again to bind an address.
 const BIND_AGAIN: Duration = Duration::from_secs(5);
 
-/// Answers until it is dropped. An address that could not be bound is tried again and again.
-pub(crate) async fn serve(responder: Arc<Embedded>, address: SocketAddr, mut bound: Option<Sockets>) {
+/// How often the log repeats a reason that stays the same.
+const TELL_AGAIN: Duration = Duration::from_secs(3600);
+
+/// Takes note of what became of an address; the service's status shows why one is not served.
+pub(crate) fn note(responder: &Embedded, address: SocketAddr, bound: &Result<Sockets, SolverError>) {
+    if responder.note(address, bound.as_ref().err()) {
+        service_manager::status(&responder.refused().unwrap_or_default());
+    }
+}
+
+/// Answers until it is dropped. It tries again and again to bind an address that could not be bound.
+pub(crate) async fn serve(responder: Arc<Embedded>, address: SocketAddr, mut bound: Result<Sockets, SolverError>) {
+    let mut told: Option<(SolverError, Instant)> = None;
     let sockets = loop {
-        match bound.take().map_or_else(|| embedded::bind(address), Ok) {
+        note(&responder, address, &bound);
+        match bound {
             Ok(sockets) => break sockets,
             Err(error) => {
-                error!(event = "dns_unavailable", %error, "{error}; certificates can't be renewed until this is mended");
+                if told.as_ref().is_none_or(|(before, at)| *before != error || at.elapsed() >= TELL_AGAIN) {
+                    error!(event = "dns_unavailable", %error, "{error}; no certificate is ordered until this is mended");
+                    told = Some((error, Instant::now()));
+                }
                 tokio::time::sleep(BIND_AGAIN).await;
             }
         }
+        bound = embedded::bind(address);
     };
     let address = sockets.address;
     info!(event = "listening", listener = "dns", %address, "listening on {address} for DNS");

@@ -142,6 +142,7 @@ class Service(Daemon):
         self.machine = self.inside = machine
         self.folder, self.env, self.transport = folder, None, "ws"
         self.address, self.port, self.http_port, self.https = "127.0.0.1", 443, 80, "127.0.0.1:443"
+        self.admin = "127.0.0.1:9180"
         self.limits, self.more, self.top, self.certificates = limits, more, top, tls
         self.ca = folder / "ca.pem"
         self.configure()
