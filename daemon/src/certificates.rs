@@ -17,7 +17,7 @@ use cok_certs::dns::SolverError;
 use cok_certs::dns::embedded::{self, Embedded, Sockets};
 use cok_certs::files::{self, Facts, Watch};
 use cok_certs::store::Store;
-use cok_certs::{Authority, CertResolver};
+use cok_certs::{Authority, CertResolver, date};
 use rustls::sign::CertifiedKey;
 use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
@@ -128,11 +128,12 @@ impl Certificates {
                 let report = move |event| match event {
                     Event::Serving(validity) => {
                         metrics.certificate_expiry.set(validity.not_after);
+                        let (not_after, until) = (validity.not_after, date(validity.not_after));
                         info!(
                             event = "certificate",
                             source = "acme",
-                            not_after = validity.not_after,
-                            "the certificate is served"
+                            not_after,
+                            "the certificate is served; it is valid until {until}"
                         );
                     }
                     Event::Issued => {
@@ -263,12 +264,20 @@ impl Dns {
 fn serving(metrics: &Metrics, source: &str, facts: &Facts) {
     metrics.certificate_expiry.set(facts.not_after);
     let (not_after, serial) = (facts.not_after, &facts.serial);
-    info!(event = "certificate", source, not_after, serial, "the certificate is served");
+    let until = date(not_after);
+    info!(
+        event = "certificate",
+        source,
+        not_after,
+        serial,
+        "the certificate ({source}, serial number {serial}) is served; it is valid until {until}"
+    );
 }
 
 fn self_signed(config: &Config, names: &[&str]) -> anyhow::Result<(Authority, Arc<CertifiedKey>)> {
     let authority = Authority::load_or_create(&config.state_dir.join("authority"))?;
-    info!(event = "authority", ca_file = %authority.ca_file().display(), "own authority");
+    let ca_file = authority.ca_file().display();
+    info!(event = "authority", %ca_file, "the daemon has an authority of its own, which clients trust by --ca-file {ca_file}");
     let certificate = authority.issue(names)?;
     Ok((authority, certificate))
 }

@@ -361,7 +361,10 @@ async fn follow(daemon: Arc<Daemon>, tls: PublicTls, endpoints: Vec<Endpoint>) {
             let config = Arc::clone(&daemon.config());
             match tls.for_quic(&config) {
                 Ok(settings) => endpoint.set_server_config(Some(settings)),
-                Err(error) => warn!(error = format!("{error:#}"), "QUIC keeps its settings"),
+                Err(error) => {
+                    let error = format!("{error:#}");
+                    warn!(error, "QUIC keeps the settings that it had before the reload: {error}");
+                }
             }
         }
     }

@@ -21,6 +21,7 @@ pub mod places;
 mod public_tls;
 pub mod quic_secret;
 pub mod quota;
+mod quoted;
 pub mod registry;
 pub mod router;
 pub mod running;

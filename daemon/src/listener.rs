@@ -115,7 +115,7 @@ pub fn bind_public(
 fn set_congestion(config: &Config, listener: &TcpListener) {
     let wanted = config.tuning.congestion;
     if let Err(error) = cok_transport::tcp::set_congestion(listener, wanted) {
-        warn!(%error, "no congestion controller {wanted} for TCP; the kernel's own stays");
+        warn!(%error, "no congestion controller {wanted} for TCP, so the kernel's own stays: {error}");
     }
 }
 
@@ -132,7 +132,7 @@ pub async fn accept(listener: &TcpListener, mut connected: impl FnMut(TcpStream,
             }
             Err(error) if is_of_connection(&error) => debug!(%error, "connection gone before it was accepted"),
             Err(error) => {
-                warn!(%error, "cannot accept connections");
+                warn!(%error, "cannot accept connections: {error}");
                 tokio::time::sleep(EXHAUSTED_PAUSE).await;
             }
         }

@@ -54,7 +54,7 @@ impl Memory {
         };
         let kept = kept.unwrap_or_else(|error| {
             let file = self.path.display();
-            warn!(%file, %error, "the names of before cannot be read; their visitors get 404 for now");
+            warn!(%file, %error, "the names that were in use cannot be read, so their visitors get 404 for now: {file}: {error}");
             Vec::new()
         });
         let now = unix_now();
@@ -87,7 +87,8 @@ impl Memory {
         let written =
             serde_json::to_vec(&kept).map_err(Into::into).and_then(|json| state_file::write(&self.path, &json));
         if let Err(error) = written {
-            warn!(file = %self.path.display(), %error, "the names in use cannot be kept; a restart would forget them");
+            let file = self.path.display();
+            warn!(%file, %error, "the names in use cannot be kept, so a restart would forget them: {file}: {error}");
         }
     }
 
@@ -98,7 +99,7 @@ impl Memory {
             let (memory, names) = (self.clone(), registry.clone());
             // A disk may be slow.
             if let Err(error) = tokio::task::spawn_blocking(move || memory.keep(&names)).await {
-                warn!(%error, "the names in use could not be kept");
+                warn!(%error, "the names in use could not be kept: {error}");
             }
             tokio::time::sleep(WRITE_EVERY).await;
         }

@@ -25,17 +25,18 @@ impl QuicSecret {
     /// The one kept in `state_dir`, made anew if there is none. Where it can't be kept, one for this run alone.
     pub fn load_or_create(state_dir: &Path) -> Result<Self, getrandom::Error> {
         let path = state_dir.join(FILE);
+        let file = path.display();
         match load(&path) {
             Ok(Some(secret)) => return Ok(Self(secret)),
             Ok(None) => {}
-            Err(error) => warn!(file = %path.display(), %error, "cannot read the QUIC secret; a new one is made"),
+            Err(error) => warn!(%file, %error, "cannot read the QUIC secret, so a new one is made: {file}: {error}"),
         }
         let mut secret = [0; LENGTH];
         getrandom::fill(&mut secret)?;
         if let Err(error) = state_file::write(&path, &secret) {
             warn!(
-                file = %path.display(), %error,
-                "cannot keep the QUIC secret; should this process be killed, QUIC peers notice only by time-out"
+                %file, %error,
+                "cannot keep the QUIC secret; should this process be killed, QUIC peers notice only by time-out: {file}: {error}"
             );
         }
         Ok(Self(secret))

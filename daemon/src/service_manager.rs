@@ -19,7 +19,7 @@ pub fn ready() {
 pub fn reloading() {
     match NotifyState::monotonic_usec_now() {
         Ok(now) => tell(&[NotifyState::Reloading, now]),
-        Err(error) => warn!(%error, "no clock for the service manager"),
+        Err(error) => warn!(%error, "no clock for the service manager, which does not hear of the reload: {error}"),
     }
 }
 
@@ -65,6 +65,6 @@ pub async fn feed_watchdog() {
 
 fn tell(state: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {
-        warn!(%error, "the service manager cannot be told");
+        warn!(%error, "the service manager cannot be told: {error}");
     }
 }

@@ -77,8 +77,9 @@ impl Serving {
         let daemon = self.daemon.clone();
         // Whoever may choose sends new visitors elsewhere.
         daemon.ready.store(false, Ordering::Relaxed);
-        info!(event = "draining", sessions = daemon.registry.online(), "stopping: what runs may finish");
-        let drain = daemon.config().limits.drain_timeout;
+        let (sessions, drain) = (daemon.registry.online(), daemon.config().limits.drain_timeout);
+        let time = humantime::format_duration(drain);
+        info!(event = "draining", sessions, "stopping: what runs may finish within {time}; tunnels online: {sessions}");
         service_manager::stopping(drain + OVERTIME);
         let deadline = Instant::now() + drain;
 
@@ -100,7 +101,8 @@ impl Serving {
         let ended = async { tokio::join!(daemon.tasks.wait(), daemon.visitors.wait()) };
         let finished = daemon.shutdown.see_off(ended, deadline.min(limit), limit).await;
         self.close_quic().await;
-        info!(event = "stopped", finished, "stopped");
+        let how = if finished { "all that ran has finished" } else { "what had not finished in time was cut off" };
+        info!(event = "stopped", finished, "stopped; {how}");
     }
 
     /// Serves on until what runs now has ended, and then answers whoever was accepted, with the tunnels as they are.
@@ -148,7 +150,7 @@ impl Serving {
         // Before the port is free for TCP: the next daemon would get packets of our peers otherwise.
         for Port { endpoint, connections, .. } in &self.quic {
             if let Err(error) = leave(endpoint, connections) {
-                warn!(%error, "cannot let go of the UDP port");
+                warn!(%error, "cannot let go of the UDP port: {error}");
             }
         }
         self.listeners.shutdown().await;
@@ -167,7 +169,7 @@ impl Serving {
         self.keeper.abort();
         let (memory, registry) = (self.memory.clone(), self.daemon.registry.clone());
         if let Err(error) = tokio::task::spawn_blocking(move || memory.keep(&registry)).await {
-            warn!(%error, "the names in use could not be kept");
+            warn!(%error, "the names in use could not be kept: {error}");
         }
     }
 
@@ -209,7 +211,7 @@ impl Serving {
         if !knocked.is_empty()
             && let Err(error) = first_packets::leave(&self.daemon.config().state_dir, knocked)
         {
-            warn!(%error, "first packets cannot be left for the next process; their senders try again");
+            warn!(%error, "first packets cannot be left for the next process, so their senders try again: {error}");
         }
     }
 }

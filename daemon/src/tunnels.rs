@@ -1,12 +1,14 @@
 //! Where tunnels connect: from a client's WebSocket upgrade, or its QUIC connection, to a session that serves a name.
 
 use std::convert::Infallible;
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
+use cok_certs::one_line;
 use cok_proto::{Connect, ConnectAck, ErrorCode, ErrorMessage};
-use cok_transport::{Config, Handshake, Transport, quic, ws};
+use cok_transport::{Config, Handshake, HandshakeError, Transport, quic, ws};
 use http::header::{CONNECTION, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
 use http::{Method, Request, Response, StatusCode};
 use hyper::upgrade::OnUpgrade;
@@ -20,6 +22,7 @@ use crate::edge::body::Body;
 use crate::keys::KeyRecord;
 use crate::names::Subdomain;
 use crate::places::Place;
+use crate::quoted::quoted;
 use crate::registry::{Claim, Owner, Registration};
 
 /// The longest instance id that is kept; ours have 32 characters.
@@ -42,8 +45,10 @@ pub fn upgrade(daemon: &Arc<Daemon>, mut request: Request<RequestBody>, peer: Ip
         return plain(StatusCode::BAD_REQUEST, "sec-websocket-key is missing\n");
     };
     let accept = ws::accept_key(key.as_bytes());
+    let origin = Origin { peer, transport: "ws" };
     let Ok(place) = daemon.sessions.clone().try_acquire_owned() else {
-        return plain(StatusCode::SERVICE_UNAVAILABLE, "the server has as many tunnels as it can take\n");
+        origin.refused(&full(), None, None);
+        return plain(StatusCode::SERVICE_UNAVAILABLE, format!("{FULL}\n"));
     };
     if daemon.shutdown.started() {
         return plain(StatusCode::SERVICE_UNAVAILABLE, "the server is restarting\n");
@@ -53,8 +58,8 @@ pub fn upgrade(daemon: &Arc<Daemon>, mut request: Request<RequestBody>, peer: Ip
     daemon.tasks.clone().spawn(async move {
         let _place = place;
         // Apart, so that what only the beginning needs does not stay in memory for as long as the tunnel.
-        if let Some(handshake) = Box::pin(begin(&daemon, upgraded, peer)).await {
-            session(&daemon, handshake, peer).await;
+        if let Some(handshake) = Box::pin(begin(&daemon, upgraded, origin)).await {
+            session(&daemon, handshake, origin).await;
         }
     });
     let mut response = plain(StatusCode::SWITCHING_PROTOCOLS, "");
@@ -69,27 +74,37 @@ pub fn upgrade(daemon: &Arc<Daemon>, mut request: Request<RequestBody>, peer: Ip
     response
 }
 
-fn plain(status: StatusCode, text: &'static str) -> Response<Body> {
+fn plain(status: StatusCode, text: impl Into<bytes::Bytes>) -> Response<Body> {
     let mut response = Response::new(Body::full(text));
     *response.status_mut() = status;
     response.headers_mut().insert(http::header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     response
 }
 
+/// What a client's user can do about a name, which is no advice for the operator's log.
+const CHOOSE_ANOTHER: &str = "; choose another --subdomain";
+/// What clients hear when all places for sessions are taken.
+const FULL: &str = "the server has as many tunnels as it can take";
+
+fn full() -> ErrorMessage {
+    ErrorMessage { code: ErrorCode::LimitReached, message: FULL.to_owned(), retryable: true }
+}
+
 /// Takes a QUIC connection whose ALPN is a tunnel's, for as long as the session lasts. Its `place` is held until then.
 pub async fn over_quic(daemon: &Arc<Daemon>, connection: quinn::Connection, place: Place) {
     let (_public_place, peer) = (place, connection.remote_address().ip().to_canonical());
-    let turned_away = if daemon.shutdown.started() { Some("the server is restarting") } else { None };
-    let session_place = daemon.sessions.clone().try_acquire_owned();
-    let (Ok(_session_place), None) = (&session_place, turned_away) else {
-        let why = turned_away.unwrap_or("the server has as many tunnels as it can take");
-        return connection.close(ErrorCode::LimitReached.to_u32().into(), why.as_bytes());
+    let origin = Origin { peer, transport: "quic" };
+    if daemon.shutdown.started() {
+        return connection.close(ErrorCode::LimitReached.to_u32().into(), b"the server is restarting");
+    }
+    let Ok(_session_place) = daemon.sessions.clone().try_acquire_owned() else {
+        origin.refused(&full(), None, None);
+        return connection.close(ErrorCode::LimitReached.to_u32().into(), FULL.as_bytes());
     };
     let limit = daemon.config().limits.handshake_timeout;
-    let handshake = Box::pin(quic::accept(connection, session_config(daemon), limit)).await;
-    match handshake {
-        Ok(handshake) => session(daemon, handshake, peer).await,
-        Err(error) => info!(%peer, %error, "no session"),
+    match Box::pin(quic::accept(connection, session_config(daemon), limit)).await {
+        Ok(handshake) => session(daemon, handshake, origin).await,
+        Err(error) => origin.unfinished(&error),
     }
 }
 
@@ -103,7 +118,8 @@ fn session_config(daemon: &Daemon) -> Config {
 }
 
 /// Takes the connection over from HTTP and waits for the client to say what it wants.
-async fn begin(daemon: &Daemon, upgraded: OnUpgrade, peer: IpAddr) -> Option<Box<dyn Handshake>> {
+async fn begin(daemon: &Daemon, upgraded: OnUpgrade, origin: Origin) -> Option<Box<dyn Handshake>> {
+    let peer = origin.peer;
     let upgraded = upgraded.await.inspect_err(|error| debug!(%peer, %error, "tunnel gone before its upgrade")).ok()?;
     // The connection itself, so that nothing of the HTTP side stays in memory.
     let parts = upgraded.downcast::<TokioIo<Stream>>().ok()?;
@@ -114,30 +130,34 @@ async fn begin(daemon: &Daemon, upgraded: OnUpgrade, peer: IpAddr) -> Option<Box
     }
     let limit = daemon.config().limits.handshake_timeout;
     let handshake = ws::accept(stream, read, session_config(daemon), limit).await;
-    handshake.inspect_err(|error| info!(%peer, %error, "no session")).ok()
+    handshake.inspect_err(|error| origin.unfinished(error)).ok()
 }
 
 /// Grants or refuses a session, and keeps its name until it ends.
-async fn session(daemon: &Arc<Daemon>, handshake: Box<dyn Handshake>, peer: IpAddr) {
+async fn session(daemon: &Arc<Daemon>, handshake: Box<dyn Handshake>, origin: Origin) {
     let connect = handshake.connect().clone();
+    let wanted = connect.subdomain.as_deref();
     let (key, name) = match authorize(daemon, &connect) {
         Ok(authorized) => authorized,
-        Err(refusal) => {
-            info!(%peer, code = %refusal.code, "tunnel refused");
+        Err((refusal, key)) => {
+            origin.refused(&refusal, wanted, key.as_deref());
             return handshake.refuse(&refusal);
         }
     };
     let id = format!("{:032x}", fastrand::u128(..));
     let owner = Owner { key: key.name.clone(), instance: connect.instance.clone() };
+    let refused = |refusal: &ErrorMessage| origin.refused(refusal, Some(name.as_str()), Some(&key));
     let Some(_permit) = daemon.tunnels_of_keys.take(&key, &name) else {
-        return handshake.refuse(&ErrorMessage {
+        let refusal = ErrorMessage {
             code: ErrorCode::LimitReached,
             message: format!("the key has its {} tunnels already", key.max_tunnels),
             retryable: false,
-        });
+        };
+        refused(&refusal);
+        return handshake.refuse(&refusal);
     };
     if let Err(refusal) = daemon.registry.may_claim(&name, &owner, connect.replaces.as_deref()) {
-        info!(%peer, %name, code = %refusal.code, "tunnel refused");
+        refused(&refusal);
         return handshake.refuse(&refusal);
     }
     let limits = daemon.config().limits.clone();
@@ -159,9 +179,17 @@ async fn session(daemon: &Arc<Daemon>, handshake: Box<dyn Handshake>, peer: IpAd
     // Somebody may have been faster since the check.
     let registration = match daemon.registry.claim(claim, transport.clone()) {
         Ok(registration) => registration,
-        Err(refusal) => return transport.close(refusal),
+        Err(refusal) => {
+            refused(&refusal);
+            return transport.close(refusal);
+        }
     };
-    info!(%peer, %name, key = %key.name, session = %id, version = %connect.version, transport = transport.name(), "tunnel online");
+    let (began, peer, key) = (Instant::now(), origin.peer, &key.name);
+    let version = one_line(&connect.version);
+    info!(
+        %peer, %name, %key, session = %id, version, transport = origin.transport,
+        "tunnel {name} online: key {key}, from {origin}"
+    );
     daemon.metrics.active_tunnels.inc();
     if daemon.shutdown.started() {
         transport.drain(cok_proto::DrainReason::Restart, limits.drain_timeout);
@@ -172,7 +200,53 @@ async fn session(daemon: &Arc<Daemon>, handshake: Box<dyn Handshake>, peer: IpAd
     };
     drop(registration);
     daemon.metrics.active_tunnels.dec();
-    info!(%peer, %name, session = %id, %reason, "tunnel offline");
+    let (lasted, reason) = (rounded(began.elapsed()), one_line(&reason.to_string()));
+    info!(%peer, %name, %key, session = %id, reason, "tunnel {name} offline after {lasted}: {reason}");
+}
+
+/// Where a tunnel comes from, and how.
+#[derive(Clone, Copy, Debug)]
+struct Origin {
+    peer: IpAddr,
+    transport: &'static str,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} over {}", self.peer, self.transport)
+    }
+}
+
+impl Origin {
+    /// Logs that a connection has ended before its client could be granted or refused anything.
+    fn unfinished(self, error: &HandshakeError) {
+        let (peer, transport, error) = (self.peer, self.transport, one_line(&error.to_string()));
+        info!(%peer, transport, error, "no tunnel came of a connection from {self}: {error}");
+    }
+
+    /// Logs a refusal: for the operator, as its message is for the client's user.
+    fn refused(self, refusal: &ErrorMessage, wanted: Option<&str>, key: Option<&KeyRecord>) {
+        let (peer, transport, code) = (self.peer, self.transport, &refusal.code);
+        let (name, key) = (wanted.map(quoted), key.map(|key| &*key.name));
+        let why = match (code, &name) {
+            (ErrorCode::Unauthorized, _) => "the API key is unknown or has expired".to_owned(),
+            (ErrorCode::NameTaken, Some(name)) => format!("name {name} is taken"),
+            _ => refusal.message.strip_suffix(CHOOSE_ANOTHER).unwrap_or(&refusal.message).to_owned(),
+        };
+        let named = name.filter(|name| !why.contains(name.as_str())).map(|name| format!("name {name}, "));
+        let keyed = key.map(|key| format!("key {key}, "));
+        let (named, keyed) = (named.unwrap_or_default(), keyed.unwrap_or_default());
+        let name = wanted.map(one_line);
+        info!(%peer, name, key, %code, transport, "tunnel refused: {why} ({named}{keyed}from {self})");
+    }
+}
+
+/// As precise as people want it: to the hour from a day on, to the minute from an hour on.
+fn rounded(duration: Duration) -> humantime::FormattedDuration {
+    const UNITS: [(u64, u64); 2] = [(24 * 3600, 3600), (3600, 60)];
+    let seconds = duration.as_secs();
+    let unit = UNITS.iter().find(|(from, _)| seconds >= *from).map_or(1, |(_, unit)| *unit);
+    humantime::format_duration(Duration::from_secs(seconds / unit * unit))
 }
 
 /// Has visitors wait while the client gives no sign of life.
@@ -182,37 +256,56 @@ async fn note_silence(transport: &dyn Transport, registration: &Registration, na
         let silent = *silence.borrow_and_update();
         registration.set_silent(silent);
         if silent {
-            info!(%name, "tunnel silent");
+            info!(%name, "tunnel {name} silent: its client gives no sign of life; visitors wait");
         } else {
-            info!(%name, "tunnel heard again");
+            info!(%name, "tunnel {name} heard again");
         }
     }
     std::future::pending().await
 }
 
+/// A refusal, and the key if it is a valid one.
+type Refused = (ErrorMessage, Option<Arc<KeyRecord>>);
+
 /// Who asks, and for which name.
-fn authorize(daemon: &Daemon, connect: &Connect) -> Result<(Arc<KeyRecord>, Subdomain), ErrorMessage> {
-    let refuse = |code, message: String| ErrorMessage { code, message, retryable: false };
+fn authorize(daemon: &Daemon, connect: &Connect) -> Result<(Arc<KeyRecord>, Subdomain), Refused> {
+    let refusal = |code, message: String| ErrorMessage { code, message, retryable: false };
     let Some(key) = daemon.keys.authenticate(&connect.key, SystemTime::now()) else {
         let message = "the API key is unknown or has expired; ask the server's operator for a new one";
-        return Err(refuse(ErrorCode::Unauthorized, message.to_owned()));
+        return Err((refusal(ErrorCode::Unauthorized, message.to_owned()), None));
     };
+    let refuse = |code, message| Err((refusal(code, message), Some(key.clone())));
     if connect.instance.is_empty() || connect.instance.len() > MAX_INSTANCE {
-        let message = format!("the instance id must have 1 to {MAX_INSTANCE} bytes");
-        return Err(refuse(ErrorCode::Protocol, message));
+        return refuse(ErrorCode::Protocol, format!("the instance id must have 1 to {MAX_INSTANCE} bytes"));
     }
     let Some(wanted) = &connect.subdomain else {
         let mut suggestions = (0..SUGGESTION_ROUNDS).flat_map(|_| key.suggestions().collect::<Vec<_>>());
         return match suggestions.find(|name| daemon.registry.find(name).is_none()) {
-            Some(name) => Ok((key, name)),
-            None => Err(refuse(ErrorCode::NameTaken, "all names of this key are in use; name one yourself".to_owned())),
+            Some(name) => Ok((key.clone(), name)),
+            None => refuse(ErrorCode::NameTaken, "all names of this key are in use; name one yourself".to_owned()),
         };
     };
-    let name = Subdomain::parse(wanted)
-        .map_err(|error| refuse(ErrorCode::NameForbidden, format!("\"{wanted}\" cannot be a subdomain: {error}")))?;
+    let name = match Subdomain::parse(wanted) {
+        Ok(name) => name,
+        Err(error) => {
+            return refuse(ErrorCode::NameForbidden, format!("{} cannot be a subdomain: {error}", quoted(wanted)));
+        }
+    };
     if !key.may_use(&name) {
-        let message = format!("this key may not use the name \"{name}\"; choose another --subdomain");
-        return Err(refuse(ErrorCode::NameForbidden, message));
+        let message = format!("this key may not use the name \"{name}\"{CHOOSE_ANOTHER}");
+        return refuse(ErrorCode::NameForbidden, message);
     }
-    Ok((key, name))
+    Ok((key.clone(), name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_duration_is_as_precise_as_people_want_it() {
+        for (seconds, said) in [(0, "0s"), (62, "1m 2s"), (3 * 3600 + 125, "3h 2m"), (90_000, "1day 1h")] {
+            assert_eq!(rounded(Duration::from_secs(seconds)).to_string(), said);
+        }
+    }
 }

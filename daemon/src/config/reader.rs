@@ -9,8 +9,8 @@ use std::time::{Duration, SystemTime};
 use toml::Spanned;
 use toml::de::{DeInteger, DeTable, DeValue};
 
-/// Enough of a wrong value to recognise it.
-const MOST_QUOTED: usize = 60;
+use crate::quoted::quoted;
+
 /// `2027-01-31`.
 const DATE_LEN: usize = 10;
 
@@ -369,12 +369,9 @@ fn parse_path(text: &str) -> Result<PathBuf, String> {
     if text.is_empty() { Err("got nothing".to_owned()) } else { Ok(PathBuf::from(text)) }
 }
 
-/// What was found, quoted so that it stays on one line, and cut if it is long.
+/// What was found.
 pub(super) fn got(text: &str) -> String {
-    match text.char_indices().nth(MOST_QUOTED) {
-        Some((end, _)) => format!("got {:?}…", &text[..end]),
-        None => format!("got {text:?}"),
-    }
+    format!("got {}", quoted(text))
 }
 
 fn describe(value: &DeValue<'_>) -> String {

@@ -74,7 +74,8 @@ pub fn take(state_dir: &Path) -> Vec<FirstPacket> {
         Ok(kept) if (0..FRESH.as_secs().cast_signed()).contains(&(unix_now() - kept.at)) => kept.packets,
         Ok(_) => Vec::new(),
         Err(error) => {
-            warn!(file = %path.display(), %error, "first packets for the last process are lost; their senders try again");
+            let file = path.display();
+            warn!(%file, %error, "first packets for the last process are lost, and their senders try again: {file}: {error}");
             let _gone = std::fs::remove_file(&path);
             Vec::new()
         }

@@ -57,7 +57,8 @@ pub fn leave(endpoint: &Endpoint, connections: &Connections) -> io::Result<()> {
     let local = endpoint.local_addr()?;
     let mut peers = connections.peers();
     if peers.len() > MOST_PEERS {
-        warn!(peers = peers.len(), "too many QUIC peers to go on with all; {MOST_PEERS} are kept");
+        let count = peers.len();
+        warn!(peers = count, "{count} QUIC peers are too many to go on with all; {MOST_PEERS} are kept");
         peers = peers.into_iter().take(MOST_PEERS).collect();
     }
     let mut sockets = Vec::with_capacity(peers.len());

@@ -53,7 +53,7 @@ pub fn bind(address: SocketAddr) -> anyhow::Result<Option<UdpSocket>> {
             )
         }
         Err(error) => {
-            warn!(%address, %error, "no UDP here: visitors get no HTTP/3, and tunnels no QUIC");
+            warn!(%address, %error, "no UDP at {address}, so visitors get no HTTP/3, and tunnels no QUIC: {error}");
             Ok(None)
         }
     }
@@ -80,14 +80,17 @@ pub fn port(
     let address = socket.local_addr()?;
     let buffers = quic::enlarge(&socket).context("cannot look at the UDP socket")?;
     let (socket, offload) = quic::wrap(socket).context("cannot use the UDP socket")?;
+    let (receive, send) = (buffers.receive, buffers.send);
     info!(
-        event = "udp", %address, receive_buffer = buffers.receive, send_buffer = buffers.send,
-        gso_segments = offload.send, gro_segments = offload.receive, "what the kernel gives QUIC"
+        event = "udp", %address, receive_buffer = receive, send_buffer = send,
+        gso_segments = offload.send, gro_segments = offload.receive,
+        "QUIC on {address} has buffers of {receive} bytes to receive and {send} to send; {} and {} datagrams pass at once",
+        offload.receive, offload.send
     );
     if buffers.receive < SMALL_BUFFER {
         warn!(
-            receive_buffer = buffers.receive,
-            "the UDP receive buffer is small, so bursts may be lost; raise net.core.rmem_max to {}",
+            receive_buffer = receive,
+            "the UDP receive buffer of {receive} bytes is small, so bursts may be lost; raise net.core.rmem_max to {}",
             quic::BUFFER
         );
     }

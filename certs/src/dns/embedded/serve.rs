@@ -183,7 +183,7 @@ async fn serve_tcp(responder: &Arc<Embedded>, listener: &TcpListener) {
         let (stream, from) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
-                warn!(%error, "cannot accept a DNS connection");
+                warn!(%error, "cannot accept a DNS connection: {error}");
                 sleep(PAUSE).await;
                 continue;
             }

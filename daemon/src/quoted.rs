@@ -1,0 +1,23 @@
+//! What peers and files say, quoted for one line of a log or a message.
+
+/// Enough of a value to recognise it.
+const MOST_QUOTED: usize = 60;
+
+/// A value in quotes: control characters are escaped, and a long one is cut.
+pub(crate) fn quoted(text: &str) -> String {
+    match text.char_indices().nth(MOST_QUOTED) {
+        Some((end, _)) => format!("{:?}…", &text[..end]),
+        None => format!("{text:?}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_stays_short_and_on_its_line() {
+        assert_eq!(quoted("a\n\"b\u{1b}"), r#""a\n\"b\u{1b}""#);
+        assert_eq!(quoted(&"é".repeat(1000)), format!("\"{}\"…", "é".repeat(MOST_QUOTED)));
+    }
+}
