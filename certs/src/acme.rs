@@ -26,9 +26,10 @@ use self::directory::Directory;
 use self::order::{Failure, Issued, Wanted};
 use self::published::Published;
 use crate::clock::unix;
-use crate::dns::{BoxFuture, Solver};
+use crate::dns::{BoxFuture, Solver, SolverError};
+use crate::files::Facts;
 use crate::store::{Request, Store, Stored};
-use crate::{CertResolver, Error, files, unix_now};
+use crate::{CertResolver, Error, files, one_line, unix_now};
 
 pub use self::plan::{State, Validity, Window, due, renewal};
 pub use self::status::{Status, status};
@@ -122,7 +123,7 @@ impl Renewer {
         self.wait_for_lock(&resolver, &report).await;
         match on_disk(&self.store, |store| store.read_json("state.json")).await {
             Ok(state) => self.state = state.unwrap_or_else(|| State { lot: fastrand::f64(), ..State::default() }),
-            Err(error) => warn!(%error, "the state of renewal cannot be read"),
+            Err(error) => warn!(%error, "the state of renewal cannot be read: {error}"),
         }
         let purpose = format!("{} {}", self.names.join(" "), self.settings.fingerprint);
         if self.state.is_meant_for(&purpose) {
@@ -135,7 +136,11 @@ impl Renewer {
         let now = unix_now();
         let wait = self.due(now, false).saturating_sub(now);
         if wait > 0 && (self.state.failures > 0 || self.current.is_none()) {
-            info!(event = "waiting", next_try_in_seconds = wait, "no certificate is ordered for {wait} s");
+            info!(
+                event = "waiting",
+                next_try_in_seconds = wait,
+                "no certificate is ordered for {wait} s, since the last attempt was a short time ago"
+            );
         }
         let published = {
             let (solver, store) = (self.solver.clone(), self.store.clone());
@@ -149,7 +154,10 @@ impl Renewer {
             let asked = is_news(requested, self.seen, now, self.state.tried_at);
             self.seen = Some(requested);
             if asked || self.due(now, requested != [None; 2]) <= now {
-                self.attempt(now, requested, &published, &resolver, &report).await;
+                match self.solver.ready() {
+                    Ok(()) => self.attempt(now, requested, &published, &resolver, &report).await,
+                    Err(why) => self.hold(&why).await,
+                }
             } else {
                 self.ask_for_window(now).await;
             }
@@ -166,12 +174,12 @@ impl Renewer {
                 Ok(false) if waits => {}
                 Ok(false) => {
                     waits = true;
-                    info!("another process renews the certificate; waiting for it to end");
+                    info!("another process renews the certificate in the same state directory; waiting for it to end");
                 }
                 // Nothing is renewed until somebody mends this.
                 Err(error) if complained.is_none_or(|at| at.elapsed() >= TELL_EVERY) => {
                     complained = Some(Instant::now());
-                    warn!(event = "not_locked", %error, "cannot lock the certificate store, so nothing is renewed");
+                    warn!(event = "not_locked", %error, "cannot lock the certificate store, so nothing is renewed: {error}");
                     report(Event::Failed);
                 }
                 Err(_) => {}
@@ -192,7 +200,7 @@ impl Renewer {
         let names = self.names.clone();
         let load = move |store: &Store| store.load(&names.iter().map(String::as_str).collect::<Vec<_>>());
         on_disk(&self.store, load).await.unwrap_or_else(|error| {
-            warn!(%error, "the certificates cannot be read");
+            warn!(%error, "the certificates cannot be read: {error}");
             None
         })
     }
@@ -222,7 +230,7 @@ impl Renewer {
             }
             ready => {
                 if let Err(error) = ready {
-                    warn!(%error, "the next certificate will be served from memory alone");
+                    warn!(%error, "the next certificate will be served from memory alone, since it cannot be kept: {error}");
                 }
                 match tokio::time::timeout(ATTEMPT_TIMEOUT, caught(Box::pin(self.order(published)))).await {
                     Ok(result) => result.unwrap_or_else(|panic| Err(format!("a fault of this program: {panic}"))),
@@ -233,11 +241,10 @@ impl Renewer {
         let now = unix_now();
         match result {
             Ok((issued, stored)) => {
+                let Facts { issuer, serial, .. } = &stored.facts;
                 info!(
                     event = "issued",
-                    issuer = stored.facts.issuer,
-                    serial = stored.facts.serial,
-                    "a certificate was issued"
+                    issuer, serial, "a certificate was issued by {issuer}, with the serial number {serial}"
                 );
                 self.state.succeeded(now, validity(&stored), fastrand::f64());
                 self.serve(stored, resolver, report);
@@ -250,11 +257,17 @@ impl Renewer {
                 report(Event::Issued);
             }
             Err(error) => {
+                let error = one_line(&error);
                 self.state.failed(now, error.clone(), self.client.take_retry_after().map(unix));
                 // Before anybody is told, who may look at it.
                 self.keep_state().await;
                 let next = self.due(now, requested != [None; 2]).saturating_sub(now);
-                warn!(event = "not_issued", error, next_try_in_seconds = next, "no certificate was issued: {error}");
+                warn!(
+                    event = "not_issued",
+                    error,
+                    next_try_in_seconds = next,
+                    "no certificate was issued: {error}; the next attempt is in {next} s"
+                );
                 report(Event::Failed);
             }
         }
@@ -262,10 +275,19 @@ impl Renewer {
         published.clean_up().await;
     }
 
+    /// Takes note of what keeps an attempt from its beginning, which is no failure: the next look may find it mended.
+    async fn hold(&mut self, why: &SolverError) {
+        let why = Some(why.to_string());
+        if self.state.last_error != why {
+            self.state.last_error = why;
+            self.keep_state().await;
+        }
+    }
+
     async fn keep_state(&self) {
         let state = self.state.clone();
         if let Err(error) = on_disk(&self.store, move |store| store.write_json("state.json", &state)).await {
-            warn!(%error, "the state of renewal cannot be kept");
+            warn!(%error, "the state of renewal cannot be kept: {error}");
         }
     }
 
@@ -279,7 +301,7 @@ impl Renewer {
         match on_disk(&self.store, move |store| store.save(&saved.chain_pem, &saved.key_pem)).await {
             Ok(()) => self.unsaved = None,
             Err(error) => {
-                warn!(event = "not_saved", %error, "the certificate is served from memory");
+                warn!(event = "not_saved", %error, "the certificate is served from memory, since it cannot be saved: {error}");
                 *at = now + SAVE_AGAIN_AFTER;
             }
         }
@@ -328,7 +350,7 @@ impl Renewer {
         let profile = self.settings.profile.as_deref();
         let offered = profile.filter(|wanted| account.profiles().any(|offered| offered.name == *wanted));
         if let (Some(profile), None) = (profile, offered) {
-            warn!(profile, "the server does not offer this profile; ordering without");
+            warn!(profile, "the ACME server does not offer the profile \"{profile}\"; ordering without");
         }
         let replaces: Option<&CertificateDer<'_>> =
             self.current.as_ref().and_then(|stored| stored.certified.cert.first());
@@ -355,7 +377,8 @@ impl Renewer {
             }
             Ok(None) => (None, ASK_WINDOW.1),
             Err(error) => {
-                warn!(error, "the server could not be asked when to renew");
+                let error = one_line(&error);
+                warn!(error, "the ACME server did not say when to renew: {error}");
                 (self.state.window, ASK_WINDOW_AGAIN)
             }
         };

@@ -27,6 +27,11 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// Puts TXT records where an ACME server looks for them, and takes them away again. A solver knows the domain that it
 /// was made for.
 pub trait Solver: std::fmt::Debug + Send + Sync + 'static {
+    /// Whether it can publish anything at all now. No order is placed while it cannot, so none fails.
+    fn ready(&self) -> Result<(), SolverError> {
+        Ok(())
+    }
+
     /// Adds a value beside others at `_acme-challenge.<domain>`; resolves once it is published as far as the solver
     /// knows. A value that is there already is no error.
     fn present<'a>(&'a self, value: &'a str) -> BoxFuture<'a, Result<(), SolverError>>;

@@ -10,10 +10,9 @@ use rustls::crypto::aws_lc_rs::sign::any_supported_type;
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
-use time::OffsetDateTime;
 use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 
-use crate::{Error, unix_now};
+use crate::{Error, date, unix_now};
 
 pub use self::watch::Watch;
 
@@ -52,7 +51,6 @@ pub fn load(cert: &Path, key: &Path, names: &[&str]) -> Result<(Arc<CertifiedKey
     let cert_pem = fs::read(cert).map_err(Error::io(cert))?;
     let (certified, facts) = read(cert, &cert_pem, key, &fs::read(key).map_err(Error::io(key))?)?;
     let now = unix_now();
-    let date = |at: i64| OffsetDateTime::from_unix_timestamp(at).map_or_else(|_| at.to_string(), |at| at.to_string());
     if facts.not_after < now {
         return Err(Error::invalid(cert, format!("the certificate expired on {}", date(facts.not_after))));
     }
@@ -148,6 +146,7 @@ fn parse<'a>(path: &Path, der: &'a CertificateDer<'_>) -> Result<X509Certificate
 #[cfg(test)]
 mod tests {
     use rcgen::{CertificateParams, KeyPair};
+    use time::OffsetDateTime;
 
     use super::*;
 

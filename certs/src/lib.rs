@@ -8,13 +8,15 @@ mod clock;
 pub mod dns;
 pub mod files;
 mod https;
+mod one_line;
 mod resolver;
 pub mod store;
 
 use std::path::{Path, PathBuf};
 
 pub use authority::Authority;
-pub use clock::unix_now;
+pub use clock::{date, unix_now};
+pub use one_line::one_line;
 pub use resolver::CertResolver;
 
 /// Why there is no certificate.

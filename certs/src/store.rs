@@ -142,7 +142,8 @@ impl Store {
         // What a process was writing when it was killed: a generation or a probe, or one of the other files.
         for (_, path) in [self.entries("generations")?, self.entries("")?].into_iter().flatten().filter(is_temporary) {
             if let Err(error) = remove(&path) {
-                warn!(path = %path.display(), %error, "an unfinished file cannot be removed");
+                let path = path.display();
+                warn!(%path, %error, "an unfinished file cannot be removed: {path}: {error}");
             }
         }
         Ok(true)
@@ -156,7 +157,8 @@ impl Store {
                 Ok(stored) if stored.facts.missing(names).is_empty() => return Ok(Some(stored)),
                 Ok(_) => {}
                 Err(Error::Io { path, error }) if error.kind() != ErrorKind::NotFound => {
-                    warn!(event = "unreadable", file = %path.display(), %error, "the certificate before it is used");
+                    let file = path.display();
+                    warn!(event = "unreadable", %file, %error, "the certificate before it is used: {file}: {error}");
                 }
                 Err(damage) => self.set_aside(&folder, &damage),
             }
@@ -187,7 +189,8 @@ impl Store {
         let old = generations.len().saturating_sub(GENERATIONS);
         for (_, path) in generations.into_iter().take(old) {
             if let Err(error) = fs::remove_dir_all(&path) {
-                warn!(path = %path.display(), %error, "an old certificate cannot be removed");
+                let path = path.display();
+                warn!(%path, %error, "an old certificate cannot be removed: {path}: {error}");
             }
         }
         Ok(())
@@ -270,7 +273,8 @@ impl Store {
         if let Err(error) = fs::remove_file(&path)
             && error.kind() != ErrorKind::NotFound
         {
-            warn!(path = %path.display(), %error, "a request that is done cannot be removed");
+            let path = path.display();
+            warn!(%path, %error, "a request that is done cannot be removed: {path}: {error}");
         }
     }
 
@@ -295,7 +299,7 @@ impl Store {
 
     /// Moves what cannot be read out of the way. This must not fail for its caller, who goes on with the last good one.
     fn set_aside(&self, path: &Path, damage: &Error) {
-        error!(event = "damaged", %damage, "set aside; the last good one is used");
+        error!(event = "damaged", %damage, "set aside, and the last good one is used: {damage}");
         if self.lock.lock().unwrap_or_else(PoisonError::into_inner).is_none() {
             return;
         }
@@ -311,7 +315,8 @@ impl Store {
             fs::rename(path, free.unwrap_or_else(|| folder.join(&*name)))
         });
         if let Err(error) = moved {
-            warn!(path = %path.display(), %error, "cannot be set aside");
+            let path = path.display();
+            warn!(%path, %error, "{path} cannot be set aside: {error}");
         }
     }
 }

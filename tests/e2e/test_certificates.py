@@ -55,7 +55,8 @@ def test_what_is_served_until_then(issuance):
     assert acme.proxy.held.wait(20)
     stand_in = daemon.leaf()
     assert names_of(stand_in) == NAMES and "cok" in stand_in.issuer.rfc4514_string()
-    assert daemon.admin_get("/health/ready") == (503, "not ready\n")
+    status, why = daemon.admin_get("/health/ready")
+    assert (status, why) == (503, "not ready: there is no certificate yet, and a self-signed one is served\n")
     assert daemon.admin_get("/health/live")[0] == 200
     # Those who trust the daemon's own authority may come already.
     assert daemon.curl("", "/health/ready", "--write-out", "%{http_code}").stdout == b"not ready\n503"

@@ -1,12 +1,15 @@
 """DNS as the world has it: the parent zone on knot delegates to the daemon, and the ACME server asks unbound. All of it in a
 network namespace of its own, where port 53 is free."""
 
+import socket
+
 import pytest
 
 from harness.certified import EMBEDDED, Certified, cokd
 from harness.dns_servers import DAEMON, PARENT, RESOLVER, Knot, Unbound
 from harness.netns import Namespace, Unavailable
 from harness.pebble import Pebble
+from harness.process import DEADLINE, wait_for
 
 CHALLENGE = "_acme-challenge.tunnel.test."
 HOST = f"tunnel.test. 0 IN A {DAEMON}"
@@ -117,9 +120,25 @@ def test_whole_domain(world):
     assert "all records that lead here are there" in world.check()
 
 
+class Manager:
+    """A service manager that listens (sd_notify(3)); what it is told is kept, `KEY=value` by `KEY=value`."""
+
+    def __init__(self, folder):
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.socket.bind(str(folder / "notify"))
+        self.env = {"NOTIFY_SOCKET": str(folder / "notify")}
+        self.told = []
+
+    def wait_told(self, wanted):
+        """Waits until it is told that."""
+        self.socket.settimeout(DEADLINE)
+        while not self.told or self.told[-1] != wanted:
+            self.told.extend(self.socket.recv(4096).decode().splitlines())
+
+
 def test_the_port_is_taken(world):
-    """Before the first certificate that is an error which says what to do; a daemon that has one serves on, and answers DNS
-    queries once the port is free."""
+    """A daemon that has a certificate serves on with it, another one with a certificate of its own; both say what to do, and
+    answer DNS queries once the port is free. No order fails meanwhile."""
     world.make({"tunnel.test.": BY_NS})
     daemon = world.start()
     daemon.issued()
@@ -129,8 +148,25 @@ def test_the_port_is_taken(world):
     assert "53" in daemon.process.wait_event("dns_unavailable")["error"]
     daemon.ca = world.pebble.root()
     assert daemon.curl("", "/health/ready").stdout == b"ready\n"
-    with pytest.raises(AssertionError, match="another program answers DNS there"):
-        Certified(world.folder / "cokd2", world.pebble, f"{DAEMON}:53", inside=world.inside)
+    daemon.stop()
+
+    manager = Manager(world.folder)
+    second = Certified(
+        world.folder / "cokd2", world.pebble, f"{DAEMON}:53", https=f"{DAEMON}:443", inside=world.inside, env=manager.env
+    )
+    why = second.process.wait_event("dns_unavailable")["error"]
+    assert f"{DAEMON}:53" in why and "another program answers DNS there" in why and "systemctl" not in why
+    manager.wait_told("READY=1")
+    assert f"STATUS={why}" in manager.told
+    status, body = second.admin_get("/health/ready")
+    assert status == 503 and why in body
+    # What is amiss on the daemon's machine is nobody else's business.
+    assert second.curl("", "/health/ready").stdout == b"not ready\n"
+    wait_for(lambda: second.status()["last_error"] == why, "`cokd cert status` says so")
     other.stop()
-    daemon.process.wait_event("listening", listener="dns")
+    second.process.wait_event("listening", listener="dns")
+    manager.wait_told("STATUS=")
+    second.issued()
     assert world.unbound.ask(CHALLENGE, "SOA", "+short")
+    assert second.ready() and not second.failures() and second.status()["last_error"] is None
+    second.stop()

@@ -36,7 +36,7 @@ def test_check_names_every_mistake(tmp_path):
     assert run("cokd", "run", "--config", config).stderr == result.stderr
 
 
-DIGEST = "0" * 64
+DIGEST = "1" * 64
 MISTAKES = [
     ('domain = "a.b"\ncolour = "red"', 2, "colour"),
     ("domain = 7", 1, "domain"),
@@ -46,6 +46,7 @@ MISTAKES = [
     ('domain = "a.b"\n[limits]\n\nmax_held = -1', 4, "limits.max_held"),
     ('domain = "a.b"\n[limits]\ninitial_window = "1TiB"', 3, "limits.initial_window"),
     ('domain = "a.b"\n[[keys]]\nname = "x"\nsecret_sha256 = "abc"', 4, "keys[0].secret_sha256"),
+    (f'domain = "a.b"\n[[keys]]\nname = "x"\nsecret_sha256 = "{"0" * 64}"', 4, "keys[0].secret_sha256"),
     (f'domain = "a.b"\n[[keys]]\nsecret_sha256 = "{DIGEST}"', 2, "keys[0].name"),
     (f'domain = "a.b"\n[[keys]]\nname = "x"\nsecret_sha256 = "{DIGEST}"\nsubdomains = ["*-*"]', 5, "keys[0].subdomains"),
     ('domain = "a.b"\n[proxies]\ntrusted = ["everyone"]', 3, "proxies.trusted"),
@@ -85,10 +86,17 @@ def test_check_of_a_good_configuration(daemon):
     assert (result.returncode, result.stdout) == (0, f"{daemon.config}: no mistakes\n")
 
 
-def test_a_missing_configuration():
-    result = run("cokd", "check", "--config", "/no/cokd.toml")
+@pytest.mark.parametrize(
+    ("path", "why"),
+    [("/no/cokd.toml", "No such file or directory (os error 2)"), ("/proc", "Is a directory (os error 21)")],
+    ids=["missing", "folder"],
+)
+@pytest.mark.parametrize("command", ["check", "run"])
+def test_a_configuration_that_cannot_be_read(command, path, why):
+    """An operator's mistake: a service manager does not start it again."""
+    result = run("cokd", command, "--config", path)
     assert result.returncode == 2
-    assert result.stderr == "cannot read the configuration /no/cokd.toml: No such file or directory (os error 2)\n"
+    assert result.stderr == f"cannot read the configuration {path}: {why}\n"
 
 
 def test_a_port_in_use(daemon, tmp_path):

@@ -107,11 +107,25 @@ def test_units_and_sandbox(machine):
 
 
 def test_the_package_says_what_to_do(machine):
-    """Before a domain is set, a start ends with one clear line, and is tried again no faster than every 2 s."""
+    """Before a domain is set, a start ends with one clear line, and nothing but a visitor has the service start again: no
+    faster than every 2 s."""
     machine.systemctl("start", "cokd", check=False)
     wait_status(machine, "/etc/cokd/cokd.toml", "domain")
+    wait_for(lambda: machine.show("cokd", "ActiveState") == "failed", "it has given up")
+    assert (machine.show("cokd", "ExecMainStatus"), machine.show("cokd", "NRestarts")) == ("2", "0")
     assert machine.show("cokd", "RestartUSec") == "2s"
+
+    def started():
+        return int(machine.show("cokd", "ExecMainStartTimestampMonotonic"))
+
+    starts = [started()]
+    with machine.enter(lambda: socket.create_connection(("127.0.0.1", 443))):
+        for _ in range(2):
+            wait_for(lambda: started() != starts[-1], "the visitor has it start again", every=0.1)
+            starts.append(started())
+    assert starts[2] - starts[1] > 1.9e6
     machine.systemctl("stop", *SOCKETS, "cokd")
+    machine.systemctl("reset-failed", check=False)
     for program in ("cokd", "cok-client"):
         for file in (f"man/man1/{program}.1.gz", f"bash-completion/completions/{program}", f"zsh/vendor-completions/_{program}"):
             machine.run("test", "-s", f"/usr/share/{file}")
@@ -434,7 +448,7 @@ def test_upgrade_loses_nothing(machine, service, newer, loaded):
 
 @pytest.mark.parametrize("mode", ["self-signed", "acme"])
 def test_another_resolver_has_the_port(machine, tmp_path, mode):
-    """The socket unit says so. The service runs without it where it needs none, and else says what it lacks."""
+    """The socket unit says so. The service runs without it, and says what it lacks where it needs one."""
 
     def bound():
         taken = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -448,12 +462,56 @@ def test_another_resolver_has_the_port(machine, tmp_path, mode):
         wait_status(machine, ":53", "Address already in use", unit="cokd-dns.socket")
         if mode == "acme":
             wait_status(machine, "cannot listen on [::]:53 for DNS", "cokd-dns.socket")
-        else:
-            service.trust()
-            assert b" 404 " in service.curl("nobody", "/", "--include", "--http1.1").stdout
+        service.trust()
+        assert b" 404 " in service.curl("nobody", "/", "--include", "--http1.1").stdout
     service.stop()
     machine.systemctl("disable", "cokd-dns.socket")
     machine.systemctl("reset-failed", check=False)
+
+
+@pytest.fixture
+def by_default(machine, tmp_path):
+    """The service with no setting but where its ACME server is: cokd answers DNS itself, and cokd-dns.socket is not enabled."""
+    pebble = Pebble(tmp_path / "pebble", "127.0.0.1:53", inside=machine)
+    ca_file = machine.path("/etc/cokd/pebble.pem")
+    shutil.copy(pebble.ca_file, ca_file)
+    acme = f'[acme]\ndirectory = "{pebble.directory}"\nca_file = "/etc/cokd/pebble.pem"\n'
+    service = Service(machine, tmp_path, tls="", more=acme)
+    yield service
+    service.stop()
+    machine.systemctl("disable", "--now", "cokd-dns.socket")
+    machine.systemctl("reset-failed", check=False)
+    pebble.stop()
+    ca_file.unlink()
+
+
+def test_the_socket_for_dns_is_missing(machine, by_default):
+    """The service serves with a certificate that nobody trusts, and an operator finds out what to do wherever they look; then
+    there is a certificate at once."""
+
+    def check():
+        return machine.run("cokd", "check", "--resolver", "127.0.0.1:53").stdout
+
+    assert "cokd-dns.socket is not enabled: systemctl enable --now cokd-dns.socket\n" in check()
+    machine.systemctl("start", "cokd")
+    why = machine.show("cokd", "StatusText")
+    mend = "systemctl enable cokd-dns.socket && systemctl restart cokd"
+    assert why.startswith("cannot listen on [::]:53 for DNS: Permission denied") and why.endswith(mend)
+    assert f"cokd-dns.socket is not enabled: {mend}\n" in check()
+    status, body = by_default.admin_get("/health/ready")
+    assert status == 503 and body == f"not ready: there is no certificate yet, and a self-signed one is served: {why}\n"
+    wait_for(
+        lambda: [e for e in journal(machine, by_default.pid()) if e["MESSAGE"].startswith(f"{why};")], "the journal says so"
+    )
+    by_default.trust()
+    assert b" 404 " in by_default.curl("nobody", "/", "--include", "--http1.1").stdout
+    for command in mend.split(" && "):
+        machine.run(*command.split())
+    wait_for(by_default.ready, "there is a certificate", deadline=60, every=0.2)
+    entries = journal(machine, by_default.pid())
+    assert not [entry for entry in entries if entry.get("COK_EVENT") in ("waiting", "not_issued", "dns_unavailable")]
+    assert machine.show("cokd", "StatusText") == "" and machine.show("cokd", "NRestarts") == "0"
+    assert "is not enabled" not in check()
 
 
 def test_the_clients_unit(machine, service, home):
@@ -554,7 +612,7 @@ def test_a_fresh_installation(machine, tmp_path, debs):
     """What the instructions say is all it takes: the package, the domain, and one command, for now and for each boot."""
     machine.run("dpkg", "--purge", "cokd")
     said = machine.install(debs / "cokd.deb").stdout
-    assert "systemctl enable --now cokd" in said
+    assert "then: systemctl enable --now cokd\n" in said and "systemctl enable --now cokd-dns.socket\n" in said
     assert not enabled(machine)
     service = Service(machine, tmp_path)
     machine.systemctl("enable", "--now", "cokd")

@@ -51,7 +51,8 @@ pub(super) async fn create(
         Some((id, _)) => format!("no account bound to {id}: {error}"),
         None => format!("no account: {error}"),
     })?;
-    info!(event = "account", id = account.id(), "an account was made at the ACME server");
+    let id = account.id();
+    info!(event = "account", id, "an account was made at the ACME server: {id}");
     if let Some(why) = refused {
         let why = format!("the server does not take this account any more: {why}");
         on_disk(store, move |store| store.discard(FILE, &why)).await;

@@ -14,6 +14,7 @@ use tracing::{debug, warn};
 use super::account::is_refused;
 use super::http;
 use crate::dns::Solver;
+use crate::one_line;
 
 /// How often a request is made again whose nonce was rejected, beyond what the library does by itself (three times). A
 /// server that rejects half of them is passed for certain.
@@ -119,7 +120,11 @@ async fn place(client: &http::Client, account: &Account, wanted: Wanted<'_>) -> 
         match past_bad_nonces!(account.new_order(&order)) {
             Err(Error::Unsupported(_)) => {}
             Err(Error::Api(problem)) if may_be_about_replaces(&problem) => {
-                warn!(error = %problem, "an order that replaces the old certificate was refused; once more without");
+                let error = one_line(&problem.to_string());
+                warn!(
+                    error,
+                    "an order that names the old certificate was refused, and is placed again without it: {error}"
+                );
             }
             // The library refuses an order that does not show what it replaces; the server has placed it all the same.
             Err(error) => {

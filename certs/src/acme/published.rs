@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use tracing::warn;
 
 use crate::dns::{BoxFuture, Solver, SolverError};
+use crate::one_line;
 use crate::store::Store;
 
 const FILE: &str = "published.json";
@@ -37,7 +38,7 @@ impl Published {
     /// With what the last process has left. `purpose` is what values are published for from now on.
     pub(super) fn new(solver: Arc<dyn Solver>, store: Arc<Store>, purpose: String) -> Self {
         let left = store.read_json(FILE).unwrap_or_else(|error| {
-            warn!(%error, "cannot see which TXT records were left behind");
+            warn!(%error, "cannot see which TXT records were left behind: {error}");
             None
         });
         let left = left.filter(|left: &Left| !left.values.is_empty());
@@ -53,7 +54,11 @@ impl Published {
         let all = async {
             for value in left {
                 if let Err(error) = self.cleanup(&value).await {
-                    warn!(%error, "a TXT record could not be taken away; it is tried again with the next order");
+                    let error = one_line(&error.to_string());
+                    warn!(
+                        error,
+                        "a TXT record could not be taken away, which is tried again with the next order: {error}"
+                    );
                 }
             }
         };
@@ -61,7 +66,7 @@ impl Published {
             warn!("TXT records could not be taken away in time; it is tried again with the next order");
         }
         if let Some(values) = foreign {
-            warn!(values, "TXT records of other settings: what is left of them has to be taken away by hand");
+            warn!(values, "TXT records of other settings: what is left of them has to be taken away by hand: {values}");
             self.note(Vec::clear).await;
         }
     }
@@ -78,7 +83,7 @@ impl Published {
         };
         let written = super::on_disk(&self.store, move |store| store.write_json(FILE, &left)).await;
         if let Err(error) = written {
-            warn!(%error, "cannot note which TXT records are published");
+            warn!(%error, "cannot note which TXT records are published: {error}");
         }
     }
 }

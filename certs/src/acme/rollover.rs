@@ -17,6 +17,7 @@ use tracing::{info, warn};
 use super::directory::Directory;
 use super::order::{MOST_NONCES, is, past_bad_nonces};
 use super::{account, http, on_disk};
+use crate::one_line;
 use crate::store::{Request, Store};
 
 /// The account with its new key, from before the server is asked to take that until it is known to have done so.
@@ -40,7 +41,8 @@ pub(super) async fn roll_over(client: &http::Client, directory: &str, store: &Ar
     let noted = next.clone();
     on_disk(store, move |store| store.write_json(NEXT, &noted)).await.map_err(|error| error.to_string())?;
     if let Err(error) = change(client, directory, &old_key, &new_key, &next).await {
-        warn!(event = "account_key_refused", error, "the account's key could not be changed");
+        let error = one_line(&error);
+        warn!(event = "account_key_refused", error, "the ACME account's key could not be changed: {error}");
     }
     settle(client, directory, store, credentials(&next)?, Some(at)).await
 }
@@ -63,10 +65,11 @@ async fn settle(
     match past_bad_nonces!(ask()) {
         Ok((account, _)) => {
             account::keep(store, next).await?;
-            info!(event = "account_key", id = account.id(), "the account has a new key");
+            let id = account.id();
+            info!(event = "account_key", id, "the ACME account {id} has a new key");
         }
         Err(error) if is(&error, "accountDoesNotExist") => {
-            warn!(event = "account_key_kept", "the account keeps its key");
+            warn!(event = "account_key_kept", "the ACME account keeps its key: the server does not know the new one");
         }
         Err(error) => return Err(format!("cannot see which key the account has: {error}")),
     }

@@ -8,7 +8,9 @@ mod limit;
 mod serve;
 mod zone;
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 
@@ -32,6 +34,8 @@ const LONGEST_VALUE: usize = 255;
 pub struct Embedded {
     zone: Zone,
     published: ArcSwap<Published>,
+    /// The addresses where it is to answer, each with the reason why it does not.
+    addresses: Mutex<BTreeMap<SocketAddr, Option<String>>>,
 }
 
 /// What changes in a zone.
@@ -48,12 +52,27 @@ impl Embedded {
     pub fn new(zone: Zone) -> Arc<Self> {
         // Seconds since 1970 grow over restarts too, and by more than the changes between them.
         let published = Published { values: Vec::new(), serial: unix_now().unsigned_abs() as u32 };
-        Arc::new(Self { zone, published: ArcSwap::from_pointee(published) })
+        Arc::new(Self { zone, published: ArcSwap::from_pointee(published), addresses: Mutex::default() })
     }
 
     /// The answer to a query; nothing if none is due.
     pub fn answer(&self, query: &[u8], over: Over) -> Option<Vec<u8>> {
         answer::answer(&self.zone, &self.published.load(), query, over)
+    }
+
+    /// Takes note that an address is served, or why it is not. Says whether [`Self::refused`] has changed.
+    pub fn note(&self, address: SocketAddr, refused: Option<&SolverError>) -> bool {
+        let refused = refused.map(ToString::to_string);
+        let mut addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = addresses.insert(address, refused.clone()).flatten();
+        before != refused
+    }
+
+    /// Why addresses are not served; nothing if all are.
+    pub fn refused(&self) -> Option<String> {
+        let addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
+        let reasons: Vec<&str> = addresses.values().flatten().map(String::as_str).collect();
+        (!reasons.is_empty()).then(|| reasons.join("; "))
     }
 
     fn change(&self, change: impl Fn(&mut Vec<String>)) {
@@ -67,6 +86,15 @@ impl Embedded {
 }
 
 impl Solver for Embedded {
+    /// Without a single address the ACME server would ask in vain, and count that as a failure.
+    fn ready(&self) -> Result<(), SolverError> {
+        let silent = {
+            let addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
+            addresses.values().all(Option::is_some)
+        };
+        self.refused().filter(|_| silent).map_or(Ok(()), |why| Err(SolverError::Setup(why)))
+    }
+
     fn present<'a>(&'a self, value: &'a str) -> BoxFuture<'a, Result<(), SolverError>> {
         Box::pin(async move {
             if value.len() > LONGEST_VALUE {

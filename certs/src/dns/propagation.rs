@@ -13,6 +13,7 @@ use tracing::{debug, warn};
 
 use super::client::{ask, question};
 use super::lookup::{NameServer, Resolver, Unknown};
+use crate::one_line;
 
 /// How long the servers are waited for. Most providers have all of theirs within a minute.
 const LONGEST_WAIT: Duration = Duration::from_secs(90);
@@ -54,7 +55,8 @@ async fn settled_by(
     match found {
         Ok(found) => servers.extend(found),
         Err(why) if servers.is_empty() => {
-            warn!(event = "not_looked", %name, why, "cannot see whether the TXT records are there; going on");
+            let why = one_line(&why);
+            warn!(event = "not_looked", %name, why, "cannot see whether the TXT records at {name} are there; going on: {why}");
             return;
         }
         Err(why) => debug!(%name, why, "looking at the primary name server alone"),
@@ -62,10 +64,10 @@ async fn settled_by(
     let mut strange = Vec::new();
     if timeout(longest_wait, watch(&mut servers, &name, values, &mut strange)).await.is_err() {
         let servers = servers.iter().map(|server| server.name.as_str()).collect::<Vec<_>>().join(", ");
-        warn!(event = "not_seen", %name, servers, "the TXT records are not seen everywhere; going on");
+        warn!(event = "not_seen", %name, servers, "the TXT records at {name} are not seen at {servers}; going on");
     } else if !strange.is_empty() {
-        let why = strange.join("; ");
-        warn!(event = "not_looked", %name, why, "cannot see at every server whether the TXT records are there");
+        let why = one_line(&strange.join("; "));
+        warn!(event = "not_looked", %name, why, "cannot see at every server whether the TXT records at {name} are there: {why}");
     }
 }
 

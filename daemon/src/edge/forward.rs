@@ -16,7 +16,7 @@ use tracing::debug;
 
 use super::body::{Body, Upload};
 use super::context::Context;
-use super::headers::{join_cookies, set_forwarded, set_trace, strip_hop_by_hop};
+use super::headers::{join_cookies, set_forwarded, strip_hop_by_hop};
 use super::interim::InterimHeads;
 use super::linger::linger;
 use super::pages::{Problem, page};
@@ -69,7 +69,6 @@ fn prepare(visitor: &Visitor, parts: http::request::Parts, authority: Authority,
     let address = visitor.address();
     let trusted = visitor.edge.config().trusted_proxies.iter().any(|network| network.contains(&address));
     set_forwarded(&mut headers, address, trusted, &authority);
-    set_trace(&mut headers);
     upgrade.prepare(&mut headers);
     let target = parts.uri.into_parts().path_and_query.unwrap_or_else(|| PathAndQuery::from_static("/"));
     let method = if upgrade.is_some() { Method::GET } else { parts.method };

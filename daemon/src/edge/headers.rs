@@ -13,8 +13,6 @@ const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection")
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
-const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
 /// Drops what concerns one connection only: the known fields and those that Connection names. `te: trailers` stays.
 pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) {
@@ -85,36 +83,6 @@ pub(super) fn set_forwarded(headers: &mut HeaderMap, peer: IpAddr, trusted: bool
     }
 }
 
-/// Lets the visitor's trace go on, or begins one (W3C Trace Context, level 1).
-pub(super) fn set_trace(headers: &mut HeaderMap) {
-    let mut given = headers.get_all(TRACEPARENT).iter();
-    if let (Some(parent), None) = (given.next(), given.next())
-        && is_traceparent(parent.as_bytes())
-    {
-        return;
-    }
-    headers.remove(TRACESTATE);
-    // All zeros would be invalid, and comes up once in 2⁶⁴ requests at the most.
-    let trace = fastrand::u128(1..);
-    let span = fastrand::u64(1..);
-    if let Ok(parent) = HeaderValue::try_from(format!("00-{trace:032x}-{span:016x}-00")) {
-        headers.insert(TRACEPARENT, parent);
-    }
-}
-
-fn is_traceparent(value: &[u8]) -> bool {
-    let hex = |part: &[u8]| part.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-    let zero = |part: &[u8]| part.iter().all(|byte| *byte == b'0');
-    let [version @ .., _] = value.get(..3).unwrap_or_default() else { return false };
-    value.len() >= 55
-        && (value.len() == 55 || (version != b"00" && value[55] == b'-'))
-        && [2, 35, 52].iter().all(|at| value[*at] == b'-')
-        && [0..2, 3..35, 36..52, 53..55].iter().all(|part| hex(&value[part.clone()]))
-        && version != b"ff"
-        && !zero(&value[3..35])
-        && !zero(&value[36..52])
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -153,23 +121,6 @@ mod tests {
         set_forwarded(&mut headers, "10.0.0.1".parse().unwrap(), true, &authority);
         assert_eq!(headers["x-forwarded-for"], "6.6.6.6, 10.0.0.1");
         assert_eq!(headers["x-forwarded-proto"], "http");
-    }
-
-    #[test]
-    fn valid_traces_go_on_and_others_begin() {
-        let valid = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
-        let mut headers = map(&[("traceparent", valid), ("tracestate", "a=b")]);
-        set_trace(&mut headers);
-        assert_eq!(headers["traceparent"], valid);
-        assert!(headers.contains_key("tracestate"));
-        for invalid in ["", "00", "00-00000000000000000000000000000000-00f067aa0ba902b7-01", &valid.to_uppercase()] {
-            let mut headers = map(&[("tracestate", "a=b")]);
-            headers.insert(TRACEPARENT, HeaderValue::from_str(invalid).unwrap());
-            set_trace(&mut headers);
-            assert!(is_traceparent(headers["traceparent"].as_bytes()), "{invalid}");
-            assert_ne!(headers["traceparent"], invalid);
-            assert!(!headers.contains_key("tracestate"));
-        }
     }
 
     #[test]

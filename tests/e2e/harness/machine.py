@@ -16,7 +16,7 @@ from .process import BIN_DIR, DEADLINE, end, spawn, wait_for
 
 SUITE = "bookworm"
 MIRROR = os.environ.get("COK_DEBIAN_MIRROR", "http://deb.debian.org/debian")
-PACKAGES = "systemd,systemd-sysv,dbus,libpam-systemd,iproute2"
+PACKAGES = "systemd,systemd-sysv,dbus,libpam-systemd,iproute2,ca-certificates"
 MAKE_PACKAGES = Path(__file__).parents[2] / "packages"
 
 
@@ -44,9 +44,10 @@ def root():
     return made
 
 
-def packages(folder, version=None):
+def packages(folder, version=None, env=os.environ):
     """Makes the packages of the binaries under test; their folder."""
-    env = {**os.environ, "COK_BIN_DIR": str(BIN_DIR.resolve())} | ({"COK_DEB_VERSION": version} if version else {})
+    env = {**env, "COK_BIN_DIR": str(BIN_DIR.resolve()), "COK_DEB_FAST": "1"}
+    env |= {"COK_DEB_VERSION": version} if version else {}
     result = subprocess.run([MAKE_PACKAGES, folder], env=env, capture_output=True, text=True, check=False, timeout=600)
     assert result.returncode == 0, result.stdout + result.stderr
     return folder
@@ -141,6 +142,7 @@ class Service(Daemon):
         self.machine = self.inside = machine
         self.folder, self.env, self.transport = folder, None, "ws"
         self.address, self.port, self.http_port, self.https = "127.0.0.1", 443, 80, "127.0.0.1:443"
+        self.admin = "127.0.0.1:9180"
         self.limits, self.more, self.top, self.certificates = limits, more, top, tls
         self.ca = folder / "ca.pem"
         self.configure()

@@ -101,8 +101,8 @@ fn explain(address: SocketAddr, error: &io::Error) -> String {
              this machine's public address instead of all of them, or stop that program"
         }
         io::ErrorKind::PermissionDenied => {
-            "ports below 1024 need the capability CAP_NET_BIND_SERVICE, or a socket from the service manager, such as \
-             cokd-dns.socket"
+            "ports below 1024 need a right that cokd lacks; let systemd open it: systemctl enable cokd-dns.socket && \
+             systemctl restart cokd"
         }
         io::ErrorKind::AddrNotAvailable => "this machine has no such address",
         _ => return format!("cannot listen on {address} for DNS: {error}"),
@@ -183,7 +183,7 @@ async fn serve_tcp(responder: &Arc<Embedded>, listener: &TcpListener) {
         let (stream, from) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
-                warn!(%error, "cannot accept a DNS connection");
+                warn!(%error, "cannot accept a DNS connection: {error}");
                 sleep(PAUSE).await;
                 continue;
             }

@@ -298,3 +298,18 @@ async fn no_bytes_make_it_panic() {
         }
     }
 }
+
+#[test]
+fn it_is_ready_with_one_address_that_is_served() {
+    let responder = responder();
+    let [first, second] = ["192.0.2.1:53", "192.0.2.2:53"].map(|address| address.parse().unwrap());
+    let why = |text: &str| SolverError::Setup(text.to_owned());
+    assert!(responder.ready().is_ok(), "nothing is known yet");
+    assert!(responder.note(first, Some(&why("taken"))) && !responder.note(first, Some(&why("taken"))));
+    assert_eq!(responder.ready(), Err(why("taken")));
+    assert!(!responder.note(second, None));
+    assert!(responder.ready().is_ok());
+    assert_eq!(responder.refused().as_deref(), Some("taken"));
+    assert!(responder.note(first, None));
+    assert_eq!(responder.refused(), None);
+}

@@ -1,0 +1,33 @@
+//! What peers say, made fit for one line of a log.
+
+/// Enough of a reason to understand it.
+const LONGEST: usize = 500;
+
+/// A reason, which may be in a peer's words: control characters are escaped, and a long one is cut.
+pub fn one_line(text: &str) -> String {
+    let mut line = String::new();
+    for (count, c) in text.chars().enumerate() {
+        if count == LONGEST {
+            line.push('…');
+            break;
+        }
+        if c.is_control() {
+            line.extend(c.escape_default());
+        } else {
+            line.push(c);
+        }
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_stays_short_and_on_its_line() {
+        assert_eq!(one_line("lost: \"x\"\n\u{1b}[2J"), r#"lost: "x"\n\u{1b}[2J"#);
+        assert_eq!(one_line(&"é".repeat(1000)), format!("{}…", "é".repeat(LONGEST)));
+        assert_eq!(one_line(&"x".repeat(LONGEST)), "x".repeat(LONGEST));
+    }
+}

@@ -1,0 +1,76 @@
+"""What the text of the daemon's log says by itself: `journalctl` shows no fields."""
+
+import json
+import re
+import struct
+
+import pytest
+
+from harness.cok import KEY, TRANSPORTS, digest
+from harness.process import wait_for
+from harness.websocket import WebSocket
+
+# The type of the frame by which a client asks for a tunnel.
+CONNECT = 1
+
+
+def messages(daemon):
+    return [json.loads(line)["message"] for line in daemon.process.lines if line.startswith("{")]
+
+
+def wait_message(daemon, start, end=""):
+    """The first message that begins and ends with these."""
+
+    def found():
+        return [said for said in messages(daemon) if said.startswith(start) and said.endswith(end)]
+
+    try:
+        return wait_for(found, f"the log says {start} … {end}")[0]
+    except AssertionError as why:
+        raise AssertionError(f"{why}\n" + "\n".join(messages(daemon))) from None
+
+
+def test_a_tunnel_comes_and_goes(own_daemon, nginx, transport):
+    daemon = own_daemon(transport=transport)
+    client = daemon.client(nginx.target, "demo")
+    wait_message(daemon, f"tunnel demo online: key test, from 127.0.0.1 over {transport}")
+    client.stop()
+    said = wait_message(daemon, "tunnel demo offline after ", ": the session has drained")
+    assert re.search(r" after [0-9]+s: ", said)
+
+
+def test_a_refusal_says_whose_it_is_and_why(own_daemon, nginx, transport):
+    narrow = f'[[keys]]\nname = "narrow"\nsecret_sha256 = "{digest("narrow")}"\nsubdomains = ["n-*"]\nmax_tunnels = 1\n'
+    daemon = own_daemon(keys=narrow, transport=transport)
+    daemon.client(nginx.target, "demo")
+    daemon.client(nginx.target, "n-1", key="narrow")
+    origin = f"from 127.0.0.1 over {transport})"
+    for name, key, said in [
+        ("demo", KEY, f'name "demo" is taken (key test, {origin}'),
+        ("wide", "narrow", f'this key may not use the name "wide" (key narrow, {origin}'),
+        ("n-2", "narrow", f'the key has its 1 tunnels already (name "n-2", key narrow, {origin}'),
+        ("late", "unknown", f'the API key is unknown or has expired (name "late", {origin}'),
+    ]:
+        client = daemon.client(nginx.target, name, wait=False, key=key, state=daemon.folder / f"of-{name}")
+        assert client.process.wait_exit() == 3
+        wait_message(daemon, f"tunnel refused: {said}")
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_a_daemon_that_is_full_says_so(own_daemon, nginx, transport):
+    daemon = own_daemon(limits="max_sessions = 1", transport=transport)
+    daemon.client(nginx.target, "first")
+    daemon.client(nginx.target, "second", wait=False)
+    full = "the server has as many tunnels as it can take"
+    wait_message(daemon, f"tunnel refused: {full} (from 127.0.0.1 over {transport})")
+
+
+def test_what_a_peer_says_is_quoted_and_short(own_daemon):
+    """A name with a line break and an escape sequence in it stays on its line; of a long one the beginning is shown."""
+    daemon = own_daemon()
+    for wanted in ("a\n\x1b[2Jb", "x" * 5000):
+        with WebSocket(daemon, "", "/_cok/tunnel", subprotocols=["cok.v1"]) as peer:
+            ask = json.dumps({"key": KEY, "subdomain": wanted, "instance": "peer"}).encode()
+            peer.send(struct.pack(">BBBI", 1, CONNECT, 0, len(ask)) + ask)
+            said = wait_message(daemon, f'tunnel refused: "{wanted[0]}', "(key test, from 127.0.0.1 over ws)")
+            assert "cannot be a subdomain" in said and len(said) < 250 and said.isprintable(), said
