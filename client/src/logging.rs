@@ -41,7 +41,9 @@ pub fn start(name: &str, format: LogFormat, default_filter: &str) {
             Err(error) => complain(&format!("{name}: there is no journal: {error}; the log goes to standard error")),
         }
     }
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_target(false);
+    // A terminal that is closed takes no lines, which is no reason to fail.
+    let subscriber = tracing_subscriber::fmt().log_internal_errors(false).with_env_filter(filter);
+    let subscriber = subscriber.with_writer(io::stderr).with_target(false);
     // As above.
     let _second = if format == LogFormat::Json {
         subscriber.json().flatten_event(true).with_current_span(false).with_span_list(false).try_init()
@@ -88,7 +90,8 @@ impl<W: Write> Write for Lines<W> {
 pub fn complain(why: &str) {
     let level = if leads_to_journal() { "<3>" } else { "" };
     for line in why.lines() {
-        eprintln!("{level}{line}");
+        // Standard error may be closed, and there is nobody else to hear it.
+        let _closed = writeln!(io::stderr(), "{level}{line}");
     }
 }
 
