@@ -7,6 +7,7 @@
 //! `http2` (there and back), `respond` (what the daemon gets).
 
 mod body;
+mod flight;
 mod http1;
 mod http2;
 mod local;
@@ -30,6 +31,8 @@ use http::header::UPGRADE;
 use tracing::{debug, info};
 
 use self::body::RequestBody;
+use self::flight::Flight;
+pub(crate) use self::flight::{InFlight, UnderWay};
 use self::local::{DialError, Local, Service};
 use self::request::Request;
 use crate::tunnel::Options;
@@ -68,6 +71,8 @@ pub(crate) struct Proxy {
     local: Local,
     host: HostHeader,
     response_timeout: Option<Duration>,
+    /// What is under way.
+    pub(crate) in_flight: Arc<InFlight>,
 }
 
 /// Why an exchange came to nothing; each has its code for the daemon.
@@ -83,6 +88,8 @@ enum Failure {
     TooLarge,
     #[error("the visitor left")]
     Gone,
+    #[error("the client stops, and the connection could not be closed in order")]
+    Stopped,
 }
 
 /// What became of a request on a connection.
@@ -98,7 +105,7 @@ impl Failure {
         match self {
             Self::Dial(DialError::Refused(_)) => ResetCode::LocalRefused,
             Self::Dial(DialError::TimedOut(_)) | Self::Slow(_) => ResetCode::LocalTimeout,
-            Self::Broke(_) => ResetCode::LocalBroken,
+            Self::Broke(_) | Self::Stopped => ResetCode::LocalBroken,
             Self::TooLarge => ResetCode::TooLarge,
             Self::Gone => ResetCode::Cancelled,
         }
@@ -111,6 +118,7 @@ impl Proxy {
             local: Local::new(&options.target, options.connect_timeout, &options.tls)?,
             host: options.host_header.clone(),
             response_timeout: options.response_timeout,
+            in_flight: Arc::default(),
         }))
     }
 
@@ -118,15 +126,20 @@ impl Proxy {
     pub(crate) async fn exchange(self: Arc<Self>, incoming: Incoming) {
         let Incoming { head, end, exchange: Exchange { mut send, recv } } = incoming;
         let (method, target) = (head.method.clone(), head.target.clone());
+        let mut flight = self.in_flight.begin();
         let result = if head.headers.contains_key(UPGRADE) && !end {
-            Box::pin(upgrade::exchange(&self, head, &mut send, recv)).await
+            Box::pin(upgrade::exchange(&self, head, &mut send, recv, &mut flight)).await
         } else {
             let body = if end { RequestBody::empty() } else { RequestBody::new(recv, &head.headers) };
-            self.forward(head, body, &mut send).await
+            self.forward(head, body, &mut send, &mut flight).await
         };
         match result {
             Ok(()) => debug!(%method, %target, "answered"),
             Err(Failure::Gone) => debug!(%method, %target, "the visitor left"),
+            Err(failure @ Failure::Stopped) => {
+                debug!(%method, %target, "{failure}");
+                send.reset(failure.code());
+            }
             Err(failure) => {
                 info!(%method, %target, error = %failure, "request failed");
                 send.reset(failure.code());
@@ -135,15 +148,21 @@ impl Proxy {
     }
 
     /// Sends a request, a second time if it met a connection that the service was just closing.
-    async fn forward(&self, head: RequestHead, body: RequestBody, send: &mut Box<dyn SendHalf>) -> Result<(), Failure> {
+    async fn forward(
+        &self,
+        head: RequestHead,
+        body: RequestBody,
+        send: &mut Box<dyn SendHalf>,
+        flight: &mut Flight,
+    ) -> Result<(), Failure> {
         let mut request = Request::new(head, body, self.local.own_host(), &self.host);
         let limit = self.response_timeout;
         for fresh in [false, true] {
             let outcome = match self.local.connect(fresh).await? {
                 Service::Http1(connection) => {
-                    http1::exchange(connection, request, send, limit, &self.local.pool).await?
+                    http1::exchange(connection, request, send, limit, &self.local.pool, flight).await?
                 }
-                Service::Http2(lease) => Box::pin(http2::exchange(lease, request, send, limit)).await?,
+                Service::Http2(lease) => Box::pin(http2::exchange(lease, request, send, limit, flight)).await?,
             };
             match outcome {
                 Outcome::Answered => return Ok(()),

@@ -21,7 +21,7 @@ use crate::server::Server;
 use crate::target::Target;
 use crate::transport::TransportChoice;
 
-/// How long running exchanges may take when the client is stopped.
+/// How long running requests may take when the client is stopped.
 const DRAIN: Duration = Duration::from_secs(10);
 /// By how much this process's windows may grow.
 const WINDOW_BUDGET: usize = 64 * 1024 * 1024;
@@ -103,6 +103,15 @@ pub enum Event {
         /// When it tries again.
         retry_in: Duration,
     },
+    /// It is asked to stop while something is under way. Without anything, it stops in silence.
+    Stopping {
+        /// Requests that may finish.
+        requests: usize,
+        /// WebSockets and event streams, which are closed now.
+        streams: usize,
+        /// How long the requests may take.
+        within: Duration,
+    },
 }
 
 /// The daemon will not have this tunnel, now or later.
@@ -136,15 +145,15 @@ impl Tunnel {
         Ok(Self { options, proxy, config })
     }
 
-    /// Keeps the tunnel up until `stop`, then lets running exchanges finish. Connects again for ever; only a refusal
-    /// ends it early. Dropped before its end, it breaks off what runs.
+    /// Keeps the tunnel up until `stop`. Then it closes WebSockets and event streams and lets other requests finish.
+    /// Connects again for ever; only a refusal ends it early. Dropped before its end, it breaks off what runs.
     pub async fn run(&self, stop: CancellationToken, on_event: impl FnMut(Event)) -> Result<(), Refused> {
         let mut keeper = Keeper::new(self, on_event);
         let result = tokio::select! {
             refused = keeper.keep_up() => Err(refused),
             () = stop.cancelled() => Ok(()),
         };
-        keeper.sessions.drain(DRAIN).await;
+        keeper.finish(DRAIN).await;
         result
     }
 }

@@ -1,6 +1,7 @@
 //! What the program says about its tunnels.
 
 use std::io::{self, Write as _};
+use std::time::Duration;
 
 use tracing::{info, warn};
 
@@ -29,6 +30,56 @@ pub(super) fn reporter() -> impl FnMut(Event) {
                 retry_in_ms = retry_in.as_millis() as u64,
                 "the tunnel is offline: {reason}"
             );
+        }
+        Event::Stopping { requests, streams, within } => {
+            info!(
+                event = "stopping",
+                requests,
+                streams,
+                within_ms = within.as_millis() as u64,
+                "{}",
+                stopping(requests, streams, within)
+            );
+        }
+    }
+}
+
+/// What the program waits for before it ends.
+fn stopping(requests: usize, streams: usize, within: Duration) -> String {
+    let closed = match streams {
+        0 => String::new(),
+        1 => "1 WebSocket or event stream is closed".to_owned(),
+        many => format!("{many} WebSockets or event streams are closed"),
+    };
+    if requests == 0 {
+        return format!("stopping: {closed}");
+    }
+    let plural = if requests == 1 { "" } else { "s" };
+    let and = if streams == 0 { "" } else { ", " };
+    format!(
+        "stopping: {requests} request{plural} may finish within {} s{and}{closed}; press Ctrl-C again to stop at once",
+        within.as_secs()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stop_says_what_is_waited_for() {
+        let within = Duration::from_secs(10);
+        for (requests, streams, said) in [
+            (2, 0, "stopping: 2 requests may finish within 10 s; press Ctrl-C again to stop at once"),
+            (0, 1, "stopping: 1 WebSocket or event stream is closed"),
+            (
+                1,
+                3,
+                "stopping: 1 request may finish within 10 s, 3 WebSockets or event streams are closed; press Ctrl-C \
+                 again to stop at once",
+            ),
+        ] {
+            assert_eq!(stopping(requests, streams, within), said);
         }
     }
 }

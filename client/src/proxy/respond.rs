@@ -2,6 +2,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
+use cok_http::is_event_stream;
 use cok_proto::ResponseHead;
 use cok_transport::SendHalf;
 use http::header::{CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderName, TE, TRANSFER_ENCODING, UPGRADE};
@@ -41,6 +42,12 @@ pub(super) fn head_of(parts: response::Parts) -> ResponseHead {
         headers.remove(UPGRADE);
     }
     ResponseHead { status, headers }
+}
+
+/// Whether a response lasts until somebody ends it, and may be ended at any time. A visitor throws an event away that has not
+/// come to its end (WHATWG HTML, section 9.2.6); one who was told a length counts.
+pub(super) fn is_endless(headers: &HeaderMap) -> bool {
+    is_event_stream(headers) && !headers.contains_key(CONTENT_LENGTH)
 }
 
 /// Interim responses on their way to the tunnel.

@@ -16,6 +16,7 @@ use super::plan::{Plan, Way};
 use super::session::{Ended, Session, Sessions};
 use super::{Event, Refused, Tunnel, serve};
 use crate::dial::{self, Opened};
+use crate::proxy::UnderWay;
 
 /// The first wait after a session was lost; the next ones double.
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
@@ -35,7 +36,7 @@ pub(super) struct Keeper<'a, F> {
     tunnel: &'a Tunnel,
     on_event: F,
     /// The current one, and those before it that still drain.
-    pub(super) sessions: Sessions,
+    sessions: Sessions,
     /// The name to ask for: the wanted one, or the one that was given.
     subdomain: Option<String>,
     plan: Plan,
@@ -107,6 +108,18 @@ impl<'a, F: FnMut(Event)> Keeper<'a, F> {
             sleep(retry_in).await;
             backoff = (backoff * 2).min(BACKOFF_LAST);
         }
+    }
+
+    /// Takes nothing new, closes what would last, and lets requests finish, at most until `deadline`.
+    pub(super) async fn finish(&mut self, deadline: Duration) {
+        let in_flight = &self.tunnel.proxy.in_flight;
+        let UnderWay { requests, streams } = in_flight.under_way();
+        if requests + streams > 0 {
+            (self.on_event)(Event::Stopping { requests, streams, within: deadline });
+        }
+        self.sessions.announce(deadline);
+        in_flight.stop();
+        self.sessions.ended().await;
     }
 
     /// Opens a way to the daemon and asks for a session there.
