@@ -19,4 +19,4 @@ pub use proxy::HostHeader;
 pub use server::{Server, trust_file, trust_system};
 pub use target::Target;
 pub use transport::{PROBE_INTERVAL, TransportChoice};
-pub use tunnel::{Event, Options, Refused, Tunnel};
+pub use tunnel::{Event, NAME_TIMEOUT, Options, Refused, Tunnel};

@@ -4,6 +4,7 @@ mod given_up;
 mod keeper;
 mod plan;
 mod session;
+mod taken;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -23,6 +24,9 @@ use crate::transport::TransportChoice;
 
 /// How long running requests may take when the client is stopped.
 const DRAIN: Duration = Duration::from_secs(10);
+/// How long a tunnel asks for a name that another client has, unless the user says otherwise. A client that vanished over QUIC
+/// keeps its name for up to 36 s, until the daemon has given it up.
+pub const NAME_TIMEOUT: Duration = Duration::from_secs(45);
 /// By how much this process's windows may grow.
 const WINDOW_BUDGET: usize = 64 * 1024 * 1024;
 /// Exchanges at once, until the daemon says how many.
@@ -50,6 +54,8 @@ pub struct Options {
     pub key: String,
     /// The wanted name; without one the daemon picks.
     pub subdomain: Option<String>,
+    /// How long to ask for a name that another client has, before the refusal is final: [`NAME_TIMEOUT`]. Zero asks once.
+    pub name_timeout: Duration,
     /// This installation, see [`crate::instance_id`].
     pub instance: String,
     /// The local service.
@@ -102,6 +108,15 @@ pub enum Event {
         reason: String,
         /// When it tries again.
         retry_in: Duration,
+    },
+    /// Another client has the name. It may have vanished, so the tunnel asks again.
+    NameTaken {
+        /// The wanted name; `None` if the daemon was to pick one.
+        name: Option<String>,
+        /// Why it was refused.
+        reason: String,
+        /// For how long it asks again, at most.
+        within: Duration,
     },
     /// It is asked to stop while something is under way. Without anything, it stops in silence.
     Stopping {

@@ -160,7 +160,8 @@ def test_a_wrong_key(tunnel, nginx):
 
 
 def test_a_taken_name(site, daemon, tunnel, nginx):
-    code, line = refusal(tunnel(nginx.target, "site", wait=False, state=daemon.folder / "another"))
+    options = ("--name-timeout", "0")
+    code, line = refusal(tunnel(nginx.target, "site", wait=False, state=daemon.folder / "another", options=options))
     assert code == 3 and 'the name "site" is in use' in line and "--subdomain" in line
 
 

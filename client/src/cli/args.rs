@@ -41,6 +41,9 @@ pub struct Args {
     /// The server, such as `https://tunnel.example.com` [env: COK_SERVER]
     #[arg(long, value_name = "URL")]
     server: Option<String>,
+    /// How long to ask for a name that another client has, such as one that vanished; 0 to ask once
+    #[arg(long, value_name = "TIME", default_value = "45s", value_parser = parse_time)]
+    name_timeout: Duration,
     /// How to reach the server; quic and ws never fall back to the other [env: COK_TRANSPORT] [default: auto]
     #[arg(long, value_name = "TRANSPORT")]
     transport: Option<TransportChoice>,
@@ -135,6 +138,7 @@ impl Args {
             probe_interval: self.probe_interval.or(file.probe_interval).unwrap_or(PROBE_INTERVAL),
             key: key.clone(),
             subdomain: subdomain.clone().or(tunnel.subdomain),
+            name_timeout: self.name_timeout,
             instance: instance.clone(),
             target: tunnel.target,
             host_header: self.host_header.clone().or(tunnel.host_header).unwrap_or_default(),

@@ -31,6 +31,20 @@ pub(super) fn reporter() -> impl FnMut(Event) {
                 "the tunnel is offline: {reason}"
             );
         }
+        Event::NameTaken { name, reason, within } => {
+            let why = match &name {
+                Some(name) => format!("the name \"{name}\" is in use by another client"),
+                None => reason.clone(),
+            };
+            warn!(
+                event = "name_taken",
+                name,
+                reason,
+                within_ms = within.as_millis() as u64,
+                "{why}; trying again for {} s",
+                within.as_secs()
+            );
+        }
         Event::Stopping { requests, streams, within } => {
             info!(
                 event = "stopping",

@@ -39,6 +39,7 @@ fn options(target: &str) -> Options {
         tls,
         key: "key".to_owned(),
         subdomain: None,
+        name_timeout: Duration::ZERO,
         instance: "instance".to_owned(),
         target: target.parse::<Target>().unwrap(),
         host_header: HostHeader::Preserve,

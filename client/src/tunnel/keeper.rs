@@ -6,7 +6,7 @@ use std::future::pending;
 use std::time::Duration;
 
 use cok_proto::mux::SessionError;
-use cok_proto::{Connect, ErrorCode};
+use cok_proto::{Connect, ErrorCode, ErrorMessage};
 use cok_transport::{CloseReason, HandshakeError};
 use tokio::time::{Instant, sleep};
 use tracing::debug;
@@ -14,6 +14,7 @@ use tracing::debug;
 use super::given_up::GivenUp;
 use super::plan::{Plan, Way};
 use super::session::{Ended, Session, Sessions};
+use super::taken::Taken;
 use super::{Event, Refused, Tunnel, serve};
 use crate::dial::{self, Opened};
 use crate::proxy::UnderWay;
@@ -41,6 +42,17 @@ pub(super) struct Keeper<'a, F> {
     subdomain: Option<String>,
     plan: Plan,
     given_up: GivenUp,
+    taken: Taken,
+}
+
+/// What comes after a failure.
+enum Next {
+    /// Another try, later each time.
+    Retry,
+    /// Another try after this time, since only the name is in the way.
+    Ask(Duration),
+    /// Nothing.
+    GiveUp(Refused),
 }
 
 /// Why there is no session.
@@ -59,6 +71,7 @@ impl<'a, F: FnMut(Event)> Keeper<'a, F> {
             subdomain: options.subdomain.clone(),
             plan: Plan::new(options.transport, options.probe_interval),
             given_up: GivenUp::default(),
+            taken: Taken::new(options.name_timeout),
         }
     }
 
@@ -100,8 +113,13 @@ impl<'a, F: FnMut(Event)> Keeper<'a, F> {
                 }
                 Err(failure) => failure,
             };
-            if let Some(refused) = self.refusal(&failure) {
-                return refused;
+            match self.after(&failure) {
+                Next::GiveUp(refused) => return refused,
+                Next::Ask(wait) => {
+                    sleep(wait).await;
+                    continue;
+                }
+                Next::Retry => {}
             }
             let retry_in = backoff.mul_f64(0.5 + fastrand::f64() / 2.0);
             (self.on_event)(Event::Disconnected { reason: failure.to_string(), retry_in });
@@ -127,7 +145,7 @@ impl<'a, F: FnMut(Event)> Keeper<'a, F> {
         let options = &self.tunnel.options;
         let opened = match self.plan.way(Instant::now()) {
             Way::Race => dial::race(options).await,
-            Way::Quic => dial::quic(options).await.map(|path| path.because("chosen by --transport quic")),
+            Way::Quic(reason) => dial::quic(options).await.map(|path| path.because(reason)),
             Way::Ws(reason) => dial::ws(options).await.map(|path| path.because(reason)),
         };
         let opened = opened.map_err(|error| Failure::Other(format!("{error:#}")))?;
@@ -195,7 +213,13 @@ impl<'a, F: FnMut(Event)> Keeper<'a, F> {
         let (transport, ack, health) = match path.connect(config.clone(), &ask).await {
             Ok(session) => session,
             Err(error) => {
-                if let HandshakeError::TimedOut(_)
+                if let HandshakeError::Closed(CloseReason::Session(SessionError::Peer(ErrorMessage {
+                    code: ErrorCode::NameTaken,
+                    ..
+                }))) = error
+                {
+                    self.plan.repeat(is_quic, reason);
+                } else if let HandshakeError::TimedOut(_)
                 | HandshakeError::Closed(CloseReason::Lost(_) | CloseReason::Forgotten) = error
                 {
                     self.given_up.note(Instant::now());
@@ -209,6 +233,7 @@ impl<'a, F: FnMut(Event)> Keeper<'a, F> {
                 });
             }
         };
+        self.taken.clear();
         self.sessions.add(transport.clone());
         tokio::spawn(serve(transport.clone(), proxy.clone()));
         // The name that was given is the one to come back to.
@@ -221,18 +246,34 @@ impl<'a, F: FnMut(Event)> Keeper<'a, F> {
         Ok(Session { id: ack.session, transport, health })
     }
 
-    /// An Error that says that trying again is of no use.
-    fn refusal(&mut self, failure: &Failure) -> Option<Refused> {
-        let Failure::Closed(CloseReason::Session(SessionError::Peer(error))) = failure else { return None };
-        if error.retryable || (error.code == ErrorCode::Replaced && self.given_up.excuse(Instant::now())) {
-            return None;
+    /// What to do about a failure. Most Errors say whether trying again is of use.
+    fn after(&mut self, failure: &Failure) -> Next {
+        let error = match failure {
+            Failure::Closed(CloseReason::Session(SessionError::Peer(error))) if !error.retryable => error,
+            _ => {
+                self.taken.clear();
+                return Next::Retry;
+            }
+        };
+        let now = Instant::now();
+        if error.code == ErrorCode::Replaced && self.given_up.excuse(now) {
+            return Next::Retry;
         }
         let refused = Refused(error.clone());
         if self.tunnel.options.subdomain.is_none() && refused.is_about_the_name() && self.subdomain.take().is_some() {
             // Somebody else has the name that the server picked; it may pick another.
-            return None;
+            return Next::Retry;
         }
-        Some(refused)
+        if error.code != ErrorCode::NameTaken {
+            return Next::GiveUp(refused);
+        }
+        let first = !self.taken.is_waiting();
+        let Some(wait) = self.taken.refused(now) else { return Next::GiveUp(refused) };
+        if first {
+            let (name, within) = (self.subdomain.clone(), self.tunnel.options.name_timeout);
+            (self.on_event)(Event::NameTaken { name, reason: error.message.clone(), within });
+        }
+        Next::Ask(wait)
     }
 }
 

@@ -63,6 +63,7 @@ impl Daemon {
             tls,
             key: "key".to_owned(),
             subdomain: subdomain.map(str::to_owned),
+            name_timeout: Duration::ZERO,
             instance: "instance".to_owned(),
             target: target.parse().unwrap(),
             host_header: HostHeader::Preserve,
