@@ -11,6 +11,7 @@ pub mod logging;
 mod proxy;
 mod server;
 mod target;
+mod text;
 mod transport;
 mod tunnel;
 

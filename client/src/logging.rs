@@ -1,6 +1,8 @@
 //! Logs: structured to the journal where there is one, else on standard error, as text for people or as one JSON object a
 //! line.
 
+mod told;
+
 use std::io::{self, IsTerminal as _, Write};
 use std::os::unix::fs::MetadataExt as _;
 
@@ -8,6 +10,8 @@ use clap::ValueEnum;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
+
+use self::told::Told;
 
 /// What the fields of an entry begin with in the journal, so that they can't pass for those of others: `COK_EVENT`.
 const FIELD_PREFIX: &str = "COK";
@@ -49,7 +53,8 @@ pub fn start(name: &str, format: LogFormat, default_filter: &str) {
         subscriber.json().flatten_event(true).with_current_span(false).with_span_list(false).try_init()
     } else {
         let colours = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-        subscriber.with_ansi(colours).with_writer(move || Lines { to: io::stderr(), colours }).try_init()
+        let subscriber = subscriber.fmt_fields(Told).with_ansi(colours);
+        subscriber.with_writer(move || Lines { to: io::stderr(), colours }).try_init()
     };
 }
 
@@ -57,7 +62,7 @@ pub fn start(name: &str, format: LogFormat, default_filter: &str) {
 /// neither look like lines of its own nor command a terminal.
 struct Lines<W> {
     to: W,
-    /// Whether there are colours. The formatter has then escaped all other escape characters already.
+    /// Whether there are colours. [`Told`] has then escaped all other escape characters already.
     colours: bool,
 }
 

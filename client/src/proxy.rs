@@ -35,6 +35,7 @@ use self::flight::Flight;
 pub(crate) use self::flight::{InFlight, UnderWay};
 use self::local::{DialError, Local, Service};
 use self::request::Request;
+use crate::text::quoted;
 use crate::tunnel::Options;
 
 /// What the service sees as Host.
@@ -78,7 +79,7 @@ pub(crate) struct Proxy {
 /// Why an exchange came to nothing; each has its code for the daemon.
 #[derive(Debug, thiserror::Error)]
 enum Failure {
-    #[error("cannot connect to the service: {0}")]
+    #[error(transparent)]
     Dial(#[from] DialError),
     #[error("the service broke off: {0}")]
     Broke(String),
@@ -103,8 +104,8 @@ enum Outcome {
 impl Failure {
     fn code(&self) -> ResetCode {
         match self {
-            Self::Dial(DialError::Refused(_)) => ResetCode::LocalRefused,
-            Self::Dial(DialError::TimedOut(_)) | Self::Slow(_) => ResetCode::LocalTimeout,
+            Self::Dial(DialError::Refused { .. }) => ResetCode::LocalRefused,
+            Self::Dial(DialError::TimedOut { .. }) | Self::Slow(_) => ResetCode::LocalTimeout,
             Self::Broke(_) | Self::Stopped => ResetCode::LocalBroken,
             Self::TooLarge => ResetCode::TooLarge,
             Self::Gone => ResetCode::Cancelled,
@@ -133,15 +134,17 @@ impl Proxy {
             let body = if end { RequestBody::empty() } else { RequestBody::new(recv, &head.headers) };
             self.forward(head, body, &mut send, &mut flight).await
         };
+        let target = quoted(target.as_str());
         match result {
-            Ok(()) => debug!(%method, %target, "answered"),
-            Err(Failure::Gone) => debug!(%method, %target, "the visitor left"),
-            Err(failure @ Failure::Stopped) => {
-                debug!(%method, %target, "{failure}");
-                send.reset(failure.code());
-            }
+            Ok(()) => debug!(%method, target, "{method} {target}: answered"),
+            Err(Failure::Gone) => debug!(%method, target, "{method} {target}: the visitor left"),
             Err(failure) => {
-                info!(%method, %target, error = %failure, "request failed");
+                let error = quoted(&failure.to_string());
+                if matches!(failure, Failure::Stopped) {
+                    debug!(%method, target, error, "{method} {target}: {error}");
+                } else {
+                    info!(%method, target, error, "{method} {target}: {error}");
+                }
                 send.reset(failure.code());
             }
         }

@@ -20,6 +20,7 @@ use self::keeper::Keeper;
 use crate::proxy::{HostHeader, Proxy};
 use crate::server::Server;
 use crate::target::Target;
+use crate::text::quoted;
 use crate::transport::TransportChoice;
 
 /// How long running requests may take when the client is stopped.
@@ -82,6 +83,11 @@ pub(crate) fn check_subdomain(text: &str) -> Result<String, String> {
 /// What happens to a tunnel.
 #[derive(Clone, Debug)]
 pub enum Event {
+    /// It is being opened for the first time.
+    Connecting {
+        /// The daemon.
+        server: String,
+    },
     /// It is online.
     Connected {
         /// How it is carried.
@@ -108,6 +114,8 @@ pub enum Event {
         reason: String,
         /// When it tries again.
         retry_in: Duration,
+        /// It has been online before.
+        was_online: bool,
     },
     /// Another client has the name. It may have vanished, so the tunnel asks again.
     NameTaken {
@@ -131,7 +139,7 @@ pub enum Event {
 
 /// The daemon will not have this tunnel, now or later.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("refused by the server: {0}")]
+#[error("refused by the server: {}", quoted(&.0.to_string()))]
 pub struct Refused(pub ErrorMessage);
 
 impl Refused {

@@ -150,7 +150,8 @@ def test_a_refusal_is_one_line(daemon, nginx, tmp_path):
         "--api-key", "cok_wrong", "--state-dir", tmp_path,
     )
     assert result.returncode == 3 and result.stdout == ""
-    (line,) = result.stderr.splitlines()
+    begun, line = result.stderr.splitlines()
+    assert begun.endswith(f" INFO connecting to https://tunnel.test:{daemon.port}")
     assert line.startswith("cok-client: refused by the server: the API key is unknown or has expired; ask ")
 
 
@@ -184,7 +185,11 @@ def test_an_absent_daemon_is_waited_for(daemon, nginx, tmp_path):
     )
     for _ in range(2):
         entry = client.wait_event("disconnected")
-    assert "cannot connect" in entry["reason"]
+    assert entry["reason"] == (
+        "cannot reach https://tunnel.test:1: connection refused by 127.0.0.1:1; is cokd running there, and on this port?"
+    )
+    assert entry["message"] == f"not connected yet: {entry['reason']}"
+    assert client.wait_event("connecting")["message"] == "connecting to https://tunnel.test:1"
     client.popen.terminate()
     assert client.wait_exit() == 0
 

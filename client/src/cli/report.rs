@@ -12,6 +12,7 @@ use crate::tunnel::Event;
 pub(super) fn reporter() -> impl FnMut(Event) {
     let mut shown = String::new();
     move |event| match event {
+        Event::Connecting { server } => info!(event = "connecting", server, "connecting to {server}"),
         Event::Connected { transport, url, session, reason } => {
             if url != shown {
                 // Nobody may read it any more; the tunnel stays up all the same.
@@ -23,13 +24,9 @@ pub(super) fn reporter() -> impl FnMut(Event) {
         Event::Fallback { from, to, reason } => {
             info!(event = "fallback", from, to, reason, "the tunnel takes {to}: {reason}");
         }
-        Event::Disconnected { reason, retry_in } => {
-            warn!(
-                event = "disconnected",
-                reason,
-                retry_in_ms = retry_in.as_millis() as u64,
-                "the tunnel is offline: {reason}"
-            );
+        Event::Disconnected { reason, retry_in, was_online } => {
+            let state = if was_online { "the tunnel is offline" } else { "not connected yet" };
+            warn!(event = "disconnected", reason, retry_in_ms = retry_in.as_millis() as u64, "{state}: {reason}");
         }
         Event::NameTaken { name, reason, within } => {
             let why = match &name {

@@ -15,8 +15,9 @@ use super::flight::{Flight, Stop};
 use super::patience::Patience;
 use super::pool::{Connection, Pool};
 use super::request::Request;
-use super::respond::{explain, head_of, is_endless};
+use super::respond::{head_of, is_endless};
 use super::{Failure, Outcome};
+use crate::text::explain;
 
 /// Sends the request and passes the response on.
 pub(super) async fn exchange(

@@ -15,9 +15,10 @@ use super::body::RequestBody;
 use super::flight::{Flight, Stop};
 use super::patience::Patience;
 use super::request::Request;
-use super::respond::{Interim, explain, head_of, is_endless};
+use super::respond::{Interim, head_of, is_endless};
 use super::shared::Lease;
 use super::{Failure, Outcome};
+use crate::text::explain;
 
 /// Sends the request and passes the response on.
 pub(super) async fn exchange(

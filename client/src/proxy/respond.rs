@@ -1,4 +1,4 @@
-//! What both versions of HTTP have in common on the way back: heads for the tunnel, and the words for what went wrong.
+//! What both versions of HTTP have in common on the way back: heads for the tunnel.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -87,17 +87,6 @@ impl Interim {
     pub(super) fn clear(&self) {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
-}
-
-/// An error with its causes, in one line.
-pub(super) fn explain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -16,8 +16,9 @@ use super::plan::{Plan, Way};
 use super::session::{Ended, Session, Sessions};
 use super::taken::Taken;
 use super::{Event, Refused, Tunnel, serve};
-use crate::dial::{self, Opened};
+use crate::dial::{self, Opened, Unreachable};
 use crate::proxy::UnderWay;
+use crate::text::quoted;
 
 /// The first wait after a session was lost; the next ones double.
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
@@ -43,6 +44,7 @@ pub(super) struct Keeper<'a, F> {
     plan: Plan,
     given_up: GivenUp,
     taken: Taken,
+    was_online: bool,
 }
 
 /// What comes after a failure.
@@ -57,6 +59,7 @@ enum Next {
 
 /// Why there is no session.
 enum Failure {
+    Unreachable(Unreachable),
     Closed(CloseReason),
     Other(String),
 }
@@ -72,11 +75,13 @@ impl<'a, F: FnMut(Event)> Keeper<'a, F> {
             plan: Plan::new(options.transport, options.probe_interval),
             given_up: GivenUp::default(),
             taken: Taken::new(options.name_timeout),
+            was_online: false,
         }
     }
 
     /// Keeps a session up until the daemon refuses it.
     pub(super) async fn keep_up(&mut self) -> Refused {
+        (self.on_event)(Event::Connecting { server: self.tunnel.options.server.to_string() });
         let mut backoff = BACKOFF_FIRST;
         // A session that the daemon wants replaced is, at once; but not one after the other.
         let mut hurried = false;
@@ -122,7 +127,8 @@ impl<'a, F: FnMut(Event)> Keeper<'a, F> {
                 Next::Retry => {}
             }
             let retry_in = backoff.mul_f64(0.5 + fastrand::f64() / 2.0);
-            (self.on_event)(Event::Disconnected { reason: failure.to_string(), retry_in });
+            let (reason, was_online) = (failure.to_string(), self.was_online);
+            (self.on_event)(Event::Disconnected { reason, retry_in, was_online });
             sleep(retry_in).await;
             backoff = (backoff * 2).min(BACKOFF_LAST);
         }
@@ -148,7 +154,7 @@ impl<'a, F: FnMut(Event)> Keeper<'a, F> {
             Way::Quic(reason) => dial::quic(options).await.map(|path| path.because(reason)),
             Way::Ws(reason) => dial::ws(options).await.map(|path| path.because(reason)),
         };
-        let opened = opened.map_err(|error| Failure::Other(format!("{error:#}")))?;
+        let opened = opened.map_err(Failure::Unreachable)?;
         self.ask(opened, replaces).await
     }
 
@@ -163,7 +169,7 @@ impl<'a, F: FnMut(Event)> Keeper<'a, F> {
             match Box::pin(self.ask(opened, Some(session.id.clone()))).await {
                 Ok(next) => session = next,
                 Err(failure) => {
-                    debug!(%failure, "the tunnel could not move to the other transport");
+                    debug!("the tunnel could not move to the other transport: {failure}");
                     self.plan.probe_failed();
                 }
             }
@@ -181,7 +187,7 @@ impl<'a, F: FnMut(Event)> Keeper<'a, F> {
                 sleep(self.plan.probe_wait()).await;
                 match Box::pin(dial::quic(options)).await {
                     Ok(path) => return path.because("moved: QUIC answers again"),
-                    Err(error) => debug!(error = format!("{error:#}"), "still on WebSocket"),
+                    Err(error) => debug!("still on WebSocket: {error}"),
                 }
                 self.plan.probe_failed();
             }
@@ -190,7 +196,7 @@ impl<'a, F: FnMut(Event)> Keeper<'a, F> {
             let why = health.turned_bad().await;
             match Box::pin(dial::ws(options)).await {
                 Ok(path) => return path.because(format!("moved: QUIC turned bad: {why}")),
-                Err(error) => debug!(why, error = format!("{error:#}"), "QUIC has turned bad, and WebSocket fails too"),
+                Err(error) => debug!("QUIC has turned bad: {why}; WebSocket fails too: {error}"),
             }
             sleep(ESCAPE_RETRY).await;
         }
@@ -234,6 +240,7 @@ impl<'a, F: FnMut(Event)> Keeper<'a, F> {
             }
         };
         self.taken.clear();
+        self.was_online = true;
         self.sessions.add(transport.clone());
         tokio::spawn(serve(transport.clone(), proxy.clone()));
         // The name that was given is the one to come back to.
@@ -271,7 +278,7 @@ impl<'a, F: FnMut(Event)> Keeper<'a, F> {
         let Some(wait) = self.taken.refused(now) else { return Next::GiveUp(refused) };
         if first {
             let (name, within) = (self.subdomain.clone(), self.tunnel.options.name_timeout);
-            (self.on_event)(Event::NameTaken { name, reason: error.message.clone(), within });
+            (self.on_event)(Event::NameTaken { name, reason: quoted(&error.message), within });
         }
         Next::Ask(wait)
     }
@@ -280,7 +287,8 @@ impl<'a, F: FnMut(Event)> Keeper<'a, F> {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Closed(reason) => reason.fmt(f),
+            Self::Unreachable(why) => why.fmt(f),
+            Self::Closed(reason) => f.write_str(&quoted(&reason.to_string())),
             Self::Other(reason) => f.write_str(reason),
         }
     }
