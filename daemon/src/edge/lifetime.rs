@@ -1,6 +1,7 @@
 //! Whether an exchange is finite or long-lived, and how it ends when the daemon goes away: the one place that decides it.
 
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use cok_http::is_event_stream;
+use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, Version};
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
@@ -60,15 +61,10 @@ impl Lifetime {
     }
 }
 
-/// Whether a response is a stream of server-sent events (WHATWG HTML, section 9.2).
-fn is_event_stream(headers: &HeaderMap) -> bool {
-    let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.as_bytes().split(|byte| *byte == b';').next());
-    kind.is_some_and(|kind| kind.trim_ascii().eq_ignore_ascii_case(b"text/event-stream"))
-}
-
 #[cfg(test)]
 mod tests {
     use http::HeaderValue;
+    use http::header::CONTENT_TYPE;
 
     use super::*;
 

@@ -21,7 +21,7 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::debug;
 
-use super::Edge;
+use super::parts::Edge;
 use super::body::Body;
 use super::lifecycle::{Action, Lifecycle, Protocol};
 use super::lingering_close::LingeringClose;

@@ -10,7 +10,7 @@ use http::StatusCode;
 use tokio::time::sleep;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-use super::Edge;
+use super::parts::Edge;
 use crate::admission::ConnectionPermit;
 
 /// How many round trips a GOAWAY and the requests that cross it may take, and the longest time for that.

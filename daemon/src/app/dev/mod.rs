@@ -11,7 +11,8 @@ use anyhow::{Context as _, anyhow};
 use clap::Args;
 use cok_client::logging::LogFormat;
 use cok_client::{
-    Event, HostHeader, Options, PROBE_INTERVAL, Server, Target, TransportChoice, Tunnel, instance_id, trust_file,
+    Event, HostHeader, NAME_TIMEOUT, Options, PROBE_INTERVAL, Server, Target, TransportChoice, Tunnel, instance_id,
+    trust_file,
 };
 use cok_transport::Congestion;
 use cok_transport::quic::{Dialer, Tuning};
@@ -94,6 +95,7 @@ pub(crate) async fn run(args: DevArgs) -> anyhow::Result<()> {
         tls,
         key: key.clone(),
         subdomain: Some(args.subdomain.to_string()),
+        name_timeout: NAME_TIMEOUT,
         instance: instance_id(&state_dir),
         target: target.clone(),
         host_header: HostHeader::Preserve,

@@ -1,0 +1,83 @@
+//! What serving a visitor takes: the settings of the edge, and the parts that it hands requests to.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::{ArcSwap, Guard};
+use http::HeaderValue;
+use ipnet::IpNet;
+
+use crate::drain::Drain;
+use crate::names::Hostname;
+use crate::observe::{Health, Metrics};
+use crate::tunnels::Tunnels;
+
+/// Settings of the edge. All of them can change while the daemon runs.
+#[derive(Clone, Debug)]
+pub(crate) struct Config {
+    /// How long HTTP/3's settings may take to be exchanged.
+    pub(crate) handshake_timeout: Duration,
+    /// How long a request's head may take, and how long a visitor's connection may be idle (QUIC: at least 30 s). 1 s
+    /// to 1 h, default 60 s.
+    pub(crate) header_timeout: Duration,
+    /// The longest request head in bytes; more gets 431. 8 KiB to 56 KiB, default 48 KiB: with the fields that the
+    /// daemon adds it must fit into a head of the wire protocol (64 KiB).
+    pub(crate) max_header_bytes: u32,
+    /// How much of a request body may be under way over HTTP/3, in bytes.
+    pub(crate) initial_window: u32,
+    /// Peers whose word on a visitor's address counts: their `X-Forwarded-*` and `Forwarded` are kept.
+    pub(crate) trusted_proxies: Vec<IpNet>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            handshake_timeout: Duration::from_secs(10),
+            header_timeout: Duration::from_secs(60),
+            max_header_bytes: 48 * 1024,
+            initial_window: 256 * 1024,
+            trusted_proxies: Vec::new(),
+        }
+    }
+}
+
+/// What serving a visitor takes.
+#[derive(Debug)]
+pub(crate) struct Edge {
+    /// The domain that the daemon serves.
+    pub(crate) domain: Hostname,
+    config: ArcSwap<Config>,
+    /// What visitors over TCP hear of HTTP/3 (RFC 7838); nothing without UDP.
+    pub(super) alt_svc: Option<HeaderValue>,
+    pub(super) tunnels: Arc<Tunnels>,
+    pub(super) drain: Arc<Drain>,
+    pub(super) health: Arc<Health>,
+    pub(super) metrics: Arc<Metrics>,
+}
+
+/// The parts that the edge hands requests to.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    pub(crate) tunnels: Arc<Tunnels>,
+    pub(crate) drain: Arc<Drain>,
+    pub(crate) health: Arc<Health>,
+    pub(crate) metrics: Arc<Metrics>,
+}
+
+impl Edge {
+    /// An edge for the names under `domain`.
+    pub(crate) fn new(domain: Hostname, config: Config, alt_svc: Option<HeaderValue>, parts: Parts) -> Arc<Self> {
+        let Parts { tunnels, drain, health, metrics } = parts;
+        Arc::new(Self { domain, config: ArcSwap::from_pointee(config), alt_svc, tunnels, drain, health, metrics })
+    }
+
+    /// Takes new settings, for connections and requests that begin later.
+    pub(crate) fn reload(&self, config: Config) {
+        self.config.store(Arc::new(config));
+    }
+
+    /// The current settings. Not to be held across an await.
+    pub(super) fn config(&self) -> Guard<Arc<Config>> {
+        self.config.load()
+    }
+}
