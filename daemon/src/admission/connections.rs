@@ -1,8 +1,9 @@
 //! The connection limit: how many public connections there may be, in all and from one address.
 
+use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
@@ -72,7 +73,7 @@ impl ConnectionLimiter {
             return Ok(ConnectionPermit { _among_all: among_all, _of_address: None });
         }
         let address = network(address);
-        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut taken = self.taken.lock();
         let count = taken.entry(address).or_default();
         if *count >= share.per_address {
             return Err(Full::OfAddress);
@@ -86,7 +87,7 @@ impl ConnectionLimiter {
 
 impl Drop for OfAddress {
     fn drop(&mut self) {
-        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut taken = self.taken.lock();
         if let Some(count) = taken.get_mut(&self.address) {
             *count -= 1;
             if *count == 0 {
@@ -120,7 +121,7 @@ mod tests {
         let _others = (acquire("::ffff:10.0.0.1").unwrap(), acquire("10.0.0.1").unwrap());
         assert_eq!(acquire("10.0.0.1").unwrap_err(), Full::InAll);
         drop((first, second));
-        assert!(limiter.taken.lock().unwrap().is_empty());
+        assert!(limiter.taken.lock().is_empty());
         assert!(acquire("2001:db8::3").is_ok());
     }
 }

@@ -1,10 +1,11 @@
 //! The tunnel quota: how many tunnels each key has at once.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use super::KeyRecord;
 use crate::names::Subdomain;
+use parking_lot::Mutex;
 
 /// The names that each key has online. A name counts once, also while a session takes over from its predecessor.
 #[derive(Debug, Default)]
@@ -13,7 +14,7 @@ pub(crate) struct TunnelQuota(Mutex<HashMap<Arc<str>, HashMap<Subdomain, usize>>
 impl TunnelQuota {
     /// A permit for a session of `key` that serves `name`; `None` if the key has its most tunnels.
     pub(crate) fn acquire(self: &Arc<Self>, key: &KeyRecord, name: &Subdomain) -> Option<TunnelPermit> {
-        let mut keys = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut keys = self.0.lock();
         let names = keys.entry(key.name.clone()).or_default();
         if !names.contains_key(name) && names.len() >= key.max_tunnels {
             return None;
@@ -33,7 +34,7 @@ pub(crate) struct TunnelPermit {
 
 impl Drop for TunnelPermit {
     fn drop(&mut self) {
-        let mut keys = self.quota.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut keys = self.quota.0.lock();
         let Some(names) = keys.get_mut(&self.key) else { return };
         if let Some(sessions) = names.get_mut(&self.name) {
             *sessions -= 1;

@@ -13,8 +13,14 @@ fn the_example_lacks_only_a_key_and_shows_the_defaults() {
     let [mistake] = &mistakes(example)[..] else { panic!("{:?}", mistakes(example)) };
     assert!(mistake.ends_with("got the example's placeholder; make a key: cokd key create --name NAME"), "{mistake}");
     let config = Config::parse(&example.replace(PLACEHOLDER, &"1".repeat(64)), "cokd.example.toml").unwrap();
-    assert_eq!(config.limits, Limits::default());
-    assert_eq!(config.keys.len(), 1);
+    assert_eq!(config.tunnels.startup, tunnels::Startup::default());
+    assert_eq!(config.tunnels.live, tunnels::LiveConfig::default());
+    assert_eq!(config.admission.startup, admission::Startup::default());
+    let (live, default) = (config.admission.live, admission::Live::default());
+    assert_eq!(live.max_connections_per_address, default.max_connections_per_address);
+    assert_eq!((config.edge, config.drain), (edge::Config::default(), drain::Config::default()));
+    assert_eq!(config.listen.live, listen::Live::default());
+    assert_eq!(live.keys.len(), 1);
     // The mistake about an unknown key lists the known ones, so none can be missing from the example unnoticed.
     let providers = ["embedded", "exec", "httpreq", "rfc2136"];
     let providers = providers.map(|provider| format!("[acme.dns]\nprovider = {provider:?}"));
@@ -31,16 +37,18 @@ fn the_example_lacks_only_a_key_and_shows_the_defaults() {
 #[test]
 fn defaults_stand_where_nothing_is_said() {
     let config = Config::parse("domain = \"Tunnel.Example.com\"\n[tls]\nmode = \"self-signed\"\n", "f").unwrap();
-    assert_eq!(config.domain.as_str(), "tunnel.example.com");
-    assert_eq!(config.state_dir, PathBuf::from("/var/lib/cokd"));
-    assert_eq!(config.listen.https, ["[::]:443".parse().unwrap()]);
-    assert!(matches!(config.tls, Tls::SelfSigned) && config.listen.dns.is_empty());
+    assert_eq!(config.startup.domain.as_str(), "tunnel.example.com");
+    assert_eq!(config.startup.state_dir, PathBuf::from("/var/lib/cokd"));
+    assert_eq!(config.listen.startup.addresses.https, ["[::]:443".parse().unwrap()]);
+    assert!(
+        matches!(config.certificates.source, certs::Tls::SelfSigned) && config.listen.startup.addresses.dns.is_empty()
+    );
 
     let config = Config::parse("domain = \"tunnel.example.com\"\n", "f").unwrap();
-    assert_eq!(config.listen.dns, ["[::]:53".parse().unwrap()]);
-    let Tls::Acme(acme) = config.tls else { panic!("{:?}", config.tls) };
+    assert_eq!(config.listen.startup.addresses.dns, ["[::]:53".parse().unwrap()]);
+    let certs::Tls::Acme(acme) = config.certificates.source else { panic!("{:?}", config.certificates.source) };
     assert_eq!(acme.directory, "https://acme-v02.api.letsencrypt.org/directory");
-    let Dns::Embedded(zone) = acme.dns else { panic!("{:?}", acme.dns) };
+    let certs::Dns::Embedded(zone) = acme.dns else { panic!("{:?}", acme.dns) };
     assert_eq!(zone.apex(), "_acme-challenge.tunnel.example.com.");
 }
 
@@ -189,14 +197,14 @@ fn numbers_and_dates_are_read_as_toml_means_them() {
         Config::parse(&format!("domain = \"a.example\"\ntls.mode = \"self-signed\"\n{lines}\n"), "f").unwrap()
     };
     for (written, read) in [("16", 16), ("0x10", 16), ("0o20", 16), ("0b1_0000", 16), ("1_000", 1000)] {
-        assert_eq!(parse(&format!("limits.max_held = {written}")).limits.max_held, read, "{written}");
+        assert_eq!(parse(&format!("limits.max_held = {written}")).tunnels.live.max_held, read, "{written}");
     }
     for (written, read) in [("65536", 65536), ("\"64KiB\"", 65536), ("\"64 KiB\"", 65536), ("\"1MiB\"", 1 << 20)] {
-        assert_eq!(parse(&format!("limits.initial_window = {written}")).limits.initial_window, read, "{written}");
+        assert_eq!(parse(&format!("limits.initial_window = {written}")).tunnels.live.initial_window, read, "{written}");
     }
     let midnight = humantime::parse_rfc3339("2027-01-31T00:00:00Z").ok();
     for written in ["\"2027-01-31\"", "2027-01-31", "\"2027-01-31T00:00:00Z\"", "2027-01-31T00:00:00Z"] {
-        assert_eq!(parse(&format!("{KEY}expires = {written}")).keys[0].expires, midnight, "{written}");
+        assert_eq!(parse(&format!("{KEY}expires = {written}")).admission.live.keys[0].expires, midnight, "{written}");
     }
 }
 

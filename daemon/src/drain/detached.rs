@@ -4,21 +4,31 @@
 //! peer gets a socket of its own, connected to it: the kernel gives a connected socket what comes from its peer, and
 //! everything else to whoever has the port. Where such a socket would block, its packet is dropped, which QUIC repairs.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::future::poll_fn;
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
 use cok_transport::quic::{self, Unbatched};
+use parking_lot::Mutex;
 use quinn::udp::{RecvMeta, Transmit};
 use quinn::{AsyncUdpSocket, Connection, Endpoint, Runtime as _, TokioRuntime, UdpPoller};
 use slab::Slab;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tracing::{debug, warn};
 
 /// Each peer costs a file descriptor; whoever is beyond this loses its connection, as all did without this.
 const MOST_PEERS: usize = 4096;
+
+/// How many datagrams may wait to be read, of all peers together. More are left in the kernel, which drops what it has no room
+/// for.
+const QUEUE: usize = 256;
+/// The longest datagram, and the longest batch of them, that the kernel hands out.
+const LONGEST: usize = 65_535;
 
 /// The connections of an endpoint.
 #[derive(Debug, Default)]
@@ -34,13 +44,13 @@ pub(crate) struct Member {
 impl Connections {
     /// Takes a connection in for as long as the guard lives.
     pub(crate) fn insert(self: &Arc<Self>, connection: Connection) -> Member {
-        let index = self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(connection);
+        let index = self.0.lock().insert(connection);
         Member { connections: self.clone(), index }
     }
 
     /// Where each is, and at which of our addresses it arrived.
     fn peers(&self) -> HashSet<(SocketAddr, Option<IpAddr>)> {
-        let connections = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let connections = self.0.lock();
         let open = connections.iter().filter(|(_, connection)| connection.close_reason().is_none());
         open.map(|(_, connection)| (connection.remote_address(), connection.local_ip())).collect()
     }
@@ -48,7 +58,7 @@ impl Connections {
 
 impl Drop for Member {
     fn drop(&mut self) {
-        self.connections.0.lock().unwrap_or_else(PoisonError::into_inner).try_remove(self.index);
+        self.connections.0.lock().try_remove(self.index);
     }
 }
 
@@ -61,14 +71,16 @@ pub(super) fn detach(endpoint: &Endpoint, connections: &Connections) -> io::Resu
         warn!(peers = count, "{count} QUIC peers are too many to go on with all; {MOST_PEERS} are kept");
         peers = peers.into_iter().take(MOST_PEERS).collect();
     }
-    let mut sockets = Vec::with_capacity(peers.len());
+    let mut sockets = HashMap::with_capacity(peers.len());
     for (peer, ip) in peers {
         match connected(local, ip, peer) {
-            Ok(socket) => sockets.push((peer, socket)),
+            Ok(socket) => {
+                sockets.insert(peer, socket);
+            }
             Err(error) => debug!(%peer, %error, "cannot go on with a QUIC peer"),
         }
     }
-    let sockets = Arc::new(Unbatched::new(Arc::new(PeerSockets { local, sockets })));
+    let sockets = Arc::new(Unbatched::new(Arc::new(PeerSockets::new(local, sockets))));
     // The endpoint keeps the socket before the last, in case that something still comes there.
     endpoint.rebind_abstract(sockets.clone())?;
     endpoint.rebind_abstract(sockets)
@@ -86,11 +98,58 @@ fn connected(local: SocketAddr, ip: Option<IpAddr>, peer: SocketAddr) -> io::Res
     TokioRuntime.wrap_udp_socket(socket)
 }
 
-/// A socket for each peer, as one.
+/// A socket for each peer, as one. The work for a packet does not grow with the number of peers: a map finds the socket to
+/// send on, and a task for each socket puts what it receives into one queue.
 #[derive(Debug)]
 struct PeerSockets {
     local: SocketAddr,
-    sockets: Vec<(SocketAddr, Arc<dyn AsyncUdpSocket>)>,
+    sockets: HashMap<SocketAddr, Arc<dyn AsyncUdpSocket>>,
+    received: Mutex<mpsc::Receiver<Datagram>>,
+    /// Receives until it is dropped.
+    _receivers: JoinSet<()>,
+}
+
+/// A datagram, or a batch of equally long ones, that has come from one peer.
+#[derive(Debug)]
+struct Datagram {
+    meta: RecvMeta,
+    data: Vec<u8>,
+}
+
+impl PeerSockets {
+    fn new(local: SocketAddr, sockets: HashMap<SocketAddr, Arc<dyn AsyncUdpSocket>>) -> Self {
+        let (sender, received) = mpsc::channel(QUEUE);
+        let (mut receivers, buffer) = (JoinSet::new(), Arc::new(Mutex::new(vec![0; LONGEST])));
+        for socket in sockets.values() {
+            receivers.spawn(receive(socket.clone(), buffer.clone(), sender.clone()));
+        }
+        Self { local, sockets, received: Mutex::new(received), _receivers: receivers }
+    }
+}
+
+/// Puts what one socket receives into the queue, until the queue is gone. All tasks share one buffer, which is in use only
+/// within a poll.
+async fn receive(socket: Arc<dyn AsyncUdpSocket>, buffer: Arc<Mutex<Vec<u8>>>, queue: mpsc::Sender<Datagram>) {
+    loop {
+        let received = poll_fn(|cx| {
+            let (mut buffer, mut meta) = (buffer.lock(), [RecvMeta::default()]);
+            let count = ready!(socket.poll_recv(cx, &mut [IoSliceMut::new(&mut buffer)], &mut meta))?;
+            let [meta] = meta;
+            let data = buffer.get(..meta.len).unwrap_or_default().to_vec();
+            Poll::Ready(io::Result::Ok((count > 0).then_some(Datagram { meta, data })))
+        });
+        match received.await {
+            Ok(None) => {}
+            Ok(Some(datagram)) => {
+                if queue.send(datagram).await.is_err() {
+                    return;
+                }
+            }
+            // The peer's host says that nobody listens there any more. Its connection times out.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
+            Err(error) => return debug!(%error, "a QUIC peer's socket failed: {error}"),
+        }
+    }
 }
 
 impl AsyncUdpSocket for PeerSockets {
@@ -99,9 +158,7 @@ impl AsyncUdpSocket for PeerSockets {
     }
 
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-        let Some((_, socket)) = self.sockets.iter().find(|(peer, _)| *peer == transmit.destination) else {
-            return Ok(());
-        };
+        let Some(socket) = self.sockets.get(&transmit.destination) else { return Ok(()) };
         match socket.try_send(transmit) {
             // Nobody is there any more; the connection times out.
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::ConnectionRefused) => {
@@ -115,19 +172,22 @@ impl AsyncUdpSocket for PeerSockets {
         &self,
         cx: &mut Context<'_>,
         buffers: &mut [IoSliceMut<'_>],
-        meta: &mut [RecvMeta],
+        metas: &mut [RecvMeta],
     ) -> Poll<io::Result<usize>> {
-        for (_, socket) in &self.sockets {
-            match socket.poll_recv(cx, buffers, meta) {
-                // The peer's host says that nobody listens there any more; that is no reason to end the others.
-                Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                    cx.waker().wake_by_ref();
+        let mut received = self.received.lock();
+        let mut count = 0;
+        for (buffer, meta) in buffers.iter_mut().zip(metas) {
+            match received.poll_recv(cx) {
+                Poll::Ready(Some(datagram)) => {
+                    let length = datagram.data.len().min(buffer.len());
+                    buffer[..length].copy_from_slice(&datagram.data[..length]);
+                    *meta = RecvMeta { len: length, ..datagram.meta };
+                    count += 1;
                 }
-                Poll::Ready(result) => return Poll::Ready(result),
-                Poll::Pending => {}
+                Poll::Ready(None) | Poll::Pending => break,
             }
         }
-        Poll::Pending
+        if count == 0 { Poll::Pending } else { Poll::Ready(Ok(count)) }
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -135,11 +195,11 @@ impl AsyncUdpSocket for PeerSockets {
     }
 
     fn max_transmit_segments(&self) -> usize {
-        self.sockets.iter().map(|(_, socket)| socket.max_transmit_segments()).min().unwrap_or(1)
+        self.sockets.values().map(|socket| socket.max_transmit_segments()).min().unwrap_or(1)
     }
 
     fn may_fragment(&self) -> bool {
-        self.sockets.iter().any(|(_, socket)| socket.may_fragment())
+        self.sockets.values().any(|socket| socket.may_fragment())
     }
 }
 

@@ -10,8 +10,8 @@ use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
@@ -24,6 +24,7 @@ use serde::{Deserialize, Serialize};
 use tracing::warn;
 
 use crate::host::state_file;
+use parking_lot::Mutex;
 
 const FILE: &str = "first-packets.json";
 /// How many are kept, the latest ones: as many as may wait to be looked at anyway. With the longest, 1.5 MiB.
@@ -127,13 +128,13 @@ impl Socket {
     /// Takes what was kept and is still worth an answer. What comes from now on stays in the kernel's queue.
     pub(crate) fn parked(&self) -> Vec<FirstPacket> {
         self.over.store(true, Ordering::Relaxed);
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = self.kept.lock();
         kept.drain(..).filter(|(at, _)| at.elapsed() < FRESH).map(|(_, packet)| packet).collect()
     }
 
     /// Fills buffers with packets that came before; how many. There is one at least.
     fn begin(&self, buffers: &mut [IoSliceMut<'_>], metas: &mut [RecvMeta]) -> usize {
-        let mut before = self.before.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut before = self.before.lock();
         let mut count = 0;
         for (buffer, meta) in buffers.iter_mut().zip(metas) {
             let Some((received, data)) = before.pop_front() else { break };
@@ -151,7 +152,7 @@ impl Socket {
             return;
         }
         let packet = FirstPacket { socket: self.local, from: meta.addr, to: meta.dst_ip, data: STANDARD.encode(data) };
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = self.kept.lock();
         if kept.len() == MOST {
             kept.pop_front();
         }
@@ -234,7 +235,7 @@ mod tests {
             buffers: &mut [IoSliceMut<'_>],
             metas: &mut [RecvMeta],
         ) -> Poll<io::Result<usize>> {
-            let Some(data) = self.0.lock().unwrap().pop_front() else { return Poll::Pending };
+            let Some(data) = self.0.lock().pop_front() else { return Poll::Pending };
             buffers[0][..data.len()].copy_from_slice(&data);
             metas[0] = RecvMeta { len: data.len(), stride: data.len(), addr: peer(), ..RecvMeta::default() };
             Poll::Ready(Ok(1))
@@ -290,7 +291,7 @@ mod tests {
         old.park();
         assert_eq!(drained(&old).len(), 7, "what is kept is given as well");
         let kept = old.parked();
-        packets.0.lock().unwrap().push_back(first(5));
+        packets.0.lock().push_back(first(5));
         assert!(drained(&old).is_empty(), "it stays for the next process");
         leave(folder.path(), kept).unwrap();
 

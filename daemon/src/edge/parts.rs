@@ -13,7 +13,7 @@ use crate::observe::{Health, Metrics};
 use crate::tunnels::Tunnels;
 
 /// Settings of the edge. All of them can change while the daemon runs.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Config {
     /// How long HTTP/3's settings may take to be exchanged.
     pub(crate) handshake_timeout: Duration,

@@ -21,10 +21,10 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::debug;
 
-use super::parts::Edge;
 use super::body::Body;
 use super::lifecycle::{Action, Lifecycle, Protocol};
 use super::lingering_close::LingeringClose;
+use super::parts::Edge;
 use super::request::RequestBody;
 use super::service::respond;
 use super::visitor::{Peer, Visitor};

@@ -58,7 +58,7 @@ pub(crate) struct Addresses {
 }
 
 /// What a reload changes, for connections that begin later.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Live {
     /// How long a TLS handshake may take. 1 s to 5 min, default 10 s: slow mobile paths pass, silent connections do not
     /// pile up.

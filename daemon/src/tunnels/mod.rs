@@ -52,7 +52,7 @@ startup! {
 }
 
 /// What a reload changes, for sessions and requests that begin later.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct LiveConfig {
     /// How long visitors wait for a tunnel that is away: time enough for a client to restart. 0 s to 5 min, default
     /// 10 s; longer than browsers and proxies wait helps nobody.
@@ -190,3 +190,6 @@ impl Tunnels {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -30,8 +30,8 @@ use tracing::debug;
 use self::quic::{Adapter, Control, Half};
 use self::violation::wire;
 use super::lifecycle::{Action, Lifecycle, Protocol};
-use super::visitor::{Peer, Visitor};
 use super::parts::{Config, Edge};
+use super::visitor::{Peer, Visitor};
 use crate::admission::ConnectionPermit;
 
 /// Requests at once on one connection; fewer would be too few (RFC 9114, section 6.1), and each that might be costs

@@ -8,8 +8,9 @@
 //! h3-quinn is not used for its owning the streams: they are out of reach behind it, where `stop_sending` panics while
 //! a read is pending, futures are boxed for each stream, and a visitor who leaves is noticed only by writing to it.
 
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
@@ -197,7 +198,7 @@ impl Half {
     }
 
     fn lock(&self) -> MutexGuard<'_, Frames> {
-        self.frames.lock().unwrap_or_else(PoisonError::into_inner)
+        self.frames.lock()
     }
 }
 
