@@ -218,7 +218,7 @@ fn outcome(result: anyhow::Result<()>) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             logging::complain(&format!("cokd: {error:#}").replace('\n', " "));
-            ExitCode::from(FAILED)
+            ExitCode::from(if error.is::<dev::Usage>() { USAGE } else { FAILED })
         }
     }
 }

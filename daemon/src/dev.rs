@@ -1,5 +1,6 @@
 //! `cokd dev`: a daemon, a client and, unless there is a target, a sample site, all on loopback in one process.
 
+mod ports;
 mod sample;
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -9,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use clap::Args;
-use cok_client::logging::LogFormat;
+use cok_client::logging::{self, LogFormat};
 use cok_client::{
     Event, HostHeader, NAME_TIMEOUT, Options, PROBE_INTERVAL, Server, Target, TransportChoice, Tunnel, instance_id,
     trust_file,
@@ -19,6 +20,7 @@ use cok_transport::quic::{Dialer, Tuning};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use self::ports::{Ports, Wanted};
 use crate::activation::Inherited;
 use crate::cli::stop_signal;
 use crate::config::{Config, Limits, Listen, Tls};
@@ -37,12 +39,12 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 pub struct DevArgs {
     /// What to forward to: 3000, host:3000, http://…, https://…, h2c://… or unix:/path; without one, a sample site
     target: Option<String>,
-    /// The port for HTTPS; 0 for a free one
-    #[arg(long, default_value_t = 8443)]
-    https_port: u16,
-    /// The port for plain HTTP, which only redirects; 0 for a free one
-    #[arg(long, default_value_t = 8080)]
-    http_port: u16,
+    /// The port for HTTPS; 0 for a free one [default: 8443, or a free one if that is taken]
+    #[arg(long, value_name = "PORT")]
+    https_port: Option<u16>,
+    /// A port for plain HTTP, which only redirects to HTTPS; 0 for a free one [default: none]
+    #[arg(long, value_name = "PORT")]
+    http_port: Option<u16>,
     /// Where to keep the authority and the key [default: ~/.local/state/cok/dev]
     #[arg(long, value_name = "DIR")]
     state_dir: Option<PathBuf>,
@@ -63,6 +65,11 @@ pub struct DevArgs {
     pub(crate) verbose: bool,
 }
 
+/// The command line asks for what can't be.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Usage(String);
+
 fn parse_subdomain(text: &str) -> Result<Subdomain, String> {
     Subdomain::parse(text).map_err(|error| error.to_string())
 }
@@ -73,13 +80,17 @@ pub async fn run(args: DevArgs) -> anyhow::Result<()> {
         .state_dir
         .clone()
         .or_else(default_state_dir)
-        .context("there is no home folder; name a place by --state-dir")?;
+        .ok_or_else(|| Usage("there is no home folder; name a place by --state-dir".to_owned()))?;
     let target = match &args.target {
-        Some(target) => Target::from_str(target)?,
+        Some(target) => Target::from_str(target).map_err(|error| Usage(error.to_string()))?,
         None => sample::start().await?,
     };
+    let ports = Ports::choose(Wanted { https: args.https_port, http: args.http_port }, &target).await?;
+    if let Some(notice) = &ports.notice {
+        logging::complain(&format!("cokd: {notice}"));
+    }
     let key = dev_key(&state_dir)?;
-    let bound = Daemon::bind(config(&args, state_dir.clone(), &key)?, None, Inherited::default())?;
+    let bound = Daemon::bind(config(&ports, state_dir.clone(), &key)?, None, Inherited::default())?;
     let (daemon, addresses) = (bound.daemon().clone(), bound.addresses().clone());
     let https = *addresses.https.first().context("no HTTPS listener")?;
     let ca_file = state_dir.join("authority/ca.pem");
@@ -117,7 +128,7 @@ pub async fn run(args: DevArgs) -> anyhow::Result<()> {
     let show = async {
         while let Some(event) = connected.recv().await {
             if let Event::Connected { url, transport, .. } = event {
-                return show(&args, &daemon, &url, transport, &target, &ca_file, &key, &addresses.admin);
+                return show(&args, &daemon, &url, transport, &target, &ca_file, &key, &ports);
             }
         }
     };
@@ -144,13 +155,13 @@ fn show(
     target: &Target,
     ca_file: &std::path::Path,
     key: &str,
-    admin: &SocketAddr,
+    ports: &Ports,
 ) {
-    let (server, ca) = (daemon.server_url(), ca_file.display());
+    let (server, ca, admin) = (daemon.server_url(), ca_file.display(), format!("http://127.0.0.1:{}", ports.admin));
     if args.json {
         let line = serde_json::json!({
-            "url": url, "server": server, "ca_file": ca_file, "api_key": key, "admin": format!("http://{admin}"),
-            "transport": transport,
+            "url": url, "server": server, "ca_file": ca_file, "api_key": key, "admin": admin,
+            "transport": transport, "ports": ports,
         });
         println!("{line}");
         return;
@@ -162,7 +173,7 @@ fn show(
          curl --cacert {ca} {url}/\n\n\
          To join from a second terminal with a service of your own, here on port 3000:\n  \
          COK_API_KEY={key} cok-client 3000 --subdomain mine --server {server} --ca-file {ca}\n\n\
-         Health and metrics: http://{admin}/metrics\nStop with Ctrl-C.",
+         Health and metrics: {admin}/metrics\nStop with Ctrl-C.",
     );
 }
 
@@ -197,15 +208,15 @@ fn dev_key(state_dir: &std::path::Path) -> anyhow::Result<String> {
     Ok(key.reveal().to_owned())
 }
 
-fn config(args: &DevArgs, state_dir: PathBuf, key: &str) -> anyhow::Result<Config> {
+fn config(ports: &Ports, state_dir: PathBuf, key: &str) -> anyhow::Result<Config> {
     let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     Ok(Config {
         domain: Hostname::parse(DOMAIN)?,
         state_dir,
         listen: Listen {
-            https: vec![local(args.https_port)],
-            http: vec![local(args.http_port)],
-            admin: local(0),
+            https: vec![local(ports.https)],
+            http: ports.http.map(local).into_iter().collect(),
+            admin: local(ports.admin),
             dns: Vec::new(),
         },
         tls: Tls::SelfSigned,
