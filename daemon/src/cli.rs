@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use cok_certs::dns::delegation;
+use cok_client::cli as client;
 use cok_client::cli::documents::{self, CompletionsArgs, ManArgs};
 use cok_client::logging::{self, LogFormat};
 use tokio::signal::unix::{SignalKind, signal};
@@ -48,6 +49,8 @@ enum Command {
     Run(RunArgs),
     /// Try everything on this machine: a daemon, a client and a site at https://demo.cok.localhost:8443
     Dev(DevArgs),
+    /// Put a local service at a public address: the same as cok-client
+    Client(Box<client::Cli>),
     /// Check a configuration, and whether DNS leads to this daemon; every mistake is named, and the exit code is 2
     Check {
         /// The configuration file
@@ -124,6 +127,7 @@ pub fn main() -> ExitCode {
             );
             outcome(block_on(dev::run(args)))
         }
+        Command::Client(cli) => client::main_of(&cli, "cokd client"),
         Command::Check { config, resolver } => check(&config, resolver),
         Command::Cert(command) => match Config::load(command.file()) {
             Ok(config) => outcome(cert::run(&command, &config)),

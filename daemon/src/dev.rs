@@ -1,8 +1,11 @@
 //! `cokd dev`: a daemon, a client and, unless there is a target, a sample site, all on loopback in one process.
 
+mod command;
+mod greeting;
 mod ports;
 mod sample;
 
+use std::io::{self, Write as _};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr as _;
@@ -20,6 +23,7 @@ use cok_transport::quic::{Dialer, Tuning};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use self::greeting::Greeting;
 use self::ports::{Ports, Wanted};
 use crate::activation::Inherited;
 use crate::cli::stop_signal;
@@ -81,6 +85,8 @@ pub async fn run(args: DevArgs) -> anyhow::Result<()> {
         .clone()
         .or_else(default_state_dir)
         .ok_or_else(|| Usage("there is no home folder; name a place by --state-dir".to_owned()))?;
+    // The printed commands work in any folder.
+    let state_dir = std::path::absolute(state_dir).context("cannot use --state-dir")?;
     let target = match &args.target {
         Some(target) => Target::from_str(target).map_err(|error| Usage(error.to_string()))?,
         None => sample::start().await?,
@@ -92,11 +98,11 @@ pub async fn run(args: DevArgs) -> anyhow::Result<()> {
     let key = dev_key(&state_dir)?;
     let bound = Daemon::bind(config(&ports, state_dir.clone(), &key)?, None, Inherited::default())?;
     let (daemon, addresses) = (bound.daemon().clone(), bound.addresses().clone());
-    let https = *addresses.https.first().context("no HTTPS listener")?;
+    let (https, server) = (*addresses.https.first().context("no HTTPS listener")?, daemon.server_url());
     let ca_file = state_dir.join("authority/ca.pem");
     let tls = trust_file(&ca_file)?;
     let tunnel = Tunnel::new(Options {
-        server: Server::from_str(&daemon.server_url())?,
+        server: Server::from_str(&server)?,
         connect_to: Some(https),
         transport: args.transport,
         quic: Dialer::new(&tls, &Tuning::default())?,
@@ -128,7 +134,20 @@ pub async fn run(args: DevArgs) -> anyhow::Result<()> {
     let show = async {
         while let Some(event) = connected.recv().await {
             if let Event::Connected { url, transport, .. } = event {
-                return show(&args, &daemon, &url, transport, &target, &ca_file, &key, &ports);
+                let greeting = Greeting {
+                    url: &url,
+                    subdomain: &args.subdomain,
+                    transport,
+                    target: args.target.as_ref().map(|_| &target),
+                    server: &server,
+                    ca_file: &ca_file,
+                    key: &key,
+                    ports: &ports,
+                };
+                let text = if args.json { greeting.json() } else { greeting.to_string() };
+                // Standard output may be closed. The site is there all the same.
+                let _closed = writeln!(io::stdout(), "{text}");
+                return;
             }
         }
     };
@@ -145,38 +164,6 @@ pub async fn run(args: DevArgs) -> anyhow::Result<()> {
     result.map_err(|refused| anyhow!(refused))
 }
 
-#[expect(clippy::print_stdout, reason = "the address is what the command is for")]
-#[expect(clippy::too_many_arguments, reason = "it is all that a newcomer wants to know")]
-fn show(
-    args: &DevArgs,
-    daemon: &Daemon,
-    url: &str,
-    transport: &str,
-    target: &Target,
-    ca_file: &std::path::Path,
-    key: &str,
-    ports: &Ports,
-) {
-    let (server, ca, admin) = (daemon.server_url(), ca_file.display(), format!("http://127.0.0.1:{}", ports.admin));
-    if args.json {
-        let line = serde_json::json!({
-            "url": url, "server": server, "ca_file": ca_file, "api_key": key, "admin": admin,
-            "transport": transport, "ports": ports,
-        });
-        println!("{line}");
-        return;
-    }
-    let service = if args.target.is_some() { target.to_string() } else { "a sample site".to_owned() };
-    println!(
-        "\n  {url}\n  leads to {service}, through a tunnel on this machine ({transport}).\n\n\
-         To trust its certificate, give this authority to your browser or program:\n  {ca}\n  \
-         curl --cacert {ca} {url}/\n\n\
-         To join from a second terminal with a service of your own, here on port 3000:\n  \
-         COK_API_KEY={key} cok-client 3000 --subdomain mine --server {server} --ca-file {ca}\n\n\
-         Health and metrics: {admin}/metrics\nStop with Ctrl-C.",
-    );
-}
-
 fn default_state_dir() -> Option<PathBuf> {
     let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let state = absolute("XDG_STATE_HOME").or_else(|| Some(absolute("HOME")?.join(".local/state")))?;
@@ -185,7 +172,6 @@ fn default_state_dir() -> Option<PathBuf> {
 
 /// The key of this machine's development daemon, kept so that a second terminal's command stays valid.
 fn dev_key(state_dir: &std::path::Path) -> anyhow::Result<String> {
-    use std::io::Write as _;
     use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
     let path = state_dir.join("key");
     let cannot = |doing: &str| format!("cannot {doing} {}", path.display());

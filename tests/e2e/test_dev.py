@@ -1,6 +1,8 @@
 """`cokd dev`: daemon, client and a site on one machine, by one command."""
 
 import os
+import shlex
+import shutil
 import socket
 import subprocess
 import threading
@@ -90,7 +92,7 @@ def test_a_second_terminal_joins(dev, nginx, tmp_path):
 
 
 def test_what_it_says_to_a_person(nginx, tmp_path):
-    """Without --json: the address, the authority, and a command for a second terminal that works as it stands."""
+    """Without --json: the address, the authority, and a command that works as it stands."""
     process = Process(
         BIN_DIR / "cokd", "dev", nginx.target, "--https-port", "0", "--state-dir", tmp_path / "dev"
     )
@@ -101,11 +103,44 @@ def test_what_it_says_to_a_person(nginx, tmp_path):
     assert any(line == str(tmp_path / "dev/authority/ca.pem") for line in lines)
     curl = next(line for line in lines if line.startswith("curl "))
     assert subprocess.check_output(curl.split()) == b"<h1>hello</h1>\n"
-    join = next(line for line in lines if "cok-client 3000" in line)
-    join = join.replace("cok-client 3000", f"exec {BIN_DIR}/cok-client {nginx.port} --state-dir {tmp_path}/client")
-    client = Process("bash", "-c", join)
-    assert client.wait_stdout() == url.replace("demo.", "mine.")
+    assert "Plain HTTP" not in process.output()
+    assert process.stop() == 0
+
+
+def join_line(process):
+    """The command line for a second terminal, as `cokd dev` prints it."""
+    return process.wait_line(lambda line: line.strip() if "COK_API_KEY=" in line else None, "line for a second terminal")
+
+
+def test_the_printed_command_works(network, serve, tmp_path):
+    """A shell reads it as it stands, in any folder, though the program is on no PATH and its path needs quotes."""
+    serve(3000)
+    folder = tmp_path / "it's $HOME"
+    folder.mkdir()
+    program = shutil.copy(BIN_DIR / "cokd", folder)
+    home = {"HOME": str(tmp_path), "XDG_STATE_HOME": "", "PATH": "/usr/bin:/bin"}
+    process = Process(program, "dev", "--state-dir", "state", cwd=folder, env=home, inside=network.home)
+    join = join_line(process)
+    client = Process("sh", "-c", f"exec env {join}", cwd="/", env=home, inside=network.home)
+    url = client.wait_stdout()
+    assert url == "https://mine.cok.localhost:8443"
+    curl = ["curl", "-sS", "--max-time", "20", "--cacert", folder / "state/authority/ca.pem", url]
+    assert subprocess.check_output(network.home.command(*curl)) == b"hello\n"
     assert client.stop() == 0 and process.stop() == 0
+
+
+@pytest.mark.parametrize("same", [True, False], ids=["this-program", "another-program"])
+def test_the_printed_command_is_short_where_the_shell_finds_it(tmp_path, same):
+    """The name alone would start whatever program the PATH has."""
+    program = BIN_DIR / "cokd"
+    link = tmp_path / "bin/cokd"
+    link.parent.mkdir()
+    link.symlink_to(program if same else "/bin/true")
+    options = ["--https-port", "0", "--state-dir", tmp_path / "dev"]
+    process = Process(program, "dev", *options, env={"PATH": f"{link.parent}:/usr/bin:/bin"})
+    words = shlex.split(join_line(process))
+    assert words[1:3] == ["cokd" if same else str(program.resolve()), "client"]
+    assert process.stop() == 0
 
 
 def run_dev(tmp_path, target, options, inside=HERE):
