@@ -2,6 +2,7 @@
 
 mod cert;
 mod reload;
+mod signals;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -15,9 +16,12 @@ use cok_client::cli as client;
 use cok_client::cli::documents::{self, CompletionsArgs, ManArgs};
 use cok_client::logging::{self, LogFormat};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing::info;
 
 use self::cert::CertCommand;
 use self::reload::ReloadArgs;
+pub(crate) use self::signals::StopSignals;
 use crate::activation::Inherited;
 use crate::config::{Config, ConfigError, Dns, Tls};
 use crate::daemon::Daemon;
@@ -180,15 +184,23 @@ fn run(args: &RunArgs, inherited: anyhow::Result<Inherited>) -> ExitCode {
     };
     let served = block_on(async move {
         let bound = Daemon::bind(config, Some(args.config.clone()), inherited?)?;
-        let stop = stop_signal()?;
+        let signals = StopSignals::new()?;
         let mut hangup = signal(SignalKind::hangup())?;
         let daemon = bound.daemon().clone();
+        let reloaded = daemon.clone();
         let reloader = tokio::spawn(async move {
             while hangup.recv().await.is_some() {
-                let _told_in_the_log = admin::reload(&daemon).await;
+                let _told_in_the_log = admin::reload(&reloaded).await;
             }
         });
-        bound.run(stop).await;
+        let stop = CancellationToken::new();
+        let on_stop = || {
+            say_what_runs(&daemon);
+            stop.cancel();
+        };
+        if signals.until_stopped(bound.run(stop.cancelled()), on_stop).await.is_none() {
+            info!(event = "stopped", finished = false, "stopped at once");
+        }
         reloader.abort();
         Ok(())
     });
@@ -198,16 +210,18 @@ fn run(args: &RunArgs, inherited: anyhow::Result<Inherited>) -> ExitCode {
     outcome(served)
 }
 
-/// SIGTERM or SIGINT.
-pub(crate) fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    Ok(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-    })
+/// Says what the end waits for. A service manager waits by its own limit, and has no Ctrl-C.
+fn say_what_runs(daemon: &Daemon) {
+    let visitors = daemon.visitors.len();
+    if visitors == 0 || service_manager::is_there() {
+        return;
+    }
+    let within = daemon.config().limits.drain_timeout.as_secs();
+    info!(
+        event = "stopping",
+        visitors,
+        "stopping: {visitors} visitors' connections may finish within {within} s; press Ctrl-C again to stop at once"
+    );
 }
 
 fn block_on(future: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {

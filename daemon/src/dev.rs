@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use clap::Args;
+use cok_client::cli::reporter;
 use cok_client::logging::{self, LogFormat};
 use cok_client::{
     Event, HostHeader, NAME_TIMEOUT, Options, PROBE_INTERVAL, Server, Target, TransportChoice, Tunnel, instance_id,
@@ -20,13 +21,13 @@ use cok_client::{
 };
 use cok_transport::Congestion;
 use cok_transport::quic::{Dialer, Tuning};
-use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+use tracing::info;
 
 use self::greeting::Greeting;
 use self::ports::{Ports, Wanted};
 use crate::activation::Inherited;
-use crate::cli::stop_signal;
+use crate::cli::StopSignals;
 use crate::config::{Config, Limits, Listen, Tls};
 use crate::daemon::Daemon;
 use crate::keys::KeyRecord;
@@ -78,8 +79,15 @@ fn parse_subdomain(text: &str) -> Result<Subdomain, String> {
     Subdomain::parse(text).map_err(|error| error.to_string())
 }
 
-/// Runs until SIGINT or SIGTERM.
+/// Runs until SIGINT or SIGTERM. Requests may then finish, unless a second signal comes.
 pub async fn run(args: DevArgs) -> anyhow::Result<()> {
+    let signals = StopSignals::new()?;
+    let stop = CancellationToken::new();
+    signals.until_stopped(serve(&args, &stop), || stop.cancel()).await.unwrap_or(Ok(()))
+}
+
+/// Runs until `stop`, or until the daemon refuses the client.
+async fn serve(args: &DevArgs, stop: &CancellationToken) -> anyhow::Result<()> {
     let state_dir = args
         .state_dir
         .clone()
@@ -119,49 +127,34 @@ pub async fn run(args: DevArgs) -> anyhow::Result<()> {
         connect_timeout: CONNECT_TIMEOUT,
     })?;
 
-    let stop = CancellationToken::new();
-    let stopped = stop.clone();
-    let serving = tokio::spawn(bound.run(async move { stopped.cancelled().await }));
-    let (events, mut connected) = mpsc::unbounded_channel();
-    let client_stop = CancellationToken::new();
-    let client = tokio::spawn({
-        let client_stop = client_stop.clone();
-        // Nobody listens any more once the address is shown.
-        async move { tunnel.run(client_stop, move |event| drop(events.send(event))).await }
-    });
-    let signal = stop_signal()?;
-    tokio::pin!(signal);
-    let show = async {
-        while let Some(event) = connected.recv().await {
-            if let Event::Connected { url, transport, .. } = event {
-                let greeting = Greeting {
-                    url: &url,
-                    subdomain: &args.subdomain,
-                    transport,
-                    target: args.target.as_ref().map(|_| &target),
-                    server: &server,
-                    ca_file: &ca_file,
-                    key: &key,
-                    ports: &ports,
-                };
-                let text = if args.json { greeting.json() } else { greeting.to_string() };
-                // Standard output may be closed. The site is there all the same.
-                let _closed = writeln!(io::stdout(), "{text}");
-                return;
-            }
+    let daemon_stop = CancellationToken::new();
+    let serving = tokio::spawn(bound.run(daemon_stop.clone().cancelled_owned()));
+    let mut report = reporter();
+    let mut greeted = false;
+    let on_event = |event| match event {
+        Event::Connected { url, transport, .. } if !greeted => {
+            let target = args.target.as_ref().map(|_| &target);
+            let (url, subdomain, server) = (&url, &args.subdomain, &server);
+            greet(
+                args.json,
+                &Greeting { url, subdomain, transport, target, server, ca_file: &ca_file, key: &key, ports: &ports },
+            );
+            greeted = true;
         }
+        Event::Connected { url, .. } => info!(event = "connected", url, "the tunnel is online again: {url}"),
+        event => report(event),
     };
-    tokio::select! {
-        () = show => {
-            signal.await;
-        }
-        () = &mut signal => {}
-    }
-    client_stop.cancel();
-    let result = client.await.context("the client's task failed")?;
-    stop.cancel();
+    let result = tunnel.run(stop.clone(), on_event).await;
+    // The daemon answers until the client's requests have finished.
+    daemon_stop.cancel();
     serving.await.context("the daemon's task failed")?;
     result.map_err(|refused| anyhow!(refused))
+}
+
+fn greet(json: bool, greeting: &Greeting<'_>) {
+    let text = if json { greeting.json() } else { greeting.to_string() };
+    // Standard output may be closed. The site is there all the same.
+    let _closed = writeln!(io::stdout(), "{text}");
 }
 
 fn default_state_dir() -> Option<PathBuf> {
