@@ -2,24 +2,30 @@
 
 mod args;
 pub mod documents;
+mod program;
+mod report;
 mod service;
+mod signals;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use clap::{CommandFactory as _, Parser, Subcommand};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::error;
 
 pub use self::args::Args;
 pub(crate) use self::args::parse_interval;
 use self::documents::{CompletionsArgs, ManArgs};
+pub use self::report::reporter;
 use self::service::ServiceCommand;
+use self::signals::{Signals, StopRequest};
 use crate::config::ConfigError;
 use crate::logging::{self, LogFormat};
-use crate::tunnel::{Event, Options, Refused, Tunnel};
+use crate::tunnel::{Options, Refused, Tunnel};
 
 /// Something failed at run time.
 const FAILED: u8 = 1;
@@ -27,11 +33,14 @@ const FAILED: u8 = 1;
 const USAGE: u8 = 2;
 /// The daemon refused the key or the name.
 const REFUSED: u8 = 3;
+/// How long the last frames have to leave when the program ends at once. Without them the daemon would keep a name over QUIC
+/// until its time-out.
+const LAST_WORDS: Duration = Duration::from_millis(100);
 
 /// Puts a local service at a public HTTPS address.
 #[derive(Debug, Parser)]
 #[command(name = "cok-client", version, about, args_conflicts_with_subcommands = true)]
-struct Cli {
+pub struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
     #[command(flatten)]
@@ -52,7 +61,16 @@ enum Command {
 
 /// Runs the client as its command line says.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    start(&Cli::parse())
+}
+
+/// Runs the client as a subcommand of another program; `words` call it, such as `cokd client`.
+pub fn main_of(cli: &Cli, words: &'static str) -> ExitCode {
+    program::call_it(words);
+    start(cli)
+}
+
+fn start(cli: &Cli) -> ExitCode {
     let done = match &cli.command {
         None => return tunnels(&cli.args),
         Some(Command::Service(command)) => service::run(command),
@@ -77,7 +95,10 @@ fn tunnels(args: &Args) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(FAILED, format, &anyhow!(error).context("cannot start")),
     };
-    match runtime.block_on(run(tunnels)) {
+    let result = runtime.block_on(run(tunnels));
+    // A name may still be looked up, which nobody waits for any more.
+    runtime.shutdown_background();
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if error.is::<Refused>() => fail(REFUSED, format, &error),
         Err(error) => fail(FAILED, format, &error),
@@ -94,17 +115,16 @@ fn fail(code: u8, format: LogFormat, error: &anyhow::Error) -> ExitCode {
         match format {
             LogFormat::Json if code == REFUSED => error!(event = "refused", reason),
             LogFormat::Json => error!(event = "failed", reason),
-            _ => logging::complain(&format!("cok-client: {reason}")),
+            _ => logging::complain(&format!("{}: {reason}", program::called())),
         }
     }
     ExitCode::from(code)
 }
 
-/// Keeps all tunnels up until a signal, or until one of them is refused. A second signal does not wait for running
-/// exchanges.
+/// Keeps all tunnels up until it is asked to stop, or until one of them is refused. Asked again, it does not wait for what is
+/// under way.
 async fn run(tunnels: Vec<Options>) -> anyhow::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut signals = Signals::new()?;
     let stop = CancellationToken::new();
     let mut running = JoinSet::new();
     for options in tunnels {
@@ -126,35 +146,14 @@ async fn run(tunnels: Vec<Options>) -> anyhow::Result<()> {
                     stop.cancel();
                 }
             },
-            _ = terminate.recv() => if stop.is_cancelled() { return result } else { stop.cancel() },
-            _ = interrupt.recv() => if stop.is_cancelled() { return result } else { stop.cancel() },
+            request = signals.next() => match request {
+                StopRequest::Signal if stop.is_cancelled() => break,
+                StopRequest::Signal | StopRequest::HangUp => stop.cancel(),
+            },
         }
     }
-}
-
-/// Reports what happens to one tunnel. Its address goes to standard output, alone on its line, when it is first online
-/// and whenever the address has changed; the rest is for the log.
-#[expect(clippy::print_stdout, reason = "the address is what the program is for")]
-fn reporter() -> impl FnMut(Event) {
-    let mut shown = String::new();
-    move |event| match event {
-        Event::Connected { transport, url, session, reason } => {
-            if url != shown {
-                println!("{url}");
-                shown.clone_from(&url);
-            }
-            info!(event = "connected", transport, url, session, reason, "the tunnel is online: {url}");
-        }
-        Event::Fallback { from, to, reason } => {
-            info!(event = "fallback", from, to, reason, "the tunnel takes {to}: {reason}");
-        }
-        Event::Disconnected { reason, retry_in } => {
-            warn!(
-                event = "disconnected",
-                reason,
-                retry_in_ms = retry_in.as_millis() as u64,
-                "the tunnel is offline: {reason}"
-            );
-        }
-    }
+    // Each tunnel says goodbye as it is dropped.
+    running.shutdown().await;
+    sleep(LAST_WORDS).await;
+    result
 }

@@ -1,5 +1,6 @@
 //! The client's file: `~/.config/cok/client.toml`. Every mistake in it is named with its key and line.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -35,8 +36,8 @@ pub(crate) struct FileConfig {
     pub(crate) probe_interval: Option<Duration>,
     /// Whom to trust instead of the system's authorities; relative to this file's folder.
     pub(crate) ca_file: Option<PathBuf>,
-    /// The tunnels that a start without a target opens.
-    pub(crate) tunnels: Vec<FileTunnel>,
+    /// The tunnels by the names of their sections. A start without a target opens them all.
+    pub(crate) tunnels: BTreeMap<String, FileTunnel>,
 }
 
 /// One tunnel of the file.
@@ -130,20 +131,21 @@ impl FileConfig {
         config
     }
 
-    fn read_tunnels(value: Spanned<DeValue<'_>>, mistakes: &mut Mistakes<'_>) -> Vec<FileTunnel> {
+    fn read_tunnels(value: Spanned<DeValue<'_>>, mistakes: &mut Mistakes<'_>) -> BTreeMap<String, FileTunnel> {
         let span = value.span();
         let DeValue::Table(sections) = value.into_inner() else {
             mistakes.add(span, "tunnels", "expected sections [tunnels.NAME]");
-            return Vec::new();
+            return BTreeMap::new();
         };
-        let mut tunnels = Vec::new();
+        let mut tunnels = BTreeMap::new();
         for (name, section) in sections {
             let prefix = format!("tunnels.{}", name.get_ref());
             let DeValue::Table(table) = section.into_inner() else {
                 mistakes.add(name.span(), &prefix, &format!("expected a section [{prefix}]"));
                 continue;
             };
-            tunnels.extend(FileTunnel::read(&name, &prefix, table, mistakes));
+            let tunnel = FileTunnel::read(&name, &prefix, table, mistakes);
+            tunnels.extend(tunnel.map(|tunnel| (name.get_ref().to_string(), tunnel)));
         }
         tunnels
     }
@@ -252,15 +254,14 @@ mod tests {
         assert_eq!(config.api_key_file.unwrap(), Path::new("/etc/cok/key"));
         assert_eq!((config.transport, config.congestion), (Some(TransportChoice::Ws), Some(Congestion::Cubic)));
         assert_eq!(config.probe_interval, Some(Duration::from_secs(60)));
-        let mut names: Vec<_> = config.tunnels.iter().map(|tunnel| tunnel.subdomain.clone().unwrap()).collect();
-        names.sort();
-        assert_eq!(names, ["grpc", "web"]);
+        let names = config.tunnels.iter().map(|(name, tunnel)| (name.as_str(), tunnel.subdomain.as_deref().unwrap()));
+        assert_eq!(names.collect::<Vec<_>>(), [("api", "grpc"), ("web", "web")]);
     }
 
     #[test]
     fn every_mistake_is_named_with_its_key_and_line() {
         let text = "srever = \"x\"\nserver = 1\ntransport = \"pigeon\"\n\n[tunnels.web]\ntarget = \"ftp://x\"\n\
-                    hots = 1\n[tunnels.-b]\nsubdomain = \"b\"\n";
+                    hots = 1\n[tunnels.-b]\nsubdomain = \"b\"\n[tunnels.c]\ntarget = \"login\"\n";
         let error = FileConfig::parse(text, Path::new(PATH)).unwrap_err();
         let starts = [
             "/etc/cok/client.toml:1: srever: unknown key",
@@ -269,6 +270,7 @@ mod tests {
             "/etc/cok/client.toml:6: tunnels.web.target: cannot forward to \"ftp://x\"",
             "/etc/cok/client.toml:7: tunnels.web.hots: unknown key",
             "/etc/cok/client.toml:8: tunnels.-b.target: the key is missing",
+            "/etc/cok/client.toml:11: tunnels.c.target: cannot forward to \"login\"",
         ];
         assert_eq!(error.mistakes().len(), starts.len(), "{:?}", error.mistakes());
         for (mistake, start) in error.mistakes().iter().zip(starts) {

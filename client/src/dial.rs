@@ -2,14 +2,13 @@
 //! before [`Path::connect`].
 
 mod addresses;
+mod failure;
 mod race;
 
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
 use cok_proto::{Connect, ConnectAck};
 use cok_transport::{Config, HandshakeError, Transport, quic, tcp, ws};
 use rustls_pki_types::ServerName;
@@ -19,11 +18,14 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tracing::debug;
 
+use self::failure::Cause;
 use self::race::Winner;
 use crate::server::resolve;
+use crate::text::io_reason;
 use crate::tunnel::Options;
 
 pub(crate) use self::addresses::first_of;
+pub(crate) use self::failure::Unreachable;
 
 /// For a QUIC handshake with one address: three first packets may get lost (they are repeated after 0.3, 0.9 and 2.1 s).
 const QUIC_HANDSHAKE: Duration = Duration::from_secs(4);
@@ -84,67 +86,78 @@ impl Path {
 }
 
 /// Opens QUIC or a WebSocket, whichever proves itself first.
-pub(crate) async fn race(options: &Options) -> anyhow::Result<Opened> {
-    let addresses = addresses(options).await?;
-    let race = race::race(handshake(options, &addresses), echo, upgrade(options, &addresses));
-    Ok(match Box::pin(race).await? {
-        Winner::Quic(link) => Path::Quic(link).because("QUIC answered first"),
-        Winner::Ws(socket, why_not_quic) => Path::Ws(socket).because(why_not_quic),
-    })
+pub(crate) async fn race(options: &Options) -> Result<Opened, Unreachable> {
+    let opened = async {
+        let addresses = addresses(options).await?;
+        let race = race::race(handshake(options, &addresses), echo, upgrade(options, &addresses));
+        Ok(match Box::pin(race).await? {
+            Winner::Quic(link) => Path::Quic(link).because("QUIC answered first"),
+            Winner::Ws(socket, why_not_quic) => Path::Ws(socket).because(why_not_quic),
+        })
+    };
+    opened.await.map_err(|cause| Unreachable::new(options, cause))
 }
 
 /// Opens a QUIC connection.
-pub(crate) async fn quic(options: &Options) -> anyhow::Result<Path> {
-    let addresses = addresses(options).await?;
-    let link = async { echo(handshake(options, &addresses).await?).await };
-    Ok(Path::Quic(link.await.with_context(|| format!("cannot reach {} over QUIC", options.server))?))
+pub(crate) async fn quic(options: &Options) -> Result<Path, Unreachable> {
+    let link = async { echo(handshake(options, &addresses(options).await?).await?).await };
+    link.await.map(Path::Quic).map_err(|cause| Unreachable::new(options, cause))
 }
 
 /// Opens a WebSocket.
-pub(crate) async fn ws(options: &Options) -> anyhow::Result<Path> {
-    Ok(Path::Ws(upgrade(options, &addresses(options).await?).await?))
+pub(crate) async fn ws(options: &Options) -> Result<Path, Unreachable> {
+    let socket = async { upgrade(options, &addresses(options).await?).await };
+    socket.await.map(Path::Ws).map_err(|cause| Unreachable::new(options, cause))
 }
 
-async fn addresses(options: &Options) -> anyhow::Result<Vec<SocketAddr>> {
+async fn addresses(options: &Options) -> Result<Vec<SocketAddr>, Cause> {
     if let Some(address) = options.connect_to {
         return Ok(vec![address]);
     }
     let (host, port) = (options.server.host(), options.server.port());
-    resolve(host, port).await.with_context(|| format!("cannot resolve {host}"))
+    resolve(host, port).await.map_err(|error| Cause::of_lookup(&error))
 }
 
-async fn handshake(options: &Options, addresses: &[SocketAddr]) -> anyhow::Result<Box<quic::Link>> {
+/// The failure that tells most, of one for each address: the first of those that got furthest.
+fn furthest(failures: Vec<Cause>) -> Cause {
+    let furthest = failures.into_iter().rev().max_by_key(Cause::step);
+    furthest.unwrap_or_else(|| Cause::Unresolved("it has no address".to_owned()))
+}
+
+async fn handshake(options: &Options, addresses: &[SocketAddr]) -> Result<Box<quic::Link>, Cause> {
     let name = options.server.host();
-    let dial = async |address| Ok(options.quic.dial(address, name, QUIC_HANDSHAKE).await?);
-    first_of(addresses, dial).await.map(Box::new)
+    let dial = async |address| {
+        let link = options.quic.dial(address, name, QUIC_HANDSHAKE).await;
+        link.map_err(|error| Cause::of_quic(error, address))
+    };
+    first_of(addresses, dial).await.map(Box::new).map_err(furthest)
 }
 
-async fn echo(mut link: Box<quic::Link>) -> anyhow::Result<Box<quic::Link>> {
-    link.echo(ECHO).await.context("the handshake succeeded, but no data came back")?;
+async fn echo(mut link: Box<quic::Link>) -> Result<Box<quic::Link>, Cause> {
+    link.echo(ECHO).await.map_err(|error| Cause::of_echo(&error))?;
     Ok(link)
 }
 
-async fn upgrade(options: &Options, addresses: &[SocketAddr]) -> anyhow::Result<Box<ws::Socket<TlsStream<TcpStream>>>> {
+async fn upgrade(options: &Options, addresses: &[SocketAddr]) -> Result<Box<ws::Socket<TlsStream<TcpStream>>>, Cause> {
     let stream = tls(options, addresses).await?;
-    Ok(Box::new(ws::open(stream, &options.server.authority(), UPGRADE).await?))
+    ws::open(stream, &options.server.authority(), UPGRADE).await.map(Box::new).map_err(Cause::of_upgrade)
 }
 
-async fn tls(options: &Options, addresses: &[SocketAddr]) -> anyhow::Result<TlsStream<TcpStream>> {
-    let Options { server, tls, congestion, .. } = options;
+async fn tls(options: &Options, addresses: &[SocketAddr]) -> Result<TlsStream<TcpStream>, Cause> {
     let stream = first_of(addresses, async |address| match timeout(TCP, TcpStream::connect(address)).await {
-        Ok(result) => result,
-        Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, format!("no answer from {address}"))),
+        Ok(result) => result.map_err(|error| Cause::of_tcp(&error, address)),
+        Err(_) => Err(Cause::NoAnswer { from: Some(address), within: TCP }),
     });
-    let stream = stream.await.with_context(|| format!("cannot connect to {server}"))?;
-    tcp::tune(&stream)?;
-    tcp::tune_tunnel(&stream)?;
+    let stream = stream.await.map_err(furthest)?;
+    let tuned = tcp::tune(&stream).and_then(|()| tcp::tune_tunnel(&stream));
+    tuned.map_err(|error| Cause::Broken(format!("the connection broke: {}", io_reason(&error))))?;
+    let Options { server, tls, congestion, .. } = options;
     if let Err(error) = tcp::set_congestion(&stream, *congestion) {
-        debug!(%congestion, %error, "the kernel's own congestion control stays");
+        debug!(%congestion, %error, "the kernel's own congestion control stays, since {congestion} fails: {error}");
     }
-    let host = server.host();
-    let name = ServerName::try_from(host.to_owned()).with_context(|| format!("\"{host}\" is not a server name"))?;
+    let name = ServerName::try_from(server.host().to_owned()).map_err(|error| Cause::BadName(error.to_string()))?;
     match timeout(TLS, TlsConnector::from(tls.clone()).connect(name, stream)).await {
-        Ok(result) => result.with_context(|| format!("TLS with {server} failed")),
-        Err(_) => bail!("TLS with {server} took longer than {} s", TLS.as_secs()),
+        Ok(result) => result.map_err(|error| Cause::of_tls(&error)),
+        Err(_) => Err(Cause::Silent { step: "the TLS handshake", within: TLS }),
     }
 }

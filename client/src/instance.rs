@@ -17,7 +17,8 @@ pub fn instance_id(state_dir: &Path) -> String {
         Err(error) => {
             warn!(
                 state_dir = %state_dir.display(), %error,
-                "cannot keep the instance id; after a restart this client may have to wait for its own names"
+                "cannot keep the instance id in {}: {error}; after a restart this client may have to wait for its own names",
+                state_dir.display()
             );
             new_id()
         }

@@ -11,6 +11,7 @@ pub mod logging;
 mod proxy;
 mod server;
 mod target;
+mod text;
 mod transport;
 mod tunnel;
 
@@ -19,4 +20,4 @@ pub use proxy::HostHeader;
 pub use server::{Server, trust_file, trust_system};
 pub use target::Target;
 pub use transport::{PROBE_INTERVAL, TransportChoice};
-pub use tunnel::{Event, Options, Refused, Tunnel};
+pub use tunnel::{Event, NAME_TIMEOUT, Options, Refused, Tunnel};

@@ -1,6 +1,8 @@
 //! Logs: structured to the journal where there is one, else on standard error, as text for people or as one JSON object a
 //! line.
 
+mod told;
+
 use std::io::{self, IsTerminal as _, Write};
 use std::os::unix::fs::MetadataExt as _;
 
@@ -8,6 +10,8 @@ use clap::ValueEnum;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
+
+use self::told::Told;
 
 /// What the fields of an entry begin with in the journal, so that they can't pass for those of others: `COK_EVENT`.
 const FIELD_PREFIX: &str = "COK";
@@ -41,13 +45,16 @@ pub fn start(name: &str, format: LogFormat, default_filter: &str) {
             Err(error) => complain(&format!("{name}: there is no journal: {error}; the log goes to standard error")),
         }
     }
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_target(false);
+    // A terminal that is closed takes no lines, which is no reason to fail.
+    let subscriber = tracing_subscriber::fmt().log_internal_errors(false).with_env_filter(filter);
+    let subscriber = subscriber.with_writer(io::stderr).with_target(false);
     // As above.
     let _second = if format == LogFormat::Json {
         subscriber.json().flatten_event(true).with_current_span(false).with_span_list(false).try_init()
     } else {
         let colours = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-        subscriber.with_ansi(colours).with_writer(move || Lines { to: io::stderr(), colours }).try_init()
+        let subscriber = subscriber.fmt_fields(Told).with_ansi(colours);
+        subscriber.with_writer(move || Lines { to: io::stderr(), colours }).try_init()
     };
 }
 
@@ -55,7 +62,7 @@ pub fn start(name: &str, format: LogFormat, default_filter: &str) {
 /// neither look like lines of its own nor command a terminal.
 struct Lines<W> {
     to: W,
-    /// Whether there are colours. The formatter has then escaped all other escape characters already.
+    /// Whether there are colours. [`Told`] has then escaped all other escape characters already.
     colours: bool,
 }
 
@@ -88,7 +95,8 @@ impl<W: Write> Write for Lines<W> {
 pub fn complain(why: &str) {
     let level = if leads_to_journal() { "<3>" } else { "" };
     for line in why.lines() {
-        eprintln!("{level}{line}");
+        // Standard error may be closed, and there is nobody else to hear it.
+        let _closed = writeln!(io::stderr(), "{level}{line}");
     }
 }
 

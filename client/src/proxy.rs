@@ -7,6 +7,7 @@
 //! `http2` (there and back), `respond` (what the daemon gets).
 
 mod body;
+mod flight;
 mod http1;
 mod http2;
 mod local;
@@ -30,8 +31,11 @@ use http::header::UPGRADE;
 use tracing::{debug, info};
 
 use self::body::RequestBody;
+use self::flight::Flight;
+pub(crate) use self::flight::{InFlight, UnderWay};
 use self::local::{DialError, Local, Service};
 use self::request::Request;
+use crate::text::quoted;
 use crate::tunnel::Options;
 
 /// What the service sees as Host.
@@ -68,12 +72,14 @@ pub(crate) struct Proxy {
     local: Local,
     host: HostHeader,
     response_timeout: Option<Duration>,
+    /// What is under way.
+    pub(crate) in_flight: Arc<InFlight>,
 }
 
 /// Why an exchange came to nothing; each has its code for the daemon.
 #[derive(Debug, thiserror::Error)]
 enum Failure {
-    #[error("cannot connect to the service: {0}")]
+    #[error(transparent)]
     Dial(#[from] DialError),
     #[error("the service broke off: {0}")]
     Broke(String),
@@ -83,6 +89,8 @@ enum Failure {
     TooLarge,
     #[error("the visitor left")]
     Gone,
+    #[error("the client stops, and the connection could not be closed in order")]
+    Stopped,
 }
 
 /// What became of a request on a connection.
@@ -96,9 +104,9 @@ enum Outcome {
 impl Failure {
     fn code(&self) -> ResetCode {
         match self {
-            Self::Dial(DialError::Refused(_)) => ResetCode::LocalRefused,
-            Self::Dial(DialError::TimedOut(_)) | Self::Slow(_) => ResetCode::LocalTimeout,
-            Self::Broke(_) => ResetCode::LocalBroken,
+            Self::Dial(DialError::Refused { .. }) => ResetCode::LocalRefused,
+            Self::Dial(DialError::TimedOut { .. }) | Self::Slow(_) => ResetCode::LocalTimeout,
+            Self::Broke(_) | Self::Stopped => ResetCode::LocalBroken,
             Self::TooLarge => ResetCode::TooLarge,
             Self::Gone => ResetCode::Cancelled,
         }
@@ -111,6 +119,7 @@ impl Proxy {
             local: Local::new(&options.target, options.connect_timeout, &options.tls)?,
             host: options.host_header.clone(),
             response_timeout: options.response_timeout,
+            in_flight: Arc::default(),
         }))
     }
 
@@ -118,32 +127,45 @@ impl Proxy {
     pub(crate) async fn exchange(self: Arc<Self>, incoming: Incoming) {
         let Incoming { head, end, exchange: Exchange { mut send, recv } } = incoming;
         let (method, target) = (head.method.clone(), head.target.clone());
+        let mut flight = self.in_flight.begin();
         let result = if head.headers.contains_key(UPGRADE) && !end {
-            Box::pin(upgrade::exchange(&self, head, &mut send, recv)).await
+            Box::pin(upgrade::exchange(&self, head, &mut send, recv, &mut flight)).await
         } else {
             let body = if end { RequestBody::empty() } else { RequestBody::new(recv, &head.headers) };
-            self.forward(head, body, &mut send).await
+            self.forward(head, body, &mut send, &mut flight).await
         };
+        let target = quoted(target.as_str());
         match result {
-            Ok(()) => debug!(%method, %target, "answered"),
-            Err(Failure::Gone) => debug!(%method, %target, "the visitor left"),
+            Ok(()) => debug!(%method, target, "{method} {target}: answered"),
+            Err(Failure::Gone) => debug!(%method, target, "{method} {target}: the visitor left"),
             Err(failure) => {
-                info!(%method, %target, error = %failure, "request failed");
+                let error = quoted(&failure.to_string());
+                if matches!(failure, Failure::Stopped) {
+                    debug!(%method, target, error, "{method} {target}: {error}");
+                } else {
+                    info!(%method, target, error, "{method} {target}: {error}");
+                }
                 send.reset(failure.code());
             }
         }
     }
 
     /// Sends a request, a second time if it met a connection that the service was just closing.
-    async fn forward(&self, head: RequestHead, body: RequestBody, send: &mut Box<dyn SendHalf>) -> Result<(), Failure> {
+    async fn forward(
+        &self,
+        head: RequestHead,
+        body: RequestBody,
+        send: &mut Box<dyn SendHalf>,
+        flight: &mut Flight,
+    ) -> Result<(), Failure> {
         let mut request = Request::new(head, body, self.local.own_host(), &self.host);
         let limit = self.response_timeout;
         for fresh in [false, true] {
             let outcome = match self.local.connect(fresh).await? {
                 Service::Http1(connection) => {
-                    http1::exchange(connection, request, send, limit, &self.local.pool).await?
+                    http1::exchange(connection, request, send, limit, &self.local.pool, flight).await?
                 }
-                Service::Http2(lease) => Box::pin(http2::exchange(lease, request, send, limit)).await?,
+                Service::Http2(lease) => Box::pin(http2::exchange(lease, request, send, limit, flight)).await?,
             };
             match outcome {
                 Outcome::Answered => return Ok(()),

@@ -37,9 +37,19 @@ impl fmt::Display for Address {
     }
 }
 
+/// What a target looks like, for those who got it wrong.
+pub(crate) const FORMS: &str = "3000, host:3000, http://…, https://…, h2c://… or unix:/path";
+
+/// Whether a text is a single word: neither a port nor `localhost`, and without anything that a host or an address has. Where
+/// a target is wanted, it may be the name of one, or a command that does not exist.
+pub(crate) fn is_bare_word(text: &str) -> bool {
+    let is_port = text.bytes().all(|byte| byte.is_ascii_digit());
+    !is_port && !text.eq_ignore_ascii_case("localhost") && !text.contains(['.', ':', '/'])
+}
+
 /// A target that cannot be understood.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("cannot forward to \"{target}\": {why}; say 3000, host:3000, http://…, https://…, h2c://… or unix:/path")]
+#[error("cannot forward to \"{target}\": {why}; say {FORMS}")]
 pub struct InvalidTarget {
     target: String,
     why: &'static str,
@@ -55,6 +65,9 @@ impl FromStr for Target {
                 return Err(invalid("there is no path"));
             }
             return Ok(Self::Unix(path.into()));
+        }
+        if is_bare_word(text) {
+            return Err(invalid("a word alone may be a slip of the pen; a host needs its port or a scheme"));
         }
         let (scheme, rest) = text.split_once("://").unwrap_or(("http", text));
         let (kind, default_port): (fn(Address) -> Self, u16) = match scheme {
@@ -146,10 +159,29 @@ mod tests {
             ("https://[::1]:8443", "https://[::1]:8443"),
             ("h2c://127.0.0.1:50051", "h2c://127.0.0.1:50051"),
             ("unix:/run/app.sock", "unix:/run/app.sock"),
+            ("localhost", "http://localhost:80"),
+            ("LocalHost", "http://LocalHost:80"),
+            ("http://login", "http://login:80"),
+            ("login:80", "http://login:80"),
+            ("example.com", "http://example.com:80"),
         ] {
             assert_eq!(text.parse::<Target>().unwrap().to_string(), shown);
         }
-        for text in ["", "0", "70000", "ftp://x", "http://x/path", "host:", "host:x", "::1", "[::1", "unix:", "a b:1"] {
+        for text in [
+            "",
+            "0",
+            "70000",
+            "ftp://x",
+            "http://x/path",
+            "host:",
+            "host:x",
+            "::1",
+            "[::1",
+            "unix:",
+            "a b:1",
+            "login",
+            "a b",
+        ] {
             assert!(text.parse::<Target>().is_err(), "{text}");
         }
     }

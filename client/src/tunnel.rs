@@ -4,6 +4,7 @@ mod given_up;
 mod keeper;
 mod plan;
 mod session;
+mod taken;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -19,10 +20,14 @@ use self::keeper::Keeper;
 use crate::proxy::{HostHeader, Proxy};
 use crate::server::Server;
 use crate::target::Target;
+use crate::text::quoted;
 use crate::transport::TransportChoice;
 
-/// How long running exchanges may take when the client is stopped.
+/// How long running requests may take when the client is stopped.
 const DRAIN: Duration = Duration::from_secs(10);
+/// How long a tunnel asks for a name that another client has, unless the user says otherwise. A client that vanished over QUIC
+/// keeps its name for up to 36 s, until the daemon has given it up.
+pub const NAME_TIMEOUT: Duration = Duration::from_secs(45);
 /// By how much this process's windows may grow.
 const WINDOW_BUDGET: usize = 64 * 1024 * 1024;
 /// Exchanges at once, until the daemon says how many.
@@ -50,6 +55,8 @@ pub struct Options {
     pub key: String,
     /// The wanted name; without one the daemon picks.
     pub subdomain: Option<String>,
+    /// How long to ask for a name that another client has, before the refusal is final: [`NAME_TIMEOUT`]. Zero asks once.
+    pub name_timeout: Duration,
     /// This installation, see [`crate::instance_id`].
     pub instance: String,
     /// The local service.
@@ -76,6 +83,11 @@ pub(crate) fn check_subdomain(text: &str) -> Result<String, String> {
 /// What happens to a tunnel.
 #[derive(Clone, Debug)]
 pub enum Event {
+    /// It is being opened for the first time.
+    Connecting {
+        /// The daemon.
+        server: String,
+    },
     /// It is online.
     Connected {
         /// How it is carried.
@@ -102,12 +114,32 @@ pub enum Event {
         reason: String,
         /// When it tries again.
         retry_in: Duration,
+        /// It has been online before.
+        was_online: bool,
+    },
+    /// Another client has the name. It may have vanished, so the tunnel asks again.
+    NameTaken {
+        /// The wanted name; `None` if the daemon was to pick one.
+        name: Option<String>,
+        /// Why it was refused.
+        reason: String,
+        /// For how long it asks again, at most.
+        within: Duration,
+    },
+    /// It is asked to stop while something is under way. Without anything, it stops in silence.
+    Stopping {
+        /// Requests that may finish.
+        requests: usize,
+        /// WebSockets and event streams, which are closed now.
+        streams: usize,
+        /// How long the requests may take.
+        within: Duration,
     },
 }
 
 /// The daemon will not have this tunnel, now or later.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("refused by the server: {0}")]
+#[error("refused by the server: {}", quoted(&.0.to_string()))]
 pub struct Refused(pub ErrorMessage);
 
 impl Refused {
@@ -136,15 +168,15 @@ impl Tunnel {
         Ok(Self { options, proxy, config })
     }
 
-    /// Keeps the tunnel up until `stop`, then lets running exchanges finish. Connects again for ever; only a refusal
-    /// ends it early. Dropped before its end, it breaks off what runs.
+    /// Keeps the tunnel up until `stop`. Then it closes WebSockets and event streams and lets other requests finish.
+    /// Connects again for ever; only a refusal ends it early. Dropped before its end, it breaks off what runs.
     pub async fn run(&self, stop: CancellationToken, on_event: impl FnMut(Event)) -> Result<(), Refused> {
         let mut keeper = Keeper::new(self, on_event);
         let result = tokio::select! {
             refused = keeper.keep_up() => Err(refused),
             () = stop.cancelled() => Ok(()),
         };
-        keeper.sessions.drain(DRAIN).await;
+        keeper.finish(DRAIN).await;
         result
     }
 }

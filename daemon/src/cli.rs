@@ -2,6 +2,7 @@
 
 mod cert;
 mod reload;
+mod signals;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -11,12 +12,16 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use cok_certs::dns::delegation;
+use cok_client::cli as client;
 use cok_client::cli::documents::{self, CompletionsArgs, ManArgs};
 use cok_client::logging::{self, LogFormat};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing::info;
 
 use self::cert::CertCommand;
 use self::reload::ReloadArgs;
+pub(crate) use self::signals::StopSignals;
 use crate::activation::Inherited;
 use crate::config::{Config, ConfigError, Dns, Tls};
 use crate::daemon::Daemon;
@@ -53,6 +58,8 @@ enum Command {
     Run(RunArgs),
     /// Try everything on this machine: a daemon, a client and a site at https://demo.cok.localhost:8443
     Dev(DevArgs),
+    /// Put a local service at a public address: the same as cok-client
+    Client(Box<client::Cli>),
     /// Check a configuration, and whether DNS leads to this daemon; every mistake is named, and the exit code is 2
     Check {
         /// The configuration file
@@ -129,6 +136,7 @@ pub fn main() -> ExitCode {
             );
             outcome(block_on(dev::run(args)))
         }
+        Command::Client(cli) => client::main_of(&cli, "cokd client"),
         Command::Check { config, resolver } => check(&config, resolver),
         Command::Cert(command) => match Config::load(command.file()) {
             Ok(config) => outcome(cert::run(&command, &config)),
@@ -190,15 +198,23 @@ fn run(args: &RunArgs, inherited: anyhow::Result<Inherited>) -> ExitCode {
     };
     let served = block_on(async move {
         let bound = Daemon::bind(config, Some(args.config.clone()), inherited?)?;
-        let stop = stop_signal()?;
+        let signals = StopSignals::new()?;
         let mut hangup = signal(SignalKind::hangup())?;
         let daemon = bound.daemon().clone();
+        let reloaded = daemon.clone();
         let reloader = tokio::spawn(async move {
             while hangup.recv().await.is_some() {
-                let _told_in_the_log = admin::reload(&daemon).await;
+                let _told_in_the_log = admin::reload(&reloaded).await;
             }
         });
-        bound.run(stop).await;
+        let stop = CancellationToken::new();
+        let on_stop = || {
+            say_what_runs(&daemon);
+            stop.cancel();
+        };
+        if signals.until_stopped(bound.run(stop.cancelled()), on_stop).await.is_none() {
+            info!(event = "stopped", finished = false, "stopped at once");
+        }
         reloader.abort();
         Ok(())
     });
@@ -208,16 +224,18 @@ fn run(args: &RunArgs, inherited: anyhow::Result<Inherited>) -> ExitCode {
     outcome(served)
 }
 
-/// SIGTERM or SIGINT.
-pub(crate) fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    Ok(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-    })
+/// Says what the end waits for. A service manager waits by its own limit, and has no Ctrl-C.
+fn say_what_runs(daemon: &Daemon) {
+    let visitors = daemon.visitors.len();
+    if visitors == 0 || service_manager::is_there() {
+        return;
+    }
+    let within = daemon.config().limits.drain_timeout.as_secs();
+    info!(
+        event = "stopping",
+        visitors,
+        "stopping: {visitors} visitors' connections may finish within {within} s; press Ctrl-C again to stop at once"
+    );
 }
 
 fn block_on(future: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
@@ -232,7 +250,7 @@ fn outcome(result: anyhow::Result<()>) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             logging::complain(&format!("cokd: {error:#}").replace('\n', " "));
-            ExitCode::from(FAILED)
+            ExitCode::from(if error.is::<dev::Usage>() { USAGE } else { FAILED })
         }
     }
 }

@@ -1,6 +1,7 @@
 """Command lines and configurations: one clear line for what is wrong, and the promised exit code."""
 
 import hashlib
+import os
 import subprocess
 
 import pytest
@@ -128,21 +129,55 @@ def test_a_key_is_shown_once_and_kept_as_a_digest(tmp_path):
         (["3000", "--server", "x", "--api-key-file", "/no"], "cannot read the API key file /no"),
         (["3000", "--server", "x", "--api-key", "k", "--ca-file", "/no"], "cannot read the CA file /no"),
         (["ftp://x", "--server", "x", "--api-key", "k", "--state-dir", "/tmp"], 'cannot forward to "ftp://x"'),
+        (["login", "--server", "x", "--api-key", "k", "--state-dir", "/tmp"], 'there is no tunnel "login"'),
+        (["http", "login", "--server", "x", "--api-key", "k", "--state-dir", "/tmp"], 'there is no tunnel "login"'),
         (["tcp", "22", "--server", "x", "--api-key", "k", "--state-dir", "/tmp"], '"tcp" is no kind of tunnel'),
         (["--server", "x", "--api-key", "k", "--state-dir", "/tmp"], "nothing to forward to"),
         (["3000", "--config", "/no"], "cannot read the configuration /no"),
     ],
 )
-def test_wrong_usage(options, said):
-    result = run("cok-client", *options)
+@pytest.mark.parametrize("client", ["cok-client", "cokd client"])
+def test_wrong_usage(client, options, said):
+    result = run(*client.split(), *options)
     assert result.returncode == 2, result
     (line,) = result.stderr.splitlines()
-    assert line.startswith("cok-client: ") and said in line
+    assert line.startswith(f"{client}: ") and said in line
 
 
 def test_unknown_flags():
     assert run("cok-client", "--frobnicate").returncode == 2
     assert run("cokd", "--frobnicate").returncode == 2
+    wrong = run("cokd", "client", "--frobnicate")
+    assert wrong.returncode == 2 and "Usage: cokd client" in wrong.stderr
+
+
+def test_the_help_of_the_client_in_cokd():
+    """It is that of cok-client, but for the words that call it."""
+    own, other = run("cok-client", "--help").stdout, run("cokd", "client", "--help").stdout
+    assert "Usage: cokd client [OPTIONS] [TARGET]..." in other and "Exit codes:" in other
+    assert own[own.index("Commands:"):].replace("cok-client", "cokd client") == other[other.index("Commands:"):]
+    for command in ("completions", "man"):
+        arguments = ["bash"] if command == "completions" else []
+        assert run("cokd", "client", command, *arguments).stdout == run("cok-client", command, *arguments).stdout
+
+
+def test_documents_name_the_client_in_cokd(tmp_path):
+    """Man pages and completions know the subcommand with its options."""
+    assert run("cokd", "man", tmp_path).returncode == 0
+    assert {"cokd.1", "cokd-dev.1", "cokd-client.1", "cokd-client-service-install.1"} <= set(os.listdir(tmp_path))
+    assert "connect\\-to" in (tmp_path / "cokd-client.1").read_text()
+    for shell in ("bash", "zsh", "fish"):
+        assert "connect-to" in run("cokd", "completions", shell).stdout
+
+
+def test_cokd_client_is_a_client(daemon, nginx, tmp_path):
+    common = ["--server", daemon.url(""), "--connect-to", daemon.https, "--ca-file", daemon.ca, "--state-dir", tmp_path]
+    refused = run("cokd", "client", nginx.target, *common, "--api-key", "cok_wrong")
+    assert refused.returncode == 3 and refused.stderr.startswith("cokd client: refused by the server: ")
+    client = Process(BIN_DIR / "cokd", "client", nginx.target, "--subdomain", "inside", *common, env={"COK_API_KEY": KEY})
+    assert client.wait_stdout() == daemon.url("inside", "")
+    assert daemon.curl("inside").stdout == b"<h1>hello</h1>\n"
+    assert client.stop() == 0
 
 
 def refusal(client):
@@ -156,7 +191,8 @@ def test_a_refusal_is_one_line(daemon, nginx, tmp_path):
         "--api-key", "cok_wrong", "--state-dir", tmp_path,
     )
     assert result.returncode == 3 and result.stdout == ""
-    (line,) = result.stderr.splitlines()
+    begun, line = result.stderr.splitlines()
+    assert begun.endswith(f" INFO connecting to https://tunnel.test:{daemon.port}")
     assert line.startswith("cok-client: refused by the server: the API key is unknown or has expired; ask ")
 
 
@@ -166,7 +202,8 @@ def test_a_wrong_key(tunnel, nginx):
 
 
 def test_a_taken_name(site, daemon, tunnel, nginx):
-    code, line = refusal(tunnel(nginx.target, "site", wait=False, state=daemon.folder / "another"))
+    options = ("--name-timeout", "0")
+    code, line = refusal(tunnel(nginx.target, "site", wait=False, state=daemon.folder / "another", options=options))
     assert code == 3 and 'the name "site" is in use' in line and "--subdomain" in line
 
 
@@ -189,7 +226,11 @@ def test_an_absent_daemon_is_waited_for(daemon, nginx, tmp_path):
     )
     for _ in range(2):
         entry = client.wait_event("disconnected")
-    assert "cannot connect" in entry["reason"]
+    assert entry["reason"] == (
+        "cannot reach https://tunnel.test:1: connection refused by 127.0.0.1:1; is cokd running there, and on this port?"
+    )
+    assert entry["message"] == f"not connected yet: {entry['reason']}"
+    assert client.wait_event("connecting")["message"] == "connecting to https://tunnel.test:1"
     client.popen.terminate()
     assert client.wait_exit() == 0
 
@@ -265,6 +306,38 @@ def test_the_tunnels_of_the_file(daemon, nginx, tmp_path):
     assert client.stop() == 0
 
 
+def test_a_tunnel_of_the_file_by_its_name(daemon, nginx, tmp_path):
+    """Alone, under its own name or another; a word that is no tunnel of the file opens none."""
+    (tmp_path / "key").write_text(KEY)
+    config = tmp_path / "client.toml"
+    config.write_text(
+        f'server = "{daemon.url("")}"\napi_key_file = "key"\nca_file = "{daemon.ca}"\n'
+        f'[tunnels.web]\ntarget = "{nginx.target}"\nsubdomain = "by-name"\n[tunnels.api]\ntarget = "localhost"\n'
+    )
+    common = ["--config", config, "--connect-to", daemon.https, "--state-dir", tmp_path]
+    for options, name in [(["web"], "by-name"), (["web", "--subdomain", "by-flag"], "by-flag")]:
+        client = Process(BIN_DIR / "cok-client", *options, *common)
+        assert client.wait_stdout() == f"https://{name}.tunnel.test:{daemon.port}"
+        assert daemon.curl(name, "/").stdout == b"<h1>hello</h1>\n"
+        assert client.stop() == 0
+    result = run("cok-client", "wbe", *common)
+    assert result.returncode == 2 and result.stdout == ""
+    (line,) = result.stderr.splitlines()
+    assert line == (
+        'cok-client: there is no tunnel "wbe": the configuration file has api, web; a TARGET looks like 3000, host:3000, '
+        "http://…, https://…, h2c://… or unix:/path"
+    )
+
+
+def test_a_word_in_the_file_is_no_target(tmp_path):
+    config = tmp_path / "client.toml"
+    config.write_text('[tunnels.web]\ntarget = "login"\n')
+    result = run("cok-client", "--config", config)
+    assert result.returncode == 2
+    (line,) = result.stderr.splitlines()
+    assert line.startswith(f'cok-client: {config}:2: tunnels.web.target: cannot forward to "login"')
+
+
 def test_a_unit_of_the_user(tmp_path):
     """`cok-client service` writes and removes its own unit alone, and says what is to be done where nobody manages services."""
     settings = tmp_path / "settings"
@@ -293,6 +366,10 @@ def test_a_unit_of_the_user(tmp_path):
     assert service("status").stdout.startswith(f"installed: {unit}\n")
     removed = service("uninstall")
     assert removed.returncode == 0 and f"removed {unit}" in removed.stdout and not unit.exists()
+
+    inside = run("cokd", "client", "service", "install", env={"XDG_CONFIG_HOME": str(settings), "PATH": "/nonexistent"})
+    assert inside.returncode == 0, inside
+    assert f'ExecStart="{BIN_DIR / "cokd"}" client --config "{config}"' in unit.read_text().splitlines()
 
     unit.write_text("[Service]\nExecStart=/usr/bin/mine\n")
     for refused in (service("install"), service("uninstall")):

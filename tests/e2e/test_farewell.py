@@ -9,8 +9,6 @@ import time
 from datetime import datetime
 
 import pytest
-from websockets.exceptions import ConnectionClosed
-from wsproto.events import CloseConnection, TextMessage
 
 from harness import raw
 from harness.activation import Activated
@@ -19,7 +17,7 @@ from harness.http3 import Http3
 from harness.ports import FIN_WAIT1, states
 from harness.process import wait_for
 from harness.services import FLOOD
-from harness.websocket import Chat, WebSocket
+from harness.websocket import OverHttp1, OverHttp2
 
 GOING_AWAY = (1001, "the server is restarting")
 
@@ -39,61 +37,6 @@ def at_once(*actions):
     """What these return, each on a thread of its own."""
     with concurrent.futures.ThreadPoolExecutor(len(actions)) as pool:
         return [result.result() for result in [pool.submit(action) for action in actions]]
-
-
-class OverHttp1:
-    """A WebSocket's visitor."""
-
-    def __init__(self, client):
-        self.socket = WebSocket(client.daemon, client.name, "/")
-
-    def send(self, text):
-        self.socket.send(text)
-
-    def recv(self):
-        return self.socket.recv()
-
-    def until_closed(self):
-        """The lengths of the messages that come, and the Close frame behind them. The library answers it."""
-        lengths = []
-        while True:
-            try:
-                lengths.append(len(self.recv()))
-            except ConnectionClosed as closed:
-                assert closed.rcvd_then_sent
-                return lengths, (closed.rcvd.code, closed.rcvd.reason)
-
-    def leave(self):
-        self.socket.__exit__()
-
-
-class OverHttp2:
-    """The same in a stream of an HTTP/2 connection."""
-
-    def __init__(self, client):
-        self.visitor = Http2(client.daemon, client.name)
-        self.chat = Chat(self.visitor)
-        assert self.chat.response[b":status"] == b"200"
-
-    def send(self, text):
-        self.chat.send(TextMessage(text))
-
-    def recv(self):
-        return self.chat.receive().data
-
-    def until_closed(self):
-        lengths = []
-        while not isinstance(event := self.chat.receive(), CloseConnection):
-            lengths.append(len(event.data))
-        self.chat.send(event.response())
-        # Nothing comes behind it but the end of the stream.
-        self.chat.stream.wait(lambda: self.chat.stream.ended or self.chat.stream.reset is not None)
-        assert self.chat.stream.ended and not self.chat.stream.data
-        self.chat.stream.send(b"", end=True)
-        return lengths, (event.code, event.reason)
-
-    def leave(self):
-        self.visitor.socket.close()
 
 
 @pytest.mark.parametrize("visitor", [OverHttp1, OverHttp2], ids=["h1", "h2"])

@@ -133,7 +133,7 @@ def test_a_second_instance_takes_over_only_with_the_same_state(own_daemon, nginx
     second = daemon.client(nginx.target, "mine", state=first.state)
     assert first.process.wait_exit() == 3
     assert "took the name over" in first.process.output()
-    third = daemon.client(nginx.target, "mine", wait=False, state=daemon.folder / "elsewhere")
+    third = daemon.client(nginx.target, "mine", wait=False, state=daemon.folder / "elsewhere", options=("--name-timeout", "0"))
     assert third.process.wait_exit() == 3
     assert second.curl("/").stdout == b"<h1>hello</h1>\n"
     second.stop()

@@ -1,6 +1,8 @@
 //! The command line, and what it comes to together with the environment and the file: flags beat the environment, which
 //! beats the file.
 
+use std::collections::BTreeMap;
+use std::mem;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -9,12 +11,13 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow, bail};
 use cok_transport::{Congestion, quic};
 
+use super::program::called;
 use crate::config::{FileConfig, FileTunnel, home_folder};
 use crate::instance::instance_id;
 use crate::logging::LogFormat;
 use crate::proxy::HostHeader;
 use crate::server::{Server, trust_file, trust_system};
-use crate::target::Target;
+use crate::target::{FORMS, is_bare_word};
 use crate::transport::{PROBE_INTERVAL, TransportChoice};
 use crate::tunnel::{Options, check_subdomain};
 
@@ -27,7 +30,7 @@ use crate::tunnel::{Options, check_subdomain};
 )]
 pub struct Args {
     /// What to forward to: 3000, host:3000, http://…, https://…, h2c://… or unix:/path, optionally after the word
-    /// "http"; without one, the tunnels of the configuration file
+    /// "http"; or the NAME of a tunnel of the configuration file, [tunnels.NAME]; without one, all tunnels of the file
     #[arg(value_name = "TARGET", num_args = 0..=2)]
     target: Vec<String>,
     /// Short form of a TARGET on this machine
@@ -39,6 +42,9 @@ pub struct Args {
     /// The server, such as `https://tunnel.example.com` [env: COK_SERVER]
     #[arg(long, value_name = "URL")]
     server: Option<String>,
+    /// How long to ask for a name that another client has, such as one that vanished; 0 to ask once
+    #[arg(long, value_name = "TIME", default_value = "45s", value_parser = parse_time)]
+    name_timeout: Duration,
     /// How to reach the server; quic and ws never fall back to the other [env: COK_TRANSPORT] [default: auto]
     #[arg(long, value_name = "TRANSPORT")]
     transport: Option<TransportChoice>,
@@ -89,7 +95,8 @@ pub struct Args {
 impl Args {
     /// The tunnels that are wanted.
     pub(super) fn tunnels(&self) -> anyhow::Result<Vec<Options>> {
-        let file = FileConfig::load(self.config.as_deref())?;
+        let mut file = FileConfig::load(self.config.as_deref())?;
+        let wanted = self.wanted(mem::take(&mut file.tunnels))?;
         let server = match self.server.clone().or_else(|| env("COK_SERVER")) {
             Some(server) => Server::from_str(&server)?,
             None => file.server.clone().context(
@@ -115,12 +122,8 @@ impl Args {
             Some(name) => Some(check_subdomain(&name).map_err(|why| anyhow!("--subdomain: {why}"))?),
             None => None,
         };
-        let wanted = match self.target()? {
-            Some(target) => vec![FileTunnel { target, subdomain: None, host_header: None }],
-            None => file.tunnels,
-        };
         if wanted.is_empty() {
-            bail!("nothing to forward to: say cok-client 3000, or put [tunnels.NAME] into the configuration file");
+            bail!("nothing to forward to: say {} 3000, or put [tunnels.NAME] into the configuration file", called());
         }
         if wanted.len() > 1 && subdomain.is_some() {
             bail!("--subdomain names one tunnel, but the configuration file has {}", wanted.len());
@@ -136,6 +139,7 @@ impl Args {
             probe_interval: self.probe_interval.or(file.probe_interval).unwrap_or(PROBE_INTERVAL),
             key: key.clone(),
             subdomain: subdomain.clone().or(tunnel.subdomain),
+            name_timeout: self.name_timeout,
             instance: instance.clone(),
             target: tunnel.target,
             host_header: self.host_header.clone().or(tunnel.host_header).unwrap_or_default(),
@@ -145,17 +149,22 @@ impl Args {
         Ok(options.collect())
     }
 
-    fn target(&self) -> anyhow::Result<Option<Target>> {
+    /// The tunnels that the command line asks for, out of those of the file.
+    fn wanted(&self, mut named: BTreeMap<String, FileTunnel>) -> anyhow::Result<Vec<FileTunnel>> {
         let words: Vec<&str> = self.target.iter().map(String::as_str).collect();
         let target = match (words.as_slice(), self.port) {
             ([] | ["http"], Some(port)) => port.to_string(),
             (_, Some(_)) => bail!("--port is a TARGET of its own; give only one of them"),
-            ([], None) => return Ok(None),
-            (["http"], None) => bail!("the TARGET is missing; say cok-client http 3000"),
+            ([], None) => return Ok(named.into_values().collect()),
+            (["http"], None) => bail!("the TARGET is missing; say {} http 3000", called()),
+            ([word] | ["http", word], None) if is_bare_word(word) => {
+                let tunnel = named.remove(*word);
+                return Ok(vec![tunnel.ok_or_else(|| no_such_tunnel(word, &named))?]);
+            }
             ([target] | ["http", target], None) => (*target).to_owned(),
-            ([kind, ..], None) => bail!("\"{kind}\" is no kind of tunnel; say cok-client [http] TARGET"),
+            ([kind, ..], None) => bail!("\"{kind}\" is no kind of tunnel; say {} [http] TARGET", called()),
         };
-        Ok(Some(target.parse()?))
+        Ok(vec![FileTunnel { target: target.parse()?, subdomain: None, host_header: None }])
     }
 
     fn transport(&self, file: &FileConfig) -> anyhow::Result<TransportChoice> {
@@ -183,6 +192,13 @@ impl Args {
         }
         Ok(key.to_owned())
     }
+}
+
+/// What to say to a word that is neither a target nor a tunnel of the file.
+fn no_such_tunnel(word: &str, tunnels: &BTreeMap<String, FileTunnel>) -> anyhow::Error {
+    let names: Vec<&str> = tunnels.keys().map(String::as_str).collect();
+    let has = if names.is_empty() { "no tunnels".to_owned() } else { names.join(", ") };
+    anyhow!("there is no tunnel \"{word}\": the configuration file has {has}; a TARGET looks like {FORMS}")
 }
 
 /// A variable that is set to something.

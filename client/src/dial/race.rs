@@ -4,8 +4,10 @@ use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use anyhow::anyhow;
 use tokio::time::{Instant, timeout};
+use tracing::debug;
+
+use super::failure::Cause;
 
 /// How long QUIC is alone on the course. It needs two round trips until it is proven, a WebSocket four: on a path of up
 /// to 125 ms nobody is bothered with a second connection, and where UDP is blocked the wait is hardly noticed.
@@ -26,12 +28,12 @@ pub(crate) enum Winner<Q, W> {
 /// Starts QUIC (a handshake, then the proof that data passes) and, after a head start or as soon as QUIC has failed, the
 /// WebSocket. The first that is there wins, QUIC if both are; what has not won is dropped.
 pub(crate) async fn race<L, Q, W, P>(
-    handshake: impl Future<Output = anyhow::Result<L>>,
+    handshake: impl Future<Output = Result<L, Cause>>,
     prove: impl FnOnce(L) -> P,
-    ws: impl Future<Output = anyhow::Result<W>>,
-) -> anyhow::Result<Winner<Q, W>>
+    ws: impl Future<Output = Result<W, Cause>>,
+) -> Result<Winner<Q, W>, Cause>
 where
-    P: Future<Output = anyhow::Result<Q>>,
+    P: Future<Output = Result<Q, Cause>>,
 {
     let (began, shaken) = (Instant::now(), AtomicBool::new(false));
     let mut quic = pin!(async {
@@ -40,12 +42,8 @@ where
         prove(link).await
     });
     let unproven = || {
-        let seconds = began.elapsed().as_secs_f64();
-        if shaken.load(Ordering::Relaxed) {
-            anyhow!("the handshake succeeded, but no data came back within {seconds:.1} s")
-        } else {
-            anyhow!("no answer within {seconds:.1} s")
-        }
+        let within = began.elapsed();
+        if shaken.load(Ordering::Relaxed) { Cause::NoData(within) } else { Cause::NoAnswer { from: None, within } }
     };
     let mut ws = pin!(ws);
     let quic_error = match timeout(HEAD_START, &mut quic).await {
@@ -61,24 +59,26 @@ where
                 Ok(ws) => return Ok(Winner::Ws(ws, why_not(&unproven()))),
                 Err(ws_error) => return match timeout(LAST_CHANCE, &mut quic).await {
                     Ok(Ok(quic)) => Ok(Winner::Quic(quic)),
-                    Ok(Err(error)) => Err(both(&error, &ws_error)),
-                    Err(_) => Err(both(&unproven(), &ws_error)),
+                    Ok(Err(error)) => Err(both(error, ws_error)),
+                    Err(_) => Err(both(unproven(), ws_error)),
                 },
             },
         },
     };
     match ws.await {
         Ok(ws) => Ok(Winner::Ws(ws, why_not(&quic_error))),
-        Err(ws_error) => Err(both(&quic_error, &ws_error)),
+        Err(ws_error) => Err(both(quic_error, ws_error)),
     }
 }
 
-fn why_not(quic: &anyhow::Error) -> String {
-    format!("QUIC: {quic:#}")
+fn why_not(quic: &Cause) -> String {
+    format!("QUIC: {quic}")
 }
 
-fn both(quic: &anyhow::Error, ws: &anyhow::Error) -> anyhow::Error {
-    anyhow!("{}; WebSocket: {ws:#}", why_not(quic))
+/// Why neither is there: the user hears of one cause, the log of both.
+fn both(quic: Cause, ws: Cause) -> Cause {
+    debug!("neither way leads to the server. QUIC: {quic}. WebSocket: {ws}");
+    Cause::telling(quic, ws)
 }
 
 #[cfg(test)]
@@ -90,25 +90,33 @@ mod tests {
     use super::*;
 
     /// A way that takes `ms` milliseconds and then is there.
-    async fn after(ms: u64) -> anyhow::Result<()> {
+    async fn after(ms: u64) -> Result<(), Cause> {
         sleep(Duration::from_millis(ms)).await;
         Ok(())
     }
 
-    async fn fails_after(ms: u64, why: &'static str) -> anyhow::Result<()> {
+    async fn fails_after(ms: u64, cause: Cause) -> Result<(), Cause> {
         after(ms).await?;
-        Err(anyhow!(why))
+        Err(cause)
+    }
+
+    fn refused() -> Cause {
+        Cause::Refused("192.0.2.1:443".parse().unwrap())
+    }
+
+    fn no_answer(ms: u64) -> Cause {
+        Cause::NoAnswer { from: None, within: Duration::from_millis(ms) }
     }
 
     /// A QUIC handshake that takes `handshake` and then a proof that takes `echo`, against `ws`: who wins, and when.
     async fn run(
-        handshake: impl Future<Output = anyhow::Result<()>>,
-        echo: impl Future<Output = anyhow::Result<()>>,
-        ws: impl Future<Output = anyhow::Result<()>>,
-    ) -> (Result<Winner<(), ()>, String>, u64) {
+        handshake: impl Future<Output = Result<(), Cause>>,
+        echo: impl Future<Output = Result<(), Cause>>,
+        ws: impl Future<Output = Result<(), Cause>>,
+    ) -> (Result<Winner<(), ()>, Cause>, u64) {
         let began = Instant::now();
         let winner = race(handshake, |()| echo, ws).await;
-        (winner.map_err(|error| error.to_string()), began.elapsed().as_millis() as u64)
+        (winner, began.elapsed().as_millis() as u64)
     }
 
     fn ws(why: &str) -> Winner<(), ()> {
@@ -136,32 +144,44 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_quic_that_fails_lets_the_websocket_start_at_once() {
-        assert_eq!(run(fails_after(10, "no ALPN"), after(0), after(100)).await, (Ok(ws("QUIC: no ALPN")), 110));
+        assert_eq!(
+            run(fails_after(10, Cause::OtherProtocol), after(0), after(100)).await,
+            (Ok(ws("QUIC: it speaks QUIC, but not cok's protocol")), 110)
+        );
         // Also when it fails while the WebSocket is on its way.
-        assert_eq!(run(fails_after(300, "no ALPN"), after(0), after(100)).await, (Ok(ws("QUIC: no ALPN")), 350));
+        assert_eq!(
+            run(fails_after(300, Cause::OtherProtocol), after(0), after(100)).await,
+            (Ok(ws("QUIC: it speaks QUIC, but not cok's protocol")), 350)
+        );
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_handshake_without_an_echo_is_no_success() {
         let silent = run(after(20), pending(), after(100)).await;
         assert_eq!(silent, (Ok(ws("QUIC: the handshake succeeded, but no data came back within 0.3 s")), 350));
-        assert_eq!(run(after(20), fails_after(50, "no echo"), after(100)).await, (Ok(ws("QUIC: no echo")), 170));
+        assert_eq!(
+            run(after(20), fails_after(50, Cause::Broken("no echo".to_owned())), after(100)).await,
+            (Ok(ws("QUIC: no echo")), 170)
+        );
     }
 
     #[tokio::test(start_paused = true)]
     async fn quic_wins_late_when_the_websocket_has_failed() {
-        let won = run(after(900), after(300), ready(Err(anyhow!("refused")))).await;
+        let won = run(after(900), after(300), ready(Err(refused()))).await;
         assert_eq!(won, (Ok(Winner::Quic(())), 1200));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_failure_names_both() {
-        let refused = || fails_after(1, "refused");
-        let both = |why: &str| Err(format!("QUIC: {why}; WebSocket: refused"));
-        assert_eq!(run(fails_after(1, "no ALPN"), after(0), refused()).await, (both("no ALPN"), 2));
-        assert_eq!(run(pending(), after(0), refused()).await, (both("no answer within 1.8 s"), 1751));
-        let late = run(fails_after(500, "no ALPN"), after(0), refused()).await;
-        assert_eq!(late, (both("no ALPN"), 500));
+    async fn a_failure_has_one_cause() {
+        let ws = || fails_after(1, refused());
+        assert_eq!(run(fails_after(1, Cause::OtherProtocol), after(0), ws()).await, (Err(Cause::OtherProtocol), 2));
+        assert_eq!(run(pending(), after(0), ws()).await, (Err(refused()), 1751));
+        assert_eq!(
+            run(fails_after(500, Cause::UnknownAuthority), after(0), ws()).await,
+            (Err(Cause::UnknownAuthority), 500)
+        );
+        let silent = run(pending(), after(0), fails_after(1, no_answer(1))).await;
+        assert_eq!(silent, (Err(no_answer(1)), 1751), "as the WebSocket has it");
     }
 
     /// A future that tells when it is dropped.

@@ -11,11 +11,13 @@ use http::{Response, StatusCode};
 use http_body::Body as _;
 use hyper::body::Incoming;
 
+use super::flight::{Flight, Stop};
 use super::patience::Patience;
 use super::pool::{Connection, Pool};
 use super::request::Request;
-use super::respond::{explain, head_of};
+use super::respond::{head_of, is_endless};
 use super::{Failure, Outcome};
+use crate::text::explain;
 
 /// Sends the request and passes the response on.
 pub(super) async fn exchange(
@@ -24,12 +26,15 @@ pub(super) async fn exchange(
     send: &mut Box<dyn SendHalf>,
     limit: Option<Duration>,
     pool: &Pool,
+    flight: &mut Flight,
 ) -> Result<Outcome, Failure> {
     match ask(&mut connection, request, send, limit).await? {
         Answer::Response(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
             Err(Failure::Broke("it switched protocols without being asked to".to_owned()))
         }
-        Answer::Response(response) => respond(connection, response, send, pool).await.map(|()| Outcome::Answered),
+        Answer::Response(response) => {
+            respond(connection, response, send, pool, flight).await.map(|()| Outcome::Answered)
+        }
         Answer::None(again) => Ok(Outcome::Unanswered(again)),
     }
 }
@@ -40,12 +45,14 @@ pub(super) async fn respond(
     response: Response<Incoming>,
     send: &mut Box<dyn SendHalf>,
     pool: &Pool,
+    flight: &mut Flight,
 ) -> Result<(), Failure> {
     let (parts, mut body) = response.into_parts();
     let end = body.is_end_stream();
+    let stop = (!end && is_endless(&parts.headers)).then(|| flight.lasts());
     send.send_response(head_of(parts), end).map_err(|_| Failure::TooLarge)?;
     if !end {
-        pump(&mut connection, &mut body, send).await?;
+        pump(&mut connection, &mut body, send, stop).await?;
     }
     drop(body);
     pool.put(connection);
@@ -106,9 +113,19 @@ pub(super) async fn ask(
     }
 }
 
-/// Passes the body on, chunk by chunk and each at once, no faster than the tunnel takes it.
-async fn pump(connection: &mut Connection, body: &mut Incoming, send: &mut Box<dyn SendHalf>) -> Result<(), Failure> {
+/// Passes the body on, chunk by chunk and each at once, no faster than the tunnel takes it. With `stop`, it ends as if the
+/// service had ended it when the client stops.
+async fn pump(
+    connection: &mut Connection,
+    body: &mut Incoming,
+    send: &mut Box<dyn SendHalf>,
+    mut stop: Option<Stop>,
+) -> Result<(), Failure> {
     poll_fn(|cx| {
+        if stop.as_mut().is_some_and(|stop| stop.poll(cx).is_ready()) {
+            send.send_data(Bytes::new(), true);
+            return Poll::Ready(Ok(()));
+        }
         loop {
             // Even while the visitor takes nothing, for the upload may go on, and what it brings may be what the
             // visitor waits for. Of the response it reads one buffer ahead.

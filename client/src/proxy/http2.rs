@@ -12,11 +12,13 @@ use http::{Response, StatusCode};
 use http_body::Body as _;
 
 use super::body::RequestBody;
+use super::flight::{Flight, Stop};
 use super::patience::Patience;
 use super::request::Request;
-use super::respond::{Interim, explain, head_of};
+use super::respond::{Interim, head_of, is_endless};
 use super::shared::Lease;
 use super::{Failure, Outcome};
+use crate::text::explain;
 
 /// Sends the request and passes the response on.
 pub(super) async fn exchange(
@@ -24,6 +26,7 @@ pub(super) async fn exchange(
     request: Request,
     send: &mut Box<dyn SendHalf>,
     limit: Option<Duration>,
+    flight: &mut Flight,
 ) -> Result<Outcome, Failure> {
     let (response, mut upload) = match ask(lease, request, send, limit).await? {
         Answer::Response(response, upload) => (response, upload),
@@ -34,9 +37,10 @@ pub(super) async fn exchange(
         return Err(Failure::Broke("HTTP/2 has no 101".to_owned()));
     }
     let end = body.is_end_stream();
+    let stop = (!end && is_endless(&parts.headers)).then(|| flight.lasts());
     send.send_response(head_of(parts), end).map_err(|_| Failure::TooLarge)?;
     if !end {
-        pump(&mut upload, &mut body, send).await?;
+        pump(&mut upload, &mut body, send, stop).await?;
     }
     // An upload that is not done by now is not wanted: dropping the stream tells the service so.
     Ok(Outcome::Answered)
@@ -170,9 +174,19 @@ impl Upload {
     }
 }
 
-/// Passes the body on while the upload goes on, chunk by chunk and each at once, no faster than the tunnel takes it.
-async fn pump(upload: &mut Upload, body: &mut RecvStream, send: &mut Box<dyn SendHalf>) -> Result<(), Failure> {
+/// Passes the body on while the upload goes on, chunk by chunk and each at once, no faster than the tunnel takes it. With
+/// `stop`, it ends as if the service had ended it when the client stops.
+async fn pump(
+    upload: &mut Upload,
+    body: &mut RecvStream,
+    send: &mut Box<dyn SendHalf>,
+    mut stop: Option<Stop>,
+) -> Result<(), Failure> {
     poll_fn(|cx| {
+        if stop.as_mut().is_some_and(|stop| stop.poll(cx).is_ready()) {
+            send.send_data(Bytes::new(), true);
+            return Poll::Ready(Ok(()));
+        }
         if let Poll::Ready(Err(failure)) = upload.poll(cx) {
             return Poll::Ready(Err(failure));
         }

@@ -21,6 +21,7 @@ use super::trust::{HTTP_2, LocalTls};
 use crate::dial::first_of;
 use crate::server::resolve;
 use crate::target::{Address, Target};
+use crate::text::io_reason;
 
 /// What one HTTP/1.1 connection reads ahead; the longest head that the tunnel carries fits.
 const H1_BUFFER: usize = 80 * 1024;
@@ -34,16 +35,10 @@ pub(super) type Io = Box<dyn Stream>;
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum DialError {
-    #[error("{0}")]
-    Refused(io::Error),
-    #[error("no connection within {} s", .0.as_secs_f32())]
-    TimedOut(Duration),
-}
-
-impl From<io::Error> for DialError {
-    fn from(error: io::Error) -> Self {
-        Self::Refused(error)
-    }
+    #[error("cannot connect to {to}: {why}")]
+    Refused { to: String, why: String },
+    #[error("cannot connect to {to} within {} s", .limit.as_secs_f32())]
+    TimedOut { to: String, limit: Duration },
 }
 
 /// A connection that an exchange can use.
@@ -124,14 +119,14 @@ impl Local {
     /// A connection that can be upgraded.
     pub(super) async fn connect_http1(&self) -> Result<Connection, DialError> {
         if matches!(self.target, Target::H2c(_)) {
-            return Err(io::Error::other("an h2c:// target speaks HTTP/2 only, which has no upgrades").into());
+            return Err(self.failed(&io::Error::other("an h2c:// target speaks HTTP/2 only, which has no upgrades")));
         }
         if let Some(connection) = self.pool.take() {
             return Ok(connection);
         }
         match self.in_time(self.open(true)).await? {
             Service::Http1(connection) => Ok(connection),
-            Service::Http2(_) => Err(io::Error::other("the service speaks HTTP/2 only").into()),
+            Service::Http2(_) => Err(self.failed(&io::Error::other("the service speaks HTTP/2 only"))),
         }
     }
 
@@ -140,12 +135,24 @@ impl Local {
         self.shared.lease(scheme)
     }
 
-    async fn in_time<T>(&self, dial: impl Future<Output = Result<T, DialError>>) -> Result<T, DialError> {
+    async fn in_time<T>(&self, dial: impl Future<Output = io::Result<T>>) -> Result<T, DialError> {
         let result = tokio::time::timeout(self.connect_timeout, dial).await;
-        result.unwrap_or(Err(DialError::TimedOut(self.connect_timeout)))
+        result.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())).map_err(|error| self.failed(&error))
     }
 
-    async fn open(&self, http1_only: bool) -> Result<Service, DialError> {
+    /// The failure as the user hears of it, with the address.
+    fn failed(&self, error: &io::Error) -> DialError {
+        let to = match &self.target {
+            Target::Http(address) | Target::Https(address) | Target::H2c(address) => address.to_string(),
+            Target::Unix(_) => self.target.to_string(),
+        };
+        match error.kind() {
+            io::ErrorKind::TimedOut => DialError::TimedOut { to, limit: self.connect_timeout },
+            _ => DialError::Refused { to, why: io_reason(error) },
+        }
+    }
+
+    async fn open(&self, http1_only: bool) -> io::Result<Service> {
         match &self.target {
             Target::Unix(path) => http1(Box::new(UnixStream::connect(path).await?)).await,
             Target::Http(address) => http1(Box::new(self.tcp(address).await?)).await,
@@ -168,24 +175,31 @@ impl Local {
         }
     }
 
-    async fn http2(&self, io: Io, scheme: &Scheme) -> Result<Service, DialError> {
+    async fn http2(&self, io: Io, scheme: &Scheme) -> io::Result<Service> {
         Ok(Service::Http2(self.shared.open(io, scheme).await.map_err(io::Error::other)?))
     }
 
-    async fn tcp(&self, address: &Address) -> Result<TcpStream, DialError> {
+    async fn tcp(&self, address: &Address) -> io::Result<TcpStream> {
         let addresses = resolve(&address.host, address.port).await?;
-        match first_of(&addresses, TcpStream::connect).await {
-            Ok(stream) => {
-                cok_transport::tcp::tune(&stream)?;
-                Ok(stream)
-            }
-            Err(error) if error.kind() == io::ErrorKind::TimedOut => Err(DialError::TimedOut(self.connect_timeout)),
-            Err(error) => Err(error.into()),
-        }
+        let stream = first_of(&addresses, TcpStream::connect).await.map_err(most_telling)?;
+        cok_transport::tcp::tune(&stream)?;
+        Ok(stream)
     }
 }
 
-async fn http1(io: Io) -> Result<Service, DialError> {
+/// Of several addresses' failures, the first of an address that this machine can reach.
+fn most_telling(failures: Vec<io::Error>) -> io::Error {
+    let unreachable = |error: &io::Error| {
+        matches!(
+            error.kind(),
+            io::ErrorKind::NetworkUnreachable | io::ErrorKind::HostUnreachable | io::ErrorKind::AddrNotAvailable
+        )
+    };
+    let told = failures.into_iter().rev().max_by_key(|error| !unreachable(error));
+    told.unwrap_or_else(|| io::Error::other("the name has no address"))
+}
+
+async fn http1(io: Io) -> io::Result<Service> {
     let handshake = http1::Builder::new().max_buf_size(H1_BUFFER).handshake(TokioIo::new(io));
     let (sender, driver) = handshake.await.map_err(io::Error::other)?;
     Ok(Service::Http1(Connection::new(sender, driver)))

@@ -1,7 +1,8 @@
-//! What both versions of HTTP have in common on the way back: heads for the tunnel, and the words for what went wrong.
+//! What both versions of HTTP have in common on the way back: heads for the tunnel.
 
 use std::sync::{Mutex, PoisonError};
 
+use cok_http::is_event_stream;
 use cok_proto::ResponseHead;
 use cok_transport::SendHalf;
 use http::header::{CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderName, TE, TRANSFER_ENCODING, UPGRADE};
@@ -43,6 +44,12 @@ pub(super) fn head_of(parts: response::Parts) -> ResponseHead {
     ResponseHead { status, headers }
 }
 
+/// Whether a response lasts until somebody ends it, and may be ended at any time. A visitor throws an event away that has not
+/// come to its end (WHATWG HTML, section 9.2.6); one who was told a length counts.
+pub(super) fn is_endless(headers: &HeaderMap) -> bool {
+    is_event_stream(headers) && !headers.contains_key(CONTENT_LENGTH)
+}
+
 /// Interim responses on their way to the tunnel.
 #[derive(Debug, Default)]
 pub(super) struct Interim {
@@ -80,17 +87,6 @@ impl Interim {
     pub(super) fn clear(&self) {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
-}
-
-/// An error with its causes, in one line.
-pub(super) fn explain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]

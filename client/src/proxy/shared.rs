@@ -67,7 +67,7 @@ impl Shared {
         let (shared, active) = (Arc::downgrade(self), link.active.clone());
         tokio::spawn(async move {
             if let Err(error) = connection.await {
-                debug!(%error, "HTTP/2 connection to the service ended");
+                debug!(%error, "the HTTP/2 connection to the service ended: {error}");
             }
             if let Some(shared) = shared.upgrade() {
                 shared.forget(&active);

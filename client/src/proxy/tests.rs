@@ -2,6 +2,7 @@
 
 mod http1;
 mod http2;
+mod stopping;
 mod upgrade;
 
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::{HostHeader, Proxy};
+use super::{HostHeader, Proxy, UnderWay};
 use crate::server::Server;
 use crate::target::Target;
 use crate::transport::TransportChoice;
@@ -38,6 +39,7 @@ fn options(target: &str) -> Options {
         tls,
         key: "key".to_owned(),
         subdomain: None,
+        name_timeout: Duration::ZERO,
         instance: "instance".to_owned(),
         target: target.parse::<Target>().unwrap(),
         host_header: HostHeader::Preserve,
@@ -47,7 +49,7 @@ fn options(target: &str) -> Options {
 }
 
 /// A daemon's end of a session whose client forwards to a service.
-struct Daemon(Arc<dyn Transport>);
+struct Daemon(Arc<dyn Transport>, Arc<Proxy>);
 
 impl Daemon {
     async fn to(target: &str) -> Self {
@@ -67,8 +69,30 @@ impl Daemon {
         };
         let (daemon, client) = tokio::join!(accept, memory::connect(right, config.clone(), &ask, PATIENCE));
         let (client, _) = client.unwrap();
-        tokio::spawn(serve(client, Proxy::new(&options).unwrap()));
-        Self(daemon)
+        let proxy = Proxy::new(&options).unwrap();
+        tokio::spawn(serve(client, proxy.clone()));
+        Self(daemon, proxy)
+    }
+
+    /// The client stops.
+    fn stop(&self) {
+        self.1.in_flight.stop();
+    }
+
+    /// How many requests the client has under way, and how many WebSockets and event streams.
+    fn under_way(&self) -> (usize, usize) {
+        let UnderWay { requests, streams } = self.1.in_flight.under_way();
+        (requests, streams)
+    }
+
+    /// Waits until the client has nothing under way.
+    async fn is_idle(&self) {
+        let idle = async {
+            while self.under_way() != (0, 0) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, idle).await.expect("what was under way must end");
     }
 
     /// Opens an exchange; with `end`, without a body.

@@ -1,18 +1,23 @@
-//! Exchanges that leave HTTP: once the service has answered 101, raw bytes go both ways.
+//! Exchanges that leave HTTP: once the service has answered 101, raw bytes go both ways. When the client stops, the visitor
+//! of a WebSocket gets a Close frame; other protocols know nothing of the kind.
 
 use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Buf as _, Bytes, BytesMut};
+use cok_http::websocket::{Farewell, going_away, is_websocket};
 use cok_proto::RequestHead;
 use cok_transport::{Received, RecvHalf, SendHalf};
 use http::StatusCode;
-use http::header::{CONNECTION, HeaderValue};
+use http::header::{CONNECTION, HeaderValue, UPGRADE};
 use tokio::io::{AsyncReadExt as _, AsyncWrite};
+use tokio::time::sleep;
 
 use super::body::RequestBody;
+use super::flight::Flight;
 use super::http1::{Answer, ask, respond};
 use super::local::Io;
 use super::request::Request;
@@ -23,6 +28,11 @@ use super::{Failure, Proxy};
 const READ_BUFFER: usize = 16 * 1024;
 /// With less room than this, reading begins a new buffer.
 const LEAST_ROOM: usize = 4 * 1024;
+/// How long an upgraded connection may go on once the client stops: the closing handshake of a WebSocket takes one round trip
+/// to the visitor.
+const CLOSING: Duration = Duration::from_secs(1);
+/// Why the client closes a WebSocket, as the visitor hears it.
+const STOPPING: &str = "the tunnel is being closed";
 
 /// Sends the request and, after a 101, carries bytes until both ways have ended.
 pub(super) async fn exchange(
@@ -30,6 +40,7 @@ pub(super) async fn exchange(
     mut head: RequestHead,
     send: &mut Box<dyn SendHalf>,
     recv: Box<dyn RecvHalf>,
+    flight: &mut Flight,
 ) -> Result<(), Failure> {
     head.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
     let mut request = Request::new(head, RequestBody::empty(), proxy.local.own_host(), &proxy.host);
@@ -42,24 +53,36 @@ pub(super) async fn exchange(
         }
     };
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        return respond(connection, response, send, &proxy.local.pool).await;
+        return respond(connection, response, send, &proxy.local.pool, flight).await;
     }
     let (parts, _no_body) = response.into_parts();
+    let closes = parts.headers.get(UPGRADE).is_some_and(|protocol| is_websocket(protocol.as_bytes()));
+    let farewell = closes.then(|| Farewell::new(going_away(STOPPING)));
     send.send_response(head_of(parts), false).map_err(|_| Failure::TooLarge)?;
     let mut connection = connection;
     poll_fn(|cx| connection.poll(cx)).await;
-    let (io, read) = connection.into_io();
+    let (mut io, read) = connection.into_io();
     let mut up = Up { recv, chunk: Bytes::new(), unflushed: false, ending: false, done: false };
-    let mut down = Down { read, buffer: BytesMut::new(), done: false };
-    let mut io = io;
+    let mut down = Down { read, buffer: BytesMut::new(), farewell, done: false };
+    let (mut stop, mut limit) = (flight.lasts(), None);
     poll_fn(|cx| {
+        if limit.is_none() && stop.poll(cx).is_ready() {
+            limit = Some(Box::pin(sleep(CLOSING)));
+            down.close();
+        }
         if let Poll::Ready(result) = up.poll(&mut io, cx) {
             result?;
         }
         if let Poll::Ready(result) = down.poll(&mut io, send, cx) {
             result?;
         }
-        if up.done && down.done { Poll::Ready(Ok(())) } else { Poll::Pending }
+        if up.done && down.done {
+            return Poll::Ready(Ok(()));
+        }
+        match &mut limit {
+            Some(limit) => limit.as_mut().poll(cx).map(|()| down.end(send)),
+            None => Poll::Pending,
+        }
     })
     .await
 }
@@ -116,6 +139,8 @@ struct Down {
     /// What came right behind the 101.
     read: Bytes,
     buffer: BytesMut,
+    /// What a WebSocket's visitor hears when the client stops.
+    farewell: Option<Farewell>,
     done: bool,
 }
 
@@ -125,8 +150,13 @@ impl Down {
             if ready!(send.poll_ready(cx)).is_err() {
                 return Poll::Ready(Err(Failure::Gone));
             }
+            if let Some(close) = self.farewell.as_mut().and_then(Farewell::close) {
+                send.send_data(close, false);
+                continue;
+            }
             if !self.read.is_empty() {
-                send.send_data(std::mem::take(&mut self.read), false);
+                let read = std::mem::take(&mut self.read);
+                self.pass(read, send);
                 continue;
             }
             if self.buffer.capacity() < LEAST_ROOM {
@@ -140,10 +170,42 @@ impl Down {
                     send.send_data(Bytes::new(), true);
                     self.done = true;
                 }
-                Poll::Ready(Ok(_)) => send.send_data(self.buffer.split().freeze(), false),
+                Poll::Ready(Ok(_)) => {
+                    let read = self.buffer.split().freeze();
+                    self.pass(read, send);
+                }
             }
         }
         Poll::Ready(Ok(()))
+    }
+
+    fn pass(&mut self, data: Bytes, send: &mut Box<dyn SendHalf>) {
+        let data = match &mut self.farewell {
+            Some(farewell) => farewell.pass(data),
+            None => data,
+        };
+        if !data.is_empty() {
+            send.send_data(data, false);
+        }
+    }
+
+    /// The client stops: the visitor of a WebSocket gets a Close frame as soon as one may stand there.
+    fn close(&mut self) {
+        if let Some(farewell) = &mut self.farewell {
+            farewell.set_due();
+        }
+    }
+
+    /// Ends what has not ended in time. A visitor with a Close frame knows all; what others have must not look whole.
+    fn end(&mut self, send: &mut Box<dyn SendHalf>) -> Result<(), Failure> {
+        if !self.farewell.as_ref().is_some_and(Farewell::is_said) {
+            return Err(Failure::Stopped);
+        }
+        if !self.done {
+            send.send_data(Bytes::new(), true);
+            self.done = true;
+        }
+        Ok(())
     }
 }
 

@@ -6,7 +6,7 @@ use std::future::pending;
 use std::time::Duration;
 
 use cok_proto::mux::SessionError;
-use cok_proto::{Connect, ErrorCode};
+use cok_proto::{Connect, ErrorCode, ErrorMessage};
 use cok_transport::{CloseReason, HandshakeError};
 use tokio::time::{Instant, sleep};
 use tracing::debug;
@@ -14,8 +14,11 @@ use tracing::debug;
 use super::given_up::GivenUp;
 use super::plan::{Plan, Way};
 use super::session::{Ended, Session, Sessions};
+use super::taken::Taken;
 use super::{Event, Refused, Tunnel, serve};
-use crate::dial::{self, Opened};
+use crate::dial::{self, Opened, Unreachable};
+use crate::proxy::UnderWay;
+use crate::text::quoted;
 
 /// The first wait after a session was lost; the next ones double.
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
@@ -35,15 +38,28 @@ pub(super) struct Keeper<'a, F> {
     tunnel: &'a Tunnel,
     on_event: F,
     /// The current one, and those before it that still drain.
-    pub(super) sessions: Sessions,
+    sessions: Sessions,
     /// The name to ask for: the wanted one, or the one that was given.
     subdomain: Option<String>,
     plan: Plan,
     given_up: GivenUp,
+    taken: Taken,
+    was_online: bool,
+}
+
+/// What comes after a failure.
+enum Next {
+    /// Another try, later each time.
+    Retry,
+    /// Another try after this time, since only the name is in the way.
+    Ask(Duration),
+    /// Nothing.
+    GiveUp(Refused),
 }
 
 /// Why there is no session.
 enum Failure {
+    Unreachable(Unreachable),
     Closed(CloseReason),
     Other(String),
 }
@@ -58,11 +74,14 @@ impl<'a, F: FnMut(Event)> Keeper<'a, F> {
             subdomain: options.subdomain.clone(),
             plan: Plan::new(options.transport, options.probe_interval),
             given_up: GivenUp::default(),
+            taken: Taken::new(options.name_timeout),
+            was_online: false,
         }
     }
 
     /// Keeps a session up until the daemon refuses it.
     pub(super) async fn keep_up(&mut self) -> Refused {
+        (self.on_event)(Event::Connecting { server: self.tunnel.options.server.to_string() });
         let mut backoff = BACKOFF_FIRST;
         // A session that the daemon wants replaced is, at once; but not one after the other.
         let mut hurried = false;
@@ -99,14 +118,32 @@ impl<'a, F: FnMut(Event)> Keeper<'a, F> {
                 }
                 Err(failure) => failure,
             };
-            if let Some(refused) = self.refusal(&failure) {
-                return refused;
+            match self.after(&failure) {
+                Next::GiveUp(refused) => return refused,
+                Next::Ask(wait) => {
+                    sleep(wait).await;
+                    continue;
+                }
+                Next::Retry => {}
             }
             let retry_in = backoff.mul_f64(0.5 + fastrand::f64() / 2.0);
-            (self.on_event)(Event::Disconnected { reason: failure.to_string(), retry_in });
+            let (reason, was_online) = (failure.to_string(), self.was_online);
+            (self.on_event)(Event::Disconnected { reason, retry_in, was_online });
             sleep(retry_in).await;
             backoff = (backoff * 2).min(BACKOFF_LAST);
         }
+    }
+
+    /// Takes nothing new, closes what would last, and lets requests finish, at most until `deadline`.
+    pub(super) async fn finish(&mut self, deadline: Duration) {
+        let in_flight = &self.tunnel.proxy.in_flight;
+        let UnderWay { requests, streams } = in_flight.under_way();
+        if requests + streams > 0 {
+            (self.on_event)(Event::Stopping { requests, streams, within: deadline });
+        }
+        self.sessions.announce(deadline);
+        in_flight.stop();
+        self.sessions.ended().await;
     }
 
     /// Opens a way to the daemon and asks for a session there.
@@ -114,10 +151,10 @@ impl<'a, F: FnMut(Event)> Keeper<'a, F> {
         let options = &self.tunnel.options;
         let opened = match self.plan.way(Instant::now()) {
             Way::Race => dial::race(options).await,
-            Way::Quic => dial::quic(options).await.map(|path| path.because("chosen by --transport quic")),
+            Way::Quic(reason) => dial::quic(options).await.map(|path| path.because(reason)),
             Way::Ws(reason) => dial::ws(options).await.map(|path| path.because(reason)),
         };
-        let opened = opened.map_err(|error| Failure::Other(format!("{error:#}")))?;
+        let opened = opened.map_err(Failure::Unreachable)?;
         self.ask(opened, replaces).await
     }
 
@@ -132,7 +169,7 @@ impl<'a, F: FnMut(Event)> Keeper<'a, F> {
             match Box::pin(self.ask(opened, Some(session.id.clone()))).await {
                 Ok(next) => session = next,
                 Err(failure) => {
-                    debug!(%failure, "the tunnel could not move to the other transport");
+                    debug!("the tunnel could not move to the other transport: {failure}");
                     self.plan.probe_failed();
                 }
             }
@@ -150,7 +187,7 @@ impl<'a, F: FnMut(Event)> Keeper<'a, F> {
                 sleep(self.plan.probe_wait()).await;
                 match Box::pin(dial::quic(options)).await {
                     Ok(path) => return path.because("moved: QUIC answers again"),
-                    Err(error) => debug!(error = format!("{error:#}"), "still on WebSocket"),
+                    Err(error) => debug!("still on WebSocket: {error}"),
                 }
                 self.plan.probe_failed();
             }
@@ -159,7 +196,7 @@ impl<'a, F: FnMut(Event)> Keeper<'a, F> {
             let why = health.turned_bad().await;
             match Box::pin(dial::ws(options)).await {
                 Ok(path) => return path.because(format!("moved: QUIC turned bad: {why}")),
-                Err(error) => debug!(why, error = format!("{error:#}"), "QUIC has turned bad, and WebSocket fails too"),
+                Err(error) => debug!("QUIC has turned bad: {why}; WebSocket fails too: {error}"),
             }
             sleep(ESCAPE_RETRY).await;
         }
@@ -182,7 +219,13 @@ impl<'a, F: FnMut(Event)> Keeper<'a, F> {
         let (transport, ack, health) = match path.connect(config.clone(), &ask).await {
             Ok(session) => session,
             Err(error) => {
-                if let HandshakeError::TimedOut(_)
+                if let HandshakeError::Closed(CloseReason::Session(SessionError::Peer(ErrorMessage {
+                    code: ErrorCode::NameTaken,
+                    ..
+                }))) = error
+                {
+                    self.plan.repeat(is_quic, reason);
+                } else if let HandshakeError::TimedOut(_)
                 | HandshakeError::Closed(CloseReason::Lost(_) | CloseReason::Forgotten) = error
                 {
                     self.given_up.note(Instant::now());
@@ -196,6 +239,8 @@ impl<'a, F: FnMut(Event)> Keeper<'a, F> {
                 });
             }
         };
+        self.taken.clear();
+        self.was_online = true;
         self.sessions.add(transport.clone());
         tokio::spawn(serve(transport.clone(), proxy.clone()));
         // The name that was given is the one to come back to.
@@ -208,25 +253,42 @@ impl<'a, F: FnMut(Event)> Keeper<'a, F> {
         Ok(Session { id: ack.session, transport, health })
     }
 
-    /// An Error that says that trying again is of no use.
-    fn refusal(&mut self, failure: &Failure) -> Option<Refused> {
-        let Failure::Closed(CloseReason::Session(SessionError::Peer(error))) = failure else { return None };
-        if error.retryable || (error.code == ErrorCode::Replaced && self.given_up.excuse(Instant::now())) {
-            return None;
+    /// What to do about a failure. Most Errors say whether trying again is of use.
+    fn after(&mut self, failure: &Failure) -> Next {
+        let error = match failure {
+            Failure::Closed(CloseReason::Session(SessionError::Peer(error))) if !error.retryable => error,
+            _ => {
+                self.taken.clear();
+                return Next::Retry;
+            }
+        };
+        let now = Instant::now();
+        if error.code == ErrorCode::Replaced && self.given_up.excuse(now) {
+            return Next::Retry;
         }
         let refused = Refused(error.clone());
         if self.tunnel.options.subdomain.is_none() && refused.is_about_the_name() && self.subdomain.take().is_some() {
             // Somebody else has the name that the server picked; it may pick another.
-            return None;
+            return Next::Retry;
         }
-        Some(refused)
+        if error.code != ErrorCode::NameTaken {
+            return Next::GiveUp(refused);
+        }
+        let first = !self.taken.is_waiting();
+        let Some(wait) = self.taken.refused(now) else { return Next::GiveUp(refused) };
+        if first {
+            let (name, within) = (self.subdomain.clone(), self.tunnel.options.name_timeout);
+            (self.on_event)(Event::NameTaken { name, reason: quoted(&error.message), within });
+        }
+        Next::Ask(wait)
     }
 }
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Closed(reason) => reason.fmt(f),
+            Self::Unreachable(why) => why.fmt(f),
+            Self::Closed(reason) => f.write_str(&quoted(&reason.to_string())),
             Self::Other(reason) => f.write_str(reason),
         }
     }

@@ -19,8 +19,8 @@ const AVOID: Duration = Duration::from_secs(60);
 pub(super) enum Way {
     /// Both, as a race.
     Race,
-    /// QUIC alone.
-    Quic,
+    /// QUIC alone, for this reason.
+    Quic(String),
     /// The WebSocket alone, for this reason.
     Ws(String),
 }
@@ -39,6 +39,8 @@ pub(super) struct Plan {
     fallen_back: bool,
     /// When QUIC left Connect unanswered, and how that showed.
     unanswered: Option<(Instant, String)>,
+    /// The way on which the daemon has just answered, and will be asked again.
+    again: Option<Way>,
 }
 
 impl Plan {
@@ -50,21 +52,32 @@ impl Plan {
             on_quic: None,
             fallen_back: false,
             unanswered: None,
+            again: None,
         }
     }
 
     /// How to open the next session.
     pub(super) fn way(&mut self, now: Instant) -> Way {
+        if let Some(way) = self.again.take() {
+            return way;
+        }
         match (self.choice, self.unanswered.take()) {
             (TransportChoice::Ws, _) => Way::Ws("chosen by --transport ws".to_owned()),
-            (TransportChoice::Quic, _) => Way::Quic,
+            (TransportChoice::Quic, _) => Way::Quic("chosen by --transport quic".to_owned()),
             (TransportChoice::Auto, Some((at, why))) if now - at < AVOID => Way::Ws(format!("QUIC: {why}")),
             (TransportChoice::Auto, _) => Way::Race,
         }
     }
 
+    /// The daemon has answered over this transport, and is asked again soon: the next try takes the same way, without a
+    /// race.
+    pub(super) fn repeat(&mut self, is_quic: bool, reason: String) {
+        self.again = Some(if is_quic { Way::Quic(reason) } else { Way::Ws(reason) });
+    }
+
     /// A session is up. True if the tunnel has thereby fallen back to WebSocket, and was not there before.
     pub(super) fn settled(&mut self, is_quic: bool, now: Instant) -> bool {
+        self.again = None;
         if is_quic {
             (self.on_quic, self.fallen_back) = (Some(now), false);
             return false;
@@ -93,6 +106,7 @@ impl Plan {
 
     /// QUIC was tried again in vain.
     pub(super) fn probe_failed(&mut self) {
+        self.again = None;
         self.wait_longer();
     }
 
@@ -172,11 +186,26 @@ mod tests {
     }
 
     #[test]
+    fn a_way_that_was_answered_is_taken_once_more() {
+        let (mut plan, now) = auto();
+        for (is_quic, way) in [(true, Way::Quic("it answered".to_owned())), (false, Way::Ws("it answered".to_owned()))]
+        {
+            plan.repeat(is_quic, "it answered".to_owned());
+            assert_eq!(plan.way(now), way);
+            assert_eq!(plan.way(now), Way::Race);
+            // What has happened since makes it old.
+            plan.repeat(is_quic, "it answered".to_owned());
+            plan.settled(is_quic, now);
+            assert_eq!(plan.way(now), Way::Race);
+        }
+    }
+
+    #[test]
     fn quic_and_ws_never_fall_back() {
         let now = Instant::now();
         let mut plan = Plan::new(TransportChoice::Quic, FIRST);
         plan.quic_unanswered("silence".to_owned(), now);
-        assert_eq!(plan.way(now), Way::Quic);
+        assert_eq!(plan.way(now), Way::Quic("chosen by --transport quic".to_owned()));
         assert!(!plan.may_move());
         let mut plan = Plan::new(TransportChoice::Ws, FIRST);
         assert_eq!(plan.way(now), Way::Ws("chosen by --transport ws".to_owned()));

@@ -61,11 +61,15 @@ impl Sessions {
         self.0.push(transport);
     }
 
-    /// Lets running exchanges finish, at most until `deadline`.
-    pub(super) async fn drain(&self, deadline: Duration) {
+    /// Announces that nothing new is taken. Running exchanges may finish, at most until `deadline`.
+    pub(super) fn announce(&self, deadline: Duration) {
         for session in &self.0 {
             session.drain(DrainReason::Shutdown, deadline);
         }
+    }
+
+    /// Waits for the end of all of them.
+    pub(super) async fn ended(&self) {
         for session in &self.0 {
             // Each ends by itself at its deadline.
             session.closed().await;

@@ -52,29 +52,31 @@ impl Daemon {
         target: &str,
         subdomain: Option<&str>,
     ) -> Client {
+        let mut options = self.options(target, subdomain);
+        (options.transport, options.probe_interval) = (transport, probe_interval);
+        Client::start(options)
+    }
+
+    /// What a client for it needs that forwards to `target` over WebSocket.
+    pub(crate) fn options(&self, target: &str, subdomain: Option<&str>) -> Options {
         let tls = trust_file(self.ca.path()).unwrap();
-        let options = Options {
+        Options {
             server: "https://tunnel.test".parse::<Server>().unwrap(),
             connect_to: Some(self.listener.local_addr().unwrap()),
-            transport,
+            transport: TransportChoice::Ws,
             quic: quic::Dialer::new(&tls, &quic::Tuning::default()).unwrap(),
             congestion: Congestion::default(),
-            probe_interval,
+            probe_interval: PATIENCE,
             tls,
             key: "key".to_owned(),
             subdomain: subdomain.map(str::to_owned),
+            name_timeout: Duration::ZERO,
             instance: "instance".to_owned(),
             target: target.parse().unwrap(),
             host_header: HostHeader::Preserve,
             response_timeout: None,
             connect_timeout: PATIENCE,
-        };
-        let (sender, events) = mpsc::unbounded_channel();
-        let stop = CancellationToken::new();
-        let tunnel = Tunnel::new(options).unwrap();
-        let stopped = stop.clone();
-        let running = tokio::spawn(async move { tunnel.run(stopped, |event| drop(sender.send(event))).await });
-        Client { events, stop, running }
+        }
     }
 
     /// Begins to take QUIC connections on the port of the listener.
@@ -162,7 +164,26 @@ pub(crate) struct Client {
 }
 
 impl Client {
+    pub(crate) fn start(options: Options) -> Self {
+        let (sender, events) = mpsc::unbounded_channel();
+        let stop = CancellationToken::new();
+        let tunnel = Tunnel::new(options).unwrap();
+        let stopped = stop.clone();
+        let running = tokio::spawn(async move { tunnel.run(stopped, |event| drop(sender.send(event))).await });
+        Self { events, stop, running }
+    }
+
+    /// What happens next, after the first word of each tunnel.
     pub(crate) async fn event(&mut self) -> Event {
+        loop {
+            let event = self.any_event().await;
+            if !matches!(event, Event::Connecting { .. }) {
+                return event;
+            }
+        }
+    }
+
+    pub(crate) async fn any_event(&mut self) -> Event {
         tokio::time::timeout(PATIENCE, self.events.recv()).await.expect("something must happen").unwrap()
     }
 

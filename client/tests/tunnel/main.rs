@@ -6,9 +6,10 @@ mod daemon;
 mod moving;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use cok_client::{Event, Options};
 use cok_proto::{DrainReason, ErrorCode, ErrorMessage, RequestHead, Scheme};
 use cok_transport::{Exchange, Received, Transport};
 use http::uri::{Authority, PathAndQuery};
@@ -17,7 +18,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
-use self::daemon::{Daemon, PATIENCE, grant, refusal};
+use self::daemon::{Client, Daemon, PATIENCE, grant, refusal};
 
 /// A service whose answer waits until it is told to go on; its port, and how to tell it.
 async fn slow_service() -> (String, mpsc::Sender<()>) {
@@ -183,4 +184,76 @@ async fn an_attempt_that_was_given_up_may_replace_its_successor_once() {
     // By now it is somebody else.
     session.close(refusal(ErrorCode::Replaced));
     assert_eq!(client.end().await.unwrap_err().0.code, ErrorCode::Replaced);
+}
+
+#[tokio::test]
+async fn a_taken_name_is_asked_for_again() {
+    let daemon = Daemon::start().await;
+    let options = Options { name_timeout: PATIENCE, ..daemon.options("1", Some("demo")) };
+    let mut client = Client::start(options);
+    let began = Instant::now();
+    daemon.asked().await.0.refuse(&refusal(ErrorCode::NameTaken));
+    match client.event().await {
+        Event::NameTaken { name, within, .. } => assert_eq!((name.as_deref(), within), (Some("demo"), PATIENCE)),
+        other => panic!("{other:?}"),
+    }
+    let (handshake, connect) = daemon.asked().await;
+    assert_eq!(connect.subdomain.as_deref(), Some("demo"));
+    assert!(began.elapsed() >= Duration::from_secs(1), "not at once");
+    grant(handshake, "s1", "demo");
+    assert_eq!(client.connected().await, "s1");
+    client.stop.cancel();
+    client.end().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_name_that_stays_taken_is_refused_in_the_end() {
+    let daemon = Daemon::start().await;
+    let options = Options { name_timeout: Duration::from_millis(300), ..daemon.options("1", Some("demo")) };
+    let mut client = Client::start(options);
+    for _ in 0..2 {
+        daemon.asked().await.0.refuse(&refusal(ErrorCode::NameTaken));
+    }
+    assert!(matches!(client.event().await, Event::NameTaken { .. }));
+    assert_eq!(client.end().await.unwrap_err().0.code, ErrorCode::NameTaken);
+}
+
+#[tokio::test]
+async fn a_tunnel_says_what_it_does_before_it_is_online() {
+    let daemon = Daemon::start().await;
+    let mut options = daemon.options("1", Some("demo"));
+    options.connect_to = Some(([127, 0, 0, 1], 1).into());
+    let mut client = Client::start(options);
+    match client.any_event().await {
+        Event::Connecting { server } => assert_eq!(server, "https://tunnel.test"),
+        other => panic!("{other:?}"),
+    }
+    match client.any_event().await {
+        Event::Disconnected { reason, was_online: false, .. } => assert_eq!(
+            reason,
+            "cannot reach https://tunnel.test: connection refused by 127.0.0.1:1; is cokd running there, and on this port?"
+        ),
+        other => panic!("{other:?}"),
+    }
+    client.stop.cancel();
+    client.end().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_stop_says_what_it_waits_for() {
+    let (target, go_on) = slow_service().await;
+    let daemon = Daemon::start().await;
+    let mut client = daemon.client(&target, Some("demo"));
+    let session = grant(daemon.asked().await.0, "s1", "demo");
+    client.connected().await;
+    let mut exchange = open(&*session);
+    assert_eq!(head(&mut exchange).await, 200);
+    client.stop.cancel();
+    match client.event().await {
+        Event::Stopping { requests: 1, streams: 0, within } => assert_eq!(within, Duration::from_secs(10)),
+        other => panic!("{other:?}"),
+    }
+    go_on.send(()).await.unwrap();
+    assert_eq!(body(&mut exchange).await, Received::Data { data: Bytes::from_static(b"done"), end: true });
+    client.end().await.unwrap();
 }

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use bytes::Bytes;
+use cok_http::is_event_stream;
 use cok_proto::{RequestHead, ResetCode, ResponseHead, Scheme};
 use cok_transport::{Exchange, ExchangeError, OpenError, Received, RecvHalf};
-use http::header::{ACCEPT, ALT_SVC, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, HeaderValue, UPGRADE};
+use http::header::{ACCEPT, ALT_SVC, CONTENT_LENGTH, EXPECT, HOST, HeaderValue, UPGRADE};
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use http_body::Body as _;
@@ -262,13 +263,6 @@ fn respond(visitor: &Visitor, answered: Answered, recv: Box<dyn RecvHalf>, metho
     response
 }
 
-/// Whether a response is a stream of server-sent events (WHATWG HTML, section 9.2), whose visitor comes back by itself when
-/// it ends.
-fn is_event_stream(headers: &HeaderMap) -> bool {
-    let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.as_bytes().split(|byte| *byte == b';').next());
-    kind.is_some_and(|kind| kind.trim_ascii().eq_ignore_ascii_case(b"text/event-stream"))
-}
-
 /// What a visitor gets who asked to leave HTTP: raw bytes from here on, or an ordinary response.
 fn respond_to_upgrade(
     visitor: &Arc<Visitor>,
@@ -300,22 +294,5 @@ fn problem(error: ExchangeError) -> Problem {
         ExchangeError::Reset(ResetCode::LocalTimeout) => Problem::ServiceSlow,
         ExchangeError::Reset(_) => Problem::ServiceBroke,
         ExchangeError::SessionLost => Problem::Offline,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn event_streams_are_known_by_their_type() {
-        let is = |kind: &'static str| {
-            is_event_stream(&HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(kind))]))
-        };
-        assert!(is("text/event-stream"));
-        assert!(is("Text/Event-Stream ; charset=utf-8"));
-        assert!(!is("text/event-streams"));
-        assert!(!is("text/plain; of=text/event-stream"));
-        assert!(!is_event_stream(&HeaderMap::new()));
     }
 }

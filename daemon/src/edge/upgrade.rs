@@ -2,7 +2,6 @@
 //! Inside the tunnel both are a GET with `upgrade`. HTTP/3 has no WebSockets here (RFC 9220).
 
 mod farewell;
-mod frames;
 
 use std::future::poll_fn;
 use std::task::Poll;
@@ -10,6 +9,7 @@ use std::task::Poll;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::{Bytes, BytesMut};
+use cok_http::websocket::{WEBSOCKET, is_websocket};
 use cok_transport::{Received, RecvHalf, SendHalf};
 use http::header::{
     CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, TRANSFER_ENCODING,
@@ -23,7 +23,7 @@ use sha1::{Digest as _, Sha1};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tracing::debug;
 
-use self::farewell::Farewell;
+use self::farewell::TimedFarewell;
 use super::body::Body;
 use super::page::Problem;
 use super::request::RequestBody;
@@ -31,8 +31,6 @@ use crate::shutdown::Watch;
 
 /// What an upgraded connection reads at once, and holds while idle.
 const READ_BUFFER: usize = 16 * 1024;
-/// The protocol's name in `upgrade` (RFC 6455, section 4.1) and `:protocol` (RFC 8441, section 5).
-const WEBSOCKET: &str = "websocket";
 /// RFC 6455, section 1.3.
 const WEBSOCKET_GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
@@ -84,7 +82,7 @@ impl Upgrade {
     pub(super) fn is_websocket(&self) -> bool {
         match self {
             Self::None => false,
-            Self::Http1(protocol) => protocol.as_bytes().eq_ignore_ascii_case(WEBSOCKET.as_bytes()),
+            Self::Http1(protocol) => is_websocket(protocol.as_bytes()),
             Self::Http2 { .. } => true,
         }
     }
@@ -136,7 +134,7 @@ pub(super) async fn splice(visitor: OnUpgrade, send: Box<dyn SendHalf>, recv: Bo
         Err(error) => return debug!(%error, "the visitor left before the upgrade"),
     };
     let (reader, writer) = tokio::io::split(TokioIo::new(upgraded));
-    let farewell = time.map(Farewell::new);
+    let farewell = time.map(TimedFarewell::new);
     let result = tokio::try_join!(to_tunnel(reader, send), to_visitor(recv, writer, farewell));
     if let Err(error) = result {
         debug!(%error, "upgraded connection ended");
@@ -166,19 +164,19 @@ async fn to_tunnel(
 async fn to_visitor(
     mut recv: Box<dyn RecvHalf>,
     mut writer: tokio::io::WriteHalf<TokioIo<Upgraded>>,
-    mut farewell: Option<Farewell>,
+    mut timed: Option<TimedFarewell>,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     loop {
         let received = poll_fn(|cx| {
-            if farewell.as_mut().is_some_and(|farewell| farewell.poll_due(cx).is_ready()) {
+            if timed.as_mut().is_some_and(|timed| timed.poll_due(cx).is_ready()) {
                 return Poll::Ready(Ok(None));
             }
             recv.poll_recv(cx).map_ok(Some)
         });
         let end = match received.await? {
             Some(Received::Data { data, end }) => {
-                let data = match &mut farewell {
-                    Some(farewell) => farewell.pass(data),
+                let data = match &mut timed {
+                    Some(timed) => timed.farewell.pass(data),
                     None => data,
                 };
                 writer.write_all(&data).await?;
@@ -187,8 +185,8 @@ async fn to_visitor(
             Some(Received::Trailers(_)) => true,
             Some(Received::Head { .. }) | None => false,
         };
-        if let Some(close) = farewell.as_mut().and_then(Farewell::close) {
-            writer.write_all(close).await?;
+        if let Some(close) = timed.as_mut().and_then(|timed| timed.farewell.close()) {
+            writer.write_all(&close).await?;
         }
         writer.flush().await?;
         if end {

@@ -7,8 +7,11 @@ import asyncio
 import threading
 
 from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
 from wsproto.connection import Connection, ConnectionType
-from wsproto.events import BytesMessage, TextMessage
+from wsproto.events import BytesMessage, CloseConnection, TextMessage
+
+from .http2 import Http2
 
 
 class WebSocket:
@@ -101,3 +104,58 @@ class Chat:
                     return type(event)(data=type(parts[0])().join(map(type(parts[0]), parts)))
             self.stream.wait(lambda: self.stream.data or self.stream.ended)
             self.protocol.receive_data(self.stream.read(len(self.stream.data)) if self.stream.data else None)
+
+
+class OverHttp1:
+    """A WebSocket's visitor over HTTP/1.1."""
+
+    def __init__(self, client):
+        self.socket = WebSocket(client.daemon, client.name, "/")
+
+    def send(self, text):
+        self.socket.send(text)
+
+    def recv(self):
+        return self.socket.recv()
+
+    def until_closed(self):
+        """The lengths of the messages that come, and the Close frame behind them. The library answers it."""
+        lengths = []
+        while True:
+            try:
+                lengths.append(len(self.recv()))
+            except ConnectionClosed as closed:
+                assert closed.rcvd_then_sent
+                return lengths, (closed.rcvd.code, closed.rcvd.reason)
+
+    def leave(self):
+        self.socket.__exit__()
+
+
+class OverHttp2:
+    """The same in a stream of an HTTP/2 connection."""
+
+    def __init__(self, client):
+        self.visitor = Http2(client.daemon, client.name)
+        self.chat = Chat(self.visitor)
+        assert self.chat.response[b":status"] == b"200"
+
+    def send(self, text):
+        self.chat.send(TextMessage(text))
+
+    def recv(self):
+        return self.chat.receive().data
+
+    def until_closed(self):
+        lengths = []
+        while not isinstance(event := self.chat.receive(), CloseConnection):
+            lengths.append(len(event.data))
+        self.chat.send(event.response())
+        # Nothing comes behind it but the end of the stream.
+        self.chat.stream.wait(lambda: self.chat.stream.ended or self.chat.stream.reset is not None)
+        assert self.chat.stream.ended and not self.chat.stream.data
+        self.chat.stream.send(b"", end=True)
+        return lengths, (event.code, event.reason)
+
+    def leave(self):
+        self.visitor.socket.close()

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use cok_proto::{Connect, ConnectAck, Frame, frame};
 use quinn::crypto::rustls::QuicClientConfig;
-use quinn::{ClientConfig, Connection, Endpoint, EndpointConfig};
+use quinn::{ClientConfig, Connection, ConnectionError, Endpoint, EndpointConfig};
 use tracing::debug;
 
 use super::control::{Control, close_reason};
@@ -16,6 +16,9 @@ use super::health::Health;
 use super::settings::{self, Tuning};
 use super::{ALPN, session, socket};
 use crate::{Config, HandshakeError, Transport};
+
+/// The first error code that stands for a TLS alert (RFC 9000, section 20.1).
+const CRYPTO_ERROR: u64 = 0x100;
 
 /// Dials daemons from one UDP socket, whose buffers cost megabytes: one for a process, shared by its tunnels. Cloning
 /// shares it. The socket is bound at the first call to a wildcard address, so that the kernel picks the source address
@@ -38,12 +41,37 @@ pub enum DialError {
     /// The address or name can't be dialled.
     #[error("cannot dial: {0}")]
     Dial(#[from] quinn::ConnectError),
-    /// The handshake failed.
+    /// TLS ended the handshake, on either side.
+    #[error("QUIC handshake failed: {why}")]
+    Alert {
+        /// The alert (RFC 8446, section 6).
+        code: u8,
+        /// The peer ended it.
+        by_peer: bool,
+        /// What the library says of it.
+        why: String,
+    },
+    /// The handshake failed otherwise.
     #[error("QUIC handshake failed: {0}")]
-    Handshake(#[from] quinn::ConnectionError),
+    Handshake(quinn::ConnectionError),
     /// Nothing came back in time.
     #[error("no answer over UDP within {} ms", .0.as_millis())]
     TimedOut(Duration),
+}
+
+impl From<ConnectionError> for DialError {
+    fn from(error: ConnectionError) -> Self {
+        let (code, by_peer, why) = match &error {
+            ConnectionError::TransportError(ours) => (ours.code, false, ours.to_string()),
+            ConnectionError::ConnectionClosed(theirs) => (theirs.error_code, true, theirs.to_string()),
+            _ => return Self::Handshake(error),
+        };
+        // A byte above this is TLS's (RFC 9001, section 4.8).
+        match u64::from(code).checked_sub(CRYPTO_ERROR).map(u8::try_from) {
+            Some(Ok(code)) => Self::Alert { code, by_peer, why },
+            _ => Self::Handshake(error),
+        }
+    }
 }
 
 impl Dialer {

@@ -22,7 +22,7 @@ const MASKING_KEY: u64 = 4;
 
 /// Follows one direction of a WebSocket.
 #[derive(Debug, Default)]
-pub(super) struct Frames {
+pub struct Frames {
     /// As much of a header as has come.
     header: [u8; LONGEST_HEADER],
     /// How much that is; nothing once it is whole.
@@ -35,17 +35,17 @@ pub(super) struct Frames {
 
 impl Frames {
     /// Whether the next byte begins a frame.
-    pub(super) fn at_boundary(&self) -> bool {
+    pub fn at_boundary(&self) -> bool {
         self.have == 0 && self.left == 0
     }
 
     /// Whether a Close frame has passed, or is about to.
-    pub(super) fn closed(&self) -> bool {
+    pub fn closed(&self) -> bool {
         self.closed
     }
 
     /// Moves on over what passes.
-    pub(super) fn follow(&mut self, mut data: &[u8]) {
+    pub fn follow(&mut self, mut data: &[u8]) {
         while !data.is_empty() {
             let length = self.step(data);
             data = &data[length..];
@@ -53,7 +53,7 @@ impl Frames {
     }
 
     /// Moves on to the end of the frame that is under way, if there is one; returns how much of `data` belongs to it.
-    pub(super) fn finish(&mut self, data: &[u8]) -> usize {
+    pub fn finish(&mut self, data: &[u8]) -> usize {
         if self.at_boundary() { 0 } else { self.step(data) }
     }
 

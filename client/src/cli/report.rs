@@ -1,0 +1,96 @@
+//! What the program says about its tunnels.
+
+use std::io::{self, Write as _};
+use std::time::Duration;
+
+use tracing::{info, warn};
+
+use crate::tunnel::Event;
+
+/// Reports what happens to one tunnel. Its address goes to standard output, alone on its line, when it is first online
+/// and whenever the address has changed; the rest is for the log.
+pub fn reporter() -> impl FnMut(Event) {
+    let mut shown = String::new();
+    move |event| match event {
+        Event::Connecting { server } => info!(event = "connecting", server, "connecting to {server}"),
+        Event::Connected { transport, url, session, reason } => {
+            if url != shown {
+                // Nobody may read it any more; the tunnel stays up all the same.
+                let _closed = writeln!(io::stdout(), "{url}");
+                shown.clone_from(&url);
+            }
+            info!(event = "connected", transport, url, session, reason, "the tunnel is online: {url}");
+        }
+        Event::Fallback { from, to, reason } => {
+            info!(event = "fallback", from, to, reason, "the tunnel takes {to}: {reason}");
+        }
+        Event::Disconnected { reason, retry_in, was_online } => {
+            let state = if was_online { "the tunnel is offline" } else { "not connected yet" };
+            warn!(event = "disconnected", reason, retry_in_ms = retry_in.as_millis() as u64, "{state}: {reason}");
+        }
+        Event::NameTaken { name, reason, within } => {
+            let why = match &name {
+                Some(name) => format!("the name \"{name}\" is in use by another client"),
+                None => reason.clone(),
+            };
+            warn!(
+                event = "name_taken",
+                name,
+                reason,
+                within_ms = within.as_millis() as u64,
+                "{why}; trying again for {} s",
+                within.as_secs()
+            );
+        }
+        Event::Stopping { requests, streams, within } => {
+            info!(
+                event = "stopping",
+                requests,
+                streams,
+                within_ms = within.as_millis() as u64,
+                "{}",
+                stopping(requests, streams, within)
+            );
+        }
+    }
+}
+
+/// What the program waits for before it ends.
+fn stopping(requests: usize, streams: usize, within: Duration) -> String {
+    let closed = match streams {
+        0 => String::new(),
+        1 => "1 WebSocket or event stream is closed".to_owned(),
+        many => format!("{many} WebSockets or event streams are closed"),
+    };
+    if requests == 0 {
+        return format!("stopping: {closed}");
+    }
+    let plural = if requests == 1 { "" } else { "s" };
+    let and = if streams == 0 { "" } else { ", " };
+    format!(
+        "stopping: {requests} request{plural} may finish within {} s{and}{closed}; press Ctrl-C again to stop at once",
+        within.as_secs()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stop_says_what_is_waited_for() {
+        let within = Duration::from_secs(10);
+        for (requests, streams, said) in [
+            (2, 0, "stopping: 2 requests may finish within 10 s; press Ctrl-C again to stop at once"),
+            (0, 1, "stopping: 1 WebSocket or event stream is closed"),
+            (
+                1,
+                3,
+                "stopping: 1 request may finish within 10 s, 3 WebSockets or event streams are closed; press Ctrl-C \
+                 again to stop at once",
+            ),
+        ] {
+            assert_eq!(stopping(requests, streams, within), said);
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! What asks the program to stop, and what does not.
+
+use std::fs::File;
+use std::io;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing::info;
+
+/// A process's own name for the terminal that controls it (tty(4)).
+const TERMINAL: &str = "/dev/tty";
+/// SIGHUP's bit in the mask of ignored signals.
+const HANGUP_BIT: u64 = 1;
+
+/// Why the program is to stop.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum StopRequest {
+    /// SIGTERM or SIGINT.
+    Signal,
+    /// The terminal is closed. The shell and the kernel may both say so.
+    HangUp,
+}
+
+/// The signals of the process.
+#[derive(Debug)]
+pub(super) struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    /// None where SIGHUP was ignored from the start, as nohup(1) has it.
+    hangup: Option<Signal>,
+    /// The process began with a terminal.
+    had_terminal: bool,
+}
+
+impl Signals {
+    /// Listens to them from now on.
+    pub(super) fn new() -> io::Result<Self> {
+        let hangup = if ignores_hangup() { None } else { Some(signal(SignalKind::hangup())?) };
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup,
+            had_terminal: has_terminal(),
+        })
+    }
+
+    /// Waits until the program is asked to stop.
+    pub(super) async fn next(&mut self) -> StopRequest {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return StopRequest::Signal,
+                _ = self.interrupt.recv() => return StopRequest::Signal,
+                () = received(self.hangup.as_mut()) => {}
+            }
+            if self.had_terminal && !has_terminal() {
+                info!(event = "terminal_closed", "the terminal is closed, so the client stops");
+                return StopRequest::HangUp;
+            }
+            info!(event = "hangup_ignored", "SIGHUP is ignored: restart the client to apply a changed configuration");
+        }
+    }
+}
+
+async fn received(signal: Option<&mut Signal>) {
+    match signal {
+        Some(signal) => drop(signal.recv().await),
+        None => std::future::pending().await,
+    }
+}
+
+fn has_terminal() -> bool {
+    File::open(TERMINAL).is_ok()
+}
+
+/// Whether the parent had the process ignore SIGHUP (proc_pid_status(5)); false where that can't be known.
+fn ignores_hangup() -> bool {
+    std::fs::read_to_string("/proc/self/status").is_ok_and(|status| is_hangup_ignored(&status))
+}
+
+fn is_hangup_ignored(status: &str) -> bool {
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & HANGUP_BIT != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mask_of_ignored_signals_is_read() {
+        assert!(is_hangup_ignored("SigBlk:\t0000000000000000\nSigIgn:\t0000000000001001\nSigCgt:\t0\n"));
+        assert!(!is_hangup_ignored("SigIgn:\t0000000000001000\n"));
+        assert!(!is_hangup_ignored("SigIgn:\tx\n") && !is_hangup_ignored(""));
+    }
+}

@@ -1,0 +1,377 @@
+//! Why the daemon cannot be reached: one cause, and what to do about it.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use cok_transport::{HandshakeError, quic, ws};
+use http::StatusCode;
+use rustls::{AlertDescription, CertificateError};
+
+use crate::text::{explain, io_reason, quoted};
+use crate::transport::TransportChoice;
+use crate::tunnel::Options;
+
+/// TLS alerts (RFC 8446, section 6.2), by which QUIC tells what was wrong.
+mod alert {
+    pub(super) const BAD_CERTIFICATE: u8 = 42;
+    pub(super) const CERTIFICATE_EXPIRED: u8 = 45;
+    pub(super) const CERTIFICATE_UNKNOWN: u8 = 46;
+    pub(super) const UNKNOWN_CA: u8 = 48;
+    pub(super) const ACCESS_DENIED: u8 = 49;
+    pub(super) const DECRYPT_ERROR: u8 = 51;
+    pub(super) const UNRECOGNIZED_NAME: u8 = 112;
+    pub(super) const NO_APPLICATION_PROTOCOL: u8 = 120;
+}
+
+/// What the library that checks certificates says of an authority's own. Its type is not within reach.
+const AUTHORITY_AS_SERVER: &str = "CaUsedAsEndEntity";
+/// How many of a certificate's names are shown.
+const MAX_NAMES: usize = 3;
+/// What the system's resolver begins each of its errors with.
+const LOOKUP: &str = "failed to lookup address information: ";
+
+/// The daemon cannot be reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Unreachable {
+    /// The daemon, as the user knows it.
+    server: String,
+    /// The user wants QUIC alone.
+    quic_only: bool,
+    cause: Cause,
+}
+
+impl Unreachable {
+    pub(super) fn new(options: &Options, cause: Cause) -> Self {
+        let quic_only = options.transport == TransportChoice::Quic;
+        Self { server: options.server.to_string(), quic_only, cause }
+    }
+}
+
+/// What is in the way, in the order in which one meets it. Of two causes the later one is told: it comes from an attempt that
+/// got further, and knows more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Cause {
+    /// No UDP socket can be had.
+    NoUdp(String),
+    /// Nothing came back in time.
+    NoAnswer { from: Option<SocketAddr>, within: Duration },
+    /// The system can't send there.
+    NoWay { to: SocketAddr, why: String },
+    /// The name is unknown, or the resolver does not answer.
+    Unresolved(String),
+    /// Nobody listens there.
+    Refused(SocketAddr),
+    /// A path that lets handshakes pass and nothing else.
+    NoData(Duration),
+    /// The connection ended during a handshake.
+    Broken(String),
+    /// The peer does not speak TLS.
+    NotTls,
+    /// The peer speaks QUIC, but another protocol on it.
+    OtherProtocol,
+    /// TLS failed otherwise.
+    Tls(String),
+    /// The peer takes TLS or the upgrade and does not go on.
+    Silent { step: &'static str, within: Duration },
+    /// Nobody whom the user trusts has signed the certificate.
+    UnknownAuthority,
+    /// It is for other names; none if they can't be known.
+    OtherNames(Vec<String>),
+    /// It has expired.
+    Expired,
+    /// It is from the future.
+    NotYetValid,
+    /// It is an authority's own, as are most that are self-signed.
+    SelfSigned,
+    /// It can't be checked.
+    BadCertificate(String),
+    /// The server has no certificate for its name.
+    UnknownName,
+    /// The server's name can't stand in a certificate.
+    BadName(String),
+    /// The server answers, but opens no tunnel.
+    Status(StatusCode),
+    /// It answers something else than an upgrade.
+    NoUpgrade(String),
+}
+
+impl Cause {
+    /// The one to tell of two, the first from QUIC. What only differs in details is told as the WebSocket has it.
+    pub(super) fn telling(quic: Self, ws: Self) -> Self {
+        if quic.step() > ws.step() { quic } else { ws }
+    }
+
+    /// How far an attempt came.
+    pub(super) fn step(&self) -> u8 {
+        match self {
+            Self::NoUdp(_) | Self::NoAnswer { .. } => 0,
+            Self::NoWay { .. } => 1,
+            Self::Unresolved(_) | Self::Refused(_) => 2,
+            Self::NoData(_) | Self::Broken(_) | Self::NotTls | Self::OtherProtocol | Self::Tls(_) => 3,
+            Self::Silent { .. } => 4,
+            Self::UnknownAuthority
+            | Self::OtherNames(_)
+            | Self::Expired
+            | Self::NotYetValid
+            | Self::SelfSigned
+            | Self::BadCertificate(_)
+            | Self::UnknownName
+            | Self::BadName(_) => 5,
+            Self::Status(_) | Self::NoUpgrade(_) => 6,
+        }
+    }
+
+    /// Why a name has no address.
+    pub(super) fn of_lookup(error: &io::Error) -> Self {
+        let text = io_reason(error);
+        Self::Unresolved(text.strip_prefix(LOOKUP).unwrap_or(&text).to_owned())
+    }
+
+    /// Why there is no TCP connection to an address.
+    pub(super) fn of_tcp(error: &io::Error, to: SocketAddr) -> Self {
+        match error.kind() {
+            io::ErrorKind::ConnectionRefused => Self::Refused(to),
+            _ => Self::NoWay { to, why: io_reason(error) },
+        }
+    }
+
+    /// Why TLS failed over TCP.
+    pub(super) fn of_tls(error: &io::Error) -> Self {
+        let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) else {
+            return match error.kind() {
+                io::ErrorKind::UnexpectedEof => {
+                    Self::Broken("it closed the connection during the TLS handshake".to_owned())
+                }
+                _ => Self::Broken(format!("the connection broke during the TLS handshake: {}", io_reason(error))),
+            };
+        };
+        match tls {
+            rustls::Error::InvalidCertificate(why) => Self::of_certificate(why),
+            rustls::Error::InvalidMessage(_) => Self::NotTls,
+            rustls::Error::AlertReceived(AlertDescription::AccessDenied | AlertDescription::UnrecognisedName) => {
+                Self::UnknownName
+            }
+            other => Self::Tls(quoted(&other.to_string())),
+        }
+    }
+
+    fn of_certificate(why: &CertificateError) -> Self {
+        match why {
+            // A wrong signature is that of another authority by the same name.
+            CertificateError::UnknownIssuer | CertificateError::BadSignature => Self::UnknownAuthority,
+            CertificateError::NotValidForName => Self::OtherNames(Vec::new()),
+            CertificateError::NotValidForNameContext { presented, .. } => {
+                Self::OtherNames(presented.iter().map(|name| quoted(bare(name))).collect())
+            }
+            CertificateError::Expired | CertificateError::ExpiredContext { .. } => Self::Expired,
+            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => Self::NotYetValid,
+            CertificateError::Other(other) => Self::of_other_certificate(&explain(other)),
+            other => Self::BadCertificate(quoted(&other.to_string())),
+        }
+    }
+
+    fn of_other_certificate(why: &str) -> Self {
+        if why.contains(AUTHORITY_AS_SERVER) { Self::SelfSigned } else { Self::BadCertificate(quoted(why)) }
+    }
+
+    /// Why there is no QUIC connection to an address.
+    pub(super) fn of_quic(error: quic::DialError, to: SocketAddr) -> Self {
+        match error {
+            quic::DialError::Socket(error) => Self::NoUdp(io_reason(&error)),
+            quic::DialError::Dial(error) => Self::BadName(error.to_string()),
+            quic::DialError::TimedOut(within) => Self::NoAnswer { from: Some(to), within },
+            quic::DialError::Alert { code, by_peer: false, why } => Self::of_our_alert(code, &why),
+            quic::DialError::Alert { code: alert::ACCESS_DENIED | alert::UNRECOGNIZED_NAME, .. } => Self::UnknownName,
+            quic::DialError::Alert { code: alert::NO_APPLICATION_PROTOCOL, .. } => Self::OtherProtocol,
+            error => Self::Tls(quoted(&error.to_string())),
+        }
+    }
+
+    /// Why this side ended a QUIC handshake. An alert says less than the error behind it.
+    fn of_our_alert(code: u8, why: &str) -> Self {
+        match code {
+            // A wrong signature is that of another authority by the same name.
+            alert::UNKNOWN_CA | alert::DECRYPT_ERROR => Self::UnknownAuthority,
+            alert::CERTIFICATE_EXPIRED => Self::Expired,
+            alert::BAD_CERTIFICATE => Self::OtherNames(Vec::new()),
+            alert::CERTIFICATE_UNKNOWN => Self::of_other_certificate(why),
+            alert::NO_APPLICATION_PROTOCOL => Self::OtherProtocol,
+            _ => Self::Tls(quoted(why)),
+        }
+    }
+
+    /// Why a QUIC connection carries no data.
+    pub(super) fn of_echo(error: &HandshakeError) -> Self {
+        match error {
+            HandshakeError::TimedOut(within) => Self::NoData(*within),
+            HandshakeError::Closed(reason) => {
+                Self::Broken(format!("the connection ended after the handshake: {}", quoted(&reason.to_string())))
+            }
+        }
+    }
+
+    /// Why there is no WebSocket on a TLS connection.
+    pub(super) fn of_upgrade(error: ws::UpgradeError) -> Self {
+        match error {
+            ws::UpgradeError::Status(status) => Self::Status(status),
+            ws::UpgradeError::TimedOut(within) => Self::Silent { step: "the request for a WebSocket", within },
+            ws::UpgradeError::Broken(why) => Self::NoUpgrade(quoted(&why)),
+        }
+    }
+
+    /// What the user can do about it.
+    fn advice(&self, quic_only: bool) -> &'static str {
+        match self {
+            Self::NoUdp(_) | Self::NoData(_) => "--transport auto takes a WebSocket where UDP does not pass",
+            Self::NoAnswer { .. } if quic_only => {
+                "check the address; if a firewall blocks UDP, --transport auto takes a WebSocket"
+            }
+            Self::NoAnswer { .. } => "check the address, and that no firewall blocks the port",
+            Self::NoWay { .. } => "check this machine's network",
+            Self::Unresolved(_) => "check the name of the server, and this machine's DNS",
+            Self::Refused(_) => "is cokd running there, and on this port?",
+            Self::Broken(_) | Self::Tls(_) | Self::Silent { .. } | Self::OtherProtocol => "is it a cokd?",
+            Self::NotTls => "is this the port for HTTPS?",
+            Self::UnknownAuthority => "if the server has an authority of its own, name its file by --ca-file",
+            Self::OtherNames(_) | Self::UnknownName => "check the name of the server",
+            Self::Expired => "its operator has to renew it, unless this machine's clock is wrong",
+            Self::NotYetValid => "check this machine's clock",
+            Self::SelfSigned => {
+                "give the server one that an authority has signed, and name that authority by --ca-file"
+            }
+            Self::BadCertificate(_) => "the server needs another one",
+            Self::BadName(_) => "the server must be a host name or an IP address",
+            Self::Status(status) if status.is_server_error() => "it may be starting, full, or no cokd",
+            Self::Status(_) | Self::NoUpgrade(_) => "is it the address of a cokd, of a version that fits?",
+        }
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoUdp(why) => write!(f, "cannot open a UDP socket: {why}"),
+            Self::NoAnswer { from: Some(from), within } => {
+                write!(f, "no answer from {from} within {}", seconds(*within))
+            }
+            Self::NoAnswer { from: None, within } => write!(f, "no answer within {}", seconds(*within)),
+            Self::NoWay { to, why } => write!(f, "cannot connect to {to}: {why}"),
+            Self::Unresolved(why) => write!(f, "its name cannot be resolved: {why}"),
+            Self::Refused(by) => write!(f, "connection refused by {by}"),
+            Self::NoData(within) => {
+                write!(f, "the handshake succeeded, but no data came back within {}", seconds(*within))
+            }
+            Self::Broken(why) => f.write_str(why),
+            Self::NotTls => f.write_str("it does not speak TLS"),
+            Self::OtherProtocol => f.write_str("it speaks QUIC, but not cok's protocol"),
+            Self::Tls(why) => write!(f, "TLS failed: {why}"),
+            Self::Silent { step, within } => write!(f, "no answer to {step} within {}", seconds(*within)),
+            Self::UnknownAuthority => f.write_str("its certificate is from an authority that is not trusted here"),
+            Self::OtherNames(names) if names.is_empty() => f.write_str("its certificate is for another name"),
+            Self::OtherNames(names) => {
+                let shown: Vec<&str> = names.iter().take(MAX_NAMES).map(String::as_str).collect();
+                let more = if names.len() > MAX_NAMES { ", …" } else { "" };
+                write!(f, "its certificate is only for {}{more}", shown.join(", "))
+            }
+            Self::Expired => f.write_str("its certificate has expired"),
+            Self::NotYetValid => f.write_str("its certificate is not valid yet"),
+            Self::SelfSigned => f.write_str("its certificate is self-signed, as only an authority's may be"),
+            Self::BadCertificate(why) => write!(f, "its certificate cannot be accepted: {why}"),
+            Self::UnknownName => f.write_str("it has no certificate for this name"),
+            Self::BadName(why) => write!(f, "its name cannot be dialled: {why}"),
+            Self::Status(status) => write!(f, "it answered {status} instead of opening a tunnel"),
+            Self::NoUpgrade(why) => write!(f, "it does not open a tunnel: {why}"),
+        }
+    }
+}
+
+impl fmt::Display for Unreachable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { server, quic_only, cause } = self;
+        let over = if *quic_only { " over QUIC" } else { "" };
+        write!(f, "cannot reach {server}{over}: {cause}; {}", cause.advice(*quic_only))
+    }
+}
+
+/// A time with a decimal place, where it needs one.
+fn seconds(time: Duration) -> String {
+    let text = format!("{:.1}", time.as_secs_f64());
+    format!("{} s", text.strip_suffix(".0").unwrap_or(&text))
+}
+
+/// A certificate's name without its kind, as in `DnsName("example.com")`.
+fn bare(name: &str) -> &str {
+    let inner = name.split_once('(').and_then(|(_kind, rest)| rest.strip_suffix(')')).unwrap_or(name);
+    inner.trim_matches('"')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address() -> SocketAddr {
+        "192.0.2.1:443".parse().unwrap()
+    }
+
+    fn said(cause: Cause, quic_only: bool) -> String {
+        Unreachable { server: "https://t.example".to_owned(), quic_only, cause }.to_string()
+    }
+
+    #[test]
+    fn each_cause_is_one_sentence_with_an_advice() {
+        let refused = io::Error::from(io::ErrorKind::ConnectionRefused);
+        assert_eq!(
+            said(Cause::of_tcp(&refused, address()), false),
+            "cannot reach https://t.example: connection refused by 192.0.2.1:443; is cokd running there, and on this port?"
+        );
+        let within = Duration::from_secs(4);
+        assert_eq!(
+            said(Cause::NoAnswer { from: Some(address()), within }, true),
+            "cannot reach https://t.example over QUIC: no answer from 192.0.2.1:443 within 4 s; check the address; if a \
+             firewall blocks UDP, --transport auto takes a WebSocket"
+        );
+        let unknown = io::Error::other("failed to lookup address information: Name or service not known");
+        assert_eq!(
+            said(Cause::of_lookup(&unknown), false),
+            "cannot reach https://t.example: its name cannot be resolved: Name or service not known; check the name of \
+             the server, and this machine's DNS"
+        );
+        let tls = |error: rustls::Error| Cause::of_tls(&io::Error::new(io::ErrorKind::InvalidData, error));
+        assert!(said(tls(CertificateError::UnknownIssuer.into()), false).ends_with("name its file by --ca-file"));
+        let presented = ["a", "b", "c", "d"].map(|name| format!("DnsName(\"{name}.example\")")).to_vec();
+        let expected = rustls_pki_types::ServerName::try_from("t.example").unwrap();
+        assert_eq!(
+            said(tls(CertificateError::NotValidForNameContext { expected, presented }.into()), false),
+            "cannot reach https://t.example: its certificate is only for a.example, b.example, c.example, …; check the \
+             name of the server"
+        );
+    }
+
+    #[test]
+    fn both_transports_have_one_cause() {
+        let silence = || Cause::NoAnswer { from: None, within: Duration::from_secs(2) };
+        let ours = |code, why: &str| {
+            Cause::of_quic(quic::DialError::Alert { code, by_peer: false, why: why.to_owned() }, address())
+        };
+        let untrusted = ours(alert::UNKNOWN_CA, "invalid peer certificate: UnknownIssuer");
+        assert_eq!(untrusted, Cause::UnknownAuthority);
+        // The same twice; what the one knows better; what got further.
+        assert_eq!(Cause::telling(untrusted.clone(), Cause::UnknownAuthority), Cause::UnknownAuthority);
+        let why = "invalid peer certificate: Other(OtherError(CaUsedAsEndEntity))";
+        assert_eq!(ours(alert::CERTIFICATE_UNKNOWN, why), Cause::SelfSigned);
+        let names = Cause::OtherNames(vec!["a.example".to_owned()]);
+        assert_eq!(Cause::telling(Cause::OtherNames(Vec::new()), names.clone()), names);
+        assert_eq!(Cause::telling(silence(), Cause::Refused(address())), Cause::Refused(address()));
+        assert_eq!(Cause::telling(untrusted.clone(), Cause::Refused(address())), untrusted);
+        let not_found = Cause::Status(StatusCode::NOT_FOUND);
+        assert_eq!(Cause::telling(Cause::OtherProtocol, not_found.clone()), not_found);
+    }
+
+    #[test]
+    fn times_are_as_exact_as_they_need_to_be() {
+        assert_eq!(seconds(Duration::from_secs(10)), "10 s");
+        assert_eq!(seconds(Duration::from_millis(350)), "0.3 s");
+    }
+}

@@ -1,0 +1,126 @@
+//! What is under way, and how it hears that the client stops.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+
+/// The exchanges of one tunnel.
+#[derive(Debug, Default)]
+pub(crate) struct InFlight {
+    requests: AtomicUsize,
+    streams: AtomicUsize,
+    stopping: AtomicBool,
+    token: CancellationToken,
+}
+
+/// How many exchanges are under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct UnderWay {
+    /// Those that end by themselves.
+    pub(crate) requests: usize,
+    /// Those that last until somebody ends them: WebSockets, event streams.
+    pub(crate) streams: usize,
+}
+
+impl InFlight {
+    /// Counts a request for as long as the result lives.
+    pub(super) fn begin(self: &Arc<Self>) -> Flight {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        Flight { all: self.clone(), lasts: false }
+    }
+
+    /// How many there are now.
+    pub(crate) fn under_way(&self) -> UnderWay {
+        UnderWay { requests: self.requests.load(Ordering::Relaxed), streams: self.streams.load(Ordering::Relaxed) }
+    }
+
+    /// The client stops: what lasts is to end.
+    pub(crate) fn stop(&self) {
+        self.stopping.store(true, Ordering::Release);
+        self.token.cancel();
+    }
+}
+
+/// One exchange, counted until it is dropped.
+#[derive(Debug)]
+pub(super) struct Flight {
+    all: Arc<InFlight>,
+    lasts: bool,
+}
+
+impl Flight {
+    /// The exchange lasts until somebody ends it; the result tells when the client stops.
+    pub(super) fn lasts(&mut self) -> Stop {
+        if !self.lasts {
+            self.all.requests.fetch_sub(1, Ordering::Relaxed);
+            self.all.streams.fetch_add(1, Ordering::Relaxed);
+            self.lasts = true;
+        }
+        let waiting = Box::pin(self.all.token.clone().cancelled_owned());
+        Stop { all: self.all.clone(), waiting, registered: false }
+    }
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        let count = if self.lasts { &self.all.streams } else { &self.all.requests };
+        count.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Tells one task when the client stops. The token takes a lock, so it is polled once, which has it wake the task; from then
+/// on the flag says enough.
+#[derive(Debug)]
+pub(super) struct Stop {
+    all: Arc<InFlight>,
+    waiting: Pin<Box<WaitForCancellationFutureOwned>>,
+    registered: bool,
+}
+
+impl Stop {
+    /// Ready once the client stops. Must always be polled by the same task.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.all.stopping.load(Ordering::Acquire) {
+            return Poll::Ready(());
+        }
+        if self.registered {
+            return Poll::Pending;
+        }
+        self.registered = true;
+        self.waiting.as_mut().poll(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use super::*;
+
+    #[test]
+    fn each_exchange_is_counted_once() {
+        let all = Arc::<InFlight>::default();
+        let (one, mut two) = (all.begin(), all.begin());
+        assert_eq!(all.under_way(), UnderWay { requests: 2, streams: 0 });
+        let (_first, _again) = (two.lasts(), two.lasts());
+        assert_eq!(all.under_way(), UnderWay { requests: 1, streams: 1 });
+        drop((one, two));
+        assert_eq!(all.under_way(), UnderWay { requests: 0, streams: 0 });
+    }
+
+    #[tokio::test]
+    async fn a_stop_wakes_those_who_wait_and_is_seen_by_those_who_come_later() {
+        let all = Arc::<InFlight>::default();
+        let mut stop = all.begin().lasts();
+        let waits = tokio::spawn(async move { poll_fn(|cx| stop.poll(cx)).await });
+        tokio::task::yield_now().await;
+        assert!(!waits.is_finished());
+        all.stop();
+        waits.await.unwrap();
+        let mut late = all.begin().lasts();
+        poll_fn(|cx| late.poll(cx)).await;
+    }
+}

@@ -1,0 +1,76 @@
+//! Words for people: why something failed, and what others have said, cut and escaped so that it stays part of one line.
+
+use std::error::Error;
+use std::fmt::Write as _;
+use std::io;
+
+/// How much is shown of what others have said.
+const LONGEST: usize = 200;
+
+/// What a peer or a visitor has said, on one line and not too long.
+pub(crate) fn quoted(text: &str) -> String {
+    let mut shown = String::new();
+    for (number, c) in text.chars().enumerate() {
+        if number == LONGEST {
+            shown.push('…');
+            break;
+        }
+        if c.is_control() {
+            shown.extend(c.escape_default());
+        } else {
+            shown.push(c);
+        }
+    }
+    shown
+}
+
+/// An error with its causes, in one line.
+pub(crate) fn explain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        // Some repeat what caused them.
+        let said = cause.to_string();
+        if !text.ends_with(&said) {
+            let _infallible = write!(text, ": {said}");
+        }
+        source = cause.source();
+    }
+    text
+}
+
+/// Why the system could not do something, without its error number.
+pub(crate) fn io_reason(error: &io::Error) -> String {
+    use io::ErrorKind as Kind;
+    let Some(number) = error.raw_os_error() else { return explain(error) };
+    if let kind @ (Kind::ConnectionRefused
+    | Kind::ConnectionReset
+    | Kind::HostUnreachable
+    | Kind::NetworkUnreachable
+    | Kind::PermissionDenied
+    | Kind::TimedOut) = error.kind()
+    {
+        return kind.to_string();
+    }
+    let text = error.to_string();
+    text.strip_suffix(&format!(" (os error {number})")).unwrap_or(&text).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_others_say_stays_on_one_line_and_short() {
+        assert_eq!(quoted("a\nb\u{1b}[2J é"), "a\\nb\\u{1b}[2J é");
+        assert_eq!(quoted(&"é".repeat(LONGEST + 1)), "é".repeat(LONGEST) + "…");
+        assert_eq!(quoted(&"é".repeat(LONGEST)), "é".repeat(LONGEST));
+    }
+
+    #[test]
+    fn the_system_says_why_in_words() {
+        assert_eq!(io_reason(&io::Error::from_raw_os_error(111)), "connection refused");
+        assert_eq!(io_reason(&io::Error::from_raw_os_error(2)), "No such file or directory");
+        assert_eq!(io_reason(&io::Error::other(io::Error::other("why"))), "why");
+    }
+}

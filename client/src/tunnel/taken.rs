@@ -1,0 +1,79 @@
+//! A name that another client has. It may be this one's own predecessor, of which the daemon does not know yet that it is
+//! gone: a container that was started again, a machine that was cut off. So the client asks again for a while.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// The shortest wait between two tries; the longest is twice that, so that clients which wait for one name take turns.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// For how long a taken name is asked for.
+#[derive(Debug)]
+pub(super) struct Taken {
+    timeout: Duration,
+    /// When it was refused first.
+    since: Option<Instant>,
+}
+
+impl Taken {
+    /// Gives up after `timeout`; at once if that is zero.
+    pub(super) fn new(timeout: Duration) -> Self {
+        Self { timeout, since: None }
+    }
+
+    /// The name was refused: how long to wait until the next try; `None` once the time is up.
+    pub(super) fn refused(&mut self, now: Instant) -> Option<Duration> {
+        let since = *self.since.get_or_insert(now);
+        let left = self.timeout.checked_sub(now - since).filter(|left| !left.is_zero())?;
+        Some(RETRY.mul_f64(1.0 + fastrand::f64()).min(left))
+    }
+
+    /// Whether the name is being waited for.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.since.is_some()
+    }
+
+    /// Something else happened than a refusal of the name.
+    pub(super) fn clear(&mut self) {
+        self.since = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_name_is_asked_for_until_the_time_is_up_and_once_more_then() {
+        let mut taken = Taken::new(45 * SECOND);
+        let start = Instant::now();
+        let (mut now, mut tries) = (start, 0);
+        assert!(!taken.is_waiting());
+        while let Some(wait) = taken.refused(now) {
+            assert!(taken.is_waiting() && wait <= 2 * SECOND);
+            assert!(wait >= SECOND || now + wait == start + 45 * SECOND);
+            now += wait;
+            tries += 1;
+        }
+        assert_eq!(now, start + 45 * SECOND);
+        assert!((23..=46).contains(&tries), "{tries}");
+    }
+
+    #[test]
+    fn the_time_begins_anew_after_something_else() {
+        let mut taken = Taken::new(2 * SECOND);
+        let now = Instant::now();
+        assert!(taken.refused(now).is_some());
+        assert!(taken.refused(now + 2 * SECOND).is_none());
+        taken.clear();
+        assert!(taken.refused(now + 2 * SECOND).is_some());
+    }
+
+    #[test]
+    fn no_time_is_no_second_try() {
+        assert!(Taken::new(Duration::ZERO).refused(Instant::now()).is_none());
+    }
+}

@@ -1,0 +1,35 @@
+//! What both ends of cok do to HTTP alike. Pure: no sockets, no clock, no runtime.
+//!
+//! - [`websocket`]: where the frames of a WebSocket end, and how it is closed between two of them.
+//! - [`is_event_stream`]: which responses last until one side ends them.
+
+pub mod websocket;
+
+use http::HeaderMap;
+use http::header::CONTENT_TYPE;
+
+/// Whether a response is a stream of server-sent events (WHATWG HTML, section 9.2), whose visitor comes back by itself when
+/// it ends.
+pub fn is_event_stream(headers: &HeaderMap) -> bool {
+    let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.as_bytes().split(|byte| *byte == b';').next());
+    kind.is_some_and(|kind| kind.trim_ascii().eq_ignore_ascii_case(b"text/event-stream"))
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn event_streams_are_known_by_their_type() {
+        let is = |kind: &'static str| {
+            is_event_stream(&HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(kind))]))
+        };
+        assert!(is("text/event-stream"));
+        assert!(is("Text/Event-Stream ; charset=utf-8"));
+        assert!(!is("text/event-streams"));
+        assert!(!is("text/plain; of=text/event-stream"));
+        assert!(!is_event_stream(&HeaderMap::new()));
+    }
+}

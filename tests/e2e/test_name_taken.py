@@ -1,0 +1,40 @@
+"""A name whose client has vanished: another one gets it by itself."""
+
+import signal
+
+from harness.cok import TRANSPORTS
+
+# The daemon gives a client up that is silent for 36 s.
+DEADLINE = 50
+
+
+def test_a_client_that_vanished_does_not_keep_its_name(daemon, nginx):
+    """As when a container without kept state is killed and started again, or its machine is cut off."""
+    # The kernel closes the connections of what is killed, but only TCP has any.
+    gone = {"ws": signal.SIGSTOP, "quic": signal.SIGKILL}
+    first = {way: daemon.client(nginx.target, f"gone-{way}", transport=way) for way in TRANSPORTS}
+    for way, client in first.items():
+        client.process.popen.send_signal(gone[way])
+    second = [
+        daemon.client(nginx.target, f"gone-{way}", transport=way, wait=False, state=daemon.folder / f"{way}-again")
+        for way in TRANSPORTS
+    ]
+    for client in second:
+        taken = client.process.wait_event("name_taken", name=client.name)
+        assert taken["message"] == f'the name "{client.name}" is in use by another client; trying again for 45 s'
+        client.process.wait_event("connected", deadline=DEADLINE)
+        assert client.curl("/").stdout == b"<h1>hello</h1>\n"
+        said = client.process.output()
+        assert said.count('"name_taken"') == 1 and '"disconnected"' not in said
+        assert client.stop() == 0
+    for client in first.values():
+        client.process.kill()
+
+
+def test_the_time_is_an_option(site, daemon, tunnel, nginx):
+    """Without time, the refusal is final at once; with some, it is final afterwards."""
+    for time, tries in [("0", False), ("1500ms", True)]:
+        client = tunnel(nginx.target, "site", wait=False, state=daemon.folder / "other", options=("--name-timeout", time))
+        assert client.process.wait_exit() == 3
+        assert 'the name "site" is in use' in client.process.wait_event("refused")["reason"]
+        assert ('"name_taken"' in client.process.output()) == tries
