@@ -2,6 +2,7 @@
 
 mod args;
 pub mod documents;
+mod program;
 mod report;
 mod service;
 mod signals;
@@ -19,7 +20,7 @@ use tracing::error;
 pub use self::args::Args;
 pub(crate) use self::args::parse_interval;
 use self::documents::{CompletionsArgs, ManArgs};
-use self::report::reporter;
+pub use self::report::reporter;
 use self::service::ServiceCommand;
 use self::signals::{Signals, StopRequest};
 use crate::config::ConfigError;
@@ -39,7 +40,7 @@ const LAST_WORDS: Duration = Duration::from_millis(100);
 /// Puts a local service at a public HTTPS address.
 #[derive(Debug, Parser)]
 #[command(name = "cok-client", version, about, args_conflicts_with_subcommands = true)]
-struct Cli {
+pub struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
     #[command(flatten)]
@@ -60,7 +61,16 @@ enum Command {
 
 /// Runs the client as its command line says.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    start(&Cli::parse())
+}
+
+/// Runs the client as a subcommand of another program; `words` call it, such as `cokd client`.
+pub fn main_of(cli: &Cli, words: &'static str) -> ExitCode {
+    program::call_it(words);
+    start(cli)
+}
+
+fn start(cli: &Cli) -> ExitCode {
     let done = match &cli.command {
         None => return tunnels(&cli.args),
         Some(Command::Service(command)) => service::run(command),
@@ -105,7 +115,7 @@ fn fail(code: u8, format: LogFormat, error: &anyhow::Error) -> ExitCode {
         match format {
             LogFormat::Json if code == REFUSED => error!(event = "refused", reason),
             LogFormat::Json => error!(event = "failed", reason),
-            _ => logging::complain(&format!("cok-client: {reason}")),
+            _ => logging::complain(&format!("{}: {reason}", program::called())),
         }
     }
     ExitCode::from(code)

@@ -1,6 +1,7 @@
 """Command lines and configurations: one clear line for what is wrong, and the promised exit code."""
 
 import hashlib
+import os
 import subprocess
 
 import pytest
@@ -135,16 +136,48 @@ def test_a_key_is_shown_once_and_kept_as_a_digest(tmp_path):
         (["3000", "--config", "/no"], "cannot read the configuration /no"),
     ],
 )
-def test_wrong_usage(options, said):
-    result = run("cok-client", *options)
+@pytest.mark.parametrize("client", ["cok-client", "cokd client"])
+def test_wrong_usage(client, options, said):
+    result = run(*client.split(), *options)
     assert result.returncode == 2, result
     (line,) = result.stderr.splitlines()
-    assert line.startswith("cok-client: ") and said in line
+    assert line.startswith(f"{client}: ") and said in line
 
 
 def test_unknown_flags():
     assert run("cok-client", "--frobnicate").returncode == 2
     assert run("cokd", "--frobnicate").returncode == 2
+    wrong = run("cokd", "client", "--frobnicate")
+    assert wrong.returncode == 2 and "Usage: cokd client" in wrong.stderr
+
+
+def test_the_help_of_the_client_in_cokd():
+    """It is that of cok-client, but for the words that call it."""
+    own, other = run("cok-client", "--help").stdout, run("cokd", "client", "--help").stdout
+    assert "Usage: cokd client [OPTIONS] [TARGET]..." in other and "Exit codes:" in other
+    assert own[own.index("Commands:"):].replace("cok-client", "cokd client") == other[other.index("Commands:"):]
+    for command in ("completions", "man"):
+        arguments = ["bash"] if command == "completions" else []
+        assert run("cokd", "client", command, *arguments).stdout == run("cok-client", command, *arguments).stdout
+
+
+def test_documents_name_the_client_in_cokd(tmp_path):
+    """Man pages and completions know the subcommand with its options."""
+    assert run("cokd", "man", tmp_path).returncode == 0
+    assert {"cokd.1", "cokd-dev.1", "cokd-client.1", "cokd-client-service-install.1"} <= set(os.listdir(tmp_path))
+    assert "connect\\-to" in (tmp_path / "cokd-client.1").read_text()
+    for shell in ("bash", "zsh", "fish"):
+        assert "connect-to" in run("cokd", "completions", shell).stdout
+
+
+def test_cokd_client_is_a_client(daemon, nginx, tmp_path):
+    common = ["--server", daemon.url(""), "--connect-to", daemon.https, "--ca-file", daemon.ca, "--state-dir", tmp_path]
+    refused = run("cokd", "client", nginx.target, *common, "--api-key", "cok_wrong")
+    assert refused.returncode == 3 and refused.stderr.startswith("cokd client: refused by the server: ")
+    client = Process(BIN_DIR / "cokd", "client", nginx.target, "--subdomain", "inside", *common, env={"COK_API_KEY": KEY})
+    assert client.wait_stdout() == daemon.url("inside", "")
+    assert daemon.curl("inside").stdout == b"<h1>hello</h1>\n"
+    assert client.stop() == 0
 
 
 def refusal(client):
@@ -333,6 +366,10 @@ def test_a_unit_of_the_user(tmp_path):
     assert service("status").stdout.startswith(f"installed: {unit}\n")
     removed = service("uninstall")
     assert removed.returncode == 0 and f"removed {unit}" in removed.stdout and not unit.exists()
+
+    inside = run("cokd", "client", "service", "install", env={"XDG_CONFIG_HOME": str(settings), "PATH": "/nonexistent"})
+    assert inside.returncode == 0, inside
+    assert f'ExecStart="{BIN_DIR / "cokd"}" client --config "{config}"' in unit.read_text().splitlines()
 
     unit.write_text("[Service]\nExecStart=/usr/bin/mine\n")
     for refused in (service("install"), service("uninstall")):

@@ -1,14 +1,20 @@
 """`cokd dev`: daemon, client and a site on one machine, by one command."""
 
 import os
+import shlex
+import shutil
+import socket
 import subprocess
+import threading
 import urllib.request
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
 import pytest
 
 from harness.cok import Dev
-from harness.process import BIN_DIR, Process
+from harness.ports import free_port
+from harness.process import BIN_DIR, HERE, Process
 
 
 @pytest.fixture
@@ -16,8 +22,8 @@ def dev(tmp_path):
     """Starts `cokd dev` with a state folder that stays the same during the test."""
     running = []
 
-    def start(*arguments):
-        running.append(Dev(tmp_path / "dev", *arguments))
+    def start(*arguments, **more):
+        running.append(Dev(tmp_path / "dev", *arguments, **more))
         return running[-1]
 
     yield start
@@ -86,9 +92,9 @@ def test_a_second_terminal_joins(dev, nginx, tmp_path):
 
 
 def test_what_it_says_to_a_person(nginx, tmp_path):
-    """Without --json: the address, the authority, and a command for a second terminal that works as it stands."""
+    """Without --json: the address, the authority, and a command that works as it stands."""
     process = Process(
-        BIN_DIR / "cokd", "dev", nginx.target, "--https-port", "0", "--http-port", "0", "--state-dir", tmp_path / "dev"
+        BIN_DIR / "cokd", "dev", nginx.target, "--https-port", "0", "--state-dir", tmp_path / "dev"
     )
     process.wait_line(lambda line: "Ctrl-C" in line, "last line of the greeting")
     lines = [line.strip() for line in process.lines]
@@ -97,20 +103,143 @@ def test_what_it_says_to_a_person(nginx, tmp_path):
     assert any(line == str(tmp_path / "dev/authority/ca.pem") for line in lines)
     curl = next(line for line in lines if line.startswith("curl "))
     assert subprocess.check_output(curl.split()) == b"<h1>hello</h1>\n"
-    join = next(line for line in lines if "cok-client 3000" in line)
-    join = join.replace("cok-client 3000", f"exec {BIN_DIR}/cok-client {nginx.port} --state-dir {tmp_path}/client")
-    client = Process("bash", "-c", join)
-    assert client.wait_stdout() == url.replace("demo.", "mine.")
+    assert "Plain HTTP" not in process.output()
+    assert process.stop() == 0
+
+
+def join_line(process):
+    """The command line for a second terminal, as `cokd dev` prints it."""
+    return process.wait_line(lambda line: line.strip() if "COK_API_KEY=" in line else None, "line for a second terminal")
+
+
+def test_the_printed_command_works(network, serve, tmp_path):
+    """A shell reads it as it stands, in any folder, though the program is on no PATH and its path needs quotes."""
+    serve(3000)
+    folder = tmp_path / "it's $HOME"
+    folder.mkdir()
+    program = shutil.copy(BIN_DIR / "cokd", folder)
+    home = {"HOME": str(tmp_path), "XDG_STATE_HOME": "", "PATH": "/usr/bin:/bin"}
+    process = Process(program, "dev", "--state-dir", "state", cwd=folder, env=home, inside=network.home)
+    join = join_line(process)
+    client = Process("sh", "-c", f"exec env {join}", cwd="/", env=home, inside=network.home)
+    url = client.wait_stdout()
+    assert url == "https://mine.cok.localhost:8443"
+    curl = ["curl", "-sS", "--max-time", "20", "--cacert", folder / "state/authority/ca.pem", url]
+    assert subprocess.check_output(network.home.command(*curl)) == b"hello\n"
     assert client.stop() == 0 and process.stop() == 0
 
 
-def test_a_port_in_use(dev, nginx, tmp_path):
-    process = dev(nginx.target)
-    result = subprocess.run(
-        [BIN_DIR / "cokd", "dev", nginx.target, "--https-port", str(process.port), "--http-port", "0",
-         "--state-dir", tmp_path / "another"],
-        capture_output=True, text=True, timeout=30, check=False,
-    )
-    assert result.returncode == 1 and result.stdout == ""
+@pytest.mark.parametrize("same", [True, False], ids=["this-program", "another-program"])
+def test_the_printed_command_is_short_where_the_shell_finds_it(tmp_path, same):
+    """The name alone would start whatever program the PATH has."""
+    program = BIN_DIR / "cokd"
+    link = tmp_path / "bin/cokd"
+    link.parent.mkdir()
+    link.symlink_to(program if same else "/bin/true")
+    options = ["--https-port", "0", "--state-dir", tmp_path / "dev"]
+    process = Process(program, "dev", *options, env={"PATH": f"{link.parent}:/usr/bin:/bin"})
+    words = shlex.split(join_line(process))
+    assert words[1:3] == ["cokd" if same else str(program.resolve()), "client"]
+    assert process.stop() == 0
+
+
+def run_dev(tmp_path, target, options, inside=HERE):
+    """`cokd dev` that is to fail; its exit code and its only line."""
+    options = [str(word) for option in options.items() for word in option]
+    command = inside.command(BIN_DIR / "cokd", "dev", target, *options, "--state-dir", tmp_path / "another")
+    result = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert result.stdout == ""
     (line,) = result.stderr.splitlines()
-    assert line.startswith(f"cokd: cannot listen on 127.0.0.1:{process.port}: Address already in use")
+    return result.returncode, line
+
+
+@pytest.mark.parametrize("option", ["--https-port", "--http-port"])
+@pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM], ids=["tcp", "udp"])
+def test_a_named_port_in_use(nginx, tmp_path, option, kind):
+    """The error says which option chooses another port."""
+    with socket.socket(type=kind) as taken:
+        taken.bind(("127.0.0.1", 0))
+        if kind == socket.SOCK_STREAM:
+            taken.listen()
+        port = taken.getsockname()[1]
+        code, line = run_dev(tmp_path, nginx.target, {"--https-port": 0, option: port})
+    udp = " (UDP)" if kind == socket.SOCK_DGRAM else ""
+    assert code == 1 and line.startswith(f"cokd: cannot listen on 127.0.0.1:{port}{udp}: Address already in use")
+    assert option in line
+
+
+OWN = ["{port}", "localhost:{port}", "[::1]:{port}", "0.0.0.0:{port}", "https://demo.cok.localhost:{port}", "127.1:{port}"]
+
+
+@pytest.mark.parametrize("option", ["--https-port", "--http-port"])
+@pytest.mark.parametrize("form", OWN)
+def test_a_target_that_is_dev_itself(tmp_path, form, option):
+    port = free_port()
+    code, line = run_dev(tmp_path, form.format(port=port), {"--https-port": 0, option: port})
+    assert code == 2 and line.startswith("cokd: cannot forward to ")
+    assert f"cokd dev itself listens on port {port}" in line and option in line
+
+
+def test_a_wrong_target(tmp_path):
+    code, line = run_dev(tmp_path, "ftp://x", {})
+    assert code == 2 and line.startswith('cokd: cannot forward to "ftp://x"')
+
+
+@pytest.fixture
+def serve(network):
+    """Starts web servers on ports of a machine that no other test uses."""
+    running = []
+
+    class Hello(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.send_header("Content-Length", "6")
+            self.end_headers()
+            self.wfile.write(b"hello\n")
+
+        def log_message(self, *_arguments):
+            pass
+
+    def start(port):
+        running.append(network.home.enter(lambda: ThreadingHTTPServer(("127.0.0.1", port), Hello)))
+        threading.Thread(target=running[-1].serve_forever, daemon=True).start()
+
+    yield start
+    for server in running:
+        server.shutdown()
+        server.server_close()
+
+
+def test_an_application_on_8080(dev, network, serve):
+    """It keeps its port, since dev opens none for plain HTTP by itself."""
+    serve(8080)
+    process = dev("8080", options=(), inside=network.home)
+    assert set(process.info["ports"]) == {"https", "admin"} and process.info["ports"]["https"] == process.port == 8443
+    assert process.curl(process.info["url"]) == b"hello\n"
+
+
+@pytest.mark.parametrize("taken", [socket.SOCK_STREAM, socket.SOCK_DGRAM], ids=["tcp", "udp"])
+def test_the_usual_port_in_use(dev, network, serve, taken):
+    """Another one is taken, and dev says so; what has the usual one may be the target."""
+    if taken == socket.SOCK_STREAM:
+        serve(port := 8443)
+    else:
+        serve(port := 8080)
+        udp = network.home.enter(lambda: socket.socket(type=taken))
+        udp.bind(("127.0.0.1", 8443))
+    process = dev(port, options=(), inside=network.home)
+    assert process.port != 8443 and process.curl(process.info["url"]) == b"hello\n"
+    notices = [line for line in process.lines if line.startswith("cokd: port 8443 is taken, so ")]
+    assert len(notices) == 1 and str(process.port) in notices[0]
+
+
+def test_the_usual_port_as_the_target(tmp_path, network):
+    code, line = run_dev(tmp_path, "8443", {}, inside=network.home)
+    assert code == 2 and "cokd dev itself listens on port 8443" in line and "--https-port" in line
+
+
+def test_plain_http_redirects_where_it_is_wanted(dev, nginx):
+    process = dev(nginx.target, "--http-port", "0")
+    port = process.info["ports"]["http"]
+    answer = process.curl(f"http://demo.cok.localhost:{port}/x", "--write-out", "%{redirect_url}")
+    assert answer.decode().endswith(f"https://demo.cok.localhost:{process.port}/x")

@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow, bail};
 use cok_transport::{Congestion, quic};
 
+use super::program::called;
 use crate::config::{FileConfig, FileTunnel, home_folder};
 use crate::instance::instance_id;
 use crate::logging::LogFormat;
@@ -122,7 +123,7 @@ impl Args {
             None => None,
         };
         if wanted.is_empty() {
-            bail!("nothing to forward to: say cok-client 3000, or put [tunnels.NAME] into the configuration file");
+            bail!("nothing to forward to: say {} 3000, or put [tunnels.NAME] into the configuration file", called());
         }
         if wanted.len() > 1 && subdomain.is_some() {
             bail!("--subdomain names one tunnel, but the configuration file has {}", wanted.len());
@@ -155,13 +156,13 @@ impl Args {
             ([] | ["http"], Some(port)) => port.to_string(),
             (_, Some(_)) => bail!("--port is a TARGET of its own; give only one of them"),
             ([], None) => return Ok(named.into_values().collect()),
-            (["http"], None) => bail!("the TARGET is missing; say cok-client http 3000"),
+            (["http"], None) => bail!("the TARGET is missing; say {} http 3000", called()),
             ([word] | ["http", word], None) if is_bare_word(word) => {
                 let tunnel = named.remove(*word);
                 return Ok(vec![tunnel.ok_or_else(|| no_such_tunnel(word, &named))?]);
             }
             ([target] | ["http", target], None) => (*target).to_owned(),
-            ([kind, ..], None) => bail!("\"{kind}\" is no kind of tunnel; say cok-client [http] TARGET"),
+            ([kind, ..], None) => bail!("\"{kind}\" is no kind of tunnel; say {} [http] TARGET", called()),
         };
         Ok(vec![FileTunnel { target: target.parse()?, subdomain: None, host_header: None }])
     }

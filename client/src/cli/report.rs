@@ -9,7 +9,7 @@ use crate::tunnel::Event;
 
 /// Reports what happens to one tunnel. Its address goes to standard output, alone on its line, when it is first online
 /// and whenever the address has changed; the rest is for the log.
-pub(super) fn reporter() -> impl FnMut(Event) {
+pub fn reporter() -> impl FnMut(Event) {
     let mut shown = String::new();
     move |event| match event {
         Event::Connecting { server } => info!(event = "connecting", server, "connecting to {server}"),

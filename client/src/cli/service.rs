@@ -8,6 +8,7 @@ use std::process::Command;
 use anyhow::{Context as _, bail};
 use clap::Subcommand;
 
+use super::program;
 use crate::config::{ConfigError, FileConfig, home_folder};
 
 /// The unit's name.
@@ -64,7 +65,7 @@ pub(super) fn run(command: &ServiceCommand) -> anyhow::Result<()> {
         }
         ServiceCommand::Status => {
             if !path.exists() {
-                bail!("not installed: there is no {}; say cok-client service install", path.display());
+                bail!("not installed: there is no {}; say {} service install", path.display(), program::called());
             }
             println!("installed: {}", path.display());
             match systemctl(&["is-active", UNIT]) {
@@ -85,8 +86,8 @@ fn install(path: &Path, config: &Path) -> anyhow::Result<()> {
     if path.exists() {
         own(path)?;
     }
-    let program = std::env::current_exe().context("cannot find this program's file")?;
-    let unit = unit(&program, &config)?;
+    let file = std::env::current_exe().context("cannot find this program's file")?;
+    let unit = unit(&file, program::subcommand(), &config)?;
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
     }
@@ -102,9 +103,10 @@ fn own(path: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn unit(program: &Path, config: &Path) -> anyhow::Result<String> {
+fn unit(program: &Path, subcommand: Option<&str>, config: &Path) -> anyhow::Result<String> {
     // Variables are looked for in arguments alone.
     let (program, config) = (quoted(program)?, quoted(config)?.replace('$', "$$"));
+    let program = [program.as_str()].into_iter().chain(subcommand).collect::<Vec<_>>().join(" ");
     // Restarted for ever, as the tunnels themselves try for ever; but not where trying again is of no use: wrong
     // configuration, refused.
     Ok(format!(
@@ -147,8 +149,10 @@ mod tests {
         let quoted = |text: &str| quoted(Path::new(text));
         assert_eq!(quoted("/a b/c").unwrap(), r#""/a b/c""#);
         assert_eq!(quoted(r#"/100%/$HOME/"\"#).unwrap(), r#""/100%%/$HOME/\"\\""#);
-        let unit = unit(Path::new("/$a/cok-client"), Path::new("/$b")).unwrap();
-        assert!(unit.contains(r#"ExecStart="/$a/cok-client" --config "/$$b""#), "{unit}");
+        let text = unit(Path::new("/$a/cok-client"), None, Path::new("/$b")).unwrap();
+        assert!(text.contains(r#"ExecStart="/$a/cok-client" --config "/$$b""#), "{text}");
+        let text = unit(Path::new("/cokd"), Some("client"), Path::new("/b")).unwrap();
+        assert!(text.contains(r#"ExecStart="/cokd" client --config "/b""#), "{text}");
         assert!(quoted("/a\nExecStartPre=/bin/evil").is_err());
     }
 }

@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 use tracing::{info, warn};
 
 pub(crate) use self::reload::Reloader;
-pub(crate) use self::signals::stop_signal;
+pub(crate) use self::signals::StopSignals;
 use crate::admission::Admission;
 use crate::certificates::{Certificates, Change};
 use crate::config::Config;
@@ -149,6 +149,11 @@ impl App {
     /// Reads its configuration again.
     pub(crate) fn reloader(&self) -> Arc<Reloader> {
         self.reloader.clone()
+    }
+
+    /// How it goes away.
+    pub(crate) fn drain(&self) -> Arc<Drain> {
+        self.parts.drain.clone()
     }
 
     /// Serves until `stop` resolves, then lets what runs finish, at most for `drain_timeout`.

@@ -1,15 +1,40 @@
-//! Signals that end the program.
+//! SIGTERM and SIGINT: the first one asks for a stop in order, the second one ends the waiting.
 
-use tokio::signal::unix::{SignalKind, signal};
+use std::io;
+use std::pin::pin;
 
-/// Resolves at SIGTERM or SIGINT.
-pub(crate) fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    Ok(async move {
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// Signals that ask the program to stop.
+#[derive(Debug)]
+pub(crate) struct StopSignals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl StopSignals {
+    /// Listens to them from now on.
+    pub(crate) fn new() -> io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    /// Polls `serving` to its end. The first signal calls `stop`. Returns `None` if a second one came before the end.
+    pub(crate) async fn until_stopped<T>(mut self, serving: impl Future<Output = T>, stop: impl FnOnce()) -> Option<T> {
+        let mut serving = pin!(serving);
         tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+            result = &mut serving => return Some(result),
+            () = self.next() => stop(),
         }
-    })
+        tokio::select! {
+            result = serving => Some(result),
+            () = self.next() => None,
+        }
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }

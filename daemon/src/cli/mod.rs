@@ -11,16 +11,20 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use cok_certs::dns::delegation;
+use cok_client::cli as client;
 use cok_client::cli::documents::{self, CompletionsArgs, ManArgs};
 use cok_client::logging::{self, LogFormat};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing::info;
 
 use self::cert::CertCommand;
 use self::reload::ReloadArgs;
 use crate::app::dev::{self, DevArgs};
-use crate::app::{App, stop_signal};
+use crate::app::{App, StopSignals};
 use crate::certificates::{self, Dns, Tls};
 use crate::config::{Config, ConfigError};
+use crate::drain::Drain;
 use crate::host::activation::Inherited;
 use crate::host::notify;
 use crate::names::{ApiKey, SubdomainPattern};
@@ -54,6 +58,8 @@ enum Command {
     Run(RunArgs),
     /// Try everything on this machine: a daemon, a client and a site at https://demo.cok.localhost:8443
     Dev(DevArgs),
+    /// Put a local service at a public address: the same as cok-client
+    Client(Box<client::Cli>),
     /// Check a configuration, and whether DNS leads to this daemon; every mistake is named, and the exit code is 2
     Check {
         /// The configuration file
@@ -126,10 +132,11 @@ pub fn main() -> ExitCode {
             logging::start(
                 "cokd",
                 args.log_format,
-                if args.verbose { "info,cokd=debug,cok_client=debug" } else { "warn" },
+                if args.verbose { "info,cokd=debug,cok_client=debug" } else { dev::LOG_FILTER },
             );
             outcome(block_on(dev::run(args)))
         }
+        Command::Client(cli) => client::main_of(&cli, "cokd client"),
         Command::Check { config, resolver } => check(&config, resolver),
         Command::Cert(command) => match Config::load(command.file()) {
             Ok(config) => outcome(cert::run(&command, &config)),
@@ -191,16 +198,23 @@ fn run(args: &RunArgs, inherited: anyhow::Result<Inherited>) -> ExitCode {
     };
     let served = block_on(async move {
         let app = App::build(config, Some(args.config.clone()), inherited?)?;
-        let stop = stop_signal()?;
+        let signals = StopSignals::new()?;
         let mut hangup = signal(SignalKind::hangup())?;
-        let reloader = app.reloader();
+        let (reloader, drain) = (app.reloader(), app.drain());
         let reloads = tokio::spawn(async move {
             while hangup.recv().await.is_some() {
                 let reloader = reloader.clone();
                 let _logged = tokio::task::spawn_blocking(move || reloader.reload()).await;
             }
         });
-        app.run(stop).await;
+        let stop = CancellationToken::new();
+        let on_stop = || {
+            say_what_runs(&drain);
+            stop.cancel();
+        };
+        if signals.until_stopped(app.run(stop.cancelled()), on_stop).await.is_none() {
+            info!(event = "stopped", finished = false, "stopped at once");
+        }
         reloads.abort();
         Ok(())
     });
@@ -208,6 +222,20 @@ fn run(args: &RunArgs, inherited: anyhow::Result<Inherited>) -> ExitCode {
         notify::status(&format!("{error:#}").replace('\n', " "));
     }
     outcome(served)
+}
+
+/// Says what the end waits for. A service manager waits by its own limit, and has no Ctrl-C.
+fn say_what_runs(drain: &Drain) {
+    let visitors = drain.present();
+    if visitors == 0 || notify::is_there() {
+        return;
+    }
+    let within = drain.timeout().as_secs();
+    info!(
+        event = "stopping",
+        visitors,
+        "stopping: {visitors} visitors' connections may finish within {within} s; press Ctrl-C again to stop at once"
+    );
 }
 
 fn block_on(future: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
@@ -222,7 +250,7 @@ fn outcome(result: anyhow::Result<()>) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             logging::complain(&format!("cokd: {error:#}").replace('\n', " "));
-            ExitCode::from(FAILED)
+            ExitCode::from(if error.is::<dev::Usage>() { USAGE } else { FAILED })
         }
     }
 }

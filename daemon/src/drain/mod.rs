@@ -95,6 +95,11 @@ impl Drain {
         self.phases.first_request().await;
     }
 
+    /// How many visitors are present.
+    pub(crate) fn present(&self) -> usize {
+        self.visitors.len()
+    }
+
     /// Keeps a visitor counted as present.
     pub(crate) fn visitor(&self) -> TaskTrackerToken {
         self.visitors.token()

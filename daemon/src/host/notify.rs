@@ -10,6 +10,11 @@ use tracing::warn;
 /// How much longer than asked a stop may take before the service manager kills: the clocks of both are not the same.
 const MARGIN: Duration = Duration::from_secs(5);
 
+/// Whether there is one that waits to be told.
+pub(crate) fn is_there() -> bool {
+    std::env::var_os("NOTIFY_SOCKET").is_some()
+}
+
 /// Traffic is accepted.
 pub(crate) fn ready() {
     tell(&[NotifyState::Ready]);

@@ -200,11 +200,12 @@ class Client:
 
 
 class Dev(Process):
-    """`cokd dev` on free ports; `info` is the line that it prints."""
+    """`cokd dev` on a free port, or as `options` say; `info` is the line that it prints."""
 
-    def __init__(self, state, *arguments):
+    def __init__(self, state, *arguments, options=("--https-port", "0"), inside=HERE):
+        self.inside = inside
         super().__init__(
-            BIN_DIR / "cokd", "dev", *arguments, "--https-port", "0", "--http-port", "0", "--json", "--state-dir", state
+            BIN_DIR / "cokd", "dev", *arguments, *options, "--json", "--state-dir", state, inside=inside
         )
         try:
             self.info = json.loads(self.wait_stdout())
@@ -215,7 +216,5 @@ class Dev(Process):
 
     def curl(self, url, *options):
         """curl as a visitor. It resolves names under .localhost by itself."""
-        return subprocess.run(
-            ["curl", "-sS", "--max-time", "30", "--cacert", self.info["ca_file"], *options, url],
-            capture_output=True, check=True, timeout=40,
-        ).stdout
+        command = ["curl", "-sS", "--max-time", "30", "--cacert", self.info["ca_file"], *options, url]
+        return subprocess.run(self.inside.command(*command), capture_output=True, check=True, timeout=40).stdout

@@ -1,7 +1,11 @@
 //! `cokd dev`: a daemon, a client and, unless there is a target, a sample site, all on loopback in one process.
 
+mod command;
+mod greeting;
+mod ports;
 mod sample;
 
+use std::io::{self, Write as _};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr as _;
@@ -9,22 +13,25 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use clap::Args;
-use cok_client::logging::LogFormat;
+use cok_client::cli::reporter;
+use cok_client::logging::{self, LogFormat};
 use cok_client::{
     Event, HostHeader, NAME_TIMEOUT, Options, PROBE_INTERVAL, Server, Target, TransportChoice, Tunnel, instance_id,
     trust_file,
 };
 use cok_transport::Congestion;
 use cok_transport::quic::{Dialer, Tuning};
-use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+use tracing::info;
 
+use self::greeting::Greeting;
+use self::ports::{Ports, Wanted};
 use crate::admission::{self, KeyRecord};
-use crate::app::{App, stop_signal};
+use crate::app::{App, StopSignals};
 use crate::certificates::{self, Tls};
 use crate::config::{Config, Startup};
 use crate::host::activation::Inherited;
-use crate::names::{ApiKey, Hostname, KeyDigest, PublicAddress, Subdomain, SubdomainPattern};
+use crate::names::{ApiKey, Hostname, KeyDigest, Subdomain, SubdomainPattern};
 use crate::{drain, edge, listen, tunnels};
 
 /// Browsers resolve every name under .localhost to this machine; a wildcard right under .localhost is refused by TLS
@@ -33,17 +40,20 @@ const DOMAIN: &str = "cok.localhost";
 /// Connections to the target are on this machine or near.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// What a developer wants to hear: warnings, requests that failed, and what happens to the tunnel.
+pub(crate) const LOG_FILTER: &str = "warn,cokd::app::dev=info,cok_client::proxy=info,cok_client::cli::report=info";
+
 /// What `cokd dev` takes.
 #[derive(Debug, Args)]
 pub(crate) struct DevArgs {
     /// What to forward to: 3000, host:3000, http://…, https://…, h2c://… or unix:/path; without one, a sample site
     target: Option<String>,
-    /// The port for HTTPS; 0 for a free one
-    #[arg(long, default_value_t = 8443)]
-    https_port: u16,
-    /// The port for plain HTTP, which only redirects; 0 for a free one
-    #[arg(long, default_value_t = 8080)]
-    http_port: u16,
+    /// The port for HTTPS; 0 for a free one [default: 8443, or a free one if that is taken]
+    #[arg(long, value_name = "PORT")]
+    https_port: Option<u16>,
+    /// A port for plain HTTP, which only redirects to HTTPS; 0 for a free one [default: none]
+    #[arg(long, value_name = "PORT")]
+    http_port: Option<u16>,
     /// Where to keep the authority and the key [default: ~/.local/state/cok/dev]
     #[arg(long, value_name = "DIR")]
     state_dir: Option<PathBuf>,
@@ -64,29 +74,47 @@ pub(crate) struct DevArgs {
     pub(crate) verbose: bool,
 }
 
+/// The command line asks for what can't be.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Usage(String);
+
 fn parse_subdomain(text: &str) -> Result<Subdomain, String> {
     Subdomain::parse(text).map_err(|error| error.to_string())
 }
 
-/// Runs until SIGINT or SIGTERM.
+/// Runs until SIGINT or SIGTERM. Requests may then finish, unless a second signal comes.
 pub(crate) async fn run(args: DevArgs) -> anyhow::Result<()> {
+    let signals = StopSignals::new()?;
+    let stop = CancellationToken::new();
+    signals.until_stopped(serve(&args, &stop), || stop.cancel()).await.unwrap_or(Ok(()))
+}
+
+/// Runs until `stop`, or until the daemon refuses the client.
+async fn serve(args: &DevArgs, stop: &CancellationToken) -> anyhow::Result<()> {
     let state_dir = args
         .state_dir
         .clone()
         .or_else(default_state_dir)
-        .context("there is no home folder; name a place by --state-dir")?;
+        .ok_or_else(|| Usage("there is no home folder; name a place by --state-dir".to_owned()))?;
+    // The printed commands work in any folder.
+    let state_dir = std::path::absolute(state_dir).context("cannot use --state-dir")?;
     let target = match &args.target {
-        Some(target) => Target::from_str(target)?,
+        Some(target) => Target::from_str(target).map_err(|error| Usage(error.to_string()))?,
         None => sample::start().await?,
     };
+    let ports = Ports::choose(Wanted { https: args.https_port, http: args.http_port }, &target).await?;
+    if let Some(notice) = &ports.notice {
+        logging::complain(&format!("cokd: {notice}"));
+    }
     let key = dev_key(&state_dir)?;
-    let app = App::build(config(&args, state_dir.clone(), &key)?, None, Inherited::default())?;
-    let (daemon, addresses) = (app.address().clone(), app.addresses().clone());
-    let https = *addresses.https.first().context("no HTTPS listener")?;
+    let app = App::build(config(&ports, state_dir.clone(), &key)?, None, Inherited::default())?;
+    let https = *app.addresses().https.first().context("no HTTPS listener")?;
+    let server = app.address().server_url();
     let ca_file = state_dir.join("authority/ca.pem");
     let tls = trust_file(&ca_file)?;
     let tunnel = Tunnel::new(Options {
-        server: Server::from_str(&daemon.server_url())?,
+        server: Server::from_str(&server)?,
         connect_to: Some(https),
         transport: args.transport,
         quic: Dialer::new(&tls, &Tuning::default())?,
@@ -103,68 +131,36 @@ pub(crate) async fn run(args: DevArgs) -> anyhow::Result<()> {
         connect_timeout: CONNECT_TIMEOUT,
     })?;
 
-    let stop = CancellationToken::new();
-    let stopped = stop.clone();
-    let serving = tokio::spawn(app.run(async move { stopped.cancelled().await }));
-    let (events, mut connected) = mpsc::unbounded_channel();
-    let client_stop = CancellationToken::new();
-    let client = tokio::spawn({
-        let client_stop = client_stop.clone();
-        // Nobody listens any more once the address is shown.
-        async move { tunnel.run(client_stop, move |event| drop(events.send(event))).await }
-    });
-    let signal = stop_signal()?;
-    tokio::pin!(signal);
-    let show = async {
-        while let Some(event) = connected.recv().await {
-            if let Event::Connected { url, transport, .. } = event {
-                return show(&args, &daemon, &url, transport, &target, &ca_file, &key, &addresses.admin);
-            }
+    let daemon_stop = CancellationToken::new();
+    let serving = tokio::spawn(app.run(daemon_stop.clone().cancelled_owned()));
+    let mut report = reporter();
+    let mut greeted = false;
+    let on_event = |event| match event {
+        Event::Connected { url, transport, .. } if !greeted => {
+            let target = args.target.as_ref().map(|_| &target);
+            let (url, subdomain, server) = (&url, &args.subdomain, &server);
+            greet(
+                args.json,
+                &Greeting { url, subdomain, transport, target, server, ca_file: &ca_file, key: &key, ports: &ports },
+            );
+            greeted = true;
         }
+        Event::Connected { url, .. } => info!(event = "connected", url, "the tunnel is online again: {url}"),
+        // On loopback that takes a moment.
+        Event::Connecting { .. } => {}
+        event => report(event),
     };
-    tokio::select! {
-        () = show => {
-            signal.await;
-        }
-        () = &mut signal => {}
-    }
-    client_stop.cancel();
-    let result = client.await.context("the client's task failed")?;
-    stop.cancel();
+    let result = tunnel.run(stop.clone(), on_event).await;
+    // The daemon answers until the client's requests have finished.
+    daemon_stop.cancel();
     serving.await.context("the daemon's task failed")?;
     result.map_err(|refused| anyhow!(refused))
 }
 
-#[expect(clippy::print_stdout, reason = "the address is what the command is for")]
-#[expect(clippy::too_many_arguments, reason = "it is all that a newcomer wants to know")]
-fn show(
-    args: &DevArgs,
-    daemon: &PublicAddress,
-    url: &str,
-    transport: &str,
-    target: &Target,
-    ca_file: &std::path::Path,
-    key: &str,
-    admin: &SocketAddr,
-) {
-    let (server, ca) = (daemon.server_url(), ca_file.display());
-    if args.json {
-        let line = serde_json::json!({
-            "url": url, "server": server, "ca_file": ca_file, "api_key": key, "admin": format!("http://{admin}"),
-            "transport": transport,
-        });
-        println!("{line}");
-        return;
-    }
-    let service = if args.target.is_some() { target.to_string() } else { "a sample site".to_owned() };
-    println!(
-        "\n  {url}\n  leads to {service}, through a tunnel on this machine ({transport}).\n\n\
-         To trust its certificate, give this authority to your browser or program:\n  {ca}\n  \
-         curl --cacert {ca} {url}/\n\n\
-         To join from a second terminal with a service of your own, here on port 3000:\n  \
-         COK_API_KEY={key} cok-client 3000 --subdomain mine --server {server} --ca-file {ca}\n\n\
-         Health and metrics: http://{admin}/metrics\nStop with Ctrl-C.",
-    );
+fn greet(json: bool, greeting: &Greeting<'_>) {
+    let text = if json { greeting.json() } else { greeting.to_string() };
+    // Standard output may be closed. The site is there all the same.
+    let _closed = writeln!(io::stdout(), "{text}");
 }
 
 fn default_state_dir() -> Option<PathBuf> {
@@ -175,7 +171,6 @@ fn default_state_dir() -> Option<PathBuf> {
 
 /// The key of this machine's development daemon, kept so that a second terminal's command stays valid.
 fn dev_key(state_dir: &std::path::Path) -> anyhow::Result<String> {
-    use std::io::Write as _;
     use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
     let path = state_dir.join("key");
     let cannot = |doing: &str| format!("cannot {doing} {}", path.display());
@@ -198,7 +193,7 @@ fn dev_key(state_dir: &std::path::Path) -> anyhow::Result<String> {
     Ok(key.reveal().to_owned())
 }
 
-fn config(args: &DevArgs, state_dir: PathBuf, key: &str) -> anyhow::Result<Config> {
+fn config(ports: &Ports, state_dir: PathBuf, key: &str) -> anyhow::Result<Config> {
     let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let key = KeyRecord {
         name: "dev".into(),
@@ -208,9 +203,9 @@ fn config(args: &DevArgs, state_dir: PathBuf, key: &str) -> anyhow::Result<Confi
         expires: None,
     };
     let addresses = listen::Addresses {
-        https: vec![local(args.https_port)],
-        http: vec![local(args.http_port)],
-        admin: local(0),
+        https: vec![local(ports.https)],
+        http: ports.http.map(local).into_iter().collect(),
+        admin: local(ports.admin),
         dns: Vec::new(),
     };
     let keys = admission::Live { keys: vec![key], ..admission::Live::default() };
