@@ -263,6 +263,26 @@ pub enum Frame {
 }
 
 impl Frame {
+    /// The name that the specification gives to its type.
+    pub(crate) const fn name(&self) -> &'static str {
+        match self {
+            Self::Connect(_) => FrameType::Connect.name(),
+            Self::ConnectAck(_) => FrameType::ConnectAck.name(),
+            Self::Drain(_) => FrameType::Drain.name(),
+            Self::Request { .. } => FrameType::HttpRequest.name(),
+            Self::Response { .. } => FrameType::HttpResponse.name(),
+            Self::Data { .. } => FrameType::Data.name(),
+            Self::Trailers { .. } => FrameType::Trailers.name(),
+            Self::Reset { .. } => FrameType::Reset.name(),
+            Self::WindowUpdate { .. } => FrameType::WindowUpdate.name(),
+            Self::StreamOpen { .. } => FrameType::StreamOpen.name(),
+            Self::Ping(_) => FrameType::Ping.name(),
+            Self::Pong(_) => FrameType::Pong.name(),
+            Self::Error(_) => FrameType::Error.name(),
+            Self::Skipped { .. } => "unknown",
+        }
+    }
+
     /// Takes the first whole frame off `bytes`; `None` if more bytes are needed. Bodies and field values share memory
     /// with `bytes`.
     pub fn decode(bytes: &mut Bytes) -> Result<Option<Self>, ProtocolError> {

@@ -7,6 +7,7 @@
 //! - [`frame`]: the seven-byte header, the frame types and their limits, encoding and decoding.
 //! - [`message`]: control payloads (JSON).
 //! - [`head`]: request and response heads and trailers (binary).
+//! - [`session`]: one side of one session: handshake, order of ids, drain, end.
 //! - [`mux`]: many exchanges over one ordered pipe of messages: credit windows, fair turns, liveness.
 //! - [`stream`]: one exchange, or the control frames, on a stream of its own, as over QUIC.
 //!
@@ -17,9 +18,11 @@ pub mod frame;
 pub mod head;
 pub mod message;
 pub mod mux;
+pub mod session;
 pub mod stream;
 
 pub use error::{ErrorCode, ProtocolError, ResetCode};
 pub use frame::{Frame, FrameHeader, FrameType};
 pub use head::{RequestHead, ResponseHead, Scheme};
 pub use message::{Connect, ConnectAck, Drain, DrainReason, ErrorMessage};
+pub use session::{OpenError, Role, SessionError};

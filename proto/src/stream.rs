@@ -11,7 +11,8 @@ use crate::error::ProtocolError;
 use crate::frame::{Frame, FrameHeader, FrameType, HEADER_LEN, ID_LEN};
 use crate::head::RequestHead;
 use crate::mux::receive::SKIP_BUDGET;
-use crate::mux::{MAX_INTERIM_HEADS, Received, Role};
+use crate::mux::{MAX_INTERIM_HEADS, Received};
+use crate::session::Role;
 
 /// What came on the stream of an exchange.
 #[derive(Debug, PartialEq)]

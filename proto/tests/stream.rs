@@ -4,9 +4,9 @@
 
 use bytes::{Bytes, BytesMut};
 use cok_proto::frame::{self, FrameType};
-use cok_proto::mux::{MAX_INTERIM_HEADS, Received, Role};
+use cok_proto::mux::{MAX_INTERIM_HEADS, Received};
 use cok_proto::stream::{Arrived, ControlReader, ExchangeReader};
-use cok_proto::{Drain, DrainReason, Frame, ProtocolError, RequestHead, ResponseHead, Scheme};
+use cok_proto::{Drain, DrainReason, Frame, ProtocolError, RequestHead, ResponseHead, Role, Scheme};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use proptest::prelude::*;
 

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use arbitrary::Arbitrary;
 use bytes::{BufMut, Bytes, BytesMut};
 use cok_proto::frame::{self, Frame, FrameType, MAX_MESSAGE};
-use cok_proto::mux::{Config, Event, Key, Mux, Role, WindowBudget};
-use cok_proto::{Connect, ConnectAck, Drain, DrainReason, RequestHead, ResponseHead, Scheme};
+use cok_proto::mux::{Config, Event, Key, Mux, WindowBudget};
+use cok_proto::{Connect, ConnectAck, Drain, DrainReason, RequestHead, ResponseHead, Role, Scheme};
 use http::{HeaderMap, Method, StatusCode};
 use libfuzzer_sys::fuzz_target;
 
@@ -179,7 +179,7 @@ impl Side {
                 self.now += Duration::from_millis(millis.into());
                 let _ = self.mux.handle_timeout(self.now);
             }
-            Step::Drain => self.mux.drain(DrainReason::Restart, Duration::from_secs(1)),
+            Step::Drain => self.mux.drain(DrainReason::Restart, Duration::from_secs(1), self.now),
         }
         self.held.retain(|held| held.send || held.recv);
     }

@@ -5,10 +5,11 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::exchange::Exchange;
-use super::{Event, ExchangeError, Key, MAX_INTERIM_HEADS, MOST_EXCHANGES, Mux, Phase, Received, Role, SessionError};
+use super::{Event, ExchangeError, Key, MAX_INTERIM_HEADS, Mux, Received};
 use crate::error::{ProtocolError, ResetCode};
 use crate::frame::{Frame, FrameHeader, HEADER_LEN, MAX_DATA_FRAME, MAX_MESSAGE};
-use crate::message::{DrainReason, ErrorMessage};
+use crate::message::ErrorMessage;
+use crate::session::{Admission, Role, SessionError, Signal};
 
 /// Bytes of unknown frames that a session may send: room for a newer peer's hints, not for a flood.
 pub(crate) const SKIP_BUDGET: usize = 1024 * 1024;
@@ -23,7 +24,7 @@ impl Mux {
     pub fn receive(&mut self, message: Bytes, now: Instant) -> Result<(), SessionError> {
         self.now = now;
         self.liveness.received(now);
-        if self.phase == Phase::Closed {
+        if self.is_closed() {
             return Ok(());
         }
         match self.receive_frames(message) {
@@ -53,62 +54,36 @@ impl Mux {
     }
 
     fn receive_frame(&mut self, frame: Frame) -> Result<(), SessionError> {
-        match (self.phase, frame) {
-            (_, Frame::Error(message)) => return Err(SessionError::Peer(message)),
-            (Phase::AwaitConnect, Frame::Connect(connect)) => {
+        match self.session.receive(frame, self.now)? {
+            Some(Signal::Connect(connect)) => {
                 self.peer_window = initial_window("Connect", connect.initial_window)?;
-                self.phase = Phase::AwaitDecision;
                 self.events.push_back(Event::Connect(connect));
             }
-            (Phase::AwaitConnect, frame) => return Err(unexpected(&frame, "Connect must come first").into()),
-            (Phase::AwaitAck, Frame::ConnectAck(ack)) => {
+            Some(Signal::Established(ack)) => {
                 self.peer_window = initial_window("ConnectAck", ack.initial_window)?;
-                self.config.max_exchanges = ack.max_exchanges.min(MOST_EXCHANGES);
-                self.phase = Phase::Open;
                 self.events.push_back(Event::Established(ack));
                 self.probe_round_trip();
             }
-            (_, Frame::Ping(opaque)) => self.pong = Some(opaque),
-            (_, Frame::Pong(opaque)) => self.liveness.pong(opaque, self.now),
-            (_, Frame::Skipped { length }) => {
+            Some(Signal::Drain(drain)) => self.events.push_back(Event::Drain(drain)),
+            Some(Signal::Ping(opaque)) => self.pong = Some(opaque),
+            Some(Signal::Pong(opaque)) => self.liveness.pong(opaque, self.now),
+            Some(Signal::Skipped(length)) => {
                 self.skipped += length;
                 if self.skipped > SKIP_BUDGET {
                     return Err(ProtocolError::SkipBudget.into());
                 }
             }
-            (Phase::AwaitAck, frame) => return Err(unexpected(&frame, "ConnectAck must come first").into()),
-            (Phase::AwaitDecision, frame) => return Err(unexpected(&frame, "the session is not granted yet").into()),
-            (_, Frame::Drain(drain)) => {
-                if !self.drain_received {
-                    self.drain_received = true;
-                    if self.role == Role::Daemon {
-                        self.drain(DrainReason::Handover, drain.deadline());
-                    }
-                    self.events.push_back(Event::Drain(drain));
-                }
-            }
-            (_, frame) => self.receive_exchange_frame(frame)?,
+            Some(Signal::Exchange(frame)) => self.receive_exchange_frame(frame)?,
+            None => {}
         }
         Ok(())
     }
 
     fn receive_exchange_frame(&mut self, frame: Frame) -> Result<(), ProtocolError> {
-        let kind = kind(&frame);
-        match (self.role, frame) {
+        let kind = frame.name();
+        match (self.session.role(), frame) {
             (Role::Client, Frame::Request { id, head, end }) => {
-                if id <= self.last_id {
-                    return Err(ProtocolError::Unexpected { kind, why: "exchange ids must rise" });
-                }
-                if self.drain_received {
-                    return Err(ProtocolError::Unexpected { kind, why: "the sender has announced that it drains" });
-                }
-                let most = self.config.max_exchanges as usize;
-                if self.by_id.len() >= most {
-                    return Err(ProtocolError::TooManyExchanges(self.config.max_exchanges));
-                }
-                self.last_id = id;
-                self.known_id = id;
-                if self.exchanges.len() >= 2 * most {
+                if self.session.request(id, self.by_id.len(), self.exchanges.len())? == Admission::Refuse {
                     return self.refuse(id);
                 }
                 let mut exchange = Exchange::new(id, self.config.initial_window, self.peer_window);
@@ -181,19 +156,17 @@ impl Mux {
                     self.schedule(key);
                 }
             }
-            (_, frame) => return Err(unexpected(&frame, "not from this side, or not now")),
+            (..) => return Err(ProtocolError::Unexpected { kind, why: "not from this side, or not now" }),
         }
         Ok(())
     }
 
-    /// Client: sends a request back. Exchanges that are over on the wire but still held here, by their users or by
-    /// Resets that wait to go out, don't count against the daemon; a visitor who opens and cancels fast enough can
-    /// still make many of them.
+    /// Client: sends a request back unprocessed.
     fn refuse(&mut self, id: u32) -> Result<(), ProtocolError> {
         let runs = self.refused.len();
         match self.refused.back_mut() {
             Some(last) if *last.end() == id - 1 => *last = *last.start()..=id,
-            _ if runs >= MAX_REFUSED => return Err(ProtocolError::TooManyExchanges(self.config.max_exchanges)),
+            _ if runs >= MAX_REFUSED => return Err(ProtocolError::TooManyExchanges(self.session.max_exchanges())),
             _ => self.refused.push_back(id..=id),
         }
         Ok(())
@@ -207,7 +180,7 @@ impl Mux {
             if exchange.announced {
                 return Ok(Some((key, exchange)));
             }
-        } else if id != 0 && id <= self.known_id {
+        } else if self.session.was_opened(id) {
             return Ok(None);
         }
         Err(ProtocolError::NeverOpened { kind, id })
@@ -255,27 +228,4 @@ fn in_body(exchange: &Exchange, kind: &'static str) -> Result<(), ProtocolError>
         return Err(ProtocolError::Unexpected { kind, why: "after the end of its direction" });
     }
     Ok(())
-}
-
-fn unexpected(frame: &Frame, why: &'static str) -> ProtocolError {
-    ProtocolError::Unexpected { kind: kind(frame), why }
-}
-
-fn kind(frame: &Frame) -> &'static str {
-    match frame {
-        Frame::Connect(_) => "Connect",
-        Frame::ConnectAck(_) => "ConnectAck",
-        Frame::Drain(_) => "Drain",
-        Frame::Request { .. } => "HTTPRequest",
-        Frame::Response { .. } => "HTTPResponse",
-        Frame::Data { .. } => "Data",
-        Frame::Trailers { .. } => "Trailers",
-        Frame::Reset { .. } => "Reset",
-        Frame::WindowUpdate { .. } => "WindowUpdate",
-        Frame::StreamOpen { .. } => "StreamOpen",
-        Frame::Ping(_) => "Ping",
-        Frame::Pong(_) => "Pong",
-        Frame::Error(_) => "Error",
-        Frame::Skipped { .. } => "unknown",
-    }
 }

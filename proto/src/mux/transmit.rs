@@ -3,7 +3,7 @@
 use bytes::BytesMut;
 
 use super::exchange::{Exchange, Finish, OutHead, Ring, SEND_BUFFER};
-use super::{Key, Mux, Phase, Role};
+use super::{Key, Mux};
 use crate::error::ResetCode;
 use crate::frame::{self, DATA_CHUNK, FrameType, HEADER_LEN, ID_LEN, MESSAGE_TARGET};
 use crate::head::fields_len;
@@ -18,7 +18,7 @@ impl Mux {
     pub fn has_transmit(&self) -> bool {
         !self.control.is_empty()
             || self.pong.is_some()
-            || self.drain_frame.is_some()
+            || self.session.has_drain()
             || !self.refused.is_empty()
             || !self.control_ring.is_empty()
             || !self.urgent_ring.is_empty()
@@ -34,7 +34,7 @@ impl Mux {
         if let Some(opaque) = self.pong.take() {
             frame::put_pong(out, opaque);
         }
-        if self.phase == Phase::Closed {
+        if self.is_closed() {
             self.discard_rings();
         } else {
             let _full = self.transmit_credit(out)
@@ -88,7 +88,7 @@ impl Mux {
                 return true;
             }
             if exchange.announced {
-                self.known_id = self.known_id.max(exchange.id);
+                self.session.announced(exchange.id);
             }
             if exchange.wanted_ring() != Ring::Urgent {
                 self.urgent_ring.pop_front();
@@ -100,11 +100,10 @@ impl Mux {
 
     /// Drain, behind every request that was opened before it: nothing new may follow it.
     fn transmit_drain(&mut self, out: &mut BytesMut) -> bool {
-        if self.drain_frame.is_some() && !fits(out, DRAIN_ROOM) {
+        if self.session.has_drain() && !fits(out, DRAIN_ROOM) {
             return true;
         }
-        if let Some(mut drain) = self.drain_frame.take() {
-            drain.last_exchange = (self.role == Role::Daemon).then_some(self.known_id);
+        if let Some(drain) = self.session.take_drain() {
             frame::put_json(out, FrameType::Drain, &drain);
         }
         false

@@ -2,8 +2,8 @@
 
 use bytes::{Bytes, BytesMut};
 use cok_proto::frame::{self, MAX_MESSAGE};
-use cok_proto::mux::{Event, Role};
-use cok_proto::{ErrorCode, ErrorMessage};
+use cok_proto::mux::Event;
+use cok_proto::{ErrorCode, ErrorMessage, Role};
 
 use crate::pair::{Pair, Setup, data_frame, events, head_frame, read_all, response};
 

@@ -9,8 +9,8 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use cok_proto::mux::{Event, ExchangeError, Key, OpenError, Received, Role};
-use cok_proto::{DrainReason, ErrorCode, ErrorMessage, ResetCode};
+use cok_proto::mux::{Event, ExchangeError, Key, Received};
+use cok_proto::{DrainReason, ErrorCode, ErrorMessage, OpenError, ResetCode, Role};
 use proptest::prelude::*;
 
 use crate::pair::{Pair, Setup, events, request, response, trailers};
@@ -416,7 +416,8 @@ impl Walk {
 
     fn drain(&mut self, side: Side) {
         self.drained = true;
-        self.pair.mux(side.role()).drain(DrainReason::Restart, Duration::from_secs(60));
+        let now = self.pair.now;
+        self.pair.mux(side.role()).drain(DrainReason::Restart, Duration::from_secs(60), now);
     }
 
     /// Takes events in, and checks what must hold at any time.

@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 
 use bytes::Bytes;
+use cok_proto::Role;
 use cok_proto::frame::{DATA_CHUNK, Frame, MESSAGE_TARGET};
-use cok_proto::mux::{Key, Role, SEND_BUFFER};
+use cok_proto::mux::{Key, SEND_BUFFER};
 
 use crate::pair::{Pair, Setup, decode_all, request, response};
 

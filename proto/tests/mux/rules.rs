@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use cok_proto::frame::{self, Frame, FrameType};
-use cok_proto::mux::{
-    DEAD_AFTER, Event, ExchangeError, OpenError, PING_AFTER, Received, Role, SEND_BUFFER, SessionError,
+use cok_proto::mux::{Event, ExchangeError, Received, SEND_BUFFER};
+use cok_proto::session::{DEAD_AFTER, PING_AFTER};
+use cok_proto::{
+    Connect, DrainReason, ErrorCode, ErrorMessage, OpenError, ProtocolError, ResetCode, Role, SessionError,
 };
-use cok_proto::{Connect, DrainReason, ErrorCode, ErrorMessage, ProtocolError, ResetCode};
 
 use crate::pair::{Pair, Setup, ack, data_frame, events, head_frame, read_all, request, response, trailers};
 
@@ -594,8 +595,9 @@ fn requests_sent_back_while_nothing_can_be_written_are_bounded() {
 #[test]
 fn drain_goes_out_behind_requests_that_were_opened_before_it() {
     let mut pair = new();
+    let now = pair.now;
     pair.daemon.open(request("/"), true).unwrap();
-    pair.daemon.drain(DrainReason::Restart, Duration::from_secs(1));
+    pair.daemon.drain(DrainReason::Restart, Duration::from_secs(1), now);
     let frames = pair.frames(Role::Daemon);
     assert!(
         matches!(&frames[..], [Frame::Request { id: 1, .. }, Frame::Drain(drain)] if drain.last_exchange == Some(1)),
@@ -608,8 +610,9 @@ fn nothing_new_after_a_drain_and_what_runs_finishes() {
     for side in [Role::Daemon, Role::Client] {
         let mut pair = new();
         let (daemon, client) = pair.open(true);
-        pair.mux(side).drain(DrainReason::Shutdown, Duration::from_secs(5));
-        pair.mux(side).drain(DrainReason::Restart, Duration::from_secs(9));
+        let now = pair.now;
+        pair.mux(side).drain(DrainReason::Shutdown, Duration::from_secs(5), now);
+        pair.mux(side).drain(DrainReason::Restart, Duration::from_secs(9), now);
         pair.settle();
         assert_eq!(pair.daemon.open(request("/"), true).unwrap_err(), OpenError::Unavailable);
         let told: Vec<_> = events(pair.mux(if side == Role::Daemon { Role::Client } else { Role::Daemon }));
@@ -622,7 +625,8 @@ fn nothing_new_after_a_drain_and_what_runs_finishes() {
         assert!(read_all(&mut pair.daemon, daemon).ended, "what has arrived can still be read");
     }
     let mut pair = new();
-    pair.daemon.drain(DrainReason::Restart, Duration::ZERO);
+    let now = pair.now;
+    pair.daemon.drain(DrainReason::Restart, Duration::ZERO, now);
     pair.settle();
     refused(&mut pair, Role::Client, request_frame(1, true), &ErrorCode::Protocol);
 }
@@ -630,8 +634,9 @@ fn nothing_new_after_a_drain_and_what_runs_finishes() {
 #[test]
 fn drains_that_cross_are_answered_once() {
     let mut pair = new();
-    pair.daemon.drain(DrainReason::Restart, Duration::from_millis(u64::MAX));
-    pair.client.drain(DrainReason::Shutdown, Duration::ZERO);
+    let now = pair.now;
+    pair.daemon.drain(DrainReason::Restart, Duration::from_millis(u64::MAX), now);
+    pair.client.drain(DrainReason::Shutdown, Duration::ZERO, now);
     pair.settle();
     assert!(pair.daemon.is_drained() && pair.client.is_drained());
 }

@@ -3,9 +3,8 @@
 use std::collections::{HashMap, HashSet};
 
 use bytes::Bytes;
-use cok_proto::ResetCode;
 use cok_proto::frame::{Frame, FrameHeader, FrameType, HEADER_LEN, MAX_MESSAGE, MESSAGE_TARGET};
-use cok_proto::mux::Role;
+use cok_proto::{ResetCode, Role};
 
 use crate::pair::decode_all;
 

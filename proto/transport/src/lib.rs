@@ -25,17 +25,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cok_proto::head::HeadTooLarge;
-use cok_proto::mux::SessionError;
-use cok_proto::{Connect, ConnectAck, Drain, DrainReason, ErrorMessage, RequestHead, ResetCode, ResponseHead};
+use cok_proto::{
+    Connect, ConnectAck, Drain, DrainReason, ErrorMessage, RequestHead, ResetCode, ResponseHead, SessionError,
+};
 use http::HeaderMap;
 use tokio::sync::watch;
 
 pub use self::congestion::Congestion;
-pub use cok_proto::mux::{Config, ExchangeError, OpenError, Received, WindowBudget};
-
-/// After its deadline a draining session gets this much more, so that the side which announced the deadline closes
-/// first and in order.
-const DRAIN_SLACK: Duration = Duration::from_secs(1);
+pub use cok_proto::OpenError;
+pub use cok_proto::mux::{Config, ExchangeError, Received, WindowBudget};
 
 /// One established session, whichever way it is carried.
 ///

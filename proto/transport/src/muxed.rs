@@ -17,8 +17,8 @@ use tokio::sync::watch;
 
 use self::handles::{MuxRecv, MuxSend};
 use crate::{
-    CloseReason, Config, DRAIN_SLACK, Exchange, Handshake, HandshakeError, Incoming, OpenError, SessionError, Status,
-    Transport, set_waker,
+    CloseReason, Config, Exchange, Handshake, HandshakeError, Incoming, OpenError, SessionError, Status, Transport,
+    set_waker,
 };
 
 pub(crate) use self::driver::Pipe;
@@ -94,8 +94,7 @@ impl Transport for MuxSession {
 
     fn drain(&self, reason: DrainReason, deadline: Duration) {
         let attention = self.0.act(|state| {
-            state.drain_by(deadline);
-            state.mux.drain(reason, deadline);
+            state.mux.drain(reason, deadline, Instant::now());
             state.attention.clone()
         });
         if let Some(driver) = attention {
@@ -175,7 +174,6 @@ struct State {
     ack: Option<ConnectAck>,
     handshake: Option<Waker>,
     close_reason: Option<CloseReason>,
-    drain_deadline: Option<Instant>,
     /// Wakers to be called once the lock is free.
     woken: Vec<Waker>,
     /// A Drain that arrived and is not announced yet.
@@ -204,7 +202,6 @@ impl Shared {
                 ack: None,
                 handshake: None,
                 close_reason: None,
-                drain_deadline: None,
                 woken: Vec::new(),
                 drain: None,
             }),
@@ -287,22 +284,12 @@ impl State {
                     self.ack = Some(ack);
                     self.woken.extend(self.handshake.take());
                 }
-                Event::Drain(drain) => {
-                    self.drain_by(drain.deadline() + DRAIN_SLACK);
-                    self.drain = Some(drain);
-                }
+                Event::Drain(drain) => self.drain = Some(drain),
             }
         }
         if self.mux.is_closed() {
             self.woken.extend(self.acceptor.take());
             self.woken.extend(self.handshake.take());
-        }
-    }
-
-    /// The session is to be over by then; an earlier deadline stays.
-    fn drain_by(&mut self, deadline: Duration) {
-        if let Some(at) = Instant::now().checked_add(deadline) {
-            self.drain_deadline = Some(self.drain_deadline.map_or(at, |before| before.min(at)));
         }
     }
 

@@ -7,8 +7,7 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use cok_proto::mux::SessionError;
-use cok_proto::{ErrorCode, ErrorMessage};
+use cok_proto::{ErrorCode, ErrorMessage, SessionError};
 use tokio::time::Sleep;
 use tracing::trace;
 
@@ -56,7 +55,7 @@ impl<P: Pipe> Driver<P> {
         Self {
             shared,
             pipe,
-            timer: Box::pin(tokio::time::sleep(cok_proto::mux::PING_AFTER)),
+            timer: Box::pin(tokio::time::sleep(cok_proto::session::PING_AFTER)),
             message: BytesMut::new(),
             woken: Vec::new(),
             unflushed: false,
@@ -112,7 +111,7 @@ impl<P: Pipe> Driver<P> {
     fn poll_time(&mut self, cx: &mut Context<'_>) -> Result<(), CloseReason> {
         loop {
             let mut state = self.shared.lock();
-            let drain_deadline = state.drain_deadline;
+            let drain_deadline = state.mux.drain_deadline();
             let Some(next) = state.mux.next_timeout() else { return Ok(()) };
             let next = drain_deadline.map_or(next, |drain| drain.min(next));
             // Deadlines mostly move away; the timer is set again only when it has fired or is too late.

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use cok_proto::frame::{self, FrameType};
-use cok_proto::mux::Role;
+use cok_proto::session::{Session, Signal};
 use cok_proto::stream::ControlReader;
-use cok_proto::{ErrorMessage, Frame, ProtocolError};
+use cok_proto::{ErrorMessage, Frame, ProtocolError, Role};
 use quinn::{Connection, ConnectionError, RecvStream, SendStream, VarInt, WriteError};
 
 use super::shared::Shared;
@@ -49,6 +49,30 @@ impl Control {
                 Err(_) => return Err(close_reason(connection)),
             }
         }
+    }
+
+    /// Before there is a session: what the next frame means.
+    pub(super) async fn signal(
+        &mut self,
+        connection: &Connection,
+        session: &mut Session,
+    ) -> Result<Signal, CloseReason> {
+        loop {
+            let frame = self.frame(connection).await?;
+            match session.receive(frame, Instant::now()) {
+                Ok(Some(signal)) => return Ok(signal),
+                Ok(None) => {}
+                Err(SessionError::Protocol(error)) => return Err(refuse(connection, &error)),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Before there is a session: answers a Ping.
+    pub(super) async fn pong(&mut self, connection: &Connection, opaque: [u8; 8]) -> Result<(), CloseReason> {
+        let mut pong = BytesMut::new();
+        frame::put_pong(&mut pong, opaque);
+        self.send(connection, &pong).await
     }
 
     /// Before there is a session: sends one frame.
@@ -101,7 +125,7 @@ pub(super) fn refuse(connection: &Connection, error: &ProtocolError) -> CloseRea
 pub(super) async fn drive(shared: Arc<Shared>, control: Control) {
     let reason = Driver::new(&shared, control).run().await;
     // Whatever is still open breaks with the connection.
-    let code = shared.lock().failed.as_ref().map_or(0, |error| error.code.to_u32());
+    let code = shared.lock().session.error().map_or(0, |error| error.code.to_u32());
     shared.connection.close(VarInt::from_u32(code), b"");
     shared.closed(reason);
 }
@@ -154,7 +178,7 @@ impl<'a> Driver<'a> {
 
     /// Acts on what has come; nothing does once the session has failed.
     fn read_frames(&mut self) -> Result<(), CloseReason> {
-        while self.last_words.is_none() {
+        while !self.shared.lock().session.is_closed() {
             let frame = match self.control.reader.read() {
                 Ok(Some(frame)) => frame,
                 Ok(None) => return Ok(()),
@@ -163,17 +187,7 @@ impl<'a> Driver<'a> {
                     return Ok(());
                 }
             };
-            match frame {
-                Frame::Ping(opaque) => self.shared.lock().pong = Some(opaque),
-                Frame::Pong(_) => self.shared.pongs.send_modify(|pongs| *pongs += 1),
-                Frame::Drain(drain) => self.shared.drained_by_peer(drain),
-                Frame::Error(error) => return Err(SessionError::Peer(error).into()),
-                _ => {
-                    let error = ProtocolError::Unexpected { kind: "handshake", why: "the session is established" };
-                    self.shared.fail(&(&error).into());
-                    return Ok(());
-                }
-            }
+            self.shared.receive(frame)?;
         }
         Ok(())
     }
@@ -190,8 +204,8 @@ impl<'a> Driver<'a> {
             }
             self.writing = state.outbox.split().freeze();
         }
-        let drained = state.is_drained(self.shared.role);
-        let failed = state.failed.is_some();
+        let drained = state.is_drained();
+        let failed = state.session.is_closed();
         drop(state);
         // After Error or the last exchange, our direction of the control stream ends.
         if (failed || drained) && self.writing.is_empty() && !self.fin_sent {
@@ -222,7 +236,7 @@ impl<'a> Driver<'a> {
     async fn wait(&mut self) -> Result<(), CloseReason> {
         let Self { shared, control, writing, auditing, .. } = self;
         let Control { send, recv, reader } = control;
-        let deadline = [self.last_words, shared.lock().drain_by].into_iter().flatten().min();
+        let deadline = [self.last_words, shared.lock().session.drain_deadline()].into_iter().flatten().min();
         let look_at = self.silence.as_ref().map(Silence::next);
         let (failed, fin_sent) = (self.last_words.is_some(), self.fin_sent);
         let delivered = send.stopped();
@@ -230,7 +244,7 @@ impl<'a> Driver<'a> {
         tokio::select! {
             read = recv.read_chunk(READ, true), if !self.fin_received && !failed => match read {
                 Ok(Some(chunk)) => reader.push(chunk.bytes),
-                Ok(None) if shared.lock().is_draining() => self.fin_received = true,
+                Ok(None) if shared.lock().session.is_draining() => self.fin_received = true,
                 Ok(None) => return Err(CloseReason::PeerClosed),
                 Err(_) => return Err(close_reason(&shared.connection)),
             },
@@ -243,7 +257,7 @@ impl<'a> Driver<'a> {
             // After Error: it has arrived.
             _ = delivered, if failed && fin_sent => return Err(CloseReason::Drained),
             error = shared.connection.closed() => return Err(match reason_of(&error) {
-                CloseReason::PeerClosed if shared.lock().is_draining() => CloseReason::Drained,
+                CloseReason::PeerClosed if shared.lock().session.is_draining() => CloseReason::Drained,
                 reason => reason,
             }),
             () = shared.attention.notified() => *auditing = true,
@@ -260,9 +274,4 @@ async fn until(deadline: Option<Instant>) {
         Some(at) => tokio::time::sleep_until(at.into()).await,
         None => pending().await,
     }
-}
-
-/// Whether a frame may come from the peer before there is a session, beside what asks for it.
-pub(super) fn is_echo(frame: &Frame, role: Role) -> bool {
-    matches!((frame, role), (Frame::Ping(_), Role::Daemon) | (Frame::Pong(_), Role::Client))
 }

@@ -126,7 +126,7 @@ impl Link {
             control.send(&connection, &ping).await?;
             match control.frame(&connection).await? {
                 Frame::Pong(_) => Ok(began.elapsed()),
-                Frame::Error(error) => Err(cok_proto::mux::SessionError::Peer(error).into()),
+                Frame::Error(error) => Err(cok_proto::SessionError::Peer(error).into()),
                 _ => Err(crate::CloseReason::Lost("the peer answered a Ping with another frame".to_owned())),
             }
         };

@@ -14,9 +14,8 @@ use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Bytes, BytesMut};
 use cok_proto::frame;
-use cok_proto::mux::Role;
 use cok_proto::stream::{Arrived, ExchangeReader};
-use cok_proto::{RequestHead, ResetCode};
+use cok_proto::{RequestHead, ResetCode, Role};
 use quinn::{ConnectionError, ReadError, RecvStream, SendStream, StoppedError, VarInt, WriteError};
 
 use self::buffers::{Joined, MOST_JOINED, Outbox};

@@ -10,14 +10,14 @@ use std::time::Duration;
 use bytes::BytesMut;
 use cok_proto::frame::{self, FrameType, ID_LEN, MAX_HEAD};
 use cok_proto::head::HeadTooLarge;
-use cok_proto::mux::Role;
+use cok_proto::session::{Carrier, Session, Signal};
 use cok_proto::stream::{Arrived, ExchangeReader};
-use cok_proto::{Connect, ConnectAck, DrainReason, ErrorMessage, Frame, ProtocolError, RequestHead, ResetCode};
+use cok_proto::{Connect, ConnectAck, DrainReason, ErrorMessage, RequestHead, ResetCode, Role};
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use quinn::{Connection, ConnectionError, RecvStream, SendStream, VarInt};
 use tokio::sync::watch;
 
-use super::control::{Control, close_reason, drive, fail, is_echo, refuse};
+use super::control::{Control, close_reason, drive, fail};
 use super::exchange::{Accepted, Begin, Exchange, exchange_id};
 use super::shared::{Shared, Slot};
 use crate::{CloseReason, Config, Handshake, HandshakeError, Incoming, OpenError, Status, Transport};
@@ -29,23 +29,20 @@ pub async fn accept(
     config: Config,
     limit: Duration,
 ) -> Result<Box<dyn Handshake>, HandshakeError> {
+    let mut session = Session::new(Role::Daemon, Carrier::Streams, config.max_exchanges);
     let asked = async {
         let (send, recv) = connection.accept_bi().await.map_err(|_| close_reason(&connection))?;
         let mut control = Control::new(send, recv);
         loop {
-            match control.frame(&connection).await? {
-                Frame::Connect(connect) => return Ok((control, connect)),
-                Frame::Ping(opaque) => {
-                    let mut pong = BytesMut::new();
-                    frame::put_pong(&mut pong, opaque);
-                    control.send(&connection, &pong).await?;
-                }
-                _ => return Err(refuse(&connection, &unexpected("before Connect"))),
+            match control.signal(&connection, &mut session).await? {
+                Signal::Connect(connect) => return Ok::<_, CloseReason>((control, connect)),
+                Signal::Ping(opaque) => control.pong(&connection, opaque).await?,
+                _ => {}
             }
         }
     };
     match tokio::time::timeout(limit, asked).await {
-        Ok(Ok((control, connect))) => Ok(Box::new(QuicHandshake { connection, control, connect, config })),
+        Ok(Ok((control, connect))) => Ok(Box::new(QuicHandshake { connection, control, session, connect, config })),
         Ok(Err(reason)) => Err(reason.into()),
         Err(_) => {
             connection.close(VarInt::from_u32(cok_proto::ErrorCode::Timeout.to_u32()), b"no Connect in time");
@@ -64,39 +61,32 @@ pub(super) async fn connect(
     let mut ask = BytesMut::new();
     frame::put_json(&mut ask, FrameType::Connect, connect);
     control.send(&connection, &ask).await?;
+    let mut session = Session::new(Role::Client, Carrier::Streams, config.max_exchanges);
     let ack = loop {
-        match control.frame(&connection).await? {
-            Frame::ConnectAck(ack) => break ack,
-            Frame::Error(error) => return Err(cok_proto::mux::SessionError::Peer(error).into()),
-            frame if is_echo(&frame, Role::Client) => {}
-            _ => return Err(refuse(&connection, &unexpected("before ConnectAck"))),
+        match control.signal(&connection, &mut session).await? {
+            Signal::Established(ack) => break ack,
+            Signal::Ping(opaque) => control.pong(&connection, opaque).await?,
+            _ => {}
         }
     };
-    let shared = Shared::new(connection.clone(), Role::Client, &config);
-    shared.lock().set_max_exchanges(ack.max_exchanges);
-    connection.set_max_concurrent_bi_streams(streams_for(ack.max_exchanges));
+    connection.set_max_concurrent_bi_streams(streams_for(session.max_exchanges()));
+    let shared = Shared::new(connection.clone(), session, &config);
     tokio::spawn(drive(shared.clone(), control));
     let session = QuicSession { accepting: Mutex::new(Accepting::new(&connection)), shared: shared.clone() };
     Ok((shared, Arc::new(session), ack))
 }
 
-/// Streams that a client grants for so many exchanges: QUIC returns credit for ended ones in batches of an eighth, and
-/// those must not be missing. No daemon gets more than the wire protocol's own limit.
+/// Streams that a client grants for so many exchanges. QUIC returns credit for ended streams in batches of an eighth, so
+/// a quarter more are granted.
 fn streams_for(exchanges: u32) -> VarInt {
-    VarInt::from_u32(exchanges.min(MOST_EXCHANGES) / 4 * 5 + 16)
-}
-
-/// The most exchanges that a client lets any daemon have open: each costs some memory even while idle.
-const MOST_EXCHANGES: u32 = 10_000;
-
-fn unexpected(why: &'static str) -> ProtocolError {
-    ProtocolError::Unexpected { kind: "any other", why }
+    VarInt::from_u32(exchanges / 4 * 5 + 16)
 }
 
 /// A client that waits for the daemon's decision. Dropped without one, the connection is closed.
 struct QuicHandshake {
     connection: Connection,
     control: Control,
+    session: Session,
     connect: Connect,
     config: Config,
 }
@@ -106,8 +96,9 @@ impl Handshake for QuicHandshake {
         &self.connect
     }
 
-    fn accept(self: Box<Self>, ack: &ConnectAck) -> Arc<dyn Transport> {
-        let shared = Shared::new(self.connection.clone(), Role::Daemon, &self.config);
+    fn accept(mut self: Box<Self>, ack: &ConnectAck) -> Arc<dyn Transport> {
+        self.session.accept();
+        let shared = Shared::new(self.connection, self.session, &self.config);
         frame::put_json(&mut shared.lock().outbox, FrameType::ConnectAck, ack);
         tokio::spawn(drive(shared.clone(), self.control));
         Arc::new(QuicSession { accepting: Mutex::new(Accepting::default()), shared })
@@ -214,7 +205,7 @@ impl Accepting {
             self.next = None;
             let Ok((send, recv)) = stream else { break };
             self.await_stream(connection);
-            match shared.accept_place() {
+            match shared.accept_place(exchange_id(&send)) {
                 Some(slot) => self.heads.push(Box::pin(read_head(send, recv, slot))),
                 None => turn_away(send, recv, ResetCode::Unprocessed),
             }

@@ -6,17 +6,14 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use cok_proto::frame::{self, FrameType};
-use cok_proto::mux::Role;
-use cok_proto::{Drain, DrainReason, ErrorMessage};
+use cok_proto::session::{Admission, Session, Signal};
+use cok_proto::{Drain, DrainReason, ErrorMessage, Frame, Role};
 use quinn::Connection;
 use slab::Slab;
 use tokio::sync::{Notify, watch};
 
 use super::windows::Windows;
-use crate::{CloseReason, DRAIN_SLACK, OpenError, SessionError, Status};
-
-/// Exchange ids stay below this; the daemon drains with [`DrainReason::Ids`] when it gets there.
-const ID_LIMIT: u32 = 1 << 31;
+use crate::{CloseReason, OpenError, SessionError, Status};
 
 pub(super) struct Shared {
     pub(super) connection: Connection,
@@ -32,23 +29,12 @@ pub(super) struct Shared {
 }
 
 pub(super) struct State {
+    pub(super) session: Session,
     /// Control frames that wait to go out, bounded by what is said once a session and by one Pong and one Ping.
     pub(super) outbox: BytesMut,
     pub(super) pong: Option<[u8; 8]>,
     pub(super) ping: bool,
-    /// Our Error frame is in the outbox: nothing follows it.
-    pub(super) failed: Option<ErrorMessage>,
-    pub(super) drain_by: Option<Instant>,
-    pub(super) drain_sent: bool,
-    pub(super) drain_received: bool,
-    /// Client: how many exchanges the daemon says it has opened in all.
-    last_exchange: Option<u32>,
     exchanges: Slab<Arc<Progress>>,
-    /// The most exchanges at once.
-    max_exchanges: usize,
-    /// Daemon: the newest exchange. Client: how many streams were accepted.
-    newest: u32,
-    closed: bool,
     pub(super) windows: Windows,
     /// The driver looks after stalled readers.
     auditing: bool,
@@ -73,29 +59,23 @@ impl Progress {
 }
 
 impl Shared {
-    pub(super) fn new(connection: Connection, role: Role, config: &crate::Config) -> Arc<Self> {
+    /// For a session whose handshake is done.
+    pub(super) fn new(connection: Connection, session: Session, config: &crate::Config) -> Arc<Self> {
         let windows = Windows::new(config.initial_window);
         connection.set_receive_window(windows.size());
         Arc::new(Self {
             connection,
-            role,
+            role: session.role(),
             status: watch::Sender::new(Status::Open),
             attention: Notify::new(),
             pongs: watch::Sender::new(0),
             silent: watch::Sender::new(false),
             state: Mutex::new(State {
+                session,
                 outbox: BytesMut::new(),
                 pong: None,
                 ping: false,
-                failed: None,
-                drain_by: None,
-                drain_sent: false,
-                drain_received: false,
-                last_exchange: None,
                 exchanges: Slab::new(),
-                max_exchanges: config.max_exchanges as usize,
-                newest: 0,
-                closed: false,
                 windows,
                 auditing: false,
             }),
@@ -109,32 +89,46 @@ impl Shared {
 
     /// Announces that nothing new comes from this side.
     pub(super) fn drain(&self, reason: DrainReason, deadline: Duration) {
-        self.lock().drain(self.role, reason, deadline);
+        let mut state = self.lock();
+        state.session.drain(reason, deadline, Instant::now());
+        state.queue_drain();
+        drop(state);
         self.attention.notify_one();
     }
 
     /// Ends the session with an Error frame.
     pub(super) fn fail(&self, error: &ErrorMessage) {
         let mut state = self.lock();
-        if state.failed.is_some() || state.closed {
-            return;
+        if let Some(error) = state.session.fail(error) {
+            frame::put_json(&mut state.outbox, FrameType::Error, &error);
+            drop(state);
+            self.attention.notify_one();
         }
-        frame::put_json(&mut state.outbox, FrameType::Error, error);
-        state.failed = Some(error.clone());
-        drop(state);
-        self.attention.notify_one();
     }
 
-    /// The peer drains.
-    pub(super) fn drained_by_peer(&self, drain: Drain) {
+    /// Acts on a frame of the control stream. An error means that the peer has ended the session.
+    pub(super) fn receive(&self, frame: Frame) -> Result<(), SessionError> {
         let mut state = self.lock();
-        state.drain_received = true;
-        state.last_exchange = drain.last_exchange;
-        state.finish_by(drain.deadline() + DRAIN_SLACK);
-        if self.role == Role::Daemon {
-            state.drain(self.role, drain.reason.clone(), drain.deadline());
+        match state.session.receive(frame, Instant::now()) {
+            Ok(Some(Signal::Ping(opaque))) => state.pong = Some(opaque),
+            Ok(Some(Signal::Pong(_))) => self.pongs.send_modify(|pongs| *pongs += 1),
+            Ok(Some(Signal::Drain(drain))) => {
+                state.queue_drain();
+                drop(state);
+                self.note_drain(drain);
+            }
+            Err(SessionError::Protocol(error)) => {
+                drop(state);
+                self.fail(&(&error).into());
+            }
+            Err(error) => return Err(error),
+            // The control stream's reader lets nothing else come.
+            Ok(_) => {}
         }
-        drop(state);
+        Ok(())
+    }
+
+    fn note_drain(&self, drain: Drain) {
         self.status.send_if_modified(|status| {
             let open = matches!(status, Status::Open);
             if open {
@@ -146,8 +140,8 @@ impl Shared {
 
     pub(super) fn closed(&self, reason: CloseReason) {
         let mut state = self.lock();
-        state.closed = true;
-        let reason = match &state.failed {
+        state.session.close();
+        let reason = match state.session.error() {
             Some(error) => SessionError::Local(error.clone()).into(),
             None => reason,
         };
@@ -164,26 +158,23 @@ impl Shared {
     /// Daemon: a place for a new exchange.
     pub(super) fn place(self: &Arc<Self>) -> Result<Slot, OpenError> {
         let state = self.lock();
-        if state.closed || state.failed.is_some() || state.drain_sent || state.drain_received {
-            return Err(OpenError::Unavailable);
-        }
-        if state.exchanges.len() >= state.max_exchanges {
-            return Err(OpenError::Saturated);
-        }
+        state.session.may_open(state.exchanges.len())?;
         Ok(self.slot(state))
     }
 
-    /// Client: a place for an exchange that the daemon has opened; `None` if it comes behind our Drain. The daemon's
-    /// number is bounded by the streams that were granted.
-    pub(super) fn accept_place(self: &Arc<Self>) -> Option<Slot> {
+    /// Client: a place for the exchange that the daemon has opened under this id; `None` if it is to be refused.
+    pub(super) fn accept_place(self: &Arc<Self>, id: u32) -> Option<Slot> {
         let mut state = self.lock();
-        state.newest += 1;
-        if state.drain_sent || state.closed {
-            drop(state);
-            self.attention.notify_one();
-            return None;
+        let held = state.exchanges.len();
+        match state.session.request(id, held, held) {
+            Ok(Admission::Accept) => Some(self.slot(state)),
+            // quinn gives the streams in the order of their ids, so no rule can be broken here.
+            Ok(Admission::Refuse) | Err(_) => {
+                drop(state);
+                self.attention.notify_one();
+                None
+            }
         }
-        Some(self.slot(state))
     }
 
     fn slot(self: &Arc<Self>, mut state: MutexGuard<'_, State>) -> Slot {
@@ -200,9 +191,9 @@ impl Shared {
     /// Daemon: a stream was opened for this exchange.
     pub(super) fn note_opened(&self, id: u32) {
         let mut state = self.lock();
-        state.newest = state.newest.max(id);
-        if id >= ID_LIMIT - 1 {
-            state.drain(self.role, DrainReason::Ids, Duration::from_secs(3600));
+        state.session.opened(id, Instant::now());
+        state.session.announced(id);
+        if state.queue_drain() {
             drop(state);
             self.attention.notify_one();
         }
@@ -226,40 +217,18 @@ impl Shared {
 }
 
 impl State {
-    pub(super) fn drain(&mut self, role: Role, reason: DrainReason, deadline: Duration) {
-        if self.drain_sent || self.failed.is_some() || self.closed {
-            return;
+    /// Moves our Drain to the control frames that wait to go out; `false` if there is none.
+    fn queue_drain(&mut self) -> bool {
+        let drain = self.session.take_drain();
+        if let Some(drain) = &drain {
+            frame::put_json(&mut self.outbox, FrameType::Drain, drain);
         }
-        self.drain_sent = true;
-        self.finish_by(deadline);
-        let deadline_ms = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX);
-        let last_exchange = (role == Role::Daemon).then_some(self.newest);
-        frame::put_json(&mut self.outbox, FrameType::Drain, &Drain { reason, deadline_ms, last_exchange });
+        drain.is_some()
     }
 
-    /// The session is to be over by then; an earlier deadline stays.
-    fn finish_by(&mut self, deadline: Duration) {
-        if let Some(at) = Instant::now().checked_add(deadline) {
-            self.drain_by = Some(self.drain_by.map_or(at, |before| before.min(at)));
-        }
-    }
-
-    /// Whether this side of a draining session has nothing left to do. A client must first have seen every exchange
-    /// that the daemon has opened: their streams may come behind the Drain.
-    pub(super) fn is_drained(&self, role: Role) -> bool {
-        let announced = match role {
-            Role::Daemon => self.drain_sent,
-            Role::Client => self.drain_received && self.last_exchange.is_none_or(|last| self.newest >= last),
-        };
-        announced && self.exchanges.is_empty()
-    }
-
-    pub(super) fn is_draining(&self) -> bool {
-        self.drain_sent || self.drain_received
-    }
-
-    pub(super) fn set_max_exchanges(&mut self, most: u32) {
-        self.max_exchanges = most as usize;
+    /// Whether this side of a draining session has nothing left to do.
+    pub(super) fn is_drained(&self) -> bool {
+        self.session.is_drained(self.exchanges.len())
     }
 }
 
@@ -292,7 +261,7 @@ impl Drop for Place {
     fn drop(&mut self) {
         let mut state = self.session.lock();
         state.exchanges.try_remove(self.index);
-        let last = state.exchanges.is_empty() && (state.drain_sent || state.drain_received);
+        let last = state.exchanges.is_empty() && state.session.is_draining();
         drop(state);
         if last {
             self.session.attention.notify_one();

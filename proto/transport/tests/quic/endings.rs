@@ -4,8 +4,7 @@ use std::future::poll_fn;
 use std::time::Duration;
 
 use bytes::Bytes;
-use cok_proto::mux::SessionError;
-use cok_proto::{Drain, DrainReason, ErrorCode, ErrorMessage, ResetCode};
+use cok_proto::{Drain, DrainReason, ErrorCode, ErrorMessage, ResetCode, SessionError};
 use cok_transport::{CloseReason, ExchangeError, HandshakeError, OpenError, Received, Status, quic};
 
 use crate::pair::{Ends, LIMIT, Pair, config, connect, head, noise, ok, read_all, send_all, soon};

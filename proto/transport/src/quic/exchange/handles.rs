@@ -7,8 +7,8 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use cok_proto::frame::{self, ID_LEN, MAX_HEAD};
 use cok_proto::head::{HeadTooLarge, fields_len};
-use cok_proto::mux::{MAX_INTERIM_HEADS, Role};
-use cok_proto::{ResetCode, ResponseHead};
+use cok_proto::mux::MAX_INTERIM_HEADS;
+use cok_proto::{ResetCode, ResponseHead, Role};
 use http::HeaderMap;
 use quinn::{SendStream, VarInt};
 

@@ -9,7 +9,6 @@
 //! frame for each exchange in turn.
 
 mod exchange;
-mod liveness;
 pub(crate) mod receive;
 mod transmit;
 mod window;
@@ -25,36 +24,17 @@ use http::HeaderMap;
 use slab::Slab;
 
 use self::exchange::{Exchange, Finish, OutHead, Ring};
-use self::liveness::Liveness;
-use crate::error::{ErrorCode, ProtocolError, ResetCode};
+use crate::error::ResetCode;
 use crate::frame::{self, FrameType, ID_LEN, MAX_HEAD};
 use crate::head::{HeadTooLarge, RequestHead, ResponseHead, fields_len};
 use crate::message::{Connect, ConnectAck, Drain, DrainReason, ErrorMessage};
+use crate::session::{Carrier, Liveness, OpenError, Role, Session, SessionError, Silent};
 
 pub use self::exchange::{ExchangeError, Received, SEND_BUFFER};
-pub use self::liveness::{DEAD_AFTER, PING_AFTER};
 pub use self::window::{MAX_WINDOW, WindowBudget};
-
-/// The most exchanges that a client lets any daemon have open, whatever it announces.
-const MOST_EXCHANGES: u32 = 100_000;
-
-/// Bytes of text in an Error frame: one line, which fits into the frame however much of it JSON has to escape.
-const MAX_ERROR_TEXT: usize = 1024;
 
 /// Interim heads (1xx) in one exchange; services send one or two.
 pub const MAX_INTERIM_HEADS: u8 = 16;
-
-/// Exchange ids stay below this; the daemon drains with [`DrainReason::Ids`] when it gets there.
-const ID_LIMIT: u32 = 1 << 31;
-
-/// Which side of the session this is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    /// Opens exchanges.
-    Daemon,
-    /// Answers them.
-    Client,
-}
 
 /// What a session may use.
 #[derive(Clone, Debug)]
@@ -103,74 +83,21 @@ pub enum Event {
     Writable(Key),
 }
 
-/// Why a session ended.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum SessionError {
-    /// The peer broke the protocol; it is told so.
-    #[error("protocol error: {0}")]
-    Protocol(#[from] ProtocolError),
-    /// The peer sent an Error frame.
-    #[error("{0}")]
-    Peer(ErrorMessage),
-    /// We sent an Error frame.
-    #[error("closed: {0}")]
-    Local(ErrorMessage),
-    /// The peer was silent for [`DEAD_AFTER`].
-    #[error("no sign of the peer for {} s", DEAD_AFTER.as_secs())]
-    Silent,
-}
-
-/// Why no exchange could be opened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum OpenError {
-    /// The session is not established, drains or has ended: use its successor.
-    #[error("the session takes no new exchanges")]
-    Unavailable,
-    /// The session has as many exchanges as it may.
-    #[error("too many exchanges at once")]
-    Saturated,
-    /// The head does not fit into a frame.
-    #[error(transparent)]
-    TooLarge(#[from] HeadTooLarge),
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
-    /// Daemon: before Connect.
-    AwaitConnect,
-    /// Daemon: Connect is with the owner.
-    AwaitDecision,
-    /// Client: Connect is sent.
-    AwaitAck,
-    Open,
-    /// Nothing is received any more; what is queued for control still goes out.
-    Closed,
-}
-
 /// One side of one session. See the module's documentation.
 #[derive(Debug)]
 pub struct Mux {
-    role: Role,
+    session: Session,
     config: Config,
-    phase: Phase,
     /// The credit that the peer grants to each new exchange.
     peer_window: u32,
     exchanges: Slab<Exchange>,
     /// Exchanges that are not over on the wire.
     by_id: HashMap<u32, Key, BuildHasherDefault<IdHasher>>,
-    /// The id of the newest exchange.
-    last_id: u32,
-    /// The highest id that both sides know of: on the daemon, requests may still wait to go out.
-    known_id: u32,
     events: VecDeque<Event>,
     liveness: Liveness,
     /// The latest time that the owner named; reading and writing bodies goes by it.
     now: Instant,
     skipped: usize,
-    drain_sent: bool,
-    /// A Drain that waits until the requests that were opened before it are out.
-    drain_frame: Option<Drain>,
-    drain_received: bool,
 
     /// Encoded control frames.
     control: BytesMut,
@@ -186,33 +113,27 @@ pub struct Mux {
 impl Mux {
     /// The daemon's side; waits for Connect.
     pub fn daemon(config: Config, now: Instant) -> Self {
-        Self::new(Role::Daemon, Phase::AwaitConnect, config, now)
+        Self::new(Role::Daemon, config, now)
     }
 
     /// The client's side; sends `connect` first.
     pub fn client(config: Config, connect: &Connect, now: Instant) -> Self {
-        let mut mux = Self::new(Role::Client, Phase::AwaitAck, config, now);
+        let mut mux = Self::new(Role::Client, config, now);
         frame::put_json(&mut mux.control, FrameType::Connect, connect);
         mux
     }
 
-    fn new(role: Role, phase: Phase, config: Config, now: Instant) -> Self {
+    fn new(role: Role, config: Config, now: Instant) -> Self {
         Self {
-            role,
+            session: Session::new(role, Carrier::Pipe, config.max_exchanges),
             config,
-            phase,
             peer_window: 0,
             exchanges: Slab::new(),
             by_id: HashMap::default(),
-            last_id: 0,
-            known_id: 0,
             events: VecDeque::new(),
             liveness: Liveness::new(now),
             now,
             skipped: 0,
-            drain_sent: false,
-            drain_frame: None,
-            drain_received: false,
             control: BytesMut::new(),
             pong: None,
             refused: VecDeque::new(),
@@ -226,36 +147,30 @@ impl Mux {
 
     /// Daemon: grants the session that [`Event::Connect`] asked for.
     pub fn accept(&mut self, ack: &ConnectAck) {
-        if self.phase == Phase::AwaitDecision {
+        if self.session.accept() {
             frame::put_json(&mut self.control, FrameType::ConnectAck, ack);
-            self.phase = Phase::Open;
             self.probe_round_trip();
         }
     }
 
     /// Ends the session with an Error frame, which still goes out by [`Mux::transmit`].
-    pub fn fail(&mut self, message: &ErrorMessage) {
-        if self.phase != Phase::Closed {
-            let mut message = message.clone();
-            let fits = |end: &usize| message.message.is_char_boundary(*end);
-            let end = (0..=MAX_ERROR_TEXT.min(message.message.len())).rev().find(fits).unwrap_or(0);
-            message.message.truncate(end);
-            frame::put_json(&mut self.control, FrameType::Error, &message);
+    pub fn fail(&mut self, error: &ErrorMessage) {
+        if let Some(error) = self.session.fail(error) {
+            frame::put_json(&mut self.control, FrameType::Error, &error);
             self.close();
         }
     }
 
     /// Ends the session at once: the pipe broke, or the peer sent its Error.
     pub fn close(&mut self) {
-        self.phase = Phase::Closed;
+        self.session.close();
         self.pong = None;
-        self.drain_frame = None;
         self.refused.clear();
         let keys: Vec<Key> = self.exchanges.iter().map(|(index, _)| Key(index)).collect();
         for key in keys {
             let exchange = &mut self.exchanges[key.0];
             if exchange.broken.is_none() {
-                exchange.broken = Some(if self.role == Role::Daemon && !exchange.announced {
+                exchange.broken = Some(if self.session.role() == Role::Daemon && !exchange.announced {
                     ExchangeError::Reset(ResetCode::Unprocessed)
                 } else {
                     ExchangeError::SessionLost
@@ -271,26 +186,22 @@ impl Mux {
 
     /// Whether the session has ended. What [`Mux::transmit`] still has is the last Error frame.
     pub fn is_closed(&self) -> bool {
-        self.phase == Phase::Closed
+        self.session.is_closed()
     }
 
     /// Announces that nothing new comes from this side, and that what runs may take until `deadline` from now.
-    pub fn drain(&mut self, reason: DrainReason, deadline: Duration) {
-        if self.phase != Phase::Open || self.drain_sent {
-            return;
-        }
-        self.drain_sent = true;
-        let deadline_ms = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX);
-        self.drain_frame = Some(Drain { reason, deadline_ms, last_exchange: None });
+    pub fn drain(&mut self, reason: DrainReason, deadline: Duration, now: Instant) {
+        self.session.drain(reason, deadline, now);
+    }
+
+    /// When a draining session ends at the latest. The owner keeps that time.
+    pub fn drain_deadline(&self) -> Option<Instant> {
+        self.session.drain_deadline()
     }
 
     /// Whether a drained session has nothing left to do, so that its pipe may be closed.
     pub fn is_drained(&self) -> bool {
-        let announced = match self.role {
-            Role::Daemon => self.drain_sent,
-            Role::Client => self.drain_received,
-        };
-        announced && self.by_id.is_empty() && !self.has_transmit()
+        self.session.is_drained(self.by_id.len()) && !self.has_transmit()
     }
 
     /// What happened since the last call.
@@ -307,13 +218,13 @@ impl Mux {
 
     /// When [`Mux::handle_timeout`] wants to be called at the latest; `None` after the end.
     pub fn next_timeout(&self) -> Option<Instant> {
-        (self.phase != Phase::Closed).then(|| self.liveness.deadline())
+        (!self.is_closed()).then(|| self.liveness.deadline())
     }
 
     /// Sends a Ping if one is due; an error once the peer has been silent for too long.
     pub fn handle_timeout(&mut self, now: Instant) -> Result<(), SessionError> {
         self.now = now;
-        if self.phase == Phase::Closed {
+        if self.is_closed() {
             return Ok(());
         }
         match self.liveness.check(now) {
@@ -322,12 +233,8 @@ impl Mux {
                 frame::put_ping(&mut self.control, ping);
                 Ok(())
             }
-            Err(liveness::Silent) => {
-                self.fail(&ErrorMessage {
-                    code: ErrorCode::Timeout,
-                    message: SessionError::Silent.to_string(),
-                    retryable: true,
-                });
+            Err(Silent) => {
+                self.fail(&SessionError::silent_message());
                 Err(SessionError::Silent)
             }
         }
@@ -352,25 +259,18 @@ impl Mux {
 
     /// Daemon: opens an exchange. With `end`, no body follows. The owner holds both handles.
     pub fn open(&mut self, head: Arc<RequestHead>, end: bool) -> Result<Key, OpenError> {
-        if self.role != Role::Daemon || self.phase != Phase::Open || self.drain_sent || self.drain_received {
-            return Err(OpenError::Unavailable);
-        }
-        if self.exchanges.len() >= self.config.max_exchanges as usize {
-            return Err(OpenError::Saturated);
-        }
+        self.session.may_open(self.exchanges.len())?;
         if head.encoded_len()? > MAX_HEAD - ID_LEN {
             return Err(HeadTooLarge.into());
         }
-        self.last_id += 1;
-        let mut exchange = Exchange::new(self.last_id, self.config.initial_window, self.peer_window);
+        let id = self.session.next_id();
+        let mut exchange = Exchange::new(id, self.config.initial_window, self.peer_window);
         exchange.heads.push_back((OutHead::Request(head), end));
         exchange.send_finished = end;
         let key = Key(self.exchanges.insert(exchange));
-        self.by_id.insert(self.last_id, key);
+        self.by_id.insert(id, key);
         self.schedule(key);
-        if self.last_id >= ID_LIMIT - 1 {
-            self.drain(DrainReason::Ids, Duration::from_secs(3600));
-        }
+        self.session.opened(id, self.now);
         Ok(key)
     }
 
@@ -419,7 +319,7 @@ impl Mux {
         if head.encoded_len()? > MAX_HEAD - ID_LEN {
             return Err(HeadTooLarge);
         }
-        let role = self.role;
+        let role = self.session.role();
         if let Some(exchange) = self.sending(key) {
             if role == Role::Daemon || exchange.final_head_sent {
                 self.reset(key, ResetCode::LocalBroken);
@@ -481,7 +381,7 @@ impl Mux {
         self.notify_readable(key);
         self.notify_writable(key);
         // An id that the peer has never seen may be left out; a Reset for it would break the protocol.
-        if self.exchanges[key.0].announced || self.role == Role::Client {
+        if self.exchanges[key.0].announced || self.session.role() == Role::Client {
             self.exchanges[key.0].reset = Some(code);
             self.announce(key);
         }
@@ -493,7 +393,10 @@ impl Mux {
         let Some(exchange) = self.exchanges.get_mut(key.0) else { return };
         exchange.send_handle = false;
         if !exchange.send_finished && !exchange.send_stopped {
-            self.reset(key, if self.role == Role::Daemon { ResetCode::Cancelled } else { ResetCode::LocalBroken });
+            self.reset(
+                key,
+                if self.session.role() == Role::Daemon { ResetCode::Cancelled } else { ResetCode::LocalBroken },
+            );
         }
         self.reap(key);
     }
@@ -506,7 +409,7 @@ impl Mux {
         exchange.clear_inbox();
         exchange.settle_window(&self.config.budget);
         if !exchange.recv_ended {
-            match self.role {
+            match self.session.role() {
                 Role::Daemon => self.reset(key, ResetCode::Cancelled),
                 Role::Client => {
                     exchange.recv_stopped = true;
@@ -528,7 +431,7 @@ impl Mux {
 
     /// The same, once a body may follow. A peer would end the session if one came before its head.
     fn sending_body(&mut self, key: Key) -> Option<&mut Exchange> {
-        let client = self.role == Role::Client;
+        let client = self.session.role() == Role::Client;
         if self.sending(key).is_some_and(|exchange| client && !exchange.final_head_sent) {
             self.reset(key, ResetCode::LocalBroken);
         }
@@ -583,7 +486,7 @@ impl Mux {
     }
 
     fn probe_round_trip(&mut self) {
-        if self.phase == Phase::Open
+        if self.session.is_established()
             && let Some(ping) = self.liveness.probe(self.now)
         {
             frame::put_ping(&mut self.control, ping);
@@ -593,7 +496,7 @@ impl Mux {
     /// Frames for this id are from now on those of a closed exchange, if it is over.
     fn forget_id(&mut self, key: Key) {
         let exchange = &mut self.exchanges[key.0];
-        if exchange.is_over() || self.phase == Phase::Closed {
+        if exchange.is_over() || self.session.is_closed() {
             exchange.settle_window(&self.config.budget);
             if self.by_id.get(&exchange.id) == Some(&key) {
                 self.by_id.remove(&exchange.id);
@@ -606,7 +509,7 @@ impl Mux {
         let Some(exchange) = self.exchanges.get(key.0) else { return };
         let held = exchange.send_handle || exchange.recv_handle;
         let queued = exchange.ring != Ring::None || exchange.in_control;
-        let over = exchange.is_over() || self.phase == Phase::Closed;
+        let over = exchange.is_over() || self.is_closed();
         if !held && !queued && over {
             self.exchanges.remove(key.0);
         }

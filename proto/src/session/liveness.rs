@@ -12,7 +12,7 @@ const STALE_AFTER: Duration = Duration::from_secs(1);
 
 /// One side's view of the peer.
 #[derive(Debug)]
-pub(super) struct Liveness {
+pub(crate) struct Liveness {
     last_received: Instant,
     /// The Ping that waits for its Pong.
     outstanding: Option<([u8; 8], Instant)>,
@@ -22,20 +22,20 @@ pub(super) struct Liveness {
 }
 
 impl Liveness {
-    pub(super) fn new(now: Instant) -> Self {
+    pub(crate) fn new(now: Instant) -> Self {
         Self { last_received: now, outstanding: None, pings: 0, round_trip: None, measured_at: None }
     }
 
-    pub(super) fn round_trip(&self) -> Option<Duration> {
+    pub(crate) fn round_trip(&self) -> Option<Duration> {
         self.round_trip
     }
 
-    pub(super) fn received(&mut self, now: Instant) {
+    pub(crate) fn received(&mut self, now: Instant) {
         self.last_received = now;
     }
 
     /// A Pong that answers no Ping of ours is ignored.
-    pub(super) fn pong(&mut self, opaque: [u8; 8], now: Instant) {
+    pub(crate) fn pong(&mut self, opaque: [u8; 8], now: Instant) {
         if let Some((expected, sent)) = self.outstanding
             && expected == opaque
         {
@@ -47,18 +47,18 @@ impl Liveness {
     }
 
     /// A Ping to measure the round trip with, if the last measure is stale and none is under way.
-    pub(super) fn probe(&mut self, now: Instant) -> Option<[u8; 8]> {
+    pub(crate) fn probe(&mut self, now: Instant) -> Option<[u8; 8]> {
         let stale = self.measured_at.is_none_or(|at| now.saturating_duration_since(at) >= STALE_AFTER);
         (stale && self.outstanding.is_none()).then(|| self.ping(now))
     }
 
     /// When [`Liveness::check`] has something to do next.
-    pub(super) fn deadline(&self) -> Instant {
+    pub(crate) fn deadline(&self) -> Instant {
         self.last_received + if self.outstanding.is_some() { DEAD_AFTER } else { PING_AFTER }
     }
 
     /// A Ping that is due, or an error once the peer is dead.
-    pub(super) fn check(&mut self, now: Instant) -> Result<Option<[u8; 8]>, Silent> {
+    pub(crate) fn check(&mut self, now: Instant) -> Result<Option<[u8; 8]>, Silent> {
         let silence = now.saturating_duration_since(self.last_received);
         if silence >= DEAD_AFTER {
             return Err(Silent);
@@ -76,4 +76,4 @@ impl Liveness {
 
 /// Nothing came from the peer for [`DEAD_AFTER`].
 #[derive(Debug)]
-pub(super) struct Silent;
+pub(crate) struct Silent;
