@@ -8,12 +8,14 @@
 //! - [`message`]: control payloads (JSON).
 //! - [`head`]: request and response heads and trailers (binary).
 //! - [`session`]: one side of one session: handshake, order of ids, drain, end.
+//! - [`exchange`]: the states of an exchange's two directions, and what its reader gets.
 //! - [`mux`]: many exchanges over one ordered pipe of messages: credit windows, fair turns, liveness.
 //! - [`stream`]: one exchange, or the control frames, on a stream of its own, as over QUIC.
 //!
 //! What it does not do: carry bytes (that is `cok-transport`), speak HTTP, or decide who may own a name.
 
 pub mod error;
+pub mod exchange;
 pub mod frame;
 pub mod head;
 pub mod message;
@@ -22,6 +24,7 @@ pub mod session;
 pub mod stream;
 
 pub use error::{ErrorCode, ProtocolError, ResetCode};
+pub use exchange::{ExchangeError, Received, WindowBudget};
 pub use frame::{Frame, FrameHeader, FrameType};
 pub use head::{RequestHead, ResponseHead, Scheme};
 pub use message::{Connect, ConnectAck, Drain, DrainReason, ErrorMessage};

@@ -4,15 +4,17 @@
 //! when. It holds no exchange and writes no frame; [`mux`](crate::mux) does both over one pipe, and QUIC's streams do
 //! so in `cok-transport`.
 
+mod draining;
 mod liveness;
 
 use std::time::{Duration, Instant};
 
-use crate::error::{ErrorCode, ProtocolError};
+use crate::error::{ErrorCode, ProtocolError, ResetCode};
 use crate::frame::Frame;
 use crate::head::HeadTooLarge;
 use crate::message::{Connect, ConnectAck, Drain, DrainReason, ErrorMessage};
 
+use self::draining::{Draining, Side};
 pub use self::liveness::{DEAD_AFTER, PING_AFTER};
 pub(crate) use self::liveness::{Liveness, Silent};
 
@@ -38,6 +40,25 @@ pub enum Role {
     Daemon,
     /// Answers exchanges.
     Client,
+}
+
+impl Role {
+    /// The other side.
+    #[must_use]
+    pub const fn peer(self) -> Self {
+        match self {
+            Self::Daemon => Self::Client,
+            Self::Client => Self::Daemon,
+        }
+    }
+
+    /// The code with which this side abandons an exchange whose sender left before the end.
+    pub const fn leaves_with(self) -> ResetCode {
+        match self {
+            Self::Daemon => ResetCode::Cancelled,
+            Self::Client => ResetCode::LocalBroken,
+        }
+    }
 }
 
 /// What carries the session, and so the order in which frames arrive.
@@ -131,34 +152,6 @@ enum Phase {
     Draining(Draining),
     /// Nothing is received or opened. `error` is the Error that we sent.
     Closed { error: Option<ErrorMessage> },
-}
-
-/// A drain: who announced it, and what is left to do.
-#[derive(Debug)]
-struct Draining {
-    by: DrainedBy,
-    /// Our Drain that has not gone out.
-    unsent: Option<Drain>,
-    /// When the session ends at the latest. `None` if that is beyond what the clock can name.
-    deadline: Option<Instant>,
-    /// Client: the last exchange that the daemon opened, if its Drain says so.
-    last_exchange: Option<u32>,
-}
-
-/// Which sides have announced a drain.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum DrainedBy {
-    Us,
-    Peer,
-    Both,
-}
-
-impl Draining {
-    /// The session ends by then. An earlier deadline stays.
-    fn end_by(&mut self, now: Instant, time: Duration) {
-        let at = now.checked_add(time);
-        self.deadline = self.deadline.into_iter().chain(at).min();
-    }
 }
 
 /// One side of one session. See the module's documentation.
@@ -281,7 +274,7 @@ impl Session {
         }
         let most = self.max_exchanges as usize;
         if self.carrier == Carrier::Pipe {
-            if self.drained_by_peer() {
+            if self.drained_by(Side::Peer) {
                 return Err(ProtocolError::Unexpected { kind, why: "the sender has announced that it drains" });
             }
             if open >= most {
@@ -303,9 +296,7 @@ impl Session {
     /// Announces that nothing new comes from this side and that open exchanges end within `deadline`. Only the first
     /// call is announced; a later one can only bring the end forward.
     pub fn drain(&mut self, reason: DrainReason, deadline: Duration, now: Instant) {
-        if self.announce_drain(reason, deadline)
-            && let Phase::Draining(draining) = &mut self.phase
-        {
+        if let Some(draining) = self.announce_drain(reason, deadline) {
             draining.end_by(now, deadline);
         }
     }
@@ -341,8 +332,8 @@ impl Session {
     pub fn is_drained(&self, open: usize) -> bool {
         let Phase::Draining(draining) = &self.phase else { return false };
         let announced = match self.role {
-            Role::Daemon => self.drained_by_us(),
-            Role::Client => self.drained_by_peer(),
+            Role::Daemon => self.drained_by(Side::Us),
+            Role::Client => self.drained_by(Side::Peer),
         };
         let arrived = self.carrier == Carrier::Pipe || draining.last_exchange.is_none_or(|last| self.newest >= last);
         announced && arrived && draining.unsent.is_none() && open == 0
@@ -391,46 +382,37 @@ impl Session {
 
     // ---- inner parts ----
 
-    fn drained_by_us(&self) -> bool {
-        matches!(&self.phase, Phase::Draining(draining) if draining.by != DrainedBy::Peer)
+    fn drained_by(&self, side: Side) -> bool {
+        matches!(&self.phase, Phase::Draining(draining) if draining.announced_by(side))
     }
 
-    fn drained_by_peer(&self) -> bool {
-        matches!(&self.phase, Phase::Draining(draining) if draining.by != DrainedBy::Us)
-    }
-
-    /// Moves an established session on to draining, announced by `by`.
-    fn start_draining(&mut self, by: DrainedBy) -> Option<&mut Draining> {
-        match &mut self.phase {
-            Phase::Open => {
-                self.phase = Phase::Draining(Draining { by, unsent: None, deadline: None, last_exchange: None });
-            }
-            Phase::Draining(draining) if draining.by != by => draining.by = DrainedBy::Both,
-            _ => {}
+    /// The drain of an established session, which `side` has announced.
+    fn draining(&mut self, side: Side) -> Option<&mut Draining> {
+        if matches!(self.phase, Phase::Open) {
+            self.phase = Phase::Draining(Draining::new(side));
         }
-        match &mut self.phase {
-            Phase::Draining(draining) => Some(draining),
-            _ => None,
-        }
+        let Phase::Draining(draining) = &mut self.phase else { return None };
+        draining.announce(side);
+        Some(draining)
     }
 
-    /// Queues our Drain unless there was one. `false` if the session is not established.
-    fn announce_drain(&mut self, reason: DrainReason, deadline: Duration) -> bool {
-        let first = !self.drained_by_us();
-        let Some(draining) = self.start_draining(DrainedBy::Us) else { return false };
+    /// Queues our Drain unless there was one. `None` if the session is not established.
+    fn announce_drain(&mut self, reason: DrainReason, deadline: Duration) -> Option<&mut Draining> {
+        let first = !self.drained_by(Side::Us);
+        let draining = self.draining(Side::Us)?;
         if first {
             let deadline_ms = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX);
             draining.unsent = Some(Drain { reason, deadline_ms, last_exchange: None });
         }
-        true
+        Some(draining)
     }
 
     /// Takes note of the peer's Drain; `false` if it is a second one. A daemon answers with a Drain of its own.
     fn receive_drain(&mut self, drain: &Drain, now: Instant) -> bool {
-        if self.drained_by_peer() {
+        if self.drained_by(Side::Peer) {
             return false;
         }
-        if let Some(draining) = self.start_draining(DrainedBy::Peer) {
+        if let Some(draining) = self.draining(Side::Peer) {
             draining.last_exchange = drain.last_exchange;
             draining.end_by(now, drain.deadline().saturating_add(DRAIN_SLACK));
         }

@@ -8,10 +8,10 @@
 use bytes::{Buf as _, Bytes, BytesMut};
 
 use crate::error::ProtocolError;
+use crate::exchange::{Received, RecvState};
 use crate::frame::{Frame, FrameHeader, FrameType, HEADER_LEN, ID_LEN};
 use crate::head::RequestHead;
 use crate::mux::receive::SKIP_BUDGET;
-use crate::mux::{MAX_INTERIM_HEADS, Received};
 use crate::session::Role;
 
 /// What came on the stream of an exchange.
@@ -38,25 +38,13 @@ pub struct ExchangeReader {
     body_left: usize,
     /// The current Data frame is the last one.
     body_end: bool,
-    /// The request's head, or the response's final one, has come.
-    head_seen: bool,
-    interim_heads: u8,
-    ended: bool,
+    state: RecvState,
 }
 
 impl ExchangeReader {
     /// Reads as `reader` what the other side sends on the stream of exchange `id`.
     pub fn new(reader: Role, id: u32) -> Self {
-        Self {
-            reader,
-            id,
-            pieces: Pieces::default(),
-            body_left: 0,
-            body_end: false,
-            head_seen: false,
-            interim_heads: 0,
-            ended: false,
-        }
+        Self { reader, id, pieces: Pieces::default(), body_left: 0, body_end: false, state: RecvState::before_head() }
     }
 
     /// Takes in what the stream has next. To be called once [`ExchangeReader::read`] has nothing more.
@@ -66,7 +54,12 @@ impl ExchangeReader {
 
     /// Whether the direction has ended in order. A stream that finishes before is broken.
     pub fn has_ended(&self) -> bool {
-        self.ended
+        self.state.is_over()
+    }
+
+    /// Gives the rest of the direction up: it counts as ended.
+    pub fn stop(&mut self) {
+        self.state.end();
     }
 
     /// What came next; `None` if more bytes are needed.
@@ -80,15 +73,13 @@ impl ExchangeReader {
                 self.body_left -= data.len();
                 return Ok(Some(self.data(data)));
             }
-            if self.ended && !self.pieces.is_empty() {
+            if self.has_ended() && !self.pieces.is_empty() {
                 return Err(ProtocolError::Unexpected { kind: "any", why: "the exchange has ended" });
             }
             let Some(header) = self.pieces.header()? else { return Ok(None) };
             match header.kind {
-                FrameType::Data if !self.head_seen => {
-                    return Err(ProtocolError::Unexpected { kind: "Data", why: "before the final head" });
-                }
                 FrameType::Data => {
+                    self.state.check_body("Data")?;
                     // The id alone; the body needs not be whole.
                     let Some(mut id) = self.pieces.take_frame(HEADER_LEN + ID_LEN.min(header.length)) else {
                         return Ok(None);
@@ -116,43 +107,28 @@ impl ExchangeReader {
 
     fn data(&mut self, data: Bytes) -> Arrived {
         let end = self.body_end && self.body_left == 0;
-        self.ended = end;
+        if end {
+            self.state.end();
+        }
         Arrived::Part(Received::Data { data, end })
     }
 
     fn head(&mut self, frame: Frame) -> Result<Arrived, ProtocolError> {
         match (frame, self.reader) {
             (Frame::Request { id, head, end }, Role::Client) => {
-                if self.head_seen {
-                    return Err(ProtocolError::Unexpected { kind: "HTTPRequest", why: "it came already" });
-                }
                 self.check_id("HTTPRequest", id)?;
-                (self.head_seen, self.ended) = (true, end);
+                self.state.request(end)?;
                 Ok(Arrived::Request { head, end })
             }
             (Frame::Response { id, head, end }, Role::Daemon) => {
                 self.check_id("HTTPResponse", id)?;
-                let unexpected = |why| Err(ProtocolError::Unexpected { kind: "HTTPResponse", why });
-                if self.head_seen {
-                    return unexpected("the final head came already");
-                }
-                if !head.is_interim() {
-                    (self.head_seen, self.ended) = (true, end);
-                } else if end {
-                    return unexpected("an interim head cannot end the exchange");
-                } else if self.interim_heads == MAX_INTERIM_HEADS {
-                    return unexpected("too many interim heads");
-                } else {
-                    self.interim_heads += 1;
-                }
+                self.state.response(head.is_interim(), end)?;
                 Ok(Arrived::Part(Received::Head { head, end }))
             }
             (Frame::Trailers { id, fields }, _) => {
                 self.check_id("Trailers", id)?;
-                if !self.head_seen {
-                    return Err(ProtocolError::Unexpected { kind: "Trailers", why: "before the final head" });
-                }
-                self.ended = true;
+                self.state.check_body("Trailers")?;
+                self.state.end();
                 Ok(Arrived::Part(Received::Trailers(fields)))
             }
             _ => Err(ProtocolError::Unexpected { kind: "head", why: "it is for the other side to send" }),

@@ -3,10 +3,10 @@
 #![expect(clippy::unwrap_used, reason = "in a test, it is the test that fails")]
 
 use bytes::{Bytes, BytesMut};
+use cok_proto::exchange::MAX_INTERIM_HEADS;
 use cok_proto::frame::{self, FrameType};
-use cok_proto::mux::{MAX_INTERIM_HEADS, Received};
 use cok_proto::stream::{Arrived, ControlReader, ExchangeReader};
-use cok_proto::{Drain, DrainReason, Frame, ProtocolError, RequestHead, ResponseHead, Role, Scheme};
+use cok_proto::{Drain, DrainReason, Frame, ProtocolError, Received, RequestHead, ResponseHead, Role, Scheme};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use proptest::prelude::*;
 

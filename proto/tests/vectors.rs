@@ -10,10 +10,10 @@ use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use cok_proto::frame::Frame;
-use cok_proto::mux::{Config, Mux, WindowBudget};
+use cok_proto::mux::{Config, Mux};
 use cok_proto::{
     Connect, ConnectAck, Drain, DrainReason, ErrorCode, ErrorMessage, RequestHead, ResetCode, ResponseHead, Scheme,
-    SessionError,
+    SessionError, WindowBudget,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use serde::Deserialize;

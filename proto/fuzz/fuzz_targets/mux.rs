@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use arbitrary::Arbitrary;
 use bytes::{BufMut, Bytes, BytesMut};
 use cok_proto::frame::{self, Frame, FrameType, MAX_MESSAGE};
-use cok_proto::mux::{Config, Event, Key, Mux, WindowBudget};
-use cok_proto::{Connect, ConnectAck, Drain, DrainReason, RequestHead, ResponseHead, Role, Scheme};
+use cok_proto::mux::{Config, Event, Key, Mux};
+use cok_proto::{Connect, ConnectAck, Drain, DrainReason, RequestHead, ResponseHead, Role, Scheme, WindowBudget};
 use http::{HeaderMap, Method, StatusCode};
 use libfuzzer_sys::fuzz_target;
 

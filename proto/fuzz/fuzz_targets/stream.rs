@@ -3,9 +3,8 @@
 #![no_main]
 
 use bytes::Bytes;
-use cok_proto::Role;
-use cok_proto::mux::Received;
 use cok_proto::stream::{Arrived, ControlReader, ExchangeReader};
+use cok_proto::{Received, Role};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {

@@ -4,9 +4,10 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::exchange::Exchange;
-use super::{Event, ExchangeError, Key, MAX_INTERIM_HEADS, Mux, Received};
+use super::exchange::{Exchange, State};
+use super::{Event, Key, Mux};
 use crate::error::{ProtocolError, ResetCode};
+use crate::exchange::{ExchangeError, RecvState, SendState};
 use crate::frame::{Frame, FrameHeader, HEADER_LEN, MAX_DATA_FRAME, MAX_MESSAGE};
 use crate::message::ErrorMessage;
 use crate::session::{Admission, Role, SessionError, Signal};
@@ -86,46 +87,36 @@ impl Mux {
                 if self.session.request(id, self.by_id.len(), self.exchanges.len())? == Admission::Refuse {
                     return self.refuse(id);
                 }
-                let mut exchange = Exchange::new(id, self.config.initial_window, self.peer_window);
-                exchange.final_head_seen = true;
+                let (send, recv) = (SendState::before_response(), RecvState::after_request(end));
+                let mut exchange = Exchange::new(id, send, recv, &self.config, self.peer_window);
                 exchange.announced = true;
-                exchange.recv_ended = end;
                 let key = Key(self.exchanges.insert(exchange));
                 self.by_id.insert(id, key);
                 self.events.push_back(Event::Opened { key, head, end });
             }
             (Role::Daemon, Frame::Response { id, head, end }) => {
                 let Some((key, exchange)) = self.find(kind, id)? else { return Ok(()) };
-                if exchange.final_head_seen {
-                    return Err(ProtocolError::Unexpected { kind, why: "the final head has come already" });
+                if let Some(recv) = exchange.recv() {
+                    recv.response(head.is_interim(), end)?;
                 }
-                if head.is_interim() {
-                    exchange.interim_heads += 1;
-                    if end || exchange.interim_heads > MAX_INTERIM_HEADS {
-                        return Err(ProtocolError::Unexpected { kind, why: "an interim head that ends, or too many" });
-                    }
-                } else {
-                    exchange.final_head_seen = true;
-                }
-                exchange.inbox.push_back(Received::Head { head, end });
+                exchange.inbox.push_head(head, end);
                 self.arrived(key, end);
             }
             (_, Frame::Data { id, body, end }) => {
                 let Some((key, exchange)) = self.find(kind, id)? else { return Ok(()) };
-                in_body(exchange, kind)?;
+                let wanted = takes_body(exchange, kind)?;
                 exchange.window.arrive(body.len()).map_err(|excess| ProtocolError::CreditExceeded { id, excess })?;
-                if exchange.recv_stopped {
-                    self.arrived(key, end);
-                } else if end || !body.is_empty() {
-                    exchange.push_data(body, end);
+                if end || !body.is_empty() {
+                    if wanted {
+                        exchange.inbox.push_data(body, end);
+                    }
                     self.arrived(key, end);
                 }
             }
             (_, Frame::Trailers { id, fields }) => {
                 let Some((key, exchange)) = self.find(kind, id)? else { return Ok(()) };
-                in_body(exchange, kind)?;
-                if !exchange.recv_stopped {
-                    exchange.push_trailers(fields);
+                if takes_body(exchange, kind)? {
+                    exchange.inbox.push_trailers(fields);
                 }
                 self.arrived(key, true);
             }
@@ -133,14 +124,15 @@ impl Mux {
                 let Some((key, exchange)) = self.find(kind, id)? else { return Ok(()) };
                 // From the daemon there is nothing that could still stand: to it, the exchange is over.
                 if code == ResetCode::NoError && role == Role::Daemon {
-                    exchange.send_stopped = true;
-                    exchange.send_ended = true;
-                    exchange.clear_outbox();
+                    if let Some(send) = exchange.send() {
+                        send.stop();
+                    }
+                    exchange.outbox.clear();
                 } else {
-                    exchange.broken = Some(ExchangeError::Reset(code));
+                    exchange.state = State::Broken(ExchangeError::Reset(code));
                     exchange.reset = None;
-                    exchange.clear_inbox();
-                    exchange.clear_outbox();
+                    exchange.inbox.clear();
+                    exchange.outbox.clear();
                     self.notify_readable(key);
                 }
                 self.notify_writable(key);
@@ -191,7 +183,9 @@ impl Mux {
         self.notify_readable(key);
         if end {
             let exchange = &mut self.exchanges[key.0];
-            exchange.recv_ended = true;
+            if let Some(recv) = exchange.recv() {
+                recv.end();
+            }
             exchange.settle_window(&self.config.budget);
             self.forget_id(key);
             self.reap(key);
@@ -219,13 +213,9 @@ fn initial_window(kind: &'static str, size: u32) -> Result<u32, ProtocolError> {
     }
 }
 
-/// Data and trailers come after the final head and before the end.
-fn in_body(exchange: &Exchange, kind: &'static str) -> Result<(), ProtocolError> {
-    if !exchange.final_head_seen {
-        return Err(ProtocolError::Unexpected { kind, why: "before the final head" });
-    }
-    if exchange.recv_ended {
-        return Err(ProtocolError::Unexpected { kind, why: "after the end of its direction" });
-    }
-    Ok(())
+/// Whether a part of the body may come now, and its reader still wants it.
+fn takes_body(exchange: &mut Exchange, kind: &'static str) -> Result<bool, ProtocolError> {
+    let Some(recv) = exchange.recv() else { return Ok(false) };
+    recv.check_body(kind)?;
+    Ok(*recv != RecvState::Unwanted)
 }

@@ -2,9 +2,10 @@
 
 use bytes::BytesMut;
 
-use super::exchange::{Exchange, Finish, OutHead, Ring, SEND_BUFFER};
-use super::{Key, Mux};
+use super::exchange::{Exchange, Ring};
+use super::{Key, Mux, SEND_BUFFER};
 use crate::error::ResetCode;
+use crate::exchange::{Finish, OutHead, Outbox};
 use crate::frame::{self, DATA_CHUNK, FrameType, HEADER_LEN, ID_LEN, MESSAGE_TARGET};
 use crate::head::fields_len;
 
@@ -65,7 +66,7 @@ impl Mux {
             self.control_ring.pop_front();
             let exchange = &mut self.exchanges[key.0];
             exchange.in_control = false;
-            if !exchange.recv_ended && exchange.broken.is_none() {
+            if !exchange.recv_is_over() {
                 let grant = exchange.window.take_grant();
                 if grant > 0 {
                     frame::put_window_update(out, exchange.id, grant);
@@ -83,7 +84,7 @@ impl Mux {
     fn transmit_urgent(&mut self, out: &mut BytesMut) -> bool {
         while let Some(&key) = self.urgent_ring.front() {
             let exchange = &mut self.exchanges[key.0];
-            let sent = if exchange.heads.is_empty() { put_body(exchange, out) } else { put_head(exchange, out) };
+            let sent = if exchange.outbox.heads.is_empty() { put_body(exchange, out) } else { put_head(exchange, out) };
             if !sent {
                 return true;
             }
@@ -125,16 +126,13 @@ impl Mux {
     fn turn_over(&mut self, key: Key) {
         let exchange = &mut self.exchanges[key.0];
         exchange.ring = Ring::None;
-        if exchange.writer_waits && exchange.body.len() < SEND_BUFFER {
+        if exchange.writer_waits && exchange.outbox.body.len() < SEND_BUFFER {
             exchange.writer_waits = false;
             self.notify_writable(key);
         }
-        let exchange = &self.exchanges[key.0];
-        if exchange.send_ended {
+        if self.exchanges[key.0].send_is_over() {
             self.stop_upload(key);
             self.forget_id(key);
-            self.reap(key);
-        } else if exchange.broken.is_some() {
             self.reap(key);
         } else {
             self.schedule(key);
@@ -163,55 +161,67 @@ fn fits(out: &BytesMut, length: usize) -> bool {
 
 /// Sends the exchange's next head; `false` if it must wait for the next message.
 fn put_head(exchange: &mut Exchange, out: &mut BytesMut) -> bool {
-    let Some((head, end)) = exchange.heads.front() else { return true };
+    let Some(head) = exchange.outbox.heads.front() else { return true };
     let length = match head {
-        OutHead::Request(head) => head.encoded_len(),
-        OutHead::Response(head) => head.encoded_len(),
+        OutHead::Request { head, .. } => head.encoded_len(),
+        OutHead::Response { head, .. } => head.encoded_len(),
     };
     // Heads were measured when they were queued.
     if !fits(out, HEADER_LEN + ID_LEN + length.unwrap_or(0)) {
         return false;
     }
-    match head {
-        OutHead::Request(head) => frame::put_request(out, exchange.id, head, *end),
-        OutHead::Response(head) => frame::put_response(out, exchange.id, head, *end),
-    }
+    let ended = match head {
+        OutHead::Request { head, end } => {
+            frame::put_request(out, exchange.id, head, *end);
+            *end
+        }
+        OutHead::Response { head, end } => {
+            frame::put_response(out, exchange.id, head, *end);
+            *end
+        }
+    };
     exchange.announced = true;
-    exchange.send_ended = *end;
-    exchange.heads.pop_front();
+    exchange.outbox.heads.pop_front();
+    if ended {
+        end(exchange);
+    }
     true
 }
 
 /// Sends the exchange's next Data frame, gathered from as many queued chunks as fit, or its end; `false` if it must
 /// wait for the next message.
 fn put_body(exchange: &mut Exchange, out: &mut BytesMut) -> bool {
+    let Outbox { body, finish, .. } = &mut exchange.outbox;
     let credit = usize::try_from(exchange.credit).unwrap_or(usize::MAX);
-    let length = exchange.body.len().min(credit).min(DATA_CHUNK);
-    let last = length == exchange.body.len();
-    if length == 0 && !(last && exchange.finish.is_some()) {
-        // Abandoned, or out of credit: nothing to send, and nothing to wait for in this message.
-        return true;
-    }
-    let end = last && matches!(exchange.finish, Some(Finish::End));
-    if length > 0 || end {
+    let length = body.len().min(credit).min(DATA_CHUNK);
+    let last = length == body.len();
+    let ends = last && matches!(finish, Some(Finish::End));
+    if length > 0 || ends {
         if !fits(out, HEADER_LEN + ID_LEN + length) {
             return false;
         }
-        frame::put_data_header(out, exchange.id, length, end);
-        exchange.body.take_into(out, length);
+        frame::put_data_header(out, exchange.id, length, ends);
+        body.take_into(out, length);
         exchange.credit -= length as u64;
-        exchange.data_sent = true;
-        if end {
-            exchange.finish = None;
-            exchange.send_ended = true;
+        exchange.is_bulk = true;
+        if ends {
+            end(exchange);
         }
-    } else if let Some(Finish::Trailers(fields)) = &exchange.finish {
+    } else if last && let Some(Finish::Trailers(fields)) = finish {
         if !fits(out, HEADER_LEN + ID_LEN + fields_len(fields).unwrap_or(0)) {
             return false;
         }
         frame::put_trailers(out, exchange.id, fields);
-        exchange.finish = None;
-        exchange.send_ended = true;
+        end(exchange);
     }
+    // Otherwise it was abandoned or is out of credit, and has nothing to wait for in this message.
     true
+}
+
+/// The last part has gone out.
+fn end(exchange: &mut Exchange) {
+    exchange.outbox.finish = None;
+    if let Some(send) = exchange.send() {
+        send.end();
+    }
 }

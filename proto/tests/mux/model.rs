@@ -9,8 +9,8 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use cok_proto::mux::{Event, ExchangeError, Key, Received};
-use cok_proto::{DrainReason, ErrorCode, ErrorMessage, OpenError, ResetCode, Role};
+use cok_proto::mux::{Event, Key};
+use cok_proto::{DrainReason, ErrorCode, ErrorMessage, ExchangeError, OpenError, Received, ResetCode, Role};
 use proptest::prelude::*;
 
 use crate::pair::{Pair, Setup, events, request, response, trailers};

@@ -6,8 +6,10 @@ use std::time::{Duration, Instant};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use cok_proto::frame::{self, Frame};
-use cok_proto::mux::{Config, Event, ExchangeError, Key, Mux, Received, WindowBudget};
-use cok_proto::{Connect, ConnectAck, RequestHead, ResponseHead, Role, Scheme, SessionError};
+use cok_proto::mux::{Config, Event, Key, Mux};
+use cok_proto::{
+    Connect, ConnectAck, ExchangeError, Received, RequestHead, ResponseHead, Role, Scheme, SessionError, WindowBudget,
+};
 use http::{HeaderMap, Method, StatusCode};
 
 use crate::wire::Monitor;

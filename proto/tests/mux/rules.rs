@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use cok_proto::frame::{self, Frame, FrameType};
-use cok_proto::mux::{Event, ExchangeError, Received, SEND_BUFFER};
+use cok_proto::mux::{Event, SEND_BUFFER};
 use cok_proto::session::{DEAD_AFTER, PING_AFTER};
 use cok_proto::{
-    Connect, DrainReason, ErrorCode, ErrorMessage, OpenError, ProtocolError, ResetCode, Role, SessionError,
+    Connect, DrainReason, ErrorCode, ErrorMessage, ExchangeError, OpenError, ProtocolError, Received, ResetCode, Role,
+    SessionError,
 };
 
 use crate::pair::{Pair, Setup, ack, data_frame, events, head_frame, read_all, request, response, trailers};

@@ -32,8 +32,8 @@ use http::HeaderMap;
 use tokio::sync::watch;
 
 pub use self::congestion::Congestion;
-pub use cok_proto::OpenError;
-pub use cok_proto::mux::{Config, ExchangeError, Received, WindowBudget};
+pub use cok_proto::mux::Config;
+pub use cok_proto::{ExchangeError, OpenError, Received, WindowBudget};
 
 /// One established session, whichever way it is carried.
 ///

@@ -236,7 +236,7 @@ async fn read_head(send: SendStream, mut recv: RecvStream, slot: Slot) -> Option
         match reader.read() {
             Ok(Some(Arrived::Request { head, end })) => {
                 let accepted = Accepted { send, recv, reader, id };
-                return Some(Incoming { head, end, exchange: Exchange::response(accepted, end, slot) });
+                return Some(Incoming { head, end, exchange: Exchange::response(accepted, slot) });
             }
             Ok(Some(Arrived::Part(_))) => return None,
             Ok(None) => {}

@@ -37,7 +37,7 @@ impl WindowBudget {
 
 /// The receiver's account of one direction of one exchange.
 #[derive(Debug)]
-pub(super) struct RecvWindow {
+pub(crate) struct RecvWindow {
     /// Bytes that the peer may still send, as far as it has been told.
     credit: u64,
     /// Credit that is to be announced.
@@ -53,12 +53,12 @@ pub(super) struct RecvWindow {
 }
 
 impl RecvWindow {
-    pub(super) fn new(size: u32) -> Self {
+    pub(crate) fn new(size: u32) -> Self {
         Self { credit: u64::from(size), grant: 0, size, borrowed: 0, consumed: 0, returned_at: None }
     }
 
     /// Books arriving bytes; an error names how many are beyond the credit.
-    pub(super) fn arrive(&mut self, bytes: usize) -> Result<(), u64> {
+    pub(crate) fn arrive(&mut self, bytes: usize) -> Result<(), u64> {
         let bytes = bytes as u64;
         match self.credit.checked_sub(bytes) {
             Some(left) => {
@@ -71,7 +71,7 @@ impl RecvWindow {
 
     /// Books bytes that were read. Once half the window is used up, there is credit to announce, which may include
     /// growth if the reader has kept up since the last time: at most a quarter of the window is `unread`.
-    pub(super) fn consume(
+    pub(crate) fn consume(
         &mut self,
         bytes: usize,
         unread: usize,
@@ -103,14 +103,14 @@ impl RecvWindow {
 
     /// Takes the credit that goes out now. The peer may use it only from here on, or one that sends without waiting
     /// for credit while we can't write would have us count up for ever.
-    pub(super) fn take_grant(&mut self) -> u32 {
+    pub(crate) fn take_grant(&mut self) -> u32 {
         let grant = std::mem::take(&mut self.grant);
         self.credit += u64::from(grant);
         grant
     }
 
     /// Gives what was borrowed back; called when nothing more can come and everything was read.
-    pub(super) fn release(&mut self, budget: &WindowBudget) {
+    pub(crate) fn release(&mut self, budget: &WindowBudget) {
         budget.give_back(std::mem::take(&mut self.borrowed) as usize);
     }
 }
