@@ -11,7 +11,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
-use cok_transport::quic::{self, Unbatched};
+use cok_transport::quic;
 use quinn::udp::{RecvMeta, Transmit};
 use quinn::{AsyncUdpSocket, Connection, Endpoint, Runtime as _, TokioRuntime, UdpPoller};
 use slab::Slab;
@@ -67,7 +67,7 @@ pub fn leave(endpoint: &Endpoint, connections: &Connections) -> io::Result<()> {
             Err(error) => debug!(%peer, %error, "cannot go on with a QUIC peer"),
         }
     }
-    let sockets = Arc::new(Unbatched::new(Arc::new(PeerSockets { local, sockets })));
+    let sockets = quic::split_gro(Arc::new(PeerSockets { local, sockets }));
     // The endpoint keeps the socket before the last, in case that something still comes there.
     endpoint.rebind_abstract(sockets.clone())?;
     endpoint.rebind_abstract(sockets)

@@ -7,12 +7,13 @@ mod handles;
 use std::collections::VecDeque;
 use std::fmt;
 use std::future::poll_fn;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use cok_proto::mux::{Event, Key, Mux};
 use cok_proto::{Connect, ConnectAck, DrainReason, ErrorMessage, RequestHead};
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
 
 use self::handles::{MuxRecv, MuxSend};
@@ -211,9 +212,8 @@ impl Shared {
         shared
     }
 
-    /// No code panics while it holds the lock; should it ever happen, the session goes on rather than the process down.
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     /// Acts on the multiplexer from outside the driver, then tells whom it concerns.

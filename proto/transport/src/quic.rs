@@ -11,24 +11,25 @@
 mod control;
 mod dial;
 mod exchange;
-mod health;
+mod gro;
+mod layer;
+mod liveness;
 mod session;
 mod settings;
 mod shared;
-mod silence;
 mod socket;
-mod unbatched;
-mod windows;
+mod window;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 pub use self::dial::{DialError, Dialer, Link, Session, client_tls};
-pub use self::health::Health;
+pub use self::gro::split_gro;
+pub use self::layer::{LayeredSocket, UdpLayer};
+pub use self::liveness::PathLiveness;
 pub use self::session::accept;
 pub use self::settings::Tuning;
 pub use self::socket::{BUFFER, Buffers, Offload, bind, enlarge, wrap};
-pub use self::unbatched::Unbatched;
 
 /// The protocol's name in the TLS handshake (RFC 7301).
 pub const ALPN: &[u8] = b"cok/1";

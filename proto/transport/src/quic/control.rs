@@ -11,8 +11,8 @@ use cok_proto::stream::ControlReader;
 use cok_proto::{ErrorMessage, Frame, ProtocolError, Role};
 use quinn::{Connection, ConnectionError, RecvStream, SendStream, VarInt, WriteError};
 
+use super::liveness::{PeerLiveness, Verdict};
 use super::shared::Shared;
-use super::silence::{Silence, Verdict};
 use crate::{CloseReason, SessionError};
 
 /// How long an Error frame may take to arrive before the connection is closed anyway.
@@ -143,7 +143,7 @@ struct Driver<'a> {
     last_words: Option<Instant>,
     auditing: bool,
     /// Daemon: whether the client is still there.
-    silence: Option<Silence>,
+    liveness: Option<PeerLiveness>,
 }
 
 impl<'a> Driver<'a> {
@@ -156,13 +156,13 @@ impl<'a> Driver<'a> {
             fin_received: false,
             last_words: None,
             auditing: false,
-            silence: (shared.role == Role::Daemon).then(|| Silence::new(Instant::now())),
+            liveness: (shared.role == Role::Daemon).then(|| PeerLiveness::new(Instant::now())),
         }
     }
 
     async fn run(mut self) -> CloseReason {
         loop {
-            self.look();
+            self.check_peer();
             let drained = match self.read_frames() {
                 Ok(()) => self.gather(),
                 Err(reason) => return reason,
@@ -218,15 +218,16 @@ impl<'a> Driver<'a> {
         drained
     }
 
-    /// Daemon: looks after the client, if it is time to.
-    fn look(&mut self) {
-        let Some(silence) = self.silence.as_mut().filter(|silence| silence.next() <= Instant::now()) else { return };
-        let verdict = silence.look(&self.shared.connection.stats(), Instant::now());
+    /// Daemon: judges whether the client is still there, once a sample is due.
+    fn check_peer(&mut self) {
+        let now = Instant::now();
+        let Some(liveness) = self.liveness.as_mut().filter(|liveness| liveness.next() <= now) else { return };
+        let verdict = liveness.sample(&self.shared.connection.stats(), now);
         if verdict == Verdict::Ask {
             self.shared.lock().ping = true;
         }
         let silent = match verdict {
-            Verdict::Fine if silence.waits() => return,
+            Verdict::Fine if liveness.is_asked() => return,
             verdict => verdict == Verdict::Silent,
         };
         self.shared.silent.send_if_modified(|before| std::mem::replace(before, silent) != silent);
@@ -237,7 +238,7 @@ impl<'a> Driver<'a> {
         let Self { shared, control, writing, auditing, .. } = self;
         let Control { send, recv, reader } = control;
         let deadline = [self.last_words, shared.lock().session.drain_deadline()].into_iter().flatten().min();
-        let look_at = self.silence.as_ref().map(Silence::next);
+        let check_at = self.liveness.as_ref().map(PeerLiveness::next);
         let (failed, fin_sent) = (self.last_words.is_some(), self.fin_sent);
         let delivered = send.stopped();
         let write = async { if writing.is_empty() { pending().await } else { send.write(writing).await } };
@@ -263,7 +264,7 @@ impl<'a> Driver<'a> {
             () = shared.attention.notified() => *auditing = true,
             () = tokio::time::sleep(AUDIT_EVERY), if *auditing => *auditing = shared.audit(),
             () = until(deadline) => return Err(CloseReason::Drained),
-            () = until(look_at) => {}
+            () = until(check_at) => {}
         }
         Ok(())
     }

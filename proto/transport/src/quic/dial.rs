@@ -2,17 +2,18 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use cok_proto::{Connect, ConnectAck, Frame, frame};
+use parking_lot::Mutex;
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{ClientConfig, Connection, Endpoint, EndpointConfig};
 use tracing::debug;
 
 use super::control::{Control, close_reason};
-use super::health::Health;
+use super::liveness::PathLiveness;
 use super::settings::{self, Tuning};
 use super::{ALPN, session, socket};
 use crate::{Config, HandshakeError, Transport};
@@ -67,11 +68,11 @@ impl Dialer {
     /// Uses another socket from the next call on; sessions stay on theirs. A daemon that restarts goes on with its
     /// sessions' addresses, so whoever looks for its successor must not come from the same.
     pub fn renew(&self) {
-        *self.endpoint.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.endpoint.lock() = None;
     }
 
     fn endpoint(&self) -> Result<Endpoint, DialError> {
-        let mut slot = self.endpoint.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut slot = self.endpoint.lock();
         if let Some(endpoint) = &*slot {
             return Ok(endpoint.clone());
         }
@@ -110,7 +111,7 @@ pub struct Session {
     /// What the daemon granted.
     pub ack: ConnectAck,
     /// Tells when its path turns bad.
-    pub health: Health,
+    pub path: PathLiveness,
 }
 
 impl Link {
@@ -152,7 +153,7 @@ impl Link {
         };
         let (shared, transport, ack) =
             tokio::time::timeout(limit, granted).await.map_err(|_| HandshakeError::TimedOut(limit))??;
-        Ok(Session { transport, ack, health: Health::new(shared) })
+        Ok(Session { transport, ack, path: PathLiveness::new(shared) })
     }
 
     async fn control(&mut self) -> Result<&mut Control, crate::CloseReason> {

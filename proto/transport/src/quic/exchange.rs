@@ -9,7 +9,7 @@ mod handles;
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::{Pin, pin};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Bytes, BytesMut};
@@ -17,6 +17,7 @@ use cok_proto::exchange::{Handed, SendState};
 use cok_proto::frame;
 use cok_proto::stream::{Arrived, ExchangeReader};
 use cok_proto::{RequestHead, ResetCode, Role};
+use parking_lot::{Mutex, MutexGuard};
 use quinn::{ConnectionError, ReadError, RecvStream, SendStream, StoppedError, VarInt, WriteError};
 
 use self::buffers::{Joined, MOST_JOINED, Outbox};
@@ -108,9 +109,8 @@ impl Exchange {
         crate::Exchange { send: Box::new(QuicSend(exchange.clone())), recv: Box::new(QuicRecv(exchange)) }
     }
 
-    /// No code panics while it holds the lock; should it ever happen, the exchange goes on rather than the process down.
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock()
     }
 
     fn session(&self) -> &Arc<Shared> {
@@ -379,7 +379,7 @@ impl Inner {
 impl Drop for Exchange {
     /// Both directions are let go of. What the caller has finished still goes out.
     fn drop(&mut self) {
-        let inner = self.inner.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let inner = self.inner.get_mut();
         let State::Running { send: SendState::Finished } = inner.state else { return };
         let Stream::Open { mut send, .. } = std::mem::replace(&mut inner.stream, Stream::Missing) else { return };
         let mut chunks: Vec<Bytes> = inner.outbox.chunks.drain(..).collect();

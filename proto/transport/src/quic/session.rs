@@ -3,7 +3,7 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::{Pin, pin};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use cok_proto::session::{Carrier, Session, Signal};
 use cok_proto::stream::{Arrived, ExchangeReader};
 use cok_proto::{Connect, ConnectAck, DrainReason, ErrorMessage, RequestHead, ResetCode, Role};
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
+use parking_lot::Mutex;
 use quinn::{Connection, ConnectionError, RecvStream, SendStream, VarInt};
 use tokio::sync::watch;
 
@@ -147,7 +148,7 @@ impl Transport for QuicSession {
     }
 
     fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<Option<Incoming>> {
-        self.accepting.lock().unwrap_or_else(PoisonError::into_inner).poll(cx, &self.shared)
+        self.accepting.lock().poll(cx, &self.shared)
     }
 
     fn drain(&self, reason: DrainReason, deadline: Duration) {

@@ -31,7 +31,7 @@ const INITIAL_RTT: Duration = Duration::from_millis(100);
 
 /// How many initial windows one stream's sender may be ahead of its reader. Streams' windows are fixed for the life of a
 /// connection, so they begin where the multiplexer's grow to: 1 MiB by default, which carries 140 Mbit/s over 60 ms. What
-/// all streams of a connection may hold together is bounded apart, see `Windows`.
+/// all streams of a connection may hold together is bounded apart, see `ConnectionWindow`.
 const STREAM_WINDOW_FACTOR: u32 = 4;
 
 /// The window of one stream.

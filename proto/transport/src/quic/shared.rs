@@ -1,18 +1,19 @@
 //! What the parts of one session share: its control frames that wait to go out, its exchanges, and where it stands.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use cok_proto::frame::{self, FrameType};
 use cok_proto::session::{Admission, Session, Signal};
 use cok_proto::{Drain, DrainReason, ErrorMessage, Frame, Role};
+use parking_lot::{Mutex, MutexGuard};
 use quinn::Connection;
 use slab::Slab;
 use tokio::sync::{Notify, watch};
 
-use super::windows::Windows;
+use super::window::ConnectionWindow;
 use crate::{CloseReason, OpenError, SessionError, Status};
 
 pub(super) struct Shared {
@@ -35,7 +36,7 @@ pub(super) struct State {
     pub(super) pong: Option<[u8; 8]>,
     pub(super) ping: bool,
     exchanges: Slab<Arc<Progress>>,
-    pub(super) windows: Windows,
+    window: ConnectionWindow,
     /// The driver looks after stalled readers.
     auditing: bool,
 }
@@ -61,8 +62,8 @@ impl Progress {
 impl Shared {
     /// For a session whose handshake is done.
     pub(super) fn new(connection: Connection, session: Session, config: &crate::Config) -> Arc<Self> {
-        let windows = Windows::new(config.initial_window);
-        connection.set_receive_window(windows.size());
+        let window = ConnectionWindow::new(config.initial_window);
+        connection.set_receive_window(window.size());
         Arc::new(Self {
             connection,
             role: session.role(),
@@ -76,15 +77,14 @@ impl Shared {
                 pong: None,
                 ping: false,
                 exchanges: Slab::new(),
-                windows,
+                window,
                 auditing: false,
             }),
         })
     }
 
-    /// No code panics while it holds the lock; should it ever happen, the session goes on rather than the process down.
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     /// Announces that nothing new comes from this side.
@@ -208,7 +208,7 @@ impl Shared {
     pub(super) fn audit(&self) -> bool {
         let mut state = self.lock();
         let stalled = state.exchanges.iter().filter(|(_, progress)| progress.stalls()).count();
-        if let Some(size) = state.windows.adjust(stalled) {
+        if let Some(size) = state.window.adjust(stalled) {
             self.connection.set_receive_window(size);
         }
         state.auditing = !state.exchanges.is_empty() || stalled > 0;

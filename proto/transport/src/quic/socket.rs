@@ -7,7 +7,7 @@ use std::sync::Arc;
 use quinn::{AsyncUdpSocket, Runtime as _, TokioRuntime};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
-use super::unbatched::Unbatched;
+use super::gro::split_gro;
 
 /// What is asked for each of a socket's buffers: 4 MiB hold 30 ms at 1 Gbit/s while the process is busy elsewhere. The
 /// kernel gives no more than `net.core.rmem_max` and `wmem_max` allow.
@@ -66,7 +66,7 @@ pub struct Offload {
 pub fn wrap(socket: UdpSocket) -> io::Result<(Arc<dyn AsyncUdpSocket>, Offload)> {
     let socket = TokioRuntime.wrap_udp_socket(socket)?;
     let offload = Offload { send: socket.max_transmit_segments(), receive: socket.max_receive_segments() };
-    Ok((Arc::new(Unbatched::new(socket)), offload))
+    Ok((split_gro(socket), offload))
 }
 
 /// Asks for large buffers and tells what they are now. Failing to enlarge them is no error: they are as they were. Those

@@ -140,12 +140,12 @@ async fn a_path_that_answers_is_not_bad_and_one_that_is_gone_is() {
     let (pair, ends) = Pair::new().await;
     let (_asked, mut incoming) = pair.exchange(false).await;
     tokio::select! {
-        reason = pair.health.turned_bad() => panic!("{reason}"),
+        reason = pair.path.turned_bad() => panic!("{reason}"),
         () = tokio::time::sleep(Duration::from_secs(4)) => {}
     }
     // Nobody answers any more on this port; the peer's state is kept, so nothing says that it is gone.
     ends.server.rebind(std::net::UdpSocket::bind("127.0.0.1:0").unwrap()).unwrap();
-    let reason = soon(pair.health.turned_bad()).await;
+    let reason = soon(pair.path.turned_bad()).await;
     assert!(reason.contains("nothing came over UDP"), "{reason}");
     incoming.exchange.send.send_response(ok(), true).unwrap();
     assert!(matches!(&*pair.client.status().borrow(), Status::Open));

@@ -71,9 +71,9 @@ impl Ends {
             assert_eq!(handshake.connect().instance, "i");
             handshake.accept(&ConnectAck { session: "s".to_owned(), max_exchanges: most, ..ConnectAck::default() })
         });
-        let Session { transport: client, ack, health } = session.unwrap();
+        let Session { transport: client, ack, path } = session.unwrap();
         assert_eq!(ack.session, "s");
-        Pair { daemon: transport, client, health }
+        Pair { daemon: transport, client, path }
     }
 }
 
@@ -81,7 +81,7 @@ impl Ends {
 pub(crate) struct Pair {
     pub(crate) daemon: Arc<dyn Transport>,
     pub(crate) client: Arc<dyn Transport>,
-    pub(crate) health: quic::Health,
+    pub(crate) path: quic::PathLiveness,
 }
 
 impl Pair {
