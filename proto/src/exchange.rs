@@ -18,7 +18,7 @@ pub(crate) use self::inbox::Inbox;
 pub(crate) use self::outbox::{Finish, OutHead, Outbox};
 pub use self::state::{Handed, RecvState, SendState};
 pub(crate) use self::window::RecvWindow;
-pub use self::window::{MAX_WINDOW, WindowBudget};
+pub use self::window::WindowBudget;
 
 /// The most interim heads (1xx) in one exchange; services send one or two.
 pub const MAX_INTERIM_HEADS: u8 = 16;

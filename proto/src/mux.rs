@@ -1,12 +1,13 @@
 //! The multiplexer: many exchanges over one ordered pipe of messages.
 //!
-//! A pure state machine for one side of one session. The owner feeds it what arrives ([`Mux::receive`]) and the time
-//! ([`Mux::handle_timeout`]), takes out what is to be sent ([`Mux::transmit`]) and what has happened
-//! ([`Mux::poll_event`]), and acts on single exchanges by their [`Key`]. Nothing in it waits, and every queue is
-//! bounded: bodies by the granted windows and [`SEND_BUFFER`], exchanges by `max_exchanges`, Pongs by one.
+//! A pure state machine for one side of one session. The owner feeds it messages ([`Mux::receive`]) and the time
+//! ([`Mux::handle_timeout`]). It takes out messages ([`Mux::transmit`]) and events ([`Mux::poll_event`]), and acts on
+//! single exchanges by their [`Key`]. Nothing waits in it, and every queue is bounded: bodies by the granted windows and
+//! [`SEND_BUFFER`], exchanges by `max_exchanges`, Pongs by one.
 //!
 //! Order of sending: control frames; credit and Resets; heads and the first bytes after them; then bodies, one Data
-//! frame for each exchange in turn.
+//! frame for each exchange in turn. The rules of the session are [`Session`]'s, those of an exchange's directions are
+//! [`exchange`](crate::exchange)'s; the pipe is the owner's.
 
 mod exchange;
 mod handles;
@@ -33,39 +34,39 @@ use crate::session::{Carrier, Liveness, Role, Session, SessionError, Silent};
 
 pub use self::handles::SEND_BUFFER;
 
-/// What a session may use.
+/// A session's limits, over any transport.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Body bytes that the peer may send on each exchange before the first WindowUpdate. We announce it, so the owner
-    /// must put the same number into Connect or ConnectAck.
+    /// Body bytes that the peer may send on each exchange before the first WindowUpdate. The owner must put the same
+    /// number into Connect or ConnectAck.
     pub initial_window: u32,
     /// The most exchanges at once. On the client, ConnectAck replaces it.
     pub max_exchanges: u32,
-    /// What windows may grow out of.
+    /// The budget for the growth of windows.
     pub budget: WindowBudget,
 }
 
-/// Names a live exchange on this side. Valid until both its handles are released.
+/// Names an exchange on this side. Valid until both its handles are released.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Key(usize);
 
 impl Key {
-    /// A small number, reused: an index for whatever the owner keeps beside an exchange.
+    /// A small number, reused after the exchange: an index for what the owner keeps about it.
     pub fn index(self) -> usize {
         self.0
     }
 }
 
-/// What has happened, in order.
+/// Something that happened, in order.
 #[derive(Debug)]
 pub enum Event {
-    /// Daemon: the client asks for a session; answer with [`Mux::accept`] or [`Mux::fail`].
+    /// Daemon: the client asks for a session. Answer with [`Mux::accept`] or [`Mux::fail`].
     Connect(Connect),
     /// Client: the daemon granted the session.
     Established(ConnectAck),
-    /// The peer drains: nothing new from here on.
+    /// The peer drains: it opens or takes nothing new.
     Drain(Drain),
-    /// Client: a request arrived. Both handles of the exchange are now held by the owner.
+    /// Client: a request arrived. The owner now holds both handles of the exchange.
     Opened {
         /// The exchange.
         key: Key,
@@ -80,40 +81,41 @@ pub enum Event {
     Writable(Key),
 }
 
-/// One side of one session. See the module's documentation.
+/// One side of one session over one pipe. See the module's documentation.
 #[derive(Debug)]
 pub struct Mux {
     session: Session,
     config: Config,
-    /// The credit that the peer grants to each new exchange.
+    /// Body bytes that the peer grants to each new exchange.
     peer_window: u32,
     exchanges: Slab<Exchange>,
     /// Exchanges that are not over on the wire.
     by_id: IdMap,
     events: VecDeque<Event>,
     liveness: Liveness,
-    /// The latest time that the owner named; reading and writing bodies goes by it.
+    /// The latest time that the owner passed in. Reading and writing bodies uses it.
     now: Instant,
+    /// Bytes of unknown frames so far.
     skipped: usize,
 
     /// Encoded control frames.
     control: BytesMut,
     pong: Option<[u8; 8]>,
-    /// Client: ids of requests to be sent back unprocessed.
+    /// Client: ids of refused requests, whose Resets wait to go out.
     refused: VecDeque<RangeInclusive<u32>>,
-    /// Exchanges with credit or a Reset to announce.
+    /// Exchanges whose credit or Reset waits to go out.
     control_ring: VecDeque<Key>,
     urgent_ring: VecDeque<Key>,
     bulk_ring: VecDeque<Key>,
 }
 
 impl Mux {
-    /// The daemon's side; waits for Connect.
+    /// The daemon's side, which waits for Connect.
     pub fn daemon(config: Config, now: Instant) -> Self {
         Self::new(Role::Daemon, config, now)
     }
 
-    /// The client's side; sends `connect` first.
+    /// The client's side, which sends `connect` first.
     pub fn client(config: Config, connect: &Connect, now: Instant) -> Self {
         let mut mux = Self::new(Role::Client, config, now);
         frame::put_json(&mut mux.control, FrameType::Connect, connect);
@@ -150,7 +152,7 @@ impl Mux {
         }
     }
 
-    /// Ends the session with an Error frame, which still goes out by [`Mux::transmit`].
+    /// Ends the session with an Error frame, which [`Mux::transmit`] still has.
     pub fn fail(&mut self, error: &ErrorMessage) {
         if let Some(error) = self.session.fail(error) {
             frame::put_json(&mut self.control, FrameType::Error, &error);
@@ -158,7 +160,7 @@ impl Mux {
         }
     }
 
-    /// Ends the session at once: the pipe broke, or the peer sent its Error.
+    /// Ends the session at once: the pipe broke, or the peer sent an Error.
     pub fn close(&mut self) {
         self.session.close();
         self.pong = None;
@@ -186,12 +188,13 @@ impl Mux {
         self.session.is_closed()
     }
 
-    /// Announces that nothing new comes from this side, and that what runs may take until `deadline` from now.
+    /// Announces that nothing new comes from this side and that open exchanges end within `deadline`. Only the first call
+    /// is announced; a later one can only bring the end forward.
     pub fn drain(&mut self, reason: DrainReason, deadline: Duration, now: Instant) {
         self.session.drain(reason, deadline, now);
     }
 
-    /// When a draining session ends at the latest. The owner keeps that time.
+    /// When a draining session ends at the latest. The owner has to end it then.
     pub fn drain_deadline(&self) -> Option<Instant> {
         self.session.drain_deadline()
     }
@@ -201,10 +204,10 @@ impl Mux {
         self.session.is_drained(self.by_id.len()) && !self.has_transmit()
     }
 
-    /// What happened since the last call.
+    /// The next event.
     pub fn poll_event(&mut self) -> Option<Event> {
         let event = self.events.pop_front()?;
-        // A slot may have changed hands since; then its new owner is at worst told twice.
+        // The slot may serve another exchange by now, which then gets an event too many.
         match event {
             Event::Readable(key) => self.exchanges.get_mut(key.0).map(|exchange| exchange.noted.recv = false),
             Event::Writable(key) => self.exchanges.get_mut(key.0).map(|exchange| exchange.noted.send = false),
@@ -213,12 +216,12 @@ impl Mux {
         Some(event)
     }
 
-    /// When [`Mux::handle_timeout`] wants to be called at the latest; `None` after the end.
+    /// The latest time for the next call of [`Mux::handle_timeout`]. `None` after the end.
     pub fn next_timeout(&self) -> Option<Instant> {
         (!self.is_closed()).then(|| self.liveness.deadline())
     }
 
-    /// Sends a Ping if one is due; an error once the peer has been silent for too long.
+    /// Queues a Ping if one is due. An error once the peer has been silent for [`DEAD_AFTER`](crate::session::DEAD_AFTER).
     pub fn handle_timeout(&mut self, now: Instant) -> Result<(), SessionError> {
         self.now = now;
         if self.is_closed() {
@@ -237,7 +240,7 @@ impl Mux {
         }
     }
 
-    /// The measured round trip, if there is one.
+    /// The measured round trip.
     pub fn round_trip(&self) -> Option<Duration> {
         self.liveness.round_trip()
     }
@@ -254,7 +257,7 @@ impl Mux {
 }
 
 impl Drop for Mux {
-    /// What the windows borrowed goes back to the process.
+    /// Returns what the windows borrowed to the budget.
     fn drop(&mut self) {
         for (_, exchange) in &mut self.exchanges {
             exchange.window.release(&self.config.budget);

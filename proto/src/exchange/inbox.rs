@@ -1,4 +1,4 @@
-//! What has arrived for an exchange's reader and waits to be read. Credit bounds its length, and is kept elsewhere.
+//! Parts that have arrived and wait for the exchange's reader. Credit bounds them; the window keeps it.
 
 use std::collections::VecDeque;
 
@@ -19,7 +19,7 @@ pub(crate) struct Inbox {
 }
 
 impl Inbox {
-    /// Body bytes that wait.
+    /// Body bytes that wait to be read.
     pub(crate) fn unread(&self) -> usize {
         self.unread
     }

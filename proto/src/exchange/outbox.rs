@@ -21,7 +21,7 @@ pub(crate) struct Outbox {
 /// A head that waits to go out. With `end`, no body follows.
 #[derive(Debug)]
 pub(crate) enum OutHead {
-    /// Shared with the caller, who may have to send it again over another session.
+    /// Shared with the caller, who may send it again over another session.
     Request {
         head: Arc<RequestHead>,
         end: bool,
@@ -45,7 +45,7 @@ impl Outbox {
     }
 }
 
-/// Body bytes that wait to go out. Small chunks that have to wait are gathered: each alone would cost more than its bytes.
+/// Body bytes that wait to go out. Small chunks that wait are gathered, since each alone costs more than its bytes.
 #[derive(Debug, Default)]
 pub(crate) struct BodyQueue {
     chunks: VecDeque<Bytes>,
@@ -77,7 +77,7 @@ impl BodyQueue {
         }
     }
 
-    /// Moves the first `length` bytes into `out`; there must be as many.
+    /// Moves the first `length` bytes into `out`. There must be that many.
     pub(crate) fn take_into(&mut self, out: &mut BytesMut, length: usize) {
         self.length -= length;
         let mut left = length;

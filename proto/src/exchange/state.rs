@@ -1,6 +1,6 @@
 //! The states of an exchange's two directions, and which steps lead from one to the next.
 //!
-//! Both transports go by them. A reset is no state of a direction: it ends both, and their owner keeps it instead.
+//! Both transports use them. A reset is not a state of a direction: it ends both, and the exchange's owner keeps it.
 
 use super::MAX_INTERIM_HEADS;
 use crate::error::ProtocolError;
@@ -108,7 +108,7 @@ impl SendState {
 ///
 /// ```text
 ///  Head ──request or final head──► Body ──END or Trailers──► Ended
-///                                    └─nobody reads─► Unwanted ─┘
+///                                    └─ reader left ─► Unwanted ┘
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RecvState {
@@ -119,9 +119,9 @@ pub enum RecvState {
     },
     /// Body bytes and the end may come.
     Body,
-    /// Client: nobody reads the rest of the request; it is dropped and earns no credit.
+    /// Client: the reader has left. The rest of the request is dropped and earns no credit.
     Unwanted,
-    /// The peer has sent its last part, or was told to stop.
+    /// The peer has sent its last part, or we have sent NO_ERROR.
     Ended,
 }
 
@@ -173,12 +173,12 @@ impl RecvState {
         }
     }
 
-    /// The last part came, or we tell the peer to stop.
+    /// The last part came, or we send NO_ERROR.
     pub fn end(&mut self) {
         *self = Self::Ended;
     }
 
-    /// Client: nobody reads any more.
+    /// Client: the reader leaves.
     pub fn leave(&mut self) {
         if *self != Self::Ended {
             *self = Self::Unwanted;

@@ -13,8 +13,8 @@ use crate::frame::{ID_LEN, MAX_HEAD};
 use crate::head::{HeadTooLarge, RequestHead, ResponseHead, fields_len};
 use crate::session::{OpenError, Role};
 
-/// Body bytes that one exchange may hand over before the pipe takes some: four TLS records, so that the driver always
-/// finds a full write, and no more, so that a stalled peer costs little.
+/// Body bytes that an exchange may queue before the pipe takes some: four TLS records. The driver so always finds a full
+/// write, and a stalled peer costs little memory.
 pub const SEND_BUFFER: usize = 64 * 1024;
 
 impl Mux {
@@ -35,7 +35,7 @@ impl Mux {
         Ok(key)
     }
 
-    /// Takes what the exchange's reader gets next; `None` if nothing is there yet.
+    /// Takes the reader's next part. `None` if there is none at the moment.
     pub fn recv(&mut self, key: Key) -> Option<Result<Received, ExchangeError>> {
         let now = self.now;
         let exchange = self.exchanges.get_mut(key.0)?;
@@ -53,8 +53,8 @@ impl Mux {
         Some(Ok(received))
     }
 
-    /// Whether the exchange takes more body now; an error if it takes no more at all. After `Ok(false)`, an
-    /// [`Event::Writable`] follows once that changes.
+    /// Whether the exchange takes body bytes now. The error says why it takes none at all; `Reset(NoError)` if the peer
+    /// wants no more. After `Ok(false)`, an [`Event::Writable`](super::Event::Writable) follows once that changes.
     pub fn send_ready(&mut self, key: Key) -> Result<bool, ExchangeError> {
         let Some(exchange) = self.exchanges.get_mut(key.0) else { return Err(ExchangeError::SessionLost) };
         match exchange.state {
@@ -67,14 +67,15 @@ impl Mux {
         Ok(ready)
     }
 
-    /// Why the exchange is over before its end; `None` while it is not. Once that changes, an [`Event::Writable`] says
-    /// so.
+    /// Why the exchange is over before its end; `None` while it is not. Once that changes, an
+    /// [`Event::Writable`](super::Event::Writable) follows.
     pub fn broken(&self, key: Key) -> Option<ExchangeError> {
         self.exchanges.get(key.0).map_or(Some(ExchangeError::SessionLost), Exchange::broken)
     }
 
-    /// Client: queues a response head. With `end`, no body follows. Interim heads beyond the sixteen that the protocol
-    /// allows are dropped: they are hints. One final head comes after them; a second breaks the exchange.
+    /// Client: queues a response head. With `end`, no body follows. Interim heads beyond
+    /// [`MAX_INTERIM_HEADS`](crate::exchange::MAX_INTERIM_HEADS) are dropped, since they are hints. A second final head
+    /// breaks the exchange.
     pub fn send_response(&mut self, key: Key, head: ResponseHead, end: bool) -> Result<(), HeadTooLarge> {
         if head.encoded_len()? > MAX_HEAD - ID_LEN {
             return Err(HeadTooLarge);
@@ -88,8 +89,8 @@ impl Mux {
         Ok(())
     }
 
-    /// Queues body bytes; meant to follow a [`Mux::send_ready`] that said yes. With `end`, nothing follows. On the
-    /// client, a body without a final head before it breaks the exchange.
+    /// Queues body bytes of any length; call it after [`Mux::send_ready`] returned `Ok(true)`. With `end`, nothing
+    /// follows. On the client, a body before the final head breaks the exchange.
     pub fn send_data(&mut self, key: Key, data: Bytes, end: bool) {
         if let Some(exchange) = self.hand_over(key, |send| send.body(end)) {
             if !data.is_empty() {
@@ -102,7 +103,7 @@ impl Mux {
         }
     }
 
-    /// Queues trailers, which end this side's direction.
+    /// Queues trailers, which end the direction.
     pub fn send_trailers(&mut self, key: Key, fields: HeaderMap) -> Result<(), HeadTooLarge> {
         if fields_len(&fields)? > MAX_HEAD - ID_LEN {
             return Err(HeadTooLarge);
@@ -114,7 +115,7 @@ impl Mux {
         Ok(())
     }
 
-    /// Abandons the exchange in both directions. [`ResetCode::NoError`] would not: it goes out as `Cancelled`.
+    /// Abandons the exchange in both directions. [`ResetCode::NoError`] would not, so it goes out as `Cancelled`.
     pub fn reset(&mut self, key: Key, code: ResetCode) {
         let code = if code == ResetCode::NoError { ResetCode::Cancelled } else { code };
         let Some(exchange) = self.exchanges.get_mut(key.0) else { return };
@@ -126,7 +127,7 @@ impl Mux {
         exchange.outbox.clear();
         self.notify_readable(key);
         self.notify_writable(key);
-        // An id that the peer has never seen may be left out; a Reset for it would break the protocol.
+        // The peer must not get a Reset for an id that it has never seen; ids may be left out.
         if self.exchanges[key.0].announced || self.session.role() == Role::Client {
             self.exchanges[key.0].reset = Some(code);
             self.announce(key);
@@ -134,7 +135,7 @@ impl Mux {
         self.forget_id(key);
     }
 
-    /// The sender is done with its handle. Before the direction was finished, this abandons the exchange.
+    /// The sender leaves. Before it has handed over its end, this abandons the exchange.
     pub fn release_send(&mut self, key: Key) {
         let Some(exchange) = self.exchanges.get_mut(key.0) else { return };
         exchange.held.send = false;
@@ -144,8 +145,8 @@ impl Mux {
         self.reap(key);
     }
 
-    /// The reader is done with its handle. On the daemon, leaving before the end abandons the exchange. On the client,
-    /// what still comes is dropped, and the daemon is told to stop once the response is out.
+    /// The reader leaves. On the daemon, leaving before the end abandons the exchange. On the client, the rest of the
+    /// request is dropped, and NO_ERROR stops the daemon once the response has gone out.
     pub fn release_recv(&mut self, key: Key) {
         let Some(exchange) = self.exchanges.get_mut(key.0) else { return };
         exchange.held.recv = false;
@@ -163,8 +164,8 @@ impl Mux {
         }
         self.reap(key);
     }
-    /// Moves the sender's direction on by a part that is handed over; the exchange if the part is to be queued. A client
-    /// that breaks the order loses only this exchange: its peer would end the session.
+    /// Advances the sender's state by a part. Returns the exchange if the part is to be queued. A part out of order ends
+    /// this exchange, because the peer would end the session.
     fn hand_over(&mut self, key: Key, step: impl FnOnce(&mut SendState) -> Handed) -> Option<&mut Exchange> {
         let handed = step(self.exchanges.get_mut(key.0)?.send()?);
         if handed == Handed::Misuse {

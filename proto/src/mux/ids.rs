@@ -8,8 +8,7 @@ use super::Key;
 /// The live exchanges by id.
 pub(super) type IdMap = HashMap<u32, Key, BuildHasherDefault<IdHasher>>;
 
-/// Exchange ids are chosen by the daemon, dense and rising, and at most `max_exchanges` are kept, so spreading their
-/// bits is enough.
+/// Spreads the bits of an id. No more is needed: ids rise one by one, and at most `max_exchanges` are kept.
 #[derive(Debug, Default)]
 pub(super) struct IdHasher(u64);
 
@@ -25,7 +24,7 @@ impl Hasher for IdHasher {
     }
 
     fn write_u32(&mut self, id: u32) {
-        // Multiplying by the golden ratio's fraction moves the low bits, which differ, to the high ones.
+        // Multiplication by the golden ratio's fraction moves the low bits, which differ, to the high ones.
         self.0 = (self.0 ^ u64::from(id)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
     }
 }

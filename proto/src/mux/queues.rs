@@ -1,4 +1,4 @@
-//! The queues that receiving, transmitting and the handles share: rings of exchanges, events, and the slots.
+//! What receiving, transmitting and the handles share: the rings of exchanges, the events and the slots.
 
 use super::exchange::{Ring, State};
 use super::{Event, Key, Mux};
@@ -7,7 +7,7 @@ use crate::exchange::RecvState;
 use crate::frame;
 
 impl Mux {
-    /// Client: once the whole response is out and nobody reads the request, the upload has no purpose.
+    /// Client: stops the upload once the response has gone out and the request's reader has left.
     pub(super) fn stop_upload(&mut self, key: Key) {
         let exchange = &mut self.exchanges[key.0];
         if let State::Running { send, recv: recv @ RecvState::Unwanted } = &mut exchange.state
@@ -34,7 +34,7 @@ impl Mux {
         }
     }
 
-    /// Queues an exchange's credit or Reset.
+    /// Queues an exchange for its credit or Reset.
     pub(super) fn announce(&mut self, key: Key) {
         let exchange = &mut self.exchanges[key.0];
         if !exchange.in_control {
@@ -43,19 +43,21 @@ impl Mux {
         }
     }
 
-    /// Queues [`Event::Readable`], unless one waits already: thousands of frames fit into one message.
+    /// Queues [`Event::Readable`] unless one waits already: a message holds thousands of frames.
     pub(super) fn notify_readable(&mut self, key: Key) {
         if !std::mem::replace(&mut self.exchanges[key.0].noted.recv, true) {
             self.events.push_back(Event::Readable(key));
         }
     }
 
+    /// Queues [`Event::Writable`] unless one waits already.
     pub(super) fn notify_writable(&mut self, key: Key) {
         if !std::mem::replace(&mut self.exchanges[key.0].noted.send, true) {
             self.events.push_back(Event::Writable(key));
         }
     }
 
+    /// Queues a Ping that measures the round trip, if the last measure is old.
     pub(super) fn probe_round_trip(&mut self) {
         if self.session.is_established()
             && let Some(ping) = self.liveness.probe(self.now)
@@ -64,7 +66,7 @@ impl Mux {
         }
     }
 
-    /// Frames for this id are from now on those of a closed exchange, if it is over.
+    /// Forgets the id of an exchange that is over, so that frames for it are ignored.
     pub(super) fn forget_id(&mut self, key: Key) {
         let exchange = &mut self.exchanges[key.0];
         if exchange.is_over() || self.session.is_closed() {
@@ -75,7 +77,7 @@ impl Mux {
         }
     }
 
-    /// Frees the slot once nobody refers to it.
+    /// Frees the slot once no handle and no queue refers to it.
     pub(super) fn reap(&mut self, key: Key) {
         let Some(exchange) = self.exchanges.get(key.0) else { return };
         let held = exchange.held.send || exchange.held.recv;

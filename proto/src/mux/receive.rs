@@ -1,4 +1,4 @@
-//! What arrives: frames are checked against the session's and the exchange's state, and booked.
+//! Receives messages: checks each frame against the state of the session and the exchange, then applies it.
 
 use std::time::Instant;
 
@@ -8,19 +8,17 @@ use super::exchange::{Exchange, State};
 use super::{Event, Key, Mux};
 use crate::error::{ProtocolError, ResetCode};
 use crate::exchange::{ExchangeError, RecvState, SendState};
-use crate::frame::{Frame, FrameHeader, HEADER_LEN, MAX_DATA_FRAME, MAX_MESSAGE};
+use crate::frame::{Frame, FrameHeader, HEADER_LEN, MAX_DATA_FRAME, MAX_MESSAGE, SKIP_BUDGET};
 use crate::message::ErrorMessage;
 use crate::session::{Admission, Role, SessionError, Signal};
 
-/// Bytes of unknown frames that a session may send: room for a newer peer's hints, not for a flood.
-pub(crate) const SKIP_BUDGET: usize = 1024 * 1024;
-/// Runs of refused requests whose Resets wait to go out: some kilobytes.
+/// Runs of refused requests whose Resets wait to go out; they take some kilobytes.
 const MAX_REFUSED: usize = 1000;
-/// The largest credit that a window may reach (RFC 9113, section 6.9.1, has the same).
+/// The largest credit that a window may reach in bytes, as in RFC 9113, section 6.9.1.
 const MAX_CREDIT: u64 = (1 << 31) - 1;
 
 impl Mux {
-    /// Takes in one message, which holds whole frames. After an error the session has ended; if the peer was at fault,
+    /// Takes in one message of whole frames. After an error the session has ended. If the peer was at fault,
     /// [`Mux::transmit`] has the Error frame for it.
     pub fn receive(&mut self, message: Bytes, now: Instant) -> Result<(), SessionError> {
         self.now = now;
@@ -122,7 +120,7 @@ impl Mux {
             }
             (role, Frame::Reset { id, code }) => {
                 let Some((key, exchange)) = self.find(kind, id)? else { return Ok(()) };
-                // From the daemon there is nothing that could still stand: to it, the exchange is over.
+                // A daemon's NO_ERROR cancels: no response of it could go on.
                 if code == ResetCode::NoError && role == Role::Daemon {
                     if let Some(send) = exchange.send() {
                         send.stop();
@@ -164,11 +162,11 @@ impl Mux {
         Ok(())
     }
 
-    /// The exchange of an id; `None` if it is closed already, so that the frame has crossed the closing.
+    /// The exchange of an id. `None` if it is over, so that the frame has crossed its end.
     fn find(&mut self, kind: &'static str, id: u32) -> Result<Option<(Key, &mut Exchange)>, ProtocolError> {
         if let Some(&key) = self.by_id.get(&id) {
             let exchange = &mut self.exchanges[key.0];
-            // A request that still waits here has an id that the peer cannot know.
+            // The peer cannot know the id of a request that still waits here.
             if exchange.announced {
                 return Ok(Some((key, exchange)));
             }
@@ -178,7 +176,7 @@ impl Mux {
         Err(ProtocolError::NeverOpened { kind, id })
     }
 
-    /// Books that something came for an exchange's reader.
+    /// Tells an exchange's reader that something came.
     fn arrived(&mut self, key: Key, end: bool) {
         self.notify_readable(key);
         if end {
@@ -193,8 +191,8 @@ impl Mux {
     }
 }
 
-/// Takes a frame off a message of `whole` bytes. What is a small part of a large message is copied, so that a peer cannot
-/// hold the whole with it. Messages are that large only for the sake of one large head.
+/// Takes a frame off a message of `whole` bytes. A small part of a large message is copied, so that it does not hold the
+/// whole message in memory. Messages are that large only to carry one large head.
 fn decode_apart(message: &mut Bytes, whole: usize) -> Result<Option<Frame>, ProtocolError> {
     let Some(header) = FrameHeader::parse(message)? else { return Ok(None) };
     let length = HEADER_LEN + header.length;
@@ -204,7 +202,7 @@ fn decode_apart(message: &mut Bytes, whole: usize) -> Result<Option<Frame>, Prot
     Frame::decode(&mut Bytes::copy_from_slice(&message.split_to(length)))
 }
 
-/// A window that the peer announces must leave room for the credit that it returns.
+/// Checks the window that the peer announces: it must leave room for returned credit.
 fn initial_window(kind: &'static str, size: u32) -> Result<u32, ProtocolError> {
     if u64::from(size) <= MAX_CREDIT {
         Ok(size)

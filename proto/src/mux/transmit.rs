@@ -1,4 +1,4 @@
-//! What goes out: whole frames, packed into messages of one TLS record.
+//! Transmits messages: packs whole frames into messages of one TLS record, in the order that the module above states.
 
 use bytes::BytesMut;
 
@@ -9,9 +9,9 @@ use crate::exchange::{Finish, OutHead, Outbox};
 use crate::frame::{self, DATA_CHUNK, FrameType, HEADER_LEN, ID_LEN, MESSAGE_TARGET};
 use crate::head::fields_len;
 
-/// The length of a Reset, WindowUpdate, Ping or Pong.
+/// The length in bytes of a Reset, WindowUpdate, Ping or Pong.
 const SMALL_FRAME: usize = HEADER_LEN + 8;
-/// Room for a Drain in a message that holds something already.
+/// Bytes that a message must have left for a Drain.
 const DRAIN_ROOM: usize = 256;
 
 impl Mux {
@@ -26,8 +26,8 @@ impl Mux {
             || !self.bulk_ring.is_empty()
     }
 
-    /// Appends the next message to the empty `out`; `false` if there is nothing to send. A message is filled up to
-    /// [`MESSAGE_TARGET`]; only a single longer head or control frame exceeds it.
+    /// Writes the next message to `out`, which must be empty. `false` if there is nothing to send. A message is filled up
+    /// to [`MESSAGE_TARGET`]; only a single longer head or control frame exceeds it.
     pub fn transmit(&mut self, out: &mut BytesMut) -> bool {
         debug_assert!(out.is_empty(), "a message starts empty");
         out.extend_from_slice(&self.control);
@@ -46,7 +46,7 @@ impl Mux {
         !out.is_empty()
     }
 
-    /// Resets and credit. Says whether the message is full, as do the next three.
+    /// Writes Resets and credit. `true` if the message is full, as for the next three.
     fn transmit_credit(&mut self, out: &mut BytesMut) -> bool {
         while let Some(ids) = self.refused.front_mut() {
             if !fits(out, SMALL_FRAME) {
@@ -80,7 +80,7 @@ impl Mux {
         false
     }
 
-    /// Heads, and the first bytes after them.
+    /// Writes heads and the first bytes after them.
     fn transmit_urgent(&mut self, out: &mut BytesMut) -> bool {
         while let Some(&key) = self.urgent_ring.front() {
             let exchange = &mut self.exchanges[key.0];
@@ -99,7 +99,7 @@ impl Mux {
         false
     }
 
-    /// Drain, behind every request that was opened before it: nothing new may follow it.
+    /// Writes the Drain behind every request that was opened before it; no request may follow it.
     fn transmit_drain(&mut self, out: &mut BytesMut) -> bool {
         if self.session.has_drain() && !fits(out, DRAIN_ROOM) {
             return true;
@@ -110,7 +110,7 @@ impl Mux {
         false
     }
 
-    /// One Data frame for each exchange in turn.
+    /// Writes one Data frame for each exchange in turn.
     fn transmit_bulk(&mut self, out: &mut BytesMut) -> bool {
         while let Some(&key) = self.bulk_ring.front() {
             if !put_body(&mut self.exchanges[key.0], out) {
@@ -122,7 +122,7 @@ impl Mux {
         false
     }
 
-    /// An exchange has had its turn: it queues again if it has more, and its writer may go on.
+    /// Ends an exchange's turn: it queues again if it has more, and its writer may go on.
     fn turn_over(&mut self, key: Key) {
         let exchange = &mut self.exchanges[key.0];
         exchange.ring = Ring::None;
@@ -139,7 +139,7 @@ impl Mux {
         }
     }
 
-    /// After the end, nothing of any exchange goes out.
+    /// Drops what waits of all exchanges, since the session has ended.
     fn discard_rings(&mut self) {
         for key in std::mem::take(&mut self.control_ring) {
             self.exchanges[key.0].in_control = false;
@@ -154,12 +154,12 @@ impl Mux {
     }
 }
 
-/// Whether `length` more bytes fit into the message. The first frame always does.
+/// Whether `length` more bytes fit into the message. The first frame always fits.
 fn fits(out: &BytesMut, length: usize) -> bool {
     out.is_empty() || out.len() + length <= MESSAGE_TARGET
 }
 
-/// Sends the exchange's next head; `false` if it must wait for the next message.
+/// Writes the exchange's next head. `false` if it must wait for the next message.
 fn put_head(exchange: &mut Exchange, out: &mut BytesMut) -> bool {
     let Some(head) = exchange.outbox.heads.front() else { return true };
     let length = match head {
@@ -188,8 +188,8 @@ fn put_head(exchange: &mut Exchange, out: &mut BytesMut) -> bool {
     true
 }
 
-/// Sends the exchange's next Data frame, gathered from as many queued chunks as fit, or its end; `false` if it must
-/// wait for the next message.
+/// Writes the exchange's next Data frame, gathered from as many queued chunks as fit, or its end. `false` if it must wait
+/// for the next message.
 fn put_body(exchange: &mut Exchange, out: &mut BytesMut) -> bool {
     let Outbox { body, finish, .. } = &mut exchange.outbox;
     let credit = usize::try_from(exchange.credit).unwrap_or(usize::MAX);
@@ -214,11 +214,11 @@ fn put_body(exchange: &mut Exchange, out: &mut BytesMut) -> bool {
         frame::put_trailers(out, exchange.id, fields);
         end(exchange);
     }
-    // Otherwise it was abandoned or is out of credit, and has nothing to wait for in this message.
+    // Otherwise the exchange was abandoned or is out of credit, so the next message has nothing of it either.
     true
 }
 
-/// The last part has gone out.
+/// Notes that the last part has gone out.
 fn end(exchange: &mut Exchange) {
     exchange.outbox.finish = None;
     if let Some(send) = exchange.send() {

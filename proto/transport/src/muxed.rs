@@ -1,5 +1,7 @@
-//! A session through the multiplexer of `cok-proto`: its state behind one short lock, one driver that owns the pipe,
-//! and bodies that poll their own exchange. No channel and no task stands between a chunk and the pipe.
+//! A session through the multiplexer of `cok-proto`, over any pipe of messages.
+//!
+//! The multiplexer is behind one short lock. One task, the driver, owns the pipe; bodies poll their own exchange. No
+//! channel and no further task is between a chunk and the pipe.
 
 mod driver;
 mod handles;
@@ -24,7 +26,7 @@ use crate::{
 
 pub(crate) use self::driver::Pipe;
 
-/// Daemon: starts a session on `pipe` and waits for the client's Connect, at most for `limit`.
+/// Daemon: waits on `pipe` for the client's Connect, at most for `limit`.
 pub(crate) async fn accept(
     name: &'static str,
     pipe: impl Pipe,
@@ -45,7 +47,7 @@ pub(crate) async fn accept(
     Ok(Box::new(MuxHandshake { shared, connect }))
 }
 
-/// Client: starts a session on `pipe`, asks with `connect` and waits for the daemon's answer, at most for `limit`.
+/// Client: sends `connect` on `pipe` and waits for the daemon's answer, at most for `limit`.
 pub(crate) async fn connect(
     name: &'static str,
     pipe: impl Pipe,
@@ -118,7 +120,7 @@ impl fmt::Debug for MuxSession {
     }
 }
 
-/// A client that waits for the daemon's decision. Dropped without one, the connection is closed.
+/// A client that waits for the daemon's decision.
 struct MuxHandshake {
     shared: Arc<Shared>,
     connect: Connect,
@@ -145,7 +147,7 @@ impl fmt::Debug for MuxHandshake {
     }
 }
 
-/// Ends a session whose handshake was abandoned.
+/// Guard that ends a session whose handshake was abandoned.
 struct CloseOnDrop<'a>(&'a Arc<Shared>);
 
 impl Drop for CloseOnDrop<'_> {
@@ -154,7 +156,7 @@ impl Drop for CloseOnDrop<'_> {
     }
 }
 
-/// What the driver and the handles of one session share.
+/// The state that the driver and the handles of one session share.
 pub(crate) struct Shared {
     name: &'static str,
     state: Mutex<State>,
@@ -163,21 +165,22 @@ pub(crate) struct Shared {
 
 struct State {
     mux: Mux,
-    /// By [`Key::index`].
+    /// The tasks that wait for an exchange, by [`Key::index`].
     waiting: Vec<Waiting>,
-    /// Set while the driver has nothing to send; not while it waits for the pipe to take more.
+    /// Wakes the driver to send. Set while it has nothing to send, and not while it waits for the pipe.
     driver: Option<Waker>,
-    /// Reaches the driver in any case: the session has ended, or a deadline was set.
+    /// Wakes the driver in any case: the session has ended, or a deadline was set.
     attention: Option<Waker>,
+    /// Requests that wait to be accepted: key, head, and whether it has no body.
     incoming: VecDeque<(Key, RequestHead, bool)>,
     acceptor: Option<Waker>,
     connect: Option<Connect>,
     ack: Option<ConnectAck>,
     handshake: Option<Waker>,
     close_reason: Option<CloseReason>,
-    /// Wakers to be called once the lock is free.
+    /// Wakers that are called once the lock is free.
     woken: Vec<Waker>,
-    /// A Drain that arrived and is not announced yet.
+    /// A Drain that arrived and is not in `status` yet.
     drain: Option<cok_proto::Drain>,
 }
 
@@ -216,7 +219,7 @@ impl Shared {
         self.state.lock()
     }
 
-    /// Acts on the multiplexer from outside the driver, then tells whom it concerns.
+    /// Acts on the multiplexer from outside the driver, then wakes the tasks that this concerns.
     fn act<T>(&self, action: impl FnOnce(&mut State) -> T) -> T {
         let mut state = self.lock();
         let result = action(&mut state);
@@ -259,7 +262,7 @@ impl State {
         &mut self.waiting[key.index()]
     }
 
-    /// Turns the multiplexer's events into wakers to be called.
+    /// Turns the multiplexer's events into wakers.
     fn collect_events(&mut self) {
         while let Some(event) = self.mux.poll_event() {
             match event {
@@ -293,7 +296,7 @@ impl State {
         }
     }
 
-    /// A handshake ends with the session's reason if it does not succeed.
+    /// Waits for the handshake, which fails with the session's close reason.
     fn poll_handshake<T>(&mut self, cx: &mut Context<'_>) -> Poll<Result<T, HandshakeError>> {
         if self.mux.is_closed()
             && let Some(reason) = &self.close_reason

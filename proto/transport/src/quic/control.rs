@@ -1,4 +1,6 @@
-//! The control stream: the client's first bidirectional stream, which carries the frames that concern the whole session.
+//! The control stream: the client's first bidirectional stream, which carries the frames of the whole session.
+//!
+//! The rules for these frames are in cok-proto; here they are read, written and waited for.
 
 use std::future::pending;
 use std::sync::Arc;
@@ -17,9 +19,9 @@ use crate::{CloseReason, SessionError};
 
 /// How long an Error frame may take to arrive before the connection is closed anyway.
 const LAST_WORDS: Duration = Duration::from_secs(1);
-/// How often stalled readers are looked after while there are exchanges.
+/// How often stalled readers are counted while there are exchanges.
 const AUDIT_EVERY: Duration = Duration::from_millis(100);
-/// What is read at once; control frames are short and rare.
+/// Bytes read at once. Control frames are short and rare.
 const READ: usize = 4 * 1024;
 
 /// Both directions of the control stream.
@@ -32,12 +34,12 @@ pub(super) struct Control {
 
 impl Control {
     pub(super) fn new(send: SendStream, recv: RecvStream) -> Self {
-        // What concerns the session does not wait behind megabytes of bodies.
+        // Control frames must not wait behind megabytes of bodies.
         let _closed = send.set_priority(1);
         Self { send, recv, reader: ControlReader::default() }
     }
 
-    /// Before there is a session: the next frame.
+    /// Before the session is established: the next frame.
     pub(super) async fn frame(&mut self, connection: &Connection) -> Result<Frame, CloseReason> {
         loop {
             if let Some(frame) = self.reader.read().map_err(|error| refuse(connection, &error))? {
@@ -51,7 +53,7 @@ impl Control {
         }
     }
 
-    /// Before there is a session: what the next frame means.
+    /// Before the session is established: the meaning of the next frame.
     pub(super) async fn signal(
         &mut self,
         connection: &Connection,
@@ -68,14 +70,14 @@ impl Control {
         }
     }
 
-    /// Before there is a session: answers a Ping.
+    /// Before the session is established: answers a Ping.
     pub(super) async fn pong(&mut self, connection: &Connection, opaque: [u8; 8]) -> Result<(), CloseReason> {
         let mut pong = BytesMut::new();
         frame::put_pong(&mut pong, opaque);
         self.send(connection, &pong).await
     }
 
-    /// Before there is a session: sends one frame.
+    /// Before the session is established: sends one frame.
     pub(super) async fn send(&mut self, connection: &Connection, frame: &[u8]) -> Result<(), CloseReason> {
         self.send.write_all(frame).await.map_err(|_| close_reason(connection))
     }
@@ -96,11 +98,11 @@ pub(super) fn fail(connection: Connection, mut control: Control, error: ErrorMes
     });
 }
 
-/// Why a connection has ended, as far as QUIC knows.
+/// Why a connection has ended, by QUIC's account.
 pub(super) fn close_reason(connection: &Connection) -> CloseReason {
     match connection.close_reason() {
         Some(reason) => reason_of(&reason),
-        None => CloseReason::Lost("the control stream broke off".to_owned()),
+        None => CloseReason::Lost("the control stream broke".to_owned()),
     }
 }
 
@@ -115,7 +117,7 @@ fn reason_of(error: &ConnectionError) -> CloseReason {
     }
 }
 
-/// A peer that breaks the protocol before there is a session.
+/// Closes the connection of a peer that breaks the protocol before the session is established.
 pub(super) fn refuse(connection: &Connection, error: &ProtocolError) -> CloseReason {
     connection.close(VarInt::from_u32(error.code().to_u32()), error.to_string().as_bytes());
     SessionError::Protocol(error.clone()).into()
@@ -124,7 +126,7 @@ pub(super) fn refuse(connection: &Connection, error: &ProtocolError) -> CloseRea
 /// Drives an established session to its end.
 pub(super) async fn drive(shared: Arc<Shared>, control: Control) {
     let reason = Driver::new(&shared, control).run().await;
-    // Whatever is still open breaks with the connection.
+    // Open exchanges break with the connection.
     let code = shared.lock().session.error().map_or(0, |error| error.code.to_u32());
     shared.connection.close(VarInt::from_u32(code), b"");
     shared.closed(reason);
@@ -133,14 +135,15 @@ pub(super) async fn drive(shared: Arc<Shared>, control: Control) {
 struct Driver<'a> {
     shared: &'a Shared,
     control: Control,
-    /// Frames on their way out.
+    /// Frames that are being written.
     writing: Bytes,
-    /// Our direction of the control stream is finished: nothing comes from us any more.
+    /// Our direction of the control stream is finished.
     fin_sent: bool,
-    /// The same of the peer's.
+    /// The peer's direction of the control stream is finished.
     fin_received: bool,
     /// When the connection is closed after our Error frame, delivered or not.
     last_words: Option<Instant>,
+    /// Stalled readers are counted.
     auditing: bool,
     /// Daemon: whether the client is still there.
     liveness: Option<PeerLiveness>,
@@ -176,7 +179,7 @@ impl<'a> Driver<'a> {
         }
     }
 
-    /// Acts on what has come; nothing does once the session has failed.
+    /// Acts on frames that have come, unless the session has failed.
     fn read_frames(&mut self) -> Result<(), CloseReason> {
         while !self.shared.lock().session.is_closed() {
             let frame = match self.control.reader.read() {
@@ -192,7 +195,7 @@ impl<'a> Driver<'a> {
         Ok(())
     }
 
-    /// Takes what is to go out; whether the session has drained on this side.
+    /// Takes frames to write. Whether the session has drained on this side.
     fn gather(&mut self) -> bool {
         let mut state = self.shared.lock();
         if self.writing.is_empty() {
@@ -233,7 +236,7 @@ impl<'a> Driver<'a> {
         self.shared.silent.send_if_modified(|before| std::mem::replace(before, silent) != silent);
     }
 
-    /// Waits until something has changed.
+    /// Waits until something changes.
     async fn wait(&mut self) -> Result<(), CloseReason> {
         let Self { shared, control, writing, auditing, .. } = self;
         let Control { send, recv, reader } = control;
@@ -251,11 +254,11 @@ impl<'a> Driver<'a> {
             },
             written = write => match written {
                 Ok(count) => writing.advance(count),
-                // A peer that does not want to hear us has gone, for what we know.
+                // A peer that stops the control stream counts as gone.
                 Err(WriteError::Stopped(_)) => return Err(CloseReason::PeerClosed),
                 Err(_) => return Err(close_reason(&shared.connection)),
             },
-            // After Error: it has arrived.
+            // Our Error has arrived.
             _ = delivered, if failed && fin_sent => return Err(CloseReason::Drained),
             error = shared.connection.closed() => return Err(match reason_of(&error) {
                 CloseReason::PeerClosed if shared.lock().session.is_draining() => CloseReason::Drained,

@@ -1,7 +1,8 @@
-//! One exchange on its stream. Its two directions, as their user holds them, are in `handles`.
+//! One exchange on its stream. The handles of its two directions are in `handles`.
 //!
-//! Frames that quinn does not take at once wait here, at most what was handed over after one `poll_ready`; every poll of
-//! either direction moves them on. Nothing is copied towards quinn; from it, pieces that are ready together are joined.
+//! Frames that quinn does not take at once wait here, at most what was handed over after one `poll_ready`. Every poll of
+//! either direction moves them on. Bodies are not copied on their way to quinn. From quinn, pieces that are ready together
+//! are joined. The order of an exchange's parts is checked in cok-proto.
 
 mod buffers;
 mod handles;
@@ -25,15 +26,15 @@ use self::handles::{QuicRecv, QuicSend};
 use super::shared::{Shared, Slot};
 use crate::{ExchangeError, Received};
 
-/// Pieces that are taken from quinn under one lock: a full Data frame in packets of 1,200 bytes and more.
+/// Pieces that are taken from quinn under one lock. So many packets of 1,200 bytes hold a full Data frame.
 const PIECES: usize = 14;
 
-/// The stream to be opened, while the peer grants none.
+/// Resolves to the stream once the peer grants one.
 type Opening = Pin<Box<dyn Future<Output = Result<(SendStream, RecvStream), ConnectionError>> + Send>>;
 /// Resolves once the peer stops the stream, with its code, or has everything.
 type Stopped = Pin<Box<dyn Future<Output = Result<Option<VarInt>, StoppedError>> + Send + Sync>>;
 
-/// What the two directions share.
+/// The state that the two directions share.
 pub(super) struct Exchange {
     role: Role,
     /// Dropped last: a draining session waits for it.
@@ -46,13 +47,13 @@ struct Inner {
     state: State,
     id: u32,
     reader: ExchangeReader,
-    /// Pieces taken from quinn and not yet read.
+    /// Pieces taken from quinn that the reader has not got.
     pieces: VecDeque<Bytes>,
-    /// What came behind joined body bytes.
+    /// The part that came behind joined body bytes.
     next: Option<Received>,
     outbox: Outbox,
     stopped: Option<Stopped>,
-    /// quinn forgets who waits when we reset a stream ourselves, so they are known here too.
+    /// The waiting tasks. Quinn forgets them when we reset a stream ourselves.
     recv_waker: Option<Waker>,
     send_waker: Option<Waker>,
 }
@@ -76,11 +77,11 @@ enum State {
     Broken(ExchangeError),
 }
 
-/// How the client's or the daemon's side of a new exchange begins.
+/// How the daemon's side of a new exchange begins.
 pub(super) enum Begin {
-    /// Daemon: the stream is there.
+    /// The stream is open.
     Opened(SendStream, RecvStream),
-    /// Daemon: the peer grants no stream at the moment.
+    /// The peer grants no stream at the moment.
     Opening(Opening),
 }
 
@@ -142,7 +143,7 @@ impl Inner {
         }
     }
 
-    /// The stream is there: it says which exchange this is.
+    /// Uses the stream that was opened; its number is the exchange's id.
     fn opened(&mut self, send: SendStream, recv: RecvStream, head: &RequestHead, end: bool) {
         self.id = exchange_id(&send);
         self.reader = ExchangeReader::new(Role::Daemon, self.id);
@@ -162,7 +163,7 @@ impl Inner {
                 exchange.session().note_opened(exchange_id(&send));
                 self.opened(send, recv, &head, end);
             }
-            // The peer has never heard of it.
+            // The peer has not seen the request.
             Err(_) => self.breaks(ExchangeError::Reset(ResetCode::Unprocessed)),
         }
         Poll::Ready(())
@@ -189,7 +190,7 @@ impl Inner {
         let _waits = self.flush(&mut Context::from_waker(Waker::noop()), exchange);
     }
 
-    /// Hands over to quinn what waits; ready once nothing does.
+    /// Writes waiting frames to quinn. Ready once none waits.
     fn flush(&mut self, cx: &mut Context<'_>, exchange: &Exchange) -> Poll<()> {
         ready!(self.poll_open(cx, exchange));
         let Stream::Open { send, .. } = &mut self.stream else { return Poll::Ready(()) };
@@ -209,7 +210,7 @@ impl Inner {
         }
         if let State::Running { send: state @ SendState::Finished } = &mut self.state {
             state.end();
-            // What the peer has stopped is no error here; whoever reads the other direction hears of it.
+            // If the peer has stopped the stream, the reader of the other direction learns of it.
             let _stopped = send.finish();
         }
         Poll::Ready(())
@@ -218,13 +219,13 @@ impl Inner {
     fn write_failed(&mut self, error: &WriteError, role: Role) {
         match *error {
             WriteError::Stopped(code) => self.was_stopped(code, role),
-            // Ours: it was reset before.
+            // We have reset it before.
             WriteError::ClosedStream => self.outbox = Outbox::default(),
             WriteError::ConnectionLost(_) | WriteError::ZeroRttRejected => self.breaks(ExchangeError::SessionLost),
         }
     }
 
-    /// The peer has sent STOP_SENDING: of a client, NO_ERROR leaves the response standing.
+    /// The peer has sent STOP_SENDING. If a client did with NO_ERROR, the response goes on.
     fn was_stopped(&mut self, code: VarInt, role: Role) {
         self.outbox = Outbox::default();
         let reset = reset_code(code);
@@ -265,7 +266,7 @@ impl Inner {
         wake(&mut self.recv_waker);
     }
 
-    /// Abandons an exchange that is not over. NO_ERROR would not abandon it, so it goes out as CANCELLED.
+    /// Abandons the exchange unless it is over. NO_ERROR would not abandon it, so it goes out as CANCELLED.
     fn reset(&mut self, code: ResetCode) {
         let State::Running { send } = self.state else { return };
         if !(self.reader.has_ended() && send.is_over()) {
@@ -273,8 +274,8 @@ impl Inner {
         }
     }
 
-    /// Moves the sender's direction on by a part that is handed over; whether the part is to be queued. A client that
-    /// breaks the order loses only this exchange: its peer would end the session.
+    /// Advances the sender's state by a part; whether the part is to be queued. A part out of order ends this exchange,
+    /// because the peer would end the session.
     fn hand_over(&mut self, step: impl FnOnce(&mut SendState) -> Handed) -> bool {
         let State::Running { send } = &mut self.state else { return false };
         let handed = step(send);
@@ -284,7 +285,7 @@ impl Inner {
         handed == Handed::Queue
     }
 
-    /// The same for body bytes and trailers. Before the stream is open, no poll has said that they may come.
+    /// The same for body bytes and trailers, which may come only after `poll_ready` and so not before the stream is open.
     fn hand_over_body(&mut self, end: bool) -> bool {
         let opening = self.is_opening();
         self.hand_over(|send| match send.body(end) {
@@ -326,7 +327,7 @@ impl Inner {
                     }
                     self.next = Some(part);
                 }
-                // The reader lets no second request come.
+                // The reader refuses a second request.
                 Some(Arrived::Request { .. }) => continue,
                 None => match self.poll_pieces(cx, exchange) {
                     Poll::Ready(()) if joined.is_empty() || !self.pieces.is_empty() => {
@@ -339,12 +340,12 @@ impl Inner {
                     _ => {}
                 },
             }
-            // What was joined goes first; the rest is found at the next call.
+            // The joined bytes go first; the next call returns the rest.
             return Poll::Ready(Ok(Received::Data { data: joined.take(), end: false }));
         }
     }
 
-    /// Takes FIN off a stream whose last frame has come, so that quinn may forget it.
+    /// Reads the FIN of a stream whose last frame has come, so that quinn can forget the stream.
     fn note_end(&mut self) {
         if self.reader.has_ended()
             && let Stream::Open { recv, .. } = &mut self.stream
@@ -353,7 +354,7 @@ impl Inner {
         }
     }
 
-    /// Ready once there is a piece, or the exchange is broken.
+    /// Gets pieces from quinn. Ready once there is one, or the exchange is broken.
     fn poll_pieces(&mut self, cx: &mut Context<'_>, exchange: &Exchange) -> Poll<()> {
         if !self.pieces.is_empty() {
             return Poll::Ready(());
@@ -377,7 +378,7 @@ impl Inner {
 }
 
 impl Drop for Exchange {
-    /// Both directions are let go of. What the caller has finished still goes out.
+    /// Both handles are gone. A direction that was finished still goes out.
     fn drop(&mut self) {
         let inner = self.inner.get_mut();
         let State::Running { send: SendState::Finished } = inner.state else { return };
@@ -395,12 +396,12 @@ impl Drop for Exchange {
     }
 }
 
-/// Exchange ids count the daemon's streams from 1.
+/// The exchange's id: the number of its stream among the daemon's, from 1.
 pub(super) fn exchange_id(send: &SendStream) -> u32 {
     u32::try_from(send.id().index() + 1).unwrap_or(u32::MAX)
 }
 
-/// A stream's error code as a reset code. Codes beyond 32 bits are none of ours.
+/// A stream's error code as a reset code. Codes beyond 32 bits count as CANCELLED.
 fn reset_code(code: VarInt) -> ResetCode {
     u32::try_from(code.into_inner()).map_or(ResetCode::Cancelled, ResetCode::from)
 }

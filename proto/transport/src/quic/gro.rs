@@ -1,8 +1,8 @@
-//! GRO split: hands out single datagrams though the kernel gives them in batches.
+//! GRO split: a layer that hands out single datagrams though the kernel gives them in batches.
 //!
-//! With receive offload (GRO) up to 64 datagrams come as one piece of memory. quinn would keep such a piece for as long
-//! as one byte of one of its datagrams waits to be read, so a stream whose reader has stopped could hold 40 times its
-//! window. Copied out one by one, each datagram holds only itself, and quinn's own accounts are right.
+//! With receive offload (GRO) up to 64 datagrams come in one piece of memory. Quinn keeps such a piece until the last byte
+//! of its datagrams is read, so a stalled stream could hold 40 times its window. A datagram that is copied out holds only
+//! itself, and quinn's own limits are right.
 
 use std::io::{self, IoSliceMut};
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! The one wrapper for UDP sockets: a layer says what it does differently, everything else goes to the socket below.
+//! The one wrapper for UDP sockets. A layer says what it does differently; everything else goes to the socket below.
 
 use std::fmt;
 use std::io::{self, IoSliceMut};

@@ -1,4 +1,4 @@
-//! An established session, on either side, and how it comes to be.
+//! A session on either side: its handshake, and the interface of the established session.
 
 use std::fmt;
 use std::future::Future;
@@ -23,8 +23,8 @@ use super::exchange::{Accepted, Begin, Exchange, exchange_id};
 use super::shared::{Shared, Slot};
 use crate::{CloseReason, Config, Handshake, HandshakeError, Incoming, OpenError, Status, Transport};
 
-/// Daemon: waits on a fresh connection for the client's control stream and its Connect, at most for `limit`. Pings that
-/// come before are answered: by them a client finds out whether the path carries anything.
+/// Daemon: waits on a new connection for the client's control stream and its Connect, at most for `limit`. Pings before
+/// Connect are answered, because a client tests its path with them.
 pub async fn accept(
     connection: Connection,
     config: Config,
@@ -83,7 +83,7 @@ fn streams_for(exchanges: u32) -> VarInt {
     VarInt::from_u32(exchanges / 4 * 5 + 16)
 }
 
-/// A client that waits for the daemon's decision. Dropped without one, the connection is closed.
+/// A client that waits for the daemon's decision. Dropped without one, its connection is closed.
 struct QuicHandshake {
     connection: Connection,
     control: Control,
@@ -117,7 +117,7 @@ impl fmt::Debug for QuicHandshake {
 }
 
 struct QuicSession {
-    /// Client: streams that the daemon opens.
+    /// Client: streams that the daemon has opened.
     accepting: Mutex<Accepting>,
     shared: Arc<Shared>,
 }
@@ -131,7 +131,7 @@ impl Transport for QuicSession {
         if head.encoded_len()? > MAX_HEAD - ID_LEN {
             return Err(HeadTooLarge.into());
         }
-        let slot = self.shared.place()?;
+        let slot = self.shared.open_slot()?;
         let connection = &self.shared.connection;
         let begin = match pin!(connection.open_bi()).poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(Ok((send, recv))) => {
@@ -178,7 +178,7 @@ type Stream = Result<(SendStream, RecvStream), ConnectionError>;
 type NextStream = Pin<Box<dyn Future<Output = (Connection, Stream)> + Send>>;
 type HeadRead = Pin<Box<dyn Future<Output = Option<Incoming>> + Send>>;
 
-/// Streams on their way to the client's user. Each waits for its own head alone.
+/// Streams that wait for their request's head, each for its own.
 #[derive(Default)]
 struct Accepting {
     next: Option<NextStream>,
@@ -206,7 +206,7 @@ impl Accepting {
             self.next = None;
             let Ok((send, recv)) = stream else { break };
             self.await_stream(connection);
-            match shared.accept_place(exchange_id(&send)) {
+            match shared.accept_slot(exchange_id(&send)) {
                 Some(slot) => self.heads.push(Box::pin(read_head(send, recv, slot))),
                 None => turn_away(send, recv, ResetCode::Unprocessed),
             }
@@ -214,7 +214,7 @@ impl Accepting {
         loop {
             match self.heads.poll_next_unpin(cx) {
                 Poll::Ready(Some(Some(incoming))) => return Poll::Ready(Some(incoming)),
-                // It was cancelled before it had begun.
+                // The request was cancelled before its head was whole.
                 Poll::Ready(Some(None)) => {}
                 Poll::Ready(None) if self.next.is_none() => return Poll::Ready(None),
                 Poll::Ready(None) | Poll::Pending => return Poll::Pending,
@@ -229,7 +229,7 @@ fn turn_away(mut send: SendStream, mut recv: RecvStream, code: ResetCode) {
     let _closed = recv.stop(code);
 }
 
-/// Reads a stream up to and with the request's head.
+/// Reads a stream until the request's head is whole.
 async fn read_head(send: SendStream, mut recv: RecvStream, slot: Slot) -> Option<Incoming> {
     let id = exchange_id(&send);
     let mut reader = ExchangeReader::new(Role::Client, id);

@@ -1,4 +1,4 @@
-//! What the parts of one session share: its control frames that wait to go out, its exchanges, and where it stands.
+//! The state that the parts of one session share: its rules, its exchanges, and control frames that wait to go out.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -20,39 +20,39 @@ pub(super) struct Shared {
     pub(super) connection: Connection,
     pub(super) role: Role,
     pub(super) status: watch::Sender<Status>,
-    /// Tells the driver of the control stream that there is something for it.
+    /// Wakes the driver of the control stream.
     pub(super) attention: Notify,
-    /// How many Pongs have come.
+    /// Pongs that have come.
     pub(super) pongs: watch::Sender<u64>,
-    /// Daemon: the client gives no sign of life.
+    /// Daemon: true while the client does not answer on its path.
     pub(super) silent: watch::Sender<bool>,
     state: Mutex<State>,
 }
 
 pub(super) struct State {
     pub(super) session: Session,
-    /// Control frames that wait to go out, bounded by what is said once a session and by one Pong and one Ping.
+    /// Control frames that wait to go out. Each kind waits at most once.
     pub(super) outbox: BytesMut,
     pub(super) pong: Option<[u8; 8]>,
     pub(super) ping: bool,
     exchanges: Slab<Arc<Progress>>,
     window: ConnectionWindow,
-    /// The driver looks after stalled readers.
+    /// The driver counts stalled readers.
     auditing: bool,
 }
 
-/// How one exchange's reader gets on.
+/// The progress of one exchange's reader.
 #[derive(Debug, Default)]
 struct Progress {
-    /// It waits for the peer, or has ended.
+    /// The reader waits for the peer, or has left.
     waits: AtomicBool,
     reads: AtomicU64,
-    /// `reads` when it was last looked at.
+    /// `reads` at the last audit.
     seen: AtomicU64,
 }
 
 impl Progress {
-    /// Whether nothing was read since the last look though there is something.
+    /// Whether nothing was read since the last audit though something could be.
     fn stalls(&self) -> bool {
         let reads = self.reads.load(Ordering::Relaxed);
         self.seen.swap(reads, Ordering::Relaxed) == reads && !self.waits.load(Ordering::Relaxed)
@@ -122,7 +122,7 @@ impl Shared {
                 self.fail(&(&error).into());
             }
             Err(error) => return Err(error),
-            // The control stream's reader lets nothing else come.
+            // The reader of the control stream lets nothing else through.
             Ok(_) => {}
         }
         Ok(())
@@ -155,20 +155,20 @@ impl Shared {
         });
     }
 
-    /// Daemon: a place for a new exchange.
-    pub(super) fn place(self: &Arc<Self>) -> Result<Slot, OpenError> {
+    /// Daemon: a slot for a new exchange.
+    pub(super) fn open_slot(self: &Arc<Self>) -> Result<Slot, OpenError> {
         let state = self.lock();
         state.session.may_open(state.exchanges.len())?;
         Ok(self.slot(state))
     }
 
-    /// Client: a place for the exchange that the daemon has opened under this id; `None` if it is to be refused.
-    pub(super) fn accept_place(self: &Arc<Self>, id: u32) -> Option<Slot> {
+    /// Client: a slot for the exchange that the daemon has opened under this id. `None` if it is refused.
+    pub(super) fn accept_slot(self: &Arc<Self>, id: u32) -> Option<Slot> {
         let mut state = self.lock();
         let held = state.exchanges.len();
         match state.session.request(id, held, held) {
             Ok(Admission::Accept) => Some(self.slot(state)),
-            // quinn gives the streams in the order of their ids, so no rule can be broken here.
+            // Quinn returns streams in the order of their ids, so the daemon can break no rule here.
             Ok(Admission::Refuse) | Err(_) => {
                 drop(state);
                 self.attention.notify_one();
@@ -185,7 +185,7 @@ impl Shared {
         if begins {
             self.attention.notify_one();
         }
-        Slot(Arc::new(Place { session: self.clone(), index, progress }))
+        Slot(Arc::new(SlotGuard { session: self.clone(), index, progress }))
     }
 
     /// Daemon: a stream was opened for this exchange.
@@ -199,12 +199,12 @@ impl Shared {
         }
     }
 
-    /// How many exchanges are under way.
+    /// The number of open exchanges.
     pub(super) fn open_exchanges(&self) -> usize {
         self.lock().exchanges.len()
     }
 
-    /// Makes room in the connection's window for what stalled readers hold in it. Whether to look again soon.
+    /// Counts stalled readers and makes room for them in the connection window. Whether another audit is needed.
     pub(super) fn audit(&self) -> bool {
         let mut state = self.lock();
         let stalled = state.exchanges.iter().filter(|(_, progress)| progress.stalls()).count();
@@ -232,10 +232,10 @@ impl State {
     }
 }
 
-/// An exchange's place in its session; the last to be dropped frees it.
-pub(super) struct Slot(Arc<Place>);
+/// An exchange's slot in its session. The last share that is dropped frees it.
+pub(super) struct Slot(Arc<SlotGuard>);
 
-struct Place {
+struct SlotGuard {
     session: Arc<Shared>,
     index: usize,
     progress: Arc<Progress>,
@@ -250,14 +250,14 @@ impl Slot {
         Self(self.0.clone())
     }
 
-    /// The exchange was read from, and now `waits` for the peer or not.
+    /// Notes that the exchange was read, and whether its reader now waits for the peer.
     pub(super) fn note_read(&self, waits: bool) {
         self.0.progress.reads.fetch_add(1, Ordering::Relaxed);
         self.0.progress.waits.store(waits, Ordering::Relaxed);
     }
 }
 
-impl Drop for Place {
+impl Drop for SlotGuard {
     fn drop(&mut self) {
         let mut state = self.session.lock();
         state.exchanges.try_remove(self.index);

@@ -61,7 +61,7 @@ impl Ends {
         (link.unwrap(), connection)
     }
 
-    /// A session whose daemon has `config`.
+    /// A session with these limits on the daemon.
     pub(crate) async fn session(&self, daemon: Config) -> Pair {
         let (link, connection) = self.link().await;
         let most = daemon.max_exchanges;
@@ -85,13 +85,13 @@ pub(crate) struct Pair {
 }
 
 impl Pair {
-    /// With the defaults.
+    /// A session with the default limits.
     pub(crate) async fn new() -> (Self, Ends) {
         let ends = Ends::new();
         (ends.session(config()).await, ends)
     }
 
-    /// An exchange as both sides have it.
+    /// An exchange on both sides.
     pub(crate) async fn exchange(&self, end: bool) -> (Exchange, Incoming) {
         let asked = self.daemon.open(head("/"), end).unwrap();
         let incoming = soon(self.client.accept()).await.unwrap();
@@ -122,7 +122,7 @@ pub(crate) fn ok() -> ResponseHead {
     ResponseHead { status: StatusCode::OK, headers: HeaderMap::new() }
 }
 
-/// What must not take long, given a noisy machine.
+/// Fails if the future takes longer than a noisy machine would need.
 pub(crate) async fn soon<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(LIMIT, future).await.expect("it takes too long")
 }
@@ -154,11 +154,11 @@ pub(crate) async fn send_all(send: &mut Box<dyn cok_transport::SendHalf>, body: 
     if body.is_empty() {
         send.send_data(Bytes::new(), true);
     }
-    // What was handed over is on its way.
+    // Everything has been handed to quinn.
     let _broken = send.ready().await;
 }
 
-/// Bytes that are not all alike.
+/// A body of varying bytes.
 pub(crate) fn noise(length: usize) -> Bytes {
     (0..length).map(|at| (at * 31 % 251) as u8).collect::<Vec<_>>().into()
 }

@@ -1,4 +1,4 @@
-//! The two directions of an exchange, as its user holds them.
+//! The two handles of an exchange on a stream.
 
 use std::fmt;
 use std::sync::Arc;
@@ -46,7 +46,7 @@ impl SendHalf for QuicSend {
         let Some(stopped) = &mut inner.stopped else { return Poll::Pending };
         match ready!(stopped.as_mut().poll(cx)) {
             Ok(Some(code)) => inner.was_stopped(code, self.0.role),
-            // All is delivered; what else may happen, the other direction shows.
+            // The peer has everything. The other direction reports what else happens.
             Ok(None) => {
                 inner.stopped = Some(Box::pin(std::future::pending()));
                 return Poll::Pending;
@@ -68,7 +68,7 @@ impl SendHalf for QuicSend {
         }
         let id = inner.id;
         frame::put_response(&mut inner.outbox.scratch, id, &head, end);
-        // A head that is not the end waits for its body's first bytes, until the next poll at the latest.
+        // A head without the end waits for the first bytes of its body, at most until the next poll.
         if end {
             inner.try_flush(&self.0);
         }
@@ -127,7 +127,7 @@ impl RecvHalf for QuicRecv {
     fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Received, ExchangeError>> {
         let mut inner = self.0.lock();
         if inner.has_unsent() && inner.flush(cx, &self.0).is_ready() {
-            // quinn keeps one waker a stream, and it may have been ours.
+            // Quinn keeps one waker for a stream, and this poll may have replaced the sender's.
             wake(&mut inner.send_waker);
         }
         let polled = inner.poll_recv(cx, &self.0);
@@ -147,7 +147,7 @@ impl Drop for QuicRecv {
     fn drop(&mut self) {
         let mut inner = self.0.lock();
         inner.recv_waker = None;
-        // Should quinn know only of us that we wait for room, the sender has to ask again.
+        // Quinn may have our waker instead of the sender's, so the sender has to poll again.
         wake(&mut inner.send_waker);
         self.0.slot.note_read(true);
         if inner.reader.has_ended() {
