@@ -107,8 +107,8 @@ pub enum ErrorCode {
 }
 
 impl ErrorCode {
-    /// The application error code of a QUIC connection that is closed for this reason (RFC 9000, section 20.2). 0 means no
-    /// error.
+    /// The application error code of a QUIC connection that is closed for this reason (RFC 9000, section 20.2). 0 means
+    /// no error.
     pub const fn to_u32(&self) -> u32 {
         match self {
             Self::Protocol => 1,

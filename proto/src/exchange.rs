@@ -16,7 +16,8 @@ use crate::head::ResponseHead;
 
 pub(crate) use self::inbox::Inbox;
 pub(crate) use self::outbox::{Finish, OutHead, Outbox};
-pub use self::state::{Handed, RecvState, SendState};
+pub(crate) use self::state::RecvState;
+pub use self::state::{Handed, SendState};
 pub(crate) use self::window::RecvWindow;
 pub use self::window::WindowBudget;
 

@@ -285,8 +285,8 @@ impl Frame {
         }
     }
 
-    /// Takes the first whole frame off `bytes`. `None` if more bytes are needed. Bodies and field values share memory with
-    /// `bytes`.
+    /// Takes the first whole frame off `bytes`. `None` if more bytes are needed. Bodies and field values share memory
+    /// with `bytes`.
     pub fn decode(bytes: &mut Bytes) -> Result<Option<Self>, ProtocolError> {
         let Some(header) = FrameHeader::parse(bytes)? else { return Ok(None) };
         if bytes.len() < HEADER_LEN + header.length {

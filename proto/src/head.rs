@@ -15,8 +15,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
 use crate::error::ProtocolError;
 
-/// The most fields in a head or in trailers. A frame has room for 16,000 empty fields, each of which costs far more memory
-/// than its four bytes on the wire.
+/// The most fields in a head or in trailers. A frame has room for 16,000 empty fields, each of which costs far more
+/// memory than its four bytes on the wire.
 pub const MAX_FIELDS: usize = 1024;
 
 /// The scheme that the visitor used.

@@ -2,8 +2,8 @@
 //!
 //! A pure state machine for one side of one session. The owner feeds it messages ([`Mux::receive`]) and the time
 //! ([`Mux::handle_timeout`]). It takes out messages ([`Mux::transmit`]) and events ([`Mux::poll_event`]), and acts on
-//! single exchanges by their [`Key`]. Nothing waits in it, and every queue is bounded: bodies by the granted windows and
-//! [`SEND_BUFFER`], exchanges by `max_exchanges`, Pongs by one.
+//! single exchanges by their [`Key`]. Nothing waits in it, and every queue is bounded: bodies by the granted windows
+//! and [`SEND_BUFFER`], exchanges by `max_exchanges`, Pongs by one.
 //!
 //! Order of sending: control frames; credit and Resets; heads and the first bytes after them; then bodies, one Data
 //! frame for each exchange in turn. The rules of the session are [`Session`]'s, those of an exchange's directions are
@@ -188,8 +188,8 @@ impl Mux {
         self.session.is_closed()
     }
 
-    /// Announces that nothing new comes from this side and that open exchanges end within `deadline`. Only the first call
-    /// is announced; a later one can only bring the end forward.
+    /// Announces that nothing new comes from this side and that open exchanges end within `deadline`. Only the first
+    /// call is announced; a later one can only bring the end forward.
     pub fn drain(&mut self, reason: DrainReason, deadline: Duration, now: Instant) {
         self.session.drain(reason, deadline, now);
     }
@@ -221,7 +221,8 @@ impl Mux {
         (!self.is_closed()).then(|| self.liveness.deadline())
     }
 
-    /// Queues a Ping if one is due. An error once the peer has been silent for [`DEAD_AFTER`](crate::session::DEAD_AFTER).
+    /// Queues a Ping if one is due. An error once the peer has been silent for
+    /// [`DEAD_AFTER`](crate::session::DEAD_AFTER).
     pub fn handle_timeout(&mut self, now: Instant) -> Result<(), SessionError> {
         self.now = now;
         if self.is_closed() {

@@ -1,9 +1,10 @@
 //! Readers for streams that carry frames, as over QUIC: [`ExchangeReader`] for the stream of an exchange,
 //! [`ControlReader`] for the control stream.
 //!
-//! Bytes go in as the stream has them, in pieces of any length; heads, bodies and control frames come out. A body passes
-//! through without a copy and without waiting for its frame. A head is gathered until it is whole, at most
-//! [`MAX_HEAD`](crate::frame::MAX_HEAD) bytes. The readers know no flow control and no other stream; the transport does.
+//! Bytes go in as the stream has them, in pieces of any length; heads, bodies and control frames come out. A body
+//! passes through without a copy and without waiting for its frame. A head is gathered until it is whole, at most
+//! [`MAX_HEAD`](crate::frame::MAX_HEAD) bytes. The readers know no flow control and no other stream; the transport
+//! does.
 
 use bytes::{Buf as _, Bytes, BytesMut};
 

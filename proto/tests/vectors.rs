@@ -1,4 +1,5 @@
-//! The byte-exact vectors: valid ones decode to their meaning, invalid ones are refused, and the specification shows all.
+//! The byte-exact vectors: valid ones decode to their meaning, invalid ones are refused, and the specification shows
+//! all.
 
 #![expect(clippy::unwrap_used, reason = "in a test, it is the test that fails")]
 

@@ -1,4 +1,5 @@
-//! The readers of streams, fed with any bytes in pieces of any length. The length of the pieces must not change the result.
+//! The readers of streams, fed with any bytes in pieces of any length. The length of the pieces must not change the
+//! result.
 
 #![no_main]
 

@@ -111,7 +111,7 @@ impl SendState {
 ///                                    └─ reader left ─► Unwanted ┘
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RecvState {
+pub(crate) enum RecvState {
     /// The request or the response's final head has not come.
     Head {
         /// Interim heads so far.
@@ -127,17 +127,17 @@ pub enum RecvState {
 
 impl RecvState {
     /// Before the first head.
-    pub const fn before_head() -> Self {
+    pub(crate) const fn before_head() -> Self {
         Self::Head { interim: 0 }
     }
 
     /// Client: behind the request. With `end`, the request has no body.
-    pub const fn after_request(end: bool) -> Self {
+    pub(crate) const fn after_request(end: bool) -> Self {
         if end { Self::Ended } else { Self::Body }
     }
 
     /// Client: a request came.
-    pub fn request(&mut self, end: bool) -> Result<(), ProtocolError> {
+    pub(crate) fn request(&mut self, end: bool) -> Result<(), ProtocolError> {
         if !matches!(self, Self::Head { .. }) {
             return Err(ProtocolError::Unexpected { kind: "HTTPRequest", why: "it came already" });
         }
@@ -146,7 +146,7 @@ impl RecvState {
     }
 
     /// Daemon: a response head came.
-    pub fn response(&mut self, interim: bool, end: bool) -> Result<(), ProtocolError> {
+    pub(crate) fn response(&mut self, interim: bool, end: bool) -> Result<(), ProtocolError> {
         let unexpected = |why| Err(ProtocolError::Unexpected { kind: "HTTPResponse", why });
         match self {
             Self::Head { interim: count } if interim => {
@@ -165,7 +165,7 @@ impl RecvState {
     }
 
     /// Whether a Data or Trailers frame may come now.
-    pub fn check_body(self, kind: &'static str) -> Result<(), ProtocolError> {
+    pub(crate) fn check_body(self, kind: &'static str) -> Result<(), ProtocolError> {
         match self {
             Self::Head { .. } => Err(ProtocolError::Unexpected { kind, why: "before the final head" }),
             Self::Body | Self::Unwanted => Ok(()),
@@ -174,19 +174,19 @@ impl RecvState {
     }
 
     /// The last part came, or we send NO_ERROR.
-    pub fn end(&mut self) {
+    pub(crate) fn end(&mut self) {
         *self = Self::Ended;
     }
 
     /// Client: the reader leaves.
-    pub fn leave(&mut self) {
+    pub(crate) fn leave(&mut self) {
         if *self != Self::Ended {
             *self = Self::Unwanted;
         }
     }
 
     /// Whether nothing more comes.
-    pub fn is_over(self) -> bool {
+    pub(crate) fn is_over(self) -> bool {
         self == Self::Ended
     }
 }

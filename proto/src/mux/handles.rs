@@ -13,8 +13,8 @@ use crate::frame::{ID_LEN, MAX_HEAD};
 use crate::head::{HeadTooLarge, RequestHead, ResponseHead, fields_len};
 use crate::session::{OpenError, Role};
 
-/// Body bytes that an exchange may queue before the pipe takes some: four TLS records. The driver so always finds a full
-/// write, and a stalled peer costs little memory.
+/// Body bytes that an exchange may queue before the pipe takes some: four TLS records. The driver so always finds a
+/// full write, and a stalled peer costs little memory.
 pub const SEND_BUFFER: usize = 64 * 1024;
 
 impl Mux {
@@ -164,8 +164,8 @@ impl Mux {
         }
         self.reap(key);
     }
-    /// Advances the sender's state by a part. Returns the exchange if the part is to be queued. A part out of order ends
-    /// this exchange, because the peer would end the session.
+    /// Advances the sender's state by a part. Returns the exchange if the part is to be queued. A part out of order
+    /// ends this exchange, because the peer would end the session.
     fn hand_over(&mut self, key: Key, step: impl FnOnce(&mut SendState) -> Handed) -> Option<&mut Exchange> {
         let handed = step(self.exchanges.get_mut(key.0)?.send()?);
         if handed == Handed::Misuse {

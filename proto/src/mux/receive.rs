@@ -191,8 +191,8 @@ impl Mux {
     }
 }
 
-/// Takes a frame off a message of `whole` bytes. A small part of a large message is copied, so that it does not hold the
-/// whole message in memory. Messages are that large only to carry one large head.
+/// Takes a frame off a message of `whole` bytes. A small part of a large message is copied, so that it does not hold
+/// the whole message in memory. Messages are that large only to carry one large head.
 fn decode_apart(message: &mut Bytes, whole: usize) -> Result<Option<Frame>, ProtocolError> {
     let Some(header) = FrameHeader::parse(message)? else { return Ok(None) };
     let length = HEADER_LEN + header.length;

@@ -26,8 +26,8 @@ impl Mux {
             || !self.bulk_ring.is_empty()
     }
 
-    /// Writes the next message to `out`, which must be empty. `false` if there is nothing to send. A message is filled up
-    /// to [`MESSAGE_TARGET`]; only a single longer head or control frame exceeds it.
+    /// Writes the next message to `out`, which must be empty. `false` if there is nothing to send. A message is filled
+    /// up to [`MESSAGE_TARGET`]; only a single longer head or control frame exceeds it.
     pub fn transmit(&mut self, out: &mut BytesMut) -> bool {
         debug_assert!(out.is_empty(), "a message starts empty");
         out.extend_from_slice(&self.control);
@@ -188,8 +188,8 @@ fn put_head(exchange: &mut Exchange, out: &mut BytesMut) -> bool {
     true
 }
 
-/// Writes the exchange's next Data frame, gathered from as many queued chunks as fit, or its end. `false` if it must wait
-/// for the next message.
+/// Writes the exchange's next Data frame, gathered from as many queued chunks as fit, or its end. `false` if it must
+/// wait for the next message.
 fn put_body(exchange: &mut Exchange, out: &mut BytesMut) -> bool {
     let Outbox { body, finish, .. } = &mut exchange.outbox;
     let credit = usize::try_from(exchange.credit).unwrap_or(usize::MAX);

@@ -1,4 +1,5 @@
-//! Whether the peer is still there: a Ping after a silence, the end after a longer one. Pings also measure the round trip.
+//! Whether the peer is still there: a Ping after a silence, the end after a longer one. Pings also measure the round
+//! trip.
 //!
 //! Over QUIC, the connection's own idle time-out takes this place.
 

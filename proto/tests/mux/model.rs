@@ -1,9 +1,9 @@
 //! A random walk of both sides against a simple model.
 //!
-//! The walk opens, answers, reads, abandons and releases exchanges at any time, and delays messages at will. After every
-//! step, four things must hold. No honest side has broken a rule; the monitor and both multiplexers judge that. What was
-//! read is what was written. No more is unread than the windows allow. No waiting task was forgotten. At the end, all
-//! memory and credit has been returned.
+//! The walk opens, answers, reads, abandons and releases exchanges at any time, and delays messages at will. After
+//! every step, four things must hold. No honest side has broken a rule; the monitor and both multiplexers judge that.
+//! What was read is what was written. No more is unread than the windows allow. No waiting task was forgotten. At the
+//! end, all memory and credit has been returned.
 
 use std::collections::HashMap;
 use std::time::Duration;

@@ -519,8 +519,8 @@ fn nothing_is_sent_beyond_the_credit() {
     assert!(read_all(&mut pair.client, client).ended || total == 2500);
 }
 
-/// A regression: borrowed bytes came back with the end of the exchange. One exchange after the other could then fill its
-/// grown window, end, and leave it unread.
+/// A regression: borrowed bytes came back with the end of the exchange. One exchange after the other could then fill
+/// its grown window, end, and leave it unread.
 #[test]
 fn a_window_keeps_its_borrowed_bytes_until_everything_was_read() {
     let setup = Setup { daemon_window: 1000, budget: 5000, ..Setup::default() };

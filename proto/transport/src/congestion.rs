@@ -8,8 +8,8 @@ use quinn::congestion::{BbrConfig, ControllerFactory, CubicConfig};
 
 /// A congestion controller (RFC 9002, section 7; RFC 9406 for TCP).
 ///
-/// On a path without loss both fill the line. Mobile paths lose 1 to 2 % of packets at random. CUBIC takes each loss for a
-/// full queue, and falls to a twentieth of the rate there. BBR measures rate and round trip instead, so it is the
+/// On a path without loss both fill the line. Mobile paths lose 1 to 2 % of packets at random. CUBIC takes each loss
+/// for a full queue, and falls to a twentieth of the rate there. BBR measures rate and round trip instead, so it is the
 /// default (figures: `tests/bench/README.md`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Congestion {

@@ -1,7 +1,7 @@
 //! The transports that carry a session.
 //!
-//! [`Transport`] is an interface to exchanges, because there all transports are alike. Over WebSocket the multiplexer of
-//! `cok-proto` makes exchanges, over QUIC streams do.
+//! [`Transport`] is an interface to exchanges, because there all transports are alike. Over WebSocket the multiplexer
+//! of `cok-proto` makes exchanges, over QUIC streams do.
 //!
 //! - [`ws`]: one WebSocket (RFC 6455) through the multiplexer.
 //! - [`quic`]: one QUIC connection (RFC 9000), a stream for each exchange.
@@ -37,8 +37,8 @@ pub use cok_proto::{ExchangeError, OpenError, Received, WindowBudget};
 
 /// One established session over some transport.
 ///
-/// Dropping the last reference does not end the session. It ends when it has drained, when either side closes it, or when
-/// the peer is gone.
+/// Dropping the last reference does not end the session. It ends when it has drained, when either side closes it, or
+/// when the peer is gone.
 pub trait Transport: fmt::Debug + Send + Sync + 'static {
     /// The transport's name in the interface: `ws`, `quic` or `memory`.
     fn name(&self) -> &'static str;
@@ -147,8 +147,8 @@ pub trait SendHalf: fmt::Debug + Send {
     /// Client: sends a response head. With `end`, the response has no body.
     fn send_response(&mut self, head: ResponseHead, end: bool) -> Result<(), HeadTooLarge>;
 
-    /// Sends body bytes of any length, after [`SendHalf::poll_ready`]. They stay in memory until the peer takes them. With
-    /// `end`, nothing follows.
+    /// Sends body bytes of any length, after [`SendHalf::poll_ready`]. They stay in memory until the peer takes them.
+    /// With `end`, nothing follows.
     fn send_data(&mut self, data: Bytes, end: bool);
 
     /// Sends trailers, which end this direction.
@@ -158,8 +158,8 @@ pub trait SendHalf: fmt::Debug + Send {
     fn reset(&mut self, code: ResetCode);
 }
 
-/// The direction from the peer. On the daemon, dropping it before its end abandons the exchange. On the client, dropping
-/// it only refuses the rest of the request.
+/// The direction from the peer. On the daemon, dropping it before its end abandons the exchange. On the client,
+/// dropping it only refuses the rest of the request.
 pub trait RecvHalf: fmt::Debug + Send {
     /// Polls for the next part. Must not be called after a [`Received`] that ends the direction.
     fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Received, ExchangeError>>;

@@ -1,8 +1,8 @@
 //! A session over one QUIC connection (RFC 9000).
 //!
-//! The client's first bidirectional stream carries the control frames. For each exchange the daemon opens a bidirectional
-//! stream, which carries the same frames as over WebSocket. QUIC does the rest of the multiplexer's work: flow control,
-//! fair turns, cancelling (RESET_STREAM and STOP_SENDING with the codes of Reset frames) and liveness.
+//! The client's first bidirectional stream carries the control frames. For each exchange the daemon opens a
+//! bidirectional stream, which carries the same frames as over WebSocket. QUIC does the rest of the multiplexer's work:
+//! flow control, fair turns, cancelling (RESET_STREAM and STOP_SENDING with the codes of Reset frames) and liveness.
 //!
 //! To follow an exchange, read `session` and `exchange`. To follow a session, read `dial` (client), [`accept`] (daemon)
 //! and `control`. UDP sockets are in `socket`, `layer` and `gro`.
@@ -36,8 +36,8 @@ pub use self::socket::{BUFFER, Buffers, Offload, bind, enlarge, wrap};
 /// The protocol's name in the TLS handshake (RFC 7301).
 pub const ALPN: &[u8] = b"cok/1";
 
-/// The QUIC settings of a daemon's endpoint, on which visitors and tunnels arrive. Four times `initial_window` bytes of a
-/// stream may be in flight. `idle` is how long a visitor's connection may be silent; clients ask for less.
+/// The QUIC settings of a daemon's endpoint, on which visitors and tunnels arrive. Four times `initial_window` bytes of
+/// a stream may be in flight. `idle` is how long a visitor's connection may be silent; clients ask for less.
 pub fn server_transport(tuning: &Tuning, initial_window: u32, idle: Duration) -> Arc<quinn::TransportConfig> {
     settings::server(tuning, initial_window, idle)
 }

@@ -13,8 +13,8 @@ use crate::Congestion;
 /// overtake what the kernel holds.
 const TUNNEL_NOTSENT_LOWAT: u32 = 128 * 1024;
 
-/// Silence after which the kernel probes whether the peer still exists, so that a connection to a dead machine ends. It is
-/// long, because a slow request is silent too.
+/// Silence after which the kernel probes whether the peer still exists, so that a connection to a dead machine ends. It
+/// is long, because a slow request is silent too.
 const KEEPALIVE_AFTER: Duration = Duration::from_secs(60);
 
 /// Sets the options of every TCP connection: keep-alive probes, and no Nagle's algorithm, whose wait for a delayed
@@ -29,8 +29,8 @@ pub fn tune_tunnel(stream: &TcpStream) -> io::Result<()> {
     SockRef::from(stream).set_tcp_notsent_lowat(TUNNEL_NOTSENT_LOWAT)
 }
 
-/// Sets the congestion controller of a socket. Connections that a listener accepts inherit it. If the kernel does not have
-/// the controller, this fails and the kernel's default stays.
+/// Sets the congestion controller of a socket. Connections that a listener accepts inherit it. If the kernel does not
+/// have the controller, this fails and the kernel's default stays.
 pub fn set_congestion(socket: &impl AsFd, congestion: Congestion) -> io::Result<()> {
     SockRef::from(socket).set_tcp_congestion(congestion.name().as_bytes())
 }

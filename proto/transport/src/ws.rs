@@ -1,5 +1,5 @@
-//! A session over one WebSocket (RFC 6455), on any byte stream. The stream's TLS and the daemon's HTTP upgrade are done by
-//! the caller.
+//! A session over one WebSocket (RFC 6455), on any byte stream. The stream's TLS and the daemon's HTTP upgrade are done
+//! by the caller.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -25,8 +25,9 @@ pub const PATH: &str = "/_cok/tunnel";
 /// The WebSocket subprotocol (RFC 6455, section 1.9).
 pub const SUBPROTOCOL: &str = "cok.v1";
 
-/// Size in bytes of a socket's read buffer. Tungstenite zeroes it before every read and keeps it while idle, so each tunnel
-/// pays its whole size. TLS has a record's bytes in memory already: pieces of 4 KiB were as fast as pieces of 16 KiB.
+/// Size in bytes of a socket's read buffer. Tungstenite zeroes it before every read and keeps it while idle, so each
+/// tunnel pays its whole size. TLS has a record's bytes in memory already: pieces of 4 KiB were as fast as pieces of 16
+/// KiB.
 const READ_BUFFER: usize = 4 * 1024;
 /// Bytes in the write buffer from which tungstenite writes by itself.
 const WRITE_BUFFER: usize = 64 * 1024;
@@ -47,8 +48,8 @@ pub fn accept_key(key: &[u8]) -> String {
     tungstenite::handshake::derive_accept_key(key)
 }
 
-/// Daemon: waits on an upgraded connection for the client's Connect, at most for `limit`. `read` is what was read from the
-/// connection behind the upgrade.
+/// Daemon: waits on an upgraded connection for the client's Connect, at most for `limit`. `read` is what was read from
+/// the connection behind the upgrade.
 pub async fn accept<S>(
     stream: S,
     read: Vec<u8>,
@@ -62,8 +63,8 @@ where
     muxed::accept("ws", WsPipe(socket), config, limit).await
 }
 
-/// Client: upgrades `stream`, which must lead to `authority`, at most for `limit`. The daemon does not know the client yet,
-/// so a dropped socket leaves no trace.
+/// Client: upgrades `stream`, which must lead to `authority`, at most for `limit`. The daemon does not know the client
+/// yet, so a dropped socket leaves no trace.
 pub async fn open<S>(stream: S, authority: &str, limit: Duration) -> Result<Socket<S>, UpgradeError>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,

@@ -206,8 +206,8 @@ impl<P: Pipe> Driver<P> {
         self.timer.as_mut().reset((Instant::now() + CLOSE_WITHIN).into());
     }
 
-    /// Writes the last frame and closes the pipe, within [`CLOSE_WITHIN`]. It reads and drops what the peer still sends:
-    /// unread bytes would make the kernel reset the connection, and the last frame would be lost.
+    /// Writes the last frame and closes the pipe, within [`CLOSE_WITHIN`]. It reads and drops what the peer still
+    /// sends: unread bytes would make the kernel reset the connection, and the last frame would be lost.
     fn poll_closing(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.timer.as_mut().poll(cx).is_ready() {
             return Poll::Ready(());

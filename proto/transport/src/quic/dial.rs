@@ -18,8 +18,8 @@ use super::settings::{self, Tuning};
 use super::{ALPN, session, socket};
 use crate::{Config, HandshakeError, Transport};
 
-/// Dials daemons from one UDP socket. The socket's buffers cost megabytes, so all tunnels of a process share one dialer; a
-/// clone shares it too. The first dial binds the socket.
+/// Dials daemons from one UDP socket. The socket's buffers cost megabytes, so all tunnels of a process share one
+/// dialer; a clone shares it too. The first dial binds the socket.
 #[derive(Clone, Debug)]
 pub struct Dialer {
     config: ClientConfig,
@@ -64,8 +64,8 @@ impl Dialer {
         }
     }
 
-    /// Uses another socket from the next dial on; sessions keep theirs. A daemon that goes away keeps serving the addresses
-    /// of its sessions, so a dial to its successor must come from another one.
+    /// Uses another socket from the next dial on; sessions keep theirs. A daemon that goes away keeps serving the
+    /// addresses of its sessions, so a dial to its successor must come from another one.
     pub fn renew(&self) {
         *self.endpoint.lock() = None;
     }

@@ -1,8 +1,8 @@
 //! One exchange on its stream. The handles of its two directions are in `handles`.
 //!
-//! Frames that quinn does not take at once wait here, at most what was handed over after one `poll_ready`. Every poll of
-//! either direction moves them on. Bodies are not copied on their way to quinn. From quinn, pieces that are ready together
-//! are joined. The order of an exchange's parts is checked in cok-proto.
+//! Frames that quinn does not take at once wait here, at most what was handed over after one `poll_ready`. Every poll
+//! of either direction moves them on. Bodies are not copied on their way to quinn. From quinn, pieces that are ready
+//! together are joined. The order of an exchange's parts is checked in cok-proto.
 
 mod buffers;
 mod handles;
@@ -285,7 +285,8 @@ impl Inner {
         handed == Handed::Queue
     }
 
-    /// The same for body bytes and trailers, which may come only after `poll_ready` and so not before the stream is open.
+    /// The same for body bytes and trailers, which may come only after `poll_ready` and so not before the stream is
+    /// open.
     fn hand_over_body(&mut self, end: bool) -> bool {
         let opening = self.is_opening();
         self.hand_over(|send| match send.body(end) {

@@ -1,8 +1,8 @@
 //! GRO split: a layer that hands out single datagrams though the kernel gives them in batches.
 //!
-//! With receive offload (GRO) up to 64 datagrams come in one piece of memory. Quinn keeps such a piece until the last byte
-//! of its datagrams is read, so a stalled stream could hold 40 times its window. A datagram that is copied out holds only
-//! itself, and quinn's own limits are right.
+//! With receive offload (GRO) up to 64 datagrams come in one piece of memory. Quinn keeps such a piece until the last
+//! byte of its datagrams is read, so a stalled stream could hold 40 times its window. A datagram that is copied out
+//! holds only itself, and quinn's own limits are right.
 
 use std::io::{self, IoSliceMut};
 use std::sync::Arc;

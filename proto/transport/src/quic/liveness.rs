@@ -1,8 +1,8 @@
 //! Path liveness: whether the path of an established session still carries anything.
 //!
 //! Both sides judge silence by the datagrams that the connection has received, and ask before they give a verdict. The
-//! verdicts differ. A client moves away from a bad path ([`PathLiveness`]). A daemon holds its visitors until the client is
-//! heard again ([`PeerLiveness`]). Neither ends the session; QUIC's idle time-out does.
+//! verdicts differ. A client moves away from a bad path ([`PathLiveness`]). A daemon holds its visitors until the
+//! client is heard again ([`PeerLiveness`]). Neither ends the session; QUIC's idle time-out does.
 
 use std::fmt;
 use std::sync::Arc;

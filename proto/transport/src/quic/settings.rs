@@ -16,7 +16,8 @@ pub struct Tuning {
     pub congestion: Congestion,
 }
 
-/// A client's idle time-out. It holds for both sides, because the smaller of both values counts (RFC 9000, section 10.1).
+/// A client's idle time-out. It holds for both sides, because the smaller of both values counts (RFC 9000, section
+/// 10.1).
 pub(super) const CLIENT_IDLE: Duration = Duration::from_secs(30);
 
 /// Silence after which a client sends a sign of life. A killed daemon's successor answers it with a reset, and visitors
@@ -25,8 +26,8 @@ pub(super) const CLIENT_IDLE: Duration = Duration::from_secs(30);
 const KEEP_ALIVE: Duration = Duration::from_millis(2500);
 
 /// The round trip that a client assumes before it has measured one. A first packet is repeated after three times this.
-/// RFC 9002, section 6.2.2, recommends 333 ms, but first packets get lost when a daemon restarts, and visitors wait then.
-/// On a longer path one packet is sent twice.
+/// RFC 9002, section 6.2.2, recommends 333 ms, but first packets get lost when a daemon restarts, and visitors wait
+/// then. On a longer path one packet is sent twice.
 const INITIAL_RTT: Duration = Duration::from_millis(100);
 
 /// The size of a stream window in initial windows. A stream window cannot grow, so it is large from the start: 1 MiB by
@@ -63,8 +64,8 @@ fn common(tuning: &Tuning, initial_window: u32) -> TransportConfig {
         .receive_window(VarInt::from_u32(FIRST_WINDOW))
         .send_window(SEND_WINDOW)
         .crypto_buffer_size(CRYPTO_BUFFER)
-        // Every path carries 1,200 bytes (RFC 9000, section 14). Discovery goes up to what Ethernet with IPv6 leaves. If
-        // larger packets get lost, as in a tunnel on the path, it goes down again (RFC 8899).
+        // Every path carries 1,200 bytes (RFC 9000, section 14). Discovery goes up to what Ethernet with IPv6 leaves.
+        // If larger packets get lost, as in a tunnel on the path, it goes down again (RFC 8899).
         .initial_mtu(1200)
         .min_mtu(1200)
         .mtu_discovery_config(Some(MtuDiscoveryConfig::default()))

@@ -9,8 +9,8 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use super::gro::split_gro;
 
-/// The size in bytes that we ask for each buffer of a socket. While the process is busy, 4 MiB hold 30 ms at 1 Gbit/s. The
-/// kernel grants at most `net.core.rmem_max` and `wmem_max`.
+/// The size in bytes that we ask for each buffer of a socket. While the process is busy, 4 MiB hold 30 ms at 1 Gbit/s.
+/// The kernel grants at most `net.core.rmem_max` and `wmem_max`.
 pub const BUFFER: usize = 4 * 1024 * 1024;
 
 /// Size in bytes from which a buffer was chosen on purpose. The kernel's default is 208 KiB.
@@ -25,8 +25,9 @@ pub struct Buffers {
     pub send: usize,
 }
 
-/// Binds a daemon's socket. An IPv6 wildcard takes IPv4 as well. Sockets of the same user may share the address, so that a
-/// daemon that goes away keeps its peers while its successor has the port. Two daemons by mistake collide on TCP.
+/// Binds a daemon's socket. An IPv6 wildcard takes IPv4 as well. Sockets of the same user may share the address, so
+/// that a daemon that goes away keeps its peers while its successor has the port. Two daemons by mistake collide on
+/// TCP.
 pub fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
     let socket = unbound(address)?;
     socket.set_reuse_port(true)?;
@@ -69,8 +70,8 @@ pub fn wrap(socket: UdpSocket) -> io::Result<(Arc<dyn AsyncUdpSocket>, Offload)>
     Ok((split_gro(socket), offload))
 }
 
-/// Asks the kernel for large buffers and returns their sizes. A refusal is no error, and the sizes stay. Buffers that were
-/// chosen on purpose stay too: a service manager may exceed the kernel's limits, and we would shrink them.
+/// Asks the kernel for large buffers and returns their sizes. A refusal is no error, and the sizes stay. Buffers that
+/// were chosen on purpose stay too: a service manager may exceed the kernel's limits, and we would shrink them.
 pub fn enlarge(socket: &UdpSocket) -> io::Result<Buffers> {
     let socket = SockRef::from(socket);
     if socket.recv_buffer_size()? < CHOSEN {
