@@ -71,10 +71,10 @@ impl Path {
         self,
         config: Config,
         ask: &Connect,
-    ) -> Result<(Arc<dyn Transport>, ConnectAck, Option<quic::Health>), HandshakeError> {
+    ) -> Result<(Arc<dyn Transport>, ConnectAck, Option<quic::PathLiveness>), HandshakeError> {
         match self {
             Self::Quic(link) => {
-                let quic::Session { transport, ack, health } = link.connect(config, ask, CONNECT).await?;
+                let quic::Session { transport, ack, path: health } = link.connect(config, ask, CONNECT).await?;
                 Ok((transport, ack, Some(health)))
             }
             Self::Ws(socket) => {

@@ -1,4 +1,4 @@
-//! What can go wrong on the wire, who is at fault, and the code that says so to the peer.
+//! What can go wrong on the wire, who is at fault, and the code that tells the peer.
 
 use std::fmt;
 
@@ -6,12 +6,12 @@ use serde::{Deserialize, Serialize};
 
 /// Why an exchange was abandoned: the code of a Reset frame, and of RESET_STREAM and STOP_SENDING over QUIC.
 ///
-/// Codes that this version doesn't know are kept as [`ResetCode::Other`] and treated like [`ResetCode::Cancelled`].
+/// An unknown code is kept as [`ResetCode::Other`] and treated like [`ResetCode::Cancelled`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ResetCode {
-    /// 0: stop uploading; the response stands.
+    /// 0: the client wants no more of the request's body; the response goes on.
     NoError,
-    /// 1: nobody wants the exchange any more.
+    /// 1: the sender no longer wants the exchange.
     Cancelled,
     /// 2: the request never reached the local service, so any method may be tried again.
     Unprocessed,
@@ -19,9 +19,9 @@ pub enum ResetCode {
     LocalRefused,
     /// 4: the local service did not answer in time (504).
     LocalTimeout,
-    /// 5: the local service broke off or spoke nonsense (502, or a truncated transfer).
+    /// 5: the local service broke off or violated HTTP (502, or a truncated transfer).
     LocalBroken,
-    /// 6: a head was larger than the protocol carries.
+    /// 6: the response's head is larger than the protocol carries (502).
     TooLarge,
     /// Any other code.
     Other(u32),
@@ -73,23 +73,23 @@ impl fmt::Display for ResetCode {
     }
 }
 
-/// The `code` of an Error frame. Codes that this version doesn't know are kept as they are.
+/// The `code` of an Error frame. An unknown code is kept as it is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ErrorCode {
     /// The peer broke the protocol.
     Protocol,
-    /// The frame's version is not one we speak.
+    /// The frame has a version that this side does not speak.
     Version,
     /// A frame or message was longer than its limit.
     TooLarge,
-    /// More body bytes came than the credit that was granted.
+    /// More body bytes came than were granted.
     FlowControl,
     /// The key is unknown, revoked or expired.
     Unauthorized,
     /// The key may not have the wanted name.
     NameForbidden,
-    /// The wanted name is in use by somebody else.
+    /// Another key or instance uses the wanted name.
     NameTaken,
     /// The key's or the daemon's limit of tunnels is reached.
     LimitReached,
@@ -97,9 +97,9 @@ pub enum ErrorCode {
     Replaced,
     /// The peer was silent for too long.
     Timeout,
-    /// The sender is going away and no Drain was possible.
+    /// The sender stops, or the deadline of its Drain has passed.
     Shutdown,
-    /// Something failed on the sender's side that is not the peer's fault.
+    /// Something failed on the sender's side.
     Internal,
     /// Any other code.
     #[serde(untagged)]
@@ -107,7 +107,8 @@ pub enum ErrorCode {
 }
 
 impl ErrorCode {
-    /// The error code of a QUIC connection that is closed for this reason (RFC 9000, section 20.2); 0 is no error.
+    /// The application error code of a QUIC connection that is closed for this reason (RFC 9000, section 20.2). 0 means
+    /// no error.
     pub const fn to_u32(&self) -> u32 {
         match self {
             Self::Protocol => 1,
@@ -142,13 +143,13 @@ pub enum ProtocolError {
     /// The version byte is not [`crate::frame::VERSION`].
     #[error("frame of version {0}, only version 1 is spoken here")]
     UnknownVersion(u8),
-    /// A type outside the known ones and outside the skippable range.
+    /// A type that is neither known nor in the skippable range.
     #[error("unknown frame type 0x{0:02x}")]
     UnknownType(u8),
     /// The header declares more than the type's limit.
     #[error("{kind} frame of {length} bytes, the limit is {limit}")]
     FrameTooLong {
-        /// The frame's type, in the words of the specification.
+        /// The frame's type, by the name in the specification.
         kind: &'static str,
         /// The declared payload length in bytes.
         length: u32,
@@ -158,7 +159,7 @@ pub enum ProtocolError {
     /// A message longer than [`crate::frame::MAX_MESSAGE`].
     #[error("message of {0} bytes, the limit is 131072")]
     MessageTooLong(usize),
-    /// A message that ends in the middle of a frame.
+    /// A message that ends within a frame.
     #[error("message ends in the middle of a frame")]
     TruncatedFrame,
     /// A payload that does not parse.
@@ -166,10 +167,10 @@ pub enum ProtocolError {
     Malformed {
         /// The frame's type.
         kind: &'static str,
-        /// What is wrong with it.
+        /// The mistake in it.
         why: String,
     },
-    /// A known frame at the wrong time or from the wrong side.
+    /// A known frame at a wrong time or from the wrong side.
     #[error("unexpected {kind} frame: {why}")]
     Unexpected {
         /// The frame's type.
@@ -190,19 +191,19 @@ pub enum ProtocolError {
     CreditExceeded {
         /// The exchange id.
         id: u32,
-        /// How many bytes too many.
+        /// Bytes beyond the credit.
         excess: u64,
     },
     /// More exchanges at once than announced.
     #[error("more than {0} exchanges at once")]
     TooManyExchanges(u32),
-    /// Too many bytes of frames that had to be skipped.
+    /// More bytes of unknown frames than a session may send.
     #[error("too many frames of unknown types")]
     SkipBudget,
 }
 
 impl ProtocolError {
-    /// The code to send to the peer.
+    /// The code for the Error frame.
     pub fn code(&self) -> ErrorCode {
         match self {
             Self::UnknownVersion(_) => ErrorCode::Version,

@@ -7,7 +7,7 @@
 //!  +---------+--------+-------+--------------------+------------------+
 //! ```
 //!
-//! A header is judged by itself: version, type and length are checked before any of the payload is kept.
+//! A header is checked alone: version, type and length pass before any of the payload is kept.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http::HeaderMap;
@@ -17,31 +17,33 @@ use crate::error::{ProtocolError, ResetCode};
 use crate::head::{self, RequestHead, ResponseHead};
 use crate::message::{self, Connect, ConnectAck, Drain, ErrorMessage};
 
-/// The only version spoken here.
+/// The only version of the frame format.
 pub const VERSION: u8 = 0x01;
 /// Length of a frame's header in bytes.
 pub const HEADER_LEN: usize = 7;
-/// Length of the exchange id that opens the payload of every exchange frame.
+/// Length in bytes of the exchange id, which opens the payload of every exchange frame.
 pub const ID_LEN: usize = 4;
 /// Flag: the sender's last frame of this exchange.
 pub const FLAG_END: u8 = 0x01;
 
-/// The longest Data frame, header included: one TLS record (RFC 8446, section 5.1).
+/// The longest Data frame in bytes, header included: one TLS record (RFC 8446, section 5.1).
 pub const MAX_DATA_FRAME: usize = 16 * 1024;
-/// The longest payload of a head or of trailers, exchange id included.
+/// The longest payload of a head or of trailers in bytes, exchange id included.
 pub const MAX_HEAD: usize = 64 * 1024;
-/// The longest control payload (JSON).
+/// The longest control payload (JSON) in bytes.
 pub const MAX_CONTROL: usize = 16 * 1024;
-/// The longest payload of any frame; what a skipped frame may have.
+/// The longest payload of any frame in bytes; only a skipped frame may be so long.
 pub const MAX_PAYLOAD: usize = 1024 * 1024;
-/// The longest WebSocket message.
+/// Bytes of unknown frames that a session may send: room for a newer peer's hints, not for a flood.
+pub(crate) const SKIP_BUDGET: usize = 1024 * 1024;
+/// The longest WebSocket message in bytes.
 pub const MAX_MESSAGE: usize = 128 * 1024;
 
-/// Room for the header of a masked WebSocket message (RFC 6455, section 5.2): 2 bytes, 8 of length, 4 of mask.
+/// The header of a masked WebSocket message in bytes (RFC 6455, section 5.2): 2, then 8 of length and 4 of mask.
 const WEBSOCKET_HEADER: usize = 14;
-/// The length to which messages are filled, so that each with its WebSocket header is one full TLS record.
+/// The length in bytes to which messages are filled: with its WebSocket header, each is one full TLS record.
 pub const MESSAGE_TARGET: usize = MAX_DATA_FRAME - WEBSOCKET_HEADER;
-/// The most body bytes that we put into one Data frame, so that it fills [`MESSAGE_TARGET`].
+/// The most body bytes in one Data frame that we send; such a frame fills [`MESSAGE_TARGET`].
 pub const DATA_CHUNK: usize = MESSAGE_TARGET - HEADER_LEN - ID_LEN;
 
 /// The type byte.
@@ -73,7 +75,7 @@ pub enum FrameType {
     Pong,
     /// 0xFF
     Error,
-    /// 0x80 to 0xEF: skipped.
+    /// 0x80 to 0xEF: kept for later versions and skipped.
     Skippable(u8),
 }
 
@@ -163,7 +165,7 @@ pub struct FrameHeader {
 }
 
 impl FrameHeader {
-    /// Reads a header; `None` if there are fewer than [`HEADER_LEN`] bytes and those don't already break a rule.
+    /// Reads a header. `None` if there are fewer than [`HEADER_LEN`] bytes and none of them breaks a rule.
     pub fn parse(bytes: &[u8]) -> Result<Option<Self>, ProtocolError> {
         match bytes.first() {
             None => return Ok(None),
@@ -194,7 +196,7 @@ pub enum Frame {
     Connect(Connect),
     /// The daemon grants it.
     ConnectAck(ConnectAck),
-    /// Nothing new from the sender.
+    /// The sender opens or takes nothing new.
     Drain(Drain),
     /// A request opens an exchange.
     Request {
@@ -244,26 +246,46 @@ pub enum Frame {
         /// Bytes of credit.
         increment: u32,
     },
-    /// Reserved for TCP tunnels.
+    /// Reserved for raw TCP streams.
     StreamOpen {
         /// Exchange id.
         id: u32,
     },
-    /// Echo this.
+    /// Asks for a Pong of the same bytes.
     Ping([u8; 8]),
-    /// The echo.
+    /// Answers a Ping.
     Pong([u8; 8]),
     /// The session ends.
     Error(ErrorMessage),
-    /// A frame of an unknown type that may be skipped.
+    /// A frame of an unknown type, which is skipped.
     Skipped {
-        /// Its length with the header, in bytes.
+        /// Its length in bytes, header included.
         length: usize,
     },
 }
 
 impl Frame {
-    /// Takes the first whole frame off `bytes`; `None` if more bytes are needed. Bodies and field values share memory
+    /// The name that the specification gives to its type.
+    pub(crate) const fn name(&self) -> &'static str {
+        match self {
+            Self::Connect(_) => FrameType::Connect.name(),
+            Self::ConnectAck(_) => FrameType::ConnectAck.name(),
+            Self::Drain(_) => FrameType::Drain.name(),
+            Self::Request { .. } => FrameType::HttpRequest.name(),
+            Self::Response { .. } => FrameType::HttpResponse.name(),
+            Self::Data { .. } => FrameType::Data.name(),
+            Self::Trailers { .. } => FrameType::Trailers.name(),
+            Self::Reset { .. } => FrameType::Reset.name(),
+            Self::WindowUpdate { .. } => FrameType::WindowUpdate.name(),
+            Self::StreamOpen { .. } => FrameType::StreamOpen.name(),
+            Self::Ping(_) => FrameType::Ping.name(),
+            Self::Pong(_) => FrameType::Pong.name(),
+            Self::Error(_) => FrameType::Error.name(),
+            Self::Skipped { .. } => "unknown",
+        }
+    }
+
+    /// Takes the first whole frame off `bytes`. `None` if more bytes are needed. Bodies and field values share memory
     /// with `bytes`.
     pub fn decode(bytes: &mut Bytes) -> Result<Option<Self>, ProtocolError> {
         let Some(header) = FrameHeader::parse(bytes)? else { return Ok(None) };
@@ -274,7 +296,7 @@ impl Frame {
         Self::decode_payload(header, bytes.split_to(header.length)).map(Some)
     }
 
-    /// Decodes the payload that belongs to `header`; its length must be the declared one.
+    /// Decodes the payload that belongs to `header`, which must have the declared length.
     pub fn decode_payload(header: FrameHeader, mut payload: Bytes) -> Result<Self, ProtocolError> {
         let kind = header.kind.name();
         let end = header.end;
@@ -323,22 +345,22 @@ pub fn put_json(out: &mut BytesMut, kind: FrameType, message: &impl Serialize) {
     out.put_slice(&payload);
 }
 
-/// Appends a request head; its `encoded_len` must be within [`MAX_HEAD`] less [`ID_LEN`].
+/// Appends a request head. Its `encoded_len` must be at most [`MAX_HEAD`] less [`ID_LEN`].
 pub fn put_request(out: &mut BytesMut, id: u32, head: &RequestHead, end: bool) {
     put_sized(out, FrameType::HttpRequest, id, end, |out| head.encode(out));
 }
 
-/// Appends a response head; its `encoded_len` must be within [`MAX_HEAD`] less [`ID_LEN`].
+/// Appends a response head. Its `encoded_len` must be at most [`MAX_HEAD`] less [`ID_LEN`].
 pub fn put_response(out: &mut BytesMut, id: u32, head: &ResponseHead, end: bool) {
     put_sized(out, FrameType::HttpResponse, id, end, |out| head.encode(out));
 }
 
-/// Appends trailers; their `fields_len` must be within [`MAX_HEAD`] less [`ID_LEN`].
+/// Appends trailers. Their `fields_len` must be at most [`MAX_HEAD`] less [`ID_LEN`].
 pub fn put_trailers(out: &mut BytesMut, id: u32, fields: &HeaderMap) {
     put_sized(out, FrameType::Trailers, id, true, |out| head::put_fields(out, fields));
 }
 
-/// Appends the header of a Data frame; exactly `length` body bytes must follow it.
+/// Appends the header of a Data frame. Exactly `length` body bytes must follow it.
 pub fn put_data_header(out: &mut BytesMut, id: u32, length: usize, end: bool) {
     FrameHeader { kind: FrameType::Data, end, length: ID_LEN + length }.put(out);
     out.put_u32(id);
@@ -370,7 +392,7 @@ pub fn put_pong(out: &mut BytesMut, opaque: [u8; 8]) {
     out.put_slice(&opaque);
 }
 
-/// Writes a frame whose length is known only once its payload is written, and fills the length in afterwards.
+/// Appends a frame of unknown length: writes its payload, then fills in the length.
 fn put_sized(out: &mut BytesMut, kind: FrameType, id: u32, end: bool, payload: impl FnOnce(&mut BytesMut)) {
     let start = out.len();
     FrameHeader { kind, end, length: 0 }.put(out);

@@ -1,4 +1,4 @@
-//! Request heads, response heads and trailers: the hot payloads, in binary.
+//! Request heads, response heads and trailers. They are binary, because every request has them.
 //!
 //! ```text
 //! request:  method u8+bytes · target u16+bytes · scheme u8 (0 http, 1 https) · authority u16+bytes · fields
@@ -6,7 +6,8 @@
 //! fields:   count u16 · for each: name u16+bytes · value u16+bytes
 //! ```
 //!
-//! Repeated fields stay apart and keep their order within a name. Values are opaque bytes (RFC 9110, section 5.5).
+//! Repeated fields stay apart and keep their order within a name. Values are opaque bytes (RFC 9110, section 5.5). The
+//! module checks the format; what a field means to HTTP is not decided here.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http::uri::{Authority, PathAndQuery};
@@ -14,8 +15,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
 use crate::error::ProtocolError;
 
-/// The most fields in one head or in trailers. A frame's length alone would allow 16,000 empty ones, each of which
-/// costs far more memory than its four bytes on the wire.
+/// The most fields in a head or in trailers. A frame has room for 16,000 empty fields, each of which costs far more
+/// memory than its four bytes on the wire.
 pub const MAX_FIELDS: usize = 1024;
 
 /// The scheme that the visitor used.
@@ -37,28 +38,28 @@ impl Scheme {
     }
 }
 
-/// What the daemon tells the client of a request.
+/// A request without its body and trailers.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RequestHead {
     /// The method; an upgrade is always a GET.
     pub method: Method,
-    /// The request target in origin form (or `*`), byte for byte as the visitor sent it. A query without a path, which
-    /// [`PathAndQuery`] allows, goes out with a `/` before it.
+    /// The request target in origin form or `*` (RFC 9112, section 3.2), byte for byte as the visitor sent it. A query
+    /// without a path, which [`PathAndQuery`] allows, gets a `/` in front.
     pub target: PathAndQuery,
     /// The scheme that the visitor used.
     pub scheme: Scheme,
-    /// The authority that the visitor asked for.
+    /// The authority that the visitor used; it has the port if the visitor named one.
     pub authority: Authority,
-    /// The fields, without hop-by-hop ones; `upgrade` stands in for an upgrade.
+    /// The fields without hop-by-hop ones. `upgrade` stays if the request asks for an upgrade.
     pub headers: HeaderMap,
 }
 
-/// What the client tells the daemon of a response.
+/// A response without its body and trailers.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ResponseHead {
-    /// The status; 1xx other than 101 may come before the final one.
+    /// The status, 100 to 999.
     pub status: StatusCode,
-    /// The fields, without hop-by-hop ones.
+    /// The fields without hop-by-hop ones.
     pub headers: HeaderMap,
 }
 
@@ -69,7 +70,8 @@ impl ResponseHead {
     }
 }
 
-/// A head or trailers that the wire format cannot carry: a part longer than its length field, or too many fields.
+/// The wire format cannot carry the head or trailers: a part is too long for its length field, or there are too many
+/// fields.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("head too large for the tunnel")]
 pub struct HeadTooLarge;
@@ -106,14 +108,14 @@ impl RequestHead {
         if self.target.as_str().starts_with(['/', '*']) { "" } else { "/" }
     }
 
-    /// Decodes a whole payload; values share its memory.
+    /// Decodes a whole payload. Values share its memory.
     pub fn decode(mut payload: Bytes) -> Result<Self, ProtocolError> {
         const KIND: &str = "HTTPRequest";
         let length = usize::from(payload.try_get_u8().map_err(|_| truncated(KIND))?);
         let method = take(KIND, &mut payload, length)?;
         let method = Method::from_bytes(&method).map_err(|_| malformed(KIND, "invalid method"))?;
         let target = take_u16_bytes(KIND, &mut payload)?;
-        // The type's parser drops a fragment and takes a bare query.
+        // PathAndQuery's parser would drop a fragment and take a bare query.
         if !target.starts_with(b"/") && target != "*" || target.contains(&b'#') {
             return Err(malformed(KIND, "invalid target"));
         }
@@ -143,7 +145,7 @@ impl ResponseHead {
         put_fields(out, &self.headers);
     }
 
-    /// Decodes a whole payload; values share its memory.
+    /// Decodes a whole payload. Values share its memory.
     pub fn decode(mut payload: Bytes) -> Result<Self, ProtocolError> {
         const KIND: &str = "HTTPResponse";
         let status = payload.try_get_u16().map_err(|_| truncated(KIND))?;
@@ -188,7 +190,7 @@ pub fn decode_trailers(mut payload: Bytes) -> Result<HeaderMap, ProtocolError> {
 
 fn take_fields(kind: &'static str, payload: &mut Bytes) -> Result<HeaderMap, ProtocolError> {
     let count = usize::from(payload.try_get_u16().map_err(|_| truncated(kind))?);
-    // Four bytes of lengths a field is the least; checked before any memory is set aside.
+    // A field has four bytes of lengths at least. This comes before any memory is allocated.
     if count > MAX_FIELDS || count * 4 > payload.len() {
         return Err(malformed(kind, "field count does not fit"));
     }

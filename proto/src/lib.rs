@@ -1,25 +1,31 @@
 //! The wire protocol `cok/1`, as pure state machines.
 //!
 //! Bytes and the current time go in; bytes and events come out. Nothing here knows a socket, a runtime or a clock, so
-//! everything can be fuzzed, replayed and stepped through. `PROTOCOL.md` beside this crate describes the same
-//! protocol for somebody who writes a client in another language.
+//! everything can be fuzzed, replayed and stepped through. `PROTOCOL.md`, next to this crate's manifest, specifies the
+//! protocol for authors of clients in other languages.
 //!
 //! - [`frame`]: the seven-byte header, the frame types and their limits, encoding and decoding.
 //! - [`message`]: control payloads (JSON).
 //! - [`head`]: request and response heads and trailers (binary).
+//! - [`session`]: one side of one session: handshake, order of ids, drain, end.
+//! - [`exchange`]: the states of an exchange's two directions, and what its reader gets.
 //! - [`mux`]: many exchanges over one ordered pipe of messages: credit windows, fair turns, liveness.
 //! - [`stream`]: one exchange, or the control frames, on a stream of its own, as over QUIC.
 //!
-//! What it does not do: carry bytes (that is `cok-transport`), speak HTTP, or decide who may own a name.
+//! The crate does not carry bytes (`cok-transport` does), speak HTTP, or decide who may own a name.
 
 pub mod error;
+pub mod exchange;
 pub mod frame;
 pub mod head;
 pub mod message;
 pub mod mux;
+pub mod session;
 pub mod stream;
 
 pub use error::{ErrorCode, ProtocolError, ResetCode};
+pub use exchange::{ExchangeError, Received, WindowBudget};
 pub use frame::{Frame, FrameHeader, FrameType};
 pub use head::{RequestHead, ResponseHead, Scheme};
 pub use message::{Connect, ConnectAck, Drain, DrainReason, ErrorMessage};
+pub use session::{OpenError, Role, SessionError};

@@ -1,4 +1,4 @@
-//! Control payloads: JSON, so that any language can join and unknown fields can be ignored.
+//! Control payloads. They are JSON, so that any language can write them and unknown members can be ignored.
 
 use std::time::Duration;
 
@@ -12,27 +12,27 @@ use crate::error::{ErrorCode, ProtocolError};
 pub struct Connect {
     /// The API key.
     pub key: String,
-    /// The wanted subdomain; without one the daemon picks.
+    /// The wanted subdomain. If absent, the daemon picks one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subdomain: Option<String>,
-    /// Names this installation of the client: the same key and instance may take its name back at once.
+    /// Names this installation of the client, 1 to 64 bytes. The same key and instance may take its name back at once.
     pub instance: String,
-    /// The session that this one takes over from; it drains.
+    /// The session that this one takes over from, which then drains.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replaces: Option<String>,
     /// Body bytes that the daemon may send on each exchange before the first WindowUpdate. Unused over QUIC.
     #[serde(default = "default_window")]
     pub initial_window: u32,
-    /// The client's version, for the logs.
+    /// The client's name and version, for logs.
     #[serde(default)]
     pub version: String,
-    /// Optional abilities of the client; unknown ones are ignored.
+    /// Optional abilities of the client. Unknown ones are ignored.
     #[serde(default)]
     pub features: Vec<String>,
 }
 
 impl std::fmt::Debug for Connect {
-    /// Leaves the key out, so that no log can show it.
+    /// Leaves the key out, so that no log shows it.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Connect")
             .field("subdomain", &self.subdomain)
@@ -45,7 +45,7 @@ impl std::fmt::Debug for Connect {
     }
 }
 
-/// ConnectAck (0x02): the daemon takes the session.
+/// ConnectAck (0x02): the daemon grants the session.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConnectAck {
     /// Names this session in logs and in a later `replaces`.
@@ -57,7 +57,7 @@ pub struct ConnectAck {
     /// Body bytes that the client may send on each exchange before the first WindowUpdate. Unused over QUIC.
     #[serde(default = "default_window")]
     pub initial_window: u32,
-    /// The most exchanges that the daemon opens at once.
+    /// The most exchanges that the daemon has open at once.
     #[serde(default = "default_max_exchanges")]
     pub max_exchanges: u32,
     /// Optional abilities that both sides have.
@@ -69,33 +69,33 @@ pub struct ConnectAck {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DrainReason {
-    /// The daemon restarts: come back at once.
+    /// The daemon restarts: connect again at once.
     Restart,
     /// Another session took over.
     Handover,
-    /// The exchange ids are used up: come back at once.
+    /// The exchange ids are used up: connect again at once.
     Ids,
-    /// The sender goes away for good.
+    /// The sender stops and does not come back.
     Shutdown,
     /// Any other reason.
     #[serde(untagged)]
     Other(String),
 }
 
-/// Drain (0x03): nothing new from here on; what runs may finish until the deadline.
+/// Drain (0x03): the sender opens or takes nothing new. Open exchanges may finish until the deadline.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Drain {
     /// Why.
     pub reason: DrainReason,
-    /// How long running exchanges may still take, in milliseconds.
+    /// How long open exchanges may still take, in milliseconds.
     pub deadline_ms: u64,
-    /// From the daemon: the last exchange id that it opened.
+    /// From the daemon: the last exchange id that it used, 0 for none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_exchange: Option<u32>,
 }
 
 impl Drain {
-    /// How long running exchanges may still take.
+    /// How long open exchanges may still take.
     pub fn deadline(&self) -> Duration {
         Duration::from_millis(self.deadline_ms)
     }
@@ -104,11 +104,11 @@ impl Drain {
 /// Error (0xFF): the session ends after it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ErrorMessage {
-    /// What kind of error.
+    /// The kind of error.
     pub code: ErrorCode,
     /// One line for a person.
     pub message: String,
-    /// Whether connecting again in the same way can succeed.
+    /// Whether a second attempt without changes can succeed.
     pub retryable: bool,
 }
 
@@ -124,10 +124,10 @@ impl From<&ProtocolError> for ErrorMessage {
     }
 }
 
-/// 256 KiB: what an exchange may have in flight before its receiver has measured the path.
+/// The initial window if none is named: 256 KiB may be in flight before the receiver has measured the path.
 pub const DEFAULT_WINDOW: u32 = 256 * 1024;
 
-/// Exchanges at once when the daemon names no number.
+/// The most exchanges at once if the daemon names no number.
 pub const DEFAULT_MAX_EXCHANGES: u32 = 1000;
 
 fn default_window() -> u32 {
@@ -143,7 +143,8 @@ pub(crate) fn parse<'de, T: Deserialize<'de>>(kind: &'static str, payload: &'de 
     serde_json::from_slice(payload).map_err(|error| ProtocolError::Malformed { kind, why: describe(&error) })
 }
 
-/// What is wrong with a payload. The parser's own words may quote the payload, where a key may stand, at any length.
+/// Describes what is wrong with a payload. The parser's own text may quote the payload, which can hold a key, at any
+/// length.
 fn describe(error: &serde_json::Error) -> String {
     let text = error.to_string();
     let names_fields_only = text.starts_with("missing field") || text.starts_with("duplicate field");

@@ -1,22 +1,23 @@
-//! Frames on streams of their own, as over QUIC: [`ExchangeReader`] for the stream of an exchange, [`ControlReader`] for
-//! the stream of the control frames.
+//! Readers for streams that carry frames, as over QUIC: [`ExchangeReader`] for the stream of an exchange,
+//! [`ControlReader`] for the control stream.
 //!
-//! Bytes go in as the stream has them, in pieces of any length; what they mean comes out. A body passes through as it
-//! comes: no frame is waited for, nothing is copied. A head is gathered until it is whole, at most
-//! [`MAX_HEAD`](crate::frame::MAX_HEAD) bytes. Flow control, order between streams and cancelling are the transport's.
+//! Bytes go in as the stream has them, in pieces of any length; heads, bodies and control frames come out. A body
+//! passes through without a copy and without waiting for its frame. A head is gathered until it is whole, at most
+//! [`MAX_HEAD`](crate::frame::MAX_HEAD) bytes. The readers know no flow control and no other stream; the transport
+//! does.
 
 use bytes::{Buf as _, Bytes, BytesMut};
 
 use crate::error::ProtocolError;
-use crate::frame::{Frame, FrameHeader, FrameType, HEADER_LEN, ID_LEN};
+use crate::exchange::{Received, RecvState};
+use crate::frame::{Frame, FrameHeader, FrameType, HEADER_LEN, ID_LEN, SKIP_BUDGET};
 use crate::head::RequestHead;
-use crate::mux::receive::SKIP_BUDGET;
-use crate::mux::{MAX_INTERIM_HEADS, Received, Role};
+use crate::session::Role;
 
 /// What came on the stream of an exchange.
 #[derive(Debug, PartialEq)]
 pub enum Arrived {
-    /// To a client, first of all: the request.
+    /// To a client, as the first part: the request.
     Request {
         /// Its head.
         head: RequestHead,
@@ -33,42 +34,35 @@ pub struct ExchangeReader {
     reader: Role,
     id: u32,
     pieces: Pieces,
-    /// Body bytes that the current Data frame still has.
+    /// Body bytes that are still to come in the current Data frame.
     body_left: usize,
     /// The current Data frame is the last one.
     body_end: bool,
-    /// The request's head, or the response's final one, has come.
-    head_seen: bool,
-    interim_heads: u8,
-    ended: bool,
+    state: RecvState,
 }
 
 impl ExchangeReader {
-    /// Reads as `reader` what the other side sends on the stream of exchange `id`.
+    /// A reader on the side `reader` for what the peer sends on the stream of exchange `id`.
     pub fn new(reader: Role, id: u32) -> Self {
-        Self {
-            reader,
-            id,
-            pieces: Pieces::default(),
-            body_left: 0,
-            body_end: false,
-            head_seen: false,
-            interim_heads: 0,
-            ended: false,
-        }
+        Self { reader, id, pieces: Pieces::default(), body_left: 0, body_end: false, state: RecvState::before_head() }
     }
 
-    /// Takes in what the stream has next. To be called once [`ExchangeReader::read`] has nothing more.
+    /// Takes in the stream's next bytes, once [`ExchangeReader::read`] has nothing more.
     pub fn push(&mut self, bytes: Bytes) {
         self.pieces.push(bytes);
     }
 
-    /// Whether the direction has ended in order. A stream that finishes before is broken.
+    /// Whether the direction has ended. A stream that finishes before that is broken.
     pub fn has_ended(&self) -> bool {
-        self.ended
+        self.state.is_over()
     }
 
-    /// What came next; `None` if more bytes are needed.
+    /// Gives the rest of the direction up: it counts as ended.
+    pub fn stop(&mut self) {
+        self.state.end();
+    }
+
+    /// The next part. `None` if more bytes are needed.
     pub fn read(&mut self) -> Result<Option<Arrived>, ProtocolError> {
         loop {
             if self.body_left > 0 {
@@ -79,16 +73,14 @@ impl ExchangeReader {
                 self.body_left -= data.len();
                 return Ok(Some(self.data(data)));
             }
-            if self.ended && !self.pieces.is_empty() {
+            if self.has_ended() && !self.pieces.is_empty() {
                 return Err(ProtocolError::Unexpected { kind: "any", why: "the exchange has ended" });
             }
             let Some(header) = self.pieces.header()? else { return Ok(None) };
             match header.kind {
-                FrameType::Data if !self.head_seen => {
-                    return Err(ProtocolError::Unexpected { kind: "Data", why: "before the final head" });
-                }
                 FrameType::Data => {
-                    // The id alone; the body needs not be whole.
+                    self.state.check_body("Data")?;
+                    // Only the id must be whole; the body passes in pieces.
                     let Some(mut id) = self.pieces.take_frame(HEADER_LEN + ID_LEN.min(header.length)) else {
                         return Ok(None);
                     };
@@ -115,46 +107,31 @@ impl ExchangeReader {
 
     fn data(&mut self, data: Bytes) -> Arrived {
         let end = self.body_end && self.body_left == 0;
-        self.ended = end;
+        if end {
+            self.state.end();
+        }
         Arrived::Part(Received::Data { data, end })
     }
 
     fn head(&mut self, frame: Frame) -> Result<Arrived, ProtocolError> {
         match (frame, self.reader) {
             (Frame::Request { id, head, end }, Role::Client) => {
-                if self.head_seen {
-                    return Err(ProtocolError::Unexpected { kind: "HTTPRequest", why: "it came already" });
-                }
                 self.check_id("HTTPRequest", id)?;
-                (self.head_seen, self.ended) = (true, end);
+                self.state.request(end)?;
                 Ok(Arrived::Request { head, end })
             }
             (Frame::Response { id, head, end }, Role::Daemon) => {
                 self.check_id("HTTPResponse", id)?;
-                let unexpected = |why| Err(ProtocolError::Unexpected { kind: "HTTPResponse", why });
-                if self.head_seen {
-                    return unexpected("the final head came already");
-                }
-                if !head.is_interim() {
-                    (self.head_seen, self.ended) = (true, end);
-                } else if end {
-                    return unexpected("an interim head cannot end the exchange");
-                } else if self.interim_heads == MAX_INTERIM_HEADS {
-                    return unexpected("too many interim heads");
-                } else {
-                    self.interim_heads += 1;
-                }
+                self.state.response(head.is_interim(), end)?;
                 Ok(Arrived::Part(Received::Head { head, end }))
             }
             (Frame::Trailers { id, fields }, _) => {
                 self.check_id("Trailers", id)?;
-                if !self.head_seen {
-                    return Err(ProtocolError::Unexpected { kind: "Trailers", why: "before the final head" });
-                }
-                self.ended = true;
+                self.state.check_body("Trailers")?;
+                self.state.end();
                 Ok(Arrived::Part(Received::Trailers(fields)))
             }
-            _ => Err(ProtocolError::Unexpected { kind: "head", why: "it is for the other side to send" }),
+            _ => Err(ProtocolError::Unexpected { kind: "head", why: "only the other side sends it" }),
         }
     }
 
@@ -162,7 +139,7 @@ impl ExchangeReader {
         if id == self.id {
             Ok(())
         } else {
-            Err(ProtocolError::Unexpected { kind, why: "it names another exchange than its stream's" })
+            Err(ProtocolError::Unexpected { kind, why: "it names the exchange of another stream" })
         }
     }
 }
@@ -174,13 +151,13 @@ pub struct ControlReader {
 }
 
 impl ControlReader {
-    /// Takes in what the stream has next. To be called once [`ControlReader::read`] has nothing more.
+    /// Takes in the stream's next bytes, once [`ControlReader::read`] has nothing more.
     pub fn push(&mut self, bytes: Bytes) {
         self.pieces.push(bytes);
     }
 
-    /// The next frame; `None` if more bytes are needed. Which frames may come when is for the owner to judge; those of
-    /// exchanges are refused here.
+    /// The next frame. `None` if more bytes are needed. Frames of exchanges are refused here;
+    /// [`Session`](crate::session::Session) judges when the others may come.
     pub fn read(&mut self) -> Result<Option<Frame>, ProtocolError> {
         loop {
             let Some(header) = self.pieces.header()? else { return Ok(None) };
@@ -201,10 +178,10 @@ impl ControlReader {
     }
 }
 
-/// Bytes as the stream had them, gathered only where a frame's part lies across two pieces.
+/// A stream's bytes, gathered only where a part of a frame spans two pieces.
 #[derive(Debug, Default)]
 struct Pieces {
-    /// The beginning of a frame that is not whole. Empty while frames lie within one piece.
+    /// The beginning of a frame that is not whole. Empty while every frame lies within one piece.
     gathered: BytesMut,
     piece: Bytes,
     /// Bytes of a skipped frame that are still to come.
@@ -223,7 +200,7 @@ impl Pieces {
         self.gathered.is_empty() && self.piece.is_empty()
     }
 
-    /// The header that comes next, which stays. `None` if it is not whole yet.
+    /// Reads the next header without taking it. `None` if it is not whole.
     fn header(&mut self) -> Result<Option<FrameHeader>, ProtocolError> {
         let dropped = self.skipping.min(self.piece.len());
         self.piece.advance(dropped);
@@ -239,7 +216,7 @@ impl Pieces {
         FrameHeader::parse(&self.gathered)
     }
 
-    /// Takes the first `length` bytes; `None` if they have not come yet.
+    /// Takes the first `length` bytes. `None` if they have not all come.
     fn take_frame(&mut self, length: usize) -> Option<Bytes> {
         if self.gathered.is_empty() {
             if self.piece.len() >= length {
@@ -252,12 +229,12 @@ impl Pieces {
         (self.gathered.len() == length).then(|| std::mem::take(&mut self.gathered).freeze())
     }
 
-    /// Takes up to `most` bytes in the memory that they came in. Nothing may be gathered.
+    /// Takes up to `most` bytes in the memory they came in. Nothing may be gathered.
     fn take_some(&mut self, most: usize) -> Bytes {
         self.piece.split_to(most.min(self.piece.len()))
     }
 
-    /// Drops the frame of this header, whole or as it comes.
+    /// Drops the frame of this header, as far as it has come and when the rest comes.
     fn skip(&mut self, header: FrameHeader) -> Result<(), ProtocolError> {
         let length = HEADER_LEN + header.length;
         self.skipped += length;

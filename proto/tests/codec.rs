@@ -1,4 +1,4 @@
-//! The codec on any input: round trips of every frame type, perturbed and arbitrary bytes, splitting.
+//! The codec on any input: round trips of every frame type, changed bytes, arbitrary bytes, and frames in parts.
 
 #![expect(clippy::unwrap_used, reason = "in a test, it is the test that fails")]
 
@@ -24,7 +24,7 @@ fn value() -> impl Strategy<Value = HeaderValue> {
     prop::collection::vec(byte, 0..40).prop_map(|bytes| HeaderValue::from_bytes(&bytes).unwrap())
 }
 
-/// Fields of few names, so that they repeat.
+/// Fields with few names, so that names repeat.
 fn fields() -> impl Strategy<Value = HeaderMap> {
     let name = prop_oneof!["[a-c]", "x-[a-z]{1,10}", "[!#$%&'*+.^_`|~0-9a-z-]{1,30}"];
     let field = (name.prop_map(|name| HeaderName::from_bytes(name.as_bytes()).unwrap()), value());
@@ -127,7 +127,7 @@ fn encoded(frame: &Frame) -> Bytes {
     out.freeze()
 }
 
-/// Decodes until something is wrong or missing; whatever comes out must be in proportion to what went in.
+/// Decodes until a frame is wrong or incomplete. The memory of the result must be in proportion to the input.
 fn decode_anything(bytes: &[u8]) -> Vec<Frame> {
     let mut rest = Bytes::copy_from_slice(bytes);
     let mut frames = Vec::new();
@@ -137,7 +137,7 @@ fn decode_anything(bytes: &[u8]) -> Vec<Frame> {
             Ok(Some(frame)) => {
                 assert!(rest.len() + HEADER_LEN <= before);
                 if let Some(fields) = fields_of(&frame) {
-                    // Room for fields is set aside only for as many as the bytes can hold.
+                    // The decoder allocates only as many fields as the bytes can hold.
                     assert!(fields.capacity() <= 2 * (before / 4) + 16, "{} for {before} bytes", fields.capacity());
                 }
                 frames.push(frame);
@@ -267,7 +267,7 @@ proptest! {
         }
     }
 
-    /// Whatever an HTTP library takes for a target, the other side must not take for an attack.
+    /// The decoder accepts every target that an HTTP library accepts.
     #[test]
     fn any_target_of_the_library_arrives(target in prop_oneof!["[/?#][!-~]{0,40}", "[/?]\\PC{0,20}"]) {
         if let Ok(target) = target.parse::<PathAndQuery>() {
@@ -289,7 +289,7 @@ proptest! {
 }
 
 #[test]
-fn lengths_are_judged_by_the_header_alone() {
+fn lengths_are_checked_by_the_header_alone() {
     for byte in 0..=255_u8 {
         let Ok(kind) = FrameType::from_u8(byte) else { continue };
         assert_eq!(kind.to_u8(), byte);
@@ -341,7 +341,7 @@ fn a_head_that_does_not_fit_is_refused_to_its_sender() {
 }
 
 #[test]
-fn codes_that_are_not_known_are_kept() {
+fn unknown_codes_are_kept() {
     for code in 0..20 {
         assert_eq!(ResetCode::from(code).to_u32(), code);
     }

@@ -1,12 +1,12 @@
-//! Frames on streams of their own: whatever pieces a stream has, the same comes out; what breaks a rule is refused.
+//! Readers of streams: the length of a stream's pieces does not change the result, and broken rules are refused.
 
 #![expect(clippy::unwrap_used, reason = "in a test, it is the test that fails")]
 
 use bytes::{Bytes, BytesMut};
+use cok_proto::exchange::MAX_INTERIM_HEADS;
 use cok_proto::frame::{self, FrameType};
-use cok_proto::mux::{MAX_INTERIM_HEADS, Received, Role};
 use cok_proto::stream::{Arrived, ControlReader, ExchangeReader};
-use cok_proto::{Drain, DrainReason, Frame, ProtocolError, RequestHead, ResponseHead, Scheme};
+use cok_proto::{Drain, DrainReason, Frame, ProtocolError, Received, RequestHead, ResponseHead, Role, Scheme};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use proptest::prelude::*;
 
@@ -31,7 +31,7 @@ fn data(out: &mut BytesMut, body: &[u8], end: bool) {
     out.extend_from_slice(body);
 }
 
-/// All that comes out, with body bytes joined, so that only their order and number count.
+/// All parts that a reader returns, with body bytes joined, so that only their order and number count.
 fn read(reader: Role, wire: &[u8], cuts: &[usize]) -> Result<(Vec<String>, bool), ProtocolError> {
     let mut exchange = ExchangeReader::new(reader, 7);
     let (mut seen, mut body) = (Vec::new(), Vec::new());
@@ -86,7 +86,7 @@ fn a_request() -> BytesMut {
 }
 
 proptest! {
-    /// Any pieces give what one piece gives.
+    /// Pieces of any length give the same result as one piece.
     #[test]
     fn pieces_do_not_matter(cuts in prop::collection::vec(0_usize..2000, 0..40)) {
         for (role, wire) in [(Role::Daemon, a_response()), (Role::Client, a_request())] {
@@ -98,7 +98,7 @@ proptest! {
         }
     }
 
-    /// Nonsense is refused or waited for, never more.
+    /// A reader refuses arbitrary bytes or waits for more; it never panics.
     #[test]
     fn nonsense_does_not_panic(wire in prop::collection::vec(any::<u8>(), 0..200), cut in 0_usize..200) {
         let cut = [cut.min(wire.len())];
@@ -109,7 +109,7 @@ proptest! {
         while let Ok(Some(_)) = control.read() {}
     }
 
-    /// The same where only a few bytes are wrong.
+    /// The same for streams with a few wrong bytes.
     #[test]
     fn one_wrong_byte_does_not_panic(at in 0_usize..2000, byte in any::<u8>(), cut in 0_usize..2000) {
         for (role, mut wire) in [(Role::Daemon, a_response()), (Role::Client, a_request())] {

@@ -1,4 +1,5 @@
-//! The byte-exact vectors: what decodes to what, what is refused and how, and that the specification shows them all.
+//! The byte-exact vectors: valid ones decode to their meaning, invalid ones are refused, and the specification shows
+//! all.
 
 #![expect(clippy::unwrap_used, reason = "in a test, it is the test that fails")]
 
@@ -10,9 +11,10 @@ use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use cok_proto::frame::Frame;
-use cok_proto::mux::{Config, Mux, SessionError, WindowBudget};
+use cok_proto::mux::{Config, Mux};
 use cok_proto::{
     Connect, ConnectAck, Drain, DrainReason, ErrorCode, ErrorMessage, RequestHead, ResetCode, ResponseHead, Scheme,
+    SessionError, WindowBudget,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use serde::Deserialize;
@@ -61,7 +63,7 @@ fn fields(fields: &[(&str, &[u8])]) -> HeaderMap {
     fields.iter().map(parse).collect()
 }
 
-/// What each valid vector stands for.
+/// The meaning of each valid vector.
 fn expected() -> BTreeMap<&'static str, Frame> {
     let authority = "demo.tunnel.example.com".parse().unwrap();
     let get = RequestHead {
@@ -178,7 +180,7 @@ fn valid_vectors_decode_to_their_meaning_and_back() {
     assert!(expected.is_empty(), "no vectors for {:?}", expected.keys());
 }
 
-/// Brings one side into the state that a vector names.
+/// One side in the state that a vector names.
 fn side(to: &str, state: &str) -> Mux {
     let now = Instant::now();
     let window = 8;

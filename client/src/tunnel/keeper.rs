@@ -5,8 +5,7 @@ use std::fmt;
 use std::future::pending;
 use std::time::Duration;
 
-use cok_proto::mux::SessionError;
-use cok_proto::{Connect, ErrorCode, ErrorMessage};
+use cok_proto::{Connect, ErrorCode, ErrorMessage, SessionError};
 use cok_transport::{CloseReason, HandshakeError};
 use tokio::time::{Instant, sleep};
 use tracing::debug;

@@ -14,7 +14,7 @@ pub(super) struct Session {
     /// Where its exchanges come from.
     pub(super) transport: Arc<dyn Transport>,
     /// Over QUIC: whether the path still carries data.
-    pub(super) health: Option<quic::Health>,
+    pub(super) health: Option<quic::PathLiveness>,
 }
 
 /// Why another session is needed.

@@ -8,14 +8,13 @@ use std::collections::{HashMap, HashSet};
 use std::future::poll_fn;
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, SocketAddr};
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use cok_transport::quic::{self, Unbatched};
+use cok_transport::quic::{self, LayeredSocket, UdpLayer};
 use parking_lot::Mutex;
 use quinn::udp::{RecvMeta, Transmit};
-use quinn::{AsyncUdpSocket, Connection, Endpoint, Runtime as _, TokioRuntime, UdpPoller};
+use quinn::{AsyncUdpSocket, Connection, Endpoint, Runtime as _, TokioRuntime};
 use slab::Slab;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -80,7 +79,7 @@ pub(super) fn detach(endpoint: &Endpoint, connections: &Connections) -> io::Resu
             Err(error) => debug!(%peer, %error, "cannot go on with a QUIC peer"),
         }
     }
-    let sockets = Arc::new(Unbatched::new(Arc::new(PeerSockets::new(local, sockets))));
+    let sockets = quic::split_gro(LayeredSocket::new(PeerSockets::new(local, sockets)));
     // The endpoint keeps the socket before the last, in case that something still comes there.
     endpoint.rebind_abstract(sockets.clone())?;
     endpoint.rebind_abstract(sockets)
@@ -152,9 +151,14 @@ async fn receive(socket: Arc<dyn AsyncUdpSocket>, buffer: Arc<Mutex<Vec<u8>>>, q
     }
 }
 
-impl AsyncUdpSocket for PeerSockets {
-    fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
-        Box::pin(AlwaysWritable)
+impl UdpLayer for PeerSockets {
+    fn below(&self) -> Option<&Arc<dyn AsyncUdpSocket>> {
+        self.sockets.values().next()
+    }
+
+    /// What can't be sent is dropped, so nobody waits.
+    fn sender_waits(&self) -> bool {
+        false
     }
 
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
@@ -192,23 +196,5 @@ impl AsyncUdpSocket for PeerSockets {
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
         Ok(self.local)
-    }
-
-    fn max_transmit_segments(&self) -> usize {
-        self.sockets.values().map(|socket| socket.max_transmit_segments()).min().unwrap_or(1)
-    }
-
-    fn may_fragment(&self) -> bool {
-        self.sockets.values().any(|socket| socket.may_fragment())
-    }
-}
-
-/// What can't be sent is dropped, so nobody ever waits.
-#[derive(Debug)]
-struct AlwaysWritable;
-
-impl UdpPoller for AlwaysWritable {
-    fn poll_writable(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
     }
 }

@@ -9,7 +9,6 @@ use std::collections::VecDeque;
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
@@ -18,8 +17,9 @@ use std::time::{Duration, Instant};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use cok_certs::unix_now;
-use quinn::udp::{RecvMeta, Transmit};
-use quinn::{AsyncUdpSocket, UdpPoller};
+use cok_transport::quic::UdpLayer;
+use quinn::AsyncUdpSocket;
+use quinn::udp::RecvMeta;
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
@@ -165,13 +165,9 @@ fn is_first(data: &[u8]) -> bool {
     LENGTHS.contains(&data.len()) && matches!(data, [0xc0..=0xcf, 0, 0, 0, 1, ..])
 }
 
-impl AsyncUdpSocket for Socket {
-    fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
-        self.inner.clone().create_io_poller()
-    }
-
-    fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-        self.inner.try_send(transmit)
+impl UdpLayer for Socket {
+    fn below(&self) -> Option<&Arc<dyn AsyncUdpSocket>> {
+        Some(&self.inner)
     }
 
     fn poll_recv(
@@ -194,26 +190,15 @@ impl AsyncUdpSocket for Socket {
         }
         Poll::Ready(Ok(count))
     }
-
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.inner.local_addr()
-    }
-
-    fn max_transmit_segments(&self) -> usize {
-        self.inner.max_transmit_segments()
-    }
-
-    fn max_receive_segments(&self) -> usize {
-        self.inner.max_receive_segments()
-    }
-
-    fn may_fragment(&self) -> bool {
-        self.inner.may_fragment()
-    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::pin::Pin;
+
+    use quinn::UdpPoller;
+    use quinn::udp::Transmit;
+
     use super::*;
 
     /// Gives these datagrams.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use cok_transport::quic::LayeredSocket;
 use quinn::Endpoint;
 
 use super::detached::Connections;
@@ -13,7 +14,7 @@ pub(crate) struct Port {
     /// The endpoint of all its connections.
     pub(crate) endpoint: Endpoint,
     /// The socket that the endpoint begins with.
-    pub(crate) socket: Arc<initials::Socket>,
+    pub(crate) socket: Arc<LayeredSocket<initials::Socket>>,
     /// Its open connections.
     pub(crate) connections: Arc<Connections>,
 }

@@ -93,7 +93,7 @@ impl Stop {
         // Before the last visitor is accepted. A packet that is parked and answered as well does no harm: its sender goes
         // on with whoever answers first (RFC 9000, section 7.2).
         for Port { socket, .. } in &self.ports {
-            socket.park();
+            socket.layer().park();
         }
         self.listeners.shutdown().await;
         for port in &self.ports {
@@ -192,7 +192,7 @@ impl Stop {
             }
         };
         let _in_time = timeout(LAST_PACKETS, idle).await;
-        let parked: Vec<_> = self.ports.iter().flat_map(|port| port.socket.parked()).collect();
+        let parked: Vec<_> = self.ports.iter().flat_map(|port| port.socket.layer().parked()).collect();
         if !parked.is_empty()
             && let Err(error) = initials::leave(&self.state_dir, parked)
         {

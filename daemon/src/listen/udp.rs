@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use cok_transport::quic::{self, Tuning};
+use cok_transport::quic::{self, LayeredSocket, Tuning};
 use quinn::crypto::rustls::{HandshakeData, QuicServerConfig};
 use quinn::{Endpoint, EndpointConfig, Incoming, ServerConfig};
 use quinn_proto::HashedConnectionIdGenerator;
@@ -90,7 +90,8 @@ pub(super) fn port(
     shared
         .cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(key)))
         .min_reset_interval(RESET_INTERVAL);
-    let socket = Arc::new(initials::Socket::new(socket, before).context("cannot use the UDP socket")?);
+    let socket = initials::Socket::new(socket, before).context("cannot use the UDP socket")?;
+    let socket = LayeredSocket::new(socket);
     let runtime = Arc::new(quinn::TokioRuntime);
     let endpoint = Endpoint::new_with_abstract_socket(shared, Some(server), socket.clone(), runtime);
     Ok(Port { endpoint: endpoint.context("cannot start QUIC")?, socket, connections: Arc::default() })

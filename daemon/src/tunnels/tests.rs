@@ -1,7 +1,6 @@
 use std::time::Duration;
 
-use cok_proto::mux::SessionError;
-use cok_proto::{Connect, ErrorCode};
+use cok_proto::{Connect, ErrorCode, SessionError};
 use cok_transport::{CloseReason, HandshakeError, memory};
 
 use super::origin::Origin;

@@ -1,5 +1,5 @@
-//! The frame decoder: any bytes. What it accepts must encode to something that it takes for the same frame, and a
-//! header must be judged by itself as it is within a frame.
+//! The frame decoder, fed with any bytes. A frame that it accepts must encode to bytes that decode to the same frame. A
+//! header alone must get the same verdict as within its frame.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! Heads and trailers: what is accepted must encode to the announced length, and decode to the same.
+//! Heads and trailers: an accepted one must encode to its announced length, and decode to the same value.
 
 #![no_main]
 
@@ -30,6 +30,6 @@ fuzz_target!(|data: &[u8]| {
             assert_eq!(head::decode_trailers(encoded.clone().freeze()), Ok(fields));
         }
     }
-    // Names become lower case and fields of one name move together; nothing is lost or added.
+    // Names become lower case, and fields of one name move together. No field is lost or added.
     assert_eq!(encoded.len(), payload.len());
 });

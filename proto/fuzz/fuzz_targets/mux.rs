@@ -1,5 +1,5 @@
-//! Both sides of the multiplexer, established, each against a peer that sends whatever it likes at any time, while the
-//! owner goes on using its exchanges. Nothing may panic, and what is kept must stay within the granted windows.
+//! Each side of an established multiplexer against a peer that sends anything at any time, while the owner uses its
+//! exchanges. Nothing may panic, and unread bytes must stay within the granted windows.
 
 #![no_main]
 
@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use arbitrary::Arbitrary;
 use bytes::{BufMut, Bytes, BytesMut};
 use cok_proto::frame::{self, Frame, FrameType, MAX_MESSAGE};
-use cok_proto::mux::{Config, Event, Key, Mux, Role, WindowBudget};
-use cok_proto::{Connect, ConnectAck, Drain, DrainReason, RequestHead, ResponseHead, Scheme};
+use cok_proto::mux::{Config, Event, Key, Mux};
+use cok_proto::{Connect, ConnectAck, Drain, DrainReason, RequestHead, ResponseHead, Role, Scheme, WindowBudget};
 use http::{HeaderMap, Method, StatusCode};
 use libfuzzer_sys::fuzz_target;
 
@@ -41,7 +41,7 @@ enum Step {
     Drain,
 }
 
-/// A frame from the peer; small ids, so that they often mean something.
+/// A frame from the peer. Its id is small, so that it often names an exchange.
 #[derive(Arbitrary, Debug)]
 enum Sent {
     Request { id: u8, end: bool },
@@ -179,7 +179,7 @@ impl Side {
                 self.now += Duration::from_millis(millis.into());
                 let _ = self.mux.handle_timeout(self.now);
             }
-            Step::Drain => self.mux.drain(DrainReason::Restart, Duration::from_secs(1)),
+            Step::Drain => self.mux.drain(DrainReason::Restart, Duration::from_secs(1), self.now),
         }
         self.held.retain(|held| held.send || held.recv);
     }
@@ -204,7 +204,7 @@ impl Side {
         assert!(!out.is_empty() && out.len() <= MAX_MESSAGE);
         let mut out = out.freeze();
         while !out.is_empty() {
-            Frame::decode(&mut out).expect("we send what is valid").expect("and whole");
+            Frame::decode(&mut out).expect("we send what is valid").expect("and it is whole");
         }
         true
     }
@@ -286,7 +286,7 @@ fn request() -> RequestHead {
     }
 }
 
-/// A status that is often a meaningful one.
+/// One of the statuses that the multiplexer treats differently.
 fn response(status: u16) -> ResponseHead {
     let status = [200, 103, 101, 204][usize::from(status % 4)];
     ResponseHead { status: StatusCode::from_u16(status).unwrap(), headers: HeaderMap::new() }

@@ -1,10 +1,11 @@
-//! Frames on streams of their own: any bytes, in pieces of any length. The pieces must not matter to what comes out.
+//! The readers of streams, fed with any bytes in pieces of any length. The length of the pieces must not change the
+//! result.
 
 #![no_main]
 
 use bytes::Bytes;
-use cok_proto::mux::{Received, Role};
 use cok_proto::stream::{Arrived, ControlReader, ExchangeReader};
+use cok_proto::{Received, Role};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
@@ -16,7 +17,7 @@ fuzz_target!(|data: &[u8]| {
     assert_eq!(control(wire, piece), control(wire, wire.len().max(1)));
 });
 
-/// What comes out, with neighbouring body bytes joined; `false` where the stream was refused.
+/// The parts that a reader returns, with neighbouring body bytes joined. `false` if it refused the stream.
 fn exchange(role: Role, wire: &[u8], piece: usize) -> (Vec<String>, Vec<u8>, bool) {
     let mut reader = ExchangeReader::new(role, 1);
     let (mut seen, mut body) = (Vec::new(), Vec::new());

@@ -1,29 +1,29 @@
-//! What arrives: frames are checked against the session's and the exchange's state, and booked.
+//! Receives messages: checks each frame against the state of the session and the exchange, then applies it.
 
 use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::exchange::Exchange;
-use super::{Event, ExchangeError, Key, MAX_INTERIM_HEADS, MOST_EXCHANGES, Mux, Phase, Received, Role, SessionError};
+use super::exchange::{Exchange, State};
+use super::{Event, Key, Mux};
 use crate::error::{ProtocolError, ResetCode};
-use crate::frame::{Frame, FrameHeader, HEADER_LEN, MAX_DATA_FRAME, MAX_MESSAGE};
-use crate::message::{DrainReason, ErrorMessage};
+use crate::exchange::{ExchangeError, RecvState, SendState};
+use crate::frame::{Frame, FrameHeader, HEADER_LEN, MAX_DATA_FRAME, MAX_MESSAGE, SKIP_BUDGET};
+use crate::message::ErrorMessage;
+use crate::session::{Admission, Role, SessionError, Signal};
 
-/// Bytes of unknown frames that a session may send: room for a newer peer's hints, not for a flood.
-pub(crate) const SKIP_BUDGET: usize = 1024 * 1024;
-/// Runs of refused requests whose Resets wait to go out: some kilobytes.
+/// Runs of refused requests whose Resets wait to go out; they take some kilobytes.
 const MAX_REFUSED: usize = 1000;
-/// The largest credit that a window may reach (RFC 9113, section 6.9.1, has the same).
+/// The largest credit that a window may reach in bytes, as in RFC 9113, section 6.9.1.
 const MAX_CREDIT: u64 = (1 << 31) - 1;
 
 impl Mux {
-    /// Takes in one message, which holds whole frames. After an error the session has ended; if the peer was at fault,
+    /// Takes in one message of whole frames. After an error the session has ended. If the peer was at fault,
     /// [`Mux::transmit`] has the Error frame for it.
     pub fn receive(&mut self, message: Bytes, now: Instant) -> Result<(), SessionError> {
         self.now = now;
         self.liveness.received(now);
-        if self.phase == Phase::Closed {
+        if self.is_closed() {
             return Ok(());
         }
         match self.receive_frames(message) {
@@ -53,119 +53,84 @@ impl Mux {
     }
 
     fn receive_frame(&mut self, frame: Frame) -> Result<(), SessionError> {
-        match (self.phase, frame) {
-            (_, Frame::Error(message)) => return Err(SessionError::Peer(message)),
-            (Phase::AwaitConnect, Frame::Connect(connect)) => {
+        match self.session.receive(frame, self.now)? {
+            Some(Signal::Connect(connect)) => {
                 self.peer_window = initial_window("Connect", connect.initial_window)?;
-                self.phase = Phase::AwaitDecision;
                 self.events.push_back(Event::Connect(connect));
             }
-            (Phase::AwaitConnect, frame) => return Err(unexpected(&frame, "Connect must come first").into()),
-            (Phase::AwaitAck, Frame::ConnectAck(ack)) => {
+            Some(Signal::Established(ack)) => {
                 self.peer_window = initial_window("ConnectAck", ack.initial_window)?;
-                self.config.max_exchanges = ack.max_exchanges.min(MOST_EXCHANGES);
-                self.phase = Phase::Open;
                 self.events.push_back(Event::Established(ack));
                 self.probe_round_trip();
             }
-            (_, Frame::Ping(opaque)) => self.pong = Some(opaque),
-            (_, Frame::Pong(opaque)) => self.liveness.pong(opaque, self.now),
-            (_, Frame::Skipped { length }) => {
+            Some(Signal::Drain(drain)) => self.events.push_back(Event::Drain(drain)),
+            Some(Signal::Ping(opaque)) => self.pong = Some(opaque),
+            Some(Signal::Pong(opaque)) => self.liveness.pong(opaque, self.now),
+            Some(Signal::Skipped(length)) => {
                 self.skipped += length;
                 if self.skipped > SKIP_BUDGET {
                     return Err(ProtocolError::SkipBudget.into());
                 }
             }
-            (Phase::AwaitAck, frame) => return Err(unexpected(&frame, "ConnectAck must come first").into()),
-            (Phase::AwaitDecision, frame) => return Err(unexpected(&frame, "the session is not granted yet").into()),
-            (_, Frame::Drain(drain)) => {
-                if !self.drain_received {
-                    self.drain_received = true;
-                    if self.role == Role::Daemon {
-                        self.drain(DrainReason::Handover, drain.deadline());
-                    }
-                    self.events.push_back(Event::Drain(drain));
-                }
-            }
-            (_, frame) => self.receive_exchange_frame(frame)?,
+            Some(Signal::Exchange(frame)) => self.receive_exchange_frame(frame)?,
+            None => {}
         }
         Ok(())
     }
 
     fn receive_exchange_frame(&mut self, frame: Frame) -> Result<(), ProtocolError> {
-        let kind = kind(&frame);
-        match (self.role, frame) {
+        let kind = frame.name();
+        match (self.session.role(), frame) {
             (Role::Client, Frame::Request { id, head, end }) => {
-                if id <= self.last_id {
-                    return Err(ProtocolError::Unexpected { kind, why: "exchange ids must rise" });
-                }
-                if self.drain_received {
-                    return Err(ProtocolError::Unexpected { kind, why: "the sender has announced that it drains" });
-                }
-                let most = self.config.max_exchanges as usize;
-                if self.by_id.len() >= most {
-                    return Err(ProtocolError::TooManyExchanges(self.config.max_exchanges));
-                }
-                self.last_id = id;
-                self.known_id = id;
-                if self.exchanges.len() >= 2 * most {
+                if self.session.request(id, self.by_id.len(), self.exchanges.len())? == Admission::Refuse {
                     return self.refuse(id);
                 }
-                let mut exchange = Exchange::new(id, self.config.initial_window, self.peer_window);
-                exchange.final_head_seen = true;
+                let (send, recv) = (SendState::before_response(), RecvState::after_request(end));
+                let mut exchange = Exchange::new(id, send, recv, &self.config, self.peer_window);
                 exchange.announced = true;
-                exchange.recv_ended = end;
                 let key = Key(self.exchanges.insert(exchange));
                 self.by_id.insert(id, key);
                 self.events.push_back(Event::Opened { key, head, end });
             }
             (Role::Daemon, Frame::Response { id, head, end }) => {
                 let Some((key, exchange)) = self.find(kind, id)? else { return Ok(()) };
-                if exchange.final_head_seen {
-                    return Err(ProtocolError::Unexpected { kind, why: "the final head has come already" });
+                if let Some(recv) = exchange.recv() {
+                    recv.response(head.is_interim(), end)?;
                 }
-                if head.is_interim() {
-                    exchange.interim_heads += 1;
-                    if end || exchange.interim_heads > MAX_INTERIM_HEADS {
-                        return Err(ProtocolError::Unexpected { kind, why: "an interim head that ends, or too many" });
-                    }
-                } else {
-                    exchange.final_head_seen = true;
-                }
-                exchange.inbox.push_back(Received::Head { head, end });
+                exchange.inbox.push_head(head, end);
                 self.arrived(key, end);
             }
             (_, Frame::Data { id, body, end }) => {
                 let Some((key, exchange)) = self.find(kind, id)? else { return Ok(()) };
-                in_body(exchange, kind)?;
+                let wanted = takes_body(exchange, kind)?;
                 exchange.window.arrive(body.len()).map_err(|excess| ProtocolError::CreditExceeded { id, excess })?;
-                if exchange.recv_stopped {
-                    self.arrived(key, end);
-                } else if end || !body.is_empty() {
-                    exchange.push_data(body, end);
+                if end || !body.is_empty() {
+                    if wanted {
+                        exchange.inbox.push_data(body, end);
+                    }
                     self.arrived(key, end);
                 }
             }
             (_, Frame::Trailers { id, fields }) => {
                 let Some((key, exchange)) = self.find(kind, id)? else { return Ok(()) };
-                in_body(exchange, kind)?;
-                if !exchange.recv_stopped {
-                    exchange.push_trailers(fields);
+                if takes_body(exchange, kind)? {
+                    exchange.inbox.push_trailers(fields);
                 }
                 self.arrived(key, true);
             }
             (role, Frame::Reset { id, code }) => {
                 let Some((key, exchange)) = self.find(kind, id)? else { return Ok(()) };
-                // From the daemon there is nothing that could still stand: to it, the exchange is over.
+                // A daemon's NO_ERROR cancels: no response of it could go on.
                 if code == ResetCode::NoError && role == Role::Daemon {
-                    exchange.send_stopped = true;
-                    exchange.send_ended = true;
-                    exchange.clear_outbox();
+                    if let Some(send) = exchange.send() {
+                        send.stop();
+                    }
+                    exchange.outbox.clear();
                 } else {
-                    exchange.broken = Some(ExchangeError::Reset(code));
+                    exchange.state = State::Broken(ExchangeError::Reset(code));
                     exchange.reset = None;
-                    exchange.clear_inbox();
-                    exchange.clear_outbox();
+                    exchange.inbox.clear();
+                    exchange.outbox.clear();
                     self.notify_readable(key);
                 }
                 self.notify_writable(key);
@@ -181,44 +146,44 @@ impl Mux {
                     self.schedule(key);
                 }
             }
-            (_, frame) => return Err(unexpected(&frame, "not from this side, or not now")),
+            (..) => return Err(ProtocolError::Unexpected { kind, why: "not from this side, or not now" }),
         }
         Ok(())
     }
 
-    /// Client: sends a request back. Exchanges that are over on the wire but still held here, by their users or by
-    /// Resets that wait to go out, don't count against the daemon; a visitor who opens and cancels fast enough can
-    /// still make many of them.
+    /// Client: sends a request back unprocessed.
     fn refuse(&mut self, id: u32) -> Result<(), ProtocolError> {
         let runs = self.refused.len();
         match self.refused.back_mut() {
             Some(last) if *last.end() == id - 1 => *last = *last.start()..=id,
-            _ if runs >= MAX_REFUSED => return Err(ProtocolError::TooManyExchanges(self.config.max_exchanges)),
+            _ if runs >= MAX_REFUSED => return Err(ProtocolError::TooManyExchanges(self.session.max_exchanges())),
             _ => self.refused.push_back(id..=id),
         }
         Ok(())
     }
 
-    /// The exchange of an id; `None` if it is closed already, so that the frame has crossed the closing.
+    /// The exchange of an id. `None` if it is over, so that the frame has crossed its end.
     fn find(&mut self, kind: &'static str, id: u32) -> Result<Option<(Key, &mut Exchange)>, ProtocolError> {
         if let Some(&key) = self.by_id.get(&id) {
             let exchange = &mut self.exchanges[key.0];
-            // A request that still waits here has an id that the peer cannot know.
+            // The peer cannot know the id of a request that still waits here.
             if exchange.announced {
                 return Ok(Some((key, exchange)));
             }
-        } else if id != 0 && id <= self.known_id {
+        } else if self.session.was_opened(id) {
             return Ok(None);
         }
         Err(ProtocolError::NeverOpened { kind, id })
     }
 
-    /// Books that something came for an exchange's reader.
+    /// Tells an exchange's reader that something came.
     fn arrived(&mut self, key: Key, end: bool) {
         self.notify_readable(key);
         if end {
             let exchange = &mut self.exchanges[key.0];
-            exchange.recv_ended = true;
+            if let Some(recv) = exchange.recv() {
+                recv.end();
+            }
             exchange.settle_window(&self.config.budget);
             self.forget_id(key);
             self.reap(key);
@@ -226,8 +191,8 @@ impl Mux {
     }
 }
 
-/// Takes a frame off a message of `whole` bytes. What is a small part of a large message is copied, so that a peer cannot
-/// hold the whole with it. Messages are that large only for the sake of one large head.
+/// Takes a frame off a message of `whole` bytes. A small part of a large message is copied, so that it does not hold
+/// the whole message in memory. Messages are that large only to carry one large head.
 fn decode_apart(message: &mut Bytes, whole: usize) -> Result<Option<Frame>, ProtocolError> {
     let Some(header) = FrameHeader::parse(message)? else { return Ok(None) };
     let length = HEADER_LEN + header.length;
@@ -237,7 +202,7 @@ fn decode_apart(message: &mut Bytes, whole: usize) -> Result<Option<Frame>, Prot
     Frame::decode(&mut Bytes::copy_from_slice(&message.split_to(length)))
 }
 
-/// A window that the peer announces must leave room for the credit that it returns.
+/// Checks the window that the peer announces: it must leave room for returned credit.
 fn initial_window(kind: &'static str, size: u32) -> Result<u32, ProtocolError> {
     if u64::from(size) <= MAX_CREDIT {
         Ok(size)
@@ -246,36 +211,9 @@ fn initial_window(kind: &'static str, size: u32) -> Result<u32, ProtocolError> {
     }
 }
 
-/// Data and trailers come after the final head and before the end.
-fn in_body(exchange: &Exchange, kind: &'static str) -> Result<(), ProtocolError> {
-    if !exchange.final_head_seen {
-        return Err(ProtocolError::Unexpected { kind, why: "before the final head" });
-    }
-    if exchange.recv_ended {
-        return Err(ProtocolError::Unexpected { kind, why: "after the end of its direction" });
-    }
-    Ok(())
-}
-
-fn unexpected(frame: &Frame, why: &'static str) -> ProtocolError {
-    ProtocolError::Unexpected { kind: kind(frame), why }
-}
-
-fn kind(frame: &Frame) -> &'static str {
-    match frame {
-        Frame::Connect(_) => "Connect",
-        Frame::ConnectAck(_) => "ConnectAck",
-        Frame::Drain(_) => "Drain",
-        Frame::Request { .. } => "HTTPRequest",
-        Frame::Response { .. } => "HTTPResponse",
-        Frame::Data { .. } => "Data",
-        Frame::Trailers { .. } => "Trailers",
-        Frame::Reset { .. } => "Reset",
-        Frame::WindowUpdate { .. } => "WindowUpdate",
-        Frame::StreamOpen { .. } => "StreamOpen",
-        Frame::Ping(_) => "Ping",
-        Frame::Pong(_) => "Pong",
-        Frame::Error(_) => "Error",
-        Frame::Skipped { .. } => "unknown",
-    }
+/// Whether a part of the body may come now, and its reader still wants it.
+fn takes_body(exchange: &mut Exchange, kind: &'static str) -> Result<bool, ProtocolError> {
+    let Some(recv) = exchange.recv() else { return Ok(false) };
+    recv.check_body(kind)?;
+    Ok(*recv != RecvState::Unwanted)
 }

@@ -1,16 +1,17 @@
-//! What goes out: whole frames, packed into messages of one TLS record.
+//! Transmits messages: packs whole frames into messages of one TLS record, in the order that the module above states.
 
 use bytes::BytesMut;
 
-use super::exchange::{Exchange, Finish, OutHead, Ring, SEND_BUFFER};
-use super::{Key, Mux, Phase, Role};
+use super::exchange::{Exchange, Ring};
+use super::{Key, Mux, SEND_BUFFER};
 use crate::error::ResetCode;
+use crate::exchange::{Finish, OutHead, Outbox};
 use crate::frame::{self, DATA_CHUNK, FrameType, HEADER_LEN, ID_LEN, MESSAGE_TARGET};
 use crate::head::fields_len;
 
-/// The length of a Reset, WindowUpdate, Ping or Pong.
+/// The length in bytes of a Reset, WindowUpdate, Ping or Pong.
 const SMALL_FRAME: usize = HEADER_LEN + 8;
-/// Room for a Drain in a message that holds something already.
+/// Bytes that a message must have left for a Drain.
 const DRAIN_ROOM: usize = 256;
 
 impl Mux {
@@ -18,15 +19,15 @@ impl Mux {
     pub fn has_transmit(&self) -> bool {
         !self.control.is_empty()
             || self.pong.is_some()
-            || self.drain_frame.is_some()
+            || self.session.has_drain()
             || !self.refused.is_empty()
             || !self.control_ring.is_empty()
             || !self.urgent_ring.is_empty()
             || !self.bulk_ring.is_empty()
     }
 
-    /// Appends the next message to the empty `out`; `false` if there is nothing to send. A message is filled up to
-    /// [`MESSAGE_TARGET`]; only a single longer head or control frame exceeds it.
+    /// Writes the next message to `out`, which must be empty. `false` if there is nothing to send. A message is filled
+    /// up to [`MESSAGE_TARGET`]; only a single longer head or control frame exceeds it.
     pub fn transmit(&mut self, out: &mut BytesMut) -> bool {
         debug_assert!(out.is_empty(), "a message starts empty");
         out.extend_from_slice(&self.control);
@@ -34,7 +35,7 @@ impl Mux {
         if let Some(opaque) = self.pong.take() {
             frame::put_pong(out, opaque);
         }
-        if self.phase == Phase::Closed {
+        if self.is_closed() {
             self.discard_rings();
         } else {
             let _full = self.transmit_credit(out)
@@ -45,7 +46,7 @@ impl Mux {
         !out.is_empty()
     }
 
-    /// Resets and credit. Says whether the message is full, as do the next three.
+    /// Writes Resets and credit. `true` if the message is full, as for the next three.
     fn transmit_credit(&mut self, out: &mut BytesMut) -> bool {
         while let Some(ids) = self.refused.front_mut() {
             if !fits(out, SMALL_FRAME) {
@@ -65,7 +66,7 @@ impl Mux {
             self.control_ring.pop_front();
             let exchange = &mut self.exchanges[key.0];
             exchange.in_control = false;
-            if !exchange.recv_ended && exchange.broken.is_none() {
+            if !exchange.recv_is_over() {
                 let grant = exchange.window.take_grant();
                 if grant > 0 {
                     frame::put_window_update(out, exchange.id, grant);
@@ -79,16 +80,16 @@ impl Mux {
         false
     }
 
-    /// Heads, and the first bytes after them.
+    /// Writes heads and the first bytes after them.
     fn transmit_urgent(&mut self, out: &mut BytesMut) -> bool {
         while let Some(&key) = self.urgent_ring.front() {
             let exchange = &mut self.exchanges[key.0];
-            let sent = if exchange.heads.is_empty() { put_body(exchange, out) } else { put_head(exchange, out) };
+            let sent = if exchange.outbox.heads.is_empty() { put_body(exchange, out) } else { put_head(exchange, out) };
             if !sent {
                 return true;
             }
             if exchange.announced {
-                self.known_id = self.known_id.max(exchange.id);
+                self.session.announced(exchange.id);
             }
             if exchange.wanted_ring() != Ring::Urgent {
                 self.urgent_ring.pop_front();
@@ -98,19 +99,18 @@ impl Mux {
         false
     }
 
-    /// Drain, behind every request that was opened before it: nothing new may follow it.
+    /// Writes the Drain behind every request that was opened before it; no request may follow it.
     fn transmit_drain(&mut self, out: &mut BytesMut) -> bool {
-        if self.drain_frame.is_some() && !fits(out, DRAIN_ROOM) {
+        if self.session.has_drain() && !fits(out, DRAIN_ROOM) {
             return true;
         }
-        if let Some(mut drain) = self.drain_frame.take() {
-            drain.last_exchange = (self.role == Role::Daemon).then_some(self.known_id);
+        if let Some(drain) = self.session.take_drain() {
             frame::put_json(out, FrameType::Drain, &drain);
         }
         false
     }
 
-    /// One Data frame for each exchange in turn.
+    /// Writes one Data frame for each exchange in turn.
     fn transmit_bulk(&mut self, out: &mut BytesMut) -> bool {
         while let Some(&key) = self.bulk_ring.front() {
             if !put_body(&mut self.exchanges[key.0], out) {
@@ -122,27 +122,24 @@ impl Mux {
         false
     }
 
-    /// An exchange has had its turn: it queues again if it has more, and its writer may go on.
+    /// Ends an exchange's turn: it queues again if it has more, and its writer may go on.
     fn turn_over(&mut self, key: Key) {
         let exchange = &mut self.exchanges[key.0];
         exchange.ring = Ring::None;
-        if exchange.writer_waits && exchange.body.len() < SEND_BUFFER {
+        if exchange.writer_waits && exchange.outbox.body.len() < SEND_BUFFER {
             exchange.writer_waits = false;
             self.notify_writable(key);
         }
-        let exchange = &self.exchanges[key.0];
-        if exchange.send_ended {
+        if self.exchanges[key.0].send_is_over() {
             self.stop_upload(key);
             self.forget_id(key);
-            self.reap(key);
-        } else if exchange.broken.is_some() {
             self.reap(key);
         } else {
             self.schedule(key);
         }
     }
 
-    /// After the end, nothing of any exchange goes out.
+    /// Drops what waits of all exchanges, since the session has ended.
     fn discard_rings(&mut self) {
         for key in std::mem::take(&mut self.control_ring) {
             self.exchanges[key.0].in_control = false;
@@ -157,62 +154,74 @@ impl Mux {
     }
 }
 
-/// Whether `length` more bytes fit into the message. The first frame always does.
+/// Whether `length` more bytes fit into the message. The first frame always fits.
 fn fits(out: &BytesMut, length: usize) -> bool {
     out.is_empty() || out.len() + length <= MESSAGE_TARGET
 }
 
-/// Sends the exchange's next head; `false` if it must wait for the next message.
+/// Writes the exchange's next head. `false` if it must wait for the next message.
 fn put_head(exchange: &mut Exchange, out: &mut BytesMut) -> bool {
-    let Some((head, end)) = exchange.heads.front() else { return true };
+    let Some(head) = exchange.outbox.heads.front() else { return true };
     let length = match head {
-        OutHead::Request(head) => head.encoded_len(),
-        OutHead::Response(head) => head.encoded_len(),
+        OutHead::Request { head, .. } => head.encoded_len(),
+        OutHead::Response { head, .. } => head.encoded_len(),
     };
     // Heads were measured when they were queued.
     if !fits(out, HEADER_LEN + ID_LEN + length.unwrap_or(0)) {
         return false;
     }
-    match head {
-        OutHead::Request(head) => frame::put_request(out, exchange.id, head, *end),
-        OutHead::Response(head) => frame::put_response(out, exchange.id, head, *end),
-    }
+    let ended = match head {
+        OutHead::Request { head, end } => {
+            frame::put_request(out, exchange.id, head, *end);
+            *end
+        }
+        OutHead::Response { head, end } => {
+            frame::put_response(out, exchange.id, head, *end);
+            *end
+        }
+    };
     exchange.announced = true;
-    exchange.send_ended = *end;
-    exchange.heads.pop_front();
+    exchange.outbox.heads.pop_front();
+    if ended {
+        end(exchange);
+    }
     true
 }
 
-/// Sends the exchange's next Data frame, gathered from as many queued chunks as fit, or its end; `false` if it must
+/// Writes the exchange's next Data frame, gathered from as many queued chunks as fit, or its end. `false` if it must
 /// wait for the next message.
 fn put_body(exchange: &mut Exchange, out: &mut BytesMut) -> bool {
+    let Outbox { body, finish, .. } = &mut exchange.outbox;
     let credit = usize::try_from(exchange.credit).unwrap_or(usize::MAX);
-    let length = exchange.body.len().min(credit).min(DATA_CHUNK);
-    let last = length == exchange.body.len();
-    if length == 0 && !(last && exchange.finish.is_some()) {
-        // Abandoned, or out of credit: nothing to send, and nothing to wait for in this message.
-        return true;
-    }
-    let end = last && matches!(exchange.finish, Some(Finish::End));
-    if length > 0 || end {
+    let length = body.len().min(credit).min(DATA_CHUNK);
+    let last = length == body.len();
+    let ends = last && matches!(finish, Some(Finish::End));
+    if length > 0 || ends {
         if !fits(out, HEADER_LEN + ID_LEN + length) {
             return false;
         }
-        frame::put_data_header(out, exchange.id, length, end);
-        exchange.body.take_into(out, length);
+        frame::put_data_header(out, exchange.id, length, ends);
+        body.take_into(out, length);
         exchange.credit -= length as u64;
-        exchange.data_sent = true;
-        if end {
-            exchange.finish = None;
-            exchange.send_ended = true;
+        exchange.is_bulk = true;
+        if ends {
+            end(exchange);
         }
-    } else if let Some(Finish::Trailers(fields)) = &exchange.finish {
+    } else if last && let Some(Finish::Trailers(fields)) = finish {
         if !fits(out, HEADER_LEN + ID_LEN + fields_len(fields).unwrap_or(0)) {
             return false;
         }
         frame::put_trailers(out, exchange.id, fields);
-        exchange.finish = None;
-        exchange.send_ended = true;
+        end(exchange);
     }
+    // Otherwise the exchange was abandoned or is out of credit, so the next message has nothing of it either.
     true
+}
+
+/// Notes that the last part has gone out.
+fn end(exchange: &mut Exchange) {
+    exchange.outbox.finish = None;
+    if let Some(send) = exchange.send() {
+        send.end();
+    }
 }

@@ -1,4 +1,4 @@
-//! The multiplexer: both sides against each other, and each side against a peer that does what it should not.
+//! The multiplexer: both sides against each other, and each side against a peer that breaks rules.
 
 #![expect(clippy::unwrap_used, reason = "in a test, it is the test that fails")]
 

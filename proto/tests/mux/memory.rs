@@ -1,13 +1,13 @@
-//! What a peer can make us keep.
+//! How much memory a peer can make us hold.
 
 use bytes::{Bytes, BytesMut};
 use cok_proto::frame::{self, MAX_MESSAGE};
-use cok_proto::mux::{Event, Role};
-use cok_proto::{ErrorCode, ErrorMessage};
+use cok_proto::mux::Event;
+use cok_proto::{ErrorCode, ErrorMessage, Role};
 
 use crate::pair::{Pair, Setup, data_frame, events, head_frame, read_all, response};
 
-/// Feeds the daemon a message; says whether anything in it is still held.
+/// Feeds the daemon a message. `true` if any of its memory is still held.
 fn holds(pair: &mut Pair, message: BytesMut) -> bool {
     let message = message.freeze();
     let now = pair.now;
@@ -66,7 +66,7 @@ fn a_small_part_holds_no_large_message() {
     assert_eq!(read_all(&mut pair.daemon, daemon).heads, [response(200)]);
 }
 
-/// Every frame used to queue an event of a few hundred bytes; one message holds eleven thousand frames.
+/// A regression: every frame queued an event of a few hundred bytes, and a message holds eleven thousand frames.
 #[test]
 fn frames_of_one_exchange_make_one_event() {
     let mut pair = pair_with_response();

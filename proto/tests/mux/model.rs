@@ -1,16 +1,16 @@
 //! A random walk of both sides against a simple model.
 //!
-//! Exchanges are opened, answered, read, abandoned and let go of at any time, messages are delayed at will, and after
-//! every step: no honest side has broken a rule (the monitor and both multiplexers judge that), what was read is what
-//! was written, no more is unread than the windows allow, and nobody who waits was forgotten. In the end everything is
-//! given back.
+//! The walk opens, answers, reads, abandons and releases exchanges at any time, and delays messages at will. After
+//! every step, four things must hold. No honest side has broken a rule; the monitor and both multiplexers judge that.
+//! What was read is what was written. No more is unread than the windows allow. No waiting task was forgotten. At the
+//! end, all memory and credit has been returned.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use cok_proto::mux::{Event, ExchangeError, Key, OpenError, Received, Role};
-use cok_proto::{DrainReason, ErrorCode, ErrorMessage, ResetCode};
+use cok_proto::mux::{Event, Key};
+use cok_proto::{DrainReason, ErrorCode, ErrorMessage, ExchangeError, OpenError, Received, ResetCode, Role};
 use proptest::prelude::*;
 
 use crate::pair::{Pair, Setup, events, request, response, trailers};
@@ -59,7 +59,7 @@ enum Op {
     Deliver {
         side: Side,
     },
-    /// Everything that is under way arrives, and what it causes.
+    /// All messages in flight arrive, and those that they cause.
     Settle,
     Wait {
         millis: u64,
@@ -96,9 +96,9 @@ const SIDES: [Side; 2] = [Side::Daemon, Side::Client];
 /// How a walk ends.
 #[derive(Clone, Copy, Debug)]
 enum Finale {
-    /// Everything is finished, and the session drained by this side.
+    /// All exchanges finish, then this side drains the session.
     Finish(Side),
-    /// Everybody lets go of what they hold, then the session is drained by this side.
+    /// Both sides release their handles, then this side drains the session.
     LetGo(Side),
     /// This side fails with an Error.
     Fail(Side),
@@ -129,7 +129,7 @@ struct Part {
     heads_received: Vec<u16>,
     error: Option<ExchangeError>,
 
-    /// It waits to be told, and must not find anything before that.
+    /// It waits for an event, and must find nothing before that.
     waits_to_read: bool,
     waits_to_write: bool,
     known_broken: bool,
@@ -138,7 +138,7 @@ struct Part {
 #[derive(Debug, Default)]
 struct Exchange {
     parts: [Part; 2],
-    /// Somebody abandoned it, so it need not be whole.
+    /// A side abandoned it, so it may be incomplete.
     abandoned: bool,
 }
 
@@ -152,7 +152,7 @@ struct Walk {
     setup: Setup,
     pair: Pair,
     exchanges: Vec<Exchange>,
-    /// By key, the exchange that a side's events are about.
+    /// For each side, the exchange that a key names at the moment.
     current: [HashMap<Key, usize>; 2],
     keys: [Vec<Key>; 2],
     heard: [std::time::Instant; 2],
@@ -276,7 +276,7 @@ impl Walk {
         self.pair.client.send_response(key, response(status), end).unwrap();
     }
 
-    /// Whether the part may write a body now, as an honest caller finds out.
+    /// Whether the part may write a body now, asked as an honest caller does.
     fn may_write(&mut self, side: Side, index: usize) -> Option<Key> {
         let part = self.exchanges[index].part(side);
         let key = part.key?;
@@ -334,7 +334,7 @@ impl Walk {
         self.pair.mux(side.role()).release_recv(key);
     }
 
-    /// Reads once; says whether there was anything.
+    /// Reads once. `true` if there was anything.
     fn read(&mut self, side: Side, index: usize) -> bool {
         let Some(key) = self.exchanges[index].part(side).key else { return false };
         if self.exchanges[index].part(side).received_end.is_some() {
@@ -345,7 +345,7 @@ impl Walk {
         let written = &exchange.parts[side.peer() as usize];
         let (written, written_end, heads) = (written.sent, written.sent_end, written.heads_sent.clone());
         let part = exchange.part(side);
-        assert!(received.is_none() || !part.waits_to_read, "a reader that waits was not told");
+        assert!(received.is_none() || !part.waits_to_read, "a waiting reader got no event");
         match received {
             None => part.waits_to_read = true,
             Some(Err(error)) => {
@@ -407,19 +407,20 @@ impl Walk {
         for side in SIDES {
             self.pair.mux(side.role()).handle_timeout(now).expect("the peer was heard in time");
         }
-        // Nothing may be delayed for longer than the sides put up with.
+        // Messages may not be delayed for so long that a side gives up.
         if self.heard.iter().any(|heard| now - *heard >= Duration::from_secs(15)) {
             self.settle();
-            assert_eq!(self.heard, [now; 2], "whoever hears nothing asks");
+            assert_eq!(self.heard, [now; 2], "a side that receives nothing sends a Ping");
         }
     }
 
     fn drain(&mut self, side: Side) {
         self.drained = true;
-        self.pair.mux(side.role()).drain(DrainReason::Restart, Duration::from_secs(60));
+        let now = self.pair.now;
+        self.pair.mux(side.role()).drain(DrainReason::Restart, Duration::from_secs(60), now);
     }
 
-    /// Takes events in, and checks what must hold at any time.
+    /// Takes events in, and checks what must hold at every step.
     fn check(&mut self) {
         for side in SIDES {
             let mut written = Vec::new();
@@ -461,10 +462,10 @@ impl Walk {
                 if !part.known_broken && mux.broken(key).is_some() {
                     part.known_broken = true;
                     exchange.abandoned = true;
-                    assert!(written.contains(&key), "whoever waits for the worst is told");
+                    assert!(written.contains(&key), "a task that waits for a break gets an event");
                 }
                 if part.waits_to_write {
-                    assert_eq!(mux.send_ready(key), Ok(false), "a writer that waits was not told");
+                    assert_eq!(mux.send_ready(key), Ok(false), "a waiting writer got no event");
                 }
             }
             let unread = mux.unread_bytes();
@@ -495,7 +496,7 @@ impl Walk {
         }
     }
 
-    /// Finishes whatever is under way and checks that nothing is missing.
+    /// Finishes all open exchanges and checks that nothing is missing.
     fn finish(&mut self) {
         self.run_out();
         for index in 0..self.exchanges.len() {
@@ -503,7 +504,7 @@ impl Walk {
             while SIDES.map(|side| self.send(side, index, 0, true)).contains(&true) {}
             self.run_out();
         }
-        // Writers without room could not finish above; by now everything has been read.
+        // Writers without room could not finish above. By now everything has been read.
         for index in 0..self.exchanges.len() {
             for side in SIDES {
                 self.send(side, index, 0, true);
@@ -554,7 +555,7 @@ impl Walk {
                 let error = ErrorMessage { code: ErrorCode::Shutdown, message: "bye".to_owned(), retryable: true };
                 self.pair.mux(side.role()).fail(&error);
                 self.check();
-                // What the peer still sends is not looked at; it learns of the end behind what was under way.
+                // What the peer still sends is ignored. It learns of the end behind the messages in flight.
                 while self.pair.transmit(side.role()) {}
                 while let Some(result) = self.pair.deliver(side.peer().role()) {
                     assert!(result.is_ok() || self.pair.mux(side.peer().role()).is_closed());
@@ -576,7 +577,7 @@ impl Walk {
         }
     }
 
-    /// The end of both sides, without words.
+    /// Closes both sides without an Error.
     fn close(&mut self) {
         self.check();
         let before: Vec<_> = self.exchanges.iter().map(|exchange| exchange.parts[0].known_broken).collect();
@@ -628,7 +629,7 @@ fn op() -> impl Strategy<Value = Op> {
         16 => side().prop_map(|side| Op::Deliver { side }),
         1 => Just(Op::Settle),
         3 => wait.prop_map(|millis| Op::Wait { millis }),
-        // Rare, or most walks would be over before they begin.
+        // Rare, because a drained session opens nothing more.
         1 => (side(), prop::bool::weighted(0.2))
             .prop_map(|(side, drain)| if drain { Op::Drain { side } } else { Op::Transmit { side } }),
     ]

@@ -1,10 +1,11 @@
-//! The order of sending: what is small or first goes ahead of bulk, and bulk takes turns.
+//! The order of sending: small and first frames go ahead of bulk, and bulk takes turns.
 
 use std::collections::HashMap;
 
 use bytes::Bytes;
+use cok_proto::Role;
 use cok_proto::frame::{DATA_CHUNK, Frame, MESSAGE_TARGET};
-use cok_proto::mux::{Key, Role, SEND_BUFFER};
+use cok_proto::mux::{Key, SEND_BUFFER};
 
 use crate::pair::{Pair, Setup, decode_all, request, response};
 
@@ -12,7 +13,7 @@ fn roomy() -> Pair {
     Pair::new(Setup { daemon_window: 8 << 20, client_window: 8 << 20, ..Setup::default() })
 }
 
-/// A pair whose client has `count` responses under way, each past its first bytes.
+/// A pair whose client sends `count` responses, each past its first bytes.
 fn in_bulk(count: usize) -> (Pair, Vec<(Key, Key)>) {
     let mut pair = roomy();
     let keys: Vec<_> = (0..count).map(|_| pair.open(true)).collect();
@@ -58,14 +59,14 @@ fn exchanges_progress_within_one_data_frame_of_each_other() {
 }
 
 #[test]
-fn what_waits_already_takes_turns() {
+fn waiting_bodies_take_turns() {
     let mut pair = roomy();
     let keys: Vec<_> = (0..5).map(|_| pair.open(true)).collect();
     for (_, client) in &keys {
         pair.client.send_response(*client, response(200), false).unwrap();
     }
     pair.settle();
-    // Less in one than in the others: it leaves the round, the others go on.
+    // One exchange has less than the others: it leaves the round, and the others go on.
     for (index, (_, client)) in keys.iter().enumerate() {
         let chunks = if index == 2 { 3 } else { 6 };
         pair.client.send_data(*client, Bytes::from(vec![7; chunks * DATA_CHUNK]), true);
@@ -80,7 +81,7 @@ fn what_waits_already_takes_turns() {
 }
 
 #[test]
-fn a_small_answer_waits_for_one_bulk_message_at_most() {
+fn a_small_response_waits_for_at_most_one_bulk_message() {
     let (mut pair, _) = in_bulk(20);
     next(&mut pair);
     pair.daemon.open(request("/quick"), true).unwrap();
@@ -122,7 +123,7 @@ fn a_full_chunk_fills_a_message() {
 }
 
 #[test]
-fn what_is_ready_together_leaves_in_one_message() {
+fn frames_that_are_ready_together_leave_in_one_message() {
     let mut pair = roomy();
     let keys: Vec<_> = (0..50).map(|_| pair.open(true)).collect();
     for (_, client) in &keys {
@@ -134,7 +135,7 @@ fn what_is_ready_together_leaves_in_one_message() {
 }
 
 #[test]
-fn an_exchange_without_credit_holds_nobody_up() {
+fn an_exchange_without_credit_does_not_hold_up_others() {
     let mut pair = Pair::new(Setup { daemon_window: 1000, ..Setup::default() });
     let (_, stuck) = pair.open(true);
     let (quick, quick_client) = pair.open(true);

@@ -6,19 +6,21 @@ use std::time::{Duration, Instant};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use cok_proto::frame::{self, Frame};
-use cok_proto::mux::{Config, Event, ExchangeError, Key, Mux, Received, Role, SessionError, WindowBudget};
-use cok_proto::{Connect, ConnectAck, RequestHead, ResponseHead, Scheme};
+use cok_proto::mux::{Config, Event, Key, Mux};
+use cok_proto::{
+    Connect, ConnectAck, ExchangeError, Received, RequestHead, ResponseHead, Role, Scheme, SessionError, WindowBudget,
+};
 use http::{HeaderMap, Method, StatusCode};
 
 use crate::wire::Monitor;
 
-/// What both sides of a pair are set up with.
+/// The settings of both sides of a pair.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Setup {
     pub(crate) daemon_window: u32,
     pub(crate) client_window: u32,
     pub(crate) max_exchanges: u32,
-    /// For each side apart.
+    /// Of each side.
     pub(crate) budget: usize,
 }
 
@@ -93,7 +95,7 @@ impl Pair {
         }
     }
 
-    /// Lets a side write one message into its pipe; says whether it had one.
+    /// Lets a side write one message into its pipe. `true` if it had one.
     pub(crate) fn transmit(&mut self, from: Role) -> bool {
         let mut out = BytesMut::new();
         if !self.mux(from).transmit(&mut out) {
@@ -109,7 +111,7 @@ impl Pair {
         true
     }
 
-    /// Hands a side the oldest message of its pipe; `None` if there is none.
+    /// Hands a side the oldest message of its pipe. `None` if there is none.
     pub(crate) fn deliver(&mut self, to: Role) -> Option<Result<(), SessionError>> {
         let queue = match to {
             Role::Daemon => &mut self.to_daemon,
@@ -138,7 +140,7 @@ impl Pair {
         }
     }
 
-    /// Lets both sides write out what they have, which nobody gets.
+    /// Takes all messages out of both sides and drops them.
     pub(crate) fn settle_silently(&mut self) {
         self.frames(Role::Daemon);
         self.frames(Role::Client);
@@ -151,7 +153,7 @@ impl Pair {
         (daemon, self.opened())
     }
 
-    /// The newest exchange that the client was told of; drops other events.
+    /// The newest exchange that an event of the client names. Drops other events.
     pub(crate) fn opened(&mut self) -> Key {
         let opened = events(&mut self.client).into_iter().filter_map(|event| match event {
             Event::Opened { key, .. } => Some(key),
@@ -164,13 +166,13 @@ impl Pair {
         self.now += by;
     }
 
-    /// Feeds a side raw bytes in place of its peer's.
+    /// Feeds a side raw bytes instead of its peer's.
     pub(crate) fn inject(&mut self, to: Role, message: impl AsRef<[u8]>) -> Result<(), SessionError> {
         let now = self.now;
         self.mux(to).receive(Bytes::copy_from_slice(message.as_ref()), now)
     }
 
-    /// The frames that a side would send now; nobody gets them.
+    /// Takes the frames that a side would send now. They are not delivered.
     pub(crate) fn frames(&mut self, from: Role) -> Vec<Frame> {
         let mut frames = Vec::new();
         loop {
@@ -238,8 +240,7 @@ pub(crate) fn decode_all(mut message: Bytes) -> Vec<Frame> {
     frames
 }
 
-/// Everything that the reader of an exchange can get now, bodies joined: heads, body, trailers, whether it ended, and
-/// why it broke.
+/// Everything that the reader of an exchange can get now, with the bodies joined.
 #[derive(Debug, Default)]
 pub(crate) struct ReadAll {
     pub(crate) heads: Vec<ResponseHead>,

@@ -1,17 +1,19 @@
-//! The rules one by one. What a peer does wrong ends the session with an Error frame of the right code.
+//! The rules one by one. A peer's mistake ends the session with an Error frame of the right code.
 
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use cok_proto::frame::{self, Frame, FrameType};
-use cok_proto::mux::{
-    DEAD_AFTER, Event, ExchangeError, OpenError, PING_AFTER, Received, Role, SEND_BUFFER, SessionError,
+use cok_proto::mux::{Event, SEND_BUFFER};
+use cok_proto::session::{DEAD_AFTER, PING_AFTER};
+use cok_proto::{
+    Connect, DrainReason, ErrorCode, ErrorMessage, ExchangeError, OpenError, ProtocolError, Received, ResetCode, Role,
+    SessionError,
 };
-use cok_proto::{Connect, DrainReason, ErrorCode, ErrorMessage, ProtocolError, ResetCode};
 
 use crate::pair::{Pair, Setup, ack, data_frame, events, head_frame, read_all, request, response, trailers};
 
-/// Feeds `to` a message that breaks a rule; the session must end and say why.
+/// Feeds `to` a message that breaks a rule. The session must end with this code.
 #[track_caller]
 fn refused(pair: &mut Pair, to: Role, message: impl AsRef<[u8]>, expected: &ErrorCode) -> ProtocolError {
     let SessionError::Protocol(error) = pair.inject(to, message).unwrap_err() else { panic!("the peer is at fault") };
@@ -20,7 +22,7 @@ fn refused(pair: &mut Pair, to: Role, message: impl AsRef<[u8]>, expected: &Erro
     let frames = pair.frames(to);
     let Some(Frame::Error(sent)) = frames.last() else { panic!("{frames:?}") };
     assert_eq!((&sent.code, sent.retryable), (expected, false));
-    assert!(pair.inject(to, b"anything").is_ok(), "what still comes is not looked at");
+    assert!(pair.inject(to, b"anything").is_ok(), "later messages are ignored");
     assert!(!pair.mux(to).has_transmit());
     error
 }
@@ -132,7 +134,7 @@ fn connect_comes_first_and_once() {
     refused(&mut new(), Role::Client, &connect, &ErrorCode::Protocol);
 }
 
-/// A skippable frame behind Connect used to end the session if the grant was not given yet.
+/// A regression: a skippable frame behind Connect ended the session before ConnectAck.
 #[test]
 fn between_connect_and_its_answer_only_pings_and_unknown_frames_pass() {
     let fine = [ping_frame(1), BytesMut::from(&[1, 0x80, 0, 0, 0, 0, 0][..])];
@@ -289,7 +291,7 @@ fn a_response_keeps_its_order() {
 }
 
 #[test]
-fn what_a_client_may_not_send_does_not_go_out() {
+fn misuse_of_a_client_stays_off_the_wire() {
     let mut pair = new();
     let (daemon, client) = pair.open(true);
     for _ in 0..20 {
@@ -410,7 +412,7 @@ fn stopping_an_upload_leaves_the_response_whole() {
     assert_eq!((pair.daemon.open_exchanges(), pair.client.open_exchanges()), (0, 0));
 }
 
-/// A client in another language may stop the upload before it answers.
+/// Other clients may stop the upload before they answer.
 #[test]
 fn an_upload_may_be_stopped_before_the_response() {
     let mut pair = new();
@@ -471,8 +473,8 @@ fn bytes_beyond_the_credit_end_the_session() {
     assert_eq!(error, ProtocolError::CreditExceeded { id: 1, excess: 1 });
 }
 
-/// Credit used to count from the moment it was due. A peer that sends without waiting for it could then go on for as
-/// long as our own writing was stalled, until the counter overflowed.
+/// A regression: credit counted from the moment it was due. While our writes stalled, a peer that ignores credit could
+/// send until the counter overflowed.
 #[test]
 fn credit_counts_once_it_is_announced() {
     let mut pair = Pair::new(Setup { daemon_window: 1000, budget: 0, ..Setup::default() });
@@ -517,10 +519,10 @@ fn nothing_is_sent_beyond_the_credit() {
     assert!(read_all(&mut pair.client, client).ended || total == 2500);
 }
 
-/// It used to come back with the end of the exchange, so that one exchange after the other could fill its grown window,
-/// end, and leave it unread.
+/// A regression: borrowed bytes came back with the end of the exchange. One exchange after the other could then fill
+/// its grown window, end, and leave it unread.
 #[test]
-fn what_a_window_borrowed_stays_borrowed_until_everything_was_read() {
+fn a_window_keeps_its_borrowed_bytes_until_everything_was_read() {
     let setup = Setup { daemon_window: 1000, budget: 5000, ..Setup::default() };
     let mut pair = Pair::new(setup);
     let (daemon, client) = pair.open(true);
@@ -540,11 +542,11 @@ fn what_a_window_borrowed_stays_borrowed_until_everything_was_read() {
     assert_eq!(pair.daemon_budget.available(), setup.budget);
 }
 
-// ---- requests sent back ----
+// ---- refused requests ----
 
-/// The client used to end the session when exchanges that were over on the wire still had their users.
+/// A regression: the client ended the session while exchanges that were over on the wire still had their users.
 #[test]
-fn a_client_with_too_many_unfinished_ends_sends_requests_back() {
+fn a_client_with_too_many_held_exchanges_refuses_requests() {
     let mut pair = Pair::new(Setup { max_exchanges: 2, ..Setup::default() });
     let mut held = Vec::new();
     let mut refused = Vec::new();
@@ -573,7 +575,7 @@ fn a_client_with_too_many_unfinished_ends_sends_requests_back() {
 }
 
 #[test]
-fn requests_sent_back_while_nothing_can_be_written_are_bounded() {
+fn refused_requests_are_bounded_while_nothing_can_be_written() {
     let mut pair = Pair::new(Setup { max_exchanges: 1, ..Setup::default() });
     let mut failed = None;
     for round in 0..5000 {
@@ -590,12 +592,13 @@ fn requests_sent_back_while_nothing_can_be_written_are_bounded() {
 
 // ---- Drain ----
 
-/// A request that was opened before a Drain used to follow it on the wire, which ended the session.
+/// A regression: a request that was opened before a Drain followed it on the wire, which ended the session.
 #[test]
 fn drain_goes_out_behind_requests_that_were_opened_before_it() {
     let mut pair = new();
+    let now = pair.now;
     pair.daemon.open(request("/"), true).unwrap();
-    pair.daemon.drain(DrainReason::Restart, Duration::from_secs(1));
+    pair.daemon.drain(DrainReason::Restart, Duration::from_secs(1), now);
     let frames = pair.frames(Role::Daemon);
     assert!(
         matches!(&frames[..], [Frame::Request { id: 1, .. }, Frame::Drain(drain)] if drain.last_exchange == Some(1)),
@@ -604,12 +607,13 @@ fn drain_goes_out_behind_requests_that_were_opened_before_it() {
 }
 
 #[test]
-fn nothing_new_after_a_drain_and_what_runs_finishes() {
+fn a_drain_stops_new_exchanges_and_lets_open_ones_finish() {
     for side in [Role::Daemon, Role::Client] {
         let mut pair = new();
         let (daemon, client) = pair.open(true);
-        pair.mux(side).drain(DrainReason::Shutdown, Duration::from_secs(5));
-        pair.mux(side).drain(DrainReason::Restart, Duration::from_secs(9));
+        let now = pair.now;
+        pair.mux(side).drain(DrainReason::Shutdown, Duration::from_secs(5), now);
+        pair.mux(side).drain(DrainReason::Restart, Duration::from_secs(9), now);
         pair.settle();
         assert_eq!(pair.daemon.open(request("/"), true).unwrap_err(), OpenError::Unavailable);
         let told: Vec<_> = events(pair.mux(if side == Role::Daemon { Role::Client } else { Role::Daemon }));
@@ -622,7 +626,8 @@ fn nothing_new_after_a_drain_and_what_runs_finishes() {
         assert!(read_all(&mut pair.daemon, daemon).ended, "what has arrived can still be read");
     }
     let mut pair = new();
-    pair.daemon.drain(DrainReason::Restart, Duration::ZERO);
+    let now = pair.now;
+    pair.daemon.drain(DrainReason::Restart, Duration::ZERO, now);
     pair.settle();
     refused(&mut pair, Role::Client, request_frame(1, true), &ErrorCode::Protocol);
 }
@@ -630,8 +635,9 @@ fn nothing_new_after_a_drain_and_what_runs_finishes() {
 #[test]
 fn drains_that_cross_are_answered_once() {
     let mut pair = new();
-    pair.daemon.drain(DrainReason::Restart, Duration::from_millis(u64::MAX));
-    pair.client.drain(DrainReason::Shutdown, Duration::ZERO);
+    let now = pair.now;
+    pair.daemon.drain(DrainReason::Restart, Duration::from_millis(u64::MAX), now);
+    pair.client.drain(DrainReason::Shutdown, Duration::ZERO, now);
     pair.settle();
     assert!(pair.daemon.is_drained() && pair.client.is_drained());
 }
@@ -647,7 +653,7 @@ fn one_pong_waits_at_most() {
 }
 
 #[test]
-fn a_silent_peer_gets_a_ping_and_then_the_end() {
+fn a_silent_peer_gets_a_ping_and_then_an_error() {
     let mut pair = new();
     let start = pair.now;
     assert_eq!(pair.daemon.next_timeout(), Some(start + PING_AFTER));
@@ -674,7 +680,7 @@ fn a_silent_peer_gets_a_ping_and_then_the_end() {
 }
 
 #[test]
-fn a_pong_that_nobody_asked_for_measures_nothing() {
+fn an_unrequested_pong_measures_nothing() {
     let mut pair = new();
     let before = pair.client.round_trip();
     pair.advance(Duration::from_secs(9));
@@ -687,7 +693,7 @@ fn a_pong_that_nobody_asked_for_measures_nothing() {
 // ---- the session's end ----
 
 #[test]
-fn at_the_end_everybody_learns_what_became_of_their_exchange() {
+fn every_exchange_gets_its_reason_at_the_end_of_the_session() {
     let mut pair = new();
     let (running, _) = pair.open(true);
     let (finished, client) = pair.open(true);

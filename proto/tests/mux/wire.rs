@@ -1,11 +1,10 @@
-//! A witness of both pipes that knows the specification's rules for senders, and nothing of the code under test.
+//! A monitor of both pipes. It knows the specification's rules for senders, and nothing of the code under test.
 
 use std::collections::{HashMap, HashSet};
 
 use bytes::Bytes;
-use cok_proto::ResetCode;
 use cok_proto::frame::{Frame, FrameHeader, FrameType, HEADER_LEN, MAX_MESSAGE, MESSAGE_TARGET};
-use cok_proto::mux::Role;
+use cok_proto::{ResetCode, Role};
 
 use crate::pair::decode_all;
 
@@ -29,12 +28,12 @@ struct Exchange {
     stopped: bool,
     final_head: bool,
     interim: usize,
-    /// As the sender knows it: WindowUpdates count once delivered.
+    /// The sender's view: a WindowUpdate counts once it is delivered.
     credit: [u64; 2],
 }
 
 impl Monitor {
-    /// Checks a message at the moment when its sender lets go of it.
+    /// Checks a message when its sender writes it.
     pub(crate) fn sent(&mut self, from: Role, message: &Bytes) {
         assert!(message.len() <= MAX_MESSAGE);
         if message.len() > MESSAGE_TARGET {
@@ -97,7 +96,7 @@ impl Monitor {
                 let exchange = self.sending(me, id);
                 assert!(from == Role::Daemon || exchange.final_head, "a body follows its head");
                 assert!(exchange.credit[me] >= body.len() as u64, "within the credit");
-                assert!(end || !body.is_empty(), "an empty Data frame says nothing");
+                assert!(end || !body.is_empty(), "an empty Data frame without END is not sent");
                 exchange.credit[me] -= body.len() as u64;
                 exchange.ended[me] = end;
             }
@@ -131,7 +130,7 @@ impl Monitor {
         exchange
     }
 
-    /// Books what a sender learns from a message that reaches it.
+    /// Notes what a side learns from a message that reaches it.
     pub(crate) fn delivered(&mut self, to: Role, message: &Bytes) {
         let me = usize::from(to == Role::Client);
         for frame in decode_all(message.clone()) {

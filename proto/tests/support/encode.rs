@@ -1,10 +1,10 @@
-//! Encodes any frame, for tests that go from frames to bytes and back; the crate itself has one function for each type.
+//! Encodes any frame, for tests that go from frames to bytes and back. The crate has one function for each type.
 
 use bytes::{BufMut, BytesMut};
 use cok_proto::frame::{self, Frame, FrameType, ID_LEN, MAX_HEAD};
 use cok_proto::head::fields_len;
 
-/// Appends `frame`; `false` if it has no encoding: it stands for a skipped one, or its head is too large.
+/// Appends `frame`. `false` if it has no encoding: it is a skipped frame, or its head is too large.
 pub(crate) fn encode(out: &mut BytesMut, frame: &Frame) -> bool {
     let room = MAX_HEAD - ID_LEN;
     match frame {

@@ -1,4 +1,4 @@
-//! Which congestion controller a connection of ours uses, on TCP and on QUIC alike.
+//! The congestion controller of our connections, for TCP and QUIC.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,20 +8,20 @@ use quinn::congestion::{BbrConfig, ControllerFactory, CubicConfig};
 
 /// A congestion controller (RFC 9002, section 7; RFC 9406 for TCP).
 ///
-/// On a path without loss both fill the line. Under 1 to 2 % of random loss, as mobile and wireless paths have it, CUBIC
-/// falls to a twentieth of the rate, since it takes every loss for a full queue; BBR goes by measured rate and round trip,
-/// which is why it is the default (figures: `tests/bench/README.md`).
+/// On a path without loss both fill the line. Mobile paths lose 1 to 2 % of packets at random. CUBIC takes each loss
+/// for a full queue, and falls to a twentieth of the rate there. BBR measures rate and round trip instead, so it is the
+/// default (figures: `tests/bench/README.md`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Congestion {
-    /// CUBIC (RFC 9438): the kernel's usual one, and quinn's.
+    /// CUBIC (RFC 9438), the default of the kernel and of quinn.
     Cubic,
-    /// BBR, which models the path instead of reacting to loss.
+    /// BBR, which models the path and does not react to single losses.
     #[default]
     Bbr,
 }
 
 impl Congestion {
-    /// The name as users and Linux's `TCP_CONGESTION` know it.
+    /// The name in the configuration and in Linux's `TCP_CONGESTION`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Cubic => "cubic",

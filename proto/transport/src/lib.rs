@@ -1,14 +1,14 @@
-//! How a session is carried.
+//! The transports that carry a session.
 //!
-//! [`Transport`] stands at the level of exchanges, because that is where the ways to carry a session are alike: over
-//! WebSocket the multiplexer of `cok-proto` makes the exchanges, over QUIC the streams do.
+//! [`Transport`] is an interface to exchanges, because there all transports are alike. Over WebSocket the multiplexer
+//! of `cok-proto` makes exchanges, over QUIC streams do.
 //!
 //! - [`ws`]: one WebSocket (RFC 6455) through the multiplexer.
 //! - [`quic`]: one QUIC connection (RFC 9000), a stream for each exchange.
 //! - [`memory`]: the same multiplexer as over WebSocket, over a pair of channels, for tests.
-//! - [`tcp`]: the socket options that every hop needs; [`Congestion`]: how fast a hop may send.
+//! - [`tcp`]: socket options of TCP connections; [`Congestion`]: the congestion controller of TCP and QUIC connections.
 //!
-//! What it does not do: TLS, names and keys, HTTP.
+//! The crate does not speak HTTP, set up TLS, or know names and keys.
 
 mod congestion;
 pub mod memory;
@@ -25,33 +25,32 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cok_proto::head::HeadTooLarge;
-use cok_proto::mux::SessionError;
-use cok_proto::{Connect, ConnectAck, Drain, DrainReason, ErrorMessage, RequestHead, ResetCode, ResponseHead};
+use cok_proto::{
+    Connect, ConnectAck, Drain, DrainReason, ErrorMessage, RequestHead, ResetCode, ResponseHead, SessionError,
+};
 use http::HeaderMap;
 use tokio::sync::watch;
 
 pub use self::congestion::Congestion;
-pub use cok_proto::mux::{Config, ExchangeError, OpenError, Received, WindowBudget};
+pub use cok_proto::mux::Config;
+pub use cok_proto::{ExchangeError, OpenError, Received, WindowBudget};
 
-/// After its deadline a draining session gets this much more, so that the side which announced the deadline closes
-/// first and in order.
-const DRAIN_SLACK: Duration = Duration::from_secs(1);
-
-/// One established session, whichever way it is carried.
+/// One established session over some transport.
 ///
-/// Dropping the last reference does not end the session: it ends when it has drained, when either side closes it, or
+/// Dropping the last reference does not end the session. It ends when it has drained, when either side closes it, or
 /// when the peer is gone.
 pub trait Transport: fmt::Debug + Send + Sync + 'static {
-    /// The transport's name as users know it: `ws`, `quic`, `memory`.
+    /// The transport's name in the interface: `ws`, `quic` or `memory`.
     fn name(&self) -> &'static str;
 
     /// Daemon: opens an exchange. With `end`, the request has no body.
     fn open(&self, head: Arc<RequestHead>, end: bool) -> Result<Exchange, OpenError>;
 
-    /// Client: the next request; `None` once no more will come.
+    /// Client: polls for the next request. `None` once no more will come.
     fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<Option<Incoming>>;
 
-    /// Announces that nothing new comes from this side. The session ends once its exchanges have, or after `deadline`.
+    /// Announces that nothing new comes from this side. The session ends once its exchanges have ended, or after
+    /// `deadline`. A later call can only bring the end forward.
     fn drain(&self, reason: DrainReason, deadline: Duration);
 
     /// Ends the session with an Error frame.
@@ -60,15 +59,15 @@ pub trait Transport: fmt::Debug + Send + Sync + 'static {
     /// The state of the session as it changes.
     fn status(&self) -> watch::Receiver<Status>;
 
-    /// Daemon: whether the peer gives no sign of life though it was asked for one. It may yet come back, or the session
-    /// end. `None` where the connection itself tells when the peer's end is gone, as TCP does.
+    /// Daemon: true while the client does not answer on its path, as it changes. The client may be heard again, or the
+    /// session ends. `None` if the connection itself reports a dead peer, as TCP does.
     fn silence(&self) -> Option<watch::Receiver<bool>> {
         None
     }
 }
 
 impl dyn Transport {
-    /// Client: waits for the next request; `None` once no more will come.
+    /// Client: waits for the next request. `None` once no more will come.
     pub async fn accept(&self) -> Option<Incoming> {
         poll_fn(|cx| self.poll_accept(cx)).await
     }
@@ -78,17 +77,17 @@ impl dyn Transport {
         let mut status = self.status();
         match status.wait_for(|status| matches!(status, Status::Closed(_))).await.as_deref() {
             Ok(Status::Closed(reason)) => reason.clone(),
-            _ => CloseReason::Lost("its driver is gone".to_owned()),
+            _ => CloseReason::Lost("its driver has stopped".to_owned()),
         }
     }
 }
 
-/// Where a session stands.
+/// The state of a session.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Status {
-    /// Exchanges come and go.
+    /// Exchanges can be opened.
     Open,
-    /// The peer opens or takes nothing new.
+    /// The peer opens or takes no new exchanges.
     Draining(Drain),
     /// It has ended.
     Closed(CloseReason),
@@ -97,7 +96,7 @@ pub enum Status {
 /// Why a session ended.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum CloseReason {
-    /// It had drained.
+    /// It drained.
     #[error("the session has drained")]
     Drained,
     /// The peer closed the connection.
@@ -106,15 +105,15 @@ pub enum CloseReason {
     /// The connection broke.
     #[error("connection lost: {0}")]
     Lost(String),
-    /// The peer was restarted and knows nothing of the session (RFC 9000, section 10.3). So it is there again.
+    /// The peer was restarted, knows nothing of the session and says so (RFC 9000, section 10.3).
     #[error("connection lost: the peer was restarted and has forgotten the session")]
     Forgotten,
-    /// One of the sides ended it for a reason.
+    /// One of the sides ended it with an Error, or one broke the protocol or fell silent.
     #[error(transparent)]
     Session(#[from] SessionError),
 }
 
-/// An exchange's two directions. Each may be moved to where it is used.
+/// An exchange's two directions. Each is a handle of its own and may be used in another task.
 #[derive(Debug)]
 pub struct Exchange {
     /// Towards the peer.
@@ -128,40 +127,41 @@ pub struct Exchange {
 pub struct Incoming {
     /// Its head.
     pub head: RequestHead,
-    /// It has no body.
+    /// True if the request has no body.
     pub end: bool,
-    /// Where its body comes from and its response goes to.
+    /// The directions of its body and its response.
     pub exchange: Exchange,
 }
 
-/// The direction towards the peer. Dropping it before it has ended abandons the exchange: CANCELLED from the daemon,
+/// The direction towards the peer. Dropping it before its end abandons the exchange, with CANCELLED from the daemon and
 /// LOCAL_BROKEN from the client.
 pub trait SendHalf: fmt::Debug + Send {
-    /// Ready once [`SendHalf::send_data`] may be called. Also resolves, with the error, when the peer abandons the
-    /// exchange or (`Reset(NoError)`) wants no more of the body.
+    /// Ready once [`SendHalf::send_data`] may be called. Ready with an error when the exchange was abandoned, or with
+    /// `Reset(NoError)` when the peer wants no more of the body.
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ExchangeError>>;
 
-    /// Resolves when nothing that is sent would reach anybody: the exchange was abandoned or the session ended.
+    /// Ready once the peer takes nothing more: the exchange was abandoned or the session ended. Over QUIC also, with
+    /// `Reset(NoError)`, when the peer wants no more of the body.
     fn poll_broken(&mut self, cx: &mut Context<'_>) -> Poll<ExchangeError>;
 
     /// Client: sends a response head. With `end`, the response has no body.
     fn send_response(&mut self, head: ResponseHead, end: bool) -> Result<(), HeadTooLarge>;
 
-    /// Sends body bytes after [`SendHalf::poll_ready`]; any length, but what is handed over stays in memory until the
-    /// peer takes it. With `end`, nothing follows.
+    /// Sends body bytes of any length, after [`SendHalf::poll_ready`]. They stay in memory until the peer takes them.
+    /// With `end`, nothing follows.
     fn send_data(&mut self, data: Bytes, end: bool);
 
-    /// Sends trailers and thereby ends this direction.
+    /// Sends trailers, which end this direction.
     fn send_trailers(&mut self, fields: HeaderMap) -> Result<(), HeadTooLarge>;
 
     /// Abandons the exchange.
     fn reset(&mut self, code: ResetCode);
 }
 
-/// The direction from the peer. On the daemon, dropping it before its end abandons the exchange; on the client, it
-/// means that the rest of the request is not wanted.
+/// The direction from the peer. On the daemon, dropping it before its end abandons the exchange. On the client,
+/// dropping it only refuses the rest of the request.
 pub trait RecvHalf: fmt::Debug + Send {
-    /// What comes next. After a [`Received`] that ends the direction, it must not be called again.
+    /// Polls for the next part. Must not be called after a [`Received`] that ends the direction.
     fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Received, ExchangeError>>;
 
     /// Abandons the exchange.
@@ -169,7 +169,7 @@ pub trait RecvHalf: fmt::Debug + Send {
 }
 
 impl dyn RecvHalf {
-    /// What comes next. After a [`Received`] that ends the direction, it must not be called again.
+    /// Waits for the next part. Must not be called after a [`Received`] that ends the direction.
     pub async fn recv(&mut self) -> Result<Received, ExchangeError> {
         poll_fn(|cx| self.poll_recv(cx)).await
     }
@@ -182,9 +182,9 @@ impl dyn SendHalf {
     }
 }
 
-/// Daemon: a client that is asking for a session.
+/// Daemon: a client that asks for a session. Dropped without a decision, its connection is closed.
 pub trait Handshake: fmt::Debug + Send {
-    /// What the client asks for.
+    /// The client's Connect.
     fn connect(&self) -> &Connect;
     /// Grants the session.
     fn accept(self: Box<Self>, ack: &ConnectAck) -> Arc<dyn Transport>;
@@ -192,10 +192,10 @@ pub trait Handshake: fmt::Debug + Send {
     fn refuse(self: Box<Self>, error: &ErrorMessage);
 }
 
-/// Why no session came to be.
+/// Why a session was not established.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum HandshakeError {
-    /// The session ended before it was established; a refusal by the daemon is `Session(Peer(…))`.
+    /// The connection ended first. A refusal by the daemon is `Session(Peer(…))`.
     #[error(transparent)]
     Closed(#[from] CloseReason),
     /// The peer took too long.
@@ -203,7 +203,7 @@ pub enum HandshakeError {
     TimedOut(Duration),
 }
 
-/// Remembers whom to wake, without a new waker where the old one does.
+/// Stores the task's waker. It clones one only if the stored one wakes another task.
 fn set_waker(slot: &mut Option<Waker>, cx: &Context<'_>) {
     match slot {
         Some(waker) => waker.clone_from(cx.waker()),

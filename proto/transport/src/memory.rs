@@ -1,4 +1,4 @@
-//! A session between two ends in one process, for tests: the multiplexer over a pair of bounded channels.
+//! A session within one process, for tests: the multiplexer over a pair of bounded channels.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -12,17 +12,17 @@ use tokio_util::sync::PollSender;
 use crate::muxed::{self, Pipe};
 use crate::{CloseReason, Config, Handshake, HandshakeError, Transport};
 
-/// Messages under way in one direction before the sender has to wait.
+/// Messages in flight in one direction before the sender waits.
 const CAPACITY: usize = 4;
 
-/// One end of an unused pipe.
+/// One end of a pipe that carries no session yet.
 #[derive(Debug)]
 pub struct End {
     sender: PollSender<Bytes>,
     receiver: mpsc::Receiver<Bytes>,
 }
 
-/// The two ends of a pipe.
+/// A new pipe's two ends.
 pub fn pipe() -> (End, End) {
     let (left_sender, right_receiver) = mpsc::channel(CAPACITY);
     let (right_sender, left_receiver) = mpsc::channel(CAPACITY);
@@ -32,12 +32,12 @@ pub fn pipe() -> (End, End) {
     )
 }
 
-/// Daemon: as [`crate::ws::accept`].
+/// Daemon: waits for the client's Connect, at most for `limit`. See [`crate::ws::accept`].
 pub async fn accept(end: End, config: Config, limit: Duration) -> Result<Box<dyn Handshake>, HandshakeError> {
     muxed::accept("memory", end, config, limit).await
 }
 
-/// Client: as [`crate::ws::connect`].
+/// Client: asks for a session and waits for the answer, at most for `limit`. See [`crate::ws::connect`].
 pub async fn connect(
     end: End,
     config: Config,

@@ -1,5 +1,7 @@
-//! A session through the multiplexer of `cok-proto`: its state behind one short lock, one driver that owns the pipe,
-//! and bodies that poll their own exchange. No channel and no task stands between a chunk and the pipe.
+//! A session through the multiplexer of `cok-proto`, over any pipe of messages.
+//!
+//! The multiplexer is behind one short lock. One task, the driver, owns the pipe; bodies poll their own exchange. No
+//! channel and no further task is between a chunk and the pipe.
 
 mod driver;
 mod handles;
@@ -7,23 +9,24 @@ mod handles;
 use std::collections::VecDeque;
 use std::fmt;
 use std::future::poll_fn;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use cok_proto::mux::{Event, Key, Mux};
 use cok_proto::{Connect, ConnectAck, DrainReason, ErrorMessage, RequestHead};
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
 
 use self::handles::{MuxRecv, MuxSend};
 use crate::{
-    CloseReason, Config, DRAIN_SLACK, Exchange, Handshake, HandshakeError, Incoming, OpenError, SessionError, Status,
-    Transport, set_waker,
+    CloseReason, Config, Exchange, Handshake, HandshakeError, Incoming, OpenError, SessionError, Status, Transport,
+    set_waker,
 };
 
 pub(crate) use self::driver::Pipe;
 
-/// Daemon: starts a session on `pipe` and waits for the client's Connect, at most for `limit`.
+/// Daemon: waits on `pipe` for the client's Connect, at most for `limit`.
 pub(crate) async fn accept(
     name: &'static str,
     pipe: impl Pipe,
@@ -44,7 +47,7 @@ pub(crate) async fn accept(
     Ok(Box::new(MuxHandshake { shared, connect }))
 }
 
-/// Client: starts a session on `pipe`, asks with `connect` and waits for the daemon's answer, at most for `limit`.
+/// Client: sends `connect` on `pipe` and waits for the daemon's answer, at most for `limit`.
 pub(crate) async fn connect(
     name: &'static str,
     pipe: impl Pipe,
@@ -94,8 +97,7 @@ impl Transport for MuxSession {
 
     fn drain(&self, reason: DrainReason, deadline: Duration) {
         let attention = self.0.act(|state| {
-            state.drain_by(deadline);
-            state.mux.drain(reason, deadline);
+            state.mux.drain(reason, deadline, Instant::now());
             state.attention.clone()
         });
         if let Some(driver) = attention {
@@ -118,7 +120,7 @@ impl fmt::Debug for MuxSession {
     }
 }
 
-/// A client that waits for the daemon's decision. Dropped without one, the connection is closed.
+/// A client that waits for the daemon's decision.
 struct MuxHandshake {
     shared: Arc<Shared>,
     connect: Connect,
@@ -145,7 +147,7 @@ impl fmt::Debug for MuxHandshake {
     }
 }
 
-/// Ends a session whose handshake was abandoned.
+/// Guard that ends a session whose handshake was abandoned.
 struct CloseOnDrop<'a>(&'a Arc<Shared>);
 
 impl Drop for CloseOnDrop<'_> {
@@ -154,7 +156,7 @@ impl Drop for CloseOnDrop<'_> {
     }
 }
 
-/// What the driver and the handles of one session share.
+/// The state that the driver and the handles of one session share.
 pub(crate) struct Shared {
     name: &'static str,
     state: Mutex<State>,
@@ -163,22 +165,22 @@ pub(crate) struct Shared {
 
 struct State {
     mux: Mux,
-    /// By [`Key::index`].
+    /// The tasks that wait for an exchange, by [`Key::index`].
     waiting: Vec<Waiting>,
-    /// Set while the driver has nothing to send; not while it waits for the pipe to take more.
+    /// Wakes the driver to send. Set while it has nothing to send, and not while it waits for the pipe.
     driver: Option<Waker>,
-    /// Reaches the driver in any case: the session has ended, or a deadline was set.
+    /// Wakes the driver in any case: the session has ended, or a deadline was set.
     attention: Option<Waker>,
+    /// Requests that wait to be accepted: key, head, and whether it has no body.
     incoming: VecDeque<(Key, RequestHead, bool)>,
     acceptor: Option<Waker>,
     connect: Option<Connect>,
     ack: Option<ConnectAck>,
     handshake: Option<Waker>,
     close_reason: Option<CloseReason>,
-    drain_deadline: Option<Instant>,
-    /// Wakers to be called once the lock is free.
+    /// Wakers that are called once the lock is free.
     woken: Vec<Waker>,
-    /// A Drain that arrived and is not announced yet.
+    /// A Drain that arrived and is not in `status` yet.
     drain: Option<cok_proto::Drain>,
 }
 
@@ -204,7 +206,6 @@ impl Shared {
                 ack: None,
                 handshake: None,
                 close_reason: None,
-                drain_deadline: None,
                 woken: Vec::new(),
                 drain: None,
             }),
@@ -214,12 +215,11 @@ impl Shared {
         shared
     }
 
-    /// No code panics while it holds the lock; should it ever happen, the session goes on rather than the process down.
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
-    /// Acts on the multiplexer from outside the driver, then tells whom it concerns.
+    /// Acts on the multiplexer from outside the driver, then wakes the tasks that this concerns.
     fn act<T>(&self, action: impl FnOnce(&mut State) -> T) -> T {
         let mut state = self.lock();
         let result = action(&mut state);
@@ -262,7 +262,7 @@ impl State {
         &mut self.waiting[key.index()]
     }
 
-    /// Turns the multiplexer's events into wakers to be called.
+    /// Turns the multiplexer's events into wakers.
     fn collect_events(&mut self) {
         while let Some(event) = self.mux.poll_event() {
             match event {
@@ -287,10 +287,7 @@ impl State {
                     self.ack = Some(ack);
                     self.woken.extend(self.handshake.take());
                 }
-                Event::Drain(drain) => {
-                    self.drain_by(drain.deadline() + DRAIN_SLACK);
-                    self.drain = Some(drain);
-                }
+                Event::Drain(drain) => self.drain = Some(drain),
             }
         }
         if self.mux.is_closed() {
@@ -299,14 +296,7 @@ impl State {
         }
     }
 
-    /// The session is to be over by then; an earlier deadline stays.
-    fn drain_by(&mut self, deadline: Duration) {
-        if let Some(at) = Instant::now().checked_add(deadline) {
-            self.drain_deadline = Some(self.drain_deadline.map_or(at, |before| before.min(at)));
-        }
-    }
-
-    /// A handshake ends with the session's reason if it does not succeed.
+    /// Waits for the handshake, which fails with the session's close reason.
     fn poll_handshake<T>(&mut self, cx: &mut Context<'_>) -> Poll<Result<T, HandshakeError>> {
         if self.mux.is_closed()
             && let Some(reason) = &self.close_reason

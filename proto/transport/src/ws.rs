@@ -1,4 +1,5 @@
-//! A session over one WebSocket (RFC 6455), on whatever byte stream carries it.
+//! A session over one WebSocket (RFC 6455), on any byte stream. The stream's TLS and the daemon's HTTP upgrade are done
+//! by the caller.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -19,18 +20,18 @@ use tokio_tungstenite::tungstenite::{self, client::IntoClientRequest};
 use crate::muxed::{self, Pipe};
 use crate::{CloseReason, Config, Handshake, HandshakeError, Transport};
 
-/// The path on the base domain where tunnels connect.
+/// The path on the base domain to which tunnels connect.
 pub const PATH: &str = "/_cok/tunnel";
 /// The WebSocket subprotocol (RFC 6455, section 1.9).
 pub const SUBPROTOCOL: &str = "cok.v1";
 
-/// The library fills its read buffer with zeros before every read and keeps it while idle, so it costs each tunnel its
-/// whole size. TLS has the bytes of a record at hand already: taking them in pieces of 4 KiB instead of 16 showed no
-/// difference in speed.
+/// Size in bytes of a socket's read buffer. Tungstenite zeroes it before every read and keeps it while idle, so each
+/// tunnel pays its whole size. TLS has a record's bytes in memory already: pieces of 4 KiB were as fast as pieces of 16
+/// KiB.
 const READ_BUFFER: usize = 4 * 1024;
-/// From here on the library writes by itself while we still feed it.
+/// Bytes in the write buffer from which tungstenite writes by itself.
 const WRITE_BUFFER: usize = 64 * 1024;
-/// The library's hard limit: above what one burst can leave unwritten.
+/// Hard limit of the write buffer in bytes. It is above what one burst can leave unwritten.
 const MAX_WRITE_BUFFER: usize = WRITE_BUFFER + 4 * MAX_MESSAGE;
 
 fn config() -> WebSocketConfig {
@@ -42,13 +43,13 @@ fn config() -> WebSocketConfig {
         .max_frame_size(Some(MAX_MESSAGE))
 }
 
-/// The answer to an upgrade's key (RFC 6455, section 4.2.2).
+/// The `Sec-WebSocket-Accept` that answers a `Sec-WebSocket-Key` (RFC 6455, section 4.2.2).
 pub fn accept_key(key: &[u8]) -> String {
     tungstenite::handshake::derive_accept_key(key)
 }
 
-/// Daemon: starts a session on an upgraded connection, of which `read` was read already, and waits for the client's
-/// Connect, at most for `limit`.
+/// Daemon: waits on an upgraded connection for the client's Connect, at most for `limit`. `read` is what was read from
+/// the connection behind the upgrade.
 pub async fn accept<S>(
     stream: S,
     read: Vec<u8>,
@@ -62,8 +63,8 @@ where
     muxed::accept("ws", WsPipe(socket), config, limit).await
 }
 
-/// Client: upgrades `stream`, which must lead to `authority`, at most for `limit`. The daemon knows nothing of the client
-/// yet: a socket that is dropped leaves no trace.
+/// Client: upgrades `stream`, which must lead to `authority`, at most for `limit`. The daemon does not know the client
+/// yet, so a dropped socket leaves no trace.
 pub async fn open<S>(stream: S, authority: &str, limit: Duration) -> Result<Socket<S>, UpgradeError>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
@@ -94,20 +95,20 @@ where
     muxed::connect("ws", WsPipe(socket.0), config, connect, limit).await
 }
 
-/// Client: a connection whose upgrade went through; not a session yet.
+/// Client: an upgraded connection without a session.
 #[derive(Debug)]
 pub struct Socket<S>(WebSocketStream<S>);
 
 /// Why a connection was not upgraded.
 #[derive(Debug, thiserror::Error)]
 pub enum UpgradeError {
-    /// The server answered with something else than an upgrade.
+    /// The server answered with this status instead of an upgrade.
     #[error("the server answered {0} instead of opening a tunnel; is it a cokd?")]
     Status(http::StatusCode),
     /// The server took too long.
     #[error("no answer to the WebSocket upgrade within {} s", .0.as_secs())]
     TimedOut(Duration),
-    /// The server's answer is wrong, or there is none.
+    /// The answer breaks the WebSocket protocol, or the connection broke.
     #[error("WebSocket upgrade failed: {0}")]
     Broken(String),
 }
@@ -128,9 +129,9 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Pipe for WsPipe<S> {
             return Poll::Ready(match ready!(Pin::new(&mut self.0).poll_next(cx)) {
                 None | Some(Ok(Message::Close(_))) => None,
                 Some(Ok(Message::Binary(message))) => Some(Ok(message)),
-                // The library answers pings by itself.
+                // tungstenite answers pings by itself.
                 Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => continue,
-                Some(Ok(Message::Text(_))) => Some(Err(CloseReason::Lost("a text message came".to_owned()))),
+                Some(Ok(Message::Text(_))) => Some(Err(CloseReason::Lost("the peer sent a text message".to_owned()))),
                 Some(Err(error)) => Some(Err(lost(&error))),
             });
         }

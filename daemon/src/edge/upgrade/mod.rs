@@ -10,7 +10,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::{Bytes, BytesMut};
 use cok_http::websocket::{WEBSOCKET, is_websocket};
-use cok_transport::{Received, RecvHalf, SendHalf};
+use cok_transport::{Received, RecvHalf, SendHalf, ws};
 use http::header::{
     CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, TRANSFER_ENCODING,
     UPGRADE,
@@ -19,7 +19,6 @@ use http::{Method, Request, Response, StatusCode, Version};
 use hyper::ext::Protocol;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
-use sha1::{Digest as _, Sha1};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tracing::debug;
 
@@ -31,8 +30,6 @@ use crate::drain::Watch;
 
 /// What an upgraded connection reads at once, and holds while idle.
 const READ_BUFFER: usize = 16 * 1024;
-/// RFC 6455, section 1.3.
-const WEBSOCKET_GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
 /// How a request asks to leave HTTP.
 #[derive(Debug)]
@@ -114,9 +111,8 @@ impl Upgrade {
                 *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
             }
             Self::Http2 { key } => {
-                let digest = Sha1::new().chain_update(key).chain_update(WEBSOCKET_GUID).finalize();
                 let accepted = headers.remove(SEC_WEBSOCKET_ACCEPT)?;
-                if accepted.as_bytes() != STANDARD.encode(digest).as_bytes() {
+                if accepted.as_bytes() != ws::accept_key(key.as_bytes()).as_bytes() {
                     return None;
                 }
             }

@@ -1,4 +1,4 @@
-//! The one task that owns a session's pipe: it feeds the multiplexer what arrives, writes what is ready, and keeps time.
+//! The task that owns a session's pipe. It feeds the multiplexer messages, writes what is ready, and keeps the time.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -7,26 +7,25 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use cok_proto::mux::SessionError;
-use cok_proto::{ErrorCode, ErrorMessage};
+use cok_proto::{ErrorCode, ErrorMessage, SessionError};
 use tokio::time::Sleep;
 use tracing::trace;
 
 use super::Shared;
 use crate::{CloseReason, Status, set_waker};
 
-/// Messages read in one go before others on this thread get a turn and what they caused is written.
+/// Messages read in one go. Then other tasks of the thread get a turn, and answers are written.
 const READ_BURST: usize = 32;
-/// Messages written in one go, likewise: half a megabyte.
+/// Messages written in one go: half a megabyte.
 const WRITE_BURST: usize = 32;
-/// Room that every message starts with: control frames and small heads. What is longer grows by itself, and is kept.
+/// Bytes reserved for a message: enough for control frames and small heads. The buffer grows for longer ones.
 const SMALL_MESSAGE: usize = 512;
-/// How long an ended session may take to get its last frame out and its pipe closed.
+/// How long an ended session may take to write its last frame and close its pipe.
 const CLOSE_WITHIN: Duration = Duration::from_secs(1);
 
 /// An ordered, reliable pipe of binary messages with a bounded write buffer.
 pub(crate) trait Pipe: Send + Unpin + 'static {
-    /// The next message; `None` once the peer has closed in order.
+    /// Polls for the next message. `None` once the peer has closed in order.
     fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, CloseReason>>>;
     /// Ready once [`Pipe::start_send`] may be called.
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), CloseReason>>;
@@ -42,12 +41,12 @@ pub(super) struct Driver<P> {
     shared: Arc<Shared>,
     pipe: P,
     timer: Pin<Box<Sleep>>,
-    /// Messages are made here; the memory comes back once the pipe has copied it.
+    /// The buffer in which messages are built. Its memory comes back once the pipe has copied it.
     message: BytesMut,
     woken: Vec<Waker>,
     unflushed: bool,
     closing: bool,
-    /// Everything is out, and the peer knows that nothing follows.
+    /// Everything is written and the pipe is closed on our side.
     closed: bool,
 }
 
@@ -56,7 +55,7 @@ impl<P: Pipe> Driver<P> {
         Self {
             shared,
             pipe,
-            timer: Box::pin(tokio::time::sleep(cok_proto::mux::PING_AFTER)),
+            timer: Box::pin(tokio::time::sleep(cok_proto::session::PING_AFTER)),
             message: BytesMut::new(),
             woken: Vec::new(),
             unflushed: false,
@@ -65,7 +64,7 @@ impl<P: Pipe> Driver<P> {
         }
     }
 
-    /// Takes in what has arrived; pending once the pipe is empty, ready when there may be more.
+    /// Takes messages in. Pending once the pipe is empty, ready if there may be more.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), CloseReason>> {
         for _ in 0..READ_BURST {
             let message = match ready!(self.pipe.poll_recv(cx)) {
@@ -85,7 +84,7 @@ impl<P: Pipe> Driver<P> {
         Poll::Ready(Ok(()))
     }
 
-    /// Writes what is ready; pending once there is nothing left or the pipe is full, ready when there may be more.
+    /// Writes messages. Pending once nothing is left or the pipe is full, ready if there may be more.
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), CloseReason>> {
         for _ in 0..WRITE_BURST {
             ready!(self.pipe.poll_ready(cx))?;
@@ -108,14 +107,14 @@ impl<P: Pipe> Driver<P> {
         Poll::Ready(Ok(()))
     }
 
-    /// Acts on time that has passed and sets the timer anew.
+    /// Acts on timeouts and sets the timer to the next one.
     fn poll_time(&mut self, cx: &mut Context<'_>) -> Result<(), CloseReason> {
         loop {
             let mut state = self.shared.lock();
-            let drain_deadline = state.drain_deadline;
+            let drain_deadline = state.mux.drain_deadline();
             let Some(next) = state.mux.next_timeout() else { return Ok(()) };
             let next = drain_deadline.map_or(next, |drain| drain.min(next));
-            // Deadlines mostly move away; the timer is set again only when it has fired or is too late.
+            // Deadlines mostly move into the future, so the timer is reset only if it has fired or is too late.
             if next < self.timer.deadline().into_std() {
                 self.timer.as_mut().reset(next.into());
             }
@@ -126,7 +125,7 @@ impl<P: Pipe> Driver<P> {
             if drain_deadline.is_some_and(|deadline| deadline <= now) {
                 let error = ErrorMessage {
                     code: ErrorCode::Shutdown,
-                    message: "the time to finish running exchanges is over".to_owned(),
+                    message: "the deadline for open exchanges has passed".to_owned(),
                     retryable: true,
                 };
                 state.mux.fail(&error);
@@ -137,7 +136,7 @@ impl<P: Pipe> Driver<P> {
                 return Err(SessionError::Local(error).into());
             }
             let result = state.mux.handle_timeout(now);
-            // The timer fires in silence: an idle session holds no buffer.
+            // The timer fires when the session is idle, and an idle session holds no buffer.
             self.message = BytesMut::new();
             state.collect_events();
             std::mem::swap(&mut state.woken, &mut self.woken);
@@ -150,7 +149,7 @@ impl<P: Pipe> Driver<P> {
         }
     }
 
-    /// One round of everything. Ready when the session has ended.
+    /// Does one round of reading, timeouts and writing. Ready once the session has ended.
     fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<CloseReason> {
         let mut more = match self.poll_read(cx) {
             Poll::Ready(Err(reason)) => return Poll::Ready(reason),
@@ -186,11 +185,11 @@ impl<P: Pipe> Driver<P> {
         Poll::Pending
     }
 
-    /// The session has ended: everybody is told, then the last frame goes out.
+    /// Ends the session: wakes all tasks that wait for it. The last frame goes out afterwards.
     fn end(&mut self, reason: CloseReason) {
         trace!(%reason, "session ended");
         let mut state = self.shared.lock();
-        // The peer's Drain and its end may be read in one go.
+        // The peer's Drain and the pipe's end may be read in one go.
         let drained = reason == CloseReason::PeerClosed && state.mux.is_drained();
         let reason = if drained { CloseReason::Drained } else { reason };
         let reason = state.close_reason.get_or_insert(reason).clone();
@@ -207,8 +206,8 @@ impl<P: Pipe> Driver<P> {
         self.timer.as_mut().reset((Instant::now() + CLOSE_WITHIN).into());
     }
 
-    /// Gets the last frame out and closes the pipe, as far as the time allows. What the peer still sends is read and
-    /// dropped, since bytes left unread would make the kernel reset the connection and destroy that last frame.
+    /// Writes the last frame and closes the pipe, within [`CLOSE_WITHIN`]. It reads and drops what the peer still
+    /// sends: unread bytes would make the kernel reset the connection, and the last frame would be lost.
     fn poll_closing(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.timer.as_mut().poll(cx).is_ready() {
             return Poll::Ready(());

@@ -1,4 +1,4 @@
-//! The two directions of an exchange, as its user holds them.
+//! The two handles of a multiplexed exchange. They hold a key; the state is the multiplexer's.
 
 use std::fmt;
 use std::sync::Arc;
@@ -66,7 +66,7 @@ impl SendHalf for MuxSend {
 impl Drop for MuxSend {
     fn drop(&mut self) {
         self.shared.act(|state| {
-            // The slot may serve another exchange from here on, which must not inherit a waker.
+            // Another exchange may get the slot now; it must not inherit a waker.
             let waiting = state.waiting(self.key);
             waiting.send = None;
             waiting.broken = None;

@@ -1,4 +1,6 @@
-//! The control stream: the client's first bidirectional stream, which carries the frames that concern the whole session.
+//! The control stream: the client's first bidirectional stream, which carries the frames of the whole session.
+//!
+//! The rules for these frames are in cok-proto; here they are read, written and waited for.
 
 use std::future::pending;
 use std::sync::Arc;
@@ -6,20 +8,20 @@ use std::time::{Duration, Instant};
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use cok_proto::frame::{self, FrameType};
-use cok_proto::mux::Role;
+use cok_proto::session::{Session, Signal};
 use cok_proto::stream::ControlReader;
-use cok_proto::{ErrorMessage, Frame, ProtocolError};
+use cok_proto::{ErrorMessage, Frame, ProtocolError, Role};
 use quinn::{Connection, ConnectionError, RecvStream, SendStream, VarInt, WriteError};
 
+use super::liveness::{PeerLiveness, Verdict};
 use super::shared::Shared;
-use super::silence::{Silence, Verdict};
 use crate::{CloseReason, SessionError};
 
 /// How long an Error frame may take to arrive before the connection is closed anyway.
 const LAST_WORDS: Duration = Duration::from_secs(1);
-/// How often stalled readers are looked after while there are exchanges.
+/// How often stalled readers are counted while there are exchanges.
 const AUDIT_EVERY: Duration = Duration::from_millis(100);
-/// What is read at once; control frames are short and rare.
+/// Bytes read at once. Control frames are short and rare.
 const READ: usize = 4 * 1024;
 
 /// Both directions of the control stream.
@@ -32,12 +34,12 @@ pub(super) struct Control {
 
 impl Control {
     pub(super) fn new(send: SendStream, recv: RecvStream) -> Self {
-        // What concerns the session does not wait behind megabytes of bodies.
+        // Control frames must not wait behind megabytes of bodies.
         let _closed = send.set_priority(1);
         Self { send, recv, reader: ControlReader::default() }
     }
 
-    /// Before there is a session: the next frame.
+    /// Before the session is established: the next frame.
     pub(super) async fn frame(&mut self, connection: &Connection) -> Result<Frame, CloseReason> {
         loop {
             if let Some(frame) = self.reader.read().map_err(|error| refuse(connection, &error))? {
@@ -51,7 +53,31 @@ impl Control {
         }
     }
 
-    /// Before there is a session: sends one frame.
+    /// Before the session is established: the meaning of the next frame.
+    pub(super) async fn signal(
+        &mut self,
+        connection: &Connection,
+        session: &mut Session,
+    ) -> Result<Signal, CloseReason> {
+        loop {
+            let frame = self.frame(connection).await?;
+            match session.receive(frame, Instant::now()) {
+                Ok(Some(signal)) => return Ok(signal),
+                Ok(None) => {}
+                Err(SessionError::Protocol(error)) => return Err(refuse(connection, &error)),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Before the session is established: answers a Ping.
+    pub(super) async fn pong(&mut self, connection: &Connection, opaque: [u8; 8]) -> Result<(), CloseReason> {
+        let mut pong = BytesMut::new();
+        frame::put_pong(&mut pong, opaque);
+        self.send(connection, &pong).await
+    }
+
+    /// Before the session is established: sends one frame.
     pub(super) async fn send(&mut self, connection: &Connection, frame: &[u8]) -> Result<(), CloseReason> {
         self.send.write_all(frame).await.map_err(|_| close_reason(connection))
     }
@@ -72,11 +98,11 @@ pub(super) fn fail(connection: Connection, mut control: Control, error: ErrorMes
     });
 }
 
-/// Why a connection has ended, as far as QUIC knows.
+/// Why a connection has ended, by QUIC's account.
 pub(super) fn close_reason(connection: &Connection) -> CloseReason {
     match connection.close_reason() {
         Some(reason) => reason_of(&reason),
-        None => CloseReason::Lost("the control stream broke off".to_owned()),
+        None => CloseReason::Lost("the control stream broke".to_owned()),
     }
 }
 
@@ -91,7 +117,7 @@ fn reason_of(error: &ConnectionError) -> CloseReason {
     }
 }
 
-/// A peer that breaks the protocol before there is a session.
+/// Closes the connection of a peer that breaks the protocol before the session is established.
 pub(super) fn refuse(connection: &Connection, error: &ProtocolError) -> CloseReason {
     connection.close(VarInt::from_u32(error.code().to_u32()), error.to_string().as_bytes());
     SessionError::Protocol(error.clone()).into()
@@ -100,8 +126,8 @@ pub(super) fn refuse(connection: &Connection, error: &ProtocolError) -> CloseRea
 /// Drives an established session to its end.
 pub(super) async fn drive(shared: Arc<Shared>, control: Control) {
     let reason = Driver::new(&shared, control).run().await;
-    // Whatever is still open breaks with the connection.
-    let code = shared.lock().failed.as_ref().map_or(0, |error| error.code.to_u32());
+    // Open exchanges break with the connection.
+    let code = shared.lock().session.error().map_or(0, |error| error.code.to_u32());
     shared.connection.close(VarInt::from_u32(code), b"");
     shared.closed(reason);
 }
@@ -109,17 +135,18 @@ pub(super) async fn drive(shared: Arc<Shared>, control: Control) {
 struct Driver<'a> {
     shared: &'a Shared,
     control: Control,
-    /// Frames on their way out.
+    /// Frames that are being written.
     writing: Bytes,
-    /// Our direction of the control stream is finished: nothing comes from us any more.
+    /// Our direction of the control stream is finished.
     fin_sent: bool,
-    /// The same of the peer's.
+    /// The peer's direction of the control stream is finished.
     fin_received: bool,
     /// When the connection is closed after our Error frame, delivered or not.
     last_words: Option<Instant>,
+    /// Stalled readers are counted.
     auditing: bool,
     /// Daemon: whether the client is still there.
-    silence: Option<Silence>,
+    liveness: Option<PeerLiveness>,
 }
 
 impl<'a> Driver<'a> {
@@ -132,13 +159,13 @@ impl<'a> Driver<'a> {
             fin_received: false,
             last_words: None,
             auditing: false,
-            silence: (shared.role == Role::Daemon).then(|| Silence::new(Instant::now())),
+            liveness: (shared.role == Role::Daemon).then(|| PeerLiveness::new(Instant::now())),
         }
     }
 
     async fn run(mut self) -> CloseReason {
         loop {
-            self.look();
+            self.check_peer();
             let drained = match self.read_frames() {
                 Ok(()) => self.gather(),
                 Err(reason) => return reason,
@@ -152,9 +179,9 @@ impl<'a> Driver<'a> {
         }
     }
 
-    /// Acts on what has come; nothing does once the session has failed.
+    /// Acts on frames that have come, unless the session has failed.
     fn read_frames(&mut self) -> Result<(), CloseReason> {
-        while self.last_words.is_none() {
+        while !self.shared.lock().session.is_closed() {
             let frame = match self.control.reader.read() {
                 Ok(Some(frame)) => frame,
                 Ok(None) => return Ok(()),
@@ -163,22 +190,12 @@ impl<'a> Driver<'a> {
                     return Ok(());
                 }
             };
-            match frame {
-                Frame::Ping(opaque) => self.shared.lock().pong = Some(opaque),
-                Frame::Pong(_) => self.shared.pongs.send_modify(|pongs| *pongs += 1),
-                Frame::Drain(drain) => self.shared.drained_by_peer(drain),
-                Frame::Error(error) => return Err(SessionError::Peer(error).into()),
-                _ => {
-                    let error = ProtocolError::Unexpected { kind: "handshake", why: "the session is established" };
-                    self.shared.fail(&(&error).into());
-                    return Ok(());
-                }
-            }
+            self.shared.receive(frame)?;
         }
         Ok(())
     }
 
-    /// Takes what is to go out; whether the session has drained on this side.
+    /// Takes frames to write. Whether the session has drained on this side.
     fn gather(&mut self) -> bool {
         let mut state = self.shared.lock();
         if self.writing.is_empty() {
@@ -190,8 +207,8 @@ impl<'a> Driver<'a> {
             }
             self.writing = state.outbox.split().freeze();
         }
-        let drained = state.is_drained(self.shared.role);
-        let failed = state.failed.is_some();
+        let drained = state.is_drained();
+        let failed = state.session.is_closed();
         drop(state);
         // After Error or the last exchange, our direction of the control stream ends.
         if (failed || drained) && self.writing.is_empty() && !self.fin_sent {
@@ -204,52 +221,53 @@ impl<'a> Driver<'a> {
         drained
     }
 
-    /// Daemon: looks after the client, if it is time to.
-    fn look(&mut self) {
-        let Some(silence) = self.silence.as_mut().filter(|silence| silence.next() <= Instant::now()) else { return };
-        let verdict = silence.look(&self.shared.connection.stats(), Instant::now());
+    /// Daemon: judges whether the client is still there, once a sample is due.
+    fn check_peer(&mut self) {
+        let now = Instant::now();
+        let Some(liveness) = self.liveness.as_mut().filter(|liveness| liveness.next() <= now) else { return };
+        let verdict = liveness.sample(&self.shared.connection.stats(), now);
         if verdict == Verdict::Ask {
             self.shared.lock().ping = true;
         }
         let silent = match verdict {
-            Verdict::Fine if silence.waits() => return,
+            Verdict::Fine if liveness.is_asked() => return,
             verdict => verdict == Verdict::Silent,
         };
         self.shared.silent.send_if_modified(|before| std::mem::replace(before, silent) != silent);
     }
 
-    /// Waits until something has changed.
+    /// Waits until something changes.
     async fn wait(&mut self) -> Result<(), CloseReason> {
         let Self { shared, control, writing, auditing, .. } = self;
         let Control { send, recv, reader } = control;
-        let deadline = [self.last_words, shared.lock().drain_by].into_iter().flatten().min();
-        let look_at = self.silence.as_ref().map(Silence::next);
+        let deadline = [self.last_words, shared.lock().session.drain_deadline()].into_iter().flatten().min();
+        let check_at = self.liveness.as_ref().map(PeerLiveness::next);
         let (failed, fin_sent) = (self.last_words.is_some(), self.fin_sent);
         let delivered = send.stopped();
         let write = async { if writing.is_empty() { pending().await } else { send.write(writing).await } };
         tokio::select! {
             read = recv.read_chunk(READ, true), if !self.fin_received && !failed => match read {
                 Ok(Some(chunk)) => reader.push(chunk.bytes),
-                Ok(None) if shared.lock().is_draining() => self.fin_received = true,
+                Ok(None) if shared.lock().session.is_draining() => self.fin_received = true,
                 Ok(None) => return Err(CloseReason::PeerClosed),
                 Err(_) => return Err(close_reason(&shared.connection)),
             },
             written = write => match written {
                 Ok(count) => writing.advance(count),
-                // A peer that does not want to hear us has gone, for what we know.
+                // A peer that stops the control stream counts as gone.
                 Err(WriteError::Stopped(_)) => return Err(CloseReason::PeerClosed),
                 Err(_) => return Err(close_reason(&shared.connection)),
             },
-            // After Error: it has arrived.
+            // Our Error has arrived.
             _ = delivered, if failed && fin_sent => return Err(CloseReason::Drained),
             error = shared.connection.closed() => return Err(match reason_of(&error) {
-                CloseReason::PeerClosed if shared.lock().is_draining() => CloseReason::Drained,
+                CloseReason::PeerClosed if shared.lock().session.is_draining() => CloseReason::Drained,
                 reason => reason,
             }),
             () = shared.attention.notified() => *auditing = true,
             () = tokio::time::sleep(AUDIT_EVERY), if *auditing => *auditing = shared.audit(),
             () = until(deadline) => return Err(CloseReason::Drained),
-            () = until(look_at) => {}
+            () = until(check_at) => {}
         }
         Ok(())
     }
@@ -260,9 +278,4 @@ async fn until(deadline: Option<Instant>) {
         Some(at) => tokio::time::sleep_until(at.into()).await,
         None => pending().await,
     }
-}
-
-/// Whether a frame may come from the peer before there is a session, beside what asks for it.
-pub(super) fn is_echo(frame: &Frame, role: Role) -> bool {
-    matches!((frame, role), (Frame::Ping(_), Role::Daemon) | (Frame::Pong(_), Role::Client))
 }

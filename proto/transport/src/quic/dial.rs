@@ -1,18 +1,19 @@
-//! The client's way to a session over QUIC: handshake, echo probe, Connect.
+//! How a client gets a session over QUIC: handshake, echo probe, Connect. Which address to dial is the caller's choice.
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use cok_proto::{Connect, ConnectAck, Frame, frame};
+use parking_lot::Mutex;
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{ClientConfig, Connection, ConnectionError, Endpoint, EndpointConfig};
 use tracing::debug;
 
 use super::control::{Control, close_reason};
-use super::health::Health;
+use super::liveness::PathLiveness;
 use super::settings::{self, Tuning};
 use super::{ALPN, session, socket};
 use crate::{Config, HandshakeError, Transport};
@@ -20,25 +21,24 @@ use crate::{Config, HandshakeError, Transport};
 /// The first error code that stands for a TLS alert (RFC 9000, section 20.1).
 const CRYPTO_ERROR: u64 = 0x100;
 
-/// Dials daemons from one UDP socket, whose buffers cost megabytes: one for a process, shared by its tunnels. Cloning
-/// shares it. The socket is bound at the first call to a wildcard address, so that the kernel picks the source address
-/// afresh for every packet.
+/// Dials daemons from one UDP socket. The socket's buffers cost megabytes, so all tunnels of a process share one
+/// dialer; a clone shares it too. The first dial binds the socket.
 #[derive(Clone, Debug)]
 pub struct Dialer {
     config: ClientConfig,
     endpoint: Arc<Mutex<Option<Endpoint>>>,
 }
 
-/// Why no connection came to be.
+/// Why a dial failed.
 #[derive(Debug, thiserror::Error)]
 pub enum DialError {
-    /// The TLS settings don't fit QUIC.
+    /// The TLS settings cannot be used for QUIC.
     #[error("TLS for QUIC: {0}")]
     Tls(String),
-    /// No UDP socket can be had.
+    /// No UDP socket could be opened.
     #[error("cannot open a UDP socket: {0}")]
     Socket(#[from] io::Error),
-    /// The address or name can't be dialled.
+    /// The address or name cannot be dialled.
     #[error("cannot dial: {0}")]
     Dial(#[from] quinn::ConnectError),
     /// TLS ended the handshake, on either side.
@@ -54,7 +54,7 @@ pub enum DialError {
     /// The handshake failed otherwise.
     #[error("QUIC handshake failed: {0}")]
     Handshake(quinn::ConnectionError),
-    /// Nothing came back in time.
+    /// The peer did not answer in time.
     #[error("no answer over UDP within {} ms", .0.as_millis())]
     TimedOut(Duration),
 }
@@ -75,7 +75,7 @@ impl From<ConnectionError> for DialError {
 }
 
 impl Dialer {
-    /// A dialer that trusts whom `tls` trusts.
+    /// A dialer with the trust roots of `tls`.
     pub fn new(tls: &rustls::ClientConfig, tuning: &Tuning) -> Result<Self, DialError> {
         let crypto = QuicClientConfig::try_from(client_tls(tls)).map_err(|error| DialError::Tls(error.to_string()))?;
         let mut config = ClientConfig::new(Arc::new(crypto));
@@ -83,7 +83,7 @@ impl Dialer {
         Ok(Self { config, endpoint: Arc::default() })
     }
 
-    /// Shakes hands with one address, which must show a certificate for `server_name`; at most `limit`.
+    /// Connects to one address, which must show a certificate for `server_name`, at most for `limit`.
     pub async fn dial(&self, address: SocketAddr, server_name: &str, limit: Duration) -> Result<Link, DialError> {
         let connecting = self.endpoint()?.connect_with(self.config.clone(), address, server_name)?;
         match tokio::time::timeout(limit, connecting).await {
@@ -92,14 +92,14 @@ impl Dialer {
         }
     }
 
-    /// Uses another socket from the next call on; sessions stay on theirs. A daemon that restarts goes on with its
-    /// sessions' addresses, so whoever looks for its successor must not come from the same.
+    /// Uses another socket from the next dial on; sessions keep theirs. A daemon that goes away keeps serving the
+    /// addresses of its sessions, so a dial to its successor must come from another one.
     pub fn renew(&self) {
-        *self.endpoint.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.endpoint.lock() = None;
     }
 
     fn endpoint(&self) -> Result<Endpoint, DialError> {
-        let mut slot = self.endpoint.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut slot = self.endpoint.lock();
         if let Some(endpoint) = &*slot {
             return Ok(endpoint.clone());
         }
@@ -114,7 +114,7 @@ impl Dialer {
     }
 }
 
-/// A client's TLS settings made fit for QUIC, which is always TLS 1.3 (RFC 9001, section 4.2). 0-RTT stays off, since a
+/// A client's TLS settings for QUIC, which needs TLS 1.3 (RFC 9001, section 4.2). Early data (0-RTT) is off, because a
 /// session's first frame must not be replayed.
 pub fn client_tls(tls: &rustls::ClientConfig) -> rustls::ClientConfig {
     let mut tls = tls.clone();
@@ -123,27 +123,27 @@ pub fn client_tls(tls: &rustls::ClientConfig) -> rustls::ClientConfig {
     tls
 }
 
-/// A connection whose handshake went through; not yet a session. Dropped, it is closed.
+/// A connection without a session. It is closed when dropped.
 #[derive(Debug)]
 pub struct Link {
     connection: Connection,
     control: Option<Control>,
 }
 
-/// A client's fresh session.
+/// A client's new session.
 #[derive(Debug)]
 pub struct Session {
     /// The session.
     pub transport: Arc<dyn Transport>,
     /// What the daemon granted.
     pub ack: ConnectAck,
-    /// Tells when its path turns bad.
-    pub health: Health,
+    /// Reports when its path turns bad.
+    pub path: PathLiveness,
 }
 
 impl Link {
-    /// Sends a Ping and waits for its Pong, at most for `limit`: a path may let a handshake through and nothing else.
-    /// The round trip that was measured.
+    /// Sends a Ping and waits for its Pong, at most for `limit`: some paths let a handshake through and nothing else.
+    /// Returns the measured round trip.
     pub async fn echo(&mut self, limit: Duration) -> Result<Duration, HandshakeError> {
         let connection = self.connection.clone();
         let echoed = async {
@@ -154,7 +154,7 @@ impl Link {
             control.send(&connection, &ping).await?;
             match control.frame(&connection).await? {
                 Frame::Pong(_) => Ok(began.elapsed()),
-                Frame::Error(error) => Err(cok_proto::mux::SessionError::Peer(error).into()),
+                Frame::Error(error) => Err(cok_proto::SessionError::Peer(error).into()),
                 _ => Err(crate::CloseReason::Lost("the peer answered a Ping with another frame".to_owned())),
             }
         };
@@ -164,7 +164,7 @@ impl Link {
         }
     }
 
-    /// Asks for a session; at most `limit`.
+    /// Asks for a session and waits for the answer, at most for `limit`.
     pub async fn connect(
         mut self,
         config: Config,
@@ -180,7 +180,7 @@ impl Link {
         };
         let (shared, transport, ack) =
             tokio::time::timeout(limit, granted).await.map_err(|_| HandshakeError::TimedOut(limit))??;
-        Ok(Session { transport, ack, health: Health::new(shared) })
+        Ok(Session { transport, ack, path: PathLiveness::new(shared) })
     }
 
     async fn control(&mut self) -> Result<&mut Control, crate::CloseReason> {

@@ -1,7 +1,8 @@
-//! One exchange on its stream. Its two directions, as their user holds them, are in `handles`.
+//! One exchange on its stream. The handles of its two directions are in `handles`.
 //!
-//! Frames that quinn does not take at once wait here, at most what was handed over after one `poll_ready`; every poll of
-//! either direction moves them on. Nothing is copied towards quinn; from it, pieces that are ready together are joined.
+//! Frames that quinn does not take at once wait here, at most what was handed over after one `poll_ready`. Every poll
+//! of either direction moves them on. Bodies are not copied on their way to quinn. From quinn, pieces that are ready
+//! together are joined. The order of an exchange's parts is checked in cok-proto.
 
 mod buffers;
 mod handles;
@@ -9,14 +10,15 @@ mod handles;
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::{Pin, pin};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Bytes, BytesMut};
+use cok_proto::exchange::{Handed, SendState};
 use cok_proto::frame;
-use cok_proto::mux::Role;
 use cok_proto::stream::{Arrived, ExchangeReader};
-use cok_proto::{RequestHead, ResetCode};
+use cok_proto::{RequestHead, ResetCode, Role};
+use parking_lot::{Mutex, MutexGuard};
 use quinn::{ConnectionError, ReadError, RecvStream, SendStream, StoppedError, VarInt, WriteError};
 
 use self::buffers::{Joined, MOST_JOINED, Outbox};
@@ -24,14 +26,15 @@ use self::handles::{QuicRecv, QuicSend};
 use super::shared::{Shared, Slot};
 use crate::{ExchangeError, Received};
 
-/// Pieces that are taken from quinn under one lock: a full Data frame in packets of 1,200 bytes and more.
+/// Pieces that are taken from quinn under one lock. So many packets of 1,200 bytes hold a full Data frame.
 const PIECES: usize = 14;
 
-/// The stream to be opened, while the peer grants none.
+/// Resolves to the stream once the peer grants one.
 type Opening = Pin<Box<dyn Future<Output = Result<(SendStream, RecvStream), ConnectionError>> + Send>>;
+/// Resolves once the peer stops the stream, with its code, or has everything.
 type Stopped = Pin<Box<dyn Future<Output = Result<Option<VarInt>, StoppedError>> + Send + Sync>>;
 
-/// What the two directions share.
+/// The state that the two directions share.
 pub(super) struct Exchange {
     role: Role,
     /// Dropped last: a draining session waits for it.
@@ -40,47 +43,56 @@ pub(super) struct Exchange {
 }
 
 struct Inner {
-    opening: Option<(Opening, Arc<RequestHead>)>,
-    send: Option<SendStream>,
-    recv: Option<RecvStream>,
+    stream: Stream,
+    state: State,
     id: u32,
     reader: ExchangeReader,
-    /// Pieces taken from quinn and not yet read.
+    /// Pieces taken from quinn that the reader has not got.
     pieces: VecDeque<Bytes>,
-    /// What came behind joined body bytes.
+    /// The part that came behind joined body bytes.
     next: Option<Received>,
     outbox: Outbox,
-    final_head_sent: bool,
-    interim_heads: u8,
-    /// Everything was handed over: FIN follows the outbox.
-    finished: bool,
-    fin_sent: bool,
-    /// The peer wants no more of our body, though the other direction goes on.
-    send_stopped: bool,
-    recv_ended: bool,
-    broken: Option<ExchangeError>,
     stopped: Option<Stopped>,
-    /// quinn forgets who waits when we reset a stream ourselves, so they are known here too.
+    /// The waiting tasks. Quinn forgets them when we reset a stream ourselves.
     recv_waker: Option<Waker>,
     send_waker: Option<Waker>,
 }
 
-/// How the client's or the daemon's side of a new exchange begins.
+/// The stream, as far as there is one.
+enum Stream {
+    /// Daemon: it opens once the peer grants it, and begins with this request.
+    Opening { opening: Opening, head: Arc<RequestHead>, end: bool },
+    /// It carries both directions. It stays until the exchange is dropped, even if that is broken.
+    Open { send: SendStream, recv: RecvStream },
+    /// It never came to be.
+    Missing,
+}
+
+/// Whether the exchange runs. The reader has the state of the direction from the peer.
+#[derive(Clone, Copy)]
+enum State {
+    /// Each direction goes on to its own end.
+    Running { send: SendState },
+    /// It was abandoned, or the session ended under it.
+    Broken(ExchangeError),
+}
+
+/// How the daemon's side of a new exchange begins.
 pub(super) enum Begin {
-    /// Daemon: the stream is there.
+    /// The stream is open.
     Opened(SendStream, RecvStream),
-    /// Daemon: the peer grants no stream at the moment.
+    /// The peer grants no stream at the moment.
     Opening(Opening),
 }
 
 impl Exchange {
     /// Daemon: an exchange for this request. With `end`, it has no body.
     pub(super) fn request(begin: Begin, head: Arc<RequestHead>, end: bool, slot: Slot) -> crate::Exchange {
-        let mut inner = Inner::new(Role::Daemon, 0);
-        inner.finished = end;
+        let reader = ExchangeReader::new(Role::Daemon, 0);
+        let mut inner = Inner::new(Stream::Missing, SendState::after_request(end), 0, reader);
         match begin {
-            Begin::Opened(send, recv) => inner.opened(send, recv, &head),
-            Begin::Opening(opening) => inner.opening = Some((opening, head)),
+            Begin::Opened(send, recv) => inner.opened(send, recv, &head, end),
+            Begin::Opening(opening) => inner.stream = Stream::Opening { opening, head, end },
         }
         let exchange = Arc::new(Self { role: Role::Daemon, slot, inner: Mutex::new(inner) });
         exchange.lock().try_flush(&exchange);
@@ -88,11 +100,9 @@ impl Exchange {
     }
 
     /// Client: an exchange whose request has been read off its stream.
-    pub(super) fn response(arrived: Accepted, end: bool, slot: Slot) -> crate::Exchange {
+    pub(super) fn response(arrived: Accepted, slot: Slot) -> crate::Exchange {
         let Accepted { send, recv, reader, id } = arrived;
-        let mut inner = Inner::new(Role::Client, id);
-        (inner.send, inner.recv, inner.reader) = (Some(send), Some(recv), reader);
-        inner.recv_ended = end;
+        let inner = Inner::new(Stream::Open { send, recv }, SendState::before_response(), id, reader);
         Self::halves(Arc::new(Self { role: Role::Client, slot, inner: Mutex::new(inner) }))
     }
 
@@ -100,9 +110,8 @@ impl Exchange {
         crate::Exchange { send: Box::new(QuicSend(exchange.clone())), recv: Box::new(QuicRecv(exchange)) }
     }
 
-    /// No code panics while it holds the lock; should it ever happen, the exchange goes on rather than the process down.
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock()
     }
 
     fn session(&self) -> &Arc<Shared> {
@@ -119,69 +128,72 @@ pub(super) struct Accepted {
 }
 
 impl Inner {
-    fn new(role: Role, id: u32) -> Self {
+    fn new(stream: Stream, send: SendState, id: u32, reader: ExchangeReader) -> Self {
         Self {
-            opening: None,
-            send: None,
-            recv: None,
+            stream,
+            state: State::Running { send },
             id,
-            reader: ExchangeReader::new(role, id),
+            reader,
             pieces: VecDeque::new(),
             next: None,
             outbox: Outbox::default(),
-            final_head_sent: false,
-            interim_heads: 0,
-            finished: false,
-            fin_sent: false,
-            send_stopped: false,
-            recv_ended: false,
-            broken: None,
             stopped: None,
             recv_waker: None,
             send_waker: None,
         }
     }
 
-    /// The stream is there: it says which exchange this is.
-    fn opened(&mut self, send: SendStream, recv: RecvStream, head: &RequestHead) {
+    /// Uses the stream that was opened; its number is the exchange's id.
+    fn opened(&mut self, send: SendStream, recv: RecvStream, head: &RequestHead, end: bool) {
         self.id = exchange_id(&send);
         self.reader = ExchangeReader::new(Role::Daemon, self.id);
         let mut first = BytesMut::new();
-        frame::put_request(&mut first, self.id, head, self.finished);
+        frame::put_request(&mut first, self.id, head, end);
         self.outbox.chunks.push_back(first.freeze());
-        (self.send, self.recv) = (Some(send), Some(recv));
+        self.stream = Stream::Open { send, recv };
         wake(&mut self.send_waker);
         wake(&mut self.recv_waker);
     }
 
     fn poll_open(&mut self, cx: &mut Context<'_>, exchange: &Exchange) -> Poll<()> {
-        let Some((opening, head)) = &mut self.opening else { return Poll::Ready(()) };
-        let head = head.clone();
-        let opened = ready!(opening.as_mut().poll(cx));
-        self.opening = None;
-        match opened {
+        let Stream::Opening { opening, head, end } = &mut self.stream else { return Poll::Ready(()) };
+        let (head, end) = (head.clone(), *end);
+        match ready!(opening.as_mut().poll(cx)) {
             Ok((send, recv)) => {
                 exchange.session().note_opened(exchange_id(&send));
-                self.opened(send, recv, &head);
+                self.opened(send, recv, &head, end);
             }
-            // The peer has never heard of it.
+            // The peer has not seen the request.
             Err(_) => self.breaks(ExchangeError::Reset(ResetCode::Unprocessed)),
         }
         Poll::Ready(())
     }
 
+    /// Why nothing more is to be sent; NO_ERROR if the peer wants no more of the body.
+    fn send_error(&self) -> Option<ExchangeError> {
+        match self.state {
+            State::Broken(error) => Some(error),
+            State::Running { send: SendState::Stopped } => Some(ExchangeError::Reset(ResetCode::NoError)),
+            State::Running { .. } => None,
+        }
+    }
+
+    fn is_opening(&self) -> bool {
+        matches!(self.stream, Stream::Opening { .. })
+    }
+
     fn has_unsent(&self) -> bool {
-        self.opening.is_some() || !self.outbox.chunks.is_empty() || !self.outbox.scratch.is_empty()
+        self.is_opening() || !self.outbox.chunks.is_empty() || !self.outbox.scratch.is_empty()
     }
 
     fn try_flush(&mut self, exchange: &Exchange) {
         let _waits = self.flush(&mut Context::from_waker(Waker::noop()), exchange);
     }
 
-    /// Hands over to quinn what waits; ready once nothing does.
+    /// Writes waiting frames to quinn. Ready once none waits.
     fn flush(&mut self, cx: &mut Context<'_>, exchange: &Exchange) -> Poll<()> {
         ready!(self.poll_open(cx, exchange));
-        let Some(send) = &mut self.send else { return Poll::Ready(()) };
+        let Stream::Open { send, .. } = &mut self.stream else { return Poll::Ready(()) };
         self.outbox.seal();
         while !self.outbox.chunks.is_empty() {
             let polled = {
@@ -196,9 +208,9 @@ impl Inner {
                 }
             }
         }
-        if self.finished && !self.fin_sent {
-            self.fin_sent = true;
-            // What the peer has stopped is no error here; whoever reads the other direction hears of it.
+        if let State::Running { send: state @ SendState::Finished } = &mut self.state {
+            state.end();
+            // If the peer has stopped the stream, the reader of the other direction learns of it.
             let _stopped = send.finish();
         }
         Poll::Ready(())
@@ -207,19 +219,21 @@ impl Inner {
     fn write_failed(&mut self, error: &WriteError, role: Role) {
         match *error {
             WriteError::Stopped(code) => self.was_stopped(code, role),
-            // Ours: it was reset before.
+            // We have reset it before.
             WriteError::ClosedStream => self.outbox = Outbox::default(),
             WriteError::ConnectionLost(_) | WriteError::ZeroRttRejected => self.breaks(ExchangeError::SessionLost),
         }
     }
 
-    /// The peer has sent STOP_SENDING: of a client, NO_ERROR leaves the response standing.
+    /// The peer has sent STOP_SENDING. If a client did with NO_ERROR, the response goes on.
     fn was_stopped(&mut self, code: VarInt, role: Role) {
         self.outbox = Outbox::default();
         let reset = reset_code(code);
         if role == Role::Daemon && reset == ResetCode::NoError {
-            self.send_stopped = true;
-            if let Some(send) = &mut self.send {
+            if let State::Running { send } = &mut self.state {
+                send.stop();
+            }
+            if let Stream::Open { send, .. } = &mut self.stream {
                 let _closed = send.reset(code);
             }
         } else {
@@ -230,41 +244,55 @@ impl Inner {
     /// Ends both directions: RESET_STREAM and STOP_SENDING together.
     fn abandon(&mut self, code: ResetCode) {
         let number = VarInt::from_u32(code.to_u32());
-        if let Some(send) = &mut self.send {
+        if let Stream::Open { send, recv } = &mut self.stream {
             let _closed = send.reset(number);
-        }
-        if let Some(recv) = self.recv.as_mut().filter(|_| !self.recv_ended) {
-            let _closed = recv.stop(number);
+            if !self.reader.has_ended() {
+                let _closed = recv.stop(number);
+            }
         }
         self.breaks(ExchangeError::Reset(code));
     }
 
     fn breaks(&mut self, error: ExchangeError) {
-        self.broken.get_or_insert(error);
-        (self.opening, self.outbox, self.next) = (None, Outbox::default(), None);
+        if let State::Running { .. } = self.state {
+            self.state = State::Broken(error);
+        }
+        if self.is_opening() {
+            self.stream = Stream::Missing;
+        }
+        (self.outbox, self.next) = (Outbox::default(), None);
         self.pieces.clear();
         wake(&mut self.send_waker);
         wake(&mut self.recv_waker);
     }
 
-    /// Abandons an exchange that is not over. NO_ERROR would not abandon it, so it goes out as CANCELLED.
+    /// Abandons the exchange unless it is over. NO_ERROR would not abandon it, so it goes out as CANCELLED.
     fn reset(&mut self, code: ResetCode) {
-        if self.broken.is_none() && !(self.recv_ended && self.fin_sent) {
+        let State::Running { send } = self.state else { return };
+        if !(self.reader.has_ended() && send.is_over()) {
             self.abandon(if code == ResetCode::NoError { ResetCode::Cancelled } else { code });
         }
     }
 
-    /// Whether more may be sent; a body only behind a final head.
-    fn may_send(&mut self, role: Role, body: bool) -> bool {
-        if self.broken.is_some() || self.send_stopped || self.finished {
-            return false;
-        }
-        // Before the stream is there, no poll has said that body bytes may come.
-        if body && (self.opening.is_some() || role == Role::Client && !self.final_head_sent) {
+    /// Advances the sender's state by a part; whether the part is to be queued. A part out of order ends this exchange,
+    /// because the peer would end the session.
+    fn hand_over(&mut self, step: impl FnOnce(&mut SendState) -> Handed) -> bool {
+        let State::Running { send } = &mut self.state else { return false };
+        let handed = step(send);
+        if handed == Handed::Misuse {
             self.reset(ResetCode::LocalBroken);
-            return false;
         }
-        true
+        handed == Handed::Queue
+    }
+
+    /// The same for body bytes and trailers, which may come only after `poll_ready` and so not before the stream is
+    /// open.
+    fn hand_over_body(&mut self, end: bool) -> bool {
+        let opening = self.is_opening();
+        self.hand_over(|send| match send.body(end) {
+            Handed::Queue if opening => Handed::Misuse,
+            handed => handed,
+        })
     }
 
     fn poll_recv(&mut self, cx: &mut Context<'_>, exchange: &Exchange) -> Poll<Result<Received, ExchangeError>> {
@@ -273,7 +301,7 @@ impl Inner {
             if let Some(next) = self.next.take() {
                 return Poll::Ready(Ok(next));
             }
-            if let Some(error) = self.broken {
+            if let State::Broken(error) = self.state {
                 return Poll::Ready(Err(error));
             }
             let arrived = match self.reader.read() {
@@ -300,7 +328,7 @@ impl Inner {
                     }
                     self.next = Some(part);
                 }
-                // The reader lets no second request come.
+                // The reader refuses a second request.
                 Some(Arrived::Request { .. }) => continue,
                 None => match self.poll_pieces(cx, exchange) {
                     Poll::Ready(()) if joined.is_empty() || !self.pieces.is_empty() => {
@@ -313,37 +341,33 @@ impl Inner {
                     _ => {}
                 },
             }
-            // What was joined goes first; the rest is found at the next call.
+            // The joined bytes go first; the next call returns the rest.
             return Poll::Ready(Ok(Received::Data { data: joined.take(), end: false }));
         }
     }
 
-    /// Takes FIN off a stream whose last frame has come, so that quinn may forget it.
+    /// Reads the FIN of a stream whose last frame has come, so that quinn can forget the stream.
     fn note_end(&mut self) {
-        if self.reader.has_ended() && !self.recv_ended {
-            self.recv_ended = true;
-            if let Some(recv) = &mut self.recv {
-                let _fin = pin!(recv.read_chunks(&mut [Bytes::new()])).poll(&mut Context::from_waker(Waker::noop()));
-            }
+        if self.reader.has_ended()
+            && let Stream::Open { recv, .. } = &mut self.stream
+        {
+            let _fin = pin!(recv.read_chunks(&mut [Bytes::new()])).poll(&mut Context::from_waker(Waker::noop()));
         }
     }
 
-    /// Ready once there is a piece, or the exchange is broken.
+    /// Gets pieces from quinn. Ready once there is one, or the exchange is broken.
     fn poll_pieces(&mut self, cx: &mut Context<'_>, exchange: &Exchange) -> Poll<()> {
         if !self.pieces.is_empty() {
             return Poll::Ready(());
         }
         ready!(self.poll_open(cx, exchange));
-        let Some(recv) = &mut self.recv else { return Poll::Ready(()) };
+        let Stream::Open { recv, .. } = &mut self.stream else { return Poll::Ready(()) };
         let mut pieces = [const { Bytes::new() }; PIECES];
         let polled = { pin!(recv.read_chunks(&mut pieces)).poll(cx) };
         match ready!(polled) {
             Ok(Some(count)) => self.pieces.extend(pieces.into_iter().take(count)),
             // FIN without END.
-            Ok(None) => self.abandon(match exchange.role {
-                Role::Daemon => ResetCode::LocalBroken,
-                Role::Client => ResetCode::Cancelled,
-            }),
+            Ok(None) => self.abandon(exchange.role.peer().leaves_with()),
             Err(ReadError::Reset(code)) => self.abandon(reset_code(code)),
             Err(ReadError::ConnectionLost(_)) => self.breaks(ExchangeError::SessionLost),
             Err(ReadError::ClosedStream | ReadError::IllegalOrderedRead | ReadError::ZeroRttRejected) => {
@@ -355,13 +379,11 @@ impl Inner {
 }
 
 impl Drop for Exchange {
-    /// Both directions are let go of. What the caller has finished still goes out.
+    /// Both handles are gone. A direction that was finished still goes out.
     fn drop(&mut self) {
-        let inner = self.inner.get_mut().unwrap_or_else(PoisonError::into_inner);
-        if inner.broken.is_some() || !inner.finished || inner.fin_sent {
-            return;
-        }
-        let Some(mut send) = inner.send.take() else { return };
+        let inner = self.inner.get_mut();
+        let State::Running { send: SendState::Finished } = inner.state else { return };
+        let Stream::Open { mut send, .. } = std::mem::replace(&mut inner.stream, Stream::Missing) else { return };
         let mut chunks: Vec<Bytes> = inner.outbox.chunks.drain(..).collect();
         let slot = self.slot.share();
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
@@ -375,12 +397,12 @@ impl Drop for Exchange {
     }
 }
 
-/// Exchange ids count the daemon's streams from 1.
+/// The exchange's id: the number of its stream among the daemon's, from 1.
 pub(super) fn exchange_id(send: &SendStream) -> u32 {
     u32::try_from(send.id().index() + 1).unwrap_or(u32::MAX)
 }
 
-/// A stream's error code as a reset code. Codes beyond 32 bits are none of ours.
+/// A stream's error code as a reset code. Codes beyond 32 bits count as CANCELLED.
 fn reset_code(code: VarInt) -> ResetCode {
     u32::try_from(code.into_inner()).map_or(ResetCode::Cancelled, ResetCode::from)
 }

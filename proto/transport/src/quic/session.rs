@@ -1,51 +1,49 @@
-//! An established session, on either side, and how it comes to be.
+//! A session on either side: its handshake, and the interface of the established session.
 
 use std::fmt;
 use std::future::Future;
 use std::pin::{Pin, pin};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::BytesMut;
 use cok_proto::frame::{self, FrameType, ID_LEN, MAX_HEAD};
 use cok_proto::head::HeadTooLarge;
-use cok_proto::mux::Role;
+use cok_proto::session::{Carrier, Session, Signal};
 use cok_proto::stream::{Arrived, ExchangeReader};
-use cok_proto::{Connect, ConnectAck, DrainReason, ErrorMessage, Frame, ProtocolError, RequestHead, ResetCode};
+use cok_proto::{Connect, ConnectAck, DrainReason, ErrorMessage, RequestHead, ResetCode, Role};
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
+use parking_lot::Mutex;
 use quinn::{Connection, ConnectionError, RecvStream, SendStream, VarInt};
 use tokio::sync::watch;
 
-use super::control::{Control, close_reason, drive, fail, is_echo, refuse};
+use super::control::{Control, close_reason, drive, fail};
 use super::exchange::{Accepted, Begin, Exchange, exchange_id};
 use super::shared::{Shared, Slot};
 use crate::{CloseReason, Config, Handshake, HandshakeError, Incoming, OpenError, Status, Transport};
 
-/// Daemon: waits on a fresh connection for the client's control stream and its Connect, at most for `limit`. Pings that
-/// come before are answered: by them a client finds out whether the path carries anything.
+/// Daemon: waits on a new connection for the client's control stream and its Connect, at most for `limit`. Pings before
+/// Connect are answered, because a client tests its path with them.
 pub async fn accept(
     connection: Connection,
     config: Config,
     limit: Duration,
 ) -> Result<Box<dyn Handshake>, HandshakeError> {
+    let mut session = Session::new(Role::Daemon, Carrier::Streams, config.max_exchanges);
     let asked = async {
         let (send, recv) = connection.accept_bi().await.map_err(|_| close_reason(&connection))?;
         let mut control = Control::new(send, recv);
         loop {
-            match control.frame(&connection).await? {
-                Frame::Connect(connect) => return Ok((control, connect)),
-                Frame::Ping(opaque) => {
-                    let mut pong = BytesMut::new();
-                    frame::put_pong(&mut pong, opaque);
-                    control.send(&connection, &pong).await?;
-                }
-                _ => return Err(refuse(&connection, &unexpected("before Connect"))),
+            match control.signal(&connection, &mut session).await? {
+                Signal::Connect(connect) => return Ok::<_, CloseReason>((control, connect)),
+                Signal::Ping(opaque) => control.pong(&connection, opaque).await?,
+                _ => {}
             }
         }
     };
     match tokio::time::timeout(limit, asked).await {
-        Ok(Ok((control, connect))) => Ok(Box::new(QuicHandshake { connection, control, connect, config })),
+        Ok(Ok((control, connect))) => Ok(Box::new(QuicHandshake { connection, control, session, connect, config })),
         Ok(Err(reason)) => Err(reason.into()),
         Err(_) => {
             connection.close(VarInt::from_u32(cok_proto::ErrorCode::Timeout.to_u32()), b"no Connect in time");
@@ -64,39 +62,32 @@ pub(super) async fn connect(
     let mut ask = BytesMut::new();
     frame::put_json(&mut ask, FrameType::Connect, connect);
     control.send(&connection, &ask).await?;
+    let mut session = Session::new(Role::Client, Carrier::Streams, config.max_exchanges);
     let ack = loop {
-        match control.frame(&connection).await? {
-            Frame::ConnectAck(ack) => break ack,
-            Frame::Error(error) => return Err(cok_proto::mux::SessionError::Peer(error).into()),
-            frame if is_echo(&frame, Role::Client) => {}
-            _ => return Err(refuse(&connection, &unexpected("before ConnectAck"))),
+        match control.signal(&connection, &mut session).await? {
+            Signal::Established(ack) => break ack,
+            Signal::Ping(opaque) => control.pong(&connection, opaque).await?,
+            _ => {}
         }
     };
-    let shared = Shared::new(connection.clone(), Role::Client, &config);
-    shared.lock().set_max_exchanges(ack.max_exchanges);
-    connection.set_max_concurrent_bi_streams(streams_for(ack.max_exchanges));
+    connection.set_max_concurrent_bi_streams(streams_for(session.max_exchanges()));
+    let shared = Shared::new(connection.clone(), session, &config);
     tokio::spawn(drive(shared.clone(), control));
     let session = QuicSession { accepting: Mutex::new(Accepting::new(&connection)), shared: shared.clone() };
     Ok((shared, Arc::new(session), ack))
 }
 
-/// Streams that a client grants for so many exchanges: QUIC returns credit for ended ones in batches of an eighth, and
-/// those must not be missing. No daemon gets more than the wire protocol's own limit.
+/// Streams that a client grants for so many exchanges. QUIC returns credit for ended streams in batches of an eighth,
+/// so a quarter more are granted.
 fn streams_for(exchanges: u32) -> VarInt {
-    VarInt::from_u32(exchanges.min(MOST_EXCHANGES) / 4 * 5 + 16)
+    VarInt::from_u32(exchanges / 4 * 5 + 16)
 }
 
-/// The most exchanges that a client lets any daemon have open: each costs some memory even while idle.
-const MOST_EXCHANGES: u32 = 10_000;
-
-fn unexpected(why: &'static str) -> ProtocolError {
-    ProtocolError::Unexpected { kind: "any other", why }
-}
-
-/// A client that waits for the daemon's decision. Dropped without one, the connection is closed.
+/// A client that waits for the daemon's decision. Dropped without one, its connection is closed.
 struct QuicHandshake {
     connection: Connection,
     control: Control,
+    session: Session,
     connect: Connect,
     config: Config,
 }
@@ -106,8 +97,9 @@ impl Handshake for QuicHandshake {
         &self.connect
     }
 
-    fn accept(self: Box<Self>, ack: &ConnectAck) -> Arc<dyn Transport> {
-        let shared = Shared::new(self.connection.clone(), Role::Daemon, &self.config);
+    fn accept(mut self: Box<Self>, ack: &ConnectAck) -> Arc<dyn Transport> {
+        self.session.accept();
+        let shared = Shared::new(self.connection, self.session, &self.config);
         frame::put_json(&mut shared.lock().outbox, FrameType::ConnectAck, ack);
         tokio::spawn(drive(shared.clone(), self.control));
         Arc::new(QuicSession { accepting: Mutex::new(Accepting::default()), shared })
@@ -125,7 +117,7 @@ impl fmt::Debug for QuicHandshake {
 }
 
 struct QuicSession {
-    /// Client: streams that the daemon opens.
+    /// Client: streams that the daemon has opened.
     accepting: Mutex<Accepting>,
     shared: Arc<Shared>,
 }
@@ -139,7 +131,7 @@ impl Transport for QuicSession {
         if head.encoded_len()? > MAX_HEAD - ID_LEN {
             return Err(HeadTooLarge.into());
         }
-        let slot = self.shared.place()?;
+        let slot = self.shared.open_slot()?;
         let connection = &self.shared.connection;
         let begin = match pin!(connection.open_bi()).poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(Ok((send, recv))) => {
@@ -156,7 +148,7 @@ impl Transport for QuicSession {
     }
 
     fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<Option<Incoming>> {
-        self.accepting.lock().unwrap_or_else(PoisonError::into_inner).poll(cx, &self.shared)
+        self.accepting.lock().poll(cx, &self.shared)
     }
 
     fn drain(&self, reason: DrainReason, deadline: Duration) {
@@ -186,7 +178,7 @@ type Stream = Result<(SendStream, RecvStream), ConnectionError>;
 type NextStream = Pin<Box<dyn Future<Output = (Connection, Stream)> + Send>>;
 type HeadRead = Pin<Box<dyn Future<Output = Option<Incoming>> + Send>>;
 
-/// Streams on their way to the client's user. Each waits for its own head alone.
+/// Streams that wait for their request's head, each for its own.
 #[derive(Default)]
 struct Accepting {
     next: Option<NextStream>,
@@ -214,7 +206,7 @@ impl Accepting {
             self.next = None;
             let Ok((send, recv)) = stream else { break };
             self.await_stream(connection);
-            match shared.accept_place() {
+            match shared.accept_slot(exchange_id(&send)) {
                 Some(slot) => self.heads.push(Box::pin(read_head(send, recv, slot))),
                 None => turn_away(send, recv, ResetCode::Unprocessed),
             }
@@ -222,7 +214,7 @@ impl Accepting {
         loop {
             match self.heads.poll_next_unpin(cx) {
                 Poll::Ready(Some(Some(incoming))) => return Poll::Ready(Some(incoming)),
-                // It was cancelled before it had begun.
+                // The request was cancelled before its head was whole.
                 Poll::Ready(Some(None)) => {}
                 Poll::Ready(None) if self.next.is_none() => return Poll::Ready(None),
                 Poll::Ready(None) | Poll::Pending => return Poll::Pending,
@@ -237,7 +229,7 @@ fn turn_away(mut send: SendStream, mut recv: RecvStream, code: ResetCode) {
     let _closed = recv.stop(code);
 }
 
-/// Reads a stream up to and with the request's head.
+/// Reads a stream until the request's head is whole.
 async fn read_head(send: SendStream, mut recv: RecvStream, slot: Slot) -> Option<Incoming> {
     let id = exchange_id(&send);
     let mut reader = ExchangeReader::new(Role::Client, id);
@@ -245,7 +237,7 @@ async fn read_head(send: SendStream, mut recv: RecvStream, slot: Slot) -> Option
         match reader.read() {
             Ok(Some(Arrived::Request { head, end })) => {
                 let accepted = Accepted { send, recv, reader, id };
-                return Some(Incoming { head, end, exchange: Exchange::response(accepted, end, slot) });
+                return Some(Incoming { head, end, exchange: Exchange::response(accepted, slot) });
             }
             Ok(Some(Arrived::Part(_))) => return None,
             Ok(None) => {}

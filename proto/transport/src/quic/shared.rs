@@ -1,71 +1,58 @@
-//! What the parts of one session share: its control frames that wait to go out, its exchanges, and where it stands.
+//! The state that the parts of one session share: its rules, its exchanges, and control frames that wait to go out.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use cok_proto::frame::{self, FrameType};
-use cok_proto::mux::Role;
-use cok_proto::{Drain, DrainReason, ErrorMessage};
+use cok_proto::session::{Admission, Session, Signal};
+use cok_proto::{Drain, DrainReason, ErrorMessage, Frame, Role};
+use parking_lot::{Mutex, MutexGuard};
 use quinn::Connection;
 use slab::Slab;
 use tokio::sync::{Notify, watch};
 
-use super::windows::Windows;
-use crate::{CloseReason, DRAIN_SLACK, OpenError, SessionError, Status};
-
-/// Exchange ids stay below this; the daemon drains with [`DrainReason::Ids`] when it gets there.
-const ID_LIMIT: u32 = 1 << 31;
+use super::window::ConnectionWindow;
+use crate::{CloseReason, OpenError, SessionError, Status};
 
 pub(super) struct Shared {
     pub(super) connection: Connection,
     pub(super) role: Role,
     pub(super) status: watch::Sender<Status>,
-    /// Tells the driver of the control stream that there is something for it.
+    /// Wakes the driver of the control stream.
     pub(super) attention: Notify,
-    /// How many Pongs have come.
+    /// Pongs that have come.
     pub(super) pongs: watch::Sender<u64>,
-    /// Daemon: the client gives no sign of life.
+    /// Daemon: true while the client does not answer on its path.
     pub(super) silent: watch::Sender<bool>,
     state: Mutex<State>,
 }
 
 pub(super) struct State {
-    /// Control frames that wait to go out, bounded by what is said once a session and by one Pong and one Ping.
+    pub(super) session: Session,
+    /// Control frames that wait to go out. Each kind waits at most once.
     pub(super) outbox: BytesMut,
     pub(super) pong: Option<[u8; 8]>,
     pub(super) ping: bool,
-    /// Our Error frame is in the outbox: nothing follows it.
-    pub(super) failed: Option<ErrorMessage>,
-    pub(super) drain_by: Option<Instant>,
-    pub(super) drain_sent: bool,
-    pub(super) drain_received: bool,
-    /// Client: how many exchanges the daemon says it has opened in all.
-    last_exchange: Option<u32>,
     exchanges: Slab<Arc<Progress>>,
-    /// The most exchanges at once.
-    max_exchanges: usize,
-    /// Daemon: the newest exchange. Client: how many streams were accepted.
-    newest: u32,
-    closed: bool,
-    pub(super) windows: Windows,
-    /// The driver looks after stalled readers.
+    window: ConnectionWindow,
+    /// The driver counts stalled readers.
     auditing: bool,
 }
 
-/// How one exchange's reader gets on.
+/// The progress of one exchange's reader.
 #[derive(Debug, Default)]
 struct Progress {
-    /// It waits for the peer, or has ended.
+    /// The reader waits for the peer, or has left.
     waits: AtomicBool,
     reads: AtomicU64,
-    /// `reads` when it was last looked at.
+    /// `reads` at the last audit.
     seen: AtomicU64,
 }
 
 impl Progress {
-    /// Whether nothing was read since the last look though there is something.
+    /// Whether nothing was read since the last audit though something could be.
     fn stalls(&self) -> bool {
         let reads = self.reads.load(Ordering::Relaxed);
         self.seen.swap(reads, Ordering::Relaxed) == reads && !self.waits.load(Ordering::Relaxed)
@@ -73,68 +60,75 @@ impl Progress {
 }
 
 impl Shared {
-    pub(super) fn new(connection: Connection, role: Role, config: &crate::Config) -> Arc<Self> {
-        let windows = Windows::new(config.initial_window);
-        connection.set_receive_window(windows.size());
+    /// For a session whose handshake is done.
+    pub(super) fn new(connection: Connection, session: Session, config: &crate::Config) -> Arc<Self> {
+        let window = ConnectionWindow::new(config.initial_window);
+        connection.set_receive_window(window.size());
         Arc::new(Self {
             connection,
-            role,
+            role: session.role(),
             status: watch::Sender::new(Status::Open),
             attention: Notify::new(),
             pongs: watch::Sender::new(0),
             silent: watch::Sender::new(false),
             state: Mutex::new(State {
+                session,
                 outbox: BytesMut::new(),
                 pong: None,
                 ping: false,
-                failed: None,
-                drain_by: None,
-                drain_sent: false,
-                drain_received: false,
-                last_exchange: None,
                 exchanges: Slab::new(),
-                max_exchanges: config.max_exchanges as usize,
-                newest: 0,
-                closed: false,
-                windows,
+                window,
                 auditing: false,
             }),
         })
     }
 
-    /// No code panics while it holds the lock; should it ever happen, the session goes on rather than the process down.
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     /// Announces that nothing new comes from this side.
     pub(super) fn drain(&self, reason: DrainReason, deadline: Duration) {
-        self.lock().drain(self.role, reason, deadline);
+        let mut state = self.lock();
+        state.session.drain(reason, deadline, Instant::now());
+        state.queue_drain();
+        drop(state);
         self.attention.notify_one();
     }
 
     /// Ends the session with an Error frame.
     pub(super) fn fail(&self, error: &ErrorMessage) {
         let mut state = self.lock();
-        if state.failed.is_some() || state.closed {
-            return;
+        if let Some(error) = state.session.fail(error) {
+            frame::put_json(&mut state.outbox, FrameType::Error, &error);
+            drop(state);
+            self.attention.notify_one();
         }
-        frame::put_json(&mut state.outbox, FrameType::Error, error);
-        state.failed = Some(error.clone());
-        drop(state);
-        self.attention.notify_one();
     }
 
-    /// The peer drains.
-    pub(super) fn drained_by_peer(&self, drain: Drain) {
+    /// Acts on a frame of the control stream. An error means that the peer has ended the session.
+    pub(super) fn receive(&self, frame: Frame) -> Result<(), SessionError> {
         let mut state = self.lock();
-        state.drain_received = true;
-        state.last_exchange = drain.last_exchange;
-        state.finish_by(drain.deadline() + DRAIN_SLACK);
-        if self.role == Role::Daemon {
-            state.drain(self.role, drain.reason.clone(), drain.deadline());
+        match state.session.receive(frame, Instant::now()) {
+            Ok(Some(Signal::Ping(opaque))) => state.pong = Some(opaque),
+            Ok(Some(Signal::Pong(_))) => self.pongs.send_modify(|pongs| *pongs += 1),
+            Ok(Some(Signal::Drain(drain))) => {
+                state.queue_drain();
+                drop(state);
+                self.note_drain(drain);
+            }
+            Err(SessionError::Protocol(error)) => {
+                drop(state);
+                self.fail(&(&error).into());
+            }
+            Err(error) => return Err(error),
+            // The reader of the control stream lets nothing else through.
+            Ok(_) => {}
         }
-        drop(state);
+        Ok(())
+    }
+
+    fn note_drain(&self, drain: Drain) {
         self.status.send_if_modified(|status| {
             let open = matches!(status, Status::Open);
             if open {
@@ -146,8 +140,8 @@ impl Shared {
 
     pub(super) fn closed(&self, reason: CloseReason) {
         let mut state = self.lock();
-        state.closed = true;
-        let reason = match &state.failed {
+        state.session.close();
+        let reason = match state.session.error() {
             Some(error) => SessionError::Local(error.clone()).into(),
             None => reason,
         };
@@ -161,29 +155,26 @@ impl Shared {
         });
     }
 
-    /// Daemon: a place for a new exchange.
-    pub(super) fn place(self: &Arc<Self>) -> Result<Slot, OpenError> {
+    /// Daemon: a slot for a new exchange.
+    pub(super) fn open_slot(self: &Arc<Self>) -> Result<Slot, OpenError> {
         let state = self.lock();
-        if state.closed || state.failed.is_some() || state.drain_sent || state.drain_received {
-            return Err(OpenError::Unavailable);
-        }
-        if state.exchanges.len() >= state.max_exchanges {
-            return Err(OpenError::Saturated);
-        }
+        state.session.may_open(state.exchanges.len())?;
         Ok(self.slot(state))
     }
 
-    /// Client: a place for an exchange that the daemon has opened; `None` if it comes behind our Drain. The daemon's
-    /// number is bounded by the streams that were granted.
-    pub(super) fn accept_place(self: &Arc<Self>) -> Option<Slot> {
+    /// Client: a slot for the exchange that the daemon has opened under this id. `None` if it is refused.
+    pub(super) fn accept_slot(self: &Arc<Self>, id: u32) -> Option<Slot> {
         let mut state = self.lock();
-        state.newest += 1;
-        if state.drain_sent || state.closed {
-            drop(state);
-            self.attention.notify_one();
-            return None;
+        let held = state.exchanges.len();
+        match state.session.request(id, held, held) {
+            Ok(Admission::Accept) => Some(self.slot(state)),
+            // Quinn returns streams in the order of their ids, so the daemon can break no rule here.
+            Ok(Admission::Refuse) | Err(_) => {
+                drop(state);
+                self.attention.notify_one();
+                None
+            }
         }
-        Some(self.slot(state))
     }
 
     fn slot(self: &Arc<Self>, mut state: MutexGuard<'_, State>) -> Slot {
@@ -194,30 +185,30 @@ impl Shared {
         if begins {
             self.attention.notify_one();
         }
-        Slot(Arc::new(Place { session: self.clone(), index, progress }))
+        Slot(Arc::new(SlotGuard { session: self.clone(), index, progress }))
     }
 
     /// Daemon: a stream was opened for this exchange.
     pub(super) fn note_opened(&self, id: u32) {
         let mut state = self.lock();
-        state.newest = state.newest.max(id);
-        if id >= ID_LIMIT - 1 {
-            state.drain(self.role, DrainReason::Ids, Duration::from_secs(3600));
+        state.session.opened(id, Instant::now());
+        state.session.announced(id);
+        if state.queue_drain() {
             drop(state);
             self.attention.notify_one();
         }
     }
 
-    /// How many exchanges are under way.
+    /// The number of open exchanges.
     pub(super) fn open_exchanges(&self) -> usize {
         self.lock().exchanges.len()
     }
 
-    /// Makes room in the connection's window for what stalled readers hold in it. Whether to look again soon.
+    /// Counts stalled readers and makes room for them in the connection window. Whether another audit is needed.
     pub(super) fn audit(&self) -> bool {
         let mut state = self.lock();
         let stalled = state.exchanges.iter().filter(|(_, progress)| progress.stalls()).count();
-        if let Some(size) = state.windows.adjust(stalled) {
+        if let Some(size) = state.window.adjust(stalled) {
             self.connection.set_receive_window(size);
         }
         state.auditing = !state.exchanges.is_empty() || stalled > 0;
@@ -226,47 +217,25 @@ impl Shared {
 }
 
 impl State {
-    pub(super) fn drain(&mut self, role: Role, reason: DrainReason, deadline: Duration) {
-        if self.drain_sent || self.failed.is_some() || self.closed {
-            return;
+    /// Moves our Drain to the control frames that wait to go out; `false` if there is none.
+    fn queue_drain(&mut self) -> bool {
+        let drain = self.session.take_drain();
+        if let Some(drain) = &drain {
+            frame::put_json(&mut self.outbox, FrameType::Drain, drain);
         }
-        self.drain_sent = true;
-        self.finish_by(deadline);
-        let deadline_ms = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX);
-        let last_exchange = (role == Role::Daemon).then_some(self.newest);
-        frame::put_json(&mut self.outbox, FrameType::Drain, &Drain { reason, deadline_ms, last_exchange });
+        drain.is_some()
     }
 
-    /// The session is to be over by then; an earlier deadline stays.
-    fn finish_by(&mut self, deadline: Duration) {
-        if let Some(at) = Instant::now().checked_add(deadline) {
-            self.drain_by = Some(self.drain_by.map_or(at, |before| before.min(at)));
-        }
-    }
-
-    /// Whether this side of a draining session has nothing left to do. A client must first have seen every exchange
-    /// that the daemon has opened: their streams may come behind the Drain.
-    pub(super) fn is_drained(&self, role: Role) -> bool {
-        let announced = match role {
-            Role::Daemon => self.drain_sent,
-            Role::Client => self.drain_received && self.last_exchange.is_none_or(|last| self.newest >= last),
-        };
-        announced && self.exchanges.is_empty()
-    }
-
-    pub(super) fn is_draining(&self) -> bool {
-        self.drain_sent || self.drain_received
-    }
-
-    pub(super) fn set_max_exchanges(&mut self, most: u32) {
-        self.max_exchanges = most as usize;
+    /// Whether this side of a draining session has nothing left to do.
+    pub(super) fn is_drained(&self) -> bool {
+        self.session.is_drained(self.exchanges.len())
     }
 }
 
-/// An exchange's place in its session; the last to be dropped frees it.
-pub(super) struct Slot(Arc<Place>);
+/// An exchange's slot in its session. The last share that is dropped frees it.
+pub(super) struct Slot(Arc<SlotGuard>);
 
-struct Place {
+struct SlotGuard {
     session: Arc<Shared>,
     index: usize,
     progress: Arc<Progress>,
@@ -281,18 +250,18 @@ impl Slot {
         Self(self.0.clone())
     }
 
-    /// The exchange was read from, and now `waits` for the peer or not.
+    /// Notes that the exchange was read, and whether its reader now waits for the peer.
     pub(super) fn note_read(&self, waits: bool) {
         self.0.progress.reads.fetch_add(1, Ordering::Relaxed);
         self.0.progress.waits.store(waits, Ordering::Relaxed);
     }
 }
 
-impl Drop for Place {
+impl Drop for SlotGuard {
     fn drop(&mut self) {
         let mut state = self.session.lock();
         state.exchanges.try_remove(self.index);
-        let last = state.exchanges.is_empty() && (state.drain_sent || state.drain_received);
+        let last = state.exchanges.is_empty() && state.session.is_draining();
         drop(state);
         if last {
             self.session.attention.notify_one();

@@ -1,4 +1,4 @@
-//! UDP sockets: bound with large buffers, and what the kernel really gave.
+//! UDP sockets: how they are bound, and the size of their buffers. What a socket carries is decided elsewhere.
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -7,16 +7,16 @@ use std::sync::Arc;
 use quinn::{AsyncUdpSocket, Runtime as _, TokioRuntime};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
-use super::unbatched::Unbatched;
+use super::gro::split_gro;
 
-/// What is asked for each of a socket's buffers: 4 MiB hold 30 ms at 1 Gbit/s while the process is busy elsewhere. The
-/// kernel gives no more than `net.core.rmem_max` and `wmem_max` allow.
+/// The size in bytes that we ask for each buffer of a socket. While the process is busy, 4 MiB hold 30 ms at 1 Gbit/s.
+/// The kernel grants at most `net.core.rmem_max` and `wmem_max`.
 pub const BUFFER: usize = 4 * 1024 * 1024;
 
-/// From this size on, a buffer is not the kernel's default any more, which is 208 KiB.
+/// Size in bytes from which a buffer was chosen on purpose. The kernel's default is 208 KiB.
 const CHOSEN: usize = 1024 * 1024;
 
-/// A socket's buffers in bytes, as the kernel counts them.
+/// The sizes of a socket's buffers in bytes, as the kernel reports them.
 #[derive(Clone, Copy, Debug)]
 pub struct Buffers {
     /// For receiving.
@@ -25,8 +25,9 @@ pub struct Buffers {
     pub send: usize,
 }
 
-/// Binds a daemon's socket. An IPv6 wildcard takes IPv4 as well. Sockets of the same user may share the address: a
-/// daemon that leaves goes on with its peers while the next one has the port. Two daemons by mistake meet on TCP.
+/// Binds a daemon's socket. An IPv6 wildcard takes IPv4 as well. Sockets of the same user may share the address, so
+/// that a daemon that goes away keeps its peers while its successor has the port. Two daemons by mistake collide on
+/// TCP.
 pub fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
     let socket = unbound(address)?;
     socket.set_reuse_port(true)?;
@@ -42,8 +43,8 @@ fn unbound(address: SocketAddr) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// Binds a client's socket to a wildcard address, so that the kernel picks the source address afresh for every packet: a
-/// machine that changes its network keeps its sessions by migration (RFC 9000, section 9).
+/// Binds a client's socket to a wildcard address, so that the kernel picks the source address of each packet. A machine
+/// that changes its network so keeps its sessions by migration (RFC 9000, section 9).
 pub(super) fn bind_any() -> io::Result<UdpSocket> {
     let bind = |address: SocketAddr| -> io::Result<UdpSocket> {
         let socket = unbound(address)?;
@@ -53,7 +54,7 @@ pub(super) fn bind_any() -> io::Result<UdpSocket> {
     bind((Ipv6Addr::UNSPECIFIED, 0).into()).or_else(|_| bind((Ipv4Addr::UNSPECIFIED, 0).into()))
 }
 
-/// Datagrams that the kernel takes or gives in one call at the most; 1 where it has no offload.
+/// The most datagrams that the kernel takes or gives in one call. 1 means that it has no offload.
 #[derive(Clone, Copy, Debug)]
 pub struct Offload {
     /// GSO: for sending.
@@ -62,16 +63,15 @@ pub struct Offload {
     pub receive: usize,
 }
 
-/// Makes a socket ready for quinn, within a tokio runtime.
+/// Wraps a socket for quinn, with the GRO split. Must be called within a tokio runtime.
 pub fn wrap(socket: UdpSocket) -> io::Result<(Arc<dyn AsyncUdpSocket>, Offload)> {
     let socket = TokioRuntime.wrap_udp_socket(socket)?;
     let offload = Offload { send: socket.max_transmit_segments(), receive: socket.max_receive_segments() };
-    Ok((Arc::new(Unbatched::new(socket)), offload))
+    Ok((split_gro(socket), offload))
 }
 
-/// Asks for large buffers and tells what they are now. Failing to enlarge them is no error: they are as they were. Those
-/// that somebody has chosen already stay: a service manager may go beyond the kernel's limits, and we would fall back to
-/// them.
+/// Asks the kernel for large buffers and returns their sizes. A refusal is no error, and the sizes stay. Buffers that
+/// were chosen on purpose stay too: a service manager may exceed the kernel's limits, and we would shrink them.
 pub fn enlarge(socket: &UdpSocket) -> io::Result<Buffers> {
     let socket = SockRef::from(socket);
     if socket.recv_buffer_size()? < CHOSEN {

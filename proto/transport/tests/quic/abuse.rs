@@ -1,4 +1,4 @@
-//! A peer that breaks the rules ends its own session, and hears why.
+//! A peer that breaks a rule loses its session, and gets the reason.
 
 use bytes::{BufMut as _, BytesMut};
 use cok_proto::frame::{self, FrameType};
@@ -9,7 +9,7 @@ use quinn::{ConnectionError, Endpoint, ReadError, VarInt};
 
 use crate::pair::{Ends, LIMIT, config, connect, head, ok, soon};
 
-/// A client that writes what it likes.
+/// A client that writes any bytes.
 struct Raw {
     connection: quinn::Connection,
     control: (quinn::SendStream, quinn::RecvStream),
@@ -136,7 +136,7 @@ async fn fin_without_end_breaks_only_its_exchange() {
 }
 
 #[tokio::test]
-async fn what_is_not_connect_ends_the_connection() {
+async fn anything_before_connect_ends_the_connection() {
     let ends = Ends::new();
     let reset = bytes(|out| frame::put_reset(out, 1, ResetCode::Cancelled));
     let nonsense = bytes(|out| out.put_slice(b"GET / HTTP/1.1\r\n\r\n"));

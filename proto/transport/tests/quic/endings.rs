@@ -4,14 +4,13 @@ use std::future::poll_fn;
 use std::time::Duration;
 
 use bytes::Bytes;
-use cok_proto::mux::SessionError;
-use cok_proto::{Drain, DrainReason, ErrorCode, ErrorMessage, ResetCode};
+use cok_proto::{Drain, DrainReason, ErrorCode, ErrorMessage, ResetCode, SessionError};
 use cok_transport::{CloseReason, ExchangeError, HandshakeError, OpenError, Received, Status, quic};
 
 use crate::pair::{Ends, LIMIT, Pair, config, connect, head, noise, ok, read_all, send_all, soon};
 
 #[tokio::test]
-async fn a_visitor_who_leaves_is_noticed_on_both_halves() {
+async fn both_handles_learn_that_a_visitor_left() {
     let (pair, _ends) = Pair::new().await;
     let (asked, incoming) = pair.exchange(false).await;
     let cok_transport::Exchange { mut send, mut recv } = incoming.exchange;
@@ -27,7 +26,7 @@ async fn a_visitor_who_leaves_is_noticed_on_both_halves() {
 }
 
 #[tokio::test]
-async fn why_a_service_failed_reaches_the_daemon() {
+async fn the_reset_code_of_a_failed_service_reaches_the_daemon() {
     let (pair, _ends) = Pair::new().await;
     for code in [ResetCode::LocalRefused, ResetCode::LocalTimeout, ResetCode::TooLarge, ResetCode::Other(77)] {
         let (mut asked, incoming) = pair.exchange(false).await;
@@ -35,7 +34,7 @@ async fn why_a_service_failed_reaches_the_daemon() {
         exchange.send.reset(code);
         assert_eq!(soon(asked.recv.recv()).await, Err(ExchangeError::Reset(code)));
         assert_eq!(soon(poll_fn(|cx| asked.send.poll_broken(cx))).await, ExchangeError::Reset(code));
-        // The other half of our own side hears of it too.
+        // The other handle on our side gets the code too.
         assert_eq!(soon(exchange.recv.recv()).await, Err(ExchangeError::Reset(code)));
     }
     let (mut asked, incoming) = pair.exchange(true).await;
@@ -66,7 +65,7 @@ async fn a_drained_session_ends_once_its_exchanges_have() {
 }
 
 #[tokio::test]
-async fn a_client_that_leaves_takes_nothing_new_and_finishes_what_runs() {
+async fn a_draining_client_takes_nothing_new_and_finishes_open_exchanges() {
     let (pair, _ends) = Pair::new().await;
     let (mut asked, incoming) = pair.exchange(true).await;
     pair.client.drain(DrainReason::Shutdown, LIMIT);
@@ -82,7 +81,7 @@ async fn a_client_that_leaves_takes_nothing_new_and_finishes_what_runs() {
 }
 
 #[tokio::test]
-async fn a_drain_that_takes_too_long_is_cut() {
+async fn a_drain_ends_at_its_deadline() {
     let (pair, _ends) = Pair::new().await;
     let (mut asked, _incoming) = pair.exchange(true).await;
     pair.daemon.drain(DrainReason::Restart, Duration::from_millis(50));
@@ -116,7 +115,7 @@ async fn a_refusal_says_why() {
 }
 
 #[tokio::test]
-async fn an_echo_comes_before_anything_is_claimed() {
+async fn a_path_is_tested_before_connect() {
     let ends = Ends::new();
     let (mut link, connection) = ends.link().await;
     let accepting = tokio::spawn(quic::accept(connection, config(), LIMIT));
@@ -128,7 +127,7 @@ async fn an_echo_comes_before_anything_is_claimed() {
 }
 
 #[tokio::test]
-async fn a_silent_client_does_not_stay() {
+async fn a_client_without_connect_times_out() {
     let ends = Ends::new();
     let (_link, connection) = ends.link().await;
     let short = Duration::from_millis(50);
@@ -137,23 +136,23 @@ async fn a_silent_client_does_not_stay() {
 }
 
 #[tokio::test]
-async fn a_path_that_answers_is_not_bad_and_one_that_is_gone_is() {
+async fn only_a_path_that_stops_answering_turns_bad() {
     let (pair, ends) = Pair::new().await;
     let (_asked, mut incoming) = pair.exchange(false).await;
     tokio::select! {
-        reason = pair.health.turned_bad() => panic!("{reason}"),
+        reason = pair.path.turned_bad() => panic!("{reason}"),
         () = tokio::time::sleep(Duration::from_secs(4)) => {}
     }
-    // Nobody answers any more on this port; the peer's state is kept, so nothing says that it is gone.
+    // Nothing answers on this port any more. The peer keeps its state, so nothing reports that it is gone.
     ends.server.rebind(std::net::UdpSocket::bind("127.0.0.1:0").unwrap()).unwrap();
-    let reason = soon(pair.health.turned_bad()).await;
+    let reason = soon(pair.path.turned_bad()).await;
     assert!(reason.contains("nothing came over UDP"), "{reason}");
     incoming.exchange.send.send_response(ok(), true).unwrap();
     assert!(matches!(&*pair.client.status().borrow(), Status::Open));
 }
 
 #[tokio::test]
-async fn received_kinds_are_what_they_were() {
+async fn a_response_without_a_body_is_one_head() {
     let (pair, _ends) = Pair::new().await;
     let (mut asked, mut incoming) = pair.exchange(true).await;
     incoming.exchange.send.send_response(ok(), true).unwrap();

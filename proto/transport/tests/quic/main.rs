@@ -1,4 +1,4 @@
-//! Sessions over real QUIC on loopback: what passes, what is cancelled, how a session ends, and what a hostile peer gets.
+//! Sessions over real QUIC on loopback: traffic, cancelling, endings and hostile peers.
 
 #![expect(clippy::unwrap_used, reason = "in a test, it is the test that fails")]
 

@@ -61,7 +61,7 @@ impl Ends {
         (link.unwrap(), connection)
     }
 
-    /// A session whose daemon has `config`.
+    /// A session with these limits on the daemon.
     pub(crate) async fn session(&self, daemon: Config) -> Pair {
         let (link, connection) = self.link().await;
         let most = daemon.max_exchanges;
@@ -71,9 +71,9 @@ impl Ends {
             assert_eq!(handshake.connect().instance, "i");
             handshake.accept(&ConnectAck { session: "s".to_owned(), max_exchanges: most, ..ConnectAck::default() })
         });
-        let Session { transport: client, ack, health } = session.unwrap();
+        let Session { transport: client, ack, path } = session.unwrap();
         assert_eq!(ack.session, "s");
-        Pair { daemon: transport, client, health }
+        Pair { daemon: transport, client, path }
     }
 }
 
@@ -81,17 +81,17 @@ impl Ends {
 pub(crate) struct Pair {
     pub(crate) daemon: Arc<dyn Transport>,
     pub(crate) client: Arc<dyn Transport>,
-    pub(crate) health: quic::Health,
+    pub(crate) path: quic::PathLiveness,
 }
 
 impl Pair {
-    /// With the defaults.
+    /// A session with the default limits.
     pub(crate) async fn new() -> (Self, Ends) {
         let ends = Ends::new();
         (ends.session(config()).await, ends)
     }
 
-    /// An exchange as both sides have it.
+    /// An exchange on both sides.
     pub(crate) async fn exchange(&self, end: bool) -> (Exchange, Incoming) {
         let asked = self.daemon.open(head("/"), end).unwrap();
         let incoming = soon(self.client.accept()).await.unwrap();
@@ -122,7 +122,7 @@ pub(crate) fn ok() -> ResponseHead {
     ResponseHead { status: StatusCode::OK, headers: HeaderMap::new() }
 }
 
-/// What must not take long, given a noisy machine.
+/// Fails if the future takes longer than a noisy machine would need.
 pub(crate) async fn soon<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(LIMIT, future).await.expect("it takes too long")
 }
@@ -154,11 +154,11 @@ pub(crate) async fn send_all(send: &mut Box<dyn cok_transport::SendHalf>, body: 
     if body.is_empty() {
         send.send_data(Bytes::new(), true);
     }
-    // What was handed over is on its way.
+    // Everything has been handed to quinn.
     let _broken = send.ready().await;
 }
 
-/// Bytes that are not all alike.
+/// A body of varying bytes.
 pub(crate) fn noise(length: usize) -> Bytes {
     (0..length).map(|at| (at * 31 % 251) as u8).collect::<Vec<_>>().into()
 }

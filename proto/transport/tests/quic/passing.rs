@@ -1,4 +1,4 @@
-//! What passes: heads, bodies of any length in any pieces, trailers, many exchanges at once.
+//! Traffic that passes: heads, bodies of any length in any pieces, trailers, many exchanges at once.
 
 use bytes::Bytes;
 use cok_proto::ResponseHead;
@@ -67,21 +67,21 @@ async fn large_bodies_both_ways_at_once() {
 }
 
 #[tokio::test]
-async fn what_was_finished_arrives_though_its_sender_is_gone() {
+async fn a_finished_body_arrives_after_its_sender_was_dropped() {
     let (pair, _ends) = Pair::new().await;
     let (mut asked, incoming) = pair.exchange(true).await;
     let body = noise(3 * MIB);
     let mut exchange = incoming.exchange;
     exchange.send.send_response(ok(), false).unwrap();
     exchange.send.ready().await.unwrap();
-    // More than the window takes at once.
+    // More than fits into the window.
     exchange.send.send_data(body.clone(), true);
     drop(exchange);
     assert!(read_all(&mut asked.recv).await.0 == body);
 }
 
 #[tokio::test]
-async fn stalled_readers_hold_up_nobody() {
+async fn stalled_readers_do_not_hold_up_others() {
     let ends = Ends::new();
     let pair = ends.session(config()).await;
     let body = noise(4 * MIB);
@@ -109,7 +109,7 @@ async fn stalled_readers_hold_up_nobody() {
 }
 
 #[tokio::test]
-async fn more_exchanges_than_streams_wait_for_their_turn() {
+async fn exchanges_wait_while_no_stream_is_granted() {
     let ends = Ends::new();
     // The daemon may open more than the client grants streams at first.
     let pair = ends.session(cok_transport::Config { max_exchanges: 3000, ..config() }).await;
@@ -127,7 +127,7 @@ async fn more_exchanges_than_streams_wait_for_their_turn() {
 }
 
 #[tokio::test]
-async fn an_upload_that_nobody_wants_is_stopped_and_the_response_stands() {
+async fn an_unwanted_upload_stops_and_the_response_goes_on() {
     let (pair, _ends) = Pair::new().await;
     let (mut asked, incoming) = pair.exchange(false).await;
     let cok_transport::Exchange { mut send, recv } = incoming.exchange;

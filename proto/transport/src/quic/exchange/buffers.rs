@@ -1,25 +1,25 @@
-//! An exchange's bytes on their way to quinn and from it.
+//! Buffers for an exchange's bytes on their way to and from quinn. They do not limit themselves; `poll_ready` does.
 
 use std::collections::VecDeque;
 
 use bytes::{Bytes, BytesMut};
 use cok_proto::frame::{self, DATA_CHUNK};
 
-/// Body bytes that are joined before they are handed on: a full Data frame.
+/// The most body bytes that are joined: a full Data frame.
 pub(super) const MOST_JOINED: usize = 16 * 1024;
-/// Body bytes up to here are copied behind their frame's header; longer ones stay where they are.
+/// Longest body in bytes that is copied behind its frame's header. Longer ones are not copied.
 const COPY_BELOW: usize = 1024;
 
 /// Frames that quinn has not taken yet.
 #[derive(Default)]
 pub(super) struct Outbox {
     pub(super) chunks: VecDeque<Bytes>,
-    /// Where headers and short bodies are written; handed over in parts.
+    /// The buffer for headers and short bodies.
     pub(super) scratch: BytesMut,
 }
 
 impl Outbox {
-    /// Moves what was written to the scratch space into the queue.
+    /// Queues what was written to the scratch buffer.
     pub(super) fn seal(&mut self) {
         if !self.scratch.is_empty() {
             self.chunks.push_back(self.scratch.split().freeze());
@@ -44,7 +44,7 @@ impl Outbox {
     }
 }
 
-/// Body bytes that are ready together, in one piece of memory.
+/// Body bytes that are ready together, joined in one piece of memory.
 #[derive(Default)]
 pub(super) struct Joined {
     first: Bytes,

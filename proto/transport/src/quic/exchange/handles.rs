@@ -1,4 +1,4 @@
-//! The two directions of an exchange, as its user holds them.
+//! The two handles of an exchange on a stream.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,12 +7,11 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use cok_proto::frame::{self, ID_LEN, MAX_HEAD};
 use cok_proto::head::{HeadTooLarge, fields_len};
-use cok_proto::mux::{MAX_INTERIM_HEADS, Role};
-use cok_proto::{ResetCode, ResponseHead};
+use cok_proto::{ResetCode, ResponseHead, Role};
 use http::HeaderMap;
-use quinn::{SendStream, VarInt};
+use quinn::VarInt;
 
-use super::{Exchange, Stopped, wake};
+use super::{Exchange, State, Stream, wake};
 use crate::{ExchangeError, Received, RecvHalf, SendHalf, set_waker};
 
 /// The direction towards the peer.
@@ -22,11 +21,8 @@ impl SendHalf for QuicSend {
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ExchangeError>> {
         let mut inner = self.0.lock();
         let waits = inner.flush(cx, &self.0).is_pending();
-        if let Some(error) = inner.broken {
+        if let Some(error) = inner.send_error() {
             return Poll::Ready(Err(error));
-        }
-        if inner.send_stopped {
-            return Poll::Ready(Err(ExchangeError::Reset(ResetCode::NoError)));
         }
         if waits {
             set_waker(&mut inner.send_waker, cx);
@@ -37,32 +33,27 @@ impl SendHalf for QuicSend {
 
     fn poll_broken(&mut self, cx: &mut Context<'_>) -> Poll<ExchangeError> {
         let mut inner = self.0.lock();
-        let opening = inner.flush(cx, &self.0).is_pending() && inner.send.is_none();
-        if let Some(error) = inner.broken {
+        let _waits = inner.flush(cx, &self.0);
+        if let Some(error) = inner.send_error() {
             return Poll::Ready(error);
         }
-        if inner.send_stopped {
-            return Poll::Ready(ExchangeError::Reset(ResetCode::NoError));
-        }
         set_waker(&mut inner.send_waker, cx);
-        if opening {
-            return Poll::Pending;
-        }
-        if inner.stopped.is_none() {
-            let stopped = inner.send.as_ref().map(SendStream::stopped);
-            inner.stopped = stopped.map(|stopped| Box::pin(stopped) as Stopped);
+        if inner.stopped.is_none()
+            && let Stream::Open { send, .. } = &inner.stream
+        {
+            inner.stopped = Some(Box::pin(send.stopped()));
         }
         let Some(stopped) = &mut inner.stopped else { return Poll::Pending };
         match ready!(stopped.as_mut().poll(cx)) {
             Ok(Some(code)) => inner.was_stopped(code, self.0.role),
-            // All is delivered; what else may happen, the other direction shows.
+            // The peer has everything. The other direction reports what else happens.
             Ok(None) => {
                 inner.stopped = Some(Box::pin(std::future::pending()));
                 return Poll::Pending;
             }
             Err(_) => inner.breaks(ExchangeError::SessionLost),
         }
-        Poll::Ready(inner.broken.unwrap_or(ExchangeError::Reset(ResetCode::NoError)))
+        Poll::Ready(inner.send_error().unwrap_or(ExchangeError::Reset(ResetCode::NoError)))
     }
 
     fn send_response(&mut self, head: ResponseHead, end: bool) -> Result<(), HeadTooLarge> {
@@ -70,25 +61,14 @@ impl SendHalf for QuicSend {
             return Err(HeadTooLarge);
         }
         let mut inner = self.0.lock();
-        if !inner.may_send(self.0.role, false) {
+        let interim = head.is_interim();
+        let end = end && !interim;
+        if !inner.hand_over(|send| send.head(interim, end)) {
             return Ok(());
-        }
-        if self.0.role == Role::Daemon || inner.final_head_sent {
-            inner.reset(ResetCode::LocalBroken);
-            return Ok(());
-        }
-        let end = end && !head.is_interim();
-        if !head.is_interim() {
-            inner.final_head_sent = true;
-        } else if inner.interim_heads == MAX_INTERIM_HEADS {
-            return Ok(());
-        } else {
-            inner.interim_heads += 1;
         }
         let id = inner.id;
         frame::put_response(&mut inner.outbox.scratch, id, &head, end);
-        inner.finished = end;
-        // A head that is not the end waits for its body's first bytes, until the next poll at the latest.
+        // A head without the end waits for the first bytes of its body, at most until the next poll.
         if end {
             inner.try_flush(&self.0);
         }
@@ -97,10 +77,9 @@ impl SendHalf for QuicSend {
 
     fn send_data(&mut self, data: Bytes, end: bool) {
         let mut inner = self.0.lock();
-        if inner.may_send(self.0.role, true) && (end || !data.is_empty()) {
+        if inner.hand_over_body(end) && (end || !data.is_empty()) {
             let id = inner.id;
             inner.outbox.push_data(id, data, end);
-            inner.finished = end;
             inner.try_flush(&self.0);
         }
     }
@@ -110,10 +89,9 @@ impl SendHalf for QuicSend {
             return Err(HeadTooLarge);
         }
         let mut inner = self.0.lock();
-        if inner.may_send(self.0.role, true) {
+        if inner.hand_over_body(true) {
             let id = inner.id;
             frame::put_trailers(&mut inner.outbox.scratch, id, &fields);
-            inner.finished = true;
             inner.try_flush(&self.0);
         }
         Ok(())
@@ -128,11 +106,10 @@ impl Drop for QuicSend {
     fn drop(&mut self) {
         let mut inner = self.0.lock();
         inner.send_waker = None;
-        if !inner.finished && !inner.send_stopped {
-            inner.reset(match self.0.role {
-                Role::Daemon => ResetCode::Cancelled,
-                Role::Client => ResetCode::LocalBroken,
-            });
+        if let State::Running { send } = inner.state
+            && !send.may_leave()
+        {
+            inner.reset(self.0.role.leaves_with());
         }
     }
 }
@@ -150,7 +127,7 @@ impl RecvHalf for QuicRecv {
     fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Received, ExchangeError>> {
         let mut inner = self.0.lock();
         if inner.has_unsent() && inner.flush(cx, &self.0).is_ready() {
-            // quinn keeps one waker a stream, and it may have been ours.
+            // Quinn keeps one waker for a stream, and this poll may have replaced the sender's.
             wake(&mut inner.send_waker);
         }
         let polled = inner.poll_recv(cx, &self.0);
@@ -170,19 +147,19 @@ impl Drop for QuicRecv {
     fn drop(&mut self) {
         let mut inner = self.0.lock();
         inner.recv_waker = None;
-        // Should quinn know only of us that we wait for room, the sender has to ask again.
+        // Quinn may have our waker instead of the sender's, so the sender has to poll again.
         wake(&mut inner.send_waker);
         self.0.slot.note_read(true);
-        if inner.recv_ended {
+        if inner.reader.has_ended() {
             return;
         }
         match self.0.role {
             Role::Daemon => inner.reset(ResetCode::Cancelled),
             Role::Client => {
-                if let Some(recv) = &mut inner.recv {
+                if let Stream::Open { recv, .. } = &mut inner.stream {
                     let _closed = recv.stop(VarInt::from_u32(ResetCode::NoError.to_u32()));
                 }
-                inner.recv_ended = true;
+                inner.reader.stop();
             }
         }
     }

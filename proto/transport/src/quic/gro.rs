@@ -1,57 +1,89 @@
-//! A UDP socket that hands datagrams over one by one, though the kernel gives them in batches.
+//! GRO split: a layer that hands out single datagrams though the kernel gives them in batches.
 //!
-//! With receive offload (GRO) up to 64 datagrams come as one piece of memory. quinn would keep such a piece for as long
-//! as one byte of one of its datagrams waits to be read, so a stream whose reader has stopped could hold 40 times its
-//! window. Copied out one by one, each datagram holds only itself, and quinn's own accounts are right.
+//! With receive offload (GRO) up to 64 datagrams come in one piece of memory. Quinn keeps such a piece until the last
+//! byte of its datagrams is read, so a stalled stream could hold 40 times its window. A datagram that is copied out
+//! holds only itself, and quinn's own limits are right.
 
 use std::io::{self, IoSliceMut};
-use std::net::SocketAddr;
-use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use quinn::udp::{RecvMeta, Transmit};
-use quinn::{AsyncUdpSocket, UdpPoller};
+use parking_lot::Mutex;
+use quinn::AsyncUdpSocket;
+use quinn::udp::RecvMeta;
 
-/// What the kernel may give at once, in one batch.
+use super::layer::{LayeredSocket, UdpLayer};
+
+/// The most bytes that the kernel gives in one batch.
 const BATCH: usize = 64 * 1024;
 /// Batches that are taken in one call.
 const BATCHES: usize = 4;
 
-/// The socket. See the module's documentation.
+/// A socket over `below` that gives one datagram in each buffer.
+pub fn split_gro(below: Arc<dyn AsyncUdpSocket>) -> Arc<dyn AsyncUdpSocket> {
+    LayeredSocket::new(GroSplit { below, received: Mutex::new(Received::new()) })
+}
+
 #[derive(Debug)]
-pub struct Unbatched {
-    inner: Arc<dyn AsyncUdpSocket>,
+struct GroSplit {
+    below: Arc<dyn AsyncUdpSocket>,
     received: Mutex<Received>,
 }
 
-/// Batches that are not all handed over yet.
+impl UdpLayer for GroSplit {
+    fn below(&self) -> Option<&Arc<dyn AsyncUdpSocket>> {
+        Some(&self.below)
+    }
+
+    fn poll_recv(
+        &self,
+        cx: &mut Context<'_>,
+        buffers: &mut [IoSliceMut<'_>],
+        metas: &mut [RecvMeta],
+    ) -> Poll<io::Result<usize>> {
+        let mut received = self.received.lock();
+        if received.next >= received.count {
+            ready!(received.poll_fill(cx, &*self.below))?;
+        }
+        let mut count = 0;
+        for (buffer, meta) in buffers.iter_mut().zip(metas) {
+            if !received.take(buffer, meta) {
+                break;
+            }
+            count += 1;
+        }
+        Poll::Ready(Ok(count))
+    }
+
+    fn max_receive_segments(&self) -> usize {
+        1
+    }
+}
+
+/// Batches that are not all handed out.
 #[derive(Debug)]
 struct Received {
     memory: Box<[u8]>,
     metas: [RecvMeta; BATCHES],
-    /// How many of `metas` are in use, and which comes next.
+    /// How many of `metas` are in use.
     count: usize,
+    /// The batch that comes next.
     next: usize,
-    /// How much of the next one was handed over.
+    /// Bytes of that batch that were handed out.
     offset: usize,
 }
 
-impl Unbatched {
-    /// Takes them from this socket.
-    pub fn new(inner: Arc<dyn AsyncUdpSocket>) -> Self {
-        let received = Received {
+impl Received {
+    fn new() -> Self {
+        Self {
             memory: vec![0; BATCHES * BATCH].into(),
             metas: [RecvMeta::default(); BATCHES],
             count: 0,
             next: 0,
             offset: 0,
-        };
-        Self { inner, received: Mutex::new(received) }
+        }
     }
-}
 
-impl Received {
     fn poll_fill(&mut self, cx: &mut Context<'_>, socket: &dyn AsyncUdpSocket) -> Poll<io::Result<()>> {
         let mut memory = self.memory.chunks_mut(BATCH);
         let mut buffers: [IoSliceMut<'_>; BATCHES] =
@@ -77,57 +109,17 @@ impl Received {
     }
 }
 
-impl AsyncUdpSocket for Unbatched {
-    fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
-        self.inner.clone().create_io_poller()
-    }
-
-    fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-        self.inner.try_send(transmit)
-    }
-
-    fn poll_recv(
-        &self,
-        cx: &mut Context<'_>,
-        buffers: &mut [IoSliceMut<'_>],
-        meta: &mut [RecvMeta],
-    ) -> Poll<io::Result<usize>> {
-        let mut received = self.received.lock().unwrap_or_else(PoisonError::into_inner);
-        if received.next >= received.count {
-            ready!(received.poll_fill(cx, &*self.inner))?;
-        }
-        let mut count = 0;
-        for (buffer, meta) in buffers.iter_mut().zip(meta) {
-            if !received.take(buffer, meta) {
-                break;
-            }
-            count += 1;
-        }
-        Poll::Ready(Ok(count))
-    }
-
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.inner.local_addr()
-    }
-
-    fn max_transmit_segments(&self) -> usize {
-        self.inner.max_transmit_segments()
-    }
-
-    fn max_receive_segments(&self) -> usize {
-        1
-    }
-
-    fn may_fragment(&self) -> bool {
-        self.inner.may_fragment()
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+    use std::pin::Pin;
+
+    use quinn::UdpPoller;
+    use quinn::udp::Transmit;
+
     use super::*;
 
-    /// Gives the batches that it is told to, each as (length, stride), of bytes that count up.
+    /// Gives these batches, each as (length, stride). Every byte is the number of its datagram in the batch.
     #[derive(Debug)]
     struct Batches(Mutex<Vec<Vec<(usize, usize)>>>);
 
@@ -146,7 +138,7 @@ mod tests {
             buffers: &mut [IoSliceMut<'_>],
             meta: &mut [RecvMeta],
         ) -> Poll<io::Result<usize>> {
-            let Some(batches) = self.0.lock().unwrap().pop() else { return Poll::Pending };
+            let Some(batches) = self.0.lock().pop() else { return Poll::Pending };
             for (index, (length, stride)) in batches.iter().enumerate() {
                 for (at, byte) in buffers[index][..*length].iter_mut().enumerate() {
                     *byte = (at / stride) as u8;
@@ -164,7 +156,7 @@ mod tests {
     #[test]
     fn batches_come_apart() {
         let inner = Batches(Mutex::new(vec![vec![(5, 5)], vec![(2500, 1200), (1, 1), (0, 0)]]));
-        let socket = Unbatched::new(Arc::new(inner));
+        let socket = split_gro(Arc::new(inner));
         let mut cx = Context::from_waker(std::task::Waker::noop());
         let mut got = Vec::new();
         loop {

@@ -1,17 +1,17 @@
-//! Credit for one direction of one exchange, seen from the receiver, and the budget out of which it grows.
+//! The credit window of one direction of an exchange, as its receiver keeps it, and the budget for its growth.
 //!
-//! A fixed window of 256 KiB caps an exchange at 33 Mbit/s over a path of 60 ms, so a window doubles when half of it is
-//! used up within one and a half measured round trips by a reader that keeps up. All growth comes from one budget for
-//! the process; the initial windows do not.
+//! A fixed window of 256 KiB caps an exchange at 33 Mbit/s over a path of 60 ms. So a window doubles when a reader that
+//! keeps up consumes half of it within one and a half round trips. All growth comes from one budget for the process;
+//! the initial windows do not. The window does not know how much its peer sends; the multiplexer reports every byte.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-/// No exchange's window grows beyond this: 8 MiB carries 1 Gbit/s over 64 ms.
-pub const MAX_WINDOW: u32 = 8 * 1024 * 1024;
+/// The largest window in bytes that growth leads to: 8 MiB carry 1 Gbit/s over 64 ms.
+const MAX_WINDOW: u32 = 8 * 1024 * 1024;
 
-/// Bytes by which all windows of a process together may grow beyond their initial size. Cloning shares the budget.
+/// Bytes by which all windows of a process may grow, in total, beyond their initial sizes. A clone shares the budget.
 #[derive(Clone, Debug)]
 pub struct WindowBudget(Arc<AtomicUsize>);
 
@@ -21,7 +21,7 @@ impl WindowBudget {
         Self(Arc::new(AtomicUsize::new(bytes)))
     }
 
-    /// Bytes still to be had.
+    /// Bytes that are left.
     pub fn available(&self) -> usize {
         self.0.load(Ordering::Relaxed)
     }
@@ -37,28 +37,28 @@ impl WindowBudget {
 
 /// The receiver's account of one direction of one exchange.
 #[derive(Debug)]
-pub(super) struct RecvWindow {
-    /// Bytes that the peer may still send, as far as it has been told.
+pub(crate) struct RecvWindow {
+    /// Bytes that the peer may still send by the credit that has gone out.
     credit: u64,
-    /// Credit that is to be announced.
+    /// Bytes of credit that wait to go out.
     grant: u32,
-    /// What `credit` is filled up to.
+    /// The window's size in bytes, to which `credit` is filled up.
     size: u32,
-    /// How much of `size` is borrowed from the budget.
+    /// Bytes of `size` that are borrowed from the budget.
     borrowed: u32,
-    /// Bytes that were read and not yet credited again.
+    /// Bytes that were read and not credited again.
     consumed: u32,
     /// When credit was last returned to a reader that kept up.
     returned_at: Option<Instant>,
 }
 
 impl RecvWindow {
-    pub(super) fn new(size: u32) -> Self {
+    pub(crate) fn new(size: u32) -> Self {
         Self { credit: u64::from(size), grant: 0, size, borrowed: 0, consumed: 0, returned_at: None }
     }
 
-    /// Books arriving bytes; an error names how many are beyond the credit.
-    pub(super) fn arrive(&mut self, bytes: usize) -> Result<(), u64> {
+    /// Takes arriving bytes off the credit. The error is how many of them are beyond it.
+    pub(crate) fn arrive(&mut self, bytes: usize) -> Result<(), u64> {
         let bytes = bytes as u64;
         match self.credit.checked_sub(bytes) {
             Some(left) => {
@@ -69,9 +69,9 @@ impl RecvWindow {
         }
     }
 
-    /// Books bytes that were read. Once half the window is used up, there is credit to announce, which may include
-    /// growth if the reader has kept up since the last time: at most a quarter of the window is `unread`.
-    pub(super) fn consume(
+    /// Counts bytes that were read. `true` once half the window is consumed, so that credit waits to go out. The credit
+    /// includes growth if the reader keeps up, with at most a quarter of the window `unread`.
+    pub(crate) fn consume(
         &mut self,
         bytes: usize,
         unread: usize,
@@ -95,22 +95,22 @@ impl RecvWindow {
             self.size *= 2;
         }
         self.consumed = 0;
-        // A reader that left the window half full and then empties it at once is no measure of the path.
+        // A reader that leaves the window half full and then empties it at once does not measure the path.
         self.returned_at = keeps_up.then_some(now);
         self.grant += grant;
         true
     }
 
-    /// Takes the credit that goes out now. The peer may use it only from here on, or one that sends without waiting
-    /// for credit while we can't write would have us count up for ever.
-    pub(super) fn take_grant(&mut self) -> u32 {
+    /// Takes the credit that goes out now. It counts only from here on: otherwise a peer that ignores credit while our
+    /// writes stall could make the counter overflow.
+    pub(crate) fn take_grant(&mut self) -> u32 {
         let grant = std::mem::take(&mut self.grant);
         self.credit += u64::from(grant);
         grant
     }
 
-    /// Gives what was borrowed back; called when nothing more can come and everything was read.
-    pub(super) fn release(&mut self, budget: &WindowBudget) {
+    /// Returns what was borrowed, once nothing more can come and everything was read.
+    pub(crate) fn release(&mut self, budget: &WindowBudget) {
         budget.give_back(std::mem::take(&mut self.borrowed) as usize);
     }
 }
@@ -130,7 +130,7 @@ mod tests {
         assert_eq!(window.arrive(1), Err(1));
         assert!(!window.consume(499, 0, now, None, &budget));
         assert!(window.consume(1, 0, now, None, &budget));
-        assert_eq!(window.arrive(1), Err(1), "the peer has not been told yet");
+        assert_eq!(window.arrive(1), Err(1), "the credit has not gone out");
         assert_eq!(window.take_grant(), 500);
         assert_eq!(window.take_grant(), 0);
         assert_eq!(window.arrive(501), Err(1));
@@ -171,7 +171,7 @@ mod tests {
         assert_eq!(budget.available(), 1 << 20);
     }
 
-    /// It used to grow: the second half was read within a moment of the first.
+    /// A regression: the second half is read within a moment of the first, which looked like a fast path.
     #[test]
     fn a_reader_that_empties_a_full_window_at_once_does_not_grow() {
         let budget = WindowBudget::new(1 << 20);

@@ -1,18 +1,20 @@
-//! Whether the peer is still there: Ping after a silence, the end after a longer one, and the round trip on the way.
+//! Whether the peer is still there: a Ping after a silence, the end after a longer one. Pings also measure the round
+//! trip.
+//!
+//! Over QUIC, the connection's own idle time-out takes this place.
 
 use std::time::{Duration, Instant};
 
-/// A Ping goes out after this long without a frame from the peer: well under the 30 s after which home routers start
-/// to forget a mapping.
+/// Silence of the peer after which a Ping goes out. Home routers start to forget a mapping after 30 s.
 pub const PING_AFTER: Duration = Duration::from_secs(15);
-/// The session is dead after this long without a frame from the peer.
+/// Silence of the peer after which the session is dead.
 pub const DEAD_AFTER: Duration = Duration::from_secs(30);
-/// A round trip measured longer ago than this is measured again while credit flows.
+/// Age from which the round trip is measured again while credit flows.
 const STALE_AFTER: Duration = Duration::from_secs(1);
 
-/// One side's view of the peer.
+/// What this side has heard of the peer, and when.
 #[derive(Debug)]
-pub(super) struct Liveness {
+pub(crate) struct Liveness {
     last_received: Instant,
     /// The Ping that waits for its Pong.
     outstanding: Option<([u8; 8], Instant)>,
@@ -22,20 +24,20 @@ pub(super) struct Liveness {
 }
 
 impl Liveness {
-    pub(super) fn new(now: Instant) -> Self {
+    pub(crate) fn new(now: Instant) -> Self {
         Self { last_received: now, outstanding: None, pings: 0, round_trip: None, measured_at: None }
     }
 
-    pub(super) fn round_trip(&self) -> Option<Duration> {
+    pub(crate) fn round_trip(&self) -> Option<Duration> {
         self.round_trip
     }
 
-    pub(super) fn received(&mut self, now: Instant) {
+    pub(crate) fn received(&mut self, now: Instant) {
         self.last_received = now;
     }
 
-    /// A Pong that answers no Ping of ours is ignored.
-    pub(super) fn pong(&mut self, opaque: [u8; 8], now: Instant) {
+    /// Takes a Pong in. It is ignored unless it answers the outstanding Ping.
+    pub(crate) fn pong(&mut self, opaque: [u8; 8], now: Instant) {
         if let Some((expected, sent)) = self.outstanding
             && expected == opaque
         {
@@ -46,19 +48,19 @@ impl Liveness {
         }
     }
 
-    /// A Ping to measure the round trip with, if the last measure is stale and none is under way.
-    pub(super) fn probe(&mut self, now: Instant) -> Option<[u8; 8]> {
+    /// A Ping that measures the round trip, if the last measure is stale and no Ping is outstanding.
+    pub(crate) fn probe(&mut self, now: Instant) -> Option<[u8; 8]> {
         let stale = self.measured_at.is_none_or(|at| now.saturating_duration_since(at) >= STALE_AFTER);
         (stale && self.outstanding.is_none()).then(|| self.ping(now))
     }
 
-    /// When [`Liveness::check`] has something to do next.
-    pub(super) fn deadline(&self) -> Instant {
+    /// When [`Liveness::check`] is due.
+    pub(crate) fn deadline(&self) -> Instant {
         self.last_received + if self.outstanding.is_some() { DEAD_AFTER } else { PING_AFTER }
     }
 
-    /// A Ping that is due, or an error once the peer is dead.
-    pub(super) fn check(&mut self, now: Instant) -> Result<Option<[u8; 8]>, Silent> {
+    /// The Ping that is due, or an error once the peer is dead.
+    pub(crate) fn check(&mut self, now: Instant) -> Result<Option<[u8; 8]>, Silent> {
         let silence = now.saturating_duration_since(self.last_received);
         if silence >= DEAD_AFTER {
             return Err(Silent);
@@ -74,6 +76,6 @@ impl Liveness {
     }
 }
 
-/// Nothing came from the peer for [`DEAD_AFTER`].
+/// The peer was silent for [`DEAD_AFTER`].
 #[derive(Debug)]
-pub(super) struct Silent;
+pub(crate) struct Silent;

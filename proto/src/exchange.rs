@@ -1,0 +1,61 @@
+//! What an exchange is on every transport: the states of its two directions, and what its reader gets.
+//!
+//! The queues and the credit window are those of the multiplexer; over QUIC a stream has its own. Nothing here knows
+//! ids, sessions or other exchanges.
+
+mod inbox;
+mod outbox;
+mod state;
+mod window;
+
+use bytes::Bytes;
+use http::HeaderMap;
+
+use crate::error::ResetCode;
+use crate::head::ResponseHead;
+
+pub(crate) use self::inbox::Inbox;
+pub(crate) use self::outbox::{Finish, OutHead, Outbox};
+pub(crate) use self::state::RecvState;
+pub use self::state::{Handed, SendState};
+pub(crate) use self::window::RecvWindow;
+pub use self::window::WindowBudget;
+
+/// The most interim heads (1xx) in one exchange; services send one or two.
+pub const MAX_INTERIM_HEADS: u8 = 16;
+
+/// Chunks of at least this many bytes are passed on in the memory they arrived in. Shorter ones that have to wait are
+/// gathered, so that a peer who sends single bytes cannot hold a whole read buffer with each.
+const SHARE_FROM: usize = 4 * 1024;
+
+/// What a reader gets, in order.
+#[derive(Debug, PartialEq)]
+pub enum Received {
+    /// A response head: any number of interim ones, then the final one. With `end`, nothing follows.
+    Head {
+        /// The head.
+        head: ResponseHead,
+        /// Whether this ends the direction.
+        end: bool,
+    },
+    /// Body bytes. With `end`, nothing follows.
+    Data {
+        /// The bytes; may be empty with `end`.
+        data: Bytes,
+        /// Whether this ends the direction.
+        end: bool,
+    },
+    /// Trailers; nothing follows.
+    Trailers(HeaderMap),
+}
+
+/// Why an exchange cannot go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ExchangeError {
+    /// The peer, or another handle on our side, abandoned it.
+    #[error("exchange reset: {0}")]
+    Reset(ResetCode),
+    /// The session ended under it.
+    #[error("the session ended")]
+    SessionLost,
+}

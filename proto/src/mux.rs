@@ -1,0 +1,267 @@
+//! The multiplexer: many exchanges over one ordered pipe of messages.
+//!
+//! A pure state machine for one side of one session. The owner feeds it messages ([`Mux::receive`]) and the time
+//! ([`Mux::handle_timeout`]). It takes out messages ([`Mux::transmit`]) and events ([`Mux::poll_event`]), and acts on
+//! single exchanges by their [`Key`]. Nothing waits in it, and every queue is bounded: bodies by the granted windows
+//! and [`SEND_BUFFER`], exchanges by `max_exchanges`, Pongs by one.
+//!
+//! Order of sending: control frames; credit and Resets; heads and the first bytes after them; then bodies, one Data
+//! frame for each exchange in turn. The rules of the session are [`Session`]'s, those of an exchange's directions are
+//! [`exchange`](crate::exchange)'s; the pipe is the owner's.
+
+mod exchange;
+mod handles;
+mod ids;
+mod queues;
+pub(crate) mod receive;
+mod transmit;
+
+use std::collections::VecDeque;
+use std::ops::RangeInclusive;
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use slab::Slab;
+
+use self::exchange::{Exchange, State};
+use self::ids::IdMap;
+use crate::error::ResetCode;
+use crate::exchange::{ExchangeError, WindowBudget};
+use crate::frame::{self, FrameType};
+use crate::head::RequestHead;
+use crate::message::{Connect, ConnectAck, Drain, DrainReason, ErrorMessage};
+use crate::session::{Carrier, Liveness, Role, Session, SessionError, Silent};
+
+pub use self::handles::SEND_BUFFER;
+
+/// A session's limits, over any transport.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Body bytes that the peer may send on each exchange before the first WindowUpdate. The owner must put the same
+    /// number into Connect or ConnectAck.
+    pub initial_window: u32,
+    /// The most exchanges at once. On the client, ConnectAck replaces it.
+    pub max_exchanges: u32,
+    /// The budget for the growth of windows.
+    pub budget: WindowBudget,
+}
+
+/// Names an exchange on this side. Valid until both its handles are released.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Key(usize);
+
+impl Key {
+    /// A small number, reused after the exchange: an index for what the owner keeps about it.
+    pub fn index(self) -> usize {
+        self.0
+    }
+}
+
+/// Something that happened, in order.
+#[derive(Debug)]
+pub enum Event {
+    /// Daemon: the client asks for a session. Answer with [`Mux::accept`] or [`Mux::fail`].
+    Connect(Connect),
+    /// Client: the daemon granted the session.
+    Established(ConnectAck),
+    /// The peer drains: it opens or takes nothing new.
+    Drain(Drain),
+    /// Client: a request arrived. The owner now holds both handles of the exchange.
+    Opened {
+        /// The exchange.
+        key: Key,
+        /// The request.
+        head: RequestHead,
+        /// No body follows.
+        end: bool,
+    },
+    /// [`Mux::recv`] has something new for this exchange.
+    Readable(Key),
+    /// [`Mux::send_ready`] has something new for this exchange.
+    Writable(Key),
+}
+
+/// One side of one session over one pipe. See the module's documentation.
+#[derive(Debug)]
+pub struct Mux {
+    session: Session,
+    config: Config,
+    /// Body bytes that the peer grants to each new exchange.
+    peer_window: u32,
+    exchanges: Slab<Exchange>,
+    /// Exchanges that are not over on the wire.
+    by_id: IdMap,
+    events: VecDeque<Event>,
+    liveness: Liveness,
+    /// The latest time that the owner passed in. Reading and writing bodies uses it.
+    now: Instant,
+    /// Bytes of unknown frames so far.
+    skipped: usize,
+
+    /// Encoded control frames.
+    control: BytesMut,
+    pong: Option<[u8; 8]>,
+    /// Client: ids of refused requests, whose Resets wait to go out.
+    refused: VecDeque<RangeInclusive<u32>>,
+    /// Exchanges whose credit or Reset waits to go out.
+    control_ring: VecDeque<Key>,
+    urgent_ring: VecDeque<Key>,
+    bulk_ring: VecDeque<Key>,
+}
+
+impl Mux {
+    /// The daemon's side, which waits for Connect.
+    pub fn daemon(config: Config, now: Instant) -> Self {
+        Self::new(Role::Daemon, config, now)
+    }
+
+    /// The client's side, which sends `connect` first.
+    pub fn client(config: Config, connect: &Connect, now: Instant) -> Self {
+        let mut mux = Self::new(Role::Client, config, now);
+        frame::put_json(&mut mux.control, FrameType::Connect, connect);
+        mux
+    }
+
+    fn new(role: Role, config: Config, now: Instant) -> Self {
+        Self {
+            session: Session::new(role, Carrier::Pipe, config.max_exchanges),
+            config,
+            peer_window: 0,
+            exchanges: Slab::new(),
+            by_id: IdMap::default(),
+            events: VecDeque::new(),
+            liveness: Liveness::new(now),
+            now,
+            skipped: 0,
+            control: BytesMut::new(),
+            pong: None,
+            refused: VecDeque::new(),
+            control_ring: VecDeque::new(),
+            urgent_ring: VecDeque::new(),
+            bulk_ring: VecDeque::new(),
+        }
+    }
+
+    // ---- the session ----
+
+    /// Daemon: grants the session that [`Event::Connect`] asked for.
+    pub fn accept(&mut self, ack: &ConnectAck) {
+        if self.session.accept() {
+            frame::put_json(&mut self.control, FrameType::ConnectAck, ack);
+            self.probe_round_trip();
+        }
+    }
+
+    /// Ends the session with an Error frame, which [`Mux::transmit`] still has.
+    pub fn fail(&mut self, error: &ErrorMessage) {
+        if let Some(error) = self.session.fail(error) {
+            frame::put_json(&mut self.control, FrameType::Error, &error);
+            self.close();
+        }
+    }
+
+    /// Ends the session at once: the pipe broke, or the peer sent an Error.
+    pub fn close(&mut self) {
+        self.session.close();
+        self.pong = None;
+        self.refused.clear();
+        let keys: Vec<Key> = self.exchanges.iter().map(|(index, _)| Key(index)).collect();
+        for key in keys {
+            let exchange = &mut self.exchanges[key.0];
+            if exchange.broken().is_none() {
+                exchange.state = State::Broken(if self.session.role() == Role::Daemon && !exchange.announced {
+                    ExchangeError::Reset(ResetCode::Unprocessed)
+                } else {
+                    ExchangeError::SessionLost
+                });
+            }
+            exchange.reset = None;
+            exchange.outbox.clear();
+            self.notify_readable(key);
+            self.notify_writable(key);
+            self.forget_id(key);
+        }
+    }
+
+    /// Whether the session has ended. What [`Mux::transmit`] still has is the last Error frame.
+    pub fn is_closed(&self) -> bool {
+        self.session.is_closed()
+    }
+
+    /// Announces that nothing new comes from this side and that open exchanges end within `deadline`. Only the first
+    /// call is announced; a later one can only bring the end forward.
+    pub fn drain(&mut self, reason: DrainReason, deadline: Duration, now: Instant) {
+        self.session.drain(reason, deadline, now);
+    }
+
+    /// When a draining session ends at the latest. The owner has to end it then.
+    pub fn drain_deadline(&self) -> Option<Instant> {
+        self.session.drain_deadline()
+    }
+
+    /// Whether a drained session has nothing left to do, so that its pipe may be closed.
+    pub fn is_drained(&self) -> bool {
+        self.session.is_drained(self.by_id.len()) && !self.has_transmit()
+    }
+
+    /// The next event.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        let event = self.events.pop_front()?;
+        // The slot may serve another exchange by now, which then gets an event too many.
+        match event {
+            Event::Readable(key) => self.exchanges.get_mut(key.0).map(|exchange| exchange.noted.recv = false),
+            Event::Writable(key) => self.exchanges.get_mut(key.0).map(|exchange| exchange.noted.send = false),
+            _ => None,
+        };
+        Some(event)
+    }
+
+    /// The latest time for the next call of [`Mux::handle_timeout`]. `None` after the end.
+    pub fn next_timeout(&self) -> Option<Instant> {
+        (!self.is_closed()).then(|| self.liveness.deadline())
+    }
+
+    /// Queues a Ping if one is due. An error once the peer has been silent for
+    /// [`DEAD_AFTER`](crate::session::DEAD_AFTER).
+    pub fn handle_timeout(&mut self, now: Instant) -> Result<(), SessionError> {
+        self.now = now;
+        if self.is_closed() {
+            return Ok(());
+        }
+        match self.liveness.check(now) {
+            Ok(None) => Ok(()),
+            Ok(Some(ping)) => {
+                frame::put_ping(&mut self.control, ping);
+                Ok(())
+            }
+            Err(Silent) => {
+                self.fail(&SessionError::silent_message());
+                Err(SessionError::Silent)
+            }
+        }
+    }
+
+    /// The measured round trip.
+    pub fn round_trip(&self) -> Option<Duration> {
+        self.liveness.round_trip()
+    }
+
+    /// How many exchanges are not over on the wire.
+    pub fn open_exchanges(&self) -> usize {
+        self.by_id.len()
+    }
+
+    /// Body bytes that arrived and wait for their readers, over all exchanges.
+    pub fn unread_bytes(&self) -> usize {
+        self.exchanges.iter().map(|(_, exchange)| exchange.inbox.unread()).sum()
+    }
+}
+
+impl Drop for Mux {
+    /// Returns what the windows borrowed to the budget.
+    fn drop(&mut self) {
+        for (_, exchange) in &mut self.exchanges {
+            exchange.window.release(&self.config.budget);
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! What the owner does with an exchange: opens, reads, writes and abandons it, and lets go of its handles.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::HeaderMap;
+
+use super::exchange::{Exchange, State};
+use super::{Key, Mux};
+use crate::error::ResetCode;
+use crate::exchange::{ExchangeError, Finish, Handed, OutHead, Received, RecvState, SendState};
+use crate::frame::{ID_LEN, MAX_HEAD};
+use crate::head::{HeadTooLarge, RequestHead, ResponseHead, fields_len};
+use crate::session::{OpenError, Role};
+
+/// Body bytes that an exchange may queue before the pipe takes some: four TLS records. The driver so always finds a
+/// full write, and a stalled peer costs little memory.
+pub const SEND_BUFFER: usize = 64 * 1024;
+
+impl Mux {
+    /// Daemon: opens an exchange. With `end`, no body follows. The owner holds both handles.
+    pub fn open(&mut self, head: Arc<RequestHead>, end: bool) -> Result<Key, OpenError> {
+        self.session.may_open(self.exchanges.len())?;
+        if head.encoded_len()? > MAX_HEAD - ID_LEN {
+            return Err(HeadTooLarge.into());
+        }
+        let id = self.session.next_id();
+        let (send, recv) = (SendState::after_request(end), RecvState::before_head());
+        let mut exchange = Exchange::new(id, send, recv, &self.config, self.peer_window);
+        exchange.outbox.heads.push_back(OutHead::Request { head, end });
+        let key = Key(self.exchanges.insert(exchange));
+        self.by_id.insert(id, key);
+        self.schedule(key);
+        self.session.opened(id, self.now);
+        Ok(key)
+    }
+
+    /// Takes the reader's next part. `None` if there is none at the moment.
+    pub fn recv(&mut self, key: Key) -> Option<Result<Received, ExchangeError>> {
+        let now = self.now;
+        let exchange = self.exchanges.get_mut(key.0)?;
+        let Some(received) = exchange.inbox.pop() else { return exchange.broken().map(Err) };
+        let budget = &self.config.budget;
+        if exchange.recv_is_over() {
+            exchange.settle_window(budget);
+        } else if let Received::Data { data, .. } = &received {
+            let (read, unread) = (data.len(), exchange.inbox.unread());
+            if exchange.window.consume(read, unread, now, self.liveness.round_trip(), budget) {
+                self.announce(key);
+                self.probe_round_trip();
+            }
+        }
+        Some(Ok(received))
+    }
+
+    /// Whether the exchange takes body bytes now. The error says why it takes none at all; `Reset(NoError)` if the peer
+    /// wants no more. After `Ok(false)`, an [`Event::Writable`](super::Event::Writable) follows once that changes.
+    pub fn send_ready(&mut self, key: Key) -> Result<bool, ExchangeError> {
+        let Some(exchange) = self.exchanges.get_mut(key.0) else { return Err(ExchangeError::SessionLost) };
+        match exchange.state {
+            State::Broken(error) => return Err(error),
+            State::Running { send: SendState::Stopped, .. } => return Err(ExchangeError::Reset(ResetCode::NoError)),
+            State::Running { .. } => {}
+        }
+        let ready = exchange.outbox.body.len() < SEND_BUFFER;
+        exchange.writer_waits = !ready;
+        Ok(ready)
+    }
+
+    /// Why the exchange is over before its end; `None` while it is not. Once that changes, an
+    /// [`Event::Writable`](super::Event::Writable) follows.
+    pub fn broken(&self, key: Key) -> Option<ExchangeError> {
+        self.exchanges.get(key.0).map_or(Some(ExchangeError::SessionLost), Exchange::broken)
+    }
+
+    /// Client: queues a response head. With `end`, no body follows. Interim heads beyond
+    /// [`MAX_INTERIM_HEADS`](crate::exchange::MAX_INTERIM_HEADS) are dropped, since they are hints. A second final head
+    /// breaks the exchange.
+    pub fn send_response(&mut self, key: Key, head: ResponseHead, end: bool) -> Result<(), HeadTooLarge> {
+        if head.encoded_len()? > MAX_HEAD - ID_LEN {
+            return Err(HeadTooLarge);
+        }
+        let interim = head.is_interim();
+        let end = end && !interim;
+        if let Some(exchange) = self.hand_over(key, |send| send.head(interim, end)) {
+            exchange.outbox.heads.push_back(OutHead::Response { head, end });
+            self.schedule(key);
+        }
+        Ok(())
+    }
+
+    /// Queues body bytes of any length; call it after [`Mux::send_ready`] returned `Ok(true)`. With `end`, nothing
+    /// follows. On the client, a body before the final head breaks the exchange.
+    pub fn send_data(&mut self, key: Key, data: Bytes, end: bool) {
+        if let Some(exchange) = self.hand_over(key, |send| send.body(end)) {
+            if !data.is_empty() {
+                exchange.outbox.body.push(data);
+            }
+            if end {
+                exchange.outbox.finish = Some(Finish::End);
+            }
+            self.schedule(key);
+        }
+    }
+
+    /// Queues trailers, which end the direction.
+    pub fn send_trailers(&mut self, key: Key, fields: HeaderMap) -> Result<(), HeadTooLarge> {
+        if fields_len(&fields)? > MAX_HEAD - ID_LEN {
+            return Err(HeadTooLarge);
+        }
+        if let Some(exchange) = self.hand_over(key, |send| send.body(true)) {
+            exchange.outbox.finish = Some(Finish::Trailers(fields));
+            self.schedule(key);
+        }
+        Ok(())
+    }
+
+    /// Abandons the exchange in both directions. [`ResetCode::NoError`] would not, so it goes out as `Cancelled`.
+    pub fn reset(&mut self, key: Key, code: ResetCode) {
+        let code = if code == ResetCode::NoError { ResetCode::Cancelled } else { code };
+        let Some(exchange) = self.exchanges.get_mut(key.0) else { return };
+        if exchange.is_over() {
+            return;
+        }
+        exchange.state = State::Broken(ExchangeError::Reset(code));
+        exchange.inbox.clear();
+        exchange.outbox.clear();
+        self.notify_readable(key);
+        self.notify_writable(key);
+        // The peer must not get a Reset for an id that it has never seen; ids may be left out.
+        if self.exchanges[key.0].announced || self.session.role() == Role::Client {
+            self.exchanges[key.0].reset = Some(code);
+            self.announce(key);
+        }
+        self.forget_id(key);
+    }
+
+    /// The sender leaves. Before it has handed over its end, this abandons the exchange.
+    pub fn release_send(&mut self, key: Key) {
+        let Some(exchange) = self.exchanges.get_mut(key.0) else { return };
+        exchange.held.send = false;
+        if exchange.send().is_some_and(|send| !send.may_leave()) {
+            self.reset(key, self.session.role().leaves_with());
+        }
+        self.reap(key);
+    }
+
+    /// The reader leaves. On the daemon, leaving before the end abandons the exchange. On the client, the rest of the
+    /// request is dropped, and NO_ERROR stops the daemon once the response has gone out.
+    pub fn release_recv(&mut self, key: Key) {
+        let Some(exchange) = self.exchanges.get_mut(key.0) else { return };
+        exchange.held.recv = false;
+        exchange.inbox.clear();
+        exchange.settle_window(&self.config.budget);
+        match self.session.role() {
+            Role::Daemon if !exchange.recv_is_over() => self.reset(key, ResetCode::Cancelled),
+            Role::Daemon => {}
+            Role::Client => {
+                if let Some(recv) = exchange.recv() {
+                    recv.leave();
+                }
+                self.stop_upload(key);
+            }
+        }
+        self.reap(key);
+    }
+    /// Advances the sender's state by a part. Returns the exchange if the part is to be queued. A part out of order
+    /// ends this exchange, because the peer would end the session.
+    fn hand_over(&mut self, key: Key, step: impl FnOnce(&mut SendState) -> Handed) -> Option<&mut Exchange> {
+        let handed = step(self.exchanges.get_mut(key.0)?.send()?);
+        if handed == Handed::Misuse {
+            self.reset(key, ResetCode::LocalBroken);
+        }
+        self.exchanges.get_mut(key.0).filter(|_| handed == Handed::Queue)
+    }
+}

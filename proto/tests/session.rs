@@ -1,0 +1,156 @@
+//! The rules of a session that hold over every transport, one by one.
+
+#![expect(clippy::unwrap_used, reason = "in a test, it is the test that fails")]
+
+use std::time::{Duration, Instant};
+
+use cok_proto::session::{Admission, Carrier, MAX_EXCHANGES, Session, Signal};
+use cok_proto::{
+    Connect, ConnectAck, Drain, DrainReason, ErrorCode, ErrorMessage, Frame, OpenError, ProtocolError, Role,
+    SessionError,
+};
+
+const CARRIERS: [Carrier; 2] = [Carrier::Pipe, Carrier::Streams];
+const SECOND: Duration = Duration::from_secs(1);
+
+/// A session whose handshake is done.
+fn established(role: Role, carrier: Carrier, now: Instant) -> Session {
+    let mut session = Session::new(role, carrier, 4);
+    match role {
+        Role::Daemon => {
+            session.receive(Frame::Connect(Connect::default()), now).unwrap();
+            assert!(session.accept());
+        }
+        Role::Client => {
+            let ack = ConnectAck { max_exchanges: 4, ..ConnectAck::default() };
+            session.receive(Frame::ConnectAck(ack), now).unwrap();
+        }
+    }
+    assert!(session.is_established());
+    session
+}
+
+fn drain(deadline: Duration, last_exchange: Option<u32>) -> Frame {
+    let deadline_ms = u64::try_from(deadline.as_millis()).unwrap();
+    Frame::Drain(Drain { reason: DrainReason::Shutdown, deadline_ms, last_exchange })
+}
+
+#[test]
+fn a_client_allows_no_more_exchanges_than_the_limit() {
+    for carrier in CARRIERS {
+        let now = Instant::now();
+        let mut session = Session::new(Role::Client, carrier, 0);
+        let ack = ConnectAck { max_exchanges: u32::MAX, ..ConnectAck::default() };
+        session.receive(Frame::ConnectAck(ack), now).unwrap();
+        assert_eq!(session.max_exchanges(), MAX_EXCHANGES);
+    }
+}
+
+#[test]
+fn a_path_is_tested_before_connect_over_streams_only() {
+    let now = Instant::now();
+    let ping = Frame::Ping([1; 8]);
+    let mut streams = Session::new(Role::Daemon, Carrier::Streams, 4);
+    assert_eq!(streams.receive(ping.clone(), now), Ok(Some(Signal::Ping([1; 8]))));
+    let mut pipe = Session::new(Role::Daemon, Carrier::Pipe, 4);
+    assert!(matches!(pipe.receive(ping, now), Err(SessionError::Protocol(_))));
+}
+
+#[test]
+fn a_daemon_answers_a_drain_once_with_handover() {
+    for carrier in CARRIERS {
+        let now = Instant::now();
+        let mut session = established(Role::Daemon, carrier, now);
+        session.opened(1, now);
+        session.announced(1);
+        assert!(matches!(session.receive(drain(SECOND, None), now), Ok(Some(Signal::Drain(_)))));
+        assert!(!session.is_drained(0), "its own Drain is still to be sent");
+        let answer = session.take_drain().unwrap();
+        assert_eq!((answer.reason, answer.deadline_ms, answer.last_exchange), (DrainReason::Handover, 1000, Some(1)));
+        assert_eq!(session.receive(drain(SECOND / 2, None), now), Ok(None), "a second Drain is ignored");
+        assert_eq!(session.take_drain(), None);
+        assert_eq!(session.drain_deadline(), Some(now + 2 * SECOND), "one second more than the peer takes");
+        assert_eq!(session.may_open(0), Err(OpenError::Unavailable));
+        assert!(session.is_drained(0) && !session.is_drained(1));
+    }
+}
+
+#[test]
+fn a_later_drain_only_brings_the_end_forward() {
+    for carrier in CARRIERS {
+        let now = Instant::now();
+        let mut session = established(Role::Daemon, carrier, now);
+        session.drain(DrainReason::Restart, 9 * SECOND, now);
+        session.drain(DrainReason::Shutdown, 20 * SECOND, now);
+        assert_eq!(session.drain_deadline(), Some(now + 9 * SECOND));
+        session.drain(DrainReason::Shutdown, 2 * SECOND, now);
+        assert_eq!(session.drain_deadline(), Some(now + 2 * SECOND));
+        let sent = session.take_drain().unwrap();
+        assert_eq!((sent.reason, sent.deadline_ms), (DrainReason::Restart, 9000));
+        assert_eq!(session.take_drain(), None);
+    }
+}
+
+#[test]
+fn requests_that_a_drain_overtakes_are_waited_for_over_streams() {
+    let now = Instant::now();
+    let mut session = established(Role::Client, Carrier::Streams, now);
+    session.receive(drain(SECOND, Some(2)), now).unwrap();
+    for id in [1, 2] {
+        assert!(!session.is_drained(0));
+        assert_eq!(session.request(id, 0, 0), Ok(Admission::Accept));
+    }
+    assert!(session.is_drained(0));
+
+    let mut session = established(Role::Client, Carrier::Pipe, now);
+    session.receive(drain(SECOND, Some(2)), now).unwrap();
+    assert!(session.is_drained(0));
+    assert!(matches!(session.request(1, 0, 0), Err(ProtocolError::Unexpected { .. })));
+}
+
+#[test]
+fn requests_that_cross_the_clients_own_drain_are_served() {
+    for carrier in CARRIERS {
+        let now = Instant::now();
+        let mut session = established(Role::Client, carrier, now);
+        session.drain(DrainReason::Shutdown, SECOND, now);
+        assert_eq!(session.request(1, 0, 0), Ok(Admission::Accept));
+        assert!(!session.is_drained(0), "the daemon has not answered");
+    }
+}
+
+#[test]
+fn a_client_that_holds_too_many_ends_refuses_requests() {
+    for carrier in CARRIERS {
+        let mut session = established(Role::Client, carrier, Instant::now());
+        assert_eq!(session.request(1, 0, 7), Ok(Admission::Accept));
+        assert_eq!(session.request(2, 0, 8), Ok(Admission::Refuse));
+        assert!(session.was_opened(2) && !session.was_opened(3) && !session.was_opened(0));
+    }
+}
+
+#[test]
+fn the_last_id_drains_the_session() {
+    for carrier in CARRIERS {
+        let now = Instant::now();
+        let mut session = established(Role::Daemon, carrier, now);
+        session.opened((1 << 31) - 2, now);
+        assert!(!session.is_draining());
+        session.opened((1 << 31) - 1, now);
+        assert_eq!(session.take_drain().map(|drain| drain.reason), Some(DrainReason::Ids));
+    }
+}
+
+#[test]
+fn a_session_fails_once_and_with_a_bounded_text() {
+    let mut session = established(Role::Daemon, Carrier::Streams, Instant::now());
+    let error = ErrorMessage { code: ErrorCode::Internal, message: "ä".repeat(1000), retryable: true };
+    let sent = session.fail(&error).unwrap();
+    assert_eq!(sent.message, "ä".repeat(512));
+    assert_eq!(session.error(), Some(&sent));
+    assert_eq!(session.fail(&error), None);
+    session.close();
+    assert_eq!(session.error(), Some(&sent));
+    assert_eq!(session.may_open(0), Err(OpenError::Unavailable));
+    assert_eq!(session.request(1, 0, 0), Ok(Admission::Refuse));
+}
