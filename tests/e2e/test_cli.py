@@ -288,7 +288,7 @@ def test_an_untrusted_daemon(daemon, own_daemon, nginx, transport):
         entry = client.process.wait_event("disconnected", start=len(client.process.lines))
         assert "certificate" in entry["reason"]
     assert client.stop() == 0
-    assert "tunnel online" not in another.process.output()
+    assert " online: key " not in another.process.output()
 
 
 def test_the_tunnels_of_the_file(daemon, nginx, tmp_path):

@@ -52,7 +52,7 @@ class Afar:
 
     def sessions(self):
         """How many there have been, as the daemon sees it."""
-        return sum("tunnel online" in line for line in self.daemon.process.lines)
+        return sum(" online: key " in line for line in self.daemon.process.lines)
 
     def stop(self):
         for program in (self.client, self.daemon, self.nginx):

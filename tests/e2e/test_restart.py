@@ -46,7 +46,7 @@ def test_a_killed_client_is_waited_for(own_daemon, nginx, transport, gap):
 def noticed(daemon):
     """Whether the daemon knows that a client is gone: by its connection, or over QUIC by its silence."""
     said = daemon.process.output()
-    return "tunnel offline" in said or "tunnel silent" in said
+    return " offline after " in said or " silent: " in said
 
 
 def test_posts_wait_too_and_are_sent_once(own_daemon, services, transport):
