@@ -15,7 +15,7 @@ use rustls::sign::CertifiedKey;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use time::{Duration, OffsetDateTime};
 
-use crate::Error;
+use crate::error::Error;
 use crate::files;
 
 /// The authority is to outlive every machine that trusts it by hand.

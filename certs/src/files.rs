@@ -12,7 +12,8 @@ use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 
-use crate::{Error, date, unix_now};
+use crate::clock::{date, unix_now};
+use crate::error::Error;
 
 pub use self::watch::Watch;
 

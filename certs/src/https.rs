@@ -18,6 +18,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
+use crate::error::Error;
+
 /// How long a request may take with its connection; authorities answer within seconds.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long one address of the host may take to accept a connection: several fit into [`REQUEST_TIMEOUT`].
@@ -38,11 +40,11 @@ pub(crate) struct Client {
 
 impl Client {
     /// Trusts the authorities in `ca_file` alone, else those of the system.
-    pub(crate) fn new(ca_file: Option<&Path>) -> Result<Self, crate::Error> {
+    pub(crate) fn new(ca_file: Option<&Path>) -> Result<Self, Error> {
         let mut roots = RootCertStore::empty();
         if let Some(path) = ca_file {
             for certificate in crate::files::chain(path)? {
-                roots.add(certificate).map_err(|error| crate::Error::invalid(path, error.to_string()))?;
+                roots.add(certificate).map_err(|error| Error::invalid(path, error.to_string()))?;
             }
         } else {
             roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
@@ -50,11 +52,11 @@ impl Client {
         Self::trusting(roots)
     }
 
-    fn trusting(roots: RootCertStore) -> Result<Self, crate::Error> {
+    fn trusting(roots: RootCertStore) -> Result<Self, Error> {
         let trusts_nobody = roots.is_empty();
         let mut tls = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
             .with_safe_default_protocol_versions()
-            .map_err(|error| crate::Error::Generate(error.to_string()))?
+            .map_err(|error| Error::Generate(error.to_string()))?
             .with_root_certificates(roots)
             .with_no_client_auth();
         tls.alpn_protocols = vec![b"http/1.1".to_vec()];

@@ -54,7 +54,7 @@ mod tests {
     use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 
     use super::*;
-    use crate::Authority;
+    use crate::authority::Authority;
 
     #[test]
     fn covers_the_domain_and_one_label_under_it() {

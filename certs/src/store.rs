@@ -27,8 +27,8 @@ use rustls::sign::CertifiedKey;
 use sha2::{Digest as _, Sha256};
 use tracing::{error, warn};
 
-use crate::Error;
 use crate::authority::{restrict, write};
+use crate::error::Error;
 use crate::files::{self, Facts};
 
 /// How many generations stay: the current one, and the one before in case that the current one gets damaged.

@@ -2,21 +2,15 @@
 
 use std::sync::Arc;
 
-use instant_acme::{Account, AccountCredentials, Error as AcmeError, ExternalAccountKey, NewAccount};
+use instant_acme::{Account, AccountCredentials, ExternalAccountKey, NewAccount};
 use tracing::info;
 
-use super::order::{is, past_bad_nonces};
+use super::problem::past_bad_nonces;
 use super::{Settings, http, on_disk};
 use crate::store::Store;
 
 /// Where it is kept in the store.
 pub(super) const FILE: &str = "account.json";
-
-/// Whether the server says that the account, and not the request, is what it refuses (RFC 8555, sections 7.3.1 and
-/// 7.3.6).
-pub(super) fn is_refused(error: &AcmeError) -> bool {
-    is(error, "accountDoesNotExist") || is(error, "unauthorized")
-}
 
 /// The account that was kept.
 pub(super) async fn kept(client: &http::Client, store: &Arc<Store>) -> Result<Option<Account>, String> {

@@ -12,6 +12,7 @@ use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient};
 
+use crate::error::Error as CertsError;
 use crate::https;
 
 /// The client. Its clones share what the server has said.
@@ -33,7 +34,7 @@ struct Said {
 
 impl Client {
     /// Trusts the authorities in `ca_file` alone, else those of the system.
-    pub(super) fn new(ca_file: Option<&Path>) -> Result<Self, crate::Error> {
+    pub(super) fn new(ca_file: Option<&Path>) -> Result<Self, CertsError> {
         Ok(Self { https: https::Client::new(ca_file)?, said: Arc::default() })
     }
 

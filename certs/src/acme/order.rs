@@ -11,14 +11,11 @@ use rustls_pki_types::CertificateDer;
 use tokio::time::{Instant, sleep};
 use tracing::{debug, warn};
 
-use super::account::is_refused;
 use super::http;
+use super::problem::{MOST_NONCES, is, is_of_kind, past_bad_nonces, refuses_account};
 use crate::dns::Solver;
-use crate::one_line;
+use crate::one_line::one_line;
 
-/// How often a request is made again whose nonce was rejected, beyond what the library does by itself (three times). A
-/// server that rejects half of them is passed for certain.
-pub(super) const MOST_NONCES: u32 = 20;
 /// How long is waited at the most until the values can be seen everywhere.
 const SETTLED: Duration = Duration::from_secs(120);
 /// How long a server may look at a challenge or make a certificate.
@@ -27,33 +24,6 @@ const PATIENCE: Duration = Duration::from_secs(120);
 const FIRST_LOOK: Duration = Duration::from_millis(250);
 /// ...but not beyond this, or much time would pass between its end and our knowing of it.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
-
-/// Makes a request again as long as its nonce was rejected (RFC 8555, section 6.5); nothing was done then.
-macro_rules! past_bad_nonces {
-    ($request:expr) => {{
-        let mut tries = 0;
-        loop {
-            match $request.await {
-                Err(error)
-                    if $crate::acme::order::is(&error, "badNonce") && tries < $crate::acme::order::MOST_NONCES =>
-                {
-                    tries += 1;
-                }
-                other => break other,
-            }
-        }
-    }};
-}
-pub(super) use past_bad_nonces;
-
-/// Whether the server named this kind of problem (RFC 8555, section 6.7).
-pub(super) fn is(error: &Error, kind: &str) -> bool {
-    matches!(error, Error::Api(problem) if names(problem, kind))
-}
-
-fn names(problem: &Problem, kind: &str) -> bool {
-    problem.r#type.as_deref().and_then(|named| named.strip_prefix("urn:ietf:params:acme:error:")) == Some(kind)
-}
 
 /// What is wanted.
 #[derive(Clone, Copy)]
@@ -89,8 +59,8 @@ pub(super) async fn obtain(
     solver: &dyn Solver,
 ) -> Result<Issued, Failure> {
     let placed = place(client, account, wanted).await;
-    let mut order =
-        placed.map_err(|error| if is_refused(&error) { Failure::Account(error) } else { Failure::Other(error) })?;
+    let mut order = placed
+        .map_err(|error| if refuses_account(&error) { Failure::Account(error) } else { Failure::Other(error) })?;
     debug!(order = order.url(), "order placed");
     let values = challenges(&mut order).await?;
     prove(client, &mut order, &values, solver).await?;
@@ -143,7 +113,7 @@ async fn place(client: &http::Client, account: &Account, wanted: Wanted<'_>) -> 
 fn may_be_about_replaces(problem: &Problem) -> bool {
     const OTHERS: [&str; 5] =
         ["accountDoesNotExist", "badNonce", "rateLimited", "serverInternal", "userActionRequired"];
-    !OTHERS.iter().any(|kind| names(problem, kind))
+    !OTHERS.iter().any(|kind| is_of_kind(problem, kind))
 }
 
 /// The TXT values of all names that are not proven yet.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use tracing::warn;
 
 use crate::dns::{BoxFuture, Solver, SolverError};
-use crate::one_line;
+use crate::one_line::one_line;
 use crate::store::Store;
 
 const FILE: &str = "published.json";

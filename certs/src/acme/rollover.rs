@@ -15,9 +15,9 @@ use serde_json::{Value, json};
 use tracing::{info, warn};
 
 use super::directory::Directory;
-use super::order::{MOST_NONCES, is, past_bad_nonces};
+use super::problem::{MOST_NONCES, is, past_bad_nonces};
 use super::{account, http, on_disk};
-use crate::one_line;
+use crate::one_line::one_line;
 use crate::store::{Request, Store};
 
 /// The account with its new key, from before the server is asked to take that until it is known to have done so.

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::plan::{self, State, Validity};
-use crate::Error;
+use crate::error::Error;
 use crate::files::Facts;
 use crate::store::Store;
 

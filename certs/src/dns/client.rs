@@ -12,7 +12,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::unix_now;
+use crate::clock::unix_now;
 
 /// How long each datagram may wait for its answer. Most answers take less than 0.2 s; the second one is for what was
 /// lost on the way.

@@ -13,7 +13,7 @@ use http_body_util::Full;
 use serde::Serialize;
 
 use super::{BoxFuture, Solver, SolverError, challenge_name, parse_name, propagation};
-use crate::Error;
+use crate::error::Error;
 use crate::https::Client;
 
 /// How much of an answer an error holds, in characters.

@@ -13,7 +13,7 @@ use tracing::{debug, warn};
 
 use super::client::{ask, question};
 use super::lookup::{NameServer, Resolver, Unknown};
-use crate::one_line;
+use crate::one_line::one_line;
 
 /// How long the servers are waited for. Most providers have all of theirs within a minute.
 const LONGEST_WAIT: Duration = Duration::from_secs(90);

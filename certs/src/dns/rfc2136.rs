@@ -18,7 +18,7 @@ use tokio::net::lookup_host;
 use super::client::{Failure, ask, question};
 use super::lookup::{DNS_PORT, LONGEST_CHAIN, NameServer, Resolver, alias};
 use super::{BoxFuture, Solver, SolverError, challenge_name, parse_name, propagation};
-use crate::unix_now;
+use crate::clock::unix_now;
 
 /// How long a value may be kept, in seconds. It is there for minutes only, and the next try has another one.
 const TTL: u32 = 60;

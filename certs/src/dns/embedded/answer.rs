@@ -4,7 +4,7 @@ use hickory_proto::op::{Edns, Message, MessageType, Metadata, OpCode, Query, Res
 use hickory_proto::rr::{DNSClass, RData, Record, RecordType};
 use hickory_proto::serialize::binary::{BinDecodable as _, BinDecoder};
 
-use super::Published;
+use super::published::Published;
 use super::zone::{Found, Zone};
 
 /// The header of a message (RFC 1035, section 4.1.1): six fields of 16 bits.

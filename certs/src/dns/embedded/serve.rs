@@ -16,7 +16,8 @@ use tracing::{debug, warn};
 
 use super::answer::{LONGEST_QUERY, Over};
 use super::limit::{Limiter, Network};
-use super::{Embedded, SolverError};
+use super::responder::Embedded;
+use crate::dns::SolverError;
 
 /// Connections at once. Few come by TCP, as few answers are too long for UDP; each holds a file descriptor and one
 /// query.

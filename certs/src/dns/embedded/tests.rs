@@ -1,8 +1,12 @@
+use std::sync::Arc;
+
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::rdata::tsig::TsigAlgorithm;
 use hickory_proto::rr::{DNSClass, Name, RecordType, TSigner};
 
+use super::published::MOST_VALUES;
 use super::*;
+use crate::dns::{Solver as _, SolverError};
 
 mod sockets;
 

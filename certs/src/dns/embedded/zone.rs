@@ -6,7 +6,7 @@ use hickory_proto::rr::rdata::svcb::{Alpn, SvcParamKey, SvcParamValue};
 use hickory_proto::rr::rdata::{A, AAAA, CAA, HTTPS, NS, SOA, SVCB, TXT};
 use hickory_proto::rr::{Name, RData, RecordType};
 
-use super::Published;
+use super::published::Published;
 use crate::dns::{challenge_name, parse_name};
 
 /// Challenge values change from one second to the next, so nobody may keep them, nor that there are none.

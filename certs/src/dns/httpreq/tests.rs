@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
 use super::*;
-use crate::Authority;
+use crate::authority::Authority;
 
 /// What the server was asked: path, fields `authorization` and `content-type`, and the body.
 type Asked = Arc<Mutex<Vec<(String, String, String, String)>>>;
