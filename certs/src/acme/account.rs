@@ -5,9 +5,10 @@ use std::sync::Arc;
 use instant_acme::{Account, AccountCredentials, ExternalAccountKey, NewAccount};
 use tracing::info;
 
+use super::http;
 use super::problem::past_bad_nonces;
-use super::{Settings, http, on_disk};
-use crate::store::Store;
+use super::settings::Settings;
+use crate::store::{Store, on_disk};
 
 /// Where it is kept in the store.
 pub(super) const FILE: &str = "account.json";

@@ -5,7 +5,7 @@ use instant_acme::{CertificateIdentifier, RenewalInfo};
 use serde::Deserialize;
 
 use super::http;
-use super::plan::Window;
+use super::validity::Window;
 
 /// The addresses of a server (RFC 8555, section 7.1.1), as far as we ask it ourselves.
 #[derive(Debug, Deserialize)]

@@ -16,9 +16,9 @@ use tracing::{info, warn};
 
 use super::directory::Directory;
 use super::problem::{MOST_NONCES, is, past_bad_nonces};
-use super::{account, http, on_disk};
+use super::{account, http};
 use crate::one_line::one_line;
-use crate::store::{Request, Store};
+use crate::store::{Request, Store, on_disk};
 
 /// The account with its new key, from before the server is asked to take that until it is known to have done so.
 const NEXT: &str = "account.next.json";

@@ -2,7 +2,10 @@
 
 use std::path::Path;
 
-use super::plan::{self, State, Validity};
+use super::plan;
+use super::requested::requested;
+use super::state::State;
+use super::validity::Validity;
 use crate::error::Error;
 use crate::files::Facts;
 use crate::store::Store;
@@ -35,7 +38,7 @@ pub fn status(state_dir: &Path, directory: &str, names: &[&str], now: i64) -> Re
         Some(store) => (
             store.load(names)?,
             store.read_json::<State>("state.json")?,
-            super::requested(store) != [None; 2],
+            requested(store) != [None; 2],
             store.is_held()?,
         ),
         None => (None, None, false, false),

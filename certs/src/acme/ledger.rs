@@ -9,7 +9,7 @@ use tracing::warn;
 
 use crate::dns::{BoxFuture, Solver, SolverError};
 use crate::one_line::one_line;
-use crate::store::Store;
+use crate::store::{Store, on_disk};
 
 const FILE: &str = "published.json";
 /// How many values are remembered at the most: those of several orders whose records could not be taken away.
@@ -19,7 +19,7 @@ const CLEAN_UP_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// A solver that remembers.
 #[derive(Debug)]
-pub(super) struct Published {
+pub(super) struct Ledger {
     solver: Arc<dyn Solver>,
     store: Arc<Store>,
     purpose: String,
@@ -29,12 +29,12 @@ pub(super) struct Published {
 /// What is kept.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Left {
-    /// What the values were published for, as [`State::purpose`](super::State::purpose).
+    /// What the values were published for, as [`State::purpose`](super::state::State::purpose).
     purpose: String,
     values: Vec<String>,
 }
 
-impl Published {
+impl Ledger {
     /// With what the last process has left. `purpose` is what values are published for from now on.
     pub(super) fn new(solver: Arc<dyn Solver>, store: Arc<Store>, purpose: String) -> Self {
         let left = store.read_json(FILE).unwrap_or_else(|error| {
@@ -81,14 +81,14 @@ impl Published {
             }
             left.clone()
         };
-        let written = super::on_disk(&self.store, move |store| store.write_json(FILE, &left)).await;
+        let written = on_disk(&self.store, move |store| store.write_json(FILE, &left)).await;
         if let Err(error) = written {
             warn!(%error, "cannot note which TXT records are published: {error}");
         }
     }
 }
 
-impl Solver for Published {
+impl Solver for Ledger {
     fn present<'a>(&'a self, value: &'a str) -> BoxFuture<'a, Result<(), SolverError>> {
         Box::pin(async move {
             self.note(|values| {
@@ -146,17 +146,17 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let store = Arc::new(Store::open(folder.path(), "https://acme.test/dir").unwrap());
         let dns = Arc::new(Dns::default());
-        let published = Published::new(dns.clone(), store.clone(), "a".to_owned());
-        published.present("a").await.unwrap();
-        published.present("b").await.unwrap();
-        published.cleanup("a").await.unwrap();
-        drop(published);
+        let ledger = Ledger::new(dns.clone(), store.clone(), "a".to_owned());
+        ledger.present("a").await.unwrap();
+        ledger.present("b").await.unwrap();
+        ledger.cleanup("a").await.unwrap();
+        drop(ledger);
         *dns.out_of_order.lock().unwrap() = true;
-        let published = Published::new(dns.clone(), store.clone(), "a".to_owned());
-        published.clean_up().await;
+        let ledger = Ledger::new(dns.clone(), store.clone(), "a".to_owned());
+        ledger.clean_up().await;
         assert_eq!(*dns.there.lock().unwrap(), ["b"]);
         *dns.out_of_order.lock().unwrap() = false;
-        published.clean_up().await;
+        ledger.clean_up().await;
         assert!(dns.there.lock().unwrap().is_empty());
         let none = Left { purpose: "a".to_owned(), values: Vec::new() };
         assert_eq!(store.read_json(FILE).unwrap(), Some(none));
@@ -167,16 +167,16 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let store = Arc::new(Store::open(folder.path(), "https://acme.test/dir").unwrap());
         let dns = Arc::new(Dns::default());
-        let published = |purpose: &str| Published::new(dns.clone(), store.clone(), purpose.to_owned());
-        published("a").present("1").await.unwrap();
+        let ledger = |purpose: &str| Ledger::new(dns.clone(), store.clone(), purpose.to_owned());
+        ledger("a").present("1").await.unwrap();
         *dns.out_of_order.lock().unwrap() = true;
-        published("b").clean_up().await;
+        ledger("b").clean_up().await;
         let none = Left { purpose: "b".to_owned(), values: Vec::new() };
         assert_eq!(store.read_json(FILE).unwrap(), Some(none));
         // With the same server behind other settings it may well be possible.
-        published("b").present("2").await.unwrap();
+        ledger("b").present("2").await.unwrap();
         *dns.out_of_order.lock().unwrap() = false;
-        published("c").clean_up().await;
+        ledger("c").clean_up().await;
         assert_eq!(*dns.there.lock().unwrap(), ["1"]);
     }
 
@@ -184,10 +184,10 @@ mod tests {
     async fn what_is_remembered_has_a_bound() {
         let folder = tempfile::tempdir().unwrap();
         let store = Arc::new(Store::open(folder.path(), "https://acme.test/dir").unwrap());
-        let published = Published::new(Arc::new(Dns::default()), store.clone(), "a".to_owned());
+        let ledger = Ledger::new(Arc::new(Dns::default()), store.clone(), "a".to_owned());
         for index in 0..MOST_VALUES + 5 {
-            published.present(&index.to_string()).await.unwrap();
-            published.present(&index.to_string()).await.unwrap();
+            ledger.present(&index.to_string()).await.unwrap();
+            ledger.present(&index.to_string()).await.unwrap();
         }
         let Left { values, .. } = store.read_json(FILE).unwrap().unwrap();
         assert_eq!((values.len(), &*values[0]), (MOST_VALUES, "5"));

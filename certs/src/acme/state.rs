@@ -1,0 +1,145 @@
+//! What renewal remembers over restarts: failures, waits and the server's suggestions. When an attempt is due is reckoned
+//! from it elsewhere.
+
+use serde::{Deserialize, Serialize};
+
+use super::validity::{Validity, Window};
+
+/// Waits after failures, one after another; the last one stays. An authority forgives few failures an hour.
+pub(super) const WAITS: [i64; 8] = [10, 60, 300, 900, 3600, 3 * 3600, 6 * 3600, 12 * 3600];
+/// The longest that a server's `Retry-After` is believed.
+pub(super) const LONGEST_WAIT: i64 = 24 * 3600;
+/// After a certificate was issued, none is ordered for this long, whatever the server or the clock suggests; it doubles
+/// each time that the next one is due again long before its time.
+pub(super) const REST: i64 = 3600;
+/// And for no longer than this.
+const LONGEST_REST: i64 = 24 * 3600;
+/// A certificate that the server does not know any account for gets a new one at most this often.
+const NEW_ACCOUNT_EVERY: i64 = 24 * 3600;
+
+/// What renewal remembers over restarts.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct State {
+    /// What the attempts are for: names, account and solver, in the caller's words.
+    pub purpose: Option<String>,
+    /// Attempts since the last success. An attempt counts from before it begins, so that one that a crash cuts short
+    /// counts too.
+    pub failures: u32,
+    /// When the last attempt began.
+    pub tried_at: Option<i64>,
+    /// When it failed, if it did.
+    pub failed_at: Option<i64>,
+    /// When the next may begin, as far as we are concerned.
+    pub next_try: Option<i64>,
+    /// When the next may begin, as the server has named it.
+    pub retry_after: Option<i64>,
+    /// When the last certificate was issued.
+    pub issued_at: Option<i64>,
+    /// For how long after that none is ordered, in seconds.
+    pub rest: i64,
+    /// When an account was last replaced that the server did not take any more.
+    pub account_replaced_at: Option<i64>,
+    /// What went wrong last.
+    pub last_error: Option<String>,
+    /// What the authority suggests for the certificate of `window_of`.
+    pub window: Option<Window>,
+    /// The serial number of the certificate that the window is for.
+    pub window_of: Option<String>,
+    /// When the authority is to be asked for the window again.
+    pub ask_window_at: Option<i64>,
+    /// Where in a window this certificate is renewed, 0 to 1: drawn anew for each, so that not all daemons come at once.
+    pub lot: f64,
+}
+
+impl State {
+    /// To be kept before an attempt begins.
+    pub fn begin(&mut self, now: i64) {
+        self.failures = self.failures.saturating_add(1);
+        (self.tried_at, self.failed_at) = (Some(now), None);
+        self.next_try = Some(now + self.wait());
+    }
+
+    /// An attempt failed; `retry_after` is the moment that the server named. Waits count from now: an attempt may take longer
+    /// than the wait that was reckoned at its beginning.
+    pub fn failed(&mut self, now: i64, error: String, retry_after: Option<i64>) {
+        self.failed_at = Some(now);
+        self.next_try = Some(now + self.wait());
+        self.last_error = Some(error);
+        self.retry_after = retry_after.map(|at| at.min(now + LONGEST_WAIT));
+    }
+
+    /// After so many failures.
+    fn wait(&self) -> i64 {
+        let wait = WAITS[(self.failures.saturating_sub(1) as usize).min(WAITS.len() - 1)];
+        // Up to a tenth more.
+        wait + (wait as f64 / 10.0 * self.lot.clamp(0.0, 1.0)) as i64
+    }
+
+    /// A certificate was issued; `lot` is drawn from 0 to 1.
+    pub fn succeeded(&mut self, now: i64, validity: Validity, lot: f64) {
+        // Renewed before a third of its lifetime has passed: by an operator, or because somebody's clock or advice is
+        // wrong, which must not go on and on.
+        let lifetime = validity.lifetime();
+        let early = self.issued_at.is_some_and(|at| (0..lifetime / 3).contains(&now.saturating_sub(at)));
+        let first = REST.min(lifetime / 10);
+        let rest = if early { self.rest.saturating_mul(2).clamp(first, LONGEST_REST.min(lifetime / 3)) } else { first };
+        let (purpose, account_replaced_at) = (self.purpose.take(), self.account_replaced_at);
+        *self = Self { purpose, lot, issued_at: Some(now), rest, account_replaced_at, ..Self::default() };
+    }
+
+    /// Forgets the failures and the rest of attempts that were for something else: who has mended a mistake must not wait
+    /// for it. What the server has asked for stays, and when an account was replaced. Says whether this is news.
+    pub fn is_meant_for(&mut self, purpose: &str) -> bool {
+        if self.purpose.as_deref() == Some(purpose) {
+            return false;
+        }
+        if self.purpose.replace(purpose.to_owned()).is_some() {
+            self.failures = 0;
+            self.rest = 0;
+            (self.next_try, self.issued_at, self.last_error) = (None, None, None);
+        }
+        true
+    }
+
+    /// Whether an account that the server refuses may be replaced now.
+    pub fn may_replace_account(&self, now: i64) -> bool {
+        self.account_replaced_at.is_none_or(|at| at > now || now - at >= NEW_ACCOUNT_EVERY)
+    }
+
+    /// Forgets a window that is for another certificate.
+    pub fn is_for(&mut self, serial: &str) {
+        if self.window_of.as_deref() != Some(serial) {
+            (self.window, self.ask_window_at, self.window_of) = (None, None, Some(serial.to_owned()));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DAY: i64 = 24 * 3600;
+    const VALIDITY: Validity = Validity { not_before: 0, not_after: 90 * DAY };
+
+    #[test]
+    fn a_window_is_for_one_certificate_only() {
+        let mut state = State::default();
+        state.is_for("a");
+        state.window = Some(Window { start: 1, end: 2 });
+        state.is_for("a");
+        assert!(state.window.is_some());
+        state.is_for("b");
+        assert!(state.window.is_none() && state.ask_window_at.is_none());
+    }
+
+    #[test]
+    fn an_account_is_replaced_once_a_day_at_the_most() {
+        let mut state = State::default();
+        assert!(state.may_replace_account(0));
+        state.account_replaced_at = Some(100);
+        state.succeeded(200, VALIDITY, 0.0);
+        assert!(!state.may_replace_account(100 + DAY - 1));
+        assert!(state.may_replace_account(100 + DAY) && state.may_replace_account(99));
+    }
+}

@@ -1,0 +1,44 @@
+//! Where files go that cannot be used, so that a person can look at them.
+
+use std::fs::{self, DirBuilder};
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::Path;
+use std::sync::PoisonError;
+
+use tracing::{error, warn};
+
+use super::folder::{Store, remove};
+use crate::error::Error;
+
+/// How many damaged things stay for whoever wants to look at them.
+const MOST_DAMAGED: usize = 8;
+impl Store {
+    /// Takes a file out of use that proved to be worthless.
+    pub fn discard(&self, name: &str, why: &str) {
+        let path = self.folder.join(name);
+        self.set_aside(&path, &Error::invalid(&path, why));
+    }
+
+    /// Moves what cannot be read out of the way. This must not fail for its caller, who goes on with the last good one.
+    pub(super) fn set_aside(&self, path: &Path, damage: &Error) {
+        error!(event = "damaged", %damage, "set aside, and the last good one is used: {damage}");
+        if self.lock.lock().unwrap_or_else(PoisonError::into_inner).is_none() {
+            return;
+        }
+        let folder = self.folder.join("damaged");
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let moved = DirBuilder::new().recursive(true).mode(0o700).create(&folder).and_then(|()| {
+            let taken: Vec<_> = fs::read_dir(&folder)?.filter_map(Result::ok).collect();
+            if taken.len() >= MOST_DAMAGED {
+                return remove(path);
+            }
+            let free =
+                (1..=MOST_DAMAGED).map(|number| folder.join(format!("{name}.{number}"))).find(|path| !path.exists());
+            fs::rename(path, free.unwrap_or_else(|| folder.join(&*name)))
+        });
+        if let Err(error) = moved {
+            let path = path.display();
+            warn!(%path, %error, "{path} cannot be set aside: {error}");
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! The folder of one directory URL, and the JSON files in it.
+
+use std::fs::{self, DirBuilder, File};
+use std::io::ErrorKind;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use sha2::{Digest as _, Sha256};
+
+use crate::authority::{restrict, write};
+use crate::error::Error;
+
+/// Files longer than this were not written by us.
+const LONGEST_FILE: u64 = 1024 * 1024;
+
+/// The folder of one directory URL.
+#[derive(Debug)]
+pub struct Store {
+    pub(super) folder: PathBuf,
+    pub(super) lock: Mutex<Option<File>>,
+}
+
+impl Store {
+    /// Where `directory` (a URL) keeps its things.
+    pub fn folder(state_dir: &Path, directory: &str) -> PathBuf {
+        let host = directory.split("://").nth(1).unwrap_or_default().split('/').next().unwrap_or_default();
+        let safe = |c: char| if c.is_ascii_alphanumeric() || c == '.' || c == '-' { c } else { '_' };
+        let host: String = host.chars().take(64).map(safe).collect();
+        let [a, b, c, d, ..]: [u8; 32] = Sha256::digest(directory.as_bytes()).into();
+        state_dir.join("acme").join(format!("{host}-{:08x}", u32::from_be_bytes([a, b, c, d])))
+    }
+
+    /// Opens or makes the folder. Nothing is changed in it without [`Store::try_lock`].
+    pub fn open(state_dir: &Path, directory: &str) -> Result<Self, Error> {
+        let folder = Self::folder(state_dir, directory);
+        for folder in [&state_dir.join("acme"), &folder, &folder.join("generations")] {
+            DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(Error::io(folder))?;
+            restrict(folder, 0o700)?;
+        }
+        Ok(Self { folder, lock: Mutex::default() })
+    }
+
+    /// For somebody who only looks: nothing is made. `None` if there is no folder, which is another matter than one that
+    /// one may not look at.
+    pub fn existing(state_dir: &Path, directory: &str) -> Result<Option<Self>, Error> {
+        let folder = Self::folder(state_dir, directory);
+        match fs::read_dir(&folder) {
+            Ok(_) => Ok(Some(Self { folder, lock: Mutex::default() })),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Error::io(folder)(error)),
+        }
+    }
+
+    /// A JSON file of the folder: nothing if there is none, or none that can be read; that one is set aside.
+    pub fn read_json<T: serde::de::DeserializeOwned>(&self, name: &str) -> Result<Option<T>, Error> {
+        let path = self.folder.join(name);
+        let bytes = match read_short(&path) {
+            Ok(bytes) => bytes,
+            Err(Error::Io { error, .. }) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(damage @ Error::Invalid { .. }) => {
+                self.set_aside(&path, &damage);
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
+        };
+        match serde_json::from_slice(&bytes) {
+            Ok(value) => Ok(Some(value)),
+            Err(error) => {
+                self.set_aside(&path, &Error::invalid(&path, error.to_string()));
+                Ok(None)
+            }
+        }
+    }
+
+    /// Replaces a JSON file of the folder, whole or not at all.
+    pub fn write_json<T: serde::Serialize>(&self, name: &str, value: &T) -> Result<(), Error> {
+        let path = self.folder.join(name);
+        let text = serde_json::to_string(value).map_err(|error| Error::invalid(&path, error.to_string()))?;
+        write(&self.folder, &path, &text, 0o600)?;
+        sync(&self.folder)
+    }
+
+    /// Removes a file of the folder; that there is none is no error.
+    pub fn remove(&self, name: &str) -> Result<(), Error> {
+        let path = self.folder.join(name);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(Error::io(path)(error)),
+            _ => sync(&self.folder),
+        }
+    }
+
+    pub(super) fn entries(&self, name: &str) -> Result<Vec<(String, PathBuf)>, Error> {
+        let folder = self.folder.join(name);
+        let mut entries = Vec::new();
+        for entry in fs::read_dir(&folder).map_err(Error::io(&folder))? {
+            let entry = entry.map_err(Error::io(&folder))?;
+            entries.push((entry.file_name().to_string_lossy().into_owned(), entry.path()));
+        }
+        Ok(entries)
+    }
+}
+
+/// A file, or a folder with all that is in it.
+pub(super) fn remove(path: &Path) -> std::io::Result<()> {
+    if fs::symlink_metadata(path)?.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) }
+}
+
+pub(super) fn read_short(path: &Path) -> Result<Vec<u8>, Error> {
+    if fs::metadata(path).map_err(Error::io(path))?.len() > LONGEST_FILE {
+        return Err(Error::invalid(path, "it is far too long"));
+    }
+    fs::read(path).map_err(Error::io(path))
+}
+
+pub(super) fn sync(folder: &Path) -> Result<(), Error> {
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(Error::io(folder))
+}

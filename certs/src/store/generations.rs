@@ -1,0 +1,99 @@
+//! The certificates of the store, each with its key in a folder of its own.
+
+use std::fs;
+use std::io::{ErrorKind, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::sign::CertifiedKey;
+use tracing::warn;
+
+use super::folder::{Store, read_short, sync};
+use crate::authority::write;
+use crate::error::Error;
+use crate::files::{self, Facts};
+
+/// How many generations stay: the current one, and the one before in case that the current one gets damaged.
+const GENERATIONS: usize = 2;
+/// More than a new generation and its state take: what must be free on the disk before an order is placed.
+const ROOM: usize = 64 * 1024;
+/// A certificate that was kept.
+#[derive(Clone, Debug)]
+pub struct Stored {
+    /// The chain with its key.
+    pub certified: Arc<CertifiedKey>,
+    /// What the first certificate says.
+    pub facts: Facts,
+}
+
+impl Store {
+    /// The newest certificate for all of `names` that can be read, be it valid now or not. Damaged ones are logged and,
+    /// under the lock, set aside; those that only can't be read now stay where they are.
+    pub fn load(&self, names: &[&str]) -> Result<Option<Stored>, Error> {
+        for (_, folder) in self.generations()?.into_iter().rev() {
+            match read_generation(&folder) {
+                Ok(stored) if stored.facts.missing(names).is_empty() => return Ok(Some(stored)),
+                Ok(_) => {}
+                Err(Error::Io { path, error }) if error.kind() != ErrorKind::NotFound => {
+                    let file = path.display();
+                    warn!(event = "unreadable", %file, %error, "the certificate before it is used: {file}: {error}");
+                }
+                Err(damage) => self.set_aside(&folder, &damage),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Keeps a new generation, and of the older ones the last.
+    pub fn save(&self, chain_pem: &str, key_pem: &str) -> Result<(), Error> {
+        let parent = self.folder.join("generations");
+        let last = self.generations()?.last().map_or(0, |(number, _)| *number);
+        let temporary = tempfile::Builder::new()
+            .prefix(".tmp")
+            .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o700))
+            .tempdir_in(&parent)
+            .map_err(Error::io(&parent))?;
+        for (name, text) in [("key.pem", key_pem), ("chain.pem", chain_pem)] {
+            let path = temporary.path().join(name);
+            write(temporary.path(), &path, text, 0o600)?;
+        }
+        sync(temporary.path())?;
+        let path = parent.join(format!("{:04}", last + 1));
+        fs::rename(temporary.path(), &path).map_err(Error::io(&path))?;
+        // It is not there any more under this name.
+        let _renamed = temporary.keep();
+        sync(&parent)?;
+        let generations = self.generations()?;
+        let old = generations.len().saturating_sub(GENERATIONS);
+        for (_, path) in generations.into_iter().take(old) {
+            if let Err(error) = fs::remove_dir_all(&path) {
+                let path = path.display();
+                warn!(%path, %error, "an old certificate cannot be removed: {path}: {error}");
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether there is room for a new certificate and the right to write it: better known before an order is placed.
+    pub fn probe(&self) -> Result<(), Error> {
+        let folder = self.folder.join("generations");
+        let mut file = tempfile::NamedTempFile::new_in(&folder).map_err(Error::io(&folder))?;
+        file.write_all(&vec![0; ROOM]).map_err(Error::io(&folder))?;
+        file.as_file().sync_all().map_err(Error::io(&folder))
+    }
+
+    /// In the order of their numbers.
+    pub(super) fn generations(&self) -> Result<Vec<(u64, PathBuf)>, Error> {
+        let entries = self.entries("generations")?;
+        let numbered = |(name, path): (String, PathBuf)| Some((name.parse().ok()?, path));
+        let mut generations: Vec<_> = entries.into_iter().filter_map(numbered).collect();
+        generations.sort();
+        Ok(generations)
+    }
+}
+
+pub(super) fn read_generation(folder: &Path) -> Result<Stored, Error> {
+    let (cert, key) = (folder.join("chain.pem"), folder.join("key.pem"));
+    let (certified, facts) = files::read(&cert, &read_short(&cert)?, &key, &read_short(&key)?)?;
+    Ok(Stored { certified, facts })
+}

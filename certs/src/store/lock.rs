@@ -1,0 +1,62 @@
+//! Which process may change the store: the one that holds the lock.
+
+use std::fs::{File, TryLockError};
+use std::io::ErrorKind;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::PathBuf;
+use std::sync::PoisonError;
+
+use tracing::warn;
+
+use super::folder::{Store, remove};
+use crate::error::Error;
+
+impl Store {
+    /// Whether some process holds the lock.
+    pub fn is_held(&self) -> Result<bool, Error> {
+        let path = self.folder.join("lock");
+        match File::open(&path) {
+            Ok(file) => match file.try_lock_shared() {
+                Ok(()) => Ok(false),
+                Err(TryLockError::WouldBlock) => Ok(true),
+                Err(TryLockError::Error(error)) => Err(Error::io(path)(error)),
+            },
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(Error::io(path)(error)),
+        }
+    }
+
+    /// Whether this process alone may change the folder from now on. The kernel lets go of the lock when it ends, however
+    /// it ends.
+    pub fn try_lock(&self) -> Result<bool, Error> {
+        let mut lock = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        if lock.is_some() {
+            return Ok(true);
+        }
+        let path = self.folder.join("lock");
+        let file = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(&path)
+            .map_err(Error::io(&path))?;
+        match file.try_lock() {
+            Ok(()) => *lock = Some(file),
+            Err(TryLockError::WouldBlock) => return Ok(false),
+            Err(TryLockError::Error(error)) => return Err(Error::io(path)(error)),
+        }
+        // What a process was writing when it was killed: a generation or a probe, or one of the other files.
+        for (_, path) in [self.entries("generations")?, self.entries("")?].into_iter().flatten().filter(is_temporary) {
+            if let Err(error) = remove(&path) {
+                let path = path.display();
+                warn!(%path, %error, "an unfinished file cannot be removed: {path}: {error}");
+            }
+        }
+        Ok(true)
+    }
+}
+
+fn is_temporary((name, _): &(String, PathBuf)) -> bool {
+    name.starts_with(".tmp")
+}
