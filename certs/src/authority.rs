@@ -1,11 +1,10 @@
 //! A certificate authority of one's own, for development: made once, kept in a folder, trusted by whoever wants to.
 
 use std::fs::{self, File};
-use std::io::Write as _;
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use cok_host::private_file;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData as _,
@@ -39,8 +38,7 @@ impl Authority {
     /// Processes that start together on one folder get the same authority.
     pub fn load_or_create(folder: &Path) -> Result<Self, Error> {
         let (ca_file, key_file) = (folder.join("ca.pem"), folder.join("ca.key"));
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(Error::io(folder))?;
-        restrict(folder, 0o700)?;
+        private_file::create_private_folder(folder).map_err(Error::io(folder))?;
         // Held until return: two that make an authority at once would leave the key of one with the certificate of the
         // other.
         let opened = File::open(folder).map_err(Error::io(folder))?;
@@ -49,11 +47,11 @@ impl Authority {
             let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(|e| Error::Generate(e.to_string()))?;
             let certificate = params()?.self_signed(&key).map_err(|e| Error::Generate(e.to_string()))?;
             // The key first: a certificate without its key would be taken for an authority.
-            write(folder, &key_file, &key.serialize_pem(), 0o600)?;
-            write(folder, &ca_file, &certificate.pem(), 0o644)?;
-            opened.sync_all().map_err(Error::io(folder))?;
+            private_file::write(&key_file, key.serialize_pem().as_bytes()).map_err(Error::io(&key_file))?;
+            private_file::write_with_mode(&ca_file, certificate.pem().as_bytes(), 0o644)
+                .map_err(Error::io(&ca_file))?;
         }
-        restrict(&key_file, 0o600)?;
+        private_file::restrict_file(&key_file).map_err(Error::io(&key_file))?;
         let certificate = files::chain(&ca_file)?.swap_remove(0);
         let key = fs::read_to_string(&key_file).map_err(Error::io(&key_file))?;
         let key = KeyPair::from_pem(&key).map_err(|_| Error::invalid(&key_file, files::NO_KEY))?;
@@ -105,27 +103,10 @@ fn validity(params: &mut CertificateParams, days: i64) {
     params.not_after = now + Duration::days(days);
 }
 
-/// Takes from others what they may do with a file or folder beyond `mode`.
-pub(crate) fn restrict(path: &Path, mode: u32) -> Result<(), Error> {
-    let permissions = fs::metadata(path).map_err(Error::io(path))?.permissions();
-    if permissions.mode() & 0o777 & !mode != 0 {
-        fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(Error::io(path))?;
-    }
-    Ok(())
-}
-
-/// Writes a file whole or not at all.
-pub(crate) fn write(folder: &Path, path: &Path, text: &str, mode: u32) -> Result<(), Error> {
-    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(Error::io(folder))?;
-    file.write_all(text.as_bytes()).map_err(Error::io(path))?;
-    file.as_file().set_permissions(fs::Permissions::from_mode(mode)).map_err(Error::io(path))?;
-    file.as_file().sync_all().map_err(Error::io(path))?;
-    file.persist(path).map_err(|error| Error::io(path)(error.error))?;
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     #[test]

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use cok_host::trust::CaFileError;
+
 /// Why there is no certificate.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -42,5 +44,15 @@ impl Error {
 
     pub(crate) fn invalid(path: impl Into<PathBuf>, why: impl Into<String>) -> Self {
         Self::Invalid { path: path.into(), why: why.into() }
+    }
+}
+
+impl From<CaFileError> for Error {
+    fn from(error: CaFileError) -> Self {
+        match error {
+            CaFileError::Unreadable { path, error } => Self::Io { path, error },
+            CaFileError::Damaged { path, why } => Self::Invalid { path, why },
+            CaFileError::Empty { path } => Self::invalid(path, "there is no certificate in it"),
+        }
     }
 }

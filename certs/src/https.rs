@@ -2,11 +2,14 @@
 //! time-out and a bound on what is read.
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use cok_host::trust::NoSystemRoots;
+use cok_host::{dial, trust};
 use http::header::HOST;
 use http::{HeaderValue, Request, Response};
 use http_body_util::{BodyExt as _, Limited};
@@ -27,40 +30,32 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longer than any certificate chain.
 const LONGEST_BODY: usize = 1024 * 1024;
 
-/// What is said instead of that the server's issuer is unknown, which nobody could mend there.
-const NOBODY: &str = "this system trusts no authority: install ca-certificates, or set ca_file";
-
 /// The client. Its clones share the TLS configuration.
 #[derive(Clone, Debug)]
 pub(crate) struct Client {
     tls: Arc<ClientConfig>,
-    /// The system has no trust anchors, as images of containers are at times.
-    trusts_nobody: bool,
+    /// Why no server can be trusted, if none can.
+    untrusting: Option<NoSystemRoots>,
 }
 
 impl Client {
     /// Trusts the authorities in `ca_file` alone, else those of the system.
     pub(crate) fn new(ca_file: Option<&Path>) -> Result<Self, Error> {
-        let mut roots = RootCertStore::empty();
-        if let Some(path) = ca_file {
-            for certificate in crate::files::chain(path)? {
-                roots.add(certificate).map_err(|error| Error::invalid(path, error.to_string()))?;
-            }
-        } else {
-            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        match ca_file {
+            Some(path) => Self::trusting(Ok(trust::file(path)?)),
+            None => Self::trusting(trust::system()),
         }
-        Self::trusting(roots)
     }
 
-    fn trusting(roots: RootCertStore) -> Result<Self, Error> {
-        let trusts_nobody = roots.is_empty();
+    fn trusting(roots: Result<RootCertStore, NoSystemRoots>) -> Result<Self, Error> {
+        let untrusting = roots.as_ref().err().copied();
         let mut tls = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
             .with_safe_default_protocol_versions()
             .map_err(|error| Error::Generate(error.to_string()))?
-            .with_root_certificates(roots)
+            .with_root_certificates(roots.unwrap_or_else(|_| RootCertStore::empty()))
             .with_no_client_auth();
         tls.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok(Self { tls: Arc::new(tls), trusts_nobody })
+        Ok(Self { tls: Arc::new(tls), untrusting })
     }
 
     /// Sends a request to the address of its URI, `https://` or `http://`. Errors name the URI.
@@ -93,26 +88,24 @@ impl Client {
         if !secure {
             return exchange(stream, request).await;
         }
-        if self.trusts_nobody {
-            return Err(io::Error::other(NOBODY));
+        if let Some(why) = self.untrusting {
+            return Err(io::Error::other(format!("{why} or set ca_file")));
         }
         let name = ServerName::try_from(host).map_err(|_| wrong())?;
         exchange(TlsConnector::from(self.tls.clone()).connect(name, stream).await?, request).await
     }
 }
 
-/// Connects to the first address of a host that answers. Each has a short time of its own: with a broken route to its
-/// IPv6 address the others must still be reached.
+/// Connects to the address of a host that answers first.
 async fn connect_to_any(host: &str, port: u16) -> io::Result<TcpStream> {
-    let mut last = io::Error::other("the name has no address");
-    for address in tokio::net::lookup_host((host, port)).await? {
+    let addresses: Vec<SocketAddr> = tokio::net::lookup_host((host, port)).await?.collect();
+    dial::first_of(&addresses, async |address| {
         match tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await {
-            Ok(Ok(stream)) => return Ok(stream),
-            Ok(Err(error)) => last = error,
-            Err(_) => last = io::Error::new(io::ErrorKind::TimedOut, format!("{address} does not answer")),
+            Ok(connected) => connected,
+            Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, format!("{address} does not answer"))),
         }
-    }
-    Err(last)
+    })
+    .await
 }
 
 async fn exchange<B>(
@@ -159,8 +152,8 @@ mod tests {
         let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("https://{}/dir", server.local_addr().unwrap());
         let request = Request::get(&url).body(Full::<Bytes>::default()).unwrap();
-        let error = Client::trusting(RootCertStore::empty()).unwrap().send(request).await.unwrap_err();
-        assert_eq!(error, format!("{url}: {NOBODY}"));
+        let error = Client::trusting(Err(NoSystemRoots)).unwrap().send(request).await.unwrap_err();
+        assert_eq!(error, format!("{url}: {NoSystemRoots} or set ca_file"));
     }
 
     /// A server that takes the connection and never says anything, before TLS or after the request.

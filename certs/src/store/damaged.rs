@@ -1,13 +1,13 @@
 //! Where files go that cannot be used, so that a person can look at them.
 
-use std::fs::{self, DirBuilder};
-use std::os::unix::fs::DirBuilderExt as _;
+use std::fs;
 use std::path::Path;
 use std::sync::PoisonError;
 
+use cok_host::private_file;
 use tracing::{error, warn};
 
-use super::folder::{Store, remove};
+use super::folder::Store;
 use crate::error::Error;
 
 /// How many damaged things stay for whoever wants to look at them.
@@ -27,10 +27,10 @@ impl Store {
         }
         let folder = self.folder.join("damaged");
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let moved = DirBuilder::new().recursive(true).mode(0o700).create(&folder).and_then(|()| {
+        let moved = private_file::create_folder(&folder).and_then(|()| {
             let taken: Vec<_> = fs::read_dir(&folder)?.filter_map(Result::ok).collect();
             if taken.len() >= MOST_DAMAGED {
-                return remove(path);
+                return private_file::remove(path);
             }
             let free =
                 (1..=MOST_DAMAGED).map(|number| folder.join(format!("{name}.{number}"))).find(|path| !path.exists());

@@ -1,14 +1,13 @@
 //! The folder of one directory URL, and the JSON files in it.
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, File};
 use std::io::ErrorKind;
-use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
+use cok_host::private_file;
 use sha2::{Digest as _, Sha256};
 
-use crate::authority::{restrict, write};
 use crate::error::Error;
 
 /// Files longer than this were not written by us.
@@ -35,8 +34,7 @@ impl Store {
     pub fn open(state_dir: &Path, directory: &str) -> Result<Self, Error> {
         let folder = Self::folder(state_dir, directory);
         for folder in [&state_dir.join("acme"), &folder, &folder.join("generations")] {
-            DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(Error::io(folder))?;
-            restrict(folder, 0o700)?;
+            private_file::create_private_folder(folder).map_err(Error::io(folder))?;
         }
         Ok(Self { folder, lock: Mutex::default() })
     }
@@ -77,8 +75,7 @@ impl Store {
     pub fn write_json<T: serde::Serialize>(&self, name: &str, value: &T) -> Result<(), Error> {
         let path = self.folder.join(name);
         let text = serde_json::to_string(value).map_err(|error| Error::invalid(&path, error.to_string()))?;
-        write(&self.folder, &path, &text, 0o600)?;
-        sync(&self.folder)
+        private_file::write(&path, text.as_bytes()).map_err(Error::io(path))
     }
 
     /// Removes a file of the folder; that there is none is no error.
@@ -86,33 +83,14 @@ impl Store {
         let path = self.folder.join(name);
         match fs::remove_file(&path) {
             Err(error) if error.kind() != ErrorKind::NotFound => Err(Error::io(path)(error)),
-            _ => sync(&self.folder),
+            _ => private_file::sync_folder(&self.folder).map_err(Error::io(&self.folder)),
         }
     }
-
-    pub(super) fn entries(&self, name: &str) -> Result<Vec<(String, PathBuf)>, Error> {
-        let folder = self.folder.join(name);
-        let mut entries = Vec::new();
-        for entry in fs::read_dir(&folder).map_err(Error::io(&folder))? {
-            let entry = entry.map_err(Error::io(&folder))?;
-            entries.push((entry.file_name().to_string_lossy().into_owned(), entry.path()));
-        }
-        Ok(entries)
-    }
-}
-
-/// A file, or a folder with all that is in it.
-pub(super) fn remove(path: &Path) -> std::io::Result<()> {
-    if fs::symlink_metadata(path)?.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) }
 }
 
 pub(super) fn read_short(path: &Path) -> Result<Vec<u8>, Error> {
-    if fs::metadata(path).map_err(Error::io(path))?.len() > LONGEST_FILE {
-        return Err(Error::invalid(path, "it is far too long"));
-    }
-    fs::read(path).map_err(Error::io(path))
-}
-
-pub(super) fn sync(folder: &Path) -> Result<(), Error> {
-    File::open(folder).and_then(|folder| folder.sync_all()).map_err(Error::io(folder))
+    private_file::read(path, LONGEST_FILE).map_err(|error| match error.kind() {
+        ErrorKind::FileTooLarge => Error::invalid(path, "it is far too long"),
+        _ => Error::io(path)(error),
+    })
 }

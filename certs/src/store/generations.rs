@@ -1,15 +1,15 @@
 //! The certificates of the store, each with its key in a folder of its own.
 
 use std::fs;
-use std::io::{ErrorKind, Write as _};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use cok_host::private_file;
 use rustls::sign::CertifiedKey;
 use tracing::warn;
 
-use super::folder::{Store, read_short, sync};
-use crate::authority::write;
+use super::folder::{Store, read_short};
 use crate::error::Error;
 use crate::files::{self, Facts};
 
@@ -48,21 +48,16 @@ impl Store {
     pub fn save(&self, chain_pem: &str, key_pem: &str) -> Result<(), Error> {
         let parent = self.folder.join("generations");
         let last = self.generations()?.last().map_or(0, |(number, _)| *number);
-        let temporary = tempfile::Builder::new()
-            .prefix(".tmp")
-            .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o700))
-            .tempdir_in(&parent)
-            .map_err(Error::io(&parent))?;
+        let temporary = private_file::temporary_folder(&parent).map_err(Error::io(&parent))?;
         for (name, text) in [("key.pem", key_pem), ("chain.pem", chain_pem)] {
             let path = temporary.path().join(name);
-            write(temporary.path(), &path, text, 0o600)?;
+            private_file::write(&path, text.as_bytes()).map_err(Error::io(path))?;
         }
-        sync(temporary.path())?;
         let path = parent.join(format!("{:04}", last + 1));
         fs::rename(temporary.path(), &path).map_err(Error::io(&path))?;
         // It is not there any more under this name.
         let _renamed = temporary.keep();
-        sync(&parent)?;
+        private_file::sync_folder(&parent).map_err(Error::io(&parent))?;
         let generations = self.generations()?;
         let old = generations.len().saturating_sub(GENERATIONS);
         for (_, path) in generations.into_iter().take(old) {
@@ -77,16 +72,19 @@ impl Store {
     /// Whether there is room for a new certificate and the right to write it: better known before an order is placed.
     pub fn probe(&self) -> Result<(), Error> {
         let folder = self.folder.join("generations");
-        let mut file = tempfile::NamedTempFile::new_in(&folder).map_err(Error::io(&folder))?;
-        file.write_all(&vec![0; ROOM]).map_err(Error::io(&folder))?;
-        file.as_file().sync_all().map_err(Error::io(&folder))
+        private_file::probe(&folder, &vec![0; ROOM]).map_err(Error::io(&folder))
     }
 
     /// In the order of their numbers.
     pub(super) fn generations(&self) -> Result<Vec<(u64, PathBuf)>, Error> {
-        let entries = self.entries("generations")?;
-        let numbered = |(name, path): (String, PathBuf)| Some((name.parse().ok()?, path));
-        let mut generations: Vec<_> = entries.into_iter().filter_map(numbered).collect();
+        let folder = self.folder.join("generations");
+        let mut generations = Vec::new();
+        for entry in fs::read_dir(&folder).map_err(Error::io(&folder))? {
+            let entry = entry.map_err(Error::io(&folder))?;
+            if let Ok(number) = entry.file_name().to_string_lossy().parse() {
+                generations.push((number, entry.path()));
+            }
+        }
         generations.sort();
         Ok(generations)
     }

@@ -3,12 +3,13 @@
 use std::fs::{File, TryLockError};
 use std::io::ErrorKind;
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::PoisonError;
 
+use cok_host::private_file;
 use tracing::warn;
 
-use super::folder::{Store, remove};
+use super::folder::Store;
 use crate::error::Error;
 
 impl Store {
@@ -47,16 +48,13 @@ impl Store {
             Err(TryLockError::Error(error)) => return Err(Error::io(path)(error)),
         }
         // What a process was writing when it was killed: a generation or a probe, or one of the other files.
-        for (_, path) in [self.entries("generations")?, self.entries("")?].into_iter().flatten().filter(is_temporary) {
-            if let Err(error) = remove(&path) {
+        for folder in [&self.folder.join("generations"), &self.folder] {
+            let warn = |path: &Path, error: std::io::Error| {
                 let path = path.display();
                 warn!(%path, %error, "an unfinished file cannot be removed: {path}: {error}");
-            }
+            };
+            private_file::sweep(folder, warn).map_err(Error::io(folder))?;
         }
         Ok(true)
     }
-}
-
-fn is_temporary((name, _): &(String, PathBuf)) -> bool {
-    name.starts_with(".tmp")
 }
