@@ -20,9 +20,8 @@ mod validity;
 mod window;
 
 pub use self::event::Event;
-pub use self::plan::{due, renewal};
 pub use self::renewer::Renewer;
 pub use self::settings::{Settings, check_ca_file};
 pub use self::state::State;
 pub use self::status::{Status, status};
-pub use self::validity::{Validity, Window};
+pub use self::validity::Validity;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -11,6 +11,7 @@ use http::request::Builder;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient};
+use parking_lot::Mutex;
 
 use crate::error::Error as CertsError;
 use crate::https;
@@ -40,18 +41,18 @@ impl Client {
 
     /// The moment before which the server does not want to be asked again, if it has named one since this was last asked.
     pub(super) fn take_retry_after(&self) -> Option<SystemTime> {
-        self.said.lock().unwrap_or_else(PoisonError::into_inner).retry_after.take()
+        self.said.lock().retry_after.take()
     }
 
     /// How long the server wants to be left alone until it has done what it was asked for, if its last good answer since
     /// this was last asked has named that.
     pub(super) fn take_wait(&self) -> Option<Duration> {
-        self.said.lock().unwrap_or_else(PoisonError::into_inner).wait.take()
+        self.said.lock().wait.take()
     }
 
     /// The address of what the server has made since this was last asked.
     pub(super) fn take_created(&self) -> Option<String> {
-        self.said.lock().unwrap_or_else(PoisonError::into_inner).created.take()
+        self.said.lock().created.take()
     }
 
     /// Asks for what is at an address, as anybody may.
@@ -82,7 +83,7 @@ impl Client {
 
     fn note(&self, response: &Response<Bytes>) {
         let value = |name| Some(response.headers().get(name)?.to_str().ok()?.trim());
-        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut said = self.said.lock();
         match response.status() {
             StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
                 said.retry_after = value(RETRY_AFTER).and_then(parse_retry_after).or(said.retry_after);

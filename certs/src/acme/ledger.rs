@@ -1,9 +1,10 @@
 //! The values that were published and not yet taken away again, kept on disk: whoever cuts an order short, the next one
 //! cleans up.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
@@ -49,7 +50,7 @@ impl Ledger {
     /// Takes away what was left behind. What was published with other settings may be at another name or another server:
     /// that is tried once and forgotten.
     pub(super) async fn clean_up(&self) {
-        let Left { purpose, values: left } = self.left.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let Left { purpose, values: left } = self.left.lock().clone();
         let foreign = (purpose != self.purpose && !left.is_empty()).then(|| left.join(" "));
         let all = async {
             for value in left {
@@ -74,7 +75,7 @@ impl Ledger {
     /// A value is noted before it is published, and forgotten after it was taken away.
     async fn note(&self, change: impl FnOnce(&mut Vec<String>)) {
         let left = {
-            let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut left = self.left.lock();
             change(&mut left.values);
             if left.values.is_empty() {
                 left.purpose.clone_from(&self.purpose);
@@ -128,14 +129,14 @@ mod tests {
 
     impl Solver for Dns {
         fn present<'a>(&'a self, value: &'a str) -> BoxFuture<'a, Result<(), SolverError>> {
-            self.there.lock().unwrap().push(value.to_owned());
+            self.there.lock().push(value.to_owned());
             Box::pin(async { Ok(()) })
         }
 
         fn cleanup<'a>(&'a self, value: &'a str) -> BoxFuture<'a, Result<(), SolverError>> {
-            let failed = *self.out_of_order.lock().unwrap();
+            let failed = *self.out_of_order.lock();
             if !failed {
-                self.there.lock().unwrap().retain(|there| there != value);
+                self.there.lock().retain(|there| there != value);
             }
             Box::pin(async move { if failed { Err(SolverError::Unavailable("away".to_owned())) } else { Ok(()) } })
         }
@@ -151,13 +152,13 @@ mod tests {
         ledger.present("b").await.unwrap();
         ledger.cleanup("a").await.unwrap();
         drop(ledger);
-        *dns.out_of_order.lock().unwrap() = true;
+        *dns.out_of_order.lock() = true;
         let ledger = Ledger::new(dns.clone(), store.clone(), "a".to_owned());
         ledger.clean_up().await;
-        assert_eq!(*dns.there.lock().unwrap(), ["b"]);
-        *dns.out_of_order.lock().unwrap() = false;
+        assert_eq!(*dns.there.lock(), ["b"]);
+        *dns.out_of_order.lock() = false;
         ledger.clean_up().await;
-        assert!(dns.there.lock().unwrap().is_empty());
+        assert!(dns.there.lock().is_empty());
         let none = Left { purpose: "a".to_owned(), values: Vec::new() };
         assert_eq!(store.read_json(FILE).unwrap(), Some(none));
     }
@@ -169,15 +170,15 @@ mod tests {
         let dns = Arc::new(Dns::default());
         let ledger = |purpose: &str| Ledger::new(dns.clone(), store.clone(), purpose.to_owned());
         ledger("a").present("1").await.unwrap();
-        *dns.out_of_order.lock().unwrap() = true;
+        *dns.out_of_order.lock() = true;
         ledger("b").clean_up().await;
         let none = Left { purpose: "b".to_owned(), values: Vec::new() };
         assert_eq!(store.read_json(FILE).unwrap(), Some(none));
         // With the same server behind other settings it may well be possible.
         ledger("b").present("2").await.unwrap();
-        *dns.out_of_order.lock().unwrap() = false;
+        *dns.out_of_order.lock() = false;
         ledger("c").clean_up().await;
-        assert_eq!(*dns.there.lock().unwrap(), ["1"]);
+        assert_eq!(*dns.there.lock(), ["1"]);
     }
 
     #[tokio::test]

@@ -13,7 +13,7 @@ const LONGEST_WAIT_WITHOUT: i64 = 3600;
 const REST_WITHOUT: i64 = 6;
 /// When the certificate is to be renewed, failures left aside: in the window that the authority suggests, else at one
 /// third of the lifetime left; never later than the emergency window.
-pub fn renewal(validity: Validity, state: &State) -> i64 {
+pub(super) fn renewal(validity: Validity, state: &State) -> i64 {
     let lot = state.lot.clamp(0.0, 1.0);
     let at = if let Some(Window { start, end }) = state.window {
         start.saturating_add((end.saturating_sub(start).max(0) as f64 * lot) as i64)
@@ -25,7 +25,7 @@ pub fn renewal(validity: Validity, state: &State) -> i64 {
 }
 
 /// When the next attempt is to begin, not before now. Without a certificate: as soon as failures allow.
-pub fn due(now: i64, validity: Option<Validity>, state: &State) -> i64 {
+pub(super) fn due(now: i64, validity: Option<Validity>, state: &State) -> i64 {
     let wanted = validity.map_or(now, |validity| renewal(validity, state));
     due_at_once(now, validity, state).max(wanted)
 }

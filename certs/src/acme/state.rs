@@ -22,34 +22,34 @@ const NEW_ACCOUNT_EVERY: i64 = 24 * 3600;
 #[serde(default)]
 pub struct State {
     /// What the attempts are for: names, account and solver, in the caller's words.
-    pub purpose: Option<String>,
+    pub(super) purpose: Option<String>,
     /// Attempts since the last success. An attempt counts from before it begins, so that one that a crash cuts short
     /// counts too.
     pub failures: u32,
     /// When the last attempt began.
-    pub tried_at: Option<i64>,
+    pub(super) tried_at: Option<i64>,
     /// When it failed, if it did.
-    pub failed_at: Option<i64>,
+    pub(super) failed_at: Option<i64>,
     /// When the next may begin, as far as we are concerned.
-    pub next_try: Option<i64>,
+    pub(super) next_try: Option<i64>,
     /// When the next may begin, as the server has named it.
-    pub retry_after: Option<i64>,
+    pub(super) retry_after: Option<i64>,
     /// When the last certificate was issued.
-    pub issued_at: Option<i64>,
+    pub(super) issued_at: Option<i64>,
     /// For how long after that none is ordered, in seconds.
-    pub rest: i64,
+    pub(super) rest: i64,
     /// When an account was last replaced that the server did not take any more.
-    pub account_replaced_at: Option<i64>,
+    pub(super) account_replaced_at: Option<i64>,
     /// What went wrong last.
     pub last_error: Option<String>,
     /// What the authority suggests for the certificate of `window_of`.
-    pub window: Option<Window>,
+    pub(super) window: Option<Window>,
     /// The serial number of the certificate that the window is for.
-    pub window_of: Option<String>,
+    pub(super) window_of: Option<String>,
     /// When the authority is to be asked for the window again.
-    pub ask_window_at: Option<i64>,
+    pub(super) ask_window_at: Option<i64>,
     /// Where in a window this certificate is renewed, 0 to 1: drawn anew for each, so that not all daemons come at once.
-    pub lot: f64,
+    pub(super) lot: f64,
 }
 
 impl State {
@@ -62,7 +62,7 @@ impl State {
 
     /// An attempt failed; `retry_after` is the moment that the server named. Waits count from now: an attempt may take longer
     /// than the wait that was reckoned at its beginning.
-    pub fn failed(&mut self, now: i64, error: String, retry_after: Option<i64>) {
+    pub(super) fn failed(&mut self, now: i64, error: String, retry_after: Option<i64>) {
         self.failed_at = Some(now);
         self.next_try = Some(now + self.wait());
         self.last_error = Some(error);
@@ -77,7 +77,7 @@ impl State {
     }
 
     /// A certificate was issued; `lot` is drawn from 0 to 1.
-    pub fn succeeded(&mut self, now: i64, validity: Validity, lot: f64) {
+    pub(super) fn succeeded(&mut self, now: i64, validity: Validity, lot: f64) {
         // Renewed before a third of its lifetime has passed: by an operator, or because somebody's clock or advice is
         // wrong, which must not go on and on.
         let lifetime = validity.lifetime();
@@ -103,12 +103,12 @@ impl State {
     }
 
     /// Whether an account that the server refuses may be replaced now.
-    pub fn may_replace_account(&self, now: i64) -> bool {
+    pub(super) fn may_replace_account(&self, now: i64) -> bool {
         self.account_replaced_at.is_none_or(|at| at > now || now - at >= NEW_ACCOUNT_EVERY)
     }
 
     /// Forgets a window that is for another certificate.
-    pub fn is_for(&mut self, serial: &str) {
+    pub(super) fn is_for(&mut self, serial: &str) {
         if self.window_of.as_deref() != Some(serial) {
             (self.window, self.ask_window_at, self.window_of) = (None, None, Some(serial.to_owned()));
         }

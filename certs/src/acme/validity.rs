@@ -13,7 +13,7 @@ pub struct Validity {
 
 impl Validity {
     /// Whether the certificate is about to expire, or has.
-    pub fn is_emergency(self, now: i64) -> bool {
+    pub(super) fn is_emergency(self, now: i64) -> bool {
         now >= self.emergency()
     }
 
@@ -29,9 +29,9 @@ impl Validity {
 
 /// When the authority would like a certificate to be renewed (RFC 9773, section 4.2), in seconds since 1970.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Window {
+pub(super) struct Window {
     /// Its start.
-    pub start: i64,
+    pub(super) start: i64,
     /// Its end.
-    pub end: i64,
+    pub(super) end: i64,
 }

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::path::Path;
-use std::sync::PoisonError;
 
 use cok_host::private_file;
 use tracing::{error, warn};
@@ -14,7 +13,7 @@ use crate::error::Error;
 const MOST_DAMAGED: usize = 8;
 impl Store {
     /// Takes a file out of use that proved to be worthless.
-    pub fn discard(&self, name: &str, why: &str) {
+    pub(crate) fn discard(&self, name: &str, why: &str) {
         let path = self.folder.join(name);
         self.set_aside(&path, &Error::invalid(&path, why));
     }
@@ -22,7 +21,7 @@ impl Store {
     /// Moves what cannot be read out of the way. This must not fail for its caller, who goes on with the last good one.
     pub(super) fn set_aside(&self, path: &Path, damage: &Error) {
         error!(event = "damaged", %damage, "set aside, and the last good one is used: {damage}");
-        if self.lock.lock().unwrap_or_else(PoisonError::into_inner).is_none() {
+        if self.lock.lock().is_none() {
             return;
         }
         let folder = self.folder.join("damaged");

@@ -3,9 +3,9 @@
 use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 
 use cok_host::private_file;
+use parking_lot::Mutex;
 use sha2::{Digest as _, Sha256};
 
 use crate::error::Error;
@@ -22,7 +22,7 @@ pub struct Store {
 
 impl Store {
     /// Where `directory` (a URL) keeps its things.
-    pub fn folder(state_dir: &Path, directory: &str) -> PathBuf {
+    pub(crate) fn folder(state_dir: &Path, directory: &str) -> PathBuf {
         let host = directory.split("://").nth(1).unwrap_or_default().split('/').next().unwrap_or_default();
         let safe = |c: char| if c.is_ascii_alphanumeric() || c == '.' || c == '-' { c } else { '_' };
         let host: String = host.chars().take(64).map(safe).collect();

@@ -45,7 +45,7 @@ impl Store {
     }
 
     /// Keeps a new generation, and of the older ones the last.
-    pub fn save(&self, chain_pem: &str, key_pem: &str) -> Result<(), Error> {
+    pub(crate) fn save(&self, chain_pem: &str, key_pem: &str) -> Result<(), Error> {
         let parent = self.folder.join("generations");
         let last = self.generations()?.last().map_or(0, |(number, _)| *number);
         let temporary = private_file::temporary_folder(&parent).map_err(Error::io(&parent))?;
@@ -70,7 +70,7 @@ impl Store {
     }
 
     /// Whether there is room for a new certificate and the right to write it: better known before an order is placed.
-    pub fn probe(&self) -> Result<(), Error> {
+    pub(crate) fn probe(&self) -> Result<(), Error> {
         let folder = self.folder.join("generations");
         private_file::probe(&folder, &vec![0; ROOM]).map_err(Error::io(&folder))
     }

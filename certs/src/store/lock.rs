@@ -4,7 +4,6 @@ use std::fs::{File, TryLockError};
 use std::io::ErrorKind;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
-use std::sync::PoisonError;
 
 use cok_host::private_file;
 use tracing::warn;
@@ -29,8 +28,8 @@ impl Store {
 
     /// Whether this process alone may change the folder from now on. The kernel lets go of the lock when it ends, however
     /// it ends.
-    pub fn try_lock(&self) -> Result<bool, Error> {
-        let mut lock = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+    pub(crate) fn try_lock(&self) -> Result<bool, Error> {
+        let mut lock = self.lock.lock();
         if lock.is_some() {
             return Ok(true);
         }

@@ -45,7 +45,7 @@ impl Store {
     }
 
     /// The request that was made at this moment has been seen to, whatever came of it. One that was made since stays.
-    pub fn done(&self, request: Request, at: i128) {
+    pub(crate) fn done(&self, request: Request, at: i128) {
         if self.requested_at(request) != Some(at) {
             return;
         }

@@ -183,7 +183,8 @@ fn failures_with_other_settings_hold_nothing_up() {
     let (_dns_program, dns) = TestDns::start();
     let mut pebble = Pebble::new(folder.path(), &dns);
     let _program = pebble.first_start();
-    let mut failed = State { failures: 7, ..State::default() };
+    let mut failed = State::default();
+    failed.failures = 7;
     assert!(failed.is_meant_for("tunnel.test *.tunnel.test mistyped"));
     failed.begin(cok_certs::unix_now());
     store(folder.path(), &pebble).write_json("state.json", &failed).unwrap();

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 
 use super::answer::{self, Over};
 use super::published::{MOST_VALUES, Published};
@@ -40,14 +41,14 @@ impl Embedded {
     /// Takes note that an address is served, or why it is not. Says whether [`Self::refused`] has changed.
     pub fn note(&self, address: SocketAddr, refused: Option<&SolverError>) -> bool {
         let refused = refused.map(ToString::to_string);
-        let mut addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut addresses = self.addresses.lock();
         let before = addresses.insert(address, refused.clone()).flatten();
         before != refused
     }
 
     /// Why addresses are not served; nothing if all are.
     pub fn refused(&self) -> Option<String> {
-        let addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
+        let addresses = self.addresses.lock();
         let reasons: Vec<&str> = addresses.values().flatten().map(String::as_str).collect();
         (!reasons.is_empty()).then(|| reasons.join("; "))
     }
@@ -66,7 +67,7 @@ impl Solver for Embedded {
     /// Without a single address the ACME server would ask in vain, and count that as a failure.
     fn ready(&self) -> Result<(), SolverError> {
         let silent = {
-            let addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
+            let addresses = self.addresses.lock();
             addresses.values().all(Option::is_some)
         };
         self.refused().filter(|_| silent).map_or(Ok(()), |why| Err(SolverError::Setup(why)))

@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 use std::io::{self, IoSliceMut};
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use quinn_udp::{RecvMeta, Transmit, UdpSocketState};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, Interest};
@@ -211,7 +212,7 @@ fn has_room(places: &mut HashMap<Id, Place>, network: Network) -> bool {
     if !is_full && places.len() < MOST_CONNECTIONS {
         return true;
     }
-    let since = |place: &Place| *place.idle.lock().unwrap_or_else(PoisonError::into_inner);
+    let since = |place: &Place| *place.idle.lock();
     let idle = places.iter().filter(|(_, place)| !is_full || place.network == network);
     let idle = idle.filter_map(|(id, place)| Some((since(place)?, *id)));
     let Some(place) = idle.min_by_key(|(since, _)| *since).and_then(|(_, id)| places.remove(&id)) else { return false };
@@ -222,7 +223,7 @@ fn has_room(places: &mut HashMap<Id, Place>, network: Network) -> bool {
 /// Messages each with its length before it (RFC 1035, section 4.2.2), one after the other.
 async fn connection(responder: &Embedded, mut stream: TcpStream, idle: &Mutex<Option<Instant>>) -> io::Result<()> {
     loop {
-        *idle.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        *idle.lock() = Some(Instant::now());
         let read = async {
             let length = usize::from(stream.read_u16().await?);
             if length > LONGEST_QUERY {
@@ -237,7 +238,7 @@ async fn connection(responder: &Embedded, mut stream: TcpStream, idle: &Mutex<Op
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
             Err(error) => return Err(error),
         };
-        *idle.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *idle.lock() = None;
         let Some(answer) = responder.answer(&query, Over::Tcp) else { return Ok(()) };
         // Length and message in one write (RFC 7766, section 8).
         let mut framed = Vec::with_capacity(answer.len() + 2);
