@@ -1,4 +1,6 @@
-//! Certificates by ACME (RFC 8555): ordered, kept, renewed in time, and never in the way of anything else.
+//! Certificates by ACME (RFC 8555): orders one, keeps it in the store, and renews it in time.
+//!
+//! Traffic never waits for it. How TXT records are published is up to a [`Solver`](crate::dns::Solver).
 
 mod account;
 mod attempt;

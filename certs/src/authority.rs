@@ -1,4 +1,6 @@
-//! A certificate authority of one's own, for development: made once, kept in a folder, trusted by whoever wants to.
+//! Our own certificate authority, for development: created once, kept in a folder, trusted by those who install it.
+//!
+//! It revokes nothing and issues for any name.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -17,11 +19,11 @@ use time::{Duration, OffsetDateTime};
 use crate::error::Error;
 use crate::files;
 
-/// The authority is to outlive every machine that trusts it by hand.
+/// Valid for longer than a machine that trusts it by hand is used.
 const AUTHORITY_DAYS: i64 = 3650;
 /// Browsers refuse certificates that are valid for more than 398 days.
 const LEAF_DAYS: i64 = 90;
-/// Clocks differ.
+/// Allows for clocks that run behind.
 const BACKDATE: Duration = Duration::hours(1);
 
 /// The authority. Its key never leaves its folder.
@@ -33,20 +35,20 @@ pub struct Authority {
 }
 
 impl Authority {
-    /// Takes the authority kept in `folder`, or makes one there: `ca.pem` and `ca.key`, for the owner alone.
-    /// One that has expired is made anew; a damaged one is an error, since whoever trusts it should know.
-    /// Processes that start together on one folder get the same authority.
+    /// Loads the authority in `folder`, or creates it there: `ca.pem` and `ca.key`, for the owner alone.
+    ///
+    /// An expired authority is replaced. A damaged one is an error, since its users should know. Processes that start
+    /// together in one folder get the same authority.
     pub fn load_or_create(folder: &Path) -> Result<Self, Error> {
         let (ca_file, key_file) = (folder.join("ca.pem"), folder.join("ca.key"));
         private_file::create_private_folder(folder).map_err(Error::io(folder))?;
-        // Held until return: two that make an authority at once would leave the key of one with the certificate of the
-        // other.
+        // Held until return. Two processes at once could leave the key of one with the certificate of the other.
         let opened = File::open(folder).map_err(Error::io(folder))?;
         opened.lock().map_err(Error::io(folder))?;
         if !ca_file.exists() || files::expired(&ca_file)? {
             let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(|e| Error::Generate(e.to_string()))?;
             let certificate = params()?.self_signed(&key).map_err(|e| Error::Generate(e.to_string()))?;
-            // The key first: a certificate without its key would be taken for an authority.
+            // The key comes first, because a certificate counts as an authority.
             private_file::write(&key_file, key.serialize_pem().as_bytes()).map_err(Error::io(&key_file))?;
             private_file::write_with_mode(&ca_file, certificate.pem().as_bytes(), 0o644)
                 .map_err(Error::io(&ca_file))?;
@@ -63,12 +65,12 @@ impl Authority {
         Ok(Self { ca_file, certificate, issuer })
     }
 
-    /// The authority's certificate in PEM, for whoever is to trust it.
+    /// The authority's certificate in PEM, for those who trust it.
     pub fn ca_file(&self) -> &Path {
         &self.ca_file
     }
 
-    /// A certificate for these DNS names and IP addresses, with a key of its own.
+    /// Issues a certificate with a new key for these DNS names and IP addresses.
     pub fn issue(&self, names: &[&str]) -> Result<Arc<CertifiedKey>, Error> {
         let generate = |error: rcgen::Error| Error::Generate(error.to_string());
         let names: Vec<String> = names.iter().map(ToString::to_string).collect();
@@ -122,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn permissions_that_are_too_wide_are_narrowed() {
+    fn wide_permissions_are_narrowed() {
         let folder = tempfile::tempdir().unwrap();
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         let widen = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
@@ -136,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn those_that_start_together_share_one_authority() {
+    fn processes_that_start_together_share_one_authority() {
         let folder = tempfile::tempdir().unwrap();
         let certificates = std::thread::scope(|scope| {
             let starts: Vec<_> =
@@ -147,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn an_expired_authority_is_made_anew() {
+    fn an_expired_authority_is_replaced() {
         let folder = tempfile::tempdir().unwrap();
         let first = Authority::load_or_create(folder.path()).unwrap();
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();

@@ -1,4 +1,4 @@
-//! The error of this crate, which names the file that it is about.
+//! The error of this crate. It names the file that it is about.
 
 use std::path::{Path, PathBuf};
 
@@ -12,15 +12,15 @@ pub enum Error {
     Io {
         /// The file or folder.
         path: PathBuf,
-        /// Why.
+        /// The system's error.
         error: std::io::Error,
     },
-    /// A file does not hold what it should.
+    /// A file has the wrong content.
     #[error("{}: {why}", path.display())]
     Invalid {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// What to correct.
         why: String,
     },
     /// A certificate could not be made.
@@ -29,7 +29,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// The file or folder that it is about.
+    /// The file or folder that the error is about.
     pub fn path(&self) -> Option<&Path> {
         match self {
             Self::Io { path, .. } | Self::Invalid { path, .. } => Some(path),
@@ -51,7 +51,9 @@ impl From<CaFileError> for Error {
     fn from(error: CaFileError) -> Self {
         match error {
             CaFileError::Unreadable { path, error } => Self::Io { path, error },
-            CaFileError::Damaged { path, why } => Self::Invalid { path, why },
+            CaFileError::Damaged { path, why } => {
+                Self::invalid(path, format!("a certificate in it cannot be read: {why}"))
+            }
             CaFileError::Empty { path } => Self::invalid(path, "there is no certificate in it"),
         }
     }

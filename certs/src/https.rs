@@ -1,5 +1,6 @@
-//! A small HTTP client: one connection a request, TLS by trust anchors of a file or the system's, each request with a
-//! time-out and a bound on what is read.
+//! A small HTTP client with one connection for each request, a time limit, and a limit on the size of an answer.
+//!
+//! It follows no redirects and keeps no connections.
 
 use std::io;
 use std::net::SocketAddr;
@@ -23,23 +24,23 @@ use tokio_rustls::TlsConnector;
 
 use crate::error::Error;
 
-/// How long a request may take with its connection; authorities answer within seconds.
+/// The longest that a request may take with its connection. Authorities answer within seconds.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long one address of the host may take to accept a connection: several fit into [`REQUEST_TIMEOUT`].
+/// The longest that one address may take to accept a connection. Several fit into [`REQUEST_TIMEOUT`].
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Longer than any certificate chain.
+/// The longest answer that is read, in bytes. Every certificate chain is shorter.
 const LONGEST_BODY: usize = 1024 * 1024;
 
 /// The client. Its clones share the TLS configuration.
 #[derive(Clone, Debug)]
 pub(crate) struct Client {
     tls: Arc<ClientConfig>,
-    /// Why no server can be trusted, if none can.
+    /// Set if the system trusts no authority. Requests by `https://` then fail with this error.
     untrusting: Option<NoSystemRoots>,
 }
 
 impl Client {
-    /// Trusts the authorities in `ca_file` alone, else those of the system.
+    /// Trusts only the authorities in `ca_file`, or those of the system without one.
     pub(crate) fn new(ca_file: Option<&Path>) -> Result<Self, Error> {
         match ca_file {
             Some(path) => Self::trusting(Ok(trust::file(path)?)),
@@ -58,7 +59,7 @@ impl Client {
         Ok(Self { tls: Arc::new(tls), untrusting })
     }
 
-    /// Sends a request to the address of its URI, `https://` or `http://`. Errors name the URI.
+    /// Sends a request to its URI, which is `https://` or `http://`. Errors name the URI.
     pub(crate) async fn send<B>(&self, request: Request<B>) -> Result<Response<Bytes>, String>
     where
         B: Body<Data = Bytes> + Send + 'static,
@@ -96,7 +97,7 @@ impl Client {
     }
 }
 
-/// Connects to the address of a host that answers first.
+/// Connects to the first address of a host that answers.
 async fn connect_to_any(host: &str, port: u16) -> io::Result<TcpStream> {
     let addresses: Vec<SocketAddr> = tokio::net::lookup_host((host, port)).await?.collect();
     dial::first_of(&addresses, async |address| {
@@ -131,7 +132,7 @@ where
     tokio::pin!(exchange);
     tokio::select! {
         response = &mut exchange => response,
-        // The connection may end with the response; then the exchange has all of it.
+        // The connection may end with the response, and the exchange then has all of it.
         ended = connection => match ended {
             Ok(()) => exchange.await,
             Err(error) => Err(io::Error::other(error)),
@@ -148,7 +149,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_system_without_trust_anchors_is_told_of() {
+    async fn a_system_without_trust_roots_is_named_as_the_reason() {
         let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("https://{}/dir", server.local_addr().unwrap());
         let request = Request::get(&url).body(Full::<Bytes>::default()).unwrap();
@@ -156,7 +157,7 @@ mod tests {
         assert_eq!(error, format!("{url}: {NoSystemRoots} or set ca_file"));
     }
 
-    /// A server that takes the connection and never says anything, before TLS or after the request.
+    /// The server accepts the connection and stays silent, before TLS or after the request.
     #[tokio::test(start_paused = true)]
     async fn a_request_that_is_never_answered_ends() {
         let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -1,6 +1,8 @@
-//! Certificates: where they come from ([`Authority`], [`files`]) and which one a connection gets ([`CertResolver`]).
+//! Certificates: where they come from ([`Authority`], [`files`], [`acme`]) and which one a connection gets
+//! ([`CertResolver`]).
 //!
-//! Knows nothing of tunnels. Certificates by ACME (RFC 8555) are ordered and renewed by [`acme`] and kept in a [`store`].
+//! Certificates by ACME (RFC 8555) are kept in a [`store`], and proven by records in [`dns`]. The crate knows nothing
+//! of tunnels.
 
 pub mod acme;
 mod authority;

@@ -1,21 +1,21 @@
 //! What an ACME client keeps on disk: its account, its certificates by generation, and when it may try again.
 //!
-//! One folder for each directory URL, so that a staging server and the real one never mix:
+//! Each directory URL has its own folder, so that a staging server and the real one never mix:
 //!
 //! ```text
-//! acme/<host>-<hash>/lock              held by the process that orders
+//! acme/<host>-<hash>/lock              held by the process that renews
 //!                    account.json      account key and account URL
-//!                    account.next.json the same with a new key, until the server is known to take it
-//!                    published.json    TXT values that are to be taken away again
+//!                    account.next.json the same with a new key, until the server has confirmed it
+//!                    published.json    TXT values that have to be removed
 //!                    state.json        what renewal remembers
-//!                    renew             somebody wants a new certificate now
-//!                    rollover          somebody wants a new account key
-//!                    generations/0007  chain.pem and key.pem; the one before is kept
-//!                    damaged/          what could not be read
+//!                    renew             a request for a new certificate
+//!                    rollover          a request for a new account key
+//!                    generations/0007  chain.pem and key.pem; the previous one is kept
+//!                    damaged/          unreadable files
 //! ```
 //!
-//! A generation is written to a temporary folder, synced, renamed and synced again, so that it is there whole or not at
-//! all. Everything is for the owner alone.
+//! A generation is written to a temporary folder, synced, renamed and synced again, so it exists whole or not at all.
+//! Everything is for the owner alone. The store orders nothing and renews nothing.
 
 mod blocking;
 mod damaged;

@@ -1,4 +1,6 @@
-//! One attempt at a new certificate, from the note that it begins to the saved certificate.
+//! One attempt at a new certificate: noted, ordered, served and saved.
+//!
+//! When an attempt is due is not decided here.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -21,10 +23,11 @@ use crate::one_line::one_line;
 use crate::resolver::CertResolver;
 use crate::store::{Request, Stored, on_disk};
 
-/// How long a whole attempt may take.
+/// The longest that a whole attempt may take.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(600);
-/// How soon saving is tried again after it failed, and how soon the state of a disk is.
+/// Pause between two tries to save a certificate, in seconds.
 const SAVE_AGAIN_AFTER: i64 = 60;
+
 impl Renewer {
     pub(super) async fn attempt(
         &mut self,
@@ -35,13 +38,13 @@ impl Renewer {
         report: &impl Fn(Event),
     ) {
         self.state.begin(now);
-        // Kept before the order is placed: a crash loop must not order again and again.
+        // Saved before the order is placed, so that a crash loop does not order again and again.
         let state = self.state.clone();
         let ready =
             on_disk(&self.store, move |store| store.probe().and_then(|()| store.write_json("state.json", &state)));
         let result = match ready.await {
             Err(error) if !self.validity().is_some_and(|validity| validity.is_emergency(now)) => {
-                Err(format!("no order is placed, since its certificate could not be kept: {error}"))
+                Err(format!("no order is placed, since its certificate could not be saved: {error}"))
             }
             ready => {
                 if let Err(error) = ready {
@@ -49,7 +52,7 @@ impl Renewer {
                 }
                 match tokio::time::timeout(ATTEMPT_TIMEOUT, caught(Box::pin(self.order(ledger)))).await {
                     Ok(result) => result.unwrap_or_else(|panic| Err(format!("a fault of this program: {panic}"))),
-                    Err(_) => Err(format!("not done within {} s", ATTEMPT_TIMEOUT.as_secs())),
+                    Err(_) => Err(format!("it took longer than {} s", ATTEMPT_TIMEOUT.as_secs())),
                 }
             }
         };
@@ -74,7 +77,7 @@ impl Renewer {
             Err(error) => {
                 let error = one_line(&error);
                 self.state.failed(now, error.clone(), self.client.take_retry_after().map(unix));
-                // Before anybody is told, who may look at it.
+                // Saved before it is reported, since `cert status` reads it from the store.
                 self.keep_state().await;
                 let next = self.due(now, requested != [None; 2]).saturating_sub(now);
                 warn!(
@@ -86,11 +89,11 @@ impl Renewer {
                 report(Event::Failed);
             }
         }
-        // What was published is taken away, whatever became of the order: last, since it may take its time.
+        // Records are removed after every attempt. This comes last, because it may take minutes.
         ledger.clean_up().await;
     }
 
-    /// A certificate that could not be saved is served from memory, and saving is tried again.
+    /// Saves the certificate that is served from memory alone. After a failure it waits before the next try.
     pub(super) async fn save_again(&mut self, now: i64) {
         let Some((issued, at)) = &mut self.unsaved else { return };
         if *at > now && *at - now <= SAVE_AGAIN_AFTER {
@@ -119,7 +122,7 @@ impl Renewer {
                 if !self.state.may_replace_account(now) {
                     return Err(format!("the server refuses the account: {error}"));
                 }
-                // That it was refused may have been a mood of the server: the account stays until there is another.
+                // The refusal may be temporary, so the old account stays until a new one exists.
                 let account =
                     account::create(&self.settings, &self.client, &self.store, Some(error.to_string())).await?;
                 self.state.account_replaced_at = Some(now);

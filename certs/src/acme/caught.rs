@@ -1,4 +1,6 @@
 //! Turns a panic of a future into an error.
+//!
+//! The ACME library panics on some answers of a server. Renewal must survive that.
 
 use std::any::Any;
 use std::future::poll_fn;
@@ -7,9 +9,9 @@ use std::task::{Context, Poll};
 
 use crate::dns::BoxFuture;
 
-/// A panic of the work is told and no more: what a server says must not end renewal, whatever the library makes of it.
+/// Runs the work. If it panics, the result is the message of the panic.
 pub(super) async fn caught<T>(mut work: BoxFuture<'_, T>) -> Result<T, String> {
-    // After a panic the work is dropped and never looked at again.
+    // Unwind safety: after a panic the work is dropped and never polled again.
     let polled = |context: &mut Context<'_>| match panic::catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(context)))
     {
         Ok(poll) => poll.map(Ok),
@@ -18,7 +20,7 @@ pub(super) async fn caught<T>(mut work: BoxFuture<'_, T>) -> Result<T, String> {
     poll_fn(polled).await
 }
 
-/// The words of a panic.
+/// The message of a panic.
 fn said(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "it panicked".to_owned())

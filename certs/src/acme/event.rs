@@ -2,12 +2,12 @@
 
 use super::validity::Validity;
 
-/// What happened, for logs and metrics.
+/// A step of renewal, for logs and metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// This certificate is served from now on.
+    /// From now on a certificate of this validity is served.
     Serving(Validity),
-    /// It is a new one.
+    /// A new certificate was issued.
     Issued,
     /// An attempt failed.
     Failed,

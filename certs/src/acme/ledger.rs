@@ -1,5 +1,4 @@
-//! The values that were published and not yet taken away again, kept on disk: whoever cuts an order short, the next one
-//! cleans up.
+//! Remembers on disk which TXT values are published, so that the next process removes what a killed one left.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,12 +12,12 @@ use crate::one_line::one_line;
 use crate::store::{Store, on_disk};
 
 const FILE: &str = "published.json";
-/// How many values are remembered at the most: those of several orders whose records could not be taken away.
+/// The most values that are remembered: those of several orders whose records could not be removed.
 const MOST_VALUES: usize = 32;
-/// How long taking all of them away may take, which nothing depends on.
+/// The longest that a removal of all values may take. Nothing waits for its success.
 const CLEAN_UP_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// A solver that remembers.
+/// A solver that remembers its published values in the store.
 #[derive(Debug)]
 pub(super) struct Ledger {
     solver: Arc<dyn Solver>,
@@ -27,16 +26,16 @@ pub(super) struct Ledger {
     left: Mutex<Left>,
 }
 
-/// What is kept.
+/// The content of the file.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Left {
-    /// What the values were published for, as [`State::purpose`](super::state::State::purpose).
+    /// The settings under which the values were published, as in [`State::purpose`](super::state::State).
     purpose: String,
     values: Vec<String>,
 }
 
 impl Ledger {
-    /// With what the last process has left. `purpose` is what values are published for from now on.
+    /// Opens the ledger with the values of the last process. New values are published under `purpose`.
     pub(super) fn new(solver: Arc<dyn Solver>, store: Arc<Store>, purpose: String) -> Self {
         let left = store.read_json(FILE).unwrap_or_else(|error| {
             warn!(%error, "cannot see which TXT records were left behind: {error}");
@@ -47,8 +46,10 @@ impl Ledger {
         Self { solver, store, purpose, left: Mutex::new(left) }
     }
 
-    /// Takes away what was left behind. What was published with other settings may be at another name or another server:
-    /// that is tried once and forgotten.
+    /// Removes all values that are still published.
+    ///
+    /// Values that were published under other settings may be at another name or server. They get one try and are
+    /// forgotten.
     pub(super) async fn clean_up(&self) {
         let Left { purpose, values: left } = self.left.lock().clone();
         let foreign = (purpose != self.purpose && !left.is_empty()).then(|| left.join(" "));
@@ -58,21 +59,21 @@ impl Ledger {
                     let error = one_line(&error.to_string());
                     warn!(
                         error,
-                        "a TXT record could not be taken away, which is tried again with the next order: {error}"
+                        "a TXT record could not be removed, which is tried again with the next order: {error}"
                     );
                 }
             }
         };
         if tokio::time::timeout(CLEAN_UP_TIMEOUT, all).await.is_err() {
-            warn!("TXT records could not be taken away in time; it is tried again with the next order");
+            warn!("TXT records could not be removed in time; it is tried again with the next order");
         }
         if let Some(values) = foreign {
-            warn!(values, "TXT records of other settings: what is left of them has to be taken away by hand: {values}");
+            warn!(values, "TXT records of other settings may be left, and have to be removed by hand: {values}");
             self.note(Vec::clear).await;
         }
     }
 
-    /// A value is noted before it is published, and forgotten after it was taken away.
+    /// Changes the list and saves it: before a value is published, and after one is removed.
     async fn note(&self, change: impl FnOnce(&mut Vec<String>)) {
         let left = {
             let mut left = self.left.lock();
@@ -120,7 +121,7 @@ impl Solver for Ledger {
 mod tests {
     use super::*;
 
-    /// Takes nothing away while it is out of order.
+    /// Removes nothing while it is out of order.
     #[derive(Debug, Default)]
     struct Dns {
         out_of_order: Mutex<bool>,
@@ -143,7 +144,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_one_process_leaves_behind_the_next_takes_away() {
+    async fn the_next_process_removes_what_one_left_behind() {
         let folder = tempfile::tempdir().unwrap();
         let store = Arc::new(Store::open(folder.path(), "https://acme.test/dir").unwrap());
         let dns = Arc::new(Dns::default());
@@ -164,7 +165,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_was_left_at_another_place_is_tried_once() {
+    async fn values_of_other_settings_are_tried_once() {
         let folder = tempfile::tempdir().unwrap();
         let store = Arc::new(Store::open(folder.path(), "https://acme.test/dir").unwrap());
         let dns = Arc::new(Dns::default());
@@ -174,7 +175,7 @@ mod tests {
         ledger("b").clean_up().await;
         let none = Left { purpose: "b".to_owned(), values: Vec::new() };
         assert_eq!(store.read_json(FILE).unwrap(), Some(none));
-        // With the same server behind other settings it may well be possible.
+        // The same server under other settings may be able to remove them.
         ledger("b").present("2").await.unwrap();
         *dns.out_of_order.lock() = false;
         ledger("c").clean_up().await;
@@ -182,7 +183,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_remembered_has_a_bound() {
+    async fn the_list_of_values_is_bounded() {
         let folder = tempfile::tempdir().unwrap();
         let store = Arc::new(Store::open(folder.path(), "https://acme.test/dir").unwrap());
         let ledger = Ledger::new(Arc::new(Dns::default()), store.clone(), "a".to_owned());

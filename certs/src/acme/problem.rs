@@ -1,5 +1,7 @@
-//! Tells the problems apart that an ACME server reports (RFC 8555, section 6.7), and repeats a request whose nonce it
-//! rejected. It knows nothing of orders and accounts.
+//! The problems that an ACME server reports (RFC 8555, section 6.7), and the repetition of requests whose nonce it
+//! rejected.
+//!
+//! It knows nothing of orders and accounts.
 
 use instant_acme::{Error, Problem};
 

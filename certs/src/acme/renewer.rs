@@ -1,4 +1,6 @@
-//! Keeps one certificate fresh: waits for the lock of the store, then for the time of the next attempt, without end.
+//! The loop that keeps one certificate fresh: it waits for the store's lock, and then for each next attempt.
+//!
+//! The steps of an attempt, and the reckoning of when it is due, are in other files.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,12 +23,12 @@ use crate::error::Error;
 use crate::resolver::CertResolver;
 use crate::store::{Store, Stored, on_disk};
 
-/// How often requests of an operator and the lock of another process are looked at.
+/// Interval at which an operator's requests and another process's lock are checked.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// How often a process that cannot get the lock looks whether there is a newer certificate.
+/// Interval at which a process without the lock looks for a newer certificate.
 const LOAD_EVERY: Duration = Duration::from_secs(60);
-/// How often it says that it can't, if that is an error and no matter of patience.
-const TELL_EVERY: Duration = Duration::from_secs(3600);
+/// Interval at which an error of the lock is logged.
+const COMPLAIN_EVERY: Duration = Duration::from_secs(3600);
 
 /// Keeps one certificate fresh.
 pub struct Renewer {
@@ -38,12 +40,12 @@ pub struct Renewer {
     pub(super) state: State,
     pub(super) current: Option<Stored>,
     pub(super) unsaved: Option<(Arc<Issued>, i64)>,
-    /// The operator's requests that were seen last; nothing before the first look.
+    /// The operator's requests at the last check; `None` before the first.
     seen: Option<Requested>,
 }
 
 impl Renewer {
-    /// A renewer for `names` that keeps its things in `store`. Nothing is asked of the server yet.
+    /// A renewer for `names` that keeps its files in `store`. It sends nothing to the server yet.
     pub fn new(settings: Settings, names: &[&str], store: Store, solver: Arc<dyn Solver>) -> Result<Self, Error> {
         let client = http::Client::new(settings.ca_file.as_deref())?;
         let current = store.load(names)?;
@@ -52,12 +54,12 @@ impl Renewer {
         Ok(Self { settings, names, store, solver, client, state, current, unsaved: None, seen: None })
     }
 
-    /// The certificate that was kept, if there is one.
+    /// The certificate of the store, if there is one.
     pub fn current(&self) -> Option<&Stored> {
         self.current.as_ref()
     }
 
-    /// Renews for ever. Whatever fails is logged, kept for `cert status` and tried again.
+    /// Renews without end. A failure is logged, shown by `cert status`, and tried again.
     pub async fn run(mut self, resolver: Arc<CertResolver>, report: impl Fn(Event)) {
         self.wait_for_lock(&resolver, &report).await;
         match on_disk(&self.store, |store| store.read_json("state.json")).await {
@@ -68,7 +70,7 @@ impl Renewer {
         if self.state.is_meant_for(&purpose) {
             self.keep_state().await;
         }
-        // Another process may have renewed meanwhile; and what is damaged is set aside only now.
+        // Another process may have renewed while this one waited. Damaged files are set aside only now, under the lock.
         if let Some(stored) = self.load().await {
             self.serve(stored, &resolver, &report);
         }
@@ -104,7 +106,7 @@ impl Renewer {
         }
     }
 
-    /// Meanwhile what the process saves that has the lock is served here too.
+    /// Waits for the lock. Certificates that its holder saves in the meantime are served here, too.
     async fn wait_for_lock(&mut self, resolver: &CertResolver, report: &impl Fn(Event)) {
         let (mut waits, mut complained, mut loaded) = (false, None::<Instant>, Instant::now());
         loop {
@@ -115,8 +117,8 @@ impl Renewer {
                     waits = true;
                     info!("another process renews the certificate in the same state directory; waiting for it to end");
                 }
-                // Nothing is renewed until somebody mends this.
-                Err(error) if complained.is_none_or(|at| at.elapsed() >= TELL_EVERY) => {
+                // Nothing is renewed until an operator repairs this.
+                Err(error) if complained.is_none_or(|at| at.elapsed() >= COMPLAIN_EVERY) => {
                     complained = Some(Instant::now());
                     warn!(event = "not_locked", %error, "cannot lock the certificate store, so nothing is renewed: {error}");
                     report(Event::Failed);
@@ -134,7 +136,7 @@ impl Renewer {
         }
     }
 
-    /// The newest certificate of the store.
+    /// Loads the newest certificate of the store.
     async fn load(&self) -> Option<Stored> {
         let names = self.names.clone();
         let load = move |store: &Store| store.load(&names.iter().map(String::as_str).collect::<Vec<_>>());
@@ -144,13 +146,13 @@ impl Renewer {
         })
     }
 
-    /// When the next attempt begins. What an operator has asked for stays wanted until it succeeds.
+    /// When the next attempt begins. An operator's request stays open until an attempt succeeds.
     pub(super) fn due(&self, now: i64, requested: bool) -> i64 {
         let due = if requested { plan::due_at_once } else { plan::due };
         due(now, self.validity(), &self.state)
     }
 
-    /// Takes note of what keeps an attempt from its beginning, which is no failure: the next look may find it mended.
+    /// Saves why no attempt can begin. This counts as no failure, since the next check may find it repaired.
     async fn hold(&mut self, why: &SolverError) {
         let why = Some(why.to_string());
         if self.state.last_error != why {
@@ -194,7 +196,7 @@ mod tests {
     const URL: &str = "https://acme.test/dir";
     const NAMES: [&str; 2] = ["tunnel.test", "*.tunnel.test"];
 
-    /// Is never asked.
+    /// A solver that must not be called.
     #[derive(Debug)]
     struct NoDns;
 
@@ -212,7 +214,7 @@ mod tests {
     fn start(state_dir: &Path) -> Receiver<Event> {
         let directory = URL.to_owned();
         let fingerprint = String::new();
-        // Any authority will do: nobody is asked.
+        // Any authority will do, since no request is sent.
         let ca_file = Some(Authority::load_or_create(&state_dir.join("own")).unwrap().ca_file().to_owned());
         let settings =
             Settings { directory, contact: Vec::new(), ca_file, external_account: None, profile: None, fingerprint };
@@ -225,7 +227,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_waits_for_the_lock_serves_what_its_holder_saves() {
+    async fn a_process_without_the_lock_serves_what_its_holder_saves() {
         let folder = tempfile::tempdir().unwrap();
         let holder = Store::open(folder.path(), URL).unwrap();
         assert!(holder.try_lock().unwrap());
@@ -241,14 +243,14 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_lock_that_cannot_be_had_is_a_failure_every_hour() {
+    async fn a_lock_that_fails_is_reported_every_hour() {
         let folder = tempfile::tempdir().unwrap();
         Store::open(folder.path(), URL).unwrap();
         std::fs::create_dir(Store::folder(folder.path(), URL).join("lock")).unwrap();
         let events = start(folder.path());
-        tokio::time::sleep(TELL_EVERY / 2).await;
+        tokio::time::sleep(COMPLAIN_EVERY / 2).await;
         assert_eq!(events.try_iter().collect::<Vec<_>>(), [Event::Failed]);
-        tokio::time::sleep(TELL_EVERY * 2).await;
+        tokio::time::sleep(COMPLAIN_EVERY * 2).await;
         assert_eq!(events.try_iter().collect::<Vec<_>>(), [Event::Failed; 2]);
     }
 }

@@ -1,21 +1,26 @@
-//! What an operator has asked for, and when. The store keeps it; this judges whether it calls for an attempt.
+//! When an operator has asked for an attempt.
+//!
+//! The store keeps the requests. This file judges whether one of them is new.
 
 use crate::store::{Request, Store};
 
 /// Nanoseconds in a second.
 const NANOS: i128 = 1_000_000_000;
 
-/// When the operator has asked for a new certificate, and when for a new key of the account, in nanoseconds since 1970. Both
-/// are a reason for an attempt.
+/// When the operator has asked for a new certificate, and when for a new account key, in nanoseconds since 1970.
+///
+/// Each of them causes an attempt.
 pub(super) type Requested = [Option<i128>; 2];
 
 pub(super) fn requested(store: &Store) -> Requested {
     [Request::Renewal, Request::Rollover].map(|request| store.requested_at(request))
 }
 
-/// Whether somebody has asked for an attempt that was not made yet. A request of before this process may have been seen to
-/// already; then it waits its turn like all attempts, and so does one that a wrong clock has dated in the future, or it
-/// would be news at every start.
+/// True if a request has come for which there was no attempt yet.
+///
+/// At the start of a process, a request counts only if it is younger than the last attempt. Others may be done already,
+/// so they wait like all attempts. A request with a date in the future waits as well, or it would be new at every
+/// start.
 pub(super) fn is_news(requested: Requested, seen: Option<Requested>, now: i64, tried_at: Option<i64>) -> bool {
     let untried = |at: i128| (tried_at.map_or(i64::MIN, |tried| tried + 1)..=now).contains(&((at / NANOS) as i64));
     (0..requested.len()).any(|kind| match seen {
@@ -29,15 +34,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_request_is_news_once() {
+    fn a_request_is_new_once() {
         let at = |second: i128| Some(second * NANOS + 5);
         let news = |requested, seen| is_news(requested, seen, 100, Some(50));
         for kind in [|at| [at, None], |at| [None, at]] {
             let none = Some([None; 2]);
-            assert!(news(kind(at(90)), none) && news(kind(at(200)), none), "whatever the clock says");
+            assert!(news(kind(at(90)), none) && news(kind(at(200)), none), "with any time of the clock");
             assert!(!news(kind(at(90)), Some(kind(at(90)))) && !news(kind(None), Some(kind(at(90)))));
             assert!(news(kind(at(91)), Some(kind(at(90)))));
-            // At the start: made before the last attempt, after it, and by a clock that ran ahead.
+            // At the start: a request from before the last attempt, from after it, and from a clock that was ahead.
             assert_eq!(
                 [40, 50, 51, 100, 101].map(|second| news(kind(at(second)), None)),
                 [false, false, true, true, false]

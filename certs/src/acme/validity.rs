@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// From when until when a certificate is valid.
+/// The period in which a certificate is valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Validity {
     /// In seconds since 1970.
@@ -12,7 +12,7 @@ pub struct Validity {
 }
 
 impl Validity {
-    /// Whether the certificate is about to expire, or has.
+    /// True if the certificate is about to expire, or has.
     pub(super) fn is_emergency(self, now: i64) -> bool {
         now >= self.emergency()
     }
@@ -27,7 +27,7 @@ impl Validity {
     }
 }
 
-/// When the authority would like a certificate to be renewed (RFC 9773, section 4.2), in seconds since 1970.
+/// The period in which the authority suggests to renew a certificate (RFC 9773, section 4.2), in seconds since 1970.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Window {
     /// Its start.

@@ -1,4 +1,4 @@
-//! Asks the server when it would like the certificate to be renewed (RFC 9773).
+//! Asks the server when it suggests to renew the certificate (RFC 9773).
 
 use instant_acme::CertificateIdentifier;
 use tracing::warn;
@@ -7,13 +7,13 @@ use super::directory::Directory;
 use super::renewer::Renewer;
 use crate::one_line::one_line;
 
-/// The least and the most time between two questions for the renewal window, in seconds (RFC 9773, section 4.3).
+/// The shortest and the longest pause between two questions for the window, in seconds (RFC 9773, section 4.3).
 const ASK_WINDOW: (i64, i64) = (60, 24 * 3600);
-/// How soon the renewal window is asked for again after a failure, or if the server does not say (RFC 9773, section 4.3.3).
+/// Pause before the next question after a failure, or if the server names none, in seconds (RFC 9773, section 4.3.3).
 const ASK_WINDOW_AGAIN: i64 = 6 * 3600;
 
 impl Renewer {
-    /// Asks when the server would like the certificate to be renewed, as often as it wishes to be asked.
+    /// Asks for the window, as often as the server wants to be asked.
     pub(super) async fn ask_for_window(&mut self, now: i64) {
         let Some(stored) = &self.current else { return };
         if self.state.ask_window_at.is_some_and(|at| at > now && at - now <= ASK_WINDOW.1) {

@@ -1,7 +1,7 @@
-//! A DNS responder inside the process: it answers for `_acme-challenge.<domain>`, or for the whole domain, once the
-//! parent zone delegates that to it.
+//! A DNS responder in this process. It answers for `_acme-challenge.<domain>`, or for the whole domain, once the parent
+//! zone delegates that to it.
 //!
-//! It is no general name server: one zone, made from a few settings, and no cache, transfer or recursion.
+//! It is no general name server: it has one zone made from a few settings, and no cache, transfer or recursion.
 
 mod answer;
 mod limit;

@@ -1,8 +1,7 @@
-//! TXT records at a name server of one's own, by dynamic updates (RFC 2136) that are signed with a shared key (TSIG,
-//! RFC 8945).
+//! Publishes TXT records at the operator's own name server, by dynamic updates (RFC 2136) signed with a shared key
+//! (TSIG, RFC 8945).
 //!
-//! It changes single records: values that others put beside ours, and the two that a certificate for a base name and its
-//! wildcard needs, stand together.
+//! It changes single records, so values of others stay. The base name and its wildcard need two values at one name.
 
 mod key;
 mod refusal;
@@ -25,14 +24,14 @@ pub use self::key::{Key, is_algorithm};
 /// The longest string of a TXT record (RFC 1035, section 3.3). An ACME value has 43 bytes.
 const LONGEST_VALUE: usize = 255;
 
-/// What an operator sets.
+/// The operator's settings.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// The primary name server: a host or address, with a port if it is not 53.
     pub server: String,
-    /// The zone to change; none has the server asked for it.
+    /// The zone to change. Without it, the server is asked for it.
     pub zone: Option<String>,
-    /// The key to sign with; none sends updates that the server can tell by their address alone.
+    /// The key that signs updates. Without it, the server can judge them by their address alone.
     pub key: Option<Key>,
 }
 
@@ -46,13 +45,13 @@ pub struct Rfc2136 {
     key: Option<Key>,
 }
 
-/// Whether a text names a server as [`Settings::server`] does.
+/// True if the text names a server as in [`Settings::server`].
 pub fn is_server(text: &str) -> bool {
     split(text).is_some()
 }
 
 impl Rfc2136 {
-    /// For the challenges of a domain.
+    /// A solver for the challenges of a domain.
     pub fn new(domain: &str, settings: Settings) -> Result<Self, SolverError> {
         let name = |text: &str| {
             parse_name(text).map_err(|why| SolverError::Setup(format!("{text:?} is not a DNS name: {why}")))
@@ -75,7 +74,7 @@ impl Rfc2136 {
     async fn change(&self, value: &str, change: Change) -> Result<(), SolverError> {
         if value.len() > LONGEST_VALUE {
             return Err(SolverError::Unavailable(format!(
-                "the ACME server asks for a TXT record of {} bytes; {LONGEST_VALUE} are possible",
+                "the ACME server asks for a TXT record of {} bytes; at most {LONGEST_VALUE} are possible",
                 value.len()
             )));
         }
@@ -87,7 +86,7 @@ impl Rfc2136 {
         Err(refusal(server, &place, self.key.as_ref(), &answer))
     }
 
-    /// Where the challenge's values belong: its own name, or the one that a CNAME record there leads to.
+    /// Where the challenge's values belong: at its own name, or at the target of its CNAME record.
     async fn place(&self) -> Result<Place, SolverError> {
         let mut name = self.challenge.clone();
         for _ in 0..LONGEST_CHAIN {
@@ -129,7 +128,7 @@ impl Rfc2136 {
                 }
             }
         }
-        Err(SolverError::Setup(format!("the CNAME records at {} lead on and on", self.challenge)))
+        Err(SolverError::Setup(format!("the CNAME records at {} form a loop", self.challenge)))
     }
 
     /// Sends a message to the first address of the server that answers.
@@ -168,7 +167,7 @@ impl Solver for Rfc2136 {
 
     fn settled<'a>(&'a self, values: &'a [String]) -> BoxFuture<'a, ()> {
         Box::pin(async {
-            // The primary has them, or `present` had failed; its secondaries get them a little later.
+            // The primary has the values, or `present` would have failed. Its secondaries get them a little later.
             let name = self.place().await.map_or_else(|_| self.challenge.clone(), |place| place.name);
             let addresses = self.addresses().await.unwrap_or_default();
             let primary = NameServer { name: self.host.clone(), addresses };
@@ -177,13 +176,13 @@ impl Solver for Rfc2136 {
     }
 }
 
-/// Where a CNAME record leads that our server does not know, as it stands in a zone of others.
+/// The target of a CNAME record in a zone that our server does not serve.
 async fn known_elsewhere(name: &Name) -> Option<Name> {
     let target = Resolver::system().await.ok()?.target(name).await.ok()?;
     (target != *name).then_some(target)
 }
 
-/// Host and port of `host`, `host:port`, an address, or an address in brackets with a port.
+/// Parses `host`, `host:port`, an address, or an address in brackets with a port.
 fn split(server: &str) -> Option<(String, u16)> {
     if let Ok(address) = server.parse::<SocketAddr>() {
         return Some((address.ip().to_string(), address.port()));
@@ -221,7 +220,7 @@ mod tests {
         }
         for text in ["", ":53", "host:", "host:x", "host:99999", "a..b", "[::1", "1.2.3.4:53:53"] {
             let result = Rfc2136::new("tunnel.example.com", settings(text, None));
-            // An unclosed bracket is an address still; all else is refused.
+            // An unclosed bracket is accepted; all else is refused.
             assert!(text == "[::1" || matches!(result, Err(SolverError::Setup(_))), "{text}");
         }
         assert!(Rfc2136::new("a..b", settings("192.0.2.1", None)).is_err());

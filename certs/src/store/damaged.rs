@@ -1,4 +1,4 @@
-//! Where files go that cannot be used, so that a person can look at them.
+//! Sets damaged files aside, so that the program goes on and a person can look at them.
 
 use std::fs;
 use std::path::Path;
@@ -9,16 +9,19 @@ use tracing::{error, warn};
 use super::folder::Store;
 use crate::error::Error;
 
-/// How many damaged things stay for whoever wants to look at them.
+/// The most damaged files that are kept.
 const MOST_DAMAGED: usize = 8;
+
 impl Store {
-    /// Takes a file out of use that proved to be worthless.
+    /// Sets a file aside that is readable but worthless.
     pub(crate) fn discard(&self, name: &str, why: &str) {
         let path = self.folder.join(name);
         self.set_aside(&path, &Error::invalid(&path, why));
     }
 
-    /// Moves what cannot be read out of the way. This must not fail for its caller, who goes on with the last good one.
+    /// Logs the damage and, under the lock, moves the file out of the way.
+    ///
+    /// It returns no error, since its caller goes on with the last good file.
     pub(super) fn set_aside(&self, path: &Path, damage: &Error) {
         error!(event = "damaged", %damage, "set aside, and the last good one is used: {damage}");
         if self.lock.lock().is_none() {

@@ -10,10 +10,10 @@ use sha2::{Digest as _, Sha256};
 
 use crate::error::Error;
 
-/// Files longer than this were not written by us.
+/// The longest file that is read. None of ours is longer.
 const LONGEST_FILE: u64 = 1024 * 1024;
 
-/// The folder of one directory URL.
+/// The store: the folder of one directory URL.
 #[derive(Debug)]
 pub struct Store {
     pub(super) folder: PathBuf,
@@ -21,7 +21,7 @@ pub struct Store {
 }
 
 impl Store {
-    /// Where `directory` (a URL) keeps its things.
+    /// The path of the folder for `directory` (a URL).
     pub(crate) fn folder(state_dir: &Path, directory: &str) -> PathBuf {
         let host = directory.split("://").nth(1).unwrap_or_default().split('/').next().unwrap_or_default();
         let safe = |c: char| if c.is_ascii_alphanumeric() || c == '.' || c == '-' { c } else { '_' };
@@ -30,7 +30,7 @@ impl Store {
         state_dir.join("acme").join(format!("{host}-{:08x}", u32::from_be_bytes([a, b, c, d])))
     }
 
-    /// Opens or makes the folder. Nothing is changed in it without [`Store::try_lock`].
+    /// Opens the folder, or creates it. Its content changes only under [`Store::try_lock`].
     pub fn open(state_dir: &Path, directory: &str) -> Result<Self, Error> {
         let folder = Self::folder(state_dir, directory);
         for folder in [&state_dir.join("acme"), &folder, &folder.join("generations")] {
@@ -39,8 +39,8 @@ impl Store {
         Ok(Self { folder, lock: Mutex::default() })
     }
 
-    /// For somebody who only looks: nothing is made. `None` if there is no folder, which is another matter than one that
-    /// one may not look at.
+    /// Opens the folder for reading, and creates nothing. `None` if there is no folder. One that cannot be read is an
+    /// error.
     pub fn existing(state_dir: &Path, directory: &str) -> Result<Option<Self>, Error> {
         let folder = Self::folder(state_dir, directory);
         match fs::read_dir(&folder) {
@@ -50,7 +50,7 @@ impl Store {
         }
     }
 
-    /// A JSON file of the folder: nothing if there is none, or none that can be read; that one is set aside.
+    /// Reads a JSON file. `None` if it is missing or damaged; a damaged one is set aside.
     pub fn read_json<T: serde::de::DeserializeOwned>(&self, name: &str) -> Result<Option<T>, Error> {
         let path = self.folder.join(name);
         let bytes = match read_short(&path) {
@@ -71,14 +71,14 @@ impl Store {
         }
     }
 
-    /// Replaces a JSON file of the folder, whole or not at all.
+    /// Replaces a JSON file, whole or not at all.
     pub fn write_json<T: serde::Serialize>(&self, name: &str, value: &T) -> Result<(), Error> {
         let path = self.folder.join(name);
         let text = serde_json::to_string(value).map_err(|error| Error::invalid(&path, error.to_string()))?;
         private_file::write(&path, text.as_bytes()).map_err(Error::io(path))
     }
 
-    /// Removes a file of the folder; that there is none is no error.
+    /// Removes a file. A missing file is no error.
     pub fn remove(&self, name: &str) -> Result<(), Error> {
         let path = self.folder.join(name);
         match fs::remove_file(&path) {

@@ -1,4 +1,4 @@
-//! The certificates of the store, each with its key in a folder of its own.
+//! The certificates of the store, each with its key in a numbered folder: a generation.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -13,22 +13,25 @@ use super::folder::{Store, read_short};
 use crate::error::Error;
 use crate::files::{self, Facts};
 
-/// How many generations stay: the current one, and the one before in case that the current one gets damaged.
+/// The generations that are kept: the current one, and the one before in case the current one gets damaged.
 const GENERATIONS: usize = 2;
-/// More than a new generation and its state take: what must be free on the disk before an order is placed.
+/// The free space that an order needs, in bytes: more than a generation and its state take.
 const ROOM: usize = 64 * 1024;
-/// A certificate that was kept.
+
+/// A certificate of the store.
 #[derive(Clone, Debug)]
 pub struct Stored {
     /// The chain with its key.
     pub certified: Arc<CertifiedKey>,
-    /// What the first certificate says.
+    /// Facts of the first certificate of the chain.
     pub facts: Facts,
 }
 
 impl Store {
-    /// The newest certificate for all of `names` that can be read, be it valid now or not. Damaged ones are logged and,
-    /// under the lock, set aside; those that only can't be read now stay where they are.
+    /// Loads the newest readable certificate for all of `names`, even if it is not valid now.
+    ///
+    /// A damaged generation is logged and, under the lock, set aside. One that cannot be read at the moment stays where
+    /// it is.
     pub fn load(&self, names: &[&str]) -> Result<Option<Stored>, Error> {
         for (_, folder) in self.generations()?.into_iter().rev() {
             match read_generation(&folder) {
@@ -44,7 +47,7 @@ impl Store {
         Ok(None)
     }
 
-    /// Keeps a new generation, and of the older ones the last.
+    /// Saves a new generation, and removes those that are too old.
     pub(crate) fn save(&self, chain_pem: &str, key_pem: &str) -> Result<(), Error> {
         let parent = self.folder.join("generations");
         let last = self.generations()?.last().map_or(0, |(number, _)| *number);
@@ -55,7 +58,7 @@ impl Store {
         }
         let path = parent.join(format!("{:04}", last + 1));
         fs::rename(temporary.path(), &path).map_err(Error::io(&path))?;
-        // It is not there any more under this name.
+        // The rename has moved it, so there is nothing left to remove.
         let _renamed = temporary.keep();
         private_file::sync_folder(&parent).map_err(Error::io(&parent))?;
         let generations = self.generations()?;
@@ -69,13 +72,13 @@ impl Store {
         Ok(())
     }
 
-    /// Whether there is room for a new certificate and the right to write it: better known before an order is placed.
+    /// Checks that a new certificate can be written, so that no order is placed in vain.
     pub(crate) fn probe(&self) -> Result<(), Error> {
         let folder = self.folder.join("generations");
         private_file::probe(&folder, &vec![0; ROOM]).map_err(Error::io(&folder))
     }
 
-    /// In the order of their numbers.
+    /// The numbers and paths of all generations, the oldest first.
     pub(super) fn generations(&self) -> Result<Vec<(u64, PathBuf)>, Error> {
         let folder = self.folder.join("generations");
         let mut generations = Vec::new();

@@ -1,4 +1,4 @@
-//! Which process may change the store: the one that holds the lock.
+//! The lock that lets one process at a time change the store.
 
 use std::fs::{File, TryLockError};
 use std::io::ErrorKind;
@@ -12,7 +12,7 @@ use super::folder::Store;
 use crate::error::Error;
 
 impl Store {
-    /// Whether some process holds the lock.
+    /// True if any process holds the lock.
     pub fn is_held(&self) -> Result<bool, Error> {
         let path = self.folder.join("lock");
         match File::open(&path) {
@@ -26,8 +26,7 @@ impl Store {
         }
     }
 
-    /// Whether this process alone may change the folder from now on. The kernel lets go of the lock when it ends, however
-    /// it ends.
+    /// Takes the lock; false if another process holds it. The kernel releases it when this process ends in any way.
     pub(crate) fn try_lock(&self) -> Result<bool, Error> {
         let mut lock = self.lock.lock();
         if lock.is_some() {
@@ -46,7 +45,7 @@ impl Store {
             Err(TryLockError::WouldBlock) => return Ok(false),
             Err(TryLockError::Error(error)) => return Err(Error::io(path)(error)),
         }
-        // What a process was writing when it was killed: a generation or a probe, or one of the other files.
+        // A killed process leaves unfinished files: a generation, a probe, or another file.
         for folder in [&self.folder.join("generations"), &self.folder] {
             let warn = |path: &Path, error: std::io::Error| {
                 let path = path.display();

@@ -1,4 +1,5 @@
-//! What an operator asks of the process that renews: an empty file whose time of change counts.
+//! Requests of an operator to the process that renews. Each is an empty file, and its time of change is the time of the
+//! request.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -9,10 +10,10 @@ use tracing::warn;
 use super::folder::Store;
 use crate::error::Error;
 
-/// What an operator can ask of the process that renews.
+/// A request to the process that renews.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Request {
-    /// A new certificate, now.
+    /// A new certificate at once.
     Renewal,
     /// A new key for the account (RFC 8555, section 7.3.5), before the next order.
     Rollover,
@@ -28,23 +29,23 @@ impl Request {
 }
 
 impl Store {
-    /// Asks the process that holds the lock.
+    /// Makes a request to the process that holds the lock.
     pub fn request(&self, request: Request) -> Result<(), Error> {
         let path = self.folder.join(request.file());
-        // By another name than those that the process removes when it starts, which may be now.
+        // Not named like a temporary file: a process that starts now removes those.
         let file =
             tempfile::Builder::new().prefix(".asked").tempfile_in(&self.folder).map_err(Error::io(&self.folder))?;
         file.persist(&path).map_err(|error| Error::io(path)(error.error))?;
         Ok(())
     }
 
-    /// When somebody has asked, in nanoseconds since 1970.
+    /// The time of the open request, in nanoseconds since 1970.
     pub fn requested_at(&self, request: Request) -> Option<i128> {
         let data = fs::metadata(self.folder.join(request.file())).ok()?;
         Some(i128::from(data.mtime()) * 1_000_000_000 + i128::from(data.mtime_nsec()))
     }
 
-    /// The request that was made at this moment has been seen to, whatever came of it. One that was made since stays.
+    /// Removes the request of this moment, whether it succeeded or not. A newer one stays.
     pub(crate) fn done(&self, request: Request, at: i128) {
         if self.requested_at(request) != Some(at) {
             return;

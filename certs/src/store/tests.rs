@@ -41,12 +41,12 @@ fn two_generations_stay_and_are_private() {
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!((mode(&generations[1].1), mode(&generations[1].1.join("key.pem"))), (0o700, 0o600));
     assert_eq!(mode(&store.folder), 0o700);
-    assert_eq!(fs::read_dir(store.folder.join("generations")).unwrap().count(), 2, "nothing temporary is left");
+    assert_eq!(fs::read_dir(store.folder.join("generations")).unwrap().count(), 2, "no temporary file is left");
     assert!(store.load(&["other.test"]).unwrap().is_none());
 }
 
 #[test]
-fn of_damaged_generations_the_last_good_one_is_served() {
+fn a_damaged_generation_is_set_aside_and_the_previous_one_served() {
     let folder = tempfile::tempdir().unwrap();
     let (_, foreign_key) = make();
     let damages = [
@@ -79,7 +79,7 @@ fn of_damaged_generations_the_last_good_one_is_served() {
 }
 
 #[test]
-fn what_cannot_be_read_now_stays_in_place() {
+fn a_generation_that_cannot_be_read_now_stays_in_place() {
     let folder = tempfile::tempdir().unwrap();
     let store = locked(folder.path());
     for _ in 0..2 {
@@ -88,21 +88,21 @@ fn what_cannot_be_read_now_stays_in_place() {
     }
     let newest = store.folder.join("generations/0002");
     let (good, new) = (read_generation(&store.folder.join("generations/0001")).unwrap(), serial(&store));
-    // A folder in a file's place: an error of the system that is none of the file's, also for root.
+    // A folder in a file's place cannot be read, not even by root, and the file itself is fine.
     let (chain, away) = (newest.join("chain.pem"), newest.join("away"));
     fs::rename(&chain, &away).unwrap();
     fs::create_dir(&chain).unwrap();
-    assert_eq!(serial(&store), Some(good.facts.serial), "the one before is served");
+    assert_eq!(serial(&store), Some(good.facts.serial), "the previous one is served");
     fs::remove_dir(&chain).unwrap();
     fs::rename(&away, &chain).unwrap();
     assert_eq!(serial(&store), new);
 }
 
 #[test]
-fn what_was_being_written_at_a_kill_is_no_generation() {
+fn the_remains_of_a_killed_process_are_removed() {
     let folder = tempfile::tempdir().unwrap();
     let place = Store::open(folder.path(), URL).unwrap().folder;
-    // A generation, a probe, and another file.
+    // The remains of a generation, a probe and another file.
     let unfinished = ["generations/.tmpabc", "generations/.tmpdef", ".tmpghi"].map(|name| place.join(name));
     fs::create_dir(&unfinished[0]).unwrap();
     fs::write(unfinished[0].join("key.pem"), "").unwrap();
@@ -140,9 +140,9 @@ fn one_process_holds_the_lock_and_another_only_reads() {
     assert!(second.try_lock().unwrap());
 }
 
-/// Other errors than that of a missing right, which root would not meet.
+/// Uses errors that root gets as well, unlike a missing permission.
 #[test]
-fn what_cannot_be_looked_at_is_not_missing() {
+fn an_unreadable_file_is_not_a_missing_one() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(folder.path(), URL).unwrap();
     assert!(!store.is_held().unwrap(), "there is no lock yet");
@@ -166,7 +166,7 @@ fn directories_do_not_mix_and_requests_stay_until_they_are_done() {
         Store::existing(folder.path(), URL).unwrap().unwrap().request(request).unwrap();
         let at = store.requested_at(request).unwrap();
         store.done(request, at - 1);
-        assert_eq!(store.requested_at(request), Some(at), "another one was made meanwhile");
+        assert_eq!(store.requested_at(request), Some(at), "a newer request stays");
         store.done(request, at);
         store.done(request, at);
         assert!(store.requested_at(request).is_none());

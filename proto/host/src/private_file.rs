@@ -80,7 +80,7 @@ pub fn probe(folder: &Path, content: &[u8]) -> io::Result<()> {
 
 /// Removes the temporary files and folders that killed processes have left in a folder. `failed` gets each that stays.
 ///
-/// No other process may write there meanwhile: it would lose its temporary file.
+/// No other process may write there at the same time: it would lose its temporary file.
 pub fn sweep(folder: &Path, mut failed: impl FnMut(&Path, io::Error)) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let entry = entry?;

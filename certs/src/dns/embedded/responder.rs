@@ -1,4 +1,4 @@
-//! The responder: a zone, the values that are published in it, and the addresses where it answers. It has no socket.
+//! The responder: a zone, its published values, and the state of its addresses. It has no sockets.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -13,32 +13,32 @@ use super::zone::Zone;
 use crate::clock::unix_now;
 use crate::dns::{BoxFuture, Solver, SolverError};
 
-/// A TXT string holds no more (RFC 1035, section 3.3). An ACME value has 43 characters.
+/// The longest TXT string (RFC 1035, section 3.3). An ACME value has 43 characters.
 const LONGEST_VALUE: usize = 255;
 
-/// The responder, which is a solver as well: what it presents it answers from that moment on.
+/// The responder and solver. It answers with a value from the moment that it is presented.
 #[derive(Debug)]
 pub struct Embedded {
     zone: Zone,
     pub(super) published: ArcSwap<Published>,
-    /// The addresses where it is to answer, each with the reason why it does not.
+    /// The addresses where it should answer, each with the reason if it does not.
     addresses: Mutex<BTreeMap<SocketAddr, Option<String>>>,
 }
 
 impl Embedded {
     /// A responder for a zone, with no values yet.
     pub fn new(zone: Zone) -> Arc<Self> {
-        // Seconds since 1970 grow over restarts too, and by more than the changes between them.
+        // The time grows across restarts, too, and faster than the changes between them.
         let published = Published { values: Vec::new(), serial: unix_now().unsigned_abs() as u32 };
         Arc::new(Self { zone, published: ArcSwap::from_pointee(published), addresses: Mutex::default() })
     }
 
-    /// The answer to a query; nothing if none is due.
+    /// Answers a query. `None` if there is nothing to answer.
     pub fn answer(&self, query: &[u8], over: Over) -> Option<Vec<u8>> {
         answer::answer(&self.zone, &self.published.load(), query, over)
     }
 
-    /// Takes note that an address is served, or why it is not. Says whether [`Self::refused`] has changed.
+    /// Notes that an address is served, or why it is not. Returns true if [`Self::refused`] changes.
     pub fn note(&self, address: SocketAddr, refused: Option<&SolverError>) -> bool {
         let refused = refused.map(ToString::to_string);
         let mut addresses = self.addresses.lock();
@@ -46,7 +46,7 @@ impl Embedded {
         before != refused
     }
 
-    /// Why addresses are not served; nothing if all are.
+    /// Why addresses are not served. `None` if all are.
     pub fn refused(&self) -> Option<String> {
         let addresses = self.addresses.lock();
         let reasons: Vec<&str> = addresses.values().flatten().map(String::as_str).collect();
@@ -64,7 +64,7 @@ impl Embedded {
 }
 
 impl Solver for Embedded {
-    /// Without a single address the ACME server would ask in vain, and count that as a failure.
+    /// Without a served address the ACME server would ask in vain, and count a failure.
     fn ready(&self) -> Result<(), SolverError> {
         let silent = {
             let addresses = self.addresses.lock();
@@ -77,13 +77,13 @@ impl Solver for Embedded {
         Box::pin(async move {
             if value.len() > LONGEST_VALUE {
                 return Err(SolverError::Unavailable(format!(
-                    "the ACME server asks for a TXT record of {} bytes; {LONGEST_VALUE} are possible",
+                    "the ACME server asks for a TXT record of {} bytes; at most {LONGEST_VALUE} are possible",
                     value.len()
                 )));
             }
             self.change(|values| {
                 if !values.iter().any(|present| present == value) {
-                    // The oldest is the one that was most likely forgotten.
+                    // The oldest is most likely a forgotten one.
                     values.drain(..(values.len() + 1).saturating_sub(MOST_VALUES));
                     values.push(value.to_owned());
                 }

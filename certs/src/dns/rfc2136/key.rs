@@ -9,15 +9,16 @@ use hickory_proto::rr::rdata::tsig::TsigAlgorithm;
 
 use crate::dns::{SolverError, parse_name};
 
-/// How far the clocks may differ, in seconds: what RFC 8945, section 10, recommends.
+/// How far the clocks may differ, in seconds: the recommendation of RFC 8945, section 10.
 const FUDGE: u16 = 300;
-/// A shared key of TSIG. Its debug output holds no secret.
+
+/// A shared key (TSIG). Its debug output contains no secret.
 #[derive(Clone)]
 pub struct Key(pub(super) TSigner);
 
 impl Key {
-    /// `name` and `algorithm` as the server has them: `hmac-sha256`, `hmac-sha384` or `hmac-sha512`. The secret is what
-    /// `keymgr -t` and `tsig-keygen` write: base64.
+    /// Builds a key from its name and algorithm as on the server: `hmac-sha256`, `hmac-sha384` or `hmac-sha512`. The
+    /// secret is base64, as `keymgr -t` and `tsig-keygen` write it.
     pub fn new(name: &str, algorithm: &str, secret_base64: &str) -> Result<Self, SolverError> {
         let setup = |why: String| SolverError::Setup(why);
         let name = parse_name(name).map_err(|why| setup(format!("the TSIG key's name {name:?} is wrong: {why}")))?;
@@ -26,7 +27,7 @@ impl Key {
                 "the TSIG algorithm {algorithm:?} is not supported: use hmac-sha256, hmac-sha384 or hmac-sha512"
             ))
         })?;
-        // The decoder's error would show bytes of the secret.
+        // The decoder's error would reveal bytes of the secret.
         let secret = STANDARD
             .decode(secret_base64.trim())
             .map_err(|_| setup(format!("the secret of the TSIG key {name} is not base64")))?;
@@ -47,7 +48,7 @@ impl fmt::Debug for Key {
     }
 }
 
-/// The algorithm of a name that RFC 8945, section 6, has, if it is one of those that can be used.
+/// The algorithm with this name in RFC 8945, section 6, if it is supported.
 fn algorithm(name: &str) -> Option<TsigAlgorithm> {
     Some(match name.trim_end_matches('.').to_ascii_lowercase().as_str() {
         "hmac-sha256" => TsigAlgorithm::HmacSha256,
@@ -57,7 +58,7 @@ fn algorithm(name: &str) -> Option<TsigAlgorithm> {
     })
 }
 
-/// Whether keys can have this algorithm.
+/// True if keys may have this algorithm.
 pub fn is_algorithm(name: &str) -> bool {
     algorithm(name).is_some()
 }

@@ -1,4 +1,4 @@
-//! Why a server did not change a record, in words for the person who runs it.
+//! Explains why a server did not change a record, in words for the person who runs it.
 
 use std::net::SocketAddr;
 
@@ -10,7 +10,7 @@ use super::update::Place;
 use crate::clock::unix_now;
 use crate::dns::SolverError;
 
-/// Why a server did not do what it was asked, in words for who runs it.
+/// The error for this answer of a server.
 pub(super) fn refusal(server: SocketAddr, place: &Place, key: Option<&Key>, answer: &Message) -> SolverError {
     let Place { zone, name, served } = place;
     let records = format!("the TXT records of {name}");
@@ -34,7 +34,7 @@ pub(super) fn refusal(server: SocketAddr, place: &Place, key: Option<&Key>, answ
         (ResponseCode::NotAuth, _, _) if !served => {
             format!("{server} is not the primary server of the zone {zone} (NOTAUTH)")
         }
-        // BIND answers REFUSED, knot NOTAUTH.
+        // BIND answers REFUSED, and knot NOTAUTH.
         (code @ (ResponseCode::Refused | ResponseCode::NotAuth), key, _) => {
             let code = if code == ResponseCode::Refused { "REFUSED" } else { "NOTAUTH" };
             let whom = key
@@ -44,7 +44,7 @@ pub(super) fn refusal(server: SocketAddr, place: &Place, key: Option<&Key>, answ
             )
         }
         (ResponseCode::NotZone, _, _) => format!("{server} says that {name} is not in the zone {zone} (NOTZONE)"),
-        (ResponseCode::NotImp, _, _) => format!("{server} takes no dynamic updates (NOTIMP)"),
+        (ResponseCode::NotImp, _, _) => format!("{server} accepts no dynamic updates (NOTIMP)"),
         (ResponseCode::ServFail, _, _) => {
             return SolverError::Unavailable(format!(
                 "{server} cannot change {records} in the zone {zone} (SERVFAIL); its log says why"
@@ -57,7 +57,7 @@ pub(super) fn refusal(server: SocketAddr, place: &Place, key: Option<&Key>, answ
     SolverError::Setup(why)
 }
 
-/// How the clocks differ. A server that refuses a time says its own (RFC 8945, section 5.2.3).
+/// How the clocks differ. A server that refuses a time reports its own (RFC 8945, section 5.2.3).
 fn clocks(other: &[u8]) -> String {
     let advice = "let both keep the time by NTP";
     let Ok(seconds) = <[u8; 6]>::try_from(other) else { return format!("the clocks differ; {advice}") };

@@ -4,19 +4,20 @@ use hickory_proto::op::{Message, OpCode, Query};
 use hickory_proto::rr::rdata::TXT;
 use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
 
-/// How long a value may be kept, in seconds. It is there for minutes only, and the next try has another one.
+/// The time to live of a value, in seconds. It is needed for minutes only, and the next attempt has another.
 const TTL: u32 = 60;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Change {
     Add,
     Remove,
 }
 
-/// Where records are changed.
+/// The place of a change.
 pub(super) struct Place {
     pub(super) zone: Name,
     pub(super) name: Name,
-    /// Whether the server says that it has this zone.
+    /// True if the server says that it serves this zone.
     pub(super) served: bool,
 }
 
