@@ -1,11 +1,12 @@
-//! A certificate authority of one's own, for development: made once, kept in a folder, trusted by whoever wants to.
+//! Our own certificate authority, for development: created once, kept in a folder, trusted by those who install it.
+//!
+//! It revokes nothing and issues for any name.
 
 use std::fs::{self, File};
-use std::io::Write as _;
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use cok_host::private_file;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData as _,
@@ -15,14 +16,14 @@ use rustls::sign::CertifiedKey;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use time::{Duration, OffsetDateTime};
 
-use crate::Error;
+use crate::error::Error;
 use crate::files;
 
-/// The authority is to outlive every machine that trusts it by hand.
+/// Valid for longer than a machine that trusts it by hand is used.
 const AUTHORITY_DAYS: i64 = 3650;
 /// Browsers refuse certificates that are valid for more than 398 days.
 const LEAF_DAYS: i64 = 90;
-/// Clocks differ.
+/// Allows for clocks that run behind.
 const BACKDATE: Duration = Duration::hours(1);
 
 /// The authority. Its key never leaves its folder.
@@ -34,26 +35,25 @@ pub struct Authority {
 }
 
 impl Authority {
-    /// Takes the authority kept in `folder`, or makes one there: `ca.pem` and `ca.key`, for the owner alone.
-    /// One that has expired is made anew; a damaged one is an error, since whoever trusts it should know.
-    /// Processes that start together on one folder get the same authority.
+    /// Loads the authority in `folder`, or creates it there: `ca.pem` and `ca.key`, for the owner alone.
+    ///
+    /// An expired authority is replaced. A damaged one is an error, since its users should know. Processes that start
+    /// together in one folder get the same authority.
     pub fn load_or_create(folder: &Path) -> Result<Self, Error> {
         let (ca_file, key_file) = (folder.join("ca.pem"), folder.join("ca.key"));
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(Error::io(folder))?;
-        restrict(folder, 0o700)?;
-        // Held until return: two that make an authority at once would leave the key of one with the certificate of the
-        // other.
+        private_file::create_private_folder(folder).map_err(Error::io(folder))?;
+        // Held until return. Two processes at once could leave the key of one with the certificate of the other.
         let opened = File::open(folder).map_err(Error::io(folder))?;
         opened.lock().map_err(Error::io(folder))?;
         if !ca_file.exists() || files::expired(&ca_file)? {
             let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(|e| Error::Generate(e.to_string()))?;
             let certificate = params()?.self_signed(&key).map_err(|e| Error::Generate(e.to_string()))?;
-            // The key first: a certificate without its key would be taken for an authority.
-            write(folder, &key_file, &key.serialize_pem(), 0o600)?;
-            write(folder, &ca_file, &certificate.pem(), 0o644)?;
-            opened.sync_all().map_err(Error::io(folder))?;
+            // The key comes first, because a certificate counts as an authority.
+            private_file::write(&key_file, key.serialize_pem().as_bytes()).map_err(Error::io(&key_file))?;
+            private_file::write_with_mode(&ca_file, certificate.pem().as_bytes(), 0o644)
+                .map_err(Error::io(&ca_file))?;
         }
-        restrict(&key_file, 0o600)?;
+        private_file::restrict_file(&key_file).map_err(Error::io(&key_file))?;
         let certificate = files::chain(&ca_file)?.swap_remove(0);
         let key = fs::read_to_string(&key_file).map_err(Error::io(&key_file))?;
         let key = KeyPair::from_pem(&key).map_err(|_| Error::invalid(&key_file, files::NO_KEY))?;
@@ -65,12 +65,12 @@ impl Authority {
         Ok(Self { ca_file, certificate, issuer })
     }
 
-    /// The authority's certificate in PEM, for whoever is to trust it.
+    /// The authority's certificate in PEM, for those who trust it.
     pub fn ca_file(&self) -> &Path {
         &self.ca_file
     }
 
-    /// A certificate for these DNS names and IP addresses, with a key of its own.
+    /// Issues a certificate with a new key for these DNS names and IP addresses.
     pub fn issue(&self, names: &[&str]) -> Result<Arc<CertifiedKey>, Error> {
         let generate = |error: rcgen::Error| Error::Generate(error.to_string());
         let names: Vec<String> = names.iter().map(ToString::to_string).collect();
@@ -105,27 +105,10 @@ fn validity(params: &mut CertificateParams, days: i64) {
     params.not_after = now + Duration::days(days);
 }
 
-/// Takes from others what they may do with a file or folder beyond `mode`.
-pub(crate) fn restrict(path: &Path, mode: u32) -> Result<(), Error> {
-    let permissions = fs::metadata(path).map_err(Error::io(path))?.permissions();
-    if permissions.mode() & 0o777 & !mode != 0 {
-        fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(Error::io(path))?;
-    }
-    Ok(())
-}
-
-/// Writes a file whole or not at all.
-pub(crate) fn write(folder: &Path, path: &Path, text: &str, mode: u32) -> Result<(), Error> {
-    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(Error::io(folder))?;
-    file.write_all(text.as_bytes()).map_err(Error::io(path))?;
-    file.as_file().set_permissions(fs::Permissions::from_mode(mode)).map_err(Error::io(path))?;
-    file.as_file().sync_all().map_err(Error::io(path))?;
-    file.persist(path).map_err(|error| Error::io(path)(error.error))?;
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     #[test]
@@ -141,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn permissions_that_are_too_wide_are_narrowed() {
+    fn wide_permissions_are_narrowed() {
         let folder = tempfile::tempdir().unwrap();
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         let widen = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
@@ -155,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn those_that_start_together_share_one_authority() {
+    fn processes_that_start_together_share_one_authority() {
         let folder = tempfile::tempdir().unwrap();
         let certificates = std::thread::scope(|scope| {
             let starts: Vec<_> =
@@ -166,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn an_expired_authority_is_made_anew() {
+    fn an_expired_authority_is_replaced() {
         let folder = tempfile::tempdir().unwrap();
         let first = Authority::load_or_create(folder.path()).unwrap();
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();

@@ -1,4 +1,6 @@
-//! A certificate and its key from files in PEM, checked before they are used.
+//! Reads certificates and keys from PEM files, and checks that they fit.
+//!
+//! It does not check who issued them.
 
 mod watch;
 
@@ -12,41 +14,44 @@ use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 
-use crate::{Error, date, unix_now};
+use crate::clock::{date, unix_now};
+use crate::error::Error;
 
 pub use self::watch::Watch;
 
-/// What a key file without a usable key is told.
+/// The message for a key file without a usable key.
 pub(crate) const NO_KEY: &str = "there is no private key in it that can be used";
 
-/// What a certificate file is told whose PEM or DER cannot be read to its end.
+/// The message for a certificate file whose PEM or DER is broken.
 const DAMAGED: &str = "it is damaged or cut short: a certificate in it cannot be read";
 
-/// What a certificate says of itself.
+/// The facts in a certificate.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Facts {
     /// The DNS names that it covers.
     pub names: Vec<String>,
-    /// Who issued it, as a distinguished name.
+    /// Its issuer, as a distinguished name.
     pub issuer: String,
     /// Its serial number in hexadecimal digits.
     pub serial: String,
-    /// From when on it is valid, in seconds since 1970.
+    /// The start of its validity, in seconds since 1970.
     pub not_before: i64,
-    /// Until when it is valid, in seconds since 1970.
+    /// The end of its validity, in seconds since 1970.
     pub not_after: i64,
 }
 
 impl Facts {
-    /// Those of `names` that are not covered.
+    /// The names among `names` that it does not cover.
     pub(crate) fn missing<'a>(&self, names: &[&'a str]) -> Vec<&'a str> {
         let covered = |name: &str| self.names.iter().any(|covered| covered.eq_ignore_ascii_case(name));
         names.iter().copied().filter(|name| !covered(name)).collect()
     }
 }
 
-/// Loads a chain and its key. Each mistake names the file: nothing in it, a key that belongs to another certificate,
-/// one that has expired or is not valid yet, or names that it does not cover.
+/// Loads a chain and its key. Errors name the file.
+///
+/// A file may be empty or damaged, or the key may belong to another certificate. The certificate may be expired or not
+/// valid yet, or not cover a name.
 pub fn load(cert: &Path, key: &Path, names: &[&str]) -> Result<(Arc<CertifiedKey>, Facts), Error> {
     let cert_pem = fs::read(cert).map_err(Error::io(cert))?;
     let (certified, facts) = read(cert, &cert_pem, key, &fs::read(key).map_err(Error::io(key))?)?;
@@ -64,8 +69,7 @@ pub fn load(cert: &Path, key: &Path, names: &[&str]) -> Result<(Arc<CertifiedKey
     Ok((certified, facts))
 }
 
-/// A chain and its key in PEM, which must belong together; whether it is valid now is not looked at. The paths name them
-/// in mistakes.
+/// Reads a chain and its key, which must belong together. The paths appear in errors. Validity is not checked.
 pub(crate) fn read(
     cert: &Path,
     cert_pem: &[u8],
@@ -83,18 +87,18 @@ pub(crate) fn read(
     Ok((Arc::new(certified), facts))
 }
 
-/// What the first certificate of a file says of itself.
+/// The facts in the first certificate of a file.
 pub fn first_facts(path: &Path) -> Result<Facts, Error> {
     facts(path, &chain(path)?[0])
 }
 
-/// What the certificate of a chain says of itself.
+/// The facts in the first certificate of a chain.
 pub fn facts_of(certified: &CertifiedKey) -> Result<Facts, Error> {
     let leaf = certified.cert.first().ok_or_else(|| Error::Generate("an empty chain".to_owned()))?;
     facts(Path::new("certificate"), leaf)
 }
 
-/// What a certificate says of itself; the path names it in mistakes.
+/// The facts in a certificate. The path appears in errors.
 pub(crate) fn facts(path: &Path, certificate: &CertificateDer<'_>) -> Result<Facts, Error> {
     let leaf = parse(path, certificate)?;
     let names = leaf.subject_alternative_name().ok().flatten().map(|names| {
@@ -113,19 +117,19 @@ pub(crate) fn facts(path: &Path, certificate: &CertificateDer<'_>) -> Result<Fac
     })
 }
 
-/// Whether the first certificate of a file has expired.
+/// True if the first certificate of a file has expired.
 pub(crate) fn expired(path: &Path) -> Result<bool, Error> {
     let chain = chain(path)?;
     let not_after = parse(path, &chain[0])?.validity().not_after.timestamp();
     Ok(not_after < unix_now())
 }
 
-/// Whether a certificate was made for the key with this SubjectPublicKeyInfo.
+/// True if the certificate belongs to the key with this SubjectPublicKeyInfo.
 pub(crate) fn holds_key(path: &Path, certificate: &CertificateDer<'_>, public_key: &[u8]) -> Result<bool, Error> {
     Ok(parse(path, certificate)?.public_key().raw == public_key)
 }
 
-/// At least one certificate.
+/// The certificates of a file; at least one.
 pub(crate) fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
     pem_chain(path, &fs::read(path).map_err(Error::io(path))?)
 }

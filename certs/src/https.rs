@@ -1,12 +1,16 @@
-//! A small HTTP client: one connection a request, TLS by trust anchors of a file or the system's, each request with a
-//! time-out and a bound on what is read.
+//! A small HTTP client with one connection for each request, a time limit, and a limit on the size of an answer.
+//!
+//! It follows no redirects and keeps no connections.
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use cok_host::trust::NoSystemRoots;
+use cok_host::{dial, trust};
 use http::header::HOST;
 use http::{HeaderValue, Request, Response};
 use http_body_util::{BodyExt as _, Limited};
@@ -18,50 +22,44 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-/// How long a request may take with its connection; authorities answer within seconds.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long one address of the host may take to accept a connection: several fit into [`REQUEST_TIMEOUT`].
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Longer than any certificate chain.
-const LONGEST_BODY: usize = 1024 * 1024;
+use crate::error::Error;
 
-/// What is said instead of that the server's issuer is unknown, which nobody could mend there.
-const NOBODY: &str = "this system trusts no authority: install ca-certificates, or set ca_file";
+/// The longest that a request may take with its connection. Authorities answer within seconds.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// The longest that one address may take to accept a connection. Several fit into [`REQUEST_TIMEOUT`].
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// The longest answer that is read, in bytes. Every certificate chain is shorter.
+const LONGEST_BODY: usize = 1024 * 1024;
 
 /// The client. Its clones share the TLS configuration.
 #[derive(Clone, Debug)]
 pub(crate) struct Client {
     tls: Arc<ClientConfig>,
-    /// The system has no trust anchors, as images of containers are at times.
-    trusts_nobody: bool,
+    /// Set if the system trusts no authority. Requests by `https://` then fail with this error.
+    untrusting: Option<NoSystemRoots>,
 }
 
 impl Client {
-    /// Trusts the authorities in `ca_file` alone, else those of the system.
-    pub(crate) fn new(ca_file: Option<&Path>) -> Result<Self, crate::Error> {
-        let mut roots = RootCertStore::empty();
-        if let Some(path) = ca_file {
-            for certificate in crate::files::chain(path)? {
-                roots.add(certificate).map_err(|error| crate::Error::invalid(path, error.to_string()))?;
-            }
-        } else {
-            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    /// Trusts only the authorities in `ca_file`, or those of the system without one.
+    pub(crate) fn new(ca_file: Option<&Path>) -> Result<Self, Error> {
+        match ca_file {
+            Some(path) => Self::trusting(Ok(trust::file(path)?)),
+            None => Self::trusting(trust::system()),
         }
-        Self::trusting(roots)
     }
 
-    fn trusting(roots: RootCertStore) -> Result<Self, crate::Error> {
-        let trusts_nobody = roots.is_empty();
+    fn trusting(roots: Result<RootCertStore, NoSystemRoots>) -> Result<Self, Error> {
+        let untrusting = roots.as_ref().err().copied();
         let mut tls = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
             .with_safe_default_protocol_versions()
-            .map_err(|error| crate::Error::Generate(error.to_string()))?
-            .with_root_certificates(roots)
+            .map_err(|error| Error::Generate(error.to_string()))?
+            .with_root_certificates(roots.unwrap_or_else(|_| RootCertStore::empty()))
             .with_no_client_auth();
         tls.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok(Self { tls: Arc::new(tls), trusts_nobody })
+        Ok(Self { tls: Arc::new(tls), untrusting })
     }
 
-    /// Sends a request to the address of its URI, `https://` or `http://`. Errors name the URI.
+    /// Sends a request to its URI, which is `https://` or `http://`. Errors name the URI.
     pub(crate) async fn send<B>(&self, request: Request<B>) -> Result<Response<Bytes>, String>
     where
         B: Body<Data = Bytes> + Send + 'static,
@@ -91,26 +89,24 @@ impl Client {
         if !secure {
             return exchange(stream, request).await;
         }
-        if self.trusts_nobody {
-            return Err(io::Error::other(NOBODY));
+        if let Some(why) = self.untrusting {
+            return Err(io::Error::other(format!("{why} or set ca_file")));
         }
         let name = ServerName::try_from(host).map_err(|_| wrong())?;
         exchange(TlsConnector::from(self.tls.clone()).connect(name, stream).await?, request).await
     }
 }
 
-/// Connects to the first address of a host that answers. Each has a short time of its own: with a broken route to its
-/// IPv6 address the others must still be reached.
+/// Connects to the first address of a host that answers.
 async fn connect_to_any(host: &str, port: u16) -> io::Result<TcpStream> {
-    let mut last = io::Error::other("the name has no address");
-    for address in tokio::net::lookup_host((host, port)).await? {
+    let addresses: Vec<SocketAddr> = tokio::net::lookup_host((host, port)).await?.collect();
+    dial::first_of(&addresses, async |address| {
         match tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await {
-            Ok(Ok(stream)) => return Ok(stream),
-            Ok(Err(error)) => last = error,
-            Err(_) => last = io::Error::new(io::ErrorKind::TimedOut, format!("{address} does not answer")),
+            Ok(connected) => connected,
+            Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, format!("{address} does not answer"))),
         }
-    }
-    Err(last)
+    })
+    .await
 }
 
 async fn exchange<B>(
@@ -136,7 +132,7 @@ where
     tokio::pin!(exchange);
     tokio::select! {
         response = &mut exchange => response,
-        // The connection may end with the response; then the exchange has all of it.
+        // The connection may end with the response, and the exchange then has all of it.
         ended = connection => match ended {
             Ok(()) => exchange.await,
             Err(error) => Err(io::Error::other(error)),
@@ -153,15 +149,15 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_system_without_trust_anchors_is_told_of() {
+    async fn a_system_without_trust_roots_is_named_as_the_reason() {
         let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("https://{}/dir", server.local_addr().unwrap());
         let request = Request::get(&url).body(Full::<Bytes>::default()).unwrap();
-        let error = Client::trusting(RootCertStore::empty()).unwrap().send(request).await.unwrap_err();
-        assert_eq!(error, format!("{url}: {NOBODY}"));
+        let error = Client::trusting(Err(NoSystemRoots)).unwrap().send(request).await.unwrap_err();
+        assert_eq!(error, format!("{url}: {NoSystemRoots} or set ca_file"));
     }
 
-    /// A server that takes the connection and never says anything, before TLS or after the request.
+    /// The server accepts the connection and stays silent, before TLS or after the request.
     #[tokio::test(start_paused = true)]
     async fn a_request_that_is_never_answered_ends() {
         let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -1,63 +1,22 @@
-//! Certificates: where they come from ([`Authority`], [`files`]) and which one a connection gets ([`CertResolver`]).
+//! Certificates: where they come from ([`Authority`], [`files`], [`acme`]) and which one a connection gets
+//! ([`CertResolver`]).
 //!
-//! Knows nothing of tunnels. Certificates by ACME (RFC 8555) are ordered and renewed by [`acme`] and kept in a [`store`].
+//! Certificates by ACME (RFC 8555) are kept in a [`store`], and proven by records in [`dns`]. The crate knows nothing
+//! of tunnels.
 
 pub mod acme;
 mod authority;
 mod clock;
 pub mod dns;
+mod error;
 pub mod files;
 mod https;
 mod one_line;
 mod resolver;
 pub mod store;
 
-use std::path::{Path, PathBuf};
-
 pub use authority::Authority;
 pub use clock::{date, unix_now};
+pub use error::Error;
 pub use one_line::one_line;
 pub use resolver::CertResolver;
-
-/// Why there is no certificate.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// A file cannot be read or written.
-    #[error("{}: {error}", path.display())]
-    Io {
-        /// The file or folder.
-        path: PathBuf,
-        /// Why.
-        error: std::io::Error,
-    },
-    /// A file does not hold what it should.
-    #[error("{}: {why}", path.display())]
-    Invalid {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        why: String,
-    },
-    /// A certificate could not be made.
-    #[error("cannot make a certificate: {0}")]
-    Generate(String),
-}
-
-impl Error {
-    /// The file or folder that it is about.
-    pub fn path(&self) -> Option<&Path> {
-        match self {
-            Self::Io { path, .. } | Self::Invalid { path, .. } => Some(path),
-            Self::Generate(_) => None,
-        }
-    }
-
-    fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
-        let path = path.into();
-        move |error| Self::Io { path, error }
-    }
-
-    fn invalid(path: impl Into<PathBuf>, why: impl Into<String>) -> Self {
-        Self::Invalid { path: path.into(), why: why.into() }
-    }
-}

@@ -1,9 +1,9 @@
-//! What peers say, made fit for one line of a log.
+//! Makes a peer's text fit for one line of a log.
 
-/// Enough of a reason to understand it.
+/// The most characters of a text; enough to understand a reason.
 const LONGEST: usize = 500;
 
-/// A reason, which may be in a peer's words: control characters are escaped, and a long one is cut.
+/// Escapes control characters in a reason that may come from a peer, and cuts a long one.
 pub fn one_line(text: &str) -> String {
     let mut line = String::new();
     for (count, c) in text.chars().enumerate() {

@@ -1,4 +1,4 @@
-//! Which certificate a TLS connection gets.
+//! Chooses the certificate of a TLS connection.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,8 +7,9 @@ use arc_swap::ArcSwap;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
-/// Hands out the one certificate for a domain and the names right under it, and refuses every other name. The
-/// certificate can be swapped at any time; reading takes no lock.
+/// Serves one certificate for a domain and the names directly below it, and refuses every other name.
+///
+/// The certificate can be replaced at any time. Reading it takes no lock.
 pub struct CertResolver {
     domain: String,
     current: ArcSwap<CertifiedKey>,
@@ -20,12 +21,12 @@ impl CertResolver {
         Self { domain: domain.to_ascii_lowercase(), current: ArcSwap::new(certificate) }
     }
 
-    /// From now on, new connections get this certificate.
+    /// Serves this certificate to new connections.
     pub fn replace(&self, certificate: Arc<CertifiedKey>) {
         self.current.store(certificate);
     }
 
-    /// Whether `name` is the domain or right under it.
+    /// True if `name` is the domain or directly below it.
     fn covers(&self, name: &str) -> bool {
         let Some(split) = name.len().checked_sub(self.domain.len()) else { return false };
         let (Some(label), Some(rest)) = (name.get(..split), name.get(split..)) else { return false };
@@ -54,7 +55,7 @@ mod tests {
     use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 
     use super::*;
-    use crate::Authority;
+    use crate::authority::Authority;
 
     #[test]
     fn covers_the_domain_and_one_label_under_it() {
@@ -70,7 +71,7 @@ mod tests {
         }
     }
 
-    /// Shakes hands in memory; returns the certificate that the client accepted, or why one side did not.
+    /// Performs a handshake in memory. Returns the certificate that the client accepted, or the error of either side.
     fn handshake(
         authority: &Authority,
         resolver: &Arc<CertResolver>,

@@ -1,4 +1,4 @@
-//! The solver for DNS providers against PowerDNS, whose interface anybody can run (Debian's packages `pdns-server` and
+//! Tests the solver for DNS providers against PowerDNS, which is free to run (Debian's packages `pdns-server` and
 //! `pdns-backend-lmdb`).
 
 #![allow(clippy::unwrap_used, reason = "a test says by panicking that it failed")]
@@ -84,7 +84,7 @@ impl Drop for Pdns {
 }
 
 #[tokio::test]
-async fn base_and_wildcard_values_stand_together_and_go_one_by_one() {
+async fn base_and_wildcard_values_are_published_together_and_removed_one_by_one() {
     let server = Pdns::start();
     let solver = server.solver("t0ken");
     for value in ["somebody-else", "-base-value", "wildcard-value", "-base-value"] {
@@ -100,7 +100,7 @@ async fn base_and_wildcard_values_stand_together_and_go_one_by_one() {
 }
 
 #[tokio::test]
-async fn a_wrong_token_is_the_operators_to_mend() {
+async fn a_wrong_token_is_an_error_of_the_setup() {
     let server = Pdns::start();
     let error = server.solver("wr0ng").present("value").await.unwrap_err();
     let SolverError::Setup(why) = error else { panic!("{error:?}") };

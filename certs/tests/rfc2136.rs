@@ -1,4 +1,4 @@
-//! Dynamic updates against knotd, a real name server (Debian's package `knot`).
+//! Tests dynamic updates against knotd, a real name server (Debian's package `knot`).
 
 #![allow(clippy::unwrap_used, reason = "a test says by panicking that it failed")]
 
@@ -15,7 +15,7 @@ const SECRET: &str = "c2VjcmV0IHNlY3JldCBzZWNyZXQgc2VjcmV0IHNlY3JldA==";
 const OTHER_SECRET: &str = "b3RoZXIgb3RoZXIgb3RoZXIgb3RoZXIgb3RoZXIgb3RoZXI=";
 const CHALLENGE: &str = "_acme-challenge.tunnel.example.com.";
 
-/// Its key `cokd` may change the TXT records of some names, `watcher` nothing.
+/// The keys `cokd` and `long` may change the TXT records of some names; `watcher` may change nothing.
 const SECTIONS: &str = "
 key:
   - id: cokd
@@ -63,12 +63,12 @@ fn solver(server: &Knot, domain: &str, zone: Option<&str>, key: impl Into<Option
 async fn refusal(solver: &Rfc2136) -> String {
     match solver.present("value").await.unwrap_err() {
         SolverError::Setup(why) => why,
-        SolverError::Unavailable(why) => panic!("it is the operator's to solve: {why}"),
+        SolverError::Unavailable(why) => panic!("it should be an error of the setup: {why}"),
     }
 }
 
 #[tokio::test]
-async fn base_and_wildcard_values_stand_together_beside_those_of_others() {
+async fn base_and_wildcard_values_leave_those_of_others_alone() {
     let server = server();
     let solver = solver(&server, "tunnel.example.com", None, key("cokd", "hmac-sha256", SECRET));
     for value in ["-base-value", "wildcard-value", "-base-value"] {
@@ -86,7 +86,7 @@ async fn base_and_wildcard_values_stand_together_beside_those_of_others() {
 }
 
 #[tokio::test]
-async fn other_algorithms_and_a_named_zone_do_as_well() {
+async fn other_algorithms_and_a_configured_zone_work() {
     let server = server();
     let solver = solver(&server, "tunnel.example.com", Some("Example.com"), key("LONG.", "hmac-sha512", SECRET));
     solver.present("value").await.unwrap();
@@ -110,9 +110,9 @@ async fn each_refusal_says_who_has_to_do_what() {
     let cokd = || Some(key("cokd", "hmac-sha256", SECRET));
     let tunnel = "tunnel.example.com";
     for (domain, zone, key, parts) in [
-        // A name that the ACL does not list.
+        // The ACL does not list this name.
         ("other.example.com", None, cokd(), vec!["_acme-challenge.other.example.com.", "ACL", "cokd."]),
-        // A key that may do nothing.
+        // This key may change nothing.
         (tunnel, None, Some(key("watcher", "hmac-sha256", SECRET)), vec![CHALLENGE, "ACL", "watcher."]),
         (tunnel, None, None, vec![CHALLENGE, "ACL", "without a TSIG key"]),
         (
@@ -128,7 +128,7 @@ async fn each_refusal_says_who_has_to_do_what() {
             Some(key("cokd", "hmac-sha256", OTHER_SECRET)),
             vec!["another secret for the key cokd.", "BADSIG"],
         ),
-        // Zones that it does not have.
+        // The server does not have these zones.
         (tunnel, Some("tunnel.example.com"), cokd(), vec!["not the primary server of the zone tunnel.example.com."]),
         (tunnel, Some("example.org"), cokd(), vec![CHALLENGE, "not in the zone example.org."]),
         ("tunnel.example.org", None, cokd(), vec!["serves no zone", "_acme-challenge.tunnel.example.org."]),
@@ -146,7 +146,7 @@ async fn each_refusal_says_who_has_to_do_what() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_away_is_named() {
+async fn an_unreachable_server_is_named() {
     let port = knot::free_port("127.0.0.1");
     let settings = Settings { server: format!("127.0.0.1:{port}"), zone: None, key: None };
     let solver = Rfc2136::new("tunnel.example.com", settings).unwrap();
@@ -155,7 +155,7 @@ async fn a_server_that_is_away_is_named() {
     assert!(error.to_string().contains(&format!("127.0.0.1:{port} cannot be reached")), "{error}");
 }
 
-/// The library that shows a program another time (Debian's package `faketime`).
+/// The library that changes the time of a program (Debian's package `faketime`).
 fn faketime() -> PathBuf {
     let folders = fs::read_dir("/usr/lib").unwrap().map(|folder| folder.unwrap().path());
     let mut libraries = folders.map(|folder| folder.join("faketime/libfaketime.so.1"));
@@ -163,7 +163,7 @@ fn faketime() -> PathBuf {
 }
 
 #[tokio::test]
-async fn clocks_that_differ_are_told_by_how_much() {
+async fn a_difference_of_the_clocks_is_reported_in_seconds() {
     let zones = [Zone { name: "example.com", records: RECORDS, settings: "    acl: challenges" }];
     let library = faketime();
     let environment = [("LD_PRELOAD", library.to_str().unwrap()), ("FAKETIME", "+2h")];

@@ -1,5 +1,5 @@
-//! Anything may come to the DNS responder: it never panics, and what it answers is an answer to that query, no longer
-//! than a datagram may be.
+//! Sends arbitrary bytes to the DNS responder. It never panics, and each answer belongs to its query and fits a
+//! datagram.
 
 #![no_main]
 

@@ -1,24 +1,21 @@
-//! The account at the server: kept, made when there is none, and replaced when the server does not take it any more.
+//! The account at the ACME server: loaded, created if there is none, replaced if the server refuses it.
+//!
+//! It does not change the account's key, and does not decide when an account may be replaced.
 
 use std::sync::Arc;
 
-use instant_acme::{Account, AccountCredentials, Error as AcmeError, ExternalAccountKey, NewAccount};
+use instant_acme::{Account, AccountCredentials, ExternalAccountKey, NewAccount};
 use tracing::info;
 
-use super::order::{is, past_bad_nonces};
-use super::{Settings, http, on_disk};
-use crate::store::Store;
+use super::http;
+use super::problem::past_bad_nonces;
+use super::settings::Settings;
+use crate::store::{Store, on_disk};
 
-/// Where it is kept in the store.
+/// The account's file in the store.
 pub(super) const FILE: &str = "account.json";
 
-/// Whether the server says that the account, and not the request, is what it refuses (RFC 8555, sections 7.3.1 and
-/// 7.3.6).
-pub(super) fn is_refused(error: &AcmeError) -> bool {
-    is(error, "accountDoesNotExist") || is(error, "unauthorized")
-}
-
-/// The account that was kept.
+/// Loads the account of the store, if there is one.
 pub(super) async fn kept(client: &http::Client, store: &Arc<Store>) -> Result<Option<Account>, String> {
     let read = on_disk(store, |store| store.read_json::<AccountCredentials>(FILE)).await;
     match read.map_err(|error| error.to_string())? {
@@ -27,14 +24,14 @@ pub(super) async fn kept(client: &http::Client, store: &Arc<Store>) -> Result<Op
     }
 }
 
-/// The account of these credentials.
+/// Loads the account of these credentials.
 pub(super) async fn load(client: &http::Client, credentials: AccountCredentials) -> Result<Account, String> {
     let builder = Account::builder_with_http(Box::new(client.clone()));
     builder.from_credentials(credentials).await.map_err(|error| error.to_string())
 }
 
-/// A new one, kept before it is used. The one before is taken out of use then, if the server has `refused` it with these
-/// words.
+/// Creates an account and stores it before its first use. If the server has `refused` the old account with this
+/// message, the old file is set aside.
 pub(super) async fn create(
     settings: &Settings,
     client: &http::Client,
@@ -54,14 +51,14 @@ pub(super) async fn create(
     let id = account.id();
     info!(event = "account", id, "an account was made at the ACME server: {id}");
     if let Some(why) = refused {
-        let why = format!("the server does not take this account any more: {why}");
+        let why = format!("the server no longer accepts this account: {why}");
         on_disk(store, move |store| store.discard(FILE, &why)).await;
     }
     keep(store, credentials).await?;
     Ok(account)
 }
 
-/// Keeps it, in place of what was there.
+/// Stores the credentials in place of older ones.
 pub(super) async fn keep(store: &Arc<Store>, credentials: AccountCredentials) -> Result<(), String> {
     on_disk(store, move |store| store.write_json(FILE, &credentials)).await.map_err(|error| error.to_string())
 }

@@ -1,13 +1,13 @@
-//! What the library does not ask the server for as we need it: the directory's addresses, and the renewal window.
+//! The server's directory and its renewal windows, which the ACME library does not fetch in the way that we need.
 
 use ::http::StatusCode;
 use instant_acme::{CertificateIdentifier, RenewalInfo};
 use serde::Deserialize;
 
 use super::http;
-use super::plan::Window;
+use super::validity::Window;
 
-/// The addresses of a server (RFC 8555, section 7.1.1), as far as we ask it ourselves.
+/// The server's directory (RFC 8555, section 7.1.1): only the URLs that we use ourselves.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Directory {
@@ -17,7 +17,7 @@ pub(super) struct Directory {
 }
 
 impl Directory {
-    /// Asks for it.
+    /// Fetches the directory.
     pub(super) async fn get(client: &http::Client, url: &str) -> Result<Self, String> {
         let response = client.get(url).await?;
         if response.status() != StatusCode::OK {
@@ -26,8 +26,10 @@ impl Directory {
         serde_json::from_slice(response.body()).map_err(|error| format!("{url}: this is no ACME directory: {error}"))
     }
 
-    /// When the server would like a certificate to be renewed, and in how many seconds to ask again, if it has named
-    /// that. It takes no account (RFC 9773, section 4.1). `None` if the server does not say such things.
+    /// The window in which the server suggests to renew a certificate, and in how many seconds to ask again, if it says
+    /// so.
+    ///
+    /// No account is needed (RFC 9773, section 4.1). `None` if the server suggests no windows.
     pub(super) async fn window(
         &self,
         client: &http::Client,
@@ -43,7 +45,7 @@ impl Directory {
             .map_err(|error| format!("{url}: this is no renewal information: {error}"))?;
         let window = info.suggested_window;
         let window = Window { start: window.start.unix_timestamp(), end: window.end.unix_timestamp() };
-        // As if nothing had come (RFC 9773, section 4.2).
+        // Treated like no answer (RFC 9773, section 4.2).
         if window.end <= window.start {
             return Err(format!("{url}: the window ends before it begins"));
         }

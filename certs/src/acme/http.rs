@@ -1,8 +1,10 @@
-//! Requests to the ACME server: what `Retry-After` and `Location` said is kept, which the library does not tell.
+//! Requests to the ACME server.
+//!
+//! It remembers `Retry-After` and `Location` of the answers, which the ACME library does not hand out.
 
 use std::path::Path;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -11,10 +13,12 @@ use http::request::Builder;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient};
+use parking_lot::Mutex;
 
+use crate::error::Error as CertsError;
 use crate::https;
 
-/// The client. Its clones share what the server has said.
+/// The HTTP client. Its clones share what the server has said.
 #[derive(Clone)]
 pub(super) struct Client {
     https: https::Client,
@@ -23,42 +27,43 @@ pub(super) struct Client {
 
 #[derive(Default)]
 struct Said {
-    /// The moment that was named last with 429 or 503.
+    /// The last `Retry-After` of an answer with 429 or 503.
     retry_after: Option<SystemTime>,
-    /// How long to wait before asking again, as the last answer said in which nothing was wrong.
+    /// The `Retry-After` of the last answer with 200.
     wait: Option<Duration>,
-    /// The address of what was made last.
+    /// The `Location` of the last answer with 201.
     created: Option<String>,
 }
 
 impl Client {
-    /// Trusts the authorities in `ca_file` alone, else those of the system.
-    pub(super) fn new(ca_file: Option<&Path>) -> Result<Self, crate::Error> {
+    /// Trusts only the authorities in `ca_file`, or those of the system without one.
+    pub(super) fn new(ca_file: Option<&Path>) -> Result<Self, CertsError> {
         Ok(Self { https: https::Client::new(ca_file)?, said: Arc::default() })
     }
 
-    /// The moment before which the server does not want to be asked again, if it has named one since this was last asked.
+    /// Takes the moment before which the server wants no more requests. `None` if it has named none since the last
+    /// call.
     pub(super) fn take_retry_after(&self) -> Option<SystemTime> {
-        self.said.lock().unwrap_or_else(PoisonError::into_inner).retry_after.take()
+        self.said.lock().retry_after.take()
     }
 
-    /// How long the server wants to be left alone until it has done what it was asked for, if its last good answer since
-    /// this was last asked has named that.
+    /// Takes how long the server still needs for an order. `None` if its last good answer since the last call does not
+    /// say so.
     pub(super) fn take_wait(&self) -> Option<Duration> {
-        self.said.lock().unwrap_or_else(PoisonError::into_inner).wait.take()
+        self.said.lock().wait.take()
     }
 
-    /// The address of what the server has made since this was last asked.
+    /// Takes the URL of what the server has created since the last call.
     pub(super) fn take_created(&self) -> Option<String> {
-        self.said.lock().unwrap_or_else(PoisonError::into_inner).created.take()
+        self.said.lock().created.take()
     }
 
-    /// Asks for what is at an address, as anybody may.
+    /// Fetches a public resource.
     pub(super) async fn get(&self, url: &str) -> Result<Response<Bytes>, String> {
         self.send(request(Method::GET, url)).await
     }
 
-    /// Asks for its headers alone.
+    /// Fetches the headers of a public resource.
     pub(super) async fn head(&self, url: &str) -> Result<Response<Bytes>, String> {
         self.send(request(Method::HEAD, url)).await
     }
@@ -81,7 +86,7 @@ impl Client {
 
     fn note(&self, response: &Response<Bytes>) {
         let value = |name| Some(response.headers().get(name)?.to_str().ok()?.trim());
-        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut said = self.said.lock();
         match response.status() {
             StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
                 said.retry_after = value(RETRY_AFTER).and_then(parse_retry_after).or(said.retry_after);
@@ -93,19 +98,19 @@ impl Client {
     }
 }
 
-/// How long to wait before asking again, whatever the answer was.
+/// The `Retry-After` of an answer with any status.
 pub(super) fn retry_after(response: &Response<Bytes>) -> Option<Duration> {
     let at = parse_retry_after(response.headers().get(RETRY_AFTER)?.to_str().ok()?.trim())?;
     Some(at.duration_since(SystemTime::now()).unwrap_or_default())
 }
 
-/// What the next request needs (RFC 8555, section 6.5.1).
+/// The nonce for the next request (RFC 8555, section 6.5.1).
 pub(super) fn nonce(response: &Response<Bytes>) -> Option<String> {
     Some(response.headers().get("replay-nonce")?.to_str().ok()?.to_owned())
 }
 
 fn request(method: Method, url: &str) -> Builder {
-    // Clients are to say who they are (RFC 8555, section 6.1).
+    // A client must say who it is (RFC 8555, section 6.1).
     Request::builder().method(method).uri(url).header(USER_AGENT, concat!("cokd/", env!("CARGO_PKG_VERSION")))
 }
 
@@ -128,12 +133,12 @@ impl HttpClient for Client {
             let response = client.https.send(request).await.map_err(|error| Error::Other(error.into()))?;
             client.note(&response);
             let kind = response.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-            // A proxy or an overloaded server speaks HTML; its status says more than that it is no JSON.
+            // A proxy or an overloaded server answers in HTML. Its status tells more than a failure to parse JSON.
             if !response.status().is_success() && !kind.contains("json") {
                 return Err(Error::Other(format!("{uri}: answered {}", response.status()).into()));
             }
             let (mut parts, body) = response.into_parts();
-            // Noted above. The library adds any number of seconds to the clock, and panics where that is too late.
+            // Noted above, so it is not lost. The library adds the seconds to the clock and panics on an overflow.
             parts.headers.remove(RETRY_AFTER);
             Ok(BytesResponse { parts, body: Box::new(body) })
         })

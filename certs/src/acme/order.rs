@@ -1,4 +1,6 @@
-//! One order from its placing to the chain: base and wildcard names together, proven by DNS-01.
+//! One order, from its placement to the certificate chain. Base and wildcard name share it and are proven by DNS-01.
+//!
+//! It keeps nothing on disk, and does not remove published values.
 
 use std::time::Duration;
 
@@ -11,56 +13,26 @@ use rustls_pki_types::CertificateDer;
 use tokio::time::{Instant, sleep};
 use tracing::{debug, warn};
 
-use super::account::is_refused;
 use super::http;
+use super::problem::{MOST_NONCES, is, is_of_kind, past_bad_nonces, refuses_account};
 use crate::dns::Solver;
-use crate::one_line;
+use crate::one_line::one_line;
 
-/// How often a request is made again whose nonce was rejected, beyond what the library does by itself (three times). A
-/// server that rejects half of them is passed for certain.
-pub(super) const MOST_NONCES: u32 = 20;
-/// How long is waited at the most until the values can be seen everywhere.
-const SETTLED: Duration = Duration::from_secs(120);
-/// How long a server may look at a challenge or make a certificate.
-const PATIENCE: Duration = Duration::from_secs(120);
-/// The first wait between two looks at what it does. It doubles, since most servers are done within a second...
+/// The longest wait for the values to be visible at all name servers.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(120);
+/// The longest that a server may take to check a challenge or to issue the certificate.
+const ORDER_TIMEOUT: Duration = Duration::from_secs(120);
+/// The first pause between two looks at the order. It doubles, since most servers are done within a second...
 const FIRST_LOOK: Duration = Duration::from_millis(250);
-/// ...but not beyond this, or much time would pass between its end and our knowing of it.
+/// ...up to this, so that a finished order is noticed soon.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
-/// Makes a request again as long as its nonce was rejected (RFC 8555, section 6.5); nothing was done then.
-macro_rules! past_bad_nonces {
-    ($request:expr) => {{
-        let mut tries = 0;
-        loop {
-            match $request.await {
-                Err(error)
-                    if $crate::acme::order::is(&error, "badNonce") && tries < $crate::acme::order::MOST_NONCES =>
-                {
-                    tries += 1;
-                }
-                other => break other,
-            }
-        }
-    }};
-}
-pub(super) use past_bad_nonces;
-
-/// Whether the server named this kind of problem (RFC 8555, section 6.7).
-pub(super) fn is(error: &Error, kind: &str) -> bool {
-    matches!(error, Error::Api(problem) if names(problem, kind))
-}
-
-fn names(problem: &Problem, kind: &str) -> bool {
-    problem.r#type.as_deref().and_then(|named| named.strip_prefix("urn:ietf:params:acme:error:")) == Some(kind)
-}
-
-/// What is wanted.
+/// The content of an order.
 #[derive(Clone, Copy)]
 pub(super) struct Wanted<'a> {
     pub(super) names: &'a [&'a str],
     pub(super) profile: Option<&'a str>,
-    /// The certificate that this one is to replace (RFC 9773, section 5), if the server would know what that means.
+    /// The certificate that this one replaces (RFC 9773, section 5), if the server may know it.
     pub(super) replaces: Option<&'a CertificateDer<'a>>,
 }
 
@@ -70,7 +42,7 @@ pub(super) struct Issued {
     pub(super) key_pem: String,
 }
 
-/// Why there is no certificate.
+/// Why an order gave no certificate.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Failure {
     /// The server refuses the account.
@@ -81,7 +53,7 @@ pub(super) enum Failure {
     Other(#[from] Error),
 }
 
-/// Orders a certificate. Taking published values away again is the caller's affair.
+/// Orders a certificate. The caller removes the published values.
 pub(super) async fn obtain(
     client: &http::Client,
     account: &Account,
@@ -89,8 +61,8 @@ pub(super) async fn obtain(
     solver: &dyn Solver,
 ) -> Result<Issued, Failure> {
     let placed = place(client, account, wanted).await;
-    let mut order =
-        placed.map_err(|error| if is_refused(&error) { Failure::Account(error) } else { Failure::Other(error) })?;
+    let mut order = placed
+        .map_err(|error| if refuses_account(&error) { Failure::Account(error) } else { Failure::Other(error) })?;
     debug!(order = order.url(), "order placed");
     let values = challenges(&mut order).await?;
     prove(client, &mut order, &values, solver).await?;
@@ -106,8 +78,8 @@ pub(super) async fn obtain(
     Ok(Issued { chain_pem, key_pem: key.serialize_pem() })
 }
 
-/// With `replaces` first; if the server refuses that, once more without it. An order that may have been placed is never
-/// placed again.
+/// Places the order with `replaces`, and without it if the server refuses that. An order that may exist is never placed
+/// twice.
 async fn place(client: &http::Client, account: &Account, wanted: Wanted<'_>) -> Result<Order, Error> {
     let identifiers: Vec<_> = wanted.names.iter().map(|name| Identifier::Dns((*name).to_owned())).collect();
     let order = || match wanted.profile {
@@ -126,7 +98,8 @@ async fn place(client: &http::Client, account: &Account, wanted: Wanted<'_>) -> 
                     "an order that names the old certificate was refused, and is placed again without it: {error}"
                 );
             }
-            // The library refuses an order that does not show what it replaces; the server has placed it all the same.
+            // The library reports an error if the order does not show what it replaces, although the server has placed
+            // it.
             Err(error) => {
                 let Some(url) = client.take_created() else { return Err(error) };
                 debug!(%error, order = url, "the order was placed");
@@ -138,12 +111,14 @@ async fn place(client: &http::Client, account: &Account, wanted: Wanted<'_>) -> 
     past_bad_nonces!(account.new_order(&order()))
 }
 
-/// Servers refuse `replaces` with `alreadyReplaced` (RFC 9773, section 5), with `malformed`, or with `unauthorized` if
-/// another account has the old certificate; so all counts but what an order without it would meet as well.
+/// True unless the problem would hit an order without `replaces` as well.
+///
+/// Servers refuse `replaces` with `alreadyReplaced` (RFC 9773, section 5) or `malformed`. They use `unauthorized` if
+/// the old certificate belongs to another account.
 fn may_be_about_replaces(problem: &Problem) -> bool {
     const OTHERS: [&str; 5] =
         ["accountDoesNotExist", "badNonce", "rateLimited", "serverInternal", "userActionRequired"];
-    !OTHERS.iter().any(|kind| names(problem, kind))
+    !OTHERS.iter().any(|kind| is_of_kind(problem, kind))
 }
 
 /// The TXT values of all names that are not proven yet.
@@ -154,7 +129,7 @@ async fn challenges(order: &mut Order) -> Result<Vec<String>, Error> {
         let mut authorizations = order.authorizations();
         while let Some(authorization) = authorizations.next().await {
             let mut authorization = match authorization {
-                // Those that are known already are not fetched again.
+                // The library does not fetch known authorizations again.
                 Err(error) if is(&error, "badNonce") && tries < MOST_NONCES => {
                     tries += 1;
                     continue 'again;
@@ -165,7 +140,7 @@ async fn challenges(order: &mut Order) -> Result<Vec<String>, Error> {
                 continue;
             }
             let challenge = authorization.challenge(ChallengeType::Dns01);
-            let challenge = challenge.ok_or(Error::Str("the server offers no proof by DNS (dns-01)"))?;
+            let challenge = challenge.ok_or(Error::Str("the server offers no DNS challenge (dns-01)"))?;
             values.push(challenge.key_authorization().dns_value());
         }
         return Ok(values);
@@ -173,13 +148,13 @@ async fn challenges(order: &mut Order) -> Result<Vec<String>, Error> {
 }
 
 async fn prove(client: &http::Client, order: &mut Order, values: &[String], solver: &dyn Solver) -> Result<(), Error> {
-    // All of them before any is looked at: base and wildcard share one name.
+    // All values are published before the server looks at any: base and wildcard share one name.
     for value in values {
         solver.present(value).await.map_err(other)?;
     }
-    // What is proven already needs no looking for.
+    // Names that are proven already have no values to wait for.
     if !values.is_empty() {
-        let seen = tokio::time::timeout(SETTLED, solver.settled(values)).await;
+        let seen = tokio::time::timeout(SETTLE_TIMEOUT, solver.settled(values)).await;
         debug!(in_time = seen.is_ok(), "the values are published");
     }
     let mut authorizations = order.authorizations();
@@ -194,15 +169,16 @@ async fn prove(client: &http::Client, order: &mut Order, values: &[String], solv
     }
     let failed = match until(client, order, OrderStatus::Ready).await {
         Ok(()) => return Ok(()),
-        // Some servers say of the order only that something was wrong with it.
+        // Some servers give no reason in the order. The authorizations may have one.
         Err(error) if order.state().status == OrderStatus::Invalid => error,
         Err(error) => return Err(error),
     };
-    Err(why_not(order).await.unwrap_or(failed))
+    Err(failed_proof(order).await.unwrap_or(failed))
 }
 
-/// Looks at the order until it has come to a state (RFC 8555, section 7.1.6). The library's own way of looking doubles its
-/// waits without end, and so misses all that happens in the second half of the time.
+/// Polls the order until it reaches a state (RFC 8555, section 7.1.6).
+///
+/// The library's own polling doubles its pauses without a limit, and so sleeps through the second half of the time.
 async fn until(client: &http::Client, order: &mut Order, wanted: OrderStatus) -> Result<(), Error> {
     let began = Instant::now();
     let mut wait = Some(FIRST_LOOK);
@@ -221,19 +197,20 @@ async fn until(client: &http::Client, order: &mut Order, wanted: OrderStatus) ->
         }
         wait = next_look(began.elapsed(), pause, client.take_wait());
     }
-    Err(other(format!("the order is still {:?} after {} s", order.state().status, PATIENCE.as_secs())))
+    Err(other(format!("the order is still {:?} after {} s", order.state().status, ORDER_TIMEOUT.as_secs())))
 }
 
-/// How long to wait for the next look, `elapsed` after the beginning: for as long as the server has named (RFC 8555,
-/// section 7.5.1), else twice as long as `before`. The last look is at the end; nothing after it.
+/// The pause before the next look, `elapsed` after the first. `None` after the last look, which is at the end.
+///
+/// The server may name the pause (RFC 8555, section 7.5.1). Otherwise it is twice the one `before`.
 fn next_look(elapsed: Duration, before: Duration, named: Option<Duration>) -> Option<Duration> {
-    let left = PATIENCE.checked_sub(elapsed).filter(|left| !left.is_zero())?;
+    let left = ORDER_TIMEOUT.checked_sub(elapsed).filter(|left| !left.is_zero())?;
     let named = named.filter(|wait| *wait >= FIRST_LOOK);
     Some(named.unwrap_or_else(|| (before * 2).min(LOOK_EVERY)).min(left))
 }
 
-/// What the server found wrong with which name's proof.
-async fn why_not(order: &mut Order) -> Option<Error> {
+/// The first name whose proof failed, and the server's reason.
+async fn failed_proof(order: &mut Order) -> Option<Error> {
     let mut authorizations = order.authorizations();
     while let Some(authorization) = authorizations.next().await {
         let mut authorization = authorization.ok()?;
@@ -257,7 +234,7 @@ fn other(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
 mod tests {
     use super::*;
 
-    /// The moments of all looks at an order that never changes.
+    /// The moments of all looks at an order whose state never changes.
     fn looks(named: Option<Duration>) -> Vec<f32> {
         let (mut at, mut wait, mut looks) = (Duration::ZERO, Some(FIRST_LOOK), Vec::new());
         while let Some(pause) = wait {
@@ -269,13 +246,13 @@ mod tests {
     }
 
     #[test]
-    fn an_order_is_looked_at_often_and_to_the_end() {
+    fn an_order_is_polled_often_and_until_the_end() {
         let own = looks(None);
         assert_eq!(own[..6], [0.25, 0.75, 1.75, 3.75, 7.75, 12.75]);
         assert!(own.windows(2).all(|two| two[1] - two[0] <= LOOK_EVERY.as_secs_f32()), "{own:?}");
-        assert_eq!(own.last(), Some(&PATIENCE.as_secs_f32()));
+        assert_eq!(own.last(), Some(&ORDER_TIMEOUT.as_secs_f32()));
         assert_eq!(looks(Some(Duration::from_secs(50))), [0.25, 50.25, 100.25, 120.0]);
         assert_eq!(looks(Some(Duration::MAX)), [0.25, 120.0]);
-        assert_eq!(looks(Some(Duration::ZERO)), own, "at once is too soon");
+        assert_eq!(looks(Some(Duration::ZERO)), own, "a pause of zero is ignored");
     }
 }

@@ -1,6 +1,7 @@
-//! A new key for the account (RFC 8555, section 7.3.5). The library makes the new key, asks the server and only then hands
-//! the key out, so that a process that is killed in between has lost its account. Here the new key is on disk first, and
-//! whether it counts is a question that the server answers.
+//! Gives the account a new key (RFC 8555, section 7.3.5).
+//!
+//! The ACME library hands out the new key only after the server has accepted it. A process that is killed in between
+//! loses its account. Here the new key is saved first, and the server is asked which key counts.
 
 use std::sync::Arc;
 
@@ -15,16 +16,17 @@ use serde_json::{Value, json};
 use tracing::{info, warn};
 
 use super::directory::Directory;
-use super::order::{MOST_NONCES, is, past_bad_nonces};
-use super::{account, http, on_disk};
-use crate::one_line;
-use crate::store::{Request, Store};
+use super::problem::{MOST_NONCES, is, past_bad_nonces};
+use super::{account, http};
+use crate::one_line::one_line;
+use crate::store::{Request, Store, on_disk};
 
-/// The account with its new key, from before the server is asked to take that until it is known to have done so.
+/// The account with its new key, from before the change until the server confirms it.
 const NEXT: &str = "account.next.json";
 
-/// Finishes a change of the key that was cut short, and makes one if somebody has asked for it. Whatever the server says
-/// of it, the account is kept; an error means that nobody knows which key counts.
+/// Finishes a change of the key that was cut short, and begins one on request.
+///
+/// The account stays even if the server refuses the change. An error means that it is unknown which key counts.
 pub(super) async fn roll_over(client: &http::Client, directory: &str, store: &Arc<Store>) -> Result<(), String> {
     let asked = || on_disk(store, |store| store.requested_at(Request::Rollover));
     if let Some(next) = read(store, NEXT).await? {
@@ -32,7 +34,7 @@ pub(super) async fn roll_over(client: &http::Client, directory: &str, store: &Ar
     }
     let Some(at) = asked().await else { return Ok(()) };
     let Some(old) = read(store, account::FILE).await? else {
-        // The account that is about to be made has a new key.
+        // The account that is created next has a new key anyway.
         on_disk(store, move |store| store.done(Request::Rollover, at)).await;
         return Ok(());
     };
@@ -47,8 +49,8 @@ pub(super) async fn roll_over(client: &http::Client, directory: &str, store: &Ar
     settle(client, directory, store, credentials(&next)?, Some(at)).await
 }
 
-/// Asks the server whether the new key counts (RFC 8555, section 7.3.1). It is taken if so, else it is forgotten; the request
-/// of that moment is done either way.
+/// Asks the server whether the new key counts (RFC 8555, section 7.3.1), and keeps or forgets it accordingly. Either
+/// way the request of that moment is done.
 async fn settle(
     client: &http::Client,
     directory: &str,
@@ -71,7 +73,7 @@ async fn settle(
         Err(error) if is(&error, "accountDoesNotExist") => {
             warn!(event = "account_key_kept", "the ACME account keeps its key: the server does not know the new one");
         }
-        Err(error) => return Err(format!("cannot see which key the account has: {error}")),
+        Err(error) => return Err(format!("cannot find out which key the account has: {error}")),
     }
     if let Some(at) = asked {
         on_disk(store, move |store| store.done(Request::Rollover, at)).await;
@@ -79,7 +81,7 @@ async fn settle(
     on_disk(store, |store| store.remove(NEXT)).await.map_err(|error| error.to_string())
 }
 
-/// The credentials of an account with a new key, and that key.
+/// Makes a new key, and the account's credentials with it.
 fn make(directory: &str, id: &str) -> Result<(Value, EcdsaKeyPair), String> {
     let failed = |_| "cannot make a key for the account".to_owned();
     let pkcs8 = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new()).map_err(failed)?;
@@ -88,7 +90,7 @@ fn make(directory: &str, id: &str) -> Result<(Value, EcdsaKeyPair), String> {
     Ok((next, key.map_err(|error| error.to_string())?))
 }
 
-/// Asks the server to take the new key: the request is signed by it, and that again by the old one.
+/// Asks the server to accept the new key. The new key signs the request, and the old one signs the whole.
 async fn change(
     client: &http::Client,
     directory: &str,
@@ -98,7 +100,7 @@ async fn change(
 ) -> Result<(), String> {
     let Directory { new_nonce, key_change, .. } = Directory::get(client, directory).await?;
     let (Some(new_nonce), Some(url)) = (new_nonce, key_change) else {
-        return Err(format!("{directory}: the server changes no keys"));
+        return Err(format!("{directory}: the server offers no change of keys"));
     };
     let payload = json!({"account": next["id"], "oldKey": jwk(old_key)});
     let inner = sign(new_key, &json!({"alg": "ES256", "jwk": jwk(new_key), "url": url}), &payload)?;
@@ -120,7 +122,7 @@ async fn change(
         }
         nonce = http::nonce(&response);
     }
-    Err(format!("{url}: the server takes no nonce"))
+    Err(format!("{url}: the server rejects every nonce"))
 }
 
 fn key(pkcs8: &PrivatePkcs8KeyDer<'_>) -> Result<EcdsaKeyPair, String> {
@@ -128,9 +130,9 @@ fn key(pkcs8: &PrivatePkcs8KeyDer<'_>) -> Result<EcdsaKeyPair, String> {
         .map_err(|error| format!("the account's key cannot be used: {error}"))
 }
 
-/// The public half (RFC 7517 and 7518, section 6.2).
+/// The public key as JSON (RFC 7517; RFC 7518, section 6.2).
 fn jwk(key: &EcdsaKeyPair) -> Value {
-    // An uncompressed point: 4, then two numbers of 32 bytes.
+    // An uncompressed point: the byte 4, then two numbers of 32 bytes.
     let (x, y) = key.public_key().as_ref().get(1..).unwrap_or_default().split_at_checked(32).unwrap_or_default();
     json!({"crv": "P-256", "kty": "EC", "x": URL_SAFE_NO_PAD.encode(x), "y": URL_SAFE_NO_PAD.encode(y)})
 }

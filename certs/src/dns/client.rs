@@ -1,6 +1,6 @@
-//! One message to one DNS server and its answer: by UDP, by TCP what is too long for that, signed where there is a key.
+//! Sends one message to one DNS server: over UDP, and over TCP if the answer is too long. A key signs it.
 //!
-//! It caches nothing, follows nothing and asks nobody else; see `lookup` for that.
+//! It has no cache, follows no records and asks no other server; see `lookup` for that.
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -12,43 +12,42 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::unix_now;
+use crate::clock::unix_now;
 
-/// How long each datagram may wait for its answer. Most answers take less than 0.2 s; the second one is for what was
-/// lost on the way.
+/// How long each datagram waits for its answer. Most answers take less than 0.2 s. The second is for losses.
 const UDP_TRIES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(2)];
-/// How long a connection may take with its query and answer.
+/// The longest that a connection may take for its query and answer.
 const TCP_TIMEOUT: Duration = Duration::from_secs(4);
-/// What we take in a datagram: it passes every path in one piece.
+/// The longest datagram that we ask for: it passes every path unfragmented.
 const LONGEST_DATAGRAM: u16 = 1232;
-/// The largest datagram there is; one that does not keep to what was offered is read too.
+/// The largest possible datagram. An answer that is longer than we asked for is read as well.
 const BUFFER: usize = 65_535;
 
 /// Why there is no answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Failure {
-    /// Nothing came back, or not in time.
+    /// No answer came, or not in time.
     #[error("the DNS server {server} cannot be reached: {why}")]
     Unreachable {
-        /// Who was asked.
+        /// The server.
         server: SocketAddr,
-        /// Why.
+        /// The reason.
         why: String,
     },
-    /// Something came back that cannot be used.
-    #[error("the DNS server {server} answers what cannot be used: {why}")]
+    /// An answer came that cannot be used.
+    #[error("the DNS server {server} sends an unusable answer: {why}")]
     Unusable {
-        /// Who was asked.
+        /// The server.
         server: SocketAddr,
-        /// What is wrong with it.
+        /// The fault in the answer.
         why: String,
     },
-    /// The message cannot be made.
+    /// The message cannot be encoded.
     #[error("a DNS message cannot be written: {0}")]
     Request(String),
 }
 
-/// A question with room for a long answer. `recursive` asks the server to ask others.
+/// A question that allows a long answer. `recursive` asks the server to ask others.
 pub(super) fn question(name: &Name, kind: RecordType, recursive: bool) -> Message {
     let mut message = Message::query();
     message.metadata.recursion_desired = recursive;
@@ -59,19 +58,19 @@ pub(super) fn question(name: &Name, kind: RecordType, recursive: bool) -> Messag
     message
 }
 
-/// Sends a message and waits for what answers it, whatever its response code. With a key it is signed (RFC 8945), and an
-/// answer that says that all went well has to be signed as well.
+/// Sends a message and returns the answer, with any response code. With a key the message is signed (RFC 8945), and an
+/// answer of success must be signed, too.
 pub(super) async fn ask(server: SocketAddr, message: Message, key: Option<&TSigner>) -> Result<Message, Failure> {
     let mut exchange = Exchange::new(server, message, key)?;
     match exchange.udp().await {
         Ok(Some(answer)) if !answer.truncation => Ok(answer),
-        // A path that swallows datagrams may let connections through.
+        // A path that drops datagrams may pass connections.
         Ok(_) | Err(Failure::Unreachable { .. }) => exchange.tcp().await,
         Err(failure) => Err(failure),
     }
 }
 
-/// A request on its way.
+/// A request and its way of checking answers.
 struct Exchange {
     server: SocketAddr,
     request: Message,
@@ -91,14 +90,14 @@ impl Exchange {
         Ok(Self { server, request, bytes, verifier })
     }
 
-    /// Nothing if no answer came in time.
+    /// `None` if no answer came in time.
     async fn udp(&mut self) -> Result<Option<Message>, Failure> {
         let server = self.server;
         let unreachable = |error: io::Error| Failure::Unreachable { server, why: error.to_string() };
         let any: SocketAddr =
             if server.is_ipv4() { (Ipv4Addr::UNSPECIFIED, 0).into() } else { (Ipv6Addr::UNSPECIFIED, 0).into() };
         let socket = UdpSocket::bind(any).await.map_err(unreachable)?;
-        // The kernel drops what others send, and says that nobody listens.
+        // A connected socket drops other senders' datagrams and reports a closed port.
         socket.connect(server).await.map_err(unreachable)?;
         let mut buffer = vec![0; BUFFER];
         for wait in UDP_TRIES {
@@ -106,7 +105,7 @@ impl Exchange {
             let deadline = Instant::now() + wait;
             while let Ok(received) = timeout_at(deadline, socket.recv(&mut buffer)).await {
                 let length = received.map_err(unreachable)?;
-                // What is not our answer may be forged, and ours may follow.
+                // Another datagram may be forged, and the true answer may follow.
                 if let Ok(Some(answer)) = self.check(&buffer[..length]) {
                     return Ok(Some(answer));
                 }
@@ -132,16 +131,15 @@ impl Exchange {
             Ok(bytes) => bytes.map_err(|error| unreachable(error.to_string()))?,
             Err(_) => return Err(unreachable("no answer in time by UDP or TCP".to_owned())),
         };
-        self.check(&bytes)?
-            .ok_or_else(|| Failure::Unusable { server, why: "it is no answer to what was asked".to_owned() })
+        self.check(&bytes)?.ok_or_else(|| Failure::Unusable { server, why: "it answers another question".to_owned() })
     }
 
-    /// Nothing if it does not answer our request.
+    /// `None` if it does not answer our request.
     fn check(&mut self, bytes: &[u8]) -> Result<Option<Message>, Failure> {
         let server = self.server;
         let unusable = |why: String| Failure::Unusable { server, why };
         let answer = Message::from_vec(bytes).map_err(|error| unusable(error.to_string()))?;
-        // Some leave the question out of a refusal, and of any answer to an update (RFC 2136, section 3.8).
+        // Some servers omit the question in a refusal, or in any answer to an update (RFC 2136, section 3.8).
         let may_lack_question = answer.response_code != ResponseCode::NoError || answer.op_code == OpCode::Update;
         let same_question = answer.queries == self.request.queries || (answer.queries.is_empty() && may_lack_question);
         if answer.id != self.request.id
@@ -151,7 +149,7 @@ impl Exchange {
         {
             return Ok(None);
         }
-        // A refusal that is not signed does no harm, and of some there is no signed form (RFC 8945, section 5.3.2).
+        // An unsigned refusal does no harm, and some refusals have no signed form (RFC 8945, section 5.3.2).
         if let Some(verifier) = &mut self.verifier
             && answer.response_code == ResponseCode::NoError
         {
@@ -179,7 +177,7 @@ mod tests {
         TSigner::new(secret, TsigAlgorithm::HmacSha256, parse_name("cokd").unwrap(), 300).unwrap()
     }
 
-    /// A server that sends what `answer` makes of each query.
+    /// A server that replies to each query with the datagrams that `answer` returns.
     async fn server(answer: impl Fn(&Message) -> Vec<Vec<u8>> + Send + 'static) -> SocketAddr {
         let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let address = socket.local_addr().unwrap();
@@ -203,7 +201,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_too_long_for_a_datagram_comes_by_tcp() {
+    async fn a_long_answer_comes_by_tcp() {
         let responder = Embedded::new(Zone::challenge("tunnel.example.com", None, None).unwrap());
         for number in 0..32 {
             responder.present(&format!("{number:043}")).await.unwrap();
@@ -214,14 +212,14 @@ mod tests {
         let name = parse_name("_ACME-challenge.tunnel.example.com").unwrap();
         let answer = ask(address, question(&name, RecordType::TXT, false), None).await.unwrap();
         assert_eq!(answer.answers.len(), 32);
-        // It knows no keys and says so, unsigned.
+        // The responder knows no keys, and says so without a signature.
         let answer = ask(address, question(&name, RecordType::TXT, false), Some(&key())).await.unwrap();
         assert_eq!(answer.response_code, ResponseCode::NotAuth);
         server.abort();
     }
 
     #[tokio::test]
-    async fn what_does_not_answer_the_question_is_passed_over() {
+    async fn datagrams_that_answer_another_question_are_ignored() {
         let address = server(|query| {
             let right = reply(query, ResponseCode::NXDomain);
             let mut other_id = reply(query, ResponseCode::NoError);
@@ -240,7 +238,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_success_that_is_not_signed_is_none() {
+    async fn an_unsigned_success_is_not_accepted() {
         let strangers = TSigner::new(vec![7; 32], TsigAlgorithm::HmacSha256, parse_name("cokd").unwrap(), 300).unwrap();
         let address = server(move |query| {
             let now = unix_now().unsigned_abs();
@@ -251,7 +249,7 @@ mod tests {
         });
         let name = parse_name("tunnel.example.com").unwrap();
         let failure = ask(address.await, question(&name, RecordType::SOA, false), Some(&key())).await.unwrap_err();
-        // Nobody listens for connections there, where it is tried next.
+        // The next try is by TCP, where no server listens.
         assert!(matches!(failure, Failure::Unreachable { .. }), "{failure}");
     }
 }

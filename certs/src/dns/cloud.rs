@@ -1,7 +1,7 @@
-//! TXT records at DNS providers, through their own interfaces, by the crate dns-update.
+//! Publishes TXT records at DNS providers through their own APIs, by the crate dns-update.
 //!
-//! Of these the tests try PowerDNS alone, as the others need an account each. Of those they show that settings are
-//! checked, and no more.
+//! The tests run against PowerDNS alone, since the others need an account. For those they only show that settings are
+//! checked.
 
 use std::fmt;
 use std::time::Duration;
@@ -14,16 +14,16 @@ use tokio::time::timeout;
 use super::lookup::Resolver;
 use super::{BoxFuture, Solver, SolverError, challenge_name, parse_name, propagation};
 
-/// How long one request to a provider may take.
+/// The longest that one request to a provider may take.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long a change may take, which is several requests: to find the zone, to read its records and to write one.
+/// The longest that a change may take. It is several requests: find the zone, read its records, write one.
 const TIMEOUT: Duration = Duration::from_secs(120);
-/// How long values may be kept, in seconds: the least that nearly all providers take.
+/// The time to live of values, in seconds: the least that nearly all providers accept.
 const TTL: u32 = 300;
-/// The same for those that take no less than this.
+/// The time to live for providers that accept no less.
 const LONG_TTL: u32 = 600;
 
-/// The providers there are, in the order of their names.
+/// The supported providers, in alphabetical order.
 pub const PROVIDERS: &[&str] = &[
     "bunny",
     "cloudflare",
@@ -52,18 +52,18 @@ pub const PROVIDERS: &[&str] = &[
     "zoneeu",
 ];
 
-/// What an operator sets.
+/// The operator's settings.
 #[derive(Clone, Default)]
 pub struct Settings {
     /// The provider's token, secret key or password.
     pub token: String,
-    /// What some providers want beside it: the key's identifier, the user's name or the account's number.
+    /// What some providers need besides the token: the key's identifier, the user's name or the account's number.
     pub id: Option<String>,
-    /// The zone at the provider; none has it looked for by the system's resolver.
+    /// The zone at the provider. Without it, the system's resolver finds it.
     pub zone: Option<String>,
 }
 
-/// The solver. Its debug output holds no secret.
+/// The solver. Its debug output contains no secret.
 pub struct Cloud {
     provider: &'static str,
     challenge: Name,
@@ -73,7 +73,7 @@ pub struct Cloud {
 }
 
 impl Cloud {
-    /// For the challenges of a domain. `provider` is one of [`PROVIDERS`].
+    /// A solver for the challenges of a domain. `provider` is one of [`PROVIDERS`].
     pub fn new(domain: &str, provider: &str, settings: Settings) -> Result<Self, SolverError> {
         let setup = |why: String| SolverError::Setup(why);
         let Some(provider) = PROVIDERS.iter().copied().find(|known| *known == provider) else {
@@ -82,7 +82,7 @@ impl Cloud {
         let name = |text: &str| parse_name(text).map_err(|why| setup(format!("{text:?} is not a DNS name: {why}")));
         let Settings { token, id, zone } = settings;
         let token = token.trim();
-        // A header field would not take it, and the request would go without.
+        // Such a token fits into no header field, and the request would go out without it.
         if token.is_empty() || token.chars().any(char::is_control) {
             return Err(setup(format!("the token for {provider} is empty or has more than one line")));
         }
@@ -121,7 +121,7 @@ impl Cloud {
         }
     }
 
-    /// Where the values belong, behind a CNAME record if there is one, and the zone of that.
+    /// The name where the values belong, which may be the target of a CNAME record, and its zone.
     async fn place(&self) -> Result<(Name, Name), SolverError> {
         let unknown = |why: String| {
             SolverError::Unavailable(format!("cannot find the zone of {}: {why}; it can be set", self.challenge))
@@ -132,7 +132,7 @@ impl Cloud {
                 Ok(resolver) => resolver.target(&self.challenge).await.unwrap_or_else(|_| self.challenge.clone()),
                 Err(_) => self.challenge.clone(),
             };
-            // A zone that is set may be meant for the name itself, whatever the resolver says.
+            // The configured zone may hold the challenge's own name, even if the resolver follows a CNAME record.
             let name = [target, self.challenge.clone()].into_iter().find(|name| zone.zone_of(name));
             let name =
                 name.ok_or_else(|| SolverError::Setup(format!("{} is not in the zone {zone}", self.challenge)))?;
@@ -182,7 +182,7 @@ enum Change {
     Remove,
 }
 
-/// The interface of a provider, and how long it lets values be kept.
+/// The API client of a provider, and the time to live that it accepts.
 fn updater(provider: &str, token: &str, id: Option<&str>) -> Result<(DnsUpdater, u32), SolverError> {
     let time = Some(REQUEST_TIMEOUT);
     let id = |what: &str| {
@@ -222,7 +222,7 @@ fn updater(provider: &str, token: &str, id: Option<&str>) -> Result<(DnsUpdater,
         "scaleway" => DnsUpdater::new_scaleway(token, time),
         "vultr" => DnsUpdater::new_vultr(token, time),
         "zoneeu" => DnsUpdater::new_zoneeu(id("the user's name")?, token, time),
-        // Not reached by a name of the list, as a test shows.
+        // Unreachable for the providers of the list, as a test shows.
         _ => return Err(SolverError::Setup(format!("there is no DNS provider {provider:?}"))),
     };
     let ttl = if matches!(provider, "godaddy" | "porkbun") { LONG_TTL } else { TTL };
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn each_provider_of_the_list_is_there_and_shows_no_secret() {
+    fn each_listed_provider_works_and_shows_no_secret() {
         assert!(PROVIDERS.is_sorted());
         for provider in PROVIDERS {
             let settings = settings("t0ken", Some("id"));
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_settings_say_what_is_wanted() {
+    fn wrong_settings_say_what_is_needed() {
         let why = refusal("nowhere", settings("t0ken", None));
         assert!(why.contains("\"nowhere\"") && why.contains("cloudflare, desec"), "{why}");
         for token in ["", " \n", "two\nlines"] {
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_provider_that_is_away_is_named() {
+    async fn an_unreachable_provider_is_named() {
         let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let settings = settings("t0ken", Some(&format!("http://{closed}")));
         let cloud = Cloud::new("tunnel.example.com", "pdns", settings).unwrap();

@@ -1,7 +1,7 @@
-//! Looks whether the records that lead to the embedded responder stand in the zones above it, and says which one is
+//! Checks whether the zones above hold the records that lead to the embedded responder, and names those that are
 //! missing.
 //!
-//! It asks those zones' own servers, so that no cache answers, and needs no answer of the responder itself.
+//! It asks those zones' own servers, so no cache answers, and it asks nothing of the responder itself.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -16,22 +16,22 @@ use super::embedded::{NS_TTL, Zone};
 use super::lookup::{NameServer, Resolver, Unknown, alias};
 use super::{challenge_name, parse_name};
 
-/// How long all of it may take. With servers that answer it is done within a second or two.
+/// The longest that the whole check may take. With servers that answer, it takes a second or two.
 const LONGEST_LOOK: Duration = Duration::from_secs(30);
 
-/// What an operator should know; shown, it is a line for people.
+/// A fact for the operator. Its text is one line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Finding {
-    /// A record is not there.
+    /// A record is missing.
     Missing {
-        /// The zone that it belongs to, without the root's dot.
+        /// The zone that it belongs to, without the final dot.
         zone: String,
         /// The record in zone-file form.
         record: String,
     },
-    /// There is a record that leads elsewhere.
+    /// A record leads elsewhere.
     Wrong(String),
-    /// Nobody could be asked, so that nothing is known.
+    /// No server could be asked, so nothing is known.
     Unknown(String),
 }
 
@@ -40,13 +40,13 @@ impl fmt::Display for Finding {
         match self {
             Self::Missing { zone, record } => write!(formatter, "missing in the zone {zone}: {record}"),
             Self::Wrong(what) => formatter.write_str(what),
-            Self::Unknown(why) => write!(formatter, "cannot look at the DNS delegation: {why}"),
+            Self::Unknown(why) => write!(formatter, "cannot check the DNS delegation: {why}"),
         }
     }
 }
 
-/// Looks at all records that have to stand above a zone for an ACME server to find it; nothing if all is well. `resolver`
-/// takes the place of the system's.
+/// Checks all records above a zone that an ACME server needs to find it. The result is empty if all are right.
+/// `resolver` replaces the system's.
 pub async fn advise(zone: &Zone, domain: &str, resolver: Option<SocketAddr>) -> Vec<Finding> {
     let resolver = match resolver {
         Some(address) => Resolver::at(address),
@@ -61,10 +61,10 @@ pub async fn advise(zone: &Zone, domain: &str, resolver: Option<SocketAddr>) -> 
 async fn advise_by(resolver: &Resolver, zone: &Zone, domain: &str) -> Vec<Finding> {
     let mut look = Look { resolver, zone, findings: Vec::new() };
     let whole = async {
-        if let Err(error) = look.at_alias(domain).await {
+        if let Err(error) = look.check_alias(domain).await {
             look.findings.push(Finding::Unknown(error));
         }
-        if let Err(error) = look.at_delegation().await {
+        if let Err(error) = look.check_delegation().await {
             look.findings.push(Finding::Unknown(error));
         }
     };
@@ -80,16 +80,16 @@ struct Look<'a> {
     findings: Vec<Finding>,
 }
 
-/// The records of a delegation, as the parent zone has them.
+/// The records of a delegation in the parent zone.
 struct Delegation {
     servers: Vec<Name>,
-    /// Names that have an address there.
+    /// Names with their addresses there.
     glue: Vec<(Name, IpAddr)>,
 }
 
 impl Look<'_> {
-    /// If the zone has another name than the challenge, a CNAME record leads from that to it.
-    async fn at_alias(&mut self, domain: &str) -> Result<(), String> {
+    /// If the zone is not named after the challenge, a CNAME record must lead from the challenge to it.
+    async fn check_alias(&mut self, domain: &str) -> Result<(), String> {
         let (challenge, apex) = (parse_name(&challenge_name(domain))?, self.zone.apex_name());
         if self.zone.host().is_some() || challenge == *apex {
             return Ok(());
@@ -106,14 +106,13 @@ impl Look<'_> {
         Ok(())
     }
 
-    /// The zone is delegated to our name server, and that has an address.
-    async fn at_delegation(&mut self) -> Result<(), String> {
+    /// The zone must be delegated to our name server, and that needs an address.
+    async fn check_delegation(&mut self) -> Result<(), String> {
         let (apex, server) = (self.zone.apex_name(), self.zone.name_server());
         let (parent, answer) = self.ask_above(apex, RecordType::NS).await?;
         if let Some(target) = alias(&answer, apex) {
             self.findings.push(Finding::Wrong(format!(
-                "a CNAME record at {apex} leads to {target}: take it away and put this there, or set challenge_name to \
-                 that name: {}",
+                "a CNAME record at {apex} leads to {target}: set challenge_name to that name, or replace the record by: {}",
                 self.zone.delegation()
             )));
             return Ok(());
@@ -127,15 +126,14 @@ impl Look<'_> {
             }
             self.missing(&parent, self.zone.delegation());
         }
-        let addresses = self.at_addresses(&parent, &delegation).await?;
+        let addresses = self.check_addresses(&parent, &delegation).await?;
         if delegation.servers.contains(server) {
             for other in delegation.servers.iter().filter(|other| *other != server) {
                 let others = self.resolver.addresses(other).await.unwrap_or_default();
-                // A second name for the same machine is common where two are asked for.
+                // Many operators give the same machine a second name where two are required.
                 if !others.iter().all(|address| addresses.contains(address)) {
                     self.findings.push(Finding::Wrong(format!(
-                        "{apex} is delegated to {other} as well; only this daemon has the values, so take that record \
-                         away"
+                        "{apex} is delegated to {other} as well; only this daemon has the values, so remove that record"
                     )));
                 }
             }
@@ -143,8 +141,8 @@ impl Look<'_> {
         Ok(())
     }
 
-    /// The addresses of our name server: below the delegation they stand beside it (glue), else in another zone.
-    async fn at_addresses(&mut self, parent: &Name, delegation: &Delegation) -> Result<Vec<IpAddr>, String> {
+    /// The addresses of our name server. Below the delegation they are in the parent zone (glue), otherwise in another.
+    async fn check_addresses(&mut self, parent: &Name, delegation: &Delegation) -> Result<Vec<IpAddr>, String> {
         let (apex, server) = (self.zone.apex_name(), self.zone.name_server());
         let mine = self.zone.host().map(|host| host.addresses.as_slice()).unwrap_or_default();
         let (zone, found) = if apex.zone_of(server) {
@@ -183,7 +181,7 @@ impl Look<'_> {
         self.findings.push(Finding::Missing { zone, record });
     }
 
-    /// What the servers of the zone above a name say about that name, and that zone.
+    /// The answer of the parent zone's servers about a name, with the parent zone.
     async fn ask_above(&self, name: &Name, kind: RecordType) -> Result<(Name, Message), String> {
         let words = |error: Unknown| error.to_string();
         let parent = self.resolver.zone(&name.base_name()).await.map_err(words)?;
@@ -191,7 +189,7 @@ impl Look<'_> {
         for NameServer { name: server, addresses } in self.resolver.servers(&parent).await.map_err(words)? {
             for address in addresses {
                 match ask(address, question(name, kind, false), None).await {
-                    Ok(answer) if tells(&answer, name) => return Ok((parent, answer)),
+                    Ok(answer) if is_about(&answer, name) => return Ok((parent, answer)),
                     Ok(answer) => {
                         why = format!("{server} ({address}) answers {} for {name}", answer.response_code);
                         if let Some(cut) =
@@ -224,8 +222,8 @@ impl Delegation {
     }
 }
 
-/// Whether an answer says what stands at a name: its own records, that there are none, or that it is delegated.
-fn tells(answer: &Message, name: &Name) -> bool {
+/// True if the answer is about the name itself: its records, their absence, or its delegation.
+fn is_about(answer: &Message, name: &Name) -> bool {
     let known = matches!(answer.response_code, ResponseCode::NoError | ResponseCode::NXDomain);
     known
         && (answer.authoritative

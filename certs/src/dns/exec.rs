@@ -1,7 +1,7 @@
-//! TXT records by a program of the operator's, called as the hooks of lego's provider `exec` are: `program present FQDN
-//! VALUE` and `program cleanup FQDN VALUE`.
+//! Publishes TXT records by a program of the operator's. It is called like the hooks of lego's provider `exec`:
+//! `program present FQDN VALUE` and `program cleanup FQDN VALUE`.
 //!
-//! No shell is involved. The program has the daemon's environment and rights.
+//! No shell is involved. The program has the daemon's environment and permissions.
 
 use std::collections::VecDeque;
 use std::io;
@@ -17,13 +17,14 @@ use tracing::debug;
 
 use super::{BoxFuture, Solver, SolverError, challenge_name, parse_name, propagation};
 
-/// How long a call may take: providers' interfaces are slow at times, and some programs wait until the record is seen.
+/// The longest that a call may take. Providers' APIs are slow at times, and some programs wait until the record is
+/// visible.
 const TIMEOUT: Duration = Duration::from_secs(120);
-/// How long after the program's end its output may go on: what it has started may hold the pipe.
+/// How long output is read after the program's end. A process that it started may hold the pipe open.
 const LINGER: Duration = Duration::from_secs(1);
-/// How much of the end of its output is kept: enough for a message of several lines.
+/// How many bytes from the end of its output are kept: enough for a message of several lines.
 const LONGEST_TAIL: usize = 2048;
-/// How many lines of that an error holds.
+/// How many of the last lines an error contains.
 const MOST_LINES: usize = 5;
 
 /// The solver.
@@ -35,7 +36,7 @@ pub struct Exec {
 }
 
 impl Exec {
-    /// For the challenges of a domain. The program is looked at when it is called.
+    /// A solver for the challenges of a domain. The program is first examined when it is called.
     pub fn new(domain: &str, program: PathBuf) -> Self {
         Self { fqdn: challenge_name(domain), program, timeout: TIMEOUT }
     }
@@ -43,7 +44,7 @@ impl Exec {
     async fn call(&self, action: &str, value: &str) -> Result<(), SolverError> {
         let mut command = Command::new(&self.program);
         command.args([action, &self.fqdn, value]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        // A group of its own, so that what it starts can be ended with it.
+        // Its own process group, so that everything it starts can be ended with it.
         command.process_group(0).kill_on_drop(true);
         let mut child = command.spawn().map_err(|error| self.not_started(&error))?;
         let group = Group(child.id().and_then(|id| Pid::from_raw(id.cast_signed())));
@@ -67,13 +68,11 @@ impl Exec {
         }
     }
 
-    /// What an operator can do about it.
+    /// An error that says what the operator can do.
     fn not_started(&self, error: &io::Error) -> SolverError {
         let program = self.program.display();
         let advice = match error.kind() {
-            io::ErrorKind::NotFound if self.program.exists() => {
-                "the interpreter that its first line names is not there"
-            }
+            io::ErrorKind::NotFound if self.program.exists() => "the interpreter in its first line does not exist",
             io::ErrorKind::NotFound => "there is no such file",
             io::ErrorKind::PermissionDenied if is_executable(&self.program) => "the daemon's user may not read it",
             io::ErrorKind::PermissionDenied => "it has to be executable: chmod +x",
@@ -107,12 +106,11 @@ impl Solver for Exec {
     }
 }
 
-/// The program's process group, which ends with the call unless that has come to its end: on time-out, and when whoever
-/// waits for it gives up.
+/// The program's process group. Dropping it kills the group, after a time limit or when the caller gives up.
 struct Group(Option<Pid>);
 
 impl Group {
-    /// What the program has left running on purpose stays.
+    /// Leaves running what the program has started on purpose.
     fn leave(mut self) {
         self.0 = None;
     }
@@ -121,18 +119,19 @@ impl Group {
 impl Drop for Group {
     fn drop(&mut self) {
         if let Some(group) = self.0 {
-            // All of it may have ended already.
+            // All processes may have ended already.
             let _gone = kill_process_group(group, Signal::KILL);
         }
     }
 }
 
-/// Waits for the program's end; gives the last lines of its standard error, or of its standard output if that is empty.
+/// Waits for the program's end. Returns the last lines of its standard error, or of its standard output if that is
+/// empty.
 async fn finish(child: &mut Child) -> io::Result<(ExitStatus, String)> {
     let (mut output, mut error) = (VecDeque::new(), VecDeque::new());
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     let status = {
-        // Both are read all the time, or the program would wait for room in a pipe.
+        // Both pipes are read all the time, or the program would block on a full one.
         let mut reading = std::pin::pin!(async { tokio::join!(tail(stdout, &mut output), tail(stderr, &mut error)) });
         let ended = tokio::select! {
             status = child.wait() => Some(status?),
@@ -193,7 +192,7 @@ mod tests {
         (folder, exec)
     }
 
-    /// Another test's fork may hold the script open for writing at the moment of its start.
+    /// Retries while another test's fork holds the script open for writing.
     async fn present(exec: &Exec, value: &str) -> Result<(), SolverError> {
         loop {
             match exec.present(value).await {
@@ -216,7 +215,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_failure_says_its_status_and_last_words() {
+    async fn a_failure_reports_its_status_and_last_lines() {
         let script = "#!/bin/sh\ni=0; while [ $i -lt 20000 ]; do echo \"line $i\" >&2; echo out; i=$((i+1)); done\n\
                       printf 'token \\377 rejected\\n\\n' >&2; exit 3\n";
         let (_folder, exec) = hook(script);
@@ -231,8 +230,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn too_slow_is_killed_with_all_that_it_started() {
-        // The grandchild holds a FIFO open for writing: reading it ends when that is gone.
+    async fn a_slow_program_is_killed_with_everything_it_started() {
+        // The grandchild holds a FIFO open for writing, so reading it ends when the grandchild does.
         let (folder, mut exec) = hook("#!/bin/sh\nsleep 600 >\"$(dirname \"$0\")/fifo\" & \nsleep 600\n");
         exec.timeout = Duration::from_millis(500);
         let fifo = folder.path().join("fifo");
@@ -246,16 +245,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_it_leaves_running_does_not_hold_it_up() {
+    async fn a_process_left_running_does_not_delay_the_call() {
         let (folder, exec) = hook("#!/bin/sh\nsleep 600 &\necho $! >\"$(dirname \"$0\")/pid\"\n");
         timeout(DEADLINE, present(&exec, "value")).await.unwrap().unwrap();
         let left: i32 = fs::read_to_string(folder.path().join("pid")).unwrap().trim().parse().unwrap();
-        // It is there still, or this fails.
+        // This fails if the process is gone.
         rustix::process::kill_process(Pid::from_raw(left).unwrap(), Signal::KILL).unwrap();
     }
 
     #[tokio::test]
-    async fn a_program_that_cannot_be_run_is_the_operators_to_mend() {
+    async fn a_program_that_cannot_run_is_an_error_of_the_setup() {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
         fs::write(at("plain"), "#!/bin/sh\n").unwrap();

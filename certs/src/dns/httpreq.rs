@@ -1,5 +1,5 @@
-//! TXT records by a server of the operator's, asked as lego's provider `httpreq` asks it: `POST <url>/present` and
-//! `POST <url>/cleanup` with `{"fqdn": …, "value": …}`.
+//! Publishes TXT records by a server of the operator's. It is called like lego's provider `httpreq`: `POST
+//! <url>/present` and `POST <url>/cleanup` with `{"fqdn": …, "value": …}`.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -13,26 +13,26 @@ use http_body_util::Full;
 use serde::Serialize;
 
 use super::{BoxFuture, Solver, SolverError, challenge_name, parse_name, propagation};
-use crate::Error;
+use crate::error::Error;
 use crate::https::Client;
 
-/// How much of an answer an error holds, in characters.
+/// How many characters of an answer an error contains.
 const LONGEST_EXCERPT: usize = 300;
 
-/// What an operator sets.
+/// The operator's settings.
 #[derive(Clone, Default)]
 pub struct Settings {
-    /// Where `/present` and `/cleanup` are below: `https://…`, or `http://…` on a network that may read along.
+    /// The URL above `/present` and `/cleanup`: `https://…`, or `http://…` in a network that may read along.
     pub url: String,
-    /// The name for basic authentication (RFC 7617); none goes without.
+    /// The user name for basic authentication (RFC 7617). Without it, there is none.
     pub username: Option<String>,
     /// The password for it.
     pub password: Option<String>,
-    /// The authorities that the server's certificate may come from, in PEM; none trusts those of the system.
+    /// The authorities of the server's certificate, in PEM. Without it, those of the system are trusted.
     pub ca_file: Option<PathBuf>,
 }
 
-/// The solver. Its debug output holds no secret.
+/// The solver. Its debug output contains no secret.
 pub struct HttpReq {
     fqdn: String,
     url: String,
@@ -47,13 +47,13 @@ struct Change<'a> {
 }
 
 impl HttpReq {
-    /// For the challenges of a domain.
+    /// A solver for the challenges of a domain.
     pub fn new(domain: &str, settings: Settings) -> Result<Self, Error> {
         let Settings { url, username, password, ca_file } = settings;
         let wrong = |why: &str| Error::invalid(url.as_str(), why);
         let host = url.split_once("://").map_or(url.as_str(), |(_, rest)| rest).split('/').next().unwrap_or_default();
         if host.contains('@') {
-            // The message leaves the URL out, as there may be a password in it.
+            // The message omits the URL, because it may contain a password.
             return Err(Error::invalid("the URL", "name and password are settings of their own"));
         }
         let uri: Uri = url.parse().map_err(|_| wrong("it is no URL"))?;
@@ -61,7 +61,7 @@ impl HttpReq {
             return Err(wrong("it is no http:// or https:// URL"));
         }
         if uri.query().is_some() {
-            return Err(wrong("nothing can be put behind its `?`"));
+            return Err(wrong("it must not have a query (`?`)"));
         }
         let authorization = username.map(|name| {
             let pair = format!("{name}:{}", password.unwrap_or_default());
@@ -147,7 +147,7 @@ impl fmt::Debug for Settings {
     }
 }
 
-/// The beginning of an answer on one line, for an error.
+/// The start of an answer in one line, for an error.
 fn excerpt(body: &[u8]) -> String {
     let text = String::from_utf8_lossy(body);
     let words = text.split_whitespace().collect::<Vec<_>>().join(" ");

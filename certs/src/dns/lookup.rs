@@ -1,4 +1,6 @@
-//! Looks for zones and their servers through a resolver: the system's, or one that is named.
+//! Finds zones and their servers through a resolver: the system's, or a given one.
+//!
+//! It has no cache.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
@@ -8,67 +10,67 @@ use hickory_proto::rr::{Name, RData, RecordType};
 
 use super::client::{Failure, ask, question};
 
-/// Where the system's resolvers stand.
+/// The file with the system's resolvers.
 const RESOLV_CONF: &str = "/etc/resolv.conf";
-/// As many as other programs take from that file (MAXNS of glibc).
+/// The most resolvers of that file, as in glibc (MAXNS).
 const MOST_RESOLVERS: usize = 3;
-/// Where name servers answer.
+/// The port of name servers.
 pub(super) const DNS_PORT: u16 = 53;
-/// More servers than a zone has.
+/// The most servers of a zone that are asked for.
 const MOST_SERVERS: usize = 13;
-/// More addresses than a server has.
+/// The most addresses of a server that are used.
 const MOST_ADDRESSES: usize = 4;
-/// A chain of CNAME records that is longer than this is a ring.
+/// The longest chain of CNAME records. A longer one is taken for a loop.
 pub(super) const LONGEST_CHAIN: usize = 8;
 
-/// Why something is not known.
+/// Why a question has no answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Unknown {
-    /// There is no resolver to ask.
+    /// The system has no resolver.
     #[error("{RESOLV_CONF} names no resolver: {0}")]
     NoResolver(String),
     /// The resolver could not be asked.
     #[error(transparent)]
     Failure(#[from] Failure),
-    /// The resolver has no answer.
+    /// The resolver refused an answer.
     #[error("the resolver {resolver} answers {code} when asked for {kind} of {name}")]
     Refused {
-        /// Who was asked.
+        /// The resolver.
         resolver: SocketAddr,
-        /// What for.
+        /// The question.
         name: Name,
-        /// What for.
+        /// The question.
         kind: RecordType,
-        /// What it said.
+        /// Its response code.
         code: ResponseCode,
     },
-    /// No zone was found that a name is in.
+    /// The resolver knows no zone of this name.
     #[error("the resolver knows no zone that {0} is in")]
     NoZone(Name),
-    /// The zone's servers were not found.
+    /// The resolver knows no address of the zone's servers.
     #[error("the resolver knows no address of a name server of the zone {0}")]
     NoServers(Name),
 }
 
-/// Resolvers that look names up for us, each asked if the one before it fails.
+/// The resolvers to ask. Each is asked if the one before it fails.
 #[derive(Clone, Debug)]
 pub(super) struct Resolver {
     resolvers: Vec<SocketAddr>,
-    /// The port of the servers that are found; tests cannot have the usual one.
+    /// The port of the servers that are found. Tests cannot use port 53.
     pub(super) port: u16,
 }
 
 /// A server of a zone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct NameServer {
-    /// How it is called: its name, or its address if it was given by that.
+    /// Its name, or its address if it was given as an address.
     pub(super) name: String,
-    /// Where it answers; one of them is enough.
+    /// Its addresses, of which one is enough.
     pub(super) addresses: Vec<SocketAddr>,
 }
 
 impl Resolver {
-    /// The system's.
+    /// The system's resolvers.
     pub(super) async fn system() -> Result<Self, Unknown> {
         let path = Path::new(RESOLV_CONF);
         let text = tokio::fs::read_to_string(path).await.map_err(|error| Unknown::NoResolver(error.to_string()))?;
@@ -79,12 +81,12 @@ impl Resolver {
         Ok(Self { resolvers, port: DNS_PORT })
     }
 
-    /// The one at an address.
+    /// The resolver at an address.
     pub(super) fn at(address: SocketAddr) -> Self {
         Self { resolvers: vec![address], port: DNS_PORT }
     }
 
-    /// What a resolver says; that there is no such name or record is an answer.
+    /// A resolver's answer. The absence of a name or record is an answer.
     pub(super) async fn look_up(&self, name: &Name, kind: RecordType) -> Result<Message, Unknown> {
         let mut last = Unknown::NoResolver(String::new());
         for resolver in &self.resolvers {
@@ -102,13 +104,13 @@ impl Resolver {
         Err(last)
     }
 
-    /// The top of the zone that a name is in.
+    /// The topmost name of the zone that a name is in.
     pub(super) async fn zone(&self, name: &Name) -> Result<Name, Unknown> {
         let mut at = name.clone();
         while !at.is_root() {
             let answer = match self.look_up(&at, RecordType::SOA).await {
                 Ok(answer) => answer,
-                // The zone just there may be broken, and the one above it not.
+                // The zone at this name may be broken while the one above it works.
                 Err(Unknown::Refused { .. }) => Message::query(),
                 Err(error) => return Err(error),
             };
@@ -116,7 +118,7 @@ impl Resolver {
                 .answers
                 .iter()
                 .chain(&answer.authorities)
-                // Behind a CNAME record stands another zone's.
+                // Behind a CNAME record, it is the SOA record of another zone.
                 .find(|record| record.record_type() == RecordType::SOA && record.name.zone_of(&at));
             match found {
                 Some(record) if !record.name.is_root() => return Ok(record.name.clone()),
@@ -141,7 +143,7 @@ impl Resolver {
         if servers.is_empty() { Err(Unknown::NoServers(zone.clone())) } else { Ok(servers) }
     }
 
-    /// The addresses of a host; none if it has none.
+    /// The addresses of a host; empty if it has none.
     pub(super) async fn addresses(&self, host: &Name) -> Result<Vec<IpAddr>, Unknown> {
         let mut addresses = Vec::new();
         for kind in [RecordType::A, RecordType::AAAA] {
@@ -156,7 +158,7 @@ impl Resolver {
         Ok(addresses)
     }
 
-    /// Where the CNAME records at a name lead; the name itself if there are none.
+    /// The target of the CNAME records at a name. Without any, it is the name itself.
     pub(super) async fn target(&self, name: &Name) -> Result<Name, Unknown> {
         let mut at = name.clone();
         for _ in 0..LONGEST_CHAIN {
@@ -170,7 +172,7 @@ impl Resolver {
     }
 }
 
-/// Where the CNAME record at a name leads that stands in an answer.
+/// The target of a name's CNAME record in an answer.
 pub(super) fn alias(answer: &Message, name: &Name) -> Option<Name> {
     answer.answers.iter().find_map(|record| match &record.data {
         RData::CNAME(target) if record.name == *name => Some(target.0.clone()),
@@ -178,14 +180,14 @@ pub(super) fn alias(answer: &Message, name: &Name) -> Option<Name> {
     })
 }
 
-/// The lines `nameserver` of resolv.conf(5).
+/// Parses the lines `nameserver` of resolv.conf(5).
 fn nameservers(text: &str) -> Vec<SocketAddr> {
     text.lines()
         .filter_map(|line| {
             let mut words = line.split_ascii_whitespace();
             (words.next() == Some("nameserver")).then(|| words.next()).flatten()
         })
-        // One that names its interface (`fe80::1%eth0`) is left out.
+        // An address with an interface (`fe80::1%eth0`) is left out.
         .filter_map(|address| address.parse::<IpAddr>().ok())
         .map(|address| (address, DNS_PORT).into())
         .take(MOST_RESOLVERS)

@@ -1,6 +1,6 @@
-//! Waits until values can be seen at all servers of a zone, since an ACME server may ask any of them.
+//! Waits until all servers of a zone publish the values, since an ACME server may ask any of them.
 //!
-//! It advises: whatever it finds or not, the order goes on.
+//! It never fails: the order goes on whatever it finds.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,28 +13,27 @@ use tracing::{debug, warn};
 
 use super::client::{ask, question};
 use super::lookup::{NameServer, Resolver, Unknown};
-use crate::one_line;
+use crate::one_line::one_line;
 
-/// How long the servers are waited for. Most providers have all of theirs within a minute.
+/// The longest wait for the servers. Most providers take less than a minute.
 const LONGEST_WAIT: Duration = Duration::from_secs(90);
-/// How long it may take to find out which servers there are.
+/// The longest search for the zone's servers.
 const LONGEST_SEARCH: Duration = Duration::from_secs(15);
-/// The pause after the first look, which doubles after each of the next.
+/// The pause after the first look. It doubles after each of the next...
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
-/// And does not grow beyond this.
+/// ...up to this.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
-/// What a server knows.
+/// The result of a look at one server.
 #[derive(Debug, PartialEq, Eq)]
 enum Seen {
     All,
     NotYet,
-    /// It does not tell, so that there is nothing to wait for.
+    /// It gives no usable answer, so waiting for it is useless.
     Unknown(String),
 }
 
-/// Resolves once all values stand at a name on all its servers, or once waiting longer is of no use. `primary` is a
-/// server that is known already.
+/// Resolves once all servers of a name publish the values, or once waiting is useless. `primary` is a known server.
 pub(super) async fn settled(name: &Name, values: &[String], primary: Option<NameServer>) {
     let resolver = Resolver::system().await;
     settled_by(resolver, name, values, primary, LONGEST_WAIT).await;
@@ -61,23 +60,23 @@ async fn settled_by(
         }
         Err(why) => debug!(%name, why, "looking at the primary name server alone"),
     }
-    let mut strange = Vec::new();
-    if timeout(longest_wait, watch(&mut servers, &name, values, &mut strange)).await.is_err() {
+    let mut unclear = Vec::new();
+    if timeout(longest_wait, watch(&mut servers, &name, values, &mut unclear)).await.is_err() {
         let servers = servers.iter().map(|server| server.name.as_str()).collect::<Vec<_>>().join(", ");
         warn!(event = "not_seen", %name, servers, "the TXT records at {name} are not seen at {servers}; going on");
-    } else if !strange.is_empty() {
-        let why = one_line(&strange.join("; "));
+    } else if !unclear.is_empty() {
+        let why = one_line(&unclear.join("; "));
         warn!(event = "not_looked", %name, why, "cannot see at every server whether the TXT records at {name} are there: {why}");
     }
 }
 
-/// Looks again and again until no server lacks a value. Of `servers` those are left that do; `strange` gets what keeps
-/// others from telling.
-async fn watch(servers: &mut Vec<NameServer>, name: &Name, values: &[String], strange: &mut Vec<String>) {
+/// Looks repeatedly until no server lacks a value. `servers` keeps those that do. `unclear` collects why others give no
+/// usable answer.
+async fn watch(servers: &mut Vec<NameServer>, name: &Name, values: &[String], unclear: &mut Vec<String>) {
     let values: Arc<[String]> = values.into();
     let mut pause = FIRST_PAUSE;
     loop {
-        // All at once, as one that is away takes its time to show it.
+        // All at once, since an unreachable server answers late.
         let mut looks = JoinSet::new();
         for server in servers.clone() {
             let (name, values) = (name.clone(), Arc::clone(&values));
@@ -91,7 +90,7 @@ async fn watch(servers: &mut Vec<NameServer>, name: &Name, values: &[String], st
             match seen {
                 Seen::NotYet => continue,
                 Seen::All => debug!(%name, server = server.name, "all TXT records are there"),
-                Seen::Unknown(why) => strange.push(why),
+                Seen::Unknown(why) => unclear.push(why),
             }
             servers.retain(|other| *other != server);
         }
@@ -103,7 +102,7 @@ async fn watch(servers: &mut Vec<NameServer>, name: &Name, values: &[String], st
     }
 }
 
-/// The name that the values stand at and its servers.
+/// The name that holds the values, and its servers.
 async fn search(resolver: Result<Resolver, Unknown>, name: &Name) -> (Name, Result<Vec<NameServer>, Unknown>) {
     let resolver = match resolver {
         Ok(resolver) => resolver,
@@ -115,7 +114,7 @@ async fn search(resolver: Result<Resolver, Unknown>, name: &Name) -> (Name, Resu
     (target, servers)
 }
 
-/// Asks the addresses of a server until one answers.
+/// Asks the addresses of a server one by one until it answers.
 async fn look(server: &NameServer, name: &Name, values: &[String]) -> Seen {
     let mut why = format!("{} has no address", server.name);
     for address in &server.addresses {

@@ -1,17 +1,18 @@
-//! Notices that files were replaced, by looking at them now and then.
+//! Notices when files are replaced, by looking at them from time to time.
 //!
-//! Looking finds every way of replacing a file: writing into it, renaming another one over it, and changing a link on
-//! the path to it, which is how certbot and Kubernetes do it and which a watch on the file itself would miss.
+//! This finds every way of replacing a file: writing into it, renaming another over it, or changing a link on its path.
+//! Certbot and Kubernetes change links, which a watch on the file itself would miss. It starts no timer: the caller
+//! decides when to look.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 
-/// What tells one state of a file from another: its device and number, its length and its last change in nanoseconds,
-/// which counts changes of its rights as well. Nothing if it cannot be looked at.
+/// Distinguishes two states of a file: device, inode, length and time of change in nanoseconds. Changes of permissions
+/// count. `None` if the file cannot be examined.
 type Stamp = Option<(u64, u64, u64, i64, i64)>;
 
-/// A watch over files that belong together.
+/// A watch on files that belong together.
 #[derive(Debug)]
 pub struct Watch {
     files: Vec<PathBuf>,
@@ -20,14 +21,14 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Begins with the files as they are now: to be made before they are read, so that no change falls between.
+    /// Starts with the present state of the files. Create it before you read them, so that no change is missed.
     pub fn new(files: Vec<PathBuf>) -> Self {
         let taken = stamps(&files);
         Self { files, last: taken.clone(), taken }
     }
 
-    /// Whether the files have changed since they were last taken, and have been left alone since the last look: somebody
-    /// who writes one after the other is given the time in between. Each state is reported once.
+    /// True if the files have changed and then stayed unchanged since the last look. A writer of several files thus has
+    /// time to finish. Each state is reported once.
     pub fn changed(&mut self) -> bool {
         let now = stamps(&self.files);
         let quiet = now == self.last;
@@ -55,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_way_of_replacing_a_file_is_noticed_once_it_is_done() {
+    fn every_way_of_replacing_a_file_is_noticed_once() {
         let folder = tempfile::tempdir().unwrap();
         let (a, b, link) = (folder.path().join("a"), folder.path().join("b"), folder.path().join("link"));
         for path in [&a, &b] {
@@ -78,7 +79,7 @@ mod tests {
         ];
         for change in ways {
             change();
-            assert!(!watch.changed(), "it may be half done");
+            assert!(!watch.changed(), "the change may be half done");
             assert!(watch.changed());
             assert!(!watch.changed() && !watch.changed(), "once");
         }

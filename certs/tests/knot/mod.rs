@@ -1,4 +1,4 @@
-//! knotd, a real authoritative name server (Debian's package `knot`), on loopback for as long as a test needs it.
+//! Runs knotd, a real authoritative name server (Debian's package `knot`), on loopback for the time of a test.
 
 #![allow(dead_code, reason = "each test uses a part of it")]
 #![allow(clippy::unwrap_used, reason = "a test says by panicking that it failed")]
@@ -14,7 +14,7 @@ use hickory_proto::op::{Message, MessageType, OpCode, Query};
 use hickory_proto::rr::{Name, RecordType};
 use rustix::process::{Pid, Signal, kill_process};
 
-/// Where Debian puts it, which is not in every user's path.
+/// Debian's path, which is not in every user's `PATH`.
 const PROGRAM: &str = "/usr/sbin/knotd";
 const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -22,11 +22,11 @@ const DEADLINE: Duration = Duration::from_secs(20);
 pub struct Knot {
     child: Child,
     folder: tempfile::TempDir,
-    /// Where it answers by UDP and TCP.
+    /// Its address for UDP and TCP.
     pub address: SocketAddr,
 }
 
-/// A zone with its records in zone-file form and what stands in the server's configuration for it.
+/// A zone: its records in zone-file form, and its lines in the server's configuration.
 pub struct Zone<'a> {
     pub name: &'a str,
     pub records: &'a str,
@@ -34,12 +34,12 @@ pub struct Zone<'a> {
 }
 
 impl Knot {
-    /// Starts it at an address of loopback. `sections` stand in its configuration as they are.
+    /// Starts it at a loopback address. `sections` are added to its configuration.
     pub fn start(ip: &str, sections: &str, zones: &[Zone<'_>]) -> Self {
         Self::start_in(&[], ip, sections, zones)
     }
 
-    /// The same with more in its environment.
+    /// The same with additional environment variables.
     pub fn start_in(environment: &[(&str, &str)], ip: &str, sections: &str, zones: &[Zone<'_>]) -> Self {
         // Another program may take the port that was free.
         for _ in 0..5 {
@@ -102,7 +102,7 @@ impl Knot {
         }
     }
 
-    /// What it has logged.
+    /// Its log.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
     }
@@ -113,7 +113,7 @@ impl Knot {
     }
 }
 
-/// A server's answer to a question by UDP; nothing if none comes soon.
+/// A server's answer to a question over UDP; `None` if it does not come soon.
 pub fn ask(server: SocketAddr, name: &Name, kind: RecordType) -> Option<Message> {
     let socket = UdpSocket::bind((server.ip(), 0)).unwrap();
     socket.connect(server).unwrap();
@@ -123,14 +123,14 @@ pub fn ask(server: SocketAddr, name: &Name, kind: RecordType) -> Option<Message>
     socket.send(&query.to_vec().unwrap()).ok()?;
     let mut bytes = [0; 4096];
     let Ok(length) = socket.recv(&mut bytes) else {
-        // Nobody listens yet; the next try may come a little later.
+        // No server listens yet, so the next try waits a little.
         std::thread::sleep(Duration::from_millis(20));
         return None;
     };
     Some(Message::from_vec(&bytes[..length]).unwrap())
 }
 
-/// The texts that a server has at a name, sorted, each with its time to live.
+/// The texts at a name of a server, sorted, each with its time to live.
 pub fn texts(server: SocketAddr, name: &str) -> Vec<(String, u32)> {
     let name = Name::from_ascii(name).unwrap();
     let started = Instant::now();
@@ -148,7 +148,7 @@ pub fn texts(server: SocketAddr, name: &str) -> Vec<(String, u32)> {
 
 impl Drop for Knot {
     fn drop(&mut self) {
-        // In peace, so that libraries put into it can take away what they made.
+        // Ends it gracefully, so that preloaded libraries can clean up.
         let pid = Pid::from_raw(self.child.id().cast_signed()).unwrap();
         let _ended_already = kill_process(pid, Signal::TERM);
         let asked = Instant::now();

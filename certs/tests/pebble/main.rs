@@ -1,5 +1,5 @@
-//! Orders against pebble, a real ACME server in strict mode, with pebble-challtestsrv as its DNS. Both come from Debian's
-//! package `pebble`.
+//! Tests orders against pebble, a real ACME server in strict mode, with pebble-challtestsrv as its DNS (Debian's
+//! package `pebble`).
 
 #![allow(clippy::unwrap_used, reason = "a test says by panicking that it failed")]
 
@@ -22,7 +22,7 @@ use self::server::{DEADLINE, EXTERNAL_ACCOUNT, Pebble, TestDns, wait_for};
 
 const NAMES: [&str; 2] = ["tunnel.test", "*.tunnel.test"];
 
-/// A renewer at work, as a daemon has it; dropping it is the daemon's end.
+/// A renewer at work as in a daemon. Dropping it ends the daemon.
 struct Running {
     runtime: Option<tokio::runtime::Runtime>,
     events: Receiver<Event>,
@@ -91,18 +91,18 @@ fn a_certificate_is_issued_kept_and_renewed_on_request() {
     let first = serial(folder.path(), &pebble);
     assert_eq!(dns.presented.lock().unwrap().len(), 2, "base and wildcard, each with a value of its own");
 
-    // Started again it serves what it has. The operator's request comes after that: the first order that is placed.
+    // After a restart it serves its certificate. The operator's request comes later and causes the first new order.
     let running = Running::start(folder.path(), &pebble, &dns);
     running.wait(|event| matches!(event, Event::Serving(_)));
     assert_eq!(serial(folder.path(), &pebble), first, "no new certificate");
     store(folder.path(), &pebble).request(Request::Renewal).unwrap();
     running.wait(|event| *event == Event::Issued);
     wait_for(|| serial(folder.path(), &pebble) != first);
-    assert_eq!(program.orders(), 2, "the start has placed none");
-    assert_eq!(dns.presented.lock().unwrap().len(), 2, "what was proven is not proven again");
-    assert_eq!(dns.looked.load(Ordering::Relaxed), 1, "nor is it looked for");
+    assert_eq!(program.orders(), 2, "the start has placed no order");
+    assert_eq!(dns.presented.lock().unwrap().len(), 2, "proven names are not proven again");
+    assert_eq!(dns.looked.load(Ordering::Relaxed), 1, "and no values are looked for");
 
-    // A server that was set up anew knows no account.
+    // A new server knows no account.
     drop(program);
     let program = pebble.start();
     let second = serial(folder.path(), &pebble);
@@ -128,7 +128,7 @@ fn half_of_all_nonces_may_be_rejected() {
         });
     };
     issued();
-    // Nor does that stop a new key.
+    // Rejected nonces do not stop a key change either.
     let (store, old) = (store(folder.path(), &pebble), account(folder.path(), &pebble));
     store.request(Request::Rollover).unwrap();
     store.request(Request::Renewal).unwrap();
@@ -137,7 +137,7 @@ fn half_of_all_nonces_may_be_rejected() {
 }
 
 #[test]
-fn a_certificate_does_not_wait_until_records_are_taken_away() {
+fn a_certificate_does_not_wait_for_the_removal_of_records() {
     let folder = tempfile::tempdir().unwrap();
     let (_dns_program, dns) = TestDns::start();
     let mut pebble = Pebble::new(folder.path(), &dns);
@@ -150,7 +150,7 @@ fn a_certificate_does_not_wait_until_records_are_taken_away() {
 }
 
 #[test]
-fn a_request_during_an_attempt_is_seen_to_after_it() {
+fn a_request_during_an_attempt_is_carried_out_after_it() {
     let folder = tempfile::tempdir().unwrap();
     let (_dns_program, dns) = TestDns::start();
     let mut pebble = Pebble::new(folder.path(), &dns);
@@ -159,7 +159,7 @@ fn a_request_during_an_attempt_is_seen_to_after_it() {
     let running = Running::start(folder.path(), &pebble, &dns);
     running.wait(|event| *event == Event::Issued);
     let old = account(folder.path(), &pebble)["key_pkcs8"].clone();
-    // The second attempt begins, and it is another request that is there at its end.
+    // A second attempt begins, and another request arrives before it ends.
     for request in [Request::Renewal, Request::Rollover] {
         let orders = program.orders();
         store.request(Request::Renewal).unwrap();
@@ -178,12 +178,13 @@ fn a_request_during_an_attempt_is_seen_to_after_it() {
 }
 
 #[test]
-fn failures_with_other_settings_hold_nothing_up() {
+fn failures_with_other_settings_delay_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let (_dns_program, dns) = TestDns::start();
     let mut pebble = Pebble::new(folder.path(), &dns);
     let _program = pebble.first_start();
-    let mut failed = State { failures: 7, ..State::default() };
+    let mut failed = State::default();
+    failed.failures = 7;
     assert!(failed.is_meant_for("tunnel.test *.tunnel.test mistyped"));
     failed.begin(cok_certs::unix_now());
     store(folder.path(), &pebble).write_json("state.json", &failed).unwrap();
@@ -192,7 +193,7 @@ fn failures_with_other_settings_hold_nothing_up() {
 }
 
 #[test]
-fn a_server_that_is_away_is_told_of_and_waited_for() {
+fn an_unreachable_server_is_reported_and_waited_for() {
     let folder = tempfile::tempdir().unwrap();
     let (_dns_program, dns) = TestDns::start();
     let pebble = Pebble::new(folder.path(), &dns);
@@ -202,13 +203,13 @@ fn a_server_that_is_away_is_told_of_and_waited_for() {
     running.wait(|event| *event == Event::Issued);
 }
 
-/// What is kept of the account: its address and its key.
+/// The stored account: its URL and its key.
 fn account(folder: &Path, pebble: &Pebble) -> Value {
     store(folder, pebble).read_json("account.json").unwrap().unwrap()
 }
 
 #[test]
-fn the_account_gets_a_new_key_even_if_that_is_cut_short() {
+fn the_account_gets_a_new_key_even_if_the_change_is_cut_short() {
     let folder = tempfile::tempdir().unwrap();
     let (_dns_program, dns) = TestDns::start();
     let mut pebble = Pebble::new(folder.path(), &dns);
@@ -233,14 +234,14 @@ fn the_account_gets_a_new_key_even_if_that_is_cut_short() {
     assert_ne!(new["key_pkcs8"], old["key_pkcs8"]);
     assert!(store.requested_at(Request::Rollover).is_none() && is_settled());
 
-    // Killed after the server has taken the key: the disk has both. With the old one alone no order would be possible.
+    // Killed after the server has accepted the key: the disk has both keys. The old one alone could place no order.
     store.write_json("account.json", &old).unwrap();
     store.write_json("account.next.json", &new).unwrap();
     renew();
     assert_eq!(account(folder.path(), &pebble), new);
     assert!(is_settled());
 
-    // Killed before: the server has never heard of the newer key. The request still stands, and is seen to.
+    // Killed before: the server does not know the newer key. The request is still open, and is carried out.
     let mut unknown = new.clone();
     unknown["key_pkcs8"] = URL_SAFE_NO_PAD.encode(rcgen::KeyPair::generate().unwrap().serialize_der()).into();
     store.write_json("account.next.json", &unknown).unwrap();
@@ -278,7 +279,7 @@ fn an_account_is_bound_to_another_one() {
     running.wait(|event| *event == Event::Issued);
     drop(running);
 
-    // The server forgets all accounts, and takes no new one: what is kept stays, for it may come to its senses.
+    // The server forgets all accounts and refuses a new one. The stored account stays, since the server may recover.
     drop(program);
     let _program = pebble.start();
     let kept = account(folder.path(), &pebble);
@@ -287,7 +288,7 @@ fn an_account_is_bound_to_another_one() {
     running.wait(|event| *event == Event::Failed);
     drop(running);
     assert_eq!(account(folder.path(), &pebble), kept);
-    // Without the wait after a failure.
+    // The wait after a failure is removed.
     store(folder.path(), &pebble).remove("state.json").unwrap();
     let running = Running::start_as(folder.path(), &pebble, &dns, Some(EXTERNAL_ACCOUNT));
     running.wait(|event| *event == Event::Issued);

@@ -1,4 +1,4 @@
-//! pebble and its DNS, each a program that ends with the test.
+//! Runs pebble and its DNS as programs that end with the test.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -13,20 +13,20 @@ use cok_certs::Authority;
 use cok_certs::dns::{BoxFuture, Solver, SolverError};
 
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
-/// How often a program is started with other ports, since another has taken its own.
+/// How often a program is started with other ports, if its own are taken.
 const STARTS: usize = 5;
-/// The account that a server may ask ours to be bound to: its identifier and its HMAC key in base64url.
+/// The external account for binding: its identifier, and its HMAC key in base64url.
 pub(crate) const EXTERNAL_ACCOUNT: (&str, &str) =
     ("kid-1", "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W");
 
-/// A program that ends with the test. Its output is read to its end, so that it never waits for a reader.
+/// A program that ends with the test. All its output is read, so that it never blocks.
 pub(crate) struct Program {
     child: Child,
     lines: Arc<Mutex<Vec<String>>>,
 }
 
 impl Program {
-    /// Nothing if it ends before it is ready.
+    /// `None` if it ends before it is ready.
     fn start(command: &mut Command, ready: &'static str) -> Option<Self> {
         let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn();
         let mut child = child.expect("the Debian package pebble is installed");
@@ -53,12 +53,12 @@ impl Program {
         self.lines.lock().unwrap().iter().filter(|line| line.contains(of)).count()
     }
 
-    /// How many orders pebble has.
+    /// The number of orders in pebble.
     pub(crate) fn orders(&self) -> usize {
         self.count("orders in the db")
     }
 
-    /// How many accounts pebble has made.
+    /// The number of accounts that pebble has created.
     pub(crate) fn accounts(&self) -> usize {
         self.count("accounts in memory")
     }
@@ -75,8 +75,7 @@ impl Drop for Program {
     }
 }
 
-/// A port that is free now. It is none of those that the kernel gives to programs that do not name one, so that hardly
-/// anybody takes it meanwhile.
+/// A free port outside the kernel's range for unnamed ports, so that other programs hardly take it.
 fn free_port() -> u16 {
     loop {
         let port = fastrand::u16(20_000..32_000);
@@ -86,21 +85,21 @@ fn free_port() -> u16 {
     }
 }
 
-/// Starts a program until its ports are its own.
+/// Starts a program until it gets its ports.
 fn start<T>(once: impl Fn() -> Option<T>) -> T {
     (0..STARTS).find_map(|_| once()).expect("it starts, as its output says")
 }
 
-/// TXT records through the management address of pebble-challtestsrv.
+/// A solver that uses the management address of pebble-challtestsrv.
 #[derive(Debug)]
 pub(crate) struct TestDns {
     management: u16,
     dns: u16,
     pub(crate) presented: Mutex<Vec<String>>,
     pub(crate) cleaned: AtomicUsize,
-    /// How often it was waited until values can be seen.
+    /// How often the renewer has waited for the values.
     pub(crate) looked: AtomicUsize,
-    /// Nothing is ever taken away.
+    /// True if a removal never ends.
     pub(crate) hangs: AtomicBool,
 }
 
@@ -164,20 +163,20 @@ impl Solver for TestDns {
     }
 }
 
-/// Pebble with a certificate of our own authority; starting it anew forgets all accounts.
+/// Pebble with a certificate of our own authority. A restart makes it forget all accounts.
 pub(crate) struct Pebble {
     folder: PathBuf,
     pub(crate) ca_file: PathBuf,
     port: u16,
     dns: u16,
-    /// How many in a hundred nonces are rejected.
+    /// How many nonces in a hundred are rejected.
     pub(crate) nonce_reject: u8,
-    /// Whether accounts are to be bound to [`EXTERNAL_ACCOUNT`].
+    /// True if accounts must be bound to [`EXTERNAL_ACCOUNT`].
     pub(crate) external_account: bool,
 }
 
 impl Pebble {
-    /// With the ports of a first start, which the next ones keep.
+    /// Chooses the ports, which all later starts use.
     pub(crate) fn new(folder: &Path, dns: &TestDns) -> Self {
         let authority = Authority::load_or_create(&folder.join("authority")).unwrap();
         let issuer_key = std::fs::read_to_string(folder.join("authority/ca.key")).unwrap();
@@ -200,7 +199,7 @@ impl Pebble {
         format!("https://127.0.0.1:{}/dir", self.port)
     }
 
-    /// The first start takes another port if its own is taken.
+    /// Starts it for the first time, on other ports if its own are taken.
     pub(crate) fn first_start(&mut self) -> Program {
         for _ in 0..STARTS {
             if let Some(program) = self.try_start() {
@@ -211,7 +210,7 @@ impl Pebble {
         panic!("it starts, as its output says");
     }
 
-    /// Later ones wait for it.
+    /// Starts it once its ports are free.
     pub(crate) fn start(&self) -> Program {
         let end = Instant::now() + DEADLINE;
         while Instant::now() < end {

@@ -17,13 +17,13 @@ use std::time::{Duration, Instant};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use cok_certs::unix_now;
+use cok_host::private_file;
 use cok_transport::quic::UdpLayer;
 use quinn::AsyncUdpSocket;
 use quinn::udp::RecvMeta;
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
-use crate::host::state_file;
 use parking_lot::Mutex;
 
 const FILE: &str = "first-packets.json";
@@ -86,7 +86,7 @@ pub(crate) fn take(state_dir: &Path) -> Vec<FirstPacket> {
 /// Leaves these for the next process.
 pub(crate) fn leave(state_dir: &Path, packets: Vec<FirstPacket>) -> io::Result<()> {
     let kept = serde_json::to_vec(&Kept { at: unix_now(), packets })?;
-    state_file::write(&state_dir.join(FILE), &kept)
+    private_file::write(&state_dir.join(FILE), &kept)
 }
 
 /// A socket that begins with first packets that came before, and keeps copies of those that come once it is told to.

@@ -10,10 +10,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use aws_lc_rs::{hkdf, hmac};
+use cok_host::private_file;
 use quinn::crypto::{HandshakeTokenKey, HmacKey};
 use tracing::warn;
-
-use crate::host::state_file;
 
 const FILE: &str = "quic-secret";
 const LENGTH: usize = 32;
@@ -33,7 +32,7 @@ impl ResetKey {
         }
         let mut secret = [0; LENGTH];
         getrandom::fill(&mut secret)?;
-        if let Err(error) = state_file::write(&path, &secret) {
+        if let Err(error) = private_file::write(&path, &secret) {
             warn!(
                 %file, %error,
                 "cannot keep the QUIC secret; should this process be killed, QUIC peers notice only by time-out: {file}: {error}"

@@ -7,12 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cok_certs::unix_now;
+use cok_host::private_file;
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
 use super::Tunnels;
 use super::directory::{Directory, Owner};
-use crate::host::state_file;
 use crate::names::Subdomain;
 
 const FILE: &str = "names.json";
@@ -103,7 +103,7 @@ impl Snapshot {
             })
             .collect();
         let written =
-            serde_json::to_vec(&saved).map_err(Into::into).and_then(|json| state_file::write(&self.path, &json));
+            serde_json::to_vec(&saved).map_err(Into::into).and_then(|json| private_file::write(&self.path, &json));
         if let Err(error) = written {
             let file = self.path.display();
             warn!(%file, %error, "the names in use cannot be saved, so a restart would forget them: {file}: {error}");

@@ -4,7 +4,7 @@ use super::*;
 use crate::dns::embedded::Host;
 use crate::dns::knot::{self, Knot};
 
-/// A parent zone with its resolver: a server that has the zone gives the same answers about it as a resolver would.
+/// A parent zone and its resolver. The zone's server gives the same answers as a resolver would.
 fn parent(records: &str) -> (Knot, Resolver) {
     let records = format!("@ 60 IN NS ns\nns 60 IN A 127.0.0.1\n{records}");
     let zone = knot::Zone { name: "example.com", records: &records, settings: "" };
@@ -30,7 +30,7 @@ async fn the_challenge_zone_needs_one_record_and_its_server_an_address() {
     let ns = "_acme-challenge.tunnel.example.com. 3600 IN NS tunnel.example.com.";
     let a = "tunnel.example.com. 3600 IN A 192.0.2.1";
     assert_eq!(lines(&format!("{ns}\n{a}"), &zone).await, Vec::<String>::new());
-    // What it says is missing, put there, makes it right.
+    // The missing record, once it is there, makes the delegation right.
     assert_eq!(lines(a, &zone).await, [format!("missing in the zone example.com: {ns}")]);
     assert_eq!(
         lines(ns, &zone).await,
@@ -40,7 +40,7 @@ async fn the_challenge_zone_needs_one_record_and_its_server_an_address() {
 }
 
 #[tokio::test]
-async fn what_leads_elsewhere_is_named() {
+async fn records_that_lead_elsewhere_are_named() {
     let zone = Zone::challenge("tunnel.example.com", None, None).unwrap();
     let (ns, a) = ("_acme-challenge.tunnel 60 IN NS", "tunnel 60 IN A 192.0.2.1\nother 60 IN A 192.0.2.2");
     let found = lines(&format!("{ns} other\n{a}"), &zone).await;
@@ -48,7 +48,7 @@ async fn what_leads_elsewhere_is_named() {
     assert!(found[1].starts_with("missing in the zone example.com: "), "{found:?}");
     let found = lines(&format!("{ns} other\n{ns} tunnel\n{a}"), &zone).await;
     assert!(found.len() == 1 && found[0].contains("delegated to other.example.com. as well"), "{found:?}");
-    // Two names for one machine are no mistake.
+    // Two names for one machine are right.
     let found = lines(&format!("{ns} twin\n{ns} tunnel\n{a}\ntwin 60 IN A 192.0.2.1"), &zone).await;
     assert_eq!(found, Vec::<String>::new());
     let found = lines(&format!("_acme-challenge.tunnel 60 IN CNAME x.acme\n{a}"), &zone).await;
@@ -83,7 +83,7 @@ async fn the_whole_domain_needs_glue() {
 }
 
 #[tokio::test]
-async fn that_nobody_could_be_asked_is_not_that_it_is_missing() {
+async fn a_server_that_cannot_be_asked_is_not_a_missing_record() {
     let zone = Zone::challenge("tunnel.example.com", None, None).unwrap();
     let closed: SocketAddr = ([127, 0, 0, 1], knot::free_port("127.0.0.1")).into();
     let unknown = |found: &[Finding]| found.iter().all(|finding| matches!(finding, Finding::Unknown(_)));

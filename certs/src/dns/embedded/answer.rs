@@ -1,42 +1,42 @@
-//! Bytes of a query in, bytes of its answer out. No sockets.
+//! Turns the bytes of a query into the bytes of its answer. It has no sockets.
 
 use hickory_proto::op::{Edns, Message, MessageType, Metadata, OpCode, Query, ResponseCode};
 use hickory_proto::rr::{DNSClass, RData, Record, RecordType};
 use hickory_proto::serialize::binary::{BinDecodable as _, BinDecoder};
 
-use super::Published;
+use super::published::Published;
 use super::zone::{Found, Zone};
 
 /// The header of a message (RFC 1035, section 4.1.1): six fields of 16 bits.
 const HEADER_LEN: usize = 12;
 
-/// The longest query that is looked at. A question has 271 bytes at most with its header; the rest is for EDNS
-/// options, of which padding is the longest.
+/// The longest query that is parsed. A question takes at most 271 bytes with its header. The rest is for EDNS options,
+/// of which padding is the longest.
 pub(super) const LONGEST_QUERY: usize = 2048;
 
-/// The most that goes out in one datagram, whatever the resolver would take: it passes every IPv6 path unfragmented,
-/// and is little to gain for whoever asks with a false address.
+/// The longest answer in one datagram, whatever the resolver offers. It passes every IPv6 path unfragmented, and it
+/// makes amplification hardly worthwhile.
 const LONGEST_DATAGRAM: u16 = 1232;
 
-/// What any resolver takes in a datagram (RFC 1035, section 2.3.4).
+/// The datagram that every resolver accepts (RFC 1035, section 2.3.4).
 const SHORTEST_LIMIT: u16 = 512;
 
 /// The most additional records of a query: EDNS and a signature.
 const MOST_ADDITIONALS: u16 = 2;
 
-/// What a query came over.
+/// How a query arrived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Over {
-    /// A datagram: what does not fit is asked again over TCP.
+    /// In a datagram. An answer that does not fit is asked for again over TCP.
     Udp,
-    /// A datagram of a network that has had enough answers for now: records are to be asked for again over TCP, which
-    /// nobody can do from an address that is not theirs.
+    /// In a datagram of a network that has had enough answers. Records are only given over TCP, where addresses cannot
+    /// be forged.
     LimitedUdp,
-    /// A connection.
+    /// Over a TCP connection.
     Tcp,
 }
 
-/// What the header says, read without the rest, which may be anything.
+/// The header, read without the rest of the message, which may be malformed.
 struct Header {
     id: u16,
     op_code: OpCode,
@@ -44,15 +44,14 @@ struct Header {
     counts: [u16; 4],
 }
 
-/// The answer to a query; nothing to what is none, and to answers, since two servers that answer each other would
-/// never end.
+/// Answers a query. `None` for other bytes, and for answers, since two servers could answer each other endlessly.
 pub(super) fn answer(zone: &Zone, published: &Published, bytes: &[u8], over: Over) -> Option<Vec<u8>> {
     let header = Header::read(bytes)?;
     let [questions, answers, authorities, additionals] = header.counts;
     if header.op_code != OpCode::Query {
         return header.refuse(bytes, ResponseCode::NotImp);
     }
-    // The counts are bounded before anything is read by them.
+    // The counts are checked before they control any parsing.
     if bytes.len() > LONGEST_QUERY
         || questions != 1
         || answers != 0
@@ -74,7 +73,7 @@ pub(super) fn answer(zone: &Zone, published: &Published, bytes: &[u8], over: Ove
         (Over::LimitedUdp, _) => 0,
     };
     let whole = reply.to_vec().ok()?;
-    // Where there are no records, nothing can be left out.
+    // Without records there is nothing to leave out.
     if whole.len() <= usize::from(limit) || (reply.answers.is_empty() && reply.authorities.is_empty()) {
         return Some(whole);
     }
@@ -88,13 +87,13 @@ pub(super) fn answer(zone: &Zone, published: &Published, bytes: &[u8], over: Ove
 fn fill(zone: &Zone, published: &Published, query: &Message, reply: &mut Message) {
     let code = |reply: &mut Message, code| reply.metadata.response_code = code;
     let Some(question) = query.queries.first() else { return code(reply, ResponseCode::FormErr) };
-    // As it was asked, in upper and lower case: resolvers compare it (draft-vixie-dnsext-dns0x20).
+    // In the same upper and lower case, since resolvers compare it (draft-vixie-dnsext-dns0x20).
     reply.add_query(question.clone());
     if query.edns.as_ref().is_some_and(|edns| edns.version() != 0) {
         return code(reply, ResponseCode::BADVERS);
     }
     if query.signature.is_some() {
-        // No keys are known here (RFC 8945, section 5.2.1).
+        // The responder knows no keys (RFC 8945, section 5.2.1).
         return code(reply, ResponseCode::NotAuth);
     }
     let kind = question.query_type();
@@ -118,7 +117,7 @@ fn fill(zone: &Zone, published: &Published, query: &Message, reply: &mut Message
     reply.add_answers(records.into_iter().map(|data| Record::from_rdata(question.name().clone(), ttl, data)));
 }
 
-/// What we say of EDNS (RFC 6891) to whoever does so.
+/// Our EDNS record (RFC 6891), for a query that has one.
 fn own_edns(theirs: &Edns) -> Edns {
     let mut own = Edns::new();
     own.set_max_payload(LONGEST_DATAGRAM).set_dnssec_ok(theirs.flags().dnssec_ok);
@@ -126,7 +125,7 @@ fn own_edns(theirs: &Edns) -> Edns {
 }
 
 impl Header {
-    /// Nothing if it is cut short or an answer.
+    /// `None` if it is cut short or belongs to an answer.
     fn read(bytes: &[u8]) -> Option<Self> {
         let fields = bytes.get(..HEADER_LEN)?;
         let field = |index: usize| u16::from_be_bytes([fields[index * 2], fields[index * 2 + 1]]);
@@ -139,7 +138,7 @@ impl Header {
         })
     }
 
-    /// An answer that says only what is wrong, with the question and EDNS if they can be read (RFC 6891, section 7).
+    /// An answer that only reports an error, with the question and EDNS if they are readable (RFC 6891, section 7).
     fn refuse(&self, bytes: &[u8], code: ResponseCode) -> Option<Vec<u8>> {
         let mut reply = self.reply(code);
         if bytes.len() <= LONGEST_QUERY {
@@ -152,7 +151,7 @@ impl Header {
                         reply.set_edns(own_edns(edns));
                     }
                 }
-                // What follows the question may be broken alone.
+                // The question may be readable although what follows is broken.
                 Err(_) if self.counts[0] == 1 => {
                     let mut decoder = BinDecoder::new(bytes).clone(HEADER_LEN as u16);
                     reply.add_queries(Query::read(&mut decoder).ok());

@@ -1,20 +1,19 @@
-//! How many answers a network gets by UDP: whoever asks from addresses that are not theirs has our answers sent to those
-//! who own them.
+//! Limits the answers over UDP to each network, so that forged queries cannot flood their victims with our answers.
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-/// Answers a second for one network. An ACME server and the resolvers of its several places ask a few times for each
-/// value; a public resolver asks for each tunnel once in five minutes.
+/// Answers a second for one network. An ACME server and its resolvers ask a few times for each value. A public resolver
+/// asks for each tunnel once in five minutes.
 const RATE: u32 = 100;
-/// Answers that it may get at once.
+/// Answers at once for one network.
 const BURST: u32 = 200;
-/// Networks are told apart by as many places; those that meet in one share its allowance. It takes 32 KiB, and all
-/// together never get more than the rate times this.
+/// The number of counters. Networks that share one share its allowance. They take 32 KiB, and limit all answers
+/// together to the rate times this number.
 const SLOTS: usize = 4096;
 
-/// The addresses that one site commonly has, which can be taken in turn: a /24 of IPv4 or a /56 of IPv6.
+/// The addresses that one site usually has and can use in turn: a /24 of IPv4 or a /56 of IPv6.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Network(u64);
 
@@ -22,17 +21,17 @@ impl Network {
     pub(super) fn of(address: IpAddr) -> Self {
         match address.to_canonical() {
             IpAddr::V4(address) => Self(u64::from(address.to_bits() >> 8)),
-            // No address of the internet has an upper half so small that it would meet one of the above.
+            // The upper half of an internet address is too large to equal an IPv4 network above.
             IpAddr::V6(address) => Self((address.to_bits() >> 72) as u64),
         }
     }
 }
 
-/// Counts answers.
+/// The counters of answers.
 #[derive(Debug)]
 pub(super) struct Limiter {
     started: Instant,
-    /// When the last answer of each place would have been sent at an even rate, from the start.
+    /// For each counter, when its last answer would go out at an even rate, measured from the start.
     slots: Vec<Duration>,
     hasher: RandomState,
 }
@@ -42,13 +41,13 @@ impl Limiter {
         Self { started: now, slots: vec![Duration::ZERO; SLOTS], hasher: RandomState::new() }
     }
 
-    /// Whether one more answer is within the network's allowance, and counts it if so.
+    /// True if one more answer is within the network's allowance. It is counted then.
     pub(super) fn allows(&mut self, network: Network, now: Instant) -> bool {
         let index = self.hasher.hash_one(network) as usize % SLOTS;
         let interval = Duration::from_secs(1) / RATE;
         let now = now.duration_since(self.started);
         let Some(slot) = self.slots.get_mut(index) else { return false };
-        // How long before its time this answer would come.
+        // How far ahead of the even rate this answer is.
         let early = slot.saturating_sub(now);
         if early >= interval * BURST {
             return false;
@@ -85,7 +84,7 @@ mod tests {
         assert_eq!(passed(one, Duration::ZERO), BURST);
         assert_eq!(passed(one, Duration::from_secs(1)), RATE);
         assert_eq!(passed(one, Duration::from_secs(3600)), BURST);
-        // Others have their own, but for the few that share a place with it.
+        // Other networks have their own allowance, except for the few that share a counter.
         let at = Duration::from_secs(3600);
         let others = (0..100).filter(|other| passed(network(&format!("198.51.{other}.1")), at) == BURST).count();
         assert!(others >= 90, "{others}");

@@ -1,11 +1,14 @@
-//! The responder's sockets: UDP, and TCP with bounds on connections and on their time.
+//! The responder's sockets: UDP, and TCP with limits on connections and on their time.
+//!
+//! The answers themselves come from the responder.
 
 use std::collections::HashMap;
 use std::io::{self, IoSliceMut};
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use quinn_udp::{RecvMeta, Transmit, UdpSocketState};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, Interest};
@@ -16,40 +19,41 @@ use tracing::{debug, warn};
 
 use super::answer::{LONGEST_QUERY, Over};
 use super::limit::{Limiter, Network};
-use super::{Embedded, SolverError};
+use super::responder::Embedded;
+use crate::dns::SolverError;
 
-/// Connections at once. Few come by TCP, as few answers are too long for UDP; each holds a file descriptor and one
-/// query.
+/// The most connections at once. Few come over TCP, since few answers are too long for UDP. Each takes a file
+/// descriptor and one query.
 const MOST_CONNECTIONS: usize = 64;
-/// Connections at once of one network. A resolver is asked to keep to one or a few (RFC 7766, section 6.2.2).
+/// The most connections at once of one network. A resolver should use one or a few (RFC 7766, section 6.2.2).
 const MOST_CONNECTIONS_EACH: usize = 16;
-/// Datagrams that are received together.
+/// The most datagrams that are received together.
 const BATCH: usize = 4;
-/// Room for each of them. The kernel may join as much as this to one, if it is all from one socket (GRO).
+/// Room for each datagram. The kernel may join datagrams of one sender up to this size (GRO).
 const DATAGRAM: usize = 65_535;
-/// How long a connection may take for its next query or for taking an answer: "a few seconds" (RFC 7766, section
+/// How long a connection may wait for its next query, or take to accept an answer: "a few seconds" (RFC 7766, section
 /// 6.2.3).
 const IDLE: Duration = Duration::from_secs(5);
-/// How long a connection may live: a resolver that asks on and on must make room for others.
+/// How long a connection may live. A resolver that asks endlessly must make room for others.
 const LIFETIME: Duration = Duration::from_secs(30);
-/// Connections that the kernel holds for us.
+/// Connections that the kernel queues for us.
 const BACKLOG: i32 = 128;
-/// The pause after a socket's error, so that one that stays does not take the processor.
+/// The pause after a socket's error, so that a lasting error does not take the processor.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Both sockets of one address.
 #[derive(Debug)]
 pub struct Sockets {
     udp: UdpSocket,
-    /// Tells which of this machine's addresses a datagram was sent to, and sends from it.
+    /// Reads the local address of each datagram, and sends from it.
     datagrams: UdpSocketState,
     tcp: TcpListener,
-    /// The address, with the port that was chosen if 0 was asked for.
+    /// The address. A port 0 is replaced by the chosen one.
     pub address: SocketAddr,
 }
 
 impl Sockets {
-    /// Takes sockets that are bound already, the stream one listening; needs a runtime.
+    /// Takes bound sockets, of which the stream listens. Needs a runtime.
     pub fn from_std(udp: std::net::UdpSocket, tcp: std::net::TcpListener) -> io::Result<Self> {
         udp.set_nonblocking(true)?;
         tcp.set_nonblocking(true)?;
@@ -59,9 +63,9 @@ impl Sockets {
     }
 }
 
-/// Binds UDP and TCP; needs a runtime. An IPv6 address takes IPv4 as well. A port 0 gets the same number for both.
+/// Binds UDP and TCP. Needs a runtime. An IPv6 address accepts IPv4 as well. A port 0 becomes the same number for both.
 pub fn bind(address: SocketAddr) -> Result<Sockets, SolverError> {
-    // A free UDP port may be taken for TCP, and then another one is chosen.
+    // The port that is free for UDP may be in use for TCP.
     let tries = if address.port() == 0 { 16 } else { 1 };
     let mut result = bind_both(address);
     for _ in 1..tries {
@@ -110,12 +114,12 @@ fn explain(address: SocketAddr, error: &io::Error) -> String {
     format!("cannot listen on {address} for DNS: {error}: {advice}")
 }
 
-/// Answers until it is dropped.
+/// Answers queries until it is dropped.
 pub async fn serve(responder: Arc<Embedded>, sockets: Sockets) {
     tokio::join!(serve_udp(&responder, &sockets), serve_tcp(&responder, &sockets.tcp));
 }
 
-/// One datagram after the other: an answer takes microseconds, and a queue of them would only grow old.
+/// Answers one datagram after the other. Each takes microseconds, and answers in a queue would only get late.
 async fn serve_udp(responder: &Embedded, sockets: &Sockets) {
     let Sockets { udp, datagrams, .. } = sockets;
     let mut limiter = Limiter::new(Instant::now());
@@ -142,7 +146,7 @@ async fn serve_udp(responder: &Embedded, sockets: &Sockets) {
         for (buffer, meta) in buffers.chunks_exact(DATAGRAM).zip(&metas).take(received) {
             let bytes = &buffer[..meta.len.min(DATAGRAM)];
             for query in bytes.chunks(meta.stride.max(1)) {
-                // Nothing can be sent to port 0, which only a forged datagram has.
+                // Only a forged datagram comes from port 0, and no answer can go there.
                 if meta.addr.port() == 0 {
                     continue;
                 }
@@ -151,7 +155,7 @@ async fn serve_udp(responder: &Embedded, sockets: &Sockets) {
                 let Some(answer) = responder.answer(query, over) else { continue };
                 let (destination, contents) = (meta.addr, answer.as_slice());
                 let sent = Transmit { destination, contents, src_ip: meta.dst_ip, ecn: None, segment_size: None };
-                // A full buffer loses answers, and the resolver asks again: waiting would hold up all others.
+                // With a full buffer the answer is lost, and the resolver asks again. Waiting would delay all others.
                 if let Err(error) = udp.try_io(Interest::WRITABLE, || datagrams.try_send(udp.into(), &sent)) {
                     debug!(from = %meta.addr, %error, "cannot answer a DNS query");
                 }
@@ -160,10 +164,10 @@ async fn serve_udp(responder: &Embedded, sockets: &Sockets) {
     }
 }
 
-/// A connection, and who has it.
+/// A connection and its network.
 struct Place {
     network: Network,
-    /// Since when it has no query, if it has none.
+    /// Since when it has had no query; `None` while it has one.
     idle: Arc<Mutex<Option<Instant>>>,
     task: AbortHandle,
 }
@@ -175,7 +179,7 @@ async fn serve_tcp(responder: &Arc<Embedded>, listener: &TcpListener) {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             Some(ended) = connections.join_next_with_id() => {
-                // Those that were closed for others have left their places already.
+                // A connection that was closed for another has been removed already.
                 places.remove(&ended.map_or_else(|error| error.id(), |(id, ())| id));
                 continue;
             }
@@ -203,14 +207,16 @@ async fn serve_tcp(responder: &Arc<Embedded>, listener: &TcpListener) {
     }
 }
 
-/// Whether there is room for one more of a network. The connection that has been idle for longest makes room, which a
-/// server may close at any time (RFC 7766, section 6.2.3): those who only hold connections must not keep others out.
+/// Makes room for one more connection of a network, and returns false if there is none.
+///
+/// The connection that has been idle for the longest is closed, which a server may do at any time (RFC 7766, section
+/// 6.2.3). So idle connections keep no others out.
 fn has_room(places: &mut HashMap<Id, Place>, network: Network) -> bool {
     let is_full = places.values().filter(|place| place.network == network).count() >= MOST_CONNECTIONS_EACH;
     if !is_full && places.len() < MOST_CONNECTIONS {
         return true;
     }
-    let since = |place: &Place| *place.idle.lock().unwrap_or_else(PoisonError::into_inner);
+    let since = |place: &Place| *place.idle.lock();
     let idle = places.iter().filter(|(_, place)| !is_full || place.network == network);
     let idle = idle.filter_map(|(id, place)| Some((since(place)?, *id)));
     let Some(place) = idle.min_by_key(|(since, _)| *since).and_then(|(_, id)| places.remove(&id)) else { return false };
@@ -218,10 +224,10 @@ fn has_room(places: &mut HashMap<Id, Place>, network: Network) -> bool {
     true
 }
 
-/// Messages each with its length before it (RFC 1035, section 4.2.2), one after the other.
+/// Answers messages one after the other, each with its length in front (RFC 1035, section 4.2.2).
 async fn connection(responder: &Embedded, mut stream: TcpStream, idle: &Mutex<Option<Instant>>) -> io::Result<()> {
     loop {
-        *idle.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        *idle.lock() = Some(Instant::now());
         let read = async {
             let length = usize::from(stream.read_u16().await?);
             if length > LONGEST_QUERY {
@@ -236,7 +242,7 @@ async fn connection(responder: &Embedded, mut stream: TcpStream, idle: &Mutex<Op
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
             Err(error) => return Err(error),
         };
-        *idle.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *idle.lock() = None;
         let Some(answer) = responder.answer(&query, Over::Tcp) else { return Ok(()) };
         // Length and message in one write (RFC 7766, section 8).
         let mut framed = Vec::with_capacity(answer.len() + 2);

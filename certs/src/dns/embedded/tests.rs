@@ -1,8 +1,12 @@
+use std::sync::Arc;
+
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::rdata::tsig::TsigAlgorithm;
 use hickory_proto::rr::{DNSClass, Name, RecordType, TSigner};
 
+use super::published::MOST_VALUES;
 use super::*;
+use crate::dns::{Solver as _, SolverError};
 
 mod sockets;
 
@@ -50,7 +54,7 @@ async fn present(responder: &Embedded, values: &[&str]) {
 }
 
 #[tokio::test]
-async fn values_stand_together_and_go_one_by_one() {
+async fn values_are_published_together_and_removed_one_by_one() {
     let responder = responder();
     let serial = |responder: &Embedded| responder.published.load().serial;
     let before = serial(&responder);
@@ -71,7 +75,7 @@ async fn values_stand_together_and_go_one_by_one() {
 }
 
 #[tokio::test]
-async fn forgotten_values_make_room() {
+async fn the_oldest_values_make_room() {
     let responder = responder();
     for number in 0..100 {
         responder.present(&format!("value {number}")).await.unwrap();
@@ -155,7 +159,7 @@ async fn the_whole_zone_has_hosts() {
 }
 
 #[tokio::test]
-async fn another_port_stands_in_the_https_record() {
+async fn the_https_record_names_another_port() {
     let host = Host {
         addresses: vec!["192.0.2.1".parse().unwrap()],
         alpn: vec!["h3".to_owned(), "h2".to_owned()],
@@ -179,7 +183,7 @@ async fn another_port_stands_in_the_https_record() {
 }
 
 #[tokio::test]
-async fn what_is_too_long_is_cut_to_be_asked_again() {
+async fn a_long_answer_is_truncated() {
     let responder = responder();
     for number in 0..MOST_VALUES {
         responder.present(&format!("{number:043}")).await.unwrap();
@@ -209,12 +213,12 @@ async fn what_is_too_long_is_cut_to_be_asked_again() {
 }
 
 #[tokio::test]
-async fn what_is_no_query_is_told_so_or_dropped() {
+async fn malformed_queries_get_an_error_or_no_answer() {
     let responder = responder();
     let good = query(CHALLENGE, RecordType::TXT).to_vec().unwrap();
     let code = |bytes: &[u8]| {
         responder.answer(bytes, Over::Udp).map(|answer| {
-            assert!(answer.len() <= bytes.len().max(12), "no more comes back than was sent");
+            assert!(answer.len() <= bytes.len().max(12), "an answer is no longer than its query");
             Message::from_vec(&answer).unwrap().response_code
         })
     };
@@ -248,7 +252,7 @@ async fn what_is_no_query_is_told_so_or_dropped() {
     let mut edns = Edns::new();
     edns.set_version(1);
     version.set_edns(edns);
-    // What can be read of a query that is refused comes back.
+    // The readable part of a refused query comes back.
     let mut notify = query(CHALLENGE, RecordType::SOA);
     notify.metadata.op_code = OpCode::Notify;
     notify.set_edns(Edns::new());
@@ -300,7 +304,7 @@ async fn no_bytes_make_it_panic() {
 }
 
 #[test]
-fn it_is_ready_with_one_address_that_is_served() {
+fn it_is_ready_with_one_served_address() {
     let responder = responder();
     let [first, second] = ["192.0.2.1:53", "192.0.2.2:53"].map(|address| address.parse().unwrap());
     let why = |text: &str| SolverError::Setup(text.to_owned());

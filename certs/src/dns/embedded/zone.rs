@@ -1,4 +1,4 @@
-//! What the responder answers for, and the records that stand under a name.
+//! The zone that the responder answers for: which records each name has.
 
 use std::net::IpAddr;
 
@@ -6,81 +6,82 @@ use hickory_proto::rr::rdata::svcb::{Alpn, SvcParamKey, SvcParamValue};
 use hickory_proto::rr::rdata::{A, AAAA, CAA, HTTPS, NS, SOA, SVCB, TXT};
 use hickory_proto::rr::{Name, RData, RecordType};
 
-use super::Published;
+use super::published::Published;
 use crate::dns::{challenge_name, parse_name};
 
-/// Challenge values change from one second to the next, so nobody may keep them, nor that there are none.
+/// The time to live of challenge values, and of their absence. They change within seconds, so no resolver may cache
+/// them.
 const CHALLENGE_TTL: u32 = 0;
-/// How long the other records may be kept, in seconds: short enough to move the daemon to another address.
+/// The time to live of the other records, in seconds: short enough to move the daemon to another address.
 const HOST_TTL: u32 = 300;
-/// How long the delegation's own records may be kept, in seconds.
+/// The time to live of the delegation's records, in seconds.
 pub(in crate::dns) const NS_TTL: u32 = 3600;
 
-/// Timers of the SOA record, in seconds. They are for secondaries, which there are none of: common values.
+/// Timers of the SOA record, in seconds. Only secondaries use them, and there are none, so these are common values.
 const REFRESH: i32 = 3600;
 const RETRY: i32 = 600;
 const EXPIRE: i32 = 86400;
 
-/// A setting that cannot stand in a zone.
+/// A setting that is not a DNS name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{name:?} is not a DNS name: {why}")]
 pub struct ZoneError {
-    /// What was given.
+    /// The given text.
     pub name: String,
-    /// What is wrong with it.
+    /// What to correct.
     pub why: String,
 }
 
 /// The zone that the responder answers for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Zone {
-    /// Its top, in lower case.
+    /// Its topmost name, in lower case.
     apex: Name,
-    /// Where the challenge values stand: the apex itself or a name below it.
+    /// The name of the challenge values: the apex or a name below it.
     challenge: Name,
     /// The name server of the NS and SOA records.
     name_server: Name,
     /// The mailbox of the SOA record.
     mailbox: Name,
-    /// What the names of the whole domain have; nothing if only the challenge's name is answered for.
+    /// The records of all names if the whole domain is delegated. `None` if only the challenge is.
     host: Option<Host>,
 }
 
-/// What the base name and every name below it have, where the whole domain is delegated.
+/// The records of the base name and of every name below, if the whole domain is delegated.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Host {
     /// A and AAAA records.
     pub addresses: Vec<IpAddr>,
-    /// Which authorities may issue certificates: CAA records at the base name, such as `letsencrypt.org`. None leaves it
-    /// to everyone.
+    /// The authorities that may issue certificates, as CAA records of the base name, such as `letsencrypt.org`. Without
+    /// any, every authority may.
     pub issuers: Vec<String>,
-    /// Protocols of the HTTPS record, such as `h3` and `h2`; none for no such record.
+    /// The protocols in the HTTPS record, such as `h3` and `h2`. Without any, there is no such record.
     pub alpn: Vec<String>,
-    /// The port that visitors use, if it is not 443. Their browsers then ask for `_8443._https.<name>`, and those that
-    /// come without a port are sent to it.
+    /// The visitors' port, if it is not 443. Browsers then ask for `_8443._https.<name>`, and those without a port in
+    /// the URL are sent to it.
     pub port: Option<u16>,
 }
 
-/// What stands under a name.
+/// The content of a name.
 pub(super) enum Found {
-    /// These records with their time to live, of the type that was asked for. None means that the name exists and has
-    /// no such record.
+    /// The records of the requested type, with their time to live. An empty list means that the name exists without
+    /// such a record.
     Records(Vec<RData>, u32),
-    /// No such name in the zone.
+    /// The zone has no such name.
     NoName,
-    /// Not in the zone.
+    /// The name is not in the zone.
     Elsewhere,
 }
 
 impl Zone {
-    /// For the challenge's name alone. `apex` is the name that is delegated: `_acme-challenge.<domain>` itself, or the
-    /// target of a CNAME record that stands there.
+    /// A zone for the challenge alone. `apex` is the delegated name: `_acme-challenge.<domain>` itself, or the target
+    /// of its CNAME record.
     pub fn challenge(domain: &str, apex: Option<&str>, name_server: Option<&str>) -> Result<Self, ZoneError> {
         let apex = parse(apex.unwrap_or(&challenge_name(domain)))?;
         Self::new(domain, apex.clone(), apex, name_server, None)
     }
 
-    /// For the whole domain, the challenge's name within it.
+    /// A zone for the whole domain, including the challenge.
     pub fn whole(domain: &str, name_server: Option<&str>, host: Host) -> Result<Self, ZoneError> {
         for issuer in &host.issuers {
             parse(issuer)?;
@@ -100,7 +101,7 @@ impl Zone {
         Ok(Self { apex, challenge, name_server, mailbox, host })
     }
 
-    /// The name that the parent zone has to delegate, with the root's dot.
+    /// The name that the parent zone has to delegate, with the final dot.
     pub fn apex(&self) -> String {
         self.apex.to_ascii()
     }
@@ -110,7 +111,7 @@ impl Zone {
         format!("{} {NS_TTL} IN NS {}", self.apex.to_ascii(), self.name_server.to_ascii())
     }
 
-    /// Looks a name in lower case up.
+    /// Looks up a name in lower case.
     pub(super) fn find(&self, name: &Name, kind: RecordType, published: &Published) -> Found {
         if !self.apex.zone_of(name) {
             return Found::Elsewhere;
@@ -140,7 +141,7 @@ impl Zone {
         }
     }
 
-    /// Every name below the apex is a host, as below a wildcard record; names of services such as `_dmarc` are none.
+    /// Every name below the apex is a host, as with a wildcard record. Names of services such as `_dmarc` do not exist.
     fn find_host(&self, host: &Host, name: &Name, kind: RecordType, at_apex: bool) -> Found {
         let below = usize::from(name.num_labels().saturating_sub(self.apex.num_labels()));
         let labels: Vec<&[u8]> = name.iter().take(below).collect();
@@ -151,12 +152,12 @@ impl Zone {
         }
         match (services, host.port) {
             ([], _) => Found::Records(host.records(kind, at_apex), HOST_TTL),
-            // The port in the name is the one to use (RFC 9460, section 9.1).
+            // The name holds the port (RFC 9460, section 9.1).
             ([port, b"_https"], Some(own)) if *port == format!("_{own}").as_bytes() => {
                 let record = if kind == RecordType::HTTPS { host.https(None) } else { None };
                 Found::Records(record.into_iter().collect(), HOST_TTL)
             }
-            // A resolver that shows no more of a name than it must asks for this on its way (RFC 9156).
+            // A resolver with query name minimisation asks for this on its way (RFC 9156).
             ([b"_https"], Some(_)) => Found::Records(Vec::new(), HOST_TTL),
             _ => Found::NoName,
         }
@@ -167,7 +168,8 @@ impl Zone {
         SOA::new(self.name_server.clone(), self.mailbox.clone(), published.serial, REFRESH, RETRY, EXPIRE, negative)
     }
 
-    /// How long it may be kept that a name or record is not there (RFC 2308, section 5): the SOA record's time to live.
+    /// How long a resolver may cache that a name or record is absent: the SOA record's time to live (RFC 2308, section
+    /// 5).
     pub(super) fn negative_ttl(&self, name: &Name) -> u32 {
         if self.host.is_none() || self.challenge.zone_of(name) { CHALLENGE_TTL } else { HOST_TTL }
     }
@@ -180,14 +182,14 @@ impl Zone {
         &self.name_server
     }
 
-    /// What the whole domain has; nothing if only the challenge's name is answered for.
+    /// The records of all names if the whole domain is delegated.
     pub(in crate::dns) fn host(&self) -> Option<&Host> {
         self.host.as_ref()
     }
 }
 
 impl Host {
-    /// Of ANY it gives the addresses alone, as one set is enough (RFC 8482, section 4.1).
+    /// A query for ANY gets the addresses alone, since one record set is enough (RFC 8482, section 4.1).
     fn records(&self, kind: RecordType, at_apex: bool) -> Vec<RData> {
         match kind {
             RecordType::A | RecordType::AAAA | RecordType::ANY => self
@@ -200,7 +202,7 @@ impl Host {
                 .filter(|record| kind == RecordType::ANY || record.record_type() == kind)
                 .collect(),
             RecordType::HTTPS => self.https(self.port).into_iter().collect(),
-            // Whoever asks for a name below climbs up to the base name's (RFC 8659, section 3).
+            // For a name below, resolvers climb up to the base name's records (RFC 8659, section 3).
             RecordType::CAA if at_apex => self
                 .issuers
                 .iter()
@@ -220,12 +222,12 @@ impl Host {
         }
         let mut parameters = vec![(SvcParamKey::Alpn, SvcParamValue::Alpn(Alpn(self.alpn.clone())))];
         parameters.extend(port.map(|port| (SvcParamKey::Port, SvcParamValue::Port(port))));
-        // The root as target: the owner's own addresses (RFC 9460, section 2.5.2).
+        // The root as target stands for the owner name itself (RFC 9460, section 2.5.2).
         Some(RData::HTTPS(HTTPS(SVCB::new(1, Name::root(), parameters))))
     }
 }
 
-/// A name in lower case, with the root's dot whether written or not.
+/// Parses a name into lower case, with the final dot.
 fn parse(text: &str) -> Result<Name, ZoneError> {
     parse_name(text).map_err(|why| ZoneError { name: text.to_owned(), why })
 }

@@ -11,12 +11,12 @@ use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
 use super::*;
-use crate::Authority;
+use crate::authority::Authority;
 
-/// What the server was asked: path, fields `authorization` and `content-type`, and the body.
+/// What the server received: path, fields `authorization` and `content-type`, and body.
 type Asked = Arc<Mutex<Vec<(String, String, String, String)>>>;
 
-/// A server that answers everything the same way until the runtime ends with the test; with TLS if it has a certificate.
+/// A server that gives the same answer to every request until the runtime ends. With a certificate it uses TLS.
 async fn server(status: u16, body: &'static str, tls: Option<TlsAcceptor>) -> (SocketAddr, Asked) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (address, asked) = (listener.local_addr().unwrap(), Asked::default());
@@ -40,7 +40,7 @@ async fn server(status: u16, body: &'static str, tls: Option<TlsAcceptor>) -> (S
             });
             tokio::spawn(async move {
                 let builder = hyper::server::conn::http1::Builder::new();
-                // A client that does not trust the certificate goes away.
+                // A client that does not trust the certificate disconnects.
                 let _gone = match tls {
                     Some(tls) => match tls.accept(stream).await {
                         Ok(stream) => builder.serve_connection(TokioIo::new(stream), service).await,
@@ -71,7 +71,7 @@ async fn it_asks_as_lego_does() {
     solver.present("-va\"lue").await.unwrap();
     solver.cleanup("-va\"lue").await.unwrap();
     let body = r#"{"fqdn":"_acme-challenge.tunnel.example.com.","value":"-va\"lue"}"#;
-    // What `cokd:pass:word` is in base64.
+    // The base64 form of `cokd:pass:word`.
     let expected = ["/a/hook/present", "/a/hook/cleanup"].map(|path| {
         let parts = (path, "Basic Y29rZDpwYXNzOndvcmQ=", "application/json", body);
         (parts.0.to_owned(), parts.1.to_owned(), parts.2.to_owned(), parts.3.to_owned())
@@ -84,7 +84,7 @@ async fn it_asks_as_lego_does() {
 }
 
 #[tokio::test]
-async fn it_trusts_the_authority_that_it_is_given() {
+async fn it_trusts_the_configured_authority() {
     let folder = tempfile::tempdir().unwrap();
     let authority = Authority::load_or_create(folder.path()).unwrap();
     let key = Arc::unwrap_or_clone(authority.issue(&["127.0.0.1"]).unwrap());
@@ -105,7 +105,7 @@ async fn it_trusts_the_authority_that_it_is_given() {
 }
 
 #[tokio::test]
-async fn each_failure_says_whose_turn_it_is() {
+async fn each_failure_says_who_has_to_act() {
     for (status, setup, advice) in [
         (401, true, "look at username and password"),
         (403, true, "look at username and password"),
@@ -124,14 +124,14 @@ async fn each_failure_says_whose_turn_it_is() {
         assert!(why.starts_with(&format!("http://{address}/present answers {status}")), "{why}");
         assert!(why.contains(advice) && !why.contains("pass:word"), "{why}");
     }
-    // Nobody there.
+    // No server listens.
     let address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let error = solver(&format!("http://{address}")).present("value").await.unwrap_err();
     assert!(matches!(&error, SolverError::Unavailable(why) if why.contains(&address.to_string())), "{error}");
 }
 
 #[test]
-fn wrong_settings_are_told_and_show_no_secret() {
+fn wrong_settings_are_named_and_show_no_secret() {
     let new = |url: &str| {
         let settings = Settings { url: url.to_owned(), password: Some("s3cret".to_owned()), ..Settings::default() };
         assert!(!format!("{settings:?}").contains("s3cret"));

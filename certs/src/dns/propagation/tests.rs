@@ -8,7 +8,7 @@ use crate::dns::{Solver as _, parse_name};
 
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// Anybody may change anything.
+/// An ACL that allows every change.
 const SECTIONS: &str = "acl:\n  - id: all\n    address: 127.0.0.0/8\n    action: update\n";
 
 fn start(ip: &str, port: u16, records: &str) -> Option<Knot> {
@@ -17,7 +17,7 @@ fn start(ip: &str, port: u16, records: &str) -> Option<Knot> {
     Knot::try_start(&[], (ip, port), SECTIONS, &[zone])
 }
 
-/// Two servers of one zone that get the changes apart, and a resolver that knows both.
+/// Two servers of one zone that receive changes separately, and a resolver that knows both.
 fn servers() -> (Knot, Knot, Resolver) {
     let records = "@ 60 IN NS ns\n@ 60 IN NS ns2\n_acme-challenge.alias 60 IN CNAME _acme-challenge.tunnel\n";
     loop {
@@ -29,7 +29,7 @@ fn servers() -> (Knot, Knot, Resolver) {
     }
 }
 
-/// A server that has the zone gives the same answers about it as a resolver would.
+/// The zone's server gives the same answers as a resolver would.
 fn resolver(server: &Knot) -> Resolver {
     let mut resolver = Resolver::at(server.address);
     resolver.port = server.address.port();
@@ -61,7 +61,7 @@ async fn it_waits_for_the_last_value_at_the_last_server() {
         assert!(all_there.load(Ordering::Relaxed), "it resolved too early");
     };
     let late = async {
-        // Late enough for the first look to have found it missing.
+        // Late enough that the first look finds it missing.
         sleep(Duration::from_millis(300)).await;
         all_there.store(true, Ordering::Relaxed);
         present(&two, &values()[1..]).await;
@@ -70,12 +70,12 @@ async fn it_waits_for_the_last_value_at_the_last_server() {
 }
 
 #[tokio::test]
-async fn it_does_not_wait_without_end_or_need() {
+async fn it_waits_neither_endlessly_nor_needlessly() {
     let (one, two, resolver) = servers();
     let name = parse_name("_acme-challenge.tunnel.example.com").unwrap();
     let at = |server: &Knot| NameServer { name: "given".to_owned(), addresses: vec![server.address] };
     assert_eq!(look(&at(&one), &name, &values()).await, Seen::NotYet);
-    // Values that never come: it gives up when its time is over.
+    // The values never come, and it stops at its time limit.
     let (time, resolvers) = (Duration::from_millis(1500), Ok(resolver.clone()));
     timeout(DEADLINE, settled_by(resolvers, &name, &values(), None, time)).await.expect("it gives up");
     present(&one, &values()).await;
@@ -87,7 +87,7 @@ async fn it_does_not_wait_without_end_or_need() {
 }
 
 #[tokio::test]
-async fn whatever_is_out_of_order_it_goes_on() {
+async fn it_goes_on_if_anything_is_out_of_order() {
     let name = parse_name("_acme-challenge.tunnel.example.com").unwrap();
     let hour = Duration::from_secs(3600);
     let closed = ([127, 0, 0, 1], free_port("127.0.0.1")).into();
@@ -103,7 +103,7 @@ async fn whatever_is_out_of_order_it_goes_on() {
     let mut resolver = resolver(&one);
     resolver.port = free_port("127.0.0.1");
     settle(Ok(resolver), None).await;
-    // A server that is not asked about its own zone refuses.
+    // A server refuses questions about other zones.
     let other = parse_name("_acme-challenge.tunnel.example.org").unwrap();
     let primary = NameServer { name: "primary".to_owned(), addresses: vec![one.address] };
     let (none, values) = (Err(Unknown::NoResolver("a test".to_owned())), values());

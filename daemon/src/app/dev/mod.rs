@@ -19,6 +19,7 @@ use cok_client::{
     Event, HostHeader, NAME_TIMEOUT, Options, PROBE_INTERVAL, Server, Target, TransportChoice, Tunnel, instance_id,
     trust_file,
 };
+use cok_host::private_file;
 use cok_transport::Congestion;
 use cok_transport::quic::{Dialer, Tuning};
 use tokio_util::sync::CancellationToken;
@@ -171,7 +172,6 @@ fn default_state_dir() -> Option<PathBuf> {
 
 /// The key of this machine's development daemon, kept so that a second terminal's command stays valid.
 fn dev_key(state_dir: &std::path::Path) -> anyhow::Result<String> {
-    use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
     let path = state_dir.join("key");
     let cannot = |doing: &str| format!("cannot {doing} {}", path.display());
     match std::fs::read_to_string(&path) {
@@ -181,15 +181,7 @@ fn dev_key(state_dir: &std::path::Path) -> anyhow::Result<String> {
         Err(error) => return Err(error).with_context(|| cannot("read")),
     }
     let key = ApiKey::generate().context("cannot make a key")?;
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(state_dir)
-        .with_context(|| cannot("make a folder for"))?;
-    let mut options = std::fs::OpenOptions::new();
-    let mut file =
-        options.write(true).create(true).truncate(true).mode(0o600).open(&path).with_context(|| cannot("write"))?;
-    writeln!(file, "{}", key.reveal()).with_context(|| cannot("write"))?;
+    private_file::write(&path, format!("{}\n", key.reveal()).as_bytes()).with_context(|| cannot("write"))?;
     Ok(key.reveal().to_owned())
 }
 

@@ -1,4 +1,4 @@
-//! The responder's sockets.
+//! Tests of the responder's sockets.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -23,7 +23,7 @@ async fn both_sockets_answer() {
     let asked = query(CHALLENGE, RecordType::TXT).to_vec().unwrap();
     let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     socket.connect(address).await.unwrap();
-    // What is no query gets nothing, and service goes on.
+    // Bytes that are no query get no answer and do not stop the service.
     socket.send(b"x").await.unwrap();
     socket.send(&asked).await.unwrap();
     let mut bytes = [0; 2000];
@@ -31,7 +31,7 @@ async fn both_sockets_answer() {
     assert!(bytes[..length].ends_with(b"\x05value"));
     let mut stream = TcpStream::connect(address).await.unwrap();
     for _ in 0..2 {
-        // In pieces.
+        // The query comes in pieces.
         stream.write_all(&[0]).await.unwrap();
         stream.write_all(&[asked.len() as u8]).await.unwrap();
         stream.write_all(&asked).await.unwrap();
@@ -39,13 +39,13 @@ async fn both_sockets_answer() {
         stream.read_exact(&mut answer).await.unwrap();
         assert!(answer.ends_with(b"\x05value"));
     }
-    // One that announces more than a query can have is cut off.
+    // A length beyond the longest query ends the connection.
     stream.write_all(&[255, 255, 0]).await.unwrap();
     assert!(matches!(stream.read(&mut bytes).await, Ok(0) | Err(_)));
     server.abort();
 }
 
-/// Asks over UDP and waits for an answer; the socket takes it from the address that was asked alone.
+/// Asks over UDP. The socket accepts an answer only from the address that was asked.
 async fn ask_udp(address: SocketAddr, asked: &[u8]) -> Message {
     let any: SocketAddr = if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" }.parse().unwrap();
     let socket = UdpSocket::bind(any).await.unwrap();
@@ -68,7 +68,7 @@ async fn ask_tcp(stream: &mut TcpStream, asked: &[u8]) -> std::io::Result<Messag
 }
 
 #[tokio::test]
-async fn the_address_that_was_asked_answers() {
+async fn the_asked_address_answers() {
     let responder = responder();
     present(&responder, &["value"]).await;
     let asked = query(CHALLENGE, RecordType::TXT).to_vec().unwrap();
@@ -86,10 +86,10 @@ async fn the_address_that_was_asked_answers() {
 }
 
 #[tokio::test]
-async fn a_network_that_asks_too_much_is_sent_to_tcp() {
+async fn a_network_that_asks_too_often_is_sent_to_tcp() {
     let responder = responder();
     present(&responder, &["value"]).await;
-    // Sockets that somebody else has bound.
+    // Sockets that were bound elsewhere.
     let udp = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
     let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let (address, over_tcp) = (udp.local_addr().unwrap(), tcp.local_addr().unwrap());
@@ -100,7 +100,7 @@ async fn a_network_that_asks_too_much_is_sent_to_tcp() {
         socket.connect(address).await.unwrap();
         let (mut bytes, mut whole) = ([0; 2000], 0);
         loop {
-            // Several at once, as an answer at a time may be slower than the limit.
+            // Several at once, since one at a time may be slower than the limit.
             for _ in 0..50 {
                 socket.send(&asked).await.unwrap();
             }
@@ -120,7 +120,7 @@ async fn a_network_that_asks_too_much_is_sent_to_tcp() {
     assert!(whole >= 200, "{whole}");
     let mut stream = TcpStream::connect(over_tcp).await.unwrap();
     assert_eq!(ask_tcp(&mut stream, &asked).await.unwrap().answers.len(), 1);
-    // Refusals have no records that could be left out.
+    // A refusal has no records, so it is never truncated.
     let elsewhere = query("example.org.", RecordType::TXT).to_vec().unwrap();
     assert!(!ask_udp(address, &elsewhere).await.truncation);
     server.abort();
@@ -148,7 +148,7 @@ async fn one_network_cannot_take_all_connections() {
         ask(&mut stream).await.unwrap();
         streams.push(stream);
     }
-    // The first is not the oldest any more. Who is, makes room for one more of its network, and only of that.
+    // The first is no longer the oldest. The oldest now makes room for one more of its network alone.
     ask(&mut streams[0]).await.unwrap();
     let mut newcomer = from([127, 0, 0, 1]).await.unwrap();
     ask(&mut newcomer).await.unwrap();
@@ -160,7 +160,7 @@ async fn one_network_cannot_take_all_connections() {
     expected[1] = false;
     assert_eq!(open, expected);
     ask(&mut other).await.unwrap();
-    // The same if all networks together have too many: somebody who has asked nothing for a while goes.
+    // If all networks together have too many, a connection that has been idle makes room.
     let mut many = Vec::new();
     for network in 1..8 {
         for _ in 0..16 {

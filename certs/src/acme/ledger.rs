@@ -1,41 +1,41 @@
-//! The values that were published and not yet taken away again, kept on disk: whoever cuts an order short, the next one
-//! cleans up.
+//! Remembers on disk which TXT values are published, so that the next process removes what a killed one left.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
 use crate::dns::{BoxFuture, Solver, SolverError};
-use crate::one_line;
-use crate::store::Store;
+use crate::one_line::one_line;
+use crate::store::{Store, on_disk};
 
 const FILE: &str = "published.json";
-/// How many values are remembered at the most: those of several orders whose records could not be taken away.
+/// The most values that are remembered: those of several orders whose records could not be removed.
 const MOST_VALUES: usize = 32;
-/// How long taking all of them away may take, which nothing depends on.
+/// The longest that a removal of all values may take. Nothing waits for its success.
 const CLEAN_UP_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// A solver that remembers.
+/// A solver that remembers its published values in the store.
 #[derive(Debug)]
-pub(super) struct Published {
+pub(super) struct Ledger {
     solver: Arc<dyn Solver>,
     store: Arc<Store>,
     purpose: String,
     left: Mutex<Left>,
 }
 
-/// What is kept.
+/// The content of the file.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Left {
-    /// What the values were published for, as [`State::purpose`](super::State::purpose).
+    /// The settings under which the values were published, as in [`State::purpose`](super::state::State).
     purpose: String,
     values: Vec<String>,
 }
 
-impl Published {
-    /// With what the last process has left. `purpose` is what values are published for from now on.
+impl Ledger {
+    /// Opens the ledger with the values of the last process. New values are published under `purpose`.
     pub(super) fn new(solver: Arc<dyn Solver>, store: Arc<Store>, purpose: String) -> Self {
         let left = store.read_json(FILE).unwrap_or_else(|error| {
             warn!(%error, "cannot see which TXT records were left behind: {error}");
@@ -46,10 +46,12 @@ impl Published {
         Self { solver, store, purpose, left: Mutex::new(left) }
     }
 
-    /// Takes away what was left behind. What was published with other settings may be at another name or another server:
-    /// that is tried once and forgotten.
+    /// Removes all values that are still published.
+    ///
+    /// Values that were published under other settings may be at another name or server. They get one try and are
+    /// forgotten.
     pub(super) async fn clean_up(&self) {
-        let Left { purpose, values: left } = self.left.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let Left { purpose, values: left } = self.left.lock().clone();
         let foreign = (purpose != self.purpose && !left.is_empty()).then(|| left.join(" "));
         let all = async {
             for value in left {
@@ -57,38 +59,38 @@ impl Published {
                     let error = one_line(&error.to_string());
                     warn!(
                         error,
-                        "a TXT record could not be taken away, which is tried again with the next order: {error}"
+                        "a TXT record could not be removed, which is tried again with the next order: {error}"
                     );
                 }
             }
         };
         if tokio::time::timeout(CLEAN_UP_TIMEOUT, all).await.is_err() {
-            warn!("TXT records could not be taken away in time; it is tried again with the next order");
+            warn!("TXT records could not be removed in time; it is tried again with the next order");
         }
         if let Some(values) = foreign {
-            warn!(values, "TXT records of other settings: what is left of them has to be taken away by hand: {values}");
+            warn!(values, "TXT records of other settings may be left, and have to be removed by hand: {values}");
             self.note(Vec::clear).await;
         }
     }
 
-    /// A value is noted before it is published, and forgotten after it was taken away.
+    /// Changes the list and saves it: before a value is published, and after one is removed.
     async fn note(&self, change: impl FnOnce(&mut Vec<String>)) {
         let left = {
-            let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut left = self.left.lock();
             change(&mut left.values);
             if left.values.is_empty() {
                 left.purpose.clone_from(&self.purpose);
             }
             left.clone()
         };
-        let written = super::on_disk(&self.store, move |store| store.write_json(FILE, &left)).await;
+        let written = on_disk(&self.store, move |store| store.write_json(FILE, &left)).await;
         if let Err(error) = written {
             warn!(%error, "cannot note which TXT records are published: {error}");
         }
     }
 }
 
-impl Solver for Published {
+impl Solver for Ledger {
     fn present<'a>(&'a self, value: &'a str) -> BoxFuture<'a, Result<(), SolverError>> {
         Box::pin(async move {
             self.note(|values| {
@@ -119,7 +121,7 @@ impl Solver for Published {
 mod tests {
     use super::*;
 
-    /// Takes nothing away while it is out of order.
+    /// Removes nothing while it is out of order.
     #[derive(Debug, Default)]
     struct Dns {
         out_of_order: Mutex<bool>,
@@ -128,66 +130,66 @@ mod tests {
 
     impl Solver for Dns {
         fn present<'a>(&'a self, value: &'a str) -> BoxFuture<'a, Result<(), SolverError>> {
-            self.there.lock().unwrap().push(value.to_owned());
+            self.there.lock().push(value.to_owned());
             Box::pin(async { Ok(()) })
         }
 
         fn cleanup<'a>(&'a self, value: &'a str) -> BoxFuture<'a, Result<(), SolverError>> {
-            let failed = *self.out_of_order.lock().unwrap();
+            let failed = *self.out_of_order.lock();
             if !failed {
-                self.there.lock().unwrap().retain(|there| there != value);
+                self.there.lock().retain(|there| there != value);
             }
             Box::pin(async move { if failed { Err(SolverError::Unavailable("away".to_owned())) } else { Ok(()) } })
         }
     }
 
     #[tokio::test]
-    async fn what_one_process_leaves_behind_the_next_takes_away() {
+    async fn the_next_process_removes_what_one_left_behind() {
         let folder = tempfile::tempdir().unwrap();
         let store = Arc::new(Store::open(folder.path(), "https://acme.test/dir").unwrap());
         let dns = Arc::new(Dns::default());
-        let published = Published::new(dns.clone(), store.clone(), "a".to_owned());
-        published.present("a").await.unwrap();
-        published.present("b").await.unwrap();
-        published.cleanup("a").await.unwrap();
-        drop(published);
-        *dns.out_of_order.lock().unwrap() = true;
-        let published = Published::new(dns.clone(), store.clone(), "a".to_owned());
-        published.clean_up().await;
-        assert_eq!(*dns.there.lock().unwrap(), ["b"]);
-        *dns.out_of_order.lock().unwrap() = false;
-        published.clean_up().await;
-        assert!(dns.there.lock().unwrap().is_empty());
+        let ledger = Ledger::new(dns.clone(), store.clone(), "a".to_owned());
+        ledger.present("a").await.unwrap();
+        ledger.present("b").await.unwrap();
+        ledger.cleanup("a").await.unwrap();
+        drop(ledger);
+        *dns.out_of_order.lock() = true;
+        let ledger = Ledger::new(dns.clone(), store.clone(), "a".to_owned());
+        ledger.clean_up().await;
+        assert_eq!(*dns.there.lock(), ["b"]);
+        *dns.out_of_order.lock() = false;
+        ledger.clean_up().await;
+        assert!(dns.there.lock().is_empty());
         let none = Left { purpose: "a".to_owned(), values: Vec::new() };
         assert_eq!(store.read_json(FILE).unwrap(), Some(none));
     }
 
     #[tokio::test]
-    async fn what_was_left_at_another_place_is_tried_once() {
+    async fn values_of_other_settings_are_tried_once() {
         let folder = tempfile::tempdir().unwrap();
         let store = Arc::new(Store::open(folder.path(), "https://acme.test/dir").unwrap());
         let dns = Arc::new(Dns::default());
-        let published = |purpose: &str| Published::new(dns.clone(), store.clone(), purpose.to_owned());
-        published("a").present("1").await.unwrap();
-        *dns.out_of_order.lock().unwrap() = true;
-        published("b").clean_up().await;
+        let ledger = |purpose: &str| Ledger::new(dns.clone(), store.clone(), purpose.to_owned());
+        ledger("a").present("1").await.unwrap();
+        *dns.out_of_order.lock() = true;
+        ledger("b").clean_up().await;
         let none = Left { purpose: "b".to_owned(), values: Vec::new() };
         assert_eq!(store.read_json(FILE).unwrap(), Some(none));
-        // With the same server behind other settings it may well be possible.
-        published("b").present("2").await.unwrap();
-        *dns.out_of_order.lock().unwrap() = false;
-        published("c").clean_up().await;
-        assert_eq!(*dns.there.lock().unwrap(), ["1"]);
+        // The same server under other settings may be able to remove them.
+        ledger("b").present("2").await.unwrap();
+        *dns.out_of_order.lock() = false;
+        ledger("c").clean_up().await;
+        assert_eq!(*dns.there.lock(), ["1"]);
     }
 
     #[tokio::test]
-    async fn what_is_remembered_has_a_bound() {
+    async fn the_list_of_values_is_bounded() {
         let folder = tempfile::tempdir().unwrap();
         let store = Arc::new(Store::open(folder.path(), "https://acme.test/dir").unwrap());
-        let published = Published::new(Arc::new(Dns::default()), store.clone(), "a".to_owned());
+        let ledger = Ledger::new(Arc::new(Dns::default()), store.clone(), "a".to_owned());
         for index in 0..MOST_VALUES + 5 {
-            published.present(&index.to_string()).await.unwrap();
-            published.present(&index.to_string()).await.unwrap();
+            ledger.present(&index.to_string()).await.unwrap();
+            ledger.present(&index.to_string()).await.unwrap();
         }
         let Left { values, .. } = store.read_json(FILE).unwrap().unwrap();
         assert_eq!((values.len(), &*values[0]), (MOST_VALUES, "5"));
