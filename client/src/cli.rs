@@ -18,14 +18,14 @@ use tokio_util::sync::CancellationToken;
 use tracing::error;
 
 pub use self::args::Args;
-pub(crate) use self::args::parse_interval;
 use self::documents::{CompletionsArgs, ManArgs};
 pub use self::report::reporter;
 use self::service::ServiceCommand;
 use self::signals::{Signals, StopRequest};
 use crate::config::ConfigError;
 use crate::logging::{self, LogFormat};
-use crate::tunnel::{Options, Refused, Tunnel};
+use crate::options::Options;
+use crate::tunnel::{Refused, Tunnel};
 
 /// Something failed at run time.
 const FAILED: u8 = 1;

@@ -11,10 +11,10 @@ use cok_transport::Congestion;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use crate::cli::parse_interval;
-use crate::proxy::HostHeader;
+use crate::options::HostHeader;
 use crate::server::Server;
 use crate::target::Target;
+use crate::times::parse_interval;
 use crate::transport::TransportChoice;
 use crate::tunnel::check_subdomain;
 

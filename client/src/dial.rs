@@ -20,9 +20,9 @@ use tracing::debug;
 
 use self::failure::Cause;
 use self::race::Winner;
+use crate::options::Options;
 use crate::server::resolve;
 use crate::text::io_reason;
-use crate::tunnel::Options;
 
 pub(crate) use self::addresses::first_of;
 pub(crate) use self::failure::Unreachable;

@@ -35,36 +35,8 @@ use self::flight::Flight;
 pub(crate) use self::flight::{InFlight, UnderWay};
 use self::local::{DialError, Local, Service};
 use self::request::Request;
+use crate::options::{HostHeader, Options};
 use crate::text::quoted;
-use crate::tunnel::Options;
-
-/// What the service sees as Host.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum HostHeader {
-    /// What the visitor asked for.
-    #[default]
-    Preserve,
-    /// The target's own host and port.
-    Rewrite,
-    /// This.
-    Value(http::HeaderValue),
-}
-
-impl std::str::FromStr for HostHeader {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "preserve" => Ok(Self::Preserve),
-            "rewrite" => Ok(Self::Rewrite),
-            // It becomes an authority over HTTP/2, so it has to be one.
-            value => match value.parse::<http::uri::Authority>() {
-                Ok(_) => http::HeaderValue::from_str(value).map(Self::Value).map_err(|error| error.to_string()),
-                Err(_) => Err(format!("\"{value}\" is not \"preserve\", \"rewrite\" or a host")),
-            },
-        }
-    }
-}
 
 /// Forwards to one local service.
 #[derive(Debug)]

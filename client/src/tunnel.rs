@@ -6,68 +6,25 @@ mod plan;
 mod session;
 mod taken;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use cok_proto::message::DEFAULT_WINDOW;
 use cok_proto::{ErrorCode, ErrorMessage};
-use cok_transport::{Config, Congestion, Transport, WindowBudget, quic};
-use rustls::ClientConfig;
+use cok_transport::{Config, Transport, WindowBudget};
 use tokio_util::sync::CancellationToken;
 
 use self::keeper::Keeper;
-use crate::proxy::{HostHeader, Proxy};
-use crate::server::Server;
-use crate::target::Target;
+use crate::options::Options;
+use crate::proxy::Proxy;
 use crate::text::quoted;
-use crate::transport::TransportChoice;
 
 /// How long running requests may take when the client is stopped.
 const DRAIN: Duration = Duration::from_secs(10);
-/// How long a tunnel asks for a name that another client has, unless the user says otherwise. A client that vanished over QUIC
-/// keeps its name for up to 36 s, until the daemon has given it up.
-pub const NAME_TIMEOUT: Duration = Duration::from_secs(45);
 /// By how much this process's windows may grow.
 const WINDOW_BUDGET: usize = 64 * 1024 * 1024;
 /// Exchanges at once, until the daemon says how many.
 const MAX_EXCHANGES: u32 = 1000;
-
-/// What a tunnel needs.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// The daemon.
-    pub server: Server,
-    /// Dialled instead of the daemon's resolved address, over TCP and UDP alike.
-    pub connect_to: Option<SocketAddr>,
-    /// Whom to trust: [`crate::trust_system`] or [`crate::trust_file`].
-    pub tls: Arc<ClientConfig>,
-    /// How to reach it.
-    pub transport: TransportChoice,
-    /// Where QUIC connections are made. Clones share their sockets: one of them is for all tunnels of a process.
-    pub quic: quic::Dialer,
-    /// The congestion controller over TCP; over QUIC, [`quic::Tuning`] says it.
-    pub congestion: Congestion,
-    /// With [`TransportChoice::Auto`], the wait until a tunnel on WebSocket tries QUIC again: [`crate::PROBE_INTERVAL`].
-    /// It doubles with every try that fails, up to ten minutes. More than zero.
-    pub probe_interval: Duration,
-    /// The API key.
-    pub key: String,
-    /// The wanted name; without one the daemon picks.
-    pub subdomain: Option<String>,
-    /// How long to ask for a name that another client has, before the refusal is final: [`NAME_TIMEOUT`]. Zero asks once.
-    pub name_timeout: Duration,
-    /// This installation, see [`crate::instance_id`].
-    pub instance: String,
-    /// The local service.
-    pub target: Target,
-    /// What the service sees as Host.
-    pub host_header: HostHeader,
-    /// How long the service may take until its response begins; `None` for ever.
-    pub response_timeout: Option<Duration>,
-    /// How long a connection to the service may take.
-    pub connect_timeout: Duration,
-}
 
 /// A name as the server knows it: one DNS label, in lower case.
 pub(crate) fn check_subdomain(text: &str) -> Result<String, String> {

@@ -167,7 +167,7 @@ def test_a_second_signal_ends_it_at_once(tunnel, daemon, held):
     client.process.popen.send_signal(signal.SIGINT)
     assert stop.ends() < 3
     daemon.process.wait_line(
-        lambda line: '"tunnel offline"' in line and f'"{client.name}"' in line, "end of the tunnel", deadline=3
+        lambda line: " offline after " in line and f'"{client.name}"' in line, "end of the tunnel", deadline=3
     )
     assert curl_ends(curl)[0] != b"done"
 

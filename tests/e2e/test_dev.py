@@ -158,7 +158,8 @@ def run_dev(tmp_path, target, options, inside=HERE):
 def test_a_named_port_in_use(nginx, tmp_path, option, kind):
     """The error says which option chooses another port."""
     with socket.socket(type=kind) as taken:
-        taken.bind(("127.0.0.1", 0))
+        # Free over TCP too, or the error would be about that.
+        taken.bind(("127.0.0.1", free_port()))
         if kind == socket.SOCK_STREAM:
             taken.listen()
         port = taken.getsockname()[1]

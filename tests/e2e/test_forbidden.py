@@ -34,7 +34,7 @@ def test_a_daemon_without_udp(own_daemon, nginx):
     """It serves over TCP, offers no HTTP/3, and tunnels come by WebSocket."""
     daemon = own_daemon(inside=Forbidding("udp"))
     (warning,) = warnings(daemon.process)
-    assert "no UDP here" in warning["message"] and "Operation not permitted" in warning["error"]
+    assert "no UDP at " in warning["message"] and "Operation not permitted" in warning["error"]
     client = daemon.client(nginx.target, "bare", transport="auto", inside=HERE)
     assert client.process.wait_event("connected")["transport"] == "ws"
     answer = client.curl("/", "--include").stdout

@@ -52,7 +52,9 @@ def test_a_refusal_says_whose_it_is_and_why(own_daemon, nginx, transport):
         ("n-2", "narrow", f'the key has its 1 tunnels already (name "n-2", key narrow, {origin}'),
         ("late", "unknown", f'the API key is unknown or has expired (name "late", {origin}'),
     ]:
-        client = daemon.client(nginx.target, name, wait=False, key=key, state=daemon.folder / f"of-{name}")
+        state = daemon.folder / f"of-{name}"
+        options = ("--verbose", "--name-timeout", "0")
+        client = daemon.client(nginx.target, name, wait=False, key=key, options=options, state=state)
         assert client.process.wait_exit() == 3
         wait_message(daemon, f"tunnel refused: {said}")
 

@@ -233,7 +233,7 @@ def test_a_new_daemon_takes_over_from_one_that_drains(own_daemon, services, tran
 def test_a_stopped_client_finishes_what_runs(tunnel, services):
     """On SIGTERM a running response goes on to its end."""
     client = tunnel(services.web)
-    curl = client.start_curl("/steps/stopped/3")
+    curl = client.start_curl("/steps/stopped/3?type=text/plain")
     assert curl.stdout.read(9) == b"data: 0\n\n"
     client.process.popen.terminate()
     for number in range(3):

@@ -15,11 +15,12 @@ use super::program::called;
 use crate::config::{FileConfig, FileTunnel, home_folder};
 use crate::instance::instance_id;
 use crate::logging::LogFormat;
-use crate::proxy::HostHeader;
+use crate::options::{HostHeader, Options};
 use crate::server::{Server, trust_file, trust_system};
 use crate::target::{FORMS, is_bare_word};
+use crate::times::{parse_interval, parse_time};
 use crate::transport::{PROBE_INTERVAL, TransportChoice};
-use crate::tunnel::{Options, check_subdomain};
+use crate::tunnel::check_subdomain;
 
 /// Which tunnels to open.
 #[derive(Debug, clap::Args)]
@@ -204,20 +205,4 @@ fn no_such_tunnel(word: &str, tunnels: &BTreeMap<String, FileTunnel>) -> anyhow:
 /// A variable that is set to something.
 fn env(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
-}
-
-/// A time such as `90s` or `2min`; a bare number is seconds.
-fn parse_time(text: &str) -> Result<Duration, String> {
-    match text.parse() {
-        Ok(seconds) => Ok(Duration::from_secs(seconds)),
-        Err(_) => humantime::parse_duration(text).map_err(|error| format!("{error}; say for example 90s")),
-    }
-}
-
-/// A time between two tries, which can't be none.
-pub(crate) fn parse_interval(text: &str) -> Result<Duration, String> {
-    match parse_time(text)? {
-        Duration::ZERO => Err("must be more than 0".to_owned()),
-        interval => Ok(interval),
-    }
 }

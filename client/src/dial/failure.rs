@@ -9,9 +9,9 @@ use cok_transport::{HandshakeError, quic, ws};
 use http::StatusCode;
 use rustls::{AlertDescription, CertificateError};
 
+use crate::options::Options;
 use crate::text::{explain, io_reason, quoted};
 use crate::transport::TransportChoice;
-use crate::tunnel::Options;
 
 /// TLS alerts (RFC 8446, section 6.2), by which QUIC tells what was wrong.
 mod alert {

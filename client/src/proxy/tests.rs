@@ -17,11 +17,12 @@ use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::{HostHeader, Proxy, UnderWay};
+use super::{Proxy, UnderWay};
+use crate::options::{HostHeader, Options};
 use crate::server::Server;
 use crate::target::Target;
 use crate::transport::TransportChoice;
-use crate::tunnel::{Options, serve};
+use crate::tunnel::serve;
 
 /// Long enough for a loaded machine, short enough to notice a hang.
 const PATIENCE: Duration = Duration::from_secs(20);

@@ -92,7 +92,7 @@ class Services(Loop):
         """Writes event n+1 only once the visitor has confirmed n, which it does past the tunnel."""
         stream, count = request.match_info["stream"], int(request.match_info["count"])
         confirmed = self.confirmed[stream] = asyncio.Queue()
-        response = web.StreamResponse(headers={"content-type": "text/event-stream"})
+        response = web.StreamResponse(headers={"content-type": request.query.get("type", "text/event-stream")})
         await response.prepare(request)
         for number in range(count):
             await response.write(f"data: {number}\n\n".encode())
