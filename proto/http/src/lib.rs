@@ -1,8 +1,10 @@
 //! What both ends of cok do to HTTP alike. Pure: no sockets, no clock, no runtime.
 //!
+//! - [`hop_by_hop`]: the header fields that end at each hop.
 //! - [`websocket`]: where the frames of a WebSocket end, and how it is closed between two of them.
 //! - [`is_event_stream`]: which responses last until one side ends them.
 
+pub mod hop_by_hop;
 pub mod websocket;
 
 use http::HeaderMap;
