@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use cok_http::content_length;
 use cok_http::hop_by_hop::strip_response;
 use cok_proto::ResponseHead;
 use cok_transport::{RecvHalf, SendHalf};
-use http::header::{ALT_SVC, CONTENT_LENGTH, UPGRADE};
+use http::header::{ALT_SVC, UPGRADE};
 use http::{HeaderValue, Method, Response, StatusCode, Version};
 use hyper::upgrade::OnUpgrade;
 
@@ -42,8 +43,7 @@ pub(super) fn respond(
     } else {
         let lifetime = Lifetime::of_response(version, &headers);
         context.set_lifetime(lifetime);
-        let length = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-        let length = length.filter(|_| *method != Method::HEAD);
+        let length = content_length(&headers).filter(|_| *method != Method::HEAD);
         Body::tunnel(recv, length, lifetime, &context.visitor.edge.drain)
     };
     let mut response = Response::new(body);
