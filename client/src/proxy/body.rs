@@ -6,17 +6,17 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use cok_transport::{ExchangeError, Received, RecvHalf};
+use cok_http::{TunnelBody, content_length};
+use cok_transport::{ExchangeError, RecvHalf};
 use http::HeaderMap;
-use http::header::{CONTENT_LENGTH, EXPECT};
+use http::header::EXPECT;
 use http_body::{Body, Frame, SizeHint};
 
 /// The body as HTTP libraries take it.
 #[derive(Debug)]
 pub(super) struct RequestBody {
-    /// Gone once the body has ended.
-    recv: Option<Box<dyn RecvHalf>>,
-    left: Option<u64>,
+    body: TunnelBody,
+    /// `None` if there never was a body.
     progress: Option<Arc<Progress>>,
 }
 
@@ -44,13 +44,12 @@ impl Progress {
 
 impl RequestBody {
     pub(super) fn empty() -> Self {
-        Self { recv: None, left: None, progress: None }
+        Self { body: TunnelBody::empty(), progress: None }
     }
 
     pub(super) fn new(recv: Box<dyn RecvHalf>, headers: &HeaderMap) -> Self {
-        let left = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
         let progress = Progress { expects: headers.contains_key(EXPECT), ..Progress::default() };
-        Self { recv: Some(recv), left, progress: Some(Arc::new(progress)) }
+        Self { body: TunnelBody::new(recv, content_length(headers)), progress: Some(Arc::new(progress)) }
     }
 
     /// Whether there never was a body.
@@ -60,7 +59,7 @@ impl RequestBody {
 
     /// Whether nothing of it was taken yet.
     pub(super) fn is_untouched(&self) -> bool {
-        self.progress.as_ref().is_none_or(|progress| progress.frames() == 0 && self.recv.is_some())
+        self.progress.as_ref().is_none_or(|progress| progress.frames() == 0 && !self.body.is_end_stream())
     }
 
     /// How far the body has come; `None` if there is none.
@@ -81,52 +80,24 @@ impl Body for RequestBody {
     type Error = ExchangeError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ExchangeError>>> {
-        loop {
-            let Some(recv) = &mut self.recv else { return Poll::Ready(None) };
-            let received = match recv.poll_recv(cx) {
-                Poll::Pending => {
-                    self.note(true, 0);
-                    return Poll::Pending;
-                }
-                Poll::Ready(Ok(received)) => received,
-                Poll::Ready(Err(error)) => {
-                    self.recv = None;
-                    return Poll::Ready(Some(Err(error)));
-                }
-            };
-            self.note(false, 1);
-            return Poll::Ready(match received {
-                Received::Data { data, end } => {
-                    if end {
-                        self.recv = None;
-                    }
-                    if data.is_empty() {
-                        continue;
-                    }
-                    if let Some(left) = &mut self.left {
-                        *left = left.saturating_sub(data.len() as u64);
-                    }
-                    Some(Ok(Frame::data(data)))
-                }
-                Received::Trailers(fields) => {
-                    self.recv = None;
-                    Some(Ok(Frame::trailers(fields)))
-                }
-                // The multiplexer takes no head from a daemon but the one that opened the exchange.
-                Received::Head { .. } => continue,
-            });
+        if self.body.is_end_stream() {
+            return Poll::Ready(None);
         }
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        match &polled {
+            Poll::Pending => self.note(true, 0),
+            Poll::Ready(Some(Err(_))) => {}
+            // The end counts as well: the service gets its whole time from there on.
+            Poll::Ready(_) => self.note(false, 1),
+        }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {
-        self.recv.is_none()
+        self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        match (&self.recv, self.left) {
-            (None, _) => SizeHint::with_exact(0),
-            (Some(_), Some(left)) => SizeHint::with_exact(left),
-            (Some(_), None) => SizeHint::default(),
-        }
+        self.body.size_hint()
     }
 }

@@ -2,15 +2,13 @@
 
 use std::sync::{Mutex, PoisonError};
 
+use cok_http::hop_by_hop::strip_response;
 use cok_http::is_event_stream;
 use cok_proto::ResponseHead;
 use cok_transport::SendHalf;
-use http::header::{CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderName, TE, TRANSFER_ENCODING, UPGRADE};
+use http::header::{CONTENT_LENGTH, HeaderMap, UPGRADE};
 use http::{StatusCode, response};
 use tracing::debug;
-
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
 /// Interim heads that one exchange passes on. The protocol allows 16 and ends the session after more, so a service that
 /// goes on and on loses the rest of them here.
@@ -20,26 +18,10 @@ const MAX_INTERIM: u8 = 12;
 /// keeps Upgrade.
 pub(super) fn head_of(parts: response::Parts) -> ResponseHead {
     let response::Parts { status, mut headers, .. } = parts;
-    if headers.contains_key(CONNECTION) {
-        let named: Vec<HeaderName> = headers
-            .get_all(CONNECTION)
-            .iter()
-            .filter_map(|value| value.to_str().ok())
-            .flat_map(|value| value.split(','))
-            .filter_map(|name| HeaderName::from_bytes(name.trim().as_bytes()).ok())
-            // Framing is not for a list to take away.
-            .filter(|name| *name != UPGRADE && *name != CONTENT_LENGTH)
-            .collect();
-        for name in named {
-            headers.remove(name);
-        }
-        headers.remove(CONNECTION);
-    }
-    for name in [KEEP_ALIVE, PROXY_CONNECTION, TRANSFER_ENCODING, TE] {
-        headers.remove(name);
-    }
-    if status != StatusCode::SWITCHING_PROTOCOLS {
-        headers.remove(UPGRADE);
+    let protocol = headers.remove(UPGRADE).filter(|_| status == StatusCode::SWITCHING_PROTOCOLS);
+    strip_response(&mut headers);
+    if let Some(protocol) = protocol {
+        headers.insert(UPGRADE, protocol);
     }
     ResponseHead { status, headers }
 }

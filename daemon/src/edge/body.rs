@@ -4,8 +4,9 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use cok_http::TunnelBody;
 use cok_proto::ResetCode;
-use cok_transport::{ExchangeError, Received, RecvHalf, SendHalf};
+use cok_transport::{ExchangeError, RecvHalf, SendHalf};
 use http::HeaderMap;
 use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::Full;
@@ -29,7 +30,7 @@ pub(crate) struct Body {
 #[derive(Debug)]
 enum Kind {
     Full(Full<Bytes>),
-    Tunnel(TunnelBody),
+    Tunnel(Response),
 }
 
 impl Body {
@@ -46,8 +47,8 @@ impl Body {
     /// A body that comes from a tunnel, `length` bytes long if that is known. Its lifetime says how the daemon ends it.
     pub(super) fn tunnel(recv: Box<dyn RecvHalf>, length: Option<u64>, lifetime: Lifetime, drain: &Drain) -> Self {
         let farewell = lifetime.farewell(drain);
-        let body = TunnelBody { recv: Some(recv), left: length, lifetime, farewell };
-        Self { kind: Kind::Tunnel(body), context: None, kept: None }
+        let response = Response { body: TunnelBody::new(recv, length), lifetime, farewell };
+        Self { kind: Kind::Tunnel(response), context: None, kept: None }
     }
 
     /// Holds an upload until the body ends.
@@ -70,78 +71,51 @@ impl http_body::Body for Body {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ExchangeError>>> {
         match &mut self.kind {
             Kind::Full(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
-            Kind::Tunnel(body) => body.poll_frame(cx),
+            Kind::Tunnel(response) => response.poll_frame(cx),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match &self.kind {
             Kind::Full(body) => body.is_end_stream(),
-            Kind::Tunnel(body) => body.recv.is_none(),
+            Kind::Tunnel(response) => response.body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.kind {
             Kind::Full(body) => body.size_hint(),
-            Kind::Tunnel(body) => body.left.map_or_else(SizeHint::default, SizeHint::with_exact),
+            Kind::Tunnel(response) => response.body.size_hint(),
         }
     }
 }
 
+/// A body from a tunnel, and the way in which the daemon ends it.
 #[derive(Debug)]
-struct TunnelBody {
-    /// Gone once the body has ended.
-    recv: Option<Box<dyn RecvHalf>>,
-    left: Option<u64>,
+struct Response {
+    body: TunnelBody,
     lifetime: Lifetime,
     /// When the daemon ends it properly.
     farewell: Option<Watch>,
 }
 
-impl TunnelBody {
+impl Response {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ExchangeError>>> {
-        if self.recv.is_some()
+        let is_grpc = self.lifetime == Lifetime::Grpc;
+        if !self.body.is_end_stream()
             && let Some(farewell) = &mut self.farewell
             && farewell.poll(cx).is_ready()
         {
-            // The exchange is abandoned with it. Where a stream of events ends does not matter: visitors drop an event
-            // that is not complete (WHATWG HTML, section 9.2.6).
-            self.recv = None;
-            let trailers: Option<HeaderMap> = (self.lifetime == Lifetime::Grpc).then(grpc::restarting);
+            // The exchange is abandoned with it. A stream of events may end anywhere: visitors drop an incomplete event
+            // (WHATWG HTML, section 9.2.6).
+            self.body.end();
+            let trailers: Option<HeaderMap> = is_grpc.then(grpc::restarting);
             return Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))));
         }
-        loop {
-            let Some(recv) = &mut self.recv else { return Poll::Ready(None) };
-            let received = match ready!(recv.poll_recv(cx)) {
-                Ok(received) => received,
-                Err(error) => {
-                    self.recv = None;
-                    let trailers = if self.lifetime == Lifetime::Grpc { grpc::lost(error) } else { None };
-                    return Poll::Ready(Some(trailers.map(Frame::trailers).ok_or(error)));
-                }
-            };
-            return Poll::Ready(match received {
-                Received::Data { data, end } => {
-                    if end {
-                        self.recv = None;
-                    }
-                    if data.is_empty() {
-                        continue;
-                    }
-                    if let Some(left) = &mut self.left {
-                        *left = left.saturating_sub(data.len() as u64);
-                    }
-                    Some(Ok(Frame::data(data)))
-                }
-                Received::Trailers(fields) => {
-                    self.recv = None;
-                    Some(Ok(Frame::trailers(fields)))
-                }
-                // The multiplexer lets no head follow the final one.
-                Received::Head { .. } => continue,
-            });
-        }
+        Poll::Ready(match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+            Some(Err(error)) if is_grpc => Some(grpc::lost(error).map(Frame::trailers).ok_or(error)),
+            frame => frame,
+        })
     }
 }
 

@@ -5,6 +5,7 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
 
+use cok_http::hop_by_hop::strip_request;
 use cok_proto::{RequestHead, ResetCode, Scheme};
 use cok_transport::{Exchange, ExchangeError, OpenError, Received, RecvHalf};
 use http::header::{EXPECT, HOST};
@@ -16,7 +17,7 @@ use tracing::debug;
 
 use super::body::{Body, Upload};
 use super::context::Context;
-use super::headers::{join_cookies, set_forwarded, strip_hop_by_hop};
+use super::headers::{join_cookies, set_forwarded};
 use super::interim::InterimHeads;
 use super::linger::linger;
 use super::pages::{Problem, page};
@@ -61,7 +62,7 @@ struct Outgoing {
 /// Makes the head that goes into the tunnel.
 fn prepare(visitor: &Visitor, parts: http::request::Parts, authority: Authority, upgrade: &Upgrade) -> RequestHead {
     let mut headers = parts.headers;
-    strip_hop_by_hop(&mut headers);
+    strip_request(&mut headers);
     if matches!(parts.version, Version::HTTP_2 | Version::HTTP_3) {
         join_cookies(&mut headers);
     }

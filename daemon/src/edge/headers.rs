@@ -1,45 +1,13 @@
-//! Header fields on their way through: what ends at this hop, and what this hop has to say (RFC 9110, section 7.6).
+//! What the daemon says about a request's visitor, and how it joins Cookie. Hop-by-hop fields are in `cok_http`.
 
 use std::net::IpAddr;
 
-use http::header::{
-    CONNECTION, CONTENT_LENGTH, COOKIE, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRANSFER_ENCODING,
-    UPGRADE,
-};
+use http::header::{COOKIE, FORWARDED, HeaderMap, HeaderName, HeaderValue};
 use http::uri::Authority;
 
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-
-/// Drops what concerns one connection only: the known fields and those that Connection names. `te: trailers` stays.
-pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    if headers.contains_key(CONNECTION) {
-        let named: Vec<HeaderName> = headers
-            .get_all(CONNECTION)
-            .iter()
-            .filter_map(|value| value.to_str().ok())
-            .flat_map(|value| value.split(','))
-            .filter_map(|name| HeaderName::from_bytes(name.trim().as_bytes()).ok())
-            // Framing and routing are not for a visitor to take away.
-            .filter(|name| *name != CONTENT_LENGTH && *name != HOST && *name != TE)
-            .collect();
-        for name in named {
-            headers.remove(name);
-        }
-        headers.remove(CONNECTION);
-    }
-    for name in [KEEP_ALIVE, PROXY_CONNECTION, TRANSFER_ENCODING, UPGRADE] {
-        headers.remove(name);
-    }
-    if let Some(te) = headers.remove(TE)
-        && te.to_str().is_ok_and(|te| te.split(',').any(|coding| coding.trim().eq_ignore_ascii_case("trailers")))
-    {
-        headers.insert(TE, HeaderValue::from_static("trailers"));
-    }
-}
 
 /// HTTP/2 and HTTP/3 may split Cookie into several fields (RFC 9113, section 8.2.3; RFC 9114, section 4.2.1); services know one.
 pub(super) fn join_cookies(headers: &mut HeaderMap) {
@@ -89,22 +57,6 @@ mod tests {
 
     fn map(fields: &[(&'static str, &'static str)]) -> HeaderMap {
         fields.iter().map(|(n, v)| (HeaderName::from_static(n), HeaderValue::from_static(v))).collect()
-    }
-
-    #[test]
-    fn what_connection_names_is_dropped() {
-        let mut headers = map(&[
-            ("connection", "close, x-private, content-length"),
-            ("x-private", "1"),
-            ("content-length", "3"),
-            ("keep-alive", "timeout=5"),
-            ("te", "gzip, trailers"),
-            ("transfer-encoding", "chunked"),
-            ("upgrade", "h2c"),
-            ("x-kept", "1"),
-        ]);
-        strip_hop_by_hop(&mut headers);
-        assert_eq!(headers, map(&[("content-length", "3"), ("te", "trailers"), ("x-kept", "1")]));
     }
 
     #[test]

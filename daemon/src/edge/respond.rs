@@ -3,15 +3,16 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use cok_http::content_length;
+use cok_http::hop_by_hop::strip_response;
 use cok_proto::ResponseHead;
 use cok_transport::{RecvHalf, SendHalf};
-use http::header::{ALT_SVC, CONTENT_LENGTH, UPGRADE};
+use http::header::{ALT_SVC, UPGRADE};
 use http::{HeaderValue, Method, Response, StatusCode, Version};
 use hyper::upgrade::OnUpgrade;
 
 use super::body::Body;
 use super::context::Context;
-use super::headers::strip_hop_by_hop;
 use super::lifetime::Lifetime;
 use super::pages::Problem;
 use super::upgrade::{Upgrade, splice};
@@ -34,7 +35,7 @@ pub(super) fn respond(
     version: Version,
 ) -> Response<Body> {
     let ResponseHead { status, mut headers } = answered.head;
-    strip_hop_by_hop(&mut headers);
+    strip_response(&mut headers);
     // The service's is about another address than ours (RFC 7838, section 3).
     headers.remove(ALT_SVC);
     let body = if answered.end {
@@ -42,8 +43,7 @@ pub(super) fn respond(
     } else {
         let lifetime = Lifetime::of_response(version, &headers);
         context.set_lifetime(lifetime);
-        let length = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-        let length = length.filter(|_| *method != Method::HEAD);
+        let length = content_length(&headers).filter(|_| *method != Method::HEAD);
         Body::tunnel(recv, length, lifetime, &context.visitor.edge.drain)
     };
     let mut response = Response::new(body);
@@ -67,7 +67,7 @@ pub(super) fn respond_to_upgrade(
         return Ok(respond(context, answered, recv, &Method::GET, version));
     }
     let protocol: Option<HeaderValue> = answered.head.headers.get(UPGRADE).cloned();
-    strip_hop_by_hop(&mut answered.head.headers);
+    strip_response(&mut answered.head.headers);
     let response = upgrade.complete(answered.head.headers, protocol).ok_or(Problem::ServiceBroke)?;
     let lifetime = Lifetime::of_upgrade(upgrade.is_websocket());
     let visitor = Arc::clone(&context.visitor);

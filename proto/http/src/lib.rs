@@ -1,9 +1,15 @@
-//! What both ends of cok do to HTTP alike. Pure: no sockets, no clock, no runtime.
+//! What both ends of cok do to HTTP alike. It opens no sockets, starts no tasks and reads no clock.
 //!
+//! - [`TunnelBody`]: one direction of an exchange as an HTTP body.
+//! - [`hop_by_hop`]: the header fields that end at each hop.
 //! - [`websocket`]: where the frames of a WebSocket end, and how it is closed between two of them.
 //! - [`is_event_stream`]: which responses last until one side ends them.
 
+mod body;
+pub mod hop_by_hop;
 pub mod websocket;
+
+pub use self::body::{TunnelBody, content_length};
 
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;

@@ -6,6 +6,7 @@ use std::task::{Context, Poll};
 use std::time::SystemTime;
 
 use bytes::{Bytes, BytesMut};
+use cok_http::hop_by_hop::strip_response;
 use h3::error::{Code, StreamError};
 use h3::server::{RequestResolver, RequestStream};
 use http::header::{CONTENT_LENGTH, DATE, HeaderValue};
@@ -20,7 +21,6 @@ use super::frames::{DATA, Piece, write_integer};
 use super::quic::{Adapter, Half};
 use super::violation::wire;
 use crate::edge::body;
-use crate::edge::headers::strip_hop_by_hop;
 use crate::edge::request::RequestBody;
 use crate::edge::service;
 use crate::edge::visitor::Visitor;
@@ -122,7 +122,7 @@ async fn respond(
             while let Some(interim) = exchange.interim.next() {
                 let mut response = Response::new(());
                 (*response.status_mut(), *response.headers_mut()) = (interim.status, interim.headers);
-                strip_hop_by_hop(response.headers_mut());
+                strip_response(response.headers_mut());
                 sender.write(&mut [writer.head(response).await.ok_or_else(|| sender.unable())?]).await?;
             }
             if let Some(response) = response {
