@@ -30,7 +30,7 @@ impl Store {
         state_dir.join("acme").join(format!("{host}-{:08x}", u32::from_be_bytes([a, b, c, d])))
     }
 
-    /// Opens the folder, or creates it. Its content changes only under [`Store::try_lock`].
+    /// Opens the folder, or creates it. Its content changes only under `Store::try_lock`.
     pub fn open(state_dir: &Path, directory: &str) -> Result<Self, Error> {
         let folder = Self::folder(state_dir, directory);
         for folder in [&state_dir.join("acme"), &folder, &folder.join("generations")] {

@@ -112,8 +112,8 @@ mod tests {
         TunnelBody::new(Box::new(Script(script.into_iter().collect())), length)
     }
 
-    fn data(data: &'static [u8], end: bool) -> Result<Received, ExchangeError> {
-        Ok(Received::Data { data: Bytes::from_static(data), end })
+    fn data(data: &'static [u8], end: bool) -> Received {
+        Received::Data { data: Bytes::from_static(data), end }
     }
 
     fn poll(body: &mut TunnelBody) -> Poll<Option<Result<Frame<Bytes>, ExchangeError>>> {
@@ -129,7 +129,7 @@ mod tests {
 
     #[test]
     fn the_size_counts_down_to_the_end() {
-        let mut body = body(Some(5), [data(b"abc", false), data(b"", false), data(b"de", true)]);
+        let mut body = body(Some(5), [data(b"abc", false), data(b"", false), data(b"de", true)].map(Ok));
         assert_eq!(body.size_hint().exact(), Some(5));
         assert_eq!(chunk(&mut body).unwrap(), "abc");
         assert_eq!((body.size_hint().exact(), body.is_end_stream()), (Some(2), false));
@@ -144,7 +144,7 @@ mod tests {
         assert!(whole.size_hint().exact().is_none());
         assert!(matches!(poll(&mut whole), Poll::Ready(Some(Ok(frame))) if frame.is_trailers()));
         assert!(whole.is_end_stream());
-        let mut broken = body(None, [data(b"a", false), Err(ExchangeError::SessionLost)]);
+        let mut broken = body(None, [Ok(data(b"a", false)), Err(ExchangeError::SessionLost)]);
         assert_eq!(chunk(&mut broken).unwrap(), "a");
         assert!(matches!(poll(&mut broken), Poll::Ready(Some(Err(ExchangeError::SessionLost)))));
         assert!(matches!(poll(&mut broken), Poll::Ready(None)));
