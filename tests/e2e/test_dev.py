@@ -3,6 +3,7 @@
 import os
 import shlex
 import shutil
+import signal
 import socket
 import subprocess
 import threading
@@ -237,6 +238,40 @@ def test_the_usual_port_in_use(dev, network, serve, taken):
 def test_the_usual_port_as_the_target(tmp_path, network):
     code, line = run_dev(tmp_path, "8443", {}, inside=network.home)
     assert code == 2 and "cokd dev itself listens on port 8443" in line and "--https-port" in line
+
+
+def test_a_failed_request_is_shown(dev):
+    """The line says what was asked for, which address failed and why."""
+    port = free_port()
+    process = dev(str(port))
+    assert process.curl(process.info["url"] + "/x", "--output", os.devnull, "--write-out", "%{http_code}") == b"502"
+    process.wait_line(
+        lambda line: f"GET /x: cannot connect to localhost:{port}: connection refused" in line, "failed request"
+    )
+
+
+def test_ctrl_c_does_not_wait_for_a_browser_tab(dev, services):
+    """An event stream ends at once, and dev with it."""
+    process = dev(services.web)
+    command = ["curl", "-sSN", "--cacert", process.info["ca_file"], process.info["url"] + "/steps/tab/3"]
+    with subprocess.Popen(process.inside.command(*command), stdout=subprocess.PIPE) as tab:
+        assert tab.stdout.read(9) == b"data: 0\n\n"
+        process.popen.send_signal(signal.SIGINT)
+        assert process.wait_exit() == 0
+        assert tab.stdout.read() == b"" and tab.wait(10) == 0
+
+
+def test_a_second_ctrl_c_ends_it_at_once(dev, services):
+    """The first one lets a request finish, and says so."""
+    process = dev(services.web)
+    command = ["curl", "-sSN", "--cacert", process.info["ca_file"], process.info["url"] + "/steps/long/3?type=text/plain"]
+    with subprocess.Popen(process.inside.command(*command), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as visitor:
+        assert visitor.stdout.read(9) == b"data: 0\n\n"
+        process.popen.send_signal(signal.SIGINT)
+        process.wait_line(lambda line: "press Ctrl-C again to stop at once" in line, "what it waits for")
+        process.popen.send_signal(signal.SIGINT)
+        process.wait_exit()
+        assert visitor.wait(10) != 0
 
 
 def test_plain_http_redirects_where_it_is_wanted(dev, nginx):
