@@ -133,7 +133,8 @@ def test_a_second_instance_takes_over_only_with_the_same_state(own_daemon, nginx
     second = daemon.client(nginx.target, "mine", state=first.state)
     assert first.process.wait_exit() == 3
     assert "took the name over" in first.process.output()
-    third = daemon.client(nginx.target, "mine", wait=False, state=daemon.folder / "elsewhere", options=("--name-timeout", "0"))
+    elsewhere, options = daemon.folder / "elsewhere", ("--name-timeout", "0")
+    third = daemon.client(nginx.target, "mine", wait=False, state=elsewhere, options=options)
     assert third.process.wait_exit() == 3
     assert second.curl("/").stdout == b"<h1>hello</h1>\n"
     second.stop()
@@ -230,13 +231,22 @@ def test_a_new_daemon_takes_over_from_one_that_drains(own_daemon, services, tran
         successor.stop()
 
 
-def test_a_stopped_client_finishes_what_runs(tunnel, services):
-    """On SIGTERM a running response goes on to its end."""
-    client = tunnel(services.web)
-    curl = client.start_curl("/steps/stopped/3?type=text/plain")
-    assert curl.stdout.read(9) == b"data: 0\n\n"
+def test_a_stopped_client_finishes_what_runs(tunnel):
+    """On SIGTERM a running response goes on to its end, unless it is a stream of events, which has none."""
+    go_on = threading.Event()
+
+    def answer(_head, connection):
+        connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nfirst")
+        assert go_on.wait(60)
+        return b" last"
+
+    recorder = raw.Recorder(answer)
+    client = tunnel(recorder.target)
+    curl = client.start_curl("/")
+    assert curl.stdout.read(5) == b"first"
     client.process.popen.terminate()
-    for number in range(3):
-        services.confirm("stopped", number)
-    assert curl.stdout.read() == b"data: 1\n\ndata: 2\n\n" and curl.wait(10) == 0
+    client.process.wait_event("stopping", requests=1)
+    go_on.set()
+    assert curl.stdout.read() == b" last" and curl.wait(10) == 0
     assert client.process.wait_exit() == 0
+    recorder.stop()
