@@ -96,7 +96,7 @@ fn tunnels(args: &Args) -> ExitCode {
         Err(error) => return fail(FAILED, format, &anyhow!(error).context("cannot start")),
     };
     let result = runtime.block_on(run(tunnels));
-    // A name may still be looked up, which nobody waits for any more.
+    // A name may still be looked up. The result is not needed any more.
     runtime.shutdown_background();
     match result {
         Ok(()) => ExitCode::SUCCESS,

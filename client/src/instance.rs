@@ -1,4 +1,4 @@
-//! The id that tells this installation from others with the same key. Whoever has it may take the installation's names
+//! The id that tells this installation from others with the same key. With it, a client may take the installation's names
 //! back at once, so it is kept, and readable by its owner alone.
 
 use std::fs;
@@ -10,7 +10,7 @@ use tracing::warn;
 
 const FILE: &str = "instance";
 
-/// The id kept in `state_dir`, made anew if there is none. Where it can't be kept, one for this run alone.
+/// The id kept in `state_dir`, created if there is none. Where it can't be kept, one for this run alone.
 pub fn instance_id(state_dir: &Path) -> String {
     match load_or_create(state_dir) {
         Ok(id) => id,

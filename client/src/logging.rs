@@ -95,7 +95,7 @@ impl<W: Write> Write for Lines<W> {
 pub fn complain(why: &str) {
     let level = if leads_to_journal() { "<3>" } else { "" };
     for line in why.lines() {
-        // Standard error may be closed, and there is nobody else to hear it.
+        // Standard error may be closed, and there is no other place for it.
         let _closed = writeln!(io::stderr(), "{level}{line}");
     }
 }

@@ -45,7 +45,7 @@ pub struct Options {
     pub target: Target,
     /// What the service sees as Host.
     pub host_header: HostHeader,
-    /// How long the service may take until its response begins; `None` for ever.
+    /// How long the service may take until its response begins; `None` for no limit.
     pub response_timeout: Option<Duration>,
     /// How long a connection to the service may take.
     pub connect_timeout: Duration,

@@ -83,7 +83,7 @@ pub fn trust_system() -> anyhow::Result<Arc<ClientConfig>> {
     client_config(roots)
 }
 
-/// TLS that trusts the authorities in a PEM file, and nobody else.
+/// TLS that trusts only the authorities in a PEM file.
 pub fn trust_file(path: &Path) -> anyhow::Result<Arc<ClientConfig>> {
     let mut roots = RootCertStore::empty();
     let pem = std::fs::read(path).with_context(|| format!("cannot read the CA file {}", path.display()))?;

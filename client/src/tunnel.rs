@@ -126,7 +126,7 @@ impl Tunnel {
     }
 
     /// Keeps the tunnel up until `stop`. Then it closes WebSockets and event streams and lets other requests finish.
-    /// Connects again for ever; only a refusal ends it early. Dropped before its end, it breaks off what runs.
+    /// Connects again without end; only a refusal ends it early. Dropped before its end, it breaks off what runs.
     pub async fn run(&self, stop: CancellationToken, on_event: impl FnMut(Event)) -> Result<(), Refused> {
         let mut keeper = Keeper::new(self, on_event);
         let result = tokio::select! {

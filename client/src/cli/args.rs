@@ -72,7 +72,7 @@ pub struct Args {
     /// Dial this address instead of resolving the server's name, over TCP and UDP
     #[arg(long, value_name = "ADDRESS:PORT")]
     connect_to: Option<SocketAddr>,
-    /// How long the service may take until its response begins, such as 120s; 0 for ever. The time that an upload takes
+    /// How long the service may take until its response begins, such as 120s; 0 for no limit. The time that an upload takes
     /// does not count
     #[arg(long, value_name = "TIME", default_value = "120s", value_parser = parse_time)]
     response_timeout: Duration,

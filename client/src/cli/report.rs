@@ -15,7 +15,7 @@ pub fn reporter() -> impl FnMut(Event) {
         Event::Connecting { server } => info!(event = "connecting", server, "connecting to {server}"),
         Event::Connected { transport, url, session, reason } => {
             if url != shown {
-                // Nobody may read it any more; the tunnel stays up all the same.
+                // Standard output may be closed. The tunnel stays up all the same.
                 let _closed = writeln!(io::stdout(), "{url}");
                 shown.clone_from(&url);
             }

@@ -107,7 +107,7 @@ fn unit(program: &Path, subcommand: Option<&str>, config: &Path) -> anyhow::Resu
     // Variables are looked for in arguments alone.
     let (program, config) = (quoted(program)?, quoted(config)?.replace('$', "$$"));
     let program = [program.as_str()].into_iter().chain(subcommand).collect::<Vec<_>>().join(" ");
-    // Restarted for ever, as the tunnels themselves try for ever; but not where trying again is of no use: wrong
+    // Restarted without limit, as the tunnels try without limit; but not where trying again is of no use: wrong
     // configuration, refused.
     Ok(format!(
         "{MARK}\n[Unit]\nDescription=cok: tunnels to local services\nStartLimitIntervalSec=0\n\n[Service]\nExecStart={program} \

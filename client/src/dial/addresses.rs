@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 
-/// How long an address may be silent until the next one is tried beside it (RFC 8305, section 5).
+/// How long an address may be silent until the next one is tried as well (RFC 8305, section 5).
 const STAGGER: Duration = Duration::from_millis(250);
 /// The most addresses that are tried: a name with more of them has some that answer among these.
 const MAX_ADDRESSES: usize = 8;
 
-/// Dials the addresses one after the other, the next as soon as one has failed or was silent for a while, and returns
-/// the first that answers. If none does, all failures in their order: none if there is no address.
+/// Dials the addresses in turn, the next as soon as one has failed or was silent for a while. Returns the first that
+/// answers. If none does, all failures in their order: none if there is no address.
 pub(crate) async fn first_of<T, E, F>(addresses: &[SocketAddr], dial: impl Fn(SocketAddr) -> F) -> Result<T, Vec<E>>
 where
     F: Future<Output = Result<T, E>>,

@@ -49,7 +49,7 @@ impl Unreachable {
     }
 }
 
-/// What is in the way, in the order in which one meets it. Of two causes the later one is told: it comes from an attempt that
+/// What is in the way, in the order in which one meets it. Of two causes the later one is reported: it comes from an attempt that
 /// got further, and knows more.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Cause {
@@ -61,7 +61,7 @@ pub(super) enum Cause {
     NoWay { to: SocketAddr, why: String },
     /// The name is unknown, or the resolver does not answer.
     Unresolved(String),
-    /// Nobody listens there.
+    /// The port is closed.
     Refused(SocketAddr),
     /// A path that lets handshakes pass and nothing else.
     NoData(Duration),
@@ -75,7 +75,7 @@ pub(super) enum Cause {
     Tls(String),
     /// The peer takes TLS or the upgrade and does not go on.
     Silent { step: &'static str, within: Duration },
-    /// Nobody whom the user trusts has signed the certificate.
+    /// No authority that the user trusts has signed the certificate.
     UnknownAuthority,
     /// It is for other names; none if they can't be known.
     OtherNames(Vec<String>),
@@ -98,7 +98,7 @@ pub(super) enum Cause {
 }
 
 impl Cause {
-    /// The one to tell of two, the first from QUIC. What only differs in details is told as the WebSocket has it.
+    /// The one to tell of two, the first from QUIC. Where only details differ, it is the WebSocket's.
     pub(super) fn telling(quic: Self, ws: Self) -> Self {
         if quic.step() > ws.step() { quic } else { ws }
     }

@@ -10,7 +10,7 @@ use tracing::debug;
 use super::failure::Cause;
 
 /// How long QUIC is alone on the course. It needs two round trips until it is proven, a WebSocket four: on a path of up
-/// to 125 ms nobody is bothered with a second connection, and where UDP is blocked the wait is hardly noticed.
+/// to 125 ms there is no second connection, and where UDP is blocked the wait is hardly noticed.
 const HEAD_START: Duration = Duration::from_millis(250);
 /// How long QUIC may go on alone once the WebSocket has failed. Most often that means that there is no daemon at the
 /// moment, which only TCP tells at once; one first packet lost on the way costs QUIC 1 s.

@@ -1,7 +1,7 @@
 //! Idle HTTP/1.1 connections to the service.
 //!
-//! A connection lies here together with its driver, which nobody polls meanwhile; whoever takes it polls the driver
-//! from its own task. That saves a task for each connection and a hop for each chunk, at the price that a close by the
+//! A connection lies here together with its driver, which is not polled meanwhile. The exchange that takes it polls the
+//! driver from its own task. This saves a task for each connection and a hop for each chunk. The price: a close by the
 //! service is only noticed when the connection is taken.
 
 use std::fmt;
@@ -44,7 +44,7 @@ impl Connection {
         Self { sender, driver: Box::new(driver), ended: false, interim: Arc::default(), reused: false }
     }
 
-    /// Lets the connection read and write; ready once it has ended. Why it ended reaches whoever waits for the response
+    /// Lets the connection read and write; ready once it has ended. Why it ended reaches the task that waits for the response
     /// or its body.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.ended = self.ended || self.driver.poll_without_shutdown(cx).is_ready();

@@ -23,7 +23,7 @@ use crate::text::quoted;
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 /// The longest wait between two tries.
 const BACKOFF_LAST: Duration = Duration::from_secs(15);
-/// A session that lived this long was a good one: after it, the waits begin anew.
+/// A session that lived this long was a good one: after it, the waits begin from the first.
 const GOOD_SESSION: Duration = Duration::from_secs(10);
 /// A session that lived this long before the daemon wanted it replaced, or was killed and is there again, is replaced at
 /// once: daemons restart that often, but one that turns every session away does not get a storm.

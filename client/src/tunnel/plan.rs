@@ -1,4 +1,4 @@
-//! Which way to the daemon is taken next, and when QUIC is tried again. Pure: it is told what happened, and when.
+//! Which way to the daemon is taken next, and when QUIC is tried again. Pure: it takes what happened, and when.
 
 use std::time::Duration;
 
@@ -6,10 +6,10 @@ use tokio::time::Instant;
 
 use crate::transport::TransportChoice;
 
-/// The longest wait between two tries of QUIC: nobody stays on WebSocket for much longer than UDP is blocked.
+/// The longest wait between two tries of QUIC: no tunnel stays on WebSocket for much longer than UDP is blocked.
 const PROBE_LAST: Duration = Duration::from_secs(600);
-/// A QUIC session that lived this long was a good one. Had it turned bad before, the waits go on where they were, so that
-/// a tunnel on a path that takes QUIC only for a while does not move to and fro.
+/// A QUIC session that lived this long was a good one. After a shorter one the waits go on where they were: on a path that
+/// takes QUIC only for a while, the tunnel must not move to and fro.
 const STEADY: Duration = Duration::from_secs(5 * 60);
 /// How long QUIC is avoided after it carried an echo but no answer to Connect.
 const AVOID: Duration = Duration::from_secs(60);
@@ -157,7 +157,7 @@ mod tests {
         assert!(!plan.settled(true, start));
         assert!(plan.settled(false, start + STEADY - SECOND));
         assert_eq!(plan.interval, FIRST * 4);
-        // A good one lets the waits begin anew.
+        // A good one lets the waits begin from the first.
         plan.settled(true, start);
         assert!(plan.settled(false, start + STEADY));
         assert_eq!(plan.interval, FIRST);

@@ -50,7 +50,7 @@ fn is_closed(transport: &dyn Transport) -> bool {
     matches!(*transport.status().borrow(), Status::Closed(_))
 }
 
-/// The sessions that have not ended. Should nobody wait for their end, they are broken off.
+/// The sessions that have not ended. Dropped before their end, they are broken off.
 #[derive(Debug, Default)]
 pub(super) struct Sessions(Vec<Arc<dyn Transport>>);
 

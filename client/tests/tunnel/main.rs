@@ -20,7 +20,7 @@ use tokio::sync::mpsc;
 
 use self::daemon::{Client, Daemon, PATIENCE, grant, refusal};
 
-/// A service whose answer waits until it is told to go on; its port, and how to tell it.
+/// A service whose answer waits for a signal; its port, and the sender of that signal.
 async fn slow_service() -> (String, mpsc::Sender<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -170,7 +170,7 @@ async fn a_daemon_that_leaves_is_asked_again() {
 async fn an_attempt_that_was_given_up_may_replace_its_successor_once() {
     let daemon = Daemon::start().await;
     let mut client = daemon.client("1", Some("demo"));
-    // The connection breaks after the client has asked, so that nobody knows what became of it.
+    // The connection breaks after the client has asked, so what became of it is unknown.
     let mut stream = daemon.upgraded().await;
     assert_ne!(stream.read(&mut [0; 1024]).await.unwrap(), 0);
     drop(stream);

@@ -92,7 +92,7 @@ pub(crate) enum Dns {
         provider: String,
         /// Where the token, secret key or password is.
         token_file: PathBuf,
-        /// What some providers want beside it: a key's identifier, a user's name or an account's number.
+        /// What some providers want as well: a key's identifier, a user's name or an account's number.
         id: Option<String>,
         /// The zone at the provider; looked for if it is not named.
         zone: Option<String>,

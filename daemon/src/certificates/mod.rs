@@ -29,14 +29,14 @@ pub(crate) use self::config::{Acme, Config, Dns, ExternalAccount, Tls, Tsig};
 pub(crate) use self::state::State;
 use crate::host::credentials;
 
-/// How often a certificate of our own is made anew; it is valid for 90 days.
+/// How often a self-signed certificate is replaced. It is valid for 90 days.
 const REISSUE_EVERY: Duration = Duration::from_secs(24 * 3600);
 
 /// How often the files of a certificate are looked at. A change counts once two looks have found the same.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 /// How soon files that were refused are looked at again although they have not changed: a disk may have been out of order,
-/// or the clock a little behind that of whoever has made the certificate.
+/// or the clock a little behind that of the certificate's author.
 const AGAIN_AFTER: Duration = Duration::from_secs(10);
 
 /// What reads a secret.
@@ -89,7 +89,7 @@ enum Source {
 }
 
 impl Certificates {
-    /// Loads what is there for `domain`; nobody is asked yet. Also returns the responder of the DNS zone, where the daemon
+    /// Loads what is there for `domain`, without asking any server. Also returns the responder of the DNS zone, where the daemon
     /// answers for it. Its addresses need not be bound: until then the daemon serves what certificate it has.
     pub(crate) fn new(
         config: &Config,
@@ -150,7 +150,7 @@ impl Certificates {
         self.resolver.clone()
     }
 
-    /// Keeps the certificate fresh, for ever.
+    /// Keeps the certificate fresh. Runs until it is dropped.
     pub(crate) async fn keep_fresh(self) {
         let Self { names, resolver, source, report } = self;
         match source {
@@ -226,7 +226,7 @@ fn take(
 }
 
 /// What is wrong with the settings that shows only when they are used, each with its key and file: what would keep the
-/// daemon from its start. Nobody is asked, and nothing is made.
+/// daemon from its start. No server is asked, and nothing is written.
 pub(crate) fn mistakes(config: &Config, domain: &str) -> Vec<String> {
     let mut mistakes = Vec::new();
     match &config.source {
@@ -255,14 +255,14 @@ pub(crate) fn mistakes(config: &Config, domain: &str) -> Vec<String> {
     mistakes
 }
 
-/// What stands for a secret that whoever checks the configuration cannot see, in base64 as many have to be.
+/// Stands for a secret that the user who checks the configuration cannot read. In base64, as many secrets are.
 const STAND_IN: &str = "c3RhbmQtaW4h";
 
 fn read_visible(path: &Path) -> anyhow::Result<String> {
     if is_visible(path) { credentials::read(path) } else { Ok(STAND_IN.to_owned()) }
 }
 
-/// Credentials of the service are seen by the service alone, and the files of its user by nobody else; what cannot be seen
+/// Only the service sees its credentials, and only its user the files of that user. What cannot be seen
 /// is no mistake.
 fn is_visible(path: &Path) -> bool {
     match File::open(credentials::place(path)) {

@@ -125,7 +125,7 @@ fn status(config: &Config) -> anyhow::Result<Shown> {
             }
         }
         Tls::Files { cert, .. } => Shown::of("files", Some(files::first_facts(cert)?)),
-        // It is made anew at every start and kept in memory.
+        // Every start makes a new one and keeps it in memory.
         Tls::SelfSigned => Shown { names: names.to_vec(), ..Shown::of("self-signed", None) },
     })
 }

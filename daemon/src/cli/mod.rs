@@ -33,8 +33,8 @@ use crate::names::{ApiKey, SubdomainPattern};
 const FAILED: u8 = 1;
 /// The command line or the configuration is wrong.
 const USAGE: u8 = 2;
-/// How long what blocks a thread may take at the end: writes to a disk. The resolver of the system, which can't be told to
-/// stop, takes longer where nobody answers it, and the next daemon waits for this process to end.
+/// How long blocking work may take at the end: writes to a disk. The system's resolver can't be stopped and may take longer,
+/// and the next daemon waits for this process to end.
 const LAST_WRITES: Duration = Duration::from_secs(1);
 /// Ports below this need a right that the service does not have.
 const FIRST_FREE_PORT: u16 = 1024;
@@ -99,7 +99,7 @@ struct RunArgs {
 enum KeyCommand {
     /// Make a key: it is printed once, its section for the configuration file goes to standard error
     Create {
-        /// Whose it is
+        /// The key's name, for the log and for listings
         #[arg(long)]
         name: String,
         /// A name, or a pattern such as "demo-*", that the key may have; again for more [default: *]
@@ -151,7 +151,7 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Mistakes in the file are errors; what DNS lacks may be about to come, so it is told and no more.
+/// Mistakes in the file are errors. Records that DNS lacks may be about to come, so they are only reported.
 fn check(path: &Path, resolver: Option<SocketAddr>) -> ExitCode {
     let config = match Config::load(path) {
         Ok(config) => config,

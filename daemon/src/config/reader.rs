@@ -126,7 +126,7 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// That a path leads nowhere.
+    /// Reports a path that leads nowhere.
     pub(super) fn no_file(&self, key: &str, path: &Path) {
         self.mistake(key, &format!("there is no file {}", path.display().to_string().escape_debug()));
     }

@@ -109,7 +109,7 @@ fn syntax_errors_and_missing_keys_are_named() {
     );
 }
 
-/// What a good configuration with these lines added is told.
+/// The mistakes in a good configuration with these lines added.
 fn told(lines: &str) -> Vec<String> {
     mistakes(&format!("domain = \"a.example\"\ntls.mode = \"self-signed\"\n{lines}\n"))
 }

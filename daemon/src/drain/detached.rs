@@ -2,7 +2,7 @@
 //!
 //! The next daemon wants the port at once, while this one may still have half a minute of downloads to finish. So each
 //! peer gets a socket of its own, connected to it: the kernel gives a connected socket what comes from its peer, and
-//! everything else to whoever has the port. Where such a socket would block, its packet is dropped, which QUIC repairs.
+//! everything else to the process that has the port. Where such a socket would block, its packet is dropped, which QUIC repairs.
 
 use std::collections::{HashMap, HashSet};
 use std::future::poll_fn;
@@ -20,7 +20,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tracing::{debug, warn};
 
-/// Each peer costs a file descriptor; whoever is beyond this loses its connection, as all did without this.
+/// The most peers to go on with: each costs a file descriptor. Further peers lose their connections.
 const MOST_PEERS: usize = 4096;
 
 /// How many datagrams may wait to be read, of all peers together. More are left in the kernel, which drops what it has no room
@@ -61,7 +61,7 @@ impl Drop for Member {
     }
 }
 
-/// Leaves the port to whoever comes next, and goes on with the peers of these connections.
+/// Leaves the port to the next process, and goes on with the peers of these connections.
 pub(super) fn detach(endpoint: &Endpoint, connections: &Connections) -> io::Result<()> {
     let local = endpoint.local_addr()?;
     let mut peers = connections.peers();
@@ -144,7 +144,7 @@ async fn receive(socket: Arc<dyn AsyncUdpSocket>, buffer: Arc<Mutex<Vec<u8>>>, q
                     return;
                 }
             }
-            // The peer's host says that nobody listens there any more. Its connection times out.
+            // The peer's host says that its port is closed. Its connection times out.
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
             Err(error) => return debug!(%error, "a QUIC peer's socket failed: {error}"),
         }
@@ -156,7 +156,7 @@ impl UdpLayer for PeerSockets {
         self.sockets.values().next()
     }
 
-    /// What can't be sent is dropped, so nobody waits.
+    /// What can't be sent is dropped, so no sender waits.
     fn sender_waits(&self) -> bool {
         false
     }
@@ -164,7 +164,7 @@ impl UdpLayer for PeerSockets {
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
         let Some(socket) = self.sockets.get(&transmit.destination) else { return Ok(()) };
         match socket.try_send(transmit) {
-            // Nobody is there any more; the connection times out.
+            // The peer's port is closed; the connection times out.
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::ConnectionRefused) => {
                 Ok(())
             }

@@ -1,9 +1,9 @@
 //! First packets of QUIC connections that arrive while a daemon drains, for the daemon that comes after it.
 //!
-//! Sockets of the service manager are read by one daemon after the other. The one that drains has to read on until its own
-//! peers have finished, so it also takes from the kernel's queue what is for its successor. Peers send that again, but at
+//! One daemon after the other reads the sockets of the service manager. A daemon that drains reads on until its own peers
+//! have finished. So it also takes from the kernel's queue what is for its successor. Peers send that again, but at
 //! growing intervals (RFC 9002, section 6.2.1): after a drain of seconds a visitor would wait for as long once more. So
-//! copies are kept in the state directory, and the successor begins with them.
+//! the daemon parks copies in the state directory, and its successor begins with them.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSliceMut};
@@ -89,7 +89,7 @@ pub(crate) fn leave(state_dir: &Path, packets: Vec<FirstPacket>) -> io::Result<(
     private_file::write(&state_dir.join(FILE), &kept)
 }
 
-/// A socket that begins with first packets that came before, and keeps copies of those that come once it is told to.
+/// A socket that begins with first packets that came earlier, and keeps copies of new ones after [`Socket::park`].
 #[derive(Debug)]
 pub(crate) struct Socket {
     inner: Arc<dyn AsyncUdpSocket>,

@@ -45,8 +45,8 @@ impl InFlight {
         self.current.swap(Arc::default())
     }
 
-    /// Waits until no finite request is in flight, in the current epoch or in `older` ones, and no fresh connection is left
-    /// that could bring one.
+    /// Waits until no finite request is in flight, in the current epoch or in `older` ones. A fresh connection could bring
+    /// one, so those are waited for as well.
     pub(super) async fn settled(&self, older: &Epochs) {
         self.fresh.close();
         self.fresh.wait().await;

@@ -83,7 +83,7 @@ impl Stop {
         info!(event = "stopped", finished, "stopped; {how}");
     }
 
-    /// Serves on until the requests of now have ended, then accepts nobody new and lets the accepted ones finish.
+    /// Serves on until the current requests have ended, then accepts no new visitors and lets the accepted ones finish.
     async fn hand_over(&mut self, deadline: Instant) -> CutAt {
         let began = Instant::now();
         let current = self.drain.requests.close_epoch();
@@ -91,7 +91,7 @@ impl Stop {
         let older = self.good_moment(began, deadline).await;
         self.save_names.as_mut().await;
         // Before the last visitor is accepted. A packet that is parked and answered as well does no harm: its sender goes
-        // on with whoever answers first (RFC 9000, section 7.2).
+        // on with the first answer (RFC 9000, section 7.2).
         for Port { socket, .. } in &self.ports {
             socket.layer().park();
         }

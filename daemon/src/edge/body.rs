@@ -23,7 +23,7 @@ pub(crate) struct Body {
     kind: Kind,
     /// The request that it answers, for as long as the response goes on.
     context: Option<RequestContext>,
-    /// An upload that nobody reads, for as long as the response goes on.
+    /// An upload that is no longer read, kept for as long as the response goes on.
     kept: Option<Upload>,
 }
 
@@ -143,7 +143,7 @@ impl Upload {
         self.body
     }
 
-    /// Carries on; ready once nothing is left to do, be it that all is sent, that nobody wants it any more, or that the
+    /// Carries on. Ready once nothing is left to do: all is sent, it is not wanted any more, or the
     /// visitor has gone.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {

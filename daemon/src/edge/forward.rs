@@ -133,7 +133,7 @@ async fn send(context: &mut Context, tunnel: &Arc<Tunnel>, request: Outgoing) ->
                 let declined = answered.declined;
                 let mut response = respond(context, answered, recv, &head.method, version);
                 match upload {
-                    // Nobody reads it any more, but dropping it would abandon the exchange.
+                    // It is not read any more, but dropping it would abandon the exchange.
                     Some(upload) if declined => response.body_mut().keep(upload),
                     // The rest goes on by itself, and ends with the exchange.
                     Some(mut upload) => {

@@ -12,7 +12,7 @@ const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 /// UNAVAILABLE: who gets it may try again.
 const UNAVAILABLE: HeaderValue = HeaderValue::from_static("14");
 
-/// Whether a response is one of gRPC, whose end is told by trailers. Not gRPC-Web, which has them in its body.
+/// Whether a response is one of gRPC, which ends with trailers. Not gRPC-Web, which has them in its body.
 pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
     let kind = headers.get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
     kind.strip_prefix(b"application/grpc").is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';' | b' ')))

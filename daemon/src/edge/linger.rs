@@ -1,9 +1,9 @@
-//! Uploads that nobody wants any more.
+//! Uploads that are not wanted any more.
 //!
-//! A response may be there before its request's body is through. Closing at once would destroy it on its way: unread
-//! bytes make the kernel reset the connection (RFC 9112, section 9.6), and some HTTP/2 clients take RST_STREAM for a
-//! failure even with NO_ERROR. So the rest is read and dropped for a while. HTTP/3 has no such trouble: its visitors are told
-//! to stop, and must not lose the response over it (RFC 9114, section 4.1).
+//! A response may be there before its request's body is through. Closing at once would destroy the response on its way.
+//! Unread bytes make the kernel reset the connection (RFC 9112, section 9.6). Some HTTP/2 clients take RST_STREAM for a
+//! failure even with NO_ERROR. So the rest is read and dropped for a while. HTTP/3 has no such trouble: STOP_SENDING does not
+//! cost the response (RFC 9114, section 4.1).
 
 use std::time::Duration;
 

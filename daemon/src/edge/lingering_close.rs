@@ -22,7 +22,7 @@ use crate::drain::Phase;
 /// What is read at once, to be dropped.
 const DROPPED: usize = 1024;
 
-/// How often the kernel is asked what is still on its way: it reports that to nobody by itself.
+/// How often the kernel is asked what is still on its way. It does not report that by itself.
 const LOOK: Duration = Duration::from_millis(50);
 
 /// A visitor's stream that is not closed at once when it is dropped while the daemon stops.

@@ -1,5 +1,5 @@
 //! Sockets that the service manager has bound already and hands over (sd_listen_fds(3)): they outlive the process, so
-//! that nobody is refused while it restarts, and the process needs no right to bind low ports.
+//! that no visitor is refused while it restarts, and the process needs no right to bind low ports.
 
 use std::net::{TcpListener, UdpSocket};
 use std::os::fd::{FromRawFd as _, OwnedFd};
@@ -85,7 +85,7 @@ impl Inherited {
 /// The one place where a number becomes a descriptor.
 #[expect(unsafe_code, reason = "a descriptor can be taken over by its number alone")]
 fn own(descriptor: std::os::fd::RawFd) -> OwnedFd {
-    // SAFETY: the service manager opened this descriptor for this process (LISTEN_PID names it), nobody else here uses
+    // SAFETY: the service manager opened this descriptor for this process (LISTEN_PID names it), nothing else here uses
     // it, and it is taken only once.
     unsafe { OwnedFd::from_raw_fd(descriptor) }
 }

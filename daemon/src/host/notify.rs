@@ -1,4 +1,4 @@
-//! What the service manager is told (sd_notify(3)); without one, nothing. And what it is asked by `cokd check`.
+//! Notifications to the service manager (sd_notify(3)), if there is one, and the questions of `cokd check` to it.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -58,7 +58,7 @@ fn systemctl(question: &str, unit: &str) -> Option<String> {
     Some(String::from_utf8_lossy(&said.stdout).trim().to_owned())
 }
 
-/// Feeds the watchdog for ever, where there is one: from a task like all others, so that it starves when they do.
+/// Feeds the watchdog, where there is one, until it is dropped. It is a task like all others, so it starves when they do.
 pub(crate) async fn feed_watchdog() {
     let Some(limit) = sd_notify::watchdog_enabled() else { return };
     let mut interval = tokio::time::interval((limit / 3).max(Duration::from_millis(100)));

@@ -1,8 +1,8 @@
 //! The secret behind what QUIC peers keep of us, kept on disk so that it survives the process.
 //!
-//! A daemon that was killed has forgotten its connections. With the secret of before, it answers their packets with
-//! resets that the peers recognise (RFC 9000, section 10.3), so they come back at once instead of timing out. Whoever
-//! has the secret can break connections off, so it is for the owner alone.
+//! A daemon that was killed has forgotten its connections. With the same secret, its successor answers their packets with
+//! resets that the peers recognise (RFC 9000, section 10.3). So they come back at once instead of timing out. The secret can
+//! be used to break connections off, so only its owner may read it.
 
 use std::fs;
 use std::io;
@@ -21,7 +21,7 @@ const LENGTH: usize = 32;
 pub(crate) struct ResetKey([u8; LENGTH]);
 
 impl ResetKey {
-    /// The one kept in `state_dir`, made anew if there is none. Where it can't be kept, one for this run alone.
+    /// The one kept in `state_dir`, created if there is none. Where it can't be kept, one for this run alone.
     pub(crate) fn load_or_create(state_dir: &Path) -> Result<Self, getrandom::Error> {
         let path = state_dir.join(FILE);
         let file = path.display();

@@ -57,7 +57,7 @@ pub(crate) fn bind_all(addresses: &[SocketAddr], inherited: Vec<net::TcpListener
 }
 
 /// Binds the public addresses: each for TCP, and for UDP where there is any. Port 0 becomes the same number for both.
-/// Sockets that were handed over take their place; where only those for TCP were, UDP is bound beside them, and where only
+/// Sockets that were handed over take their place; where only those for TCP were, UDP is bound as well, and where only
 /// those for UDP were, TCP.
 pub(crate) fn bind_public(
     startup: &Startup,

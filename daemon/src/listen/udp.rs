@@ -1,8 +1,8 @@
 //! The UDP side of the public port: one QUIC endpoint for visitors (`h3`) and tunnels (`cok/1`), told apart by ALPN.
 //!
-//! Several sockets on one port would break connection migration, so there is one endpoint for each address. Handshakes
-//! cost more than they cost a peer to begin, so they are bounded, and once many are begun from addresses that nobody
-//! has proved to own, every further one has to prove it first (RFC 9000, section 8.1).
+//! Several sockets on one port would break connection migration, so there is one endpoint for each address. A handshake
+//! costs the daemon more than it costs a peer to begin, so handshakes are bounded. Once many are under way from unproved
+//! addresses, every further peer has to prove its address first (RFC 9000, section 8.1).
 
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
@@ -33,15 +33,15 @@ const UNPROVED_HANDSHAKES: usize = 64;
 const MOST_HANDSHAKES: usize = 1024;
 /// First packets that wait to be looked at, and what they may hold each and all together.
 const WAITING: (usize, u64, u64) = (1024, 64 * 1024, 16 * 1024 * 1024);
-/// Stateless resets are not held back. All clients of a daemon that was killed have packets in the socket's queue when the
-/// next one begins to read, and a limit would leave all of them but one waiting. Each is smaller than the packet that
-/// caused it, so that they neither amplify nor go on for ever (RFC 9000, section 10.3.3).
+/// Stateless resets are not held back. After a kill, the next daemon finds packets of all clients in the socket's queue.
+/// A limit would leave all of them but one waiting. Each reset is smaller than the packet that caused it, so resets
+/// neither amplify nor loop (RFC 9000, section 10.3.3).
 const RESET_INTERVAL: Duration = Duration::ZERO;
 /// Below this much, bursts are lost while the process is busy.
 const SMALL_BUFFER: usize = 1024 * 1024;
 
-/// Binds a UDP socket; the error names the address. `None`, and a word in the log, where this machine has no UDP for us:
-/// everything works over TCP.
+/// Binds a UDP socket. Returns `None` and logs if UDP is unavailable: everything works over TCP. The error names the
+/// address.
 pub(super) fn bind(address: SocketAddr) -> anyhow::Result<Option<UdpSocket>> {
     match quic::bind(address) {
         Ok(socket) => Ok(Some(socket)),

@@ -55,11 +55,11 @@ startup! {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct LiveConfig {
     /// How long visitors wait for a tunnel that is away: time enough for a client to restart. 0 s to 5 min, default
-    /// 10 s; longer than browsers and proxies wait helps nobody.
+    /// 10 s; longer than browsers and proxies wait is of no use.
     pub(crate) reconnect_grace: Duration,
     /// How long an offline name answers 503 with `Retry-After` before it is forgotten (404). 1 s to 7 d, default 1 h.
     pub(crate) offline_retention: Duration,
-    /// The most visitors that wait for one tunnel. Each holds a connection and a request head. 0 (nobody waits) to
+    /// The most visitors that wait for one tunnel. Each holds a connection and a request head. 0 (no visitor waits) to
     /// 100,000, default 1,024.
     pub(crate) max_held: usize,
     /// The most exchanges at once in a session. Each may hold `initial_window` in memory in either direction. 1 to

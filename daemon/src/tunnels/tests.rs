@@ -74,7 +74,7 @@ async fn of_two_keys_that_race_for_a_name_one_hears_yes_and_keeps_it() {
             }
             other => panic!("race {race}: {other:?}"),
         };
-        // It heard yes, so the name is its own from here on: nobody ends its session.
+        // It heard yes, so the name is its own from here on, and its session goes on.
         let status = winner.status();
         let name = Subdomain::parse(&name).unwrap();
         let mut presence = None;

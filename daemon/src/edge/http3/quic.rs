@@ -2,11 +2,11 @@
 //!
 //! h3 does four things for us: it codes field sections, knows which heads are well-formed, speaks of settings, and says
 //! GOAWAY. It reaches quinn only to write its own three streams. Of a request it sees the HEADERS frames, which the
-//! guard has found to be bounded and whole, and what it wants to send of one is left for the request's task, which owns
-//! the streams: so responses pass without a copy, and nothing here can block or panic.
+//! guard has found to be bounded and whole. What it wants to send of a response is left for the request's task, which owns
+//! the streams. So responses pass without a copy, and nothing here can block or panic.
 //!
-//! h3-quinn is not used for its owning the streams: they are out of reach behind it, where `stop_sending` panics while
-//! a read is pending, futures are boxed for each stream, and a visitor who leaves is noticed only by writing to it.
+//! h3-quinn is not used, because it owns the streams. Behind it `stop_sending` panics while a read is pending, and futures
+//! are boxed for each stream. A visitor who leaves is noticed only by writing to it.
 
 use parking_lot::{Mutex, MutexGuard};
 use std::collections::VecDeque;
@@ -53,7 +53,7 @@ impl Connection<Bytes> for Adapter {
     type RecvStream = Control;
     type OpenStreams = Self;
 
-    /// Whoever offers polls h3 afterwards, so that no waker is needed.
+    /// The caller of `offer_control` polls h3 afterwards, so no waker is needed.
     fn poll_accept_recv(&mut self, _cx: &mut Context<'_>) -> Poll<Result<Control, ConnectionErrorIncoming>> {
         self.control.take().map_or(Poll::Pending, |control| Poll::Ready(Ok(control)))
     }

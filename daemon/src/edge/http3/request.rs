@@ -44,7 +44,7 @@ pub(super) struct Stream {
     pub(super) connection: quinn::Connection,
 }
 
-/// Serves one request, until its response has arrived or nobody wants it any more.
+/// Serves one request, until its response has arrived or is not wanted any more.
 pub(super) async fn serve(visitor: Arc<Visitor>, stream: Stream) {
     let Stream { resolver, half, send, recv, connection } = stream;
     let exchange = Exchange::new();
@@ -86,7 +86,7 @@ pub(super) async fn serve(visitor: Arc<Visitor>, stream: Stream) {
     let (writer, reader) = stream.split();
     if let Ok(body) = Body::new(receiver, reader, half.clone(), exchange, declared) {
         let request = request.map(|()| RequestBody::Stream(Box::pin(body)));
-        // Whoever has left was told so.
+        // A visitor who has left needs no answer.
         let _ = respond(&visitor, request, Writer { h3: writer, half }, &mut sender).await;
     }
 }
@@ -274,7 +274,7 @@ struct Sender {
     finished: bool,
 }
 
-/// Nobody is there to be answered: the exchange says why.
+/// The visitor has left: the exchange says why.
 #[derive(Debug)]
 struct Left;
 

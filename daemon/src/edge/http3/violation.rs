@@ -1,4 +1,4 @@
-//! What a peer may do wrong, and how it is told.
+//! What a peer may do wrong, and the code that it gets for it.
 
 use h3::error::Code;
 
@@ -7,7 +7,7 @@ use h3::error::Code;
 pub(super) struct Violation {
     /// What has to end for it.
     pub(super) scope: Scope,
-    /// What the peer is told.
+    /// The code that the peer gets.
     pub(super) code: Code,
     /// The same for people; it goes with a connection's end, and into the log.
     pub(super) reason: &'static str,

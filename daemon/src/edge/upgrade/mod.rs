@@ -123,7 +123,7 @@ impl Upgrade {
 }
 
 /// Carries raw bytes both ways until both have ended or one has broken. A WebSocket has a `time`: when that is up, the
-/// visitor is told that we go away.
+/// visitor hears that we go away.
 pub(super) async fn splice(visitor: OnUpgrade, send: Box<dyn SendHalf>, recv: Box<dyn RecvHalf>, time: Option<Watch>) {
     let upgraded = match visitor.await {
         Ok(upgraded) => upgraded,

@@ -1,8 +1,8 @@
 //! What h3 lets through in a request's fields.
 //!
-//! Pseudo-header fields lose their order and their number when h3 decodes them, so the encoded field section is walked
-//! before (RFC 9204, section 4.5), without decoding values. We grant no dynamic table: only the static one and literals
-//! can be meant. The other rules are applied to the decoded head.
+//! Pseudo-header fields lose their order and their number when h3 decodes them. So the encoded field section is walked
+//! first, without decoding values (RFC 9204, section 4.5). We grant no dynamic table, so it can refer only to the static one
+//! and to literals. The other rules are applied to the decoded head.
 
 use h3::error::Code;
 use http::header::{CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderName, TE, TRANSFER_ENCODING, UPGRADE};

@@ -1,8 +1,8 @@
 //! The guard between QUIC and h3: HTTP/3's frames, judged by type and length before anything of them is kept.
 //!
-//! h3 buffers any frame but DATA whole before it looks at a limit, takes a request that ends within a DATA frame for
-//! whole and a DATA frame of no bytes for the end. So it gets to see only whole HEADERS and SETTINGS frames, of bounded
-//! length; everything else is dealt with here. Pure: bytes in; payloads or a [`Violation`] out.
+//! h3 buffers any frame but DATA whole before it looks at a limit. It takes a request that ends within a DATA frame for
+//! whole, and a DATA frame of no bytes for the end. So it gets to see only whole HEADERS and SETTINGS frames, of bounded
+//! length. Everything else is dealt with here. Pure: bytes in; payloads or a [`Violation`] out.
 //!
 //! A frame is a type and a length, both variable-length integers (RFC 9000, section 16), and that much payload
 //! (RFC 9114, section 7.1).
@@ -31,7 +31,7 @@ const SETTINGS: u64 = 0x04;
 const PUSH_PROMISE: u64 = 0x05;
 const GOAWAY: u64 = 0x07;
 const MAX_PUSH_ID: u64 = 0x0d;
-/// Begins a WebTransport stream, which has no length; nobody may send it to a server that has not offered that.
+/// Begins a WebTransport stream, which has no length. A client may send it only to a server that offers WebTransport.
 const WEBTRANSPORT_STREAM: u64 = 0x41;
 /// RFC 9218, section 7.2: for a request, and for a push.
 const PRIORITY_UPDATE: [u64; 2] = [0xf_0700, 0xf_0701];
@@ -315,7 +315,7 @@ impl FrameHeader {
 #[derive(Debug)]
 struct Payload {
     kind: u64,
-    /// The whole frame so far, its header written anew.
+    /// The whole frame so far, with a header written here.
     frame: BytesMut,
     /// Where the payload begins.
     start: usize,
