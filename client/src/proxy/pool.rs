@@ -5,13 +5,14 @@
 //! service is only noticed when the connection is taken.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
 
 use super::body::RequestBody;
 use super::local::Io;
@@ -86,7 +87,7 @@ impl Pool {
     /// The connection that was used last and is still open.
     pub(super) fn take(&self) -> Option<Connection> {
         loop {
-            let (_, mut connection) = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop()?;
+            let (_, mut connection) = self.idle.lock().pop()?;
             if connection.is_ready() {
                 return Some(connection);
             }
@@ -99,7 +100,7 @@ impl Pool {
             return;
         }
         connection.reused = true;
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut idle = self.idle.lock();
         if idle.len() < MAX_IDLE {
             idle.push((Instant::now(), connection));
         }
@@ -110,7 +111,7 @@ async fn sweep(pool: Weak<Pool>) {
     loop {
         tokio::time::sleep(SWEEP_EVERY).await;
         let Some(pool) = pool.upgrade() else { return };
-        let mut idle = pool.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut idle = pool.idle.lock();
         idle.retain_mut(|(since, connection)| since.elapsed() < IDLE_FOR && connection.is_ready());
     }
 }

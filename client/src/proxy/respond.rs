@@ -1,13 +1,12 @@
 //! What both versions of HTTP have in common on the way back: heads for the tunnel.
 
-use std::sync::{Mutex, PoisonError};
-
 use cok_http::hop_by_hop::strip_response;
 use cok_http::is_event_stream;
 use cok_proto::ResponseHead;
 use cok_transport::SendHalf;
 use http::header::{CONTENT_LENGTH, HeaderMap, UPGRADE};
 use http::{StatusCode, response};
+use parking_lot::Mutex;
 use tracing::debug;
 
 /// Interim heads that one exchange passes on. The protocol allows 16 and ends the session after more, so a service that
@@ -41,7 +40,7 @@ pub(super) struct Interim {
 impl Interim {
     /// Takes one in.
     pub(super) fn push(&self, status: StatusCode, headers: &HeaderMap) {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut waiting = self.waiting.lock();
         if waiting.len() < usize::from(MAX_INTERIM) {
             let (mut parts, ()) = http::Response::new(()).into_parts();
             parts.status = status;
@@ -52,7 +51,7 @@ impl Interim {
 
     /// Passes on what has come; `passed` counts over the whole exchange.
     pub(super) fn pass_on(&self, send: &mut Box<dyn SendHalf>, passed: &mut u8) {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut waiting = self.waiting.lock();
         for head in waiting.drain(..) {
             if !head.is_interim() || *passed >= MAX_INTERIM {
                 continue;
@@ -67,7 +66,7 @@ impl Interim {
 
     /// Forgets what has come.
     pub(super) fn clear(&self) {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.waiting.lock().clear();
     }
 }
 

@@ -1,12 +1,13 @@
 //! The HTTP/2 connections to the service, each shared by many exchanges and driven by a task of its own.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use h2::Ping;
 use h2::client::{Builder, SendRequest};
 use http::uri::Scheme;
+use parking_lot::Mutex;
 use tracing::debug;
 
 use super::local::Io;
@@ -40,7 +41,7 @@ struct Link {
 impl Shared {
     /// A place on a connection; `None` if another connection should be opened.
     pub(super) fn lease(self: &Arc<Self>, scheme: &Scheme) -> Option<Lease> {
-        let links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+        let links = self.links.lock();
         let roomy =
             links.iter().find(|link| link.active.load(Ordering::Relaxed) < link.sender.current_max_send_streams());
         // Once there are enough connections, the least busy one has a queue.
@@ -77,12 +78,12 @@ impl Shared {
         if let Some(mut ping) = ping {
             ping.ping(Ping::opaque()).await?;
         }
-        self.links.lock().unwrap_or_else(PoisonError::into_inner).push(link);
+        self.links.lock().push(link);
         Ok(lease)
     }
 
     fn forget(&self, active: &Arc<AtomicUsize>) {
-        self.links.lock().unwrap_or_else(PoisonError::into_inner).retain(|link| !Arc::ptr_eq(&link.active, active));
+        self.links.lock().retain(|link| !Arc::ptr_eq(&link.active, active));
     }
 }
 
