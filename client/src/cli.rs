@@ -1,7 +1,7 @@
 //! The program: tunnels as the command line says, what is heard of them meanwhile, and an exit code at the end.
 
 mod args;
-pub mod documents;
+pub mod man_pages;
 mod program;
 mod report;
 mod service;
@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::error;
 
 pub use self::args::Args;
-use self::documents::{CompletionsArgs, ManArgs};
+use self::man_pages::{CompletionsArgs, ManArgs};
 pub use self::report::reporter;
 use self::service::ServiceCommand;
 use self::signals::{Signals, StopRequest};
@@ -74,8 +74,8 @@ fn start(cli: &Cli) -> ExitCode {
     let done = match &cli.command {
         None => return tunnels(&cli.args),
         Some(Command::Service(command)) => service::run(command),
-        Some(Command::Completions(args)) => documents::completions(Cli::command(), args).map_err(Into::into),
-        Some(Command::Man(args)) => documents::man(Cli::command(), args).map_err(Into::into),
+        Some(Command::Completions(args)) => man_pages::completions(Cli::command(), args).map_err(Into::into),
+        Some(Command::Man(args)) => man_pages::man(Cli::command(), args).map_err(Into::into),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

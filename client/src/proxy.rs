@@ -8,14 +8,14 @@
 
 mod body;
 mod flight;
+mod h2_pool;
 mod http1;
 mod http2;
 mod local;
-mod patience;
 mod pool;
 mod request;
 mod respond;
-mod shared;
+mod response_timeout;
 mod trust;
 mod upgrade;
 

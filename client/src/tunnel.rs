@@ -1,10 +1,10 @@
 //! One tunnel: what it needs, what happens to it, and how to run it.
 
-mod given_up;
 mod keeper;
-mod plan;
+mod lost_connects;
 mod session;
 mod taken;
+mod transport_policy;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -12,10 +12,10 @@ use http_body::Body as _;
 use hyper::body::Incoming;
 
 use super::flight::{Flight, Stop};
-use super::patience::Patience;
 use super::pool::{Connection, Pool};
 use super::request::Request;
 use super::respond::{head_of, is_endless};
+use super::response_timeout::ResponseTimeout;
 use super::{Failure, Outcome};
 use crate::text::explain;
 
@@ -86,7 +86,7 @@ pub(super) async fn ask(
     let mut passed = 0;
     let mut response = pin!(connection.sender.try_send_request(message));
     let mut timer = pin!(None);
-    let mut patience = Patience::new(limit, timer.as_mut(), upload);
+    let mut timeout = ResponseTimeout::new(limit, timer.as_mut(), upload);
     let result = poll_fn(|cx| {
         let _ended = connection.poll(cx);
         let polled = response.as_mut().poll(cx);
@@ -97,7 +97,7 @@ pub(super) async fn ask(
         if send.poll_broken(cx).is_ready() {
             return Poll::Ready(Err(Failure::Gone));
         }
-        patience.poll(cx).map(Err)
+        timeout.poll(cx).map(Err)
     })
     .await?;
     let mut error = match result {

@@ -13,10 +13,10 @@ use http_body::Body as _;
 
 use super::body::RequestBody;
 use super::flight::{Flight, Stop};
-use super::patience::Patience;
+use super::h2_pool::Lease;
 use super::request::Request;
 use super::respond::{Interim, head_of, is_endless};
-use super::shared::Lease;
+use super::response_timeout::ResponseTimeout;
 use super::{Failure, Outcome};
 use crate::text::explain;
 
@@ -62,7 +62,7 @@ async fn ask(
 ) -> Result<Answer, Failure> {
     let head = request.http2_head(lease.scheme());
     let mut timer = pin!(None);
-    let mut patience = Patience::new(limit, timer.as_mut(), request.message.body().progress());
+    let mut timeout = ResponseTimeout::new(limit, timer.as_mut(), request.message.body().progress());
     let ready = poll_fn(|cx| {
         if let Poll::Ready(result) = lease.sender.poll_ready(cx) {
             return Poll::Ready(Ok(result));
@@ -70,7 +70,7 @@ async fn ask(
         if send.poll_broken(cx).is_ready() {
             return Poll::Ready(Err(Failure::Gone));
         }
-        patience.poll(cx).map(Err)
+        timeout.poll(cx).map(Err)
     });
     if ready.await?.is_err() {
         lease.forget();
@@ -104,7 +104,7 @@ async fn ask(
         if send.poll_broken(cx).is_ready() {
             return Poll::Ready(Err(Failure::Gone));
         }
-        patience.poll(cx).map(Err)
+        timeout.poll(cx).map(Err)
     })
     .await?;
     let error = match result {

@@ -15,8 +15,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 
+use super::h2_pool::{H2Pool, Lease};
 use super::pool::{Connection, Pool};
-use super::shared::{Lease, Shared};
 use super::trust::{HTTP_2, LocalTls};
 use crate::dial::first_of;
 use crate::server::resolve;
@@ -57,7 +57,7 @@ pub(super) struct Local {
     connect_timeout: Duration,
     tls: LocalTls,
     pub(super) pool: Arc<Pool>,
-    shared: Arc<Shared>,
+    h2_pool: Arc<H2Pool>,
     /// What the service speaks, as far as it is known.
     speaks: AtomicU8,
     /// Held while a connection that others may share is opened, so that they wait for it.
@@ -83,7 +83,7 @@ impl Local {
             connect_timeout,
             tls: LocalTls::new(trust),
             pool: Pool::new(),
-            shared: Arc::default(),
+            h2_pool: Arc::default(),
             speaks: AtomicU8::new(speaks),
             opening: tokio::sync::Mutex::default(),
         })
@@ -132,7 +132,7 @@ impl Local {
 
     fn lease(&self) -> Option<Lease> {
         let scheme = if matches!(self.target, Target::Https(_)) { &Scheme::HTTPS } else { &Scheme::HTTP };
-        self.shared.lease(scheme)
+        self.h2_pool.lease(scheme)
     }
 
     async fn in_time<T>(&self, dial: impl Future<Output = io::Result<T>>) -> Result<T, DialError> {
@@ -176,7 +176,7 @@ impl Local {
     }
 
     async fn http2(&self, io: Io, scheme: &Scheme) -> io::Result<Service> {
-        Ok(Service::Http2(self.shared.open(io, scheme).await.map_err(io::Error::other)?))
+        Ok(Service::Http2(self.h2_pool.open(io, scheme).await.map_err(io::Error::other)?))
     }
 
     async fn tcp(&self, address: &Address) -> io::Result<TcpStream> {

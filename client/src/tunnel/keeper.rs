@@ -10,10 +10,10 @@ use cok_transport::{CloseReason, HandshakeError};
 use tokio::time::{Instant, sleep};
 use tracing::debug;
 
-use super::given_up::GivenUp;
-use super::plan::{Plan, Way};
+use super::lost_connects::LostConnects;
 use super::session::{Ended, Session, Sessions};
 use super::taken::Taken;
+use super::transport_policy::{TransportPolicy, Way};
 use super::{Event, Refused, Tunnel, serve};
 use crate::dial::{self, Opened, Unreachable};
 use crate::proxy::UnderWay;
@@ -40,8 +40,8 @@ pub(super) struct Keeper<'a, F> {
     sessions: Sessions,
     /// The name to ask for: the wanted one, or the one that was given.
     subdomain: Option<String>,
-    plan: Plan,
-    given_up: GivenUp,
+    policy: TransportPolicy,
+    lost_connects: LostConnects,
     taken: Taken,
     was_online: bool,
 }
@@ -71,8 +71,8 @@ impl<'a, F: FnMut(Event)> Keeper<'a, F> {
             on_event,
             sessions: Sessions::default(),
             subdomain: options.subdomain.clone(),
-            plan: Plan::new(options.transport, options.probe_interval),
-            given_up: GivenUp::default(),
+            policy: TransportPolicy::new(options.transport, options.probe_interval),
+            lost_connects: LostConnects::default(),
             taken: Taken::new(options.name_timeout),
             was_online: false,
         }
@@ -148,7 +148,7 @@ impl<'a, F: FnMut(Event)> Keeper<'a, F> {
     /// Opens a way to the daemon and asks for a session there.
     async fn begin(&mut self, replaces: Option<String>) -> Result<Session, Failure> {
         let options = &self.tunnel.options;
-        let opened = match self.plan.way(Instant::now()) {
+        let opened = match self.policy.way(Instant::now()) {
             Way::Race => dial::race(options).await,
             Way::Quic(reason) => dial::quic(options).await.map(|path| path.because(reason)),
             Way::Ws(reason) => dial::ws(options).await.map(|path| path.because(reason)),
@@ -169,7 +169,7 @@ impl<'a, F: FnMut(Event)> Keeper<'a, F> {
                 Ok(next) => session = next,
                 Err(failure) => {
                     debug!("the tunnel could not move to the other transport: {failure}");
-                    self.plan.probe_failed();
+                    self.policy.probe_failed();
                 }
             }
         }
@@ -178,17 +178,17 @@ impl<'a, F: FnMut(Event)> Keeper<'a, F> {
     /// Waits until the other transport is the better one, and opens it.
     async fn better(&mut self, session: &Session) -> Opened {
         let options = &self.tunnel.options;
-        if !self.plan.may_move() {
+        if !self.policy.may_move() {
             return pending().await;
         }
         let Some(health) = &session.health else {
             loop {
-                sleep(self.plan.probe_wait()).await;
+                sleep(self.policy.probe_wait()).await;
                 match Box::pin(dial::quic(options)).await {
                     Ok(path) => return path.because("moved: QUIC answers again"),
                     Err(error) => debug!("still on WebSocket: {error}"),
                 }
-                self.plan.probe_failed();
+                self.policy.probe_failed();
             }
         };
         loop {
@@ -223,13 +223,13 @@ impl<'a, F: FnMut(Event)> Keeper<'a, F> {
                     ..
                 }))) = error
                 {
-                    self.plan.repeat(is_quic, reason);
+                    self.policy.repeat(is_quic, reason);
                 } else if let HandshakeError::TimedOut(_)
                 | HandshakeError::Closed(CloseReason::Lost(_) | CloseReason::Forgotten) = error
                 {
-                    self.given_up.note(Instant::now());
+                    self.lost_connects.note(Instant::now());
                     if is_quic {
-                        self.plan.quic_unanswered(error.to_string(), Instant::now());
+                        self.policy.quic_unanswered(error.to_string(), Instant::now());
                     }
                 }
                 return Err(match error {
@@ -244,7 +244,7 @@ impl<'a, F: FnMut(Event)> Keeper<'a, F> {
         tokio::spawn(serve(transport.clone(), proxy.clone()));
         // The name that was given is the one to come back to.
         self.subdomain = Some(ack.subdomain);
-        if self.plan.settled(is_quic, Instant::now()) {
+        if self.policy.settled(is_quic, Instant::now()) {
             (self.on_event)(Event::Fallback { from: "quic", to: transport.name(), reason: reason.clone() });
         }
         let (name, session) = (transport.name(), ack.session.clone());
@@ -262,7 +262,7 @@ impl<'a, F: FnMut(Event)> Keeper<'a, F> {
             }
         };
         let now = Instant::now();
-        if error.code == ErrorCode::Replaced && self.given_up.excuse(now) {
+        if error.code == ErrorCode::Replaced && self.lost_connects.excuse(now) {
             return Next::Retry;
         }
         let refused = Refused(error.clone());

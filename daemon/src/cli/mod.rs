@@ -12,7 +12,7 @@ use anyhow::Context as _;
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use cok_certs::dns::delegation;
 use cok_client::cli as client;
-use cok_client::cli::documents::{self, CompletionsArgs, ManArgs};
+use cok_client::cli::man_pages::{self, CompletionsArgs, ManArgs};
 use cok_client::logging::{self, LogFormat};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -146,8 +146,8 @@ pub fn main() -> ExitCode {
         Command::Key(KeyCommand::Create { name, subdomains, max_tunnels, expires }) => {
             outcome(create_key(&name, &subdomains, max_tunnels, expires))
         }
-        Command::Completions(args) => outcome(documents::completions(Cli::command(), &args).map_err(Into::into)),
-        Command::Man(args) => outcome(documents::man(Cli::command(), &args).map_err(Into::into)),
+        Command::Completions(args) => outcome(man_pages::completions(Cli::command(), &args).map_err(Into::into)),
+        Command::Man(args) => outcome(man_pages::man(Cli::command(), &args).map_err(Into::into)),
     }
 }
 

@@ -27,7 +27,7 @@ pub(super) enum Way {
 
 /// What a tunnel knows about its transports.
 #[derive(Debug)]
-pub(super) struct Plan {
+pub(super) struct TransportPolicy {
     choice: TransportChoice,
     /// The first wait until QUIC is tried again.
     first: Duration,
@@ -43,7 +43,7 @@ pub(super) struct Plan {
     again: Option<Way>,
 }
 
-impl Plan {
+impl TransportPolicy {
     pub(super) fn new(choice: TransportChoice, probe_interval: Duration) -> Self {
         Self {
             choice,
@@ -127,88 +127,88 @@ mod tests {
     const FIRST: Duration = Duration::from_secs(10);
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn auto() -> (Plan, Instant) {
-        (Plan::new(TransportChoice::Auto, FIRST), Instant::now())
+    fn auto() -> (TransportPolicy, Instant) {
+        (TransportPolicy::new(TransportChoice::Auto, FIRST), Instant::now())
     }
 
     #[test]
     fn the_waits_double_up_to_ten_minutes() {
-        let (mut plan, now) = auto();
-        assert!(plan.settled(false, now));
+        let (mut policy, now) = auto();
+        assert!(policy.settled(false, now));
         for seconds in [10, 20, 40, 80, 160, 320, 600, 600] {
             let interval = Duration::from_secs(seconds);
-            assert_eq!(plan.interval, interval);
+            assert_eq!(policy.interval, interval);
             for _ in 0..100 {
-                assert!((interval.mul_f64(0.75)..=interval).contains(&plan.probe_wait()));
+                assert!((interval.mul_f64(0.75)..=interval).contains(&policy.probe_wait()));
             }
-            plan.probe_failed();
+            policy.probe_failed();
         }
         // A user may want longer ones.
-        let mut plan = Plan::new(TransportChoice::Auto, PROBE_LAST * 3);
-        plan.probe_failed();
-        assert_eq!(plan.interval, PROBE_LAST * 3);
+        let mut policy = TransportPolicy::new(TransportChoice::Auto, PROBE_LAST * 3);
+        policy.probe_failed();
+        assert_eq!(policy.interval, PROBE_LAST * 3);
     }
 
     #[test]
     fn a_quic_that_turns_bad_soon_does_not_make_the_tunnel_flap() {
-        let (mut plan, start) = auto();
-        assert!(plan.settled(false, start));
-        plan.probe_failed();
-        assert!(!plan.settled(true, start));
-        assert!(plan.settled(false, start + STEADY - SECOND));
-        assert_eq!(plan.interval, FIRST * 4);
+        let (mut policy, start) = auto();
+        assert!(policy.settled(false, start));
+        policy.probe_failed();
+        assert!(!policy.settled(true, start));
+        assert!(policy.settled(false, start + STEADY - SECOND));
+        assert_eq!(policy.interval, FIRST * 4);
         // A good one lets the waits begin from the first.
-        plan.settled(true, start);
-        assert!(plan.settled(false, start + STEADY));
-        assert_eq!(plan.interval, FIRST);
+        policy.settled(true, start);
+        assert!(policy.settled(false, start + STEADY));
+        assert_eq!(policy.interval, FIRST);
     }
 
     #[test]
     fn falling_back_is_told_once() {
-        let (mut plan, now) = auto();
-        assert!(plan.settled(false, now));
-        assert!(!plan.settled(false, now), "another session on WebSocket is no news");
-        assert!(!plan.settled(true, now));
-        assert!(plan.settled(false, now));
-        let mut plan = Plan::new(TransportChoice::Ws, FIRST);
-        assert!(!plan.settled(false, now), "the user wants no QUIC");
+        let (mut policy, now) = auto();
+        assert!(policy.settled(false, now));
+        assert!(!policy.settled(false, now), "another session on WebSocket is no news");
+        assert!(!policy.settled(true, now));
+        assert!(policy.settled(false, now));
+        let mut policy = TransportPolicy::new(TransportChoice::Ws, FIRST);
+        assert!(!policy.settled(false, now), "the user wants no QUIC");
     }
 
     #[test]
     fn after_an_unanswered_connect_the_websocket_is_tried_once() {
-        let (mut plan, now) = auto();
-        assert_eq!(plan.way(now), Way::Race);
-        plan.quic_unanswered("silence".to_owned(), now);
-        assert_eq!(plan.way(now + SECOND), Way::Ws("QUIC: silence".to_owned()));
-        assert_eq!(plan.way(now + SECOND), Way::Race);
-        plan.quic_unanswered("silence".to_owned(), now);
-        assert_eq!(plan.way(now + AVOID), Way::Race, "that was long ago");
+        let (mut policy, now) = auto();
+        assert_eq!(policy.way(now), Way::Race);
+        policy.quic_unanswered("silence".to_owned(), now);
+        assert_eq!(policy.way(now + SECOND), Way::Ws("QUIC: silence".to_owned()));
+        assert_eq!(policy.way(now + SECOND), Way::Race);
+        policy.quic_unanswered("silence".to_owned(), now);
+        assert_eq!(policy.way(now + AVOID), Way::Race, "that was long ago");
     }
 
     #[test]
     fn a_way_that_was_answered_is_taken_once_more() {
-        let (mut plan, now) = auto();
+        let (mut policy, now) = auto();
         for (is_quic, way) in [(true, Way::Quic("it answered".to_owned())), (false, Way::Ws("it answered".to_owned()))]
         {
-            plan.repeat(is_quic, "it answered".to_owned());
-            assert_eq!(plan.way(now), way);
-            assert_eq!(plan.way(now), Way::Race);
+            policy.repeat(is_quic, "it answered".to_owned());
+            assert_eq!(policy.way(now), way);
+            assert_eq!(policy.way(now), Way::Race);
             // What has happened since makes it old.
-            plan.repeat(is_quic, "it answered".to_owned());
-            plan.settled(is_quic, now);
-            assert_eq!(plan.way(now), Way::Race);
+            policy.repeat(is_quic, "it answered".to_owned());
+            policy.settled(is_quic, now);
+            assert_eq!(policy.way(now), Way::Race);
         }
     }
 
     #[test]
     fn quic_and_ws_never_fall_back() {
         let now = Instant::now();
-        let mut plan = Plan::new(TransportChoice::Quic, FIRST);
-        plan.quic_unanswered("silence".to_owned(), now);
-        assert_eq!(plan.way(now), Way::Quic("chosen by --transport quic".to_owned()));
-        assert!(!plan.may_move());
-        let mut plan = Plan::new(TransportChoice::Ws, FIRST);
-        assert_eq!(plan.way(now), Way::Ws("chosen by --transport ws".to_owned()));
-        assert!(!plan.may_move());
+        let mut policy = TransportPolicy::new(TransportChoice::Quic, FIRST);
+        policy.quic_unanswered("silence".to_owned(), now);
+        assert_eq!(policy.way(now), Way::Quic("chosen by --transport quic".to_owned()));
+        assert!(!policy.may_move());
+        let mut policy = TransportPolicy::new(TransportChoice::Ws, FIRST);
+        assert_eq!(policy.way(now), Way::Ws("chosen by --transport ws".to_owned()));
+        assert!(!policy.may_move());
     }
 }

@@ -12,14 +12,14 @@ use super::Failure;
 use super::body::Progress;
 
 /// Runs out when the service could have begun its response and did not.
-pub(super) struct Patience<'a> {
+pub(super) struct ResponseTimeout<'a> {
     limit: Duration,
     timer: Pin<&'a mut Option<Sleep>>,
     upload: Option<Arc<Progress>>,
     frames: u64,
 }
 
-impl<'a> Patience<'a> {
+impl<'a> ResponseTimeout<'a> {
     /// Begins to wait. `timer` is the place for the timer, which must not move.
     pub(super) fn new(
         limit: Option<Duration>,

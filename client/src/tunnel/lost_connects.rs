@@ -13,9 +13,9 @@ const MOST: usize = 16;
 
 /// The latest attempts that were given up.
 #[derive(Debug, Default)]
-pub(super) struct GivenUp(VecDeque<Instant>);
+pub(super) struct LostConnects(VecDeque<Instant>);
 
-impl GivenUp {
+impl LostConnects {
     /// An attempt was given up.
     pub(super) fn note(&mut self, now: Instant) {
         if self.0.len() == MOST {
@@ -38,16 +38,16 @@ mod tests {
 
     #[test]
     fn an_attempt_excuses_once_and_for_a_minute() {
-        let (mut given_up, now) = (GivenUp::default(), Instant::now());
-        assert!(!given_up.excuse(now));
-        given_up.note(now);
-        assert!(given_up.excuse(now + LATE / 2));
-        assert!(!given_up.excuse(now + LATE / 2));
-        given_up.note(now);
-        assert!(!given_up.excuse(now + LATE));
+        let (mut lost_connects, now) = (LostConnects::default(), Instant::now());
+        assert!(!lost_connects.excuse(now));
+        lost_connects.note(now);
+        assert!(lost_connects.excuse(now + LATE / 2));
+        assert!(!lost_connects.excuse(now + LATE / 2));
+        lost_connects.note(now);
+        assert!(!lost_connects.excuse(now + LATE));
         for _ in 0..3 * MOST {
-            given_up.note(now);
+            lost_connects.note(now);
         }
-        assert_eq!(given_up.0.len(), MOST);
+        assert_eq!(lost_connects.0.len(), MOST);
     }
 }

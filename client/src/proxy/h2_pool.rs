@@ -27,7 +27,7 @@ const MAX_CONNECTIONS: usize = 8;
 
 /// All connections that take new streams.
 #[derive(Debug, Default)]
-pub(super) struct Shared {
+pub(super) struct H2Pool {
     links: Mutex<Vec<Link>>,
 }
 
@@ -38,7 +38,7 @@ struct Link {
     active: Arc<AtomicUsize>,
 }
 
-impl Shared {
+impl H2Pool {
     /// A place on a connection; `None` if another connection should be opened.
     pub(super) fn lease(self: &Arc<Self>, scheme: &Scheme) -> Option<Lease> {
         let links = self.links.lock();
@@ -65,13 +65,13 @@ impl Shared {
         let ping = connection.ping_pong();
         let link = Link { sender, active: Arc::default() };
         let lease = Lease::new(self.clone(), &link, scheme.clone());
-        let (shared, active) = (Arc::downgrade(self), link.active.clone());
+        let (pool, active) = (Arc::downgrade(self), link.active.clone());
         tokio::spawn(async move {
             if let Err(error) = connection.await {
                 debug!(%error, "the HTTP/2 connection to the service ended: {error}");
             }
-            if let Some(shared) = shared.upgrade() {
-                shared.forget(&active);
+            if let Some(pool) = pool.upgrade() {
+                pool.forget(&active);
             }
         });
         // The service's settings come before all else, so once it echoes they are there: how many streams it allows.
@@ -90,15 +90,15 @@ impl Shared {
 /// A place for one exchange on a connection, for as long as it is held.
 pub(super) struct Lease {
     pub(super) sender: SendRequest<Bytes>,
-    shared: Arc<Shared>,
+    pool: Arc<H2Pool>,
     active: Arc<AtomicUsize>,
     scheme: Scheme,
 }
 
 impl Lease {
-    fn new(shared: Arc<Shared>, link: &Link, scheme: Scheme) -> Self {
+    fn new(pool: Arc<H2Pool>, link: &Link, scheme: Scheme) -> Self {
         link.active.fetch_add(1, Ordering::Relaxed);
-        Self { sender: link.sender.clone(), shared, active: link.active.clone(), scheme }
+        Self { sender: link.sender.clone(), pool, active: link.active.clone(), scheme }
     }
 
     pub(super) fn scheme(&self) -> Scheme {
@@ -107,7 +107,7 @@ impl Lease {
 
     /// The connection takes no more streams.
     pub(super) fn forget(&self) {
-        self.shared.forget(&self.active);
+        self.pool.forget(&self.active);
     }
 }
 
