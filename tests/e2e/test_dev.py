@@ -15,7 +15,7 @@ import pytest
 
 from harness.cok import Dev
 from harness.ports import free_port
-from harness.process import BIN_DIR, HERE, Process
+from harness.process import BIN_DIR, HERE, Process, spawn, wait_for
 
 
 @pytest.fixture
@@ -240,42 +240,69 @@ def test_the_usual_port_as_the_target(tmp_path, network):
     assert code == 2 and "cokd dev itself listens on port 8443" in line and "--https-port" in line
 
 
-def test_a_failed_request_is_shown(dev):
-    """The line says what was asked for, which address failed and why."""
-    port = free_port()
-    process = dev(str(port))
-    assert process.curl(process.info["url"] + "/x", "--output", os.devnull, "--write-out", "%{http_code}") == b"502"
-    process.wait_line(
-        lambda line: f"GET /x: cannot connect to localhost:{port}: connection refused" in line, "failed request"
-    )
-
-
-def test_ctrl_c_does_not_wait_for_a_browser_tab(dev, services):
-    """An event stream ends at once, and dev with it."""
-    process = dev(services.web)
-    command = ["curl", "-sSN", "--cacert", process.info["ca_file"], process.info["url"] + "/steps/tab/3"]
-    with subprocess.Popen(process.inside.command(*command), stdout=subprocess.PIPE) as tab:
-        assert tab.stdout.read(9) == b"data: 0\n\n"
-        process.popen.send_signal(signal.SIGINT)
-        assert process.wait_exit() == 0
-        assert tab.stdout.read() == b"" and tab.wait(10) == 0
-
-
-def test_a_second_ctrl_c_ends_it_at_once(dev, services):
-    """The first one lets a request finish, and says so."""
-    process = dev(services.web)
-    command = ["curl", "-sSN", "--cacert", process.info["ca_file"], process.info["url"] + "/steps/long/3?type=text/plain"]
-    with subprocess.Popen(process.inside.command(*command), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as visitor:
-        assert visitor.stdout.read(9) == b"data: 0\n\n"
-        process.popen.send_signal(signal.SIGINT)
-        process.wait_line(lambda line: "press Ctrl-C again to stop at once" in line, "what it waits for")
-        process.popen.send_signal(signal.SIGINT)
-        process.wait_exit()
-        assert visitor.wait(10) != 0
-
-
 def test_plain_http_redirects_where_it_is_wanted(dev, nginx):
     process = dev(nginx.target, "--http-port", "0")
     port = process.info["ports"]["http"]
     answer = process.curl(f"http://demo.cok.localhost:{port}/x", "--write-out", "%{redirect_url}")
     assert answer.decode().endswith(f"https://demo.cok.localhost:{process.port}/x")
+
+
+@pytest.fixture
+def start_curl():
+    """Starts curl as a visitor of a `cokd dev`, which stays for a while."""
+
+    def start(process, path):
+        command = ["curl", "-sSN", "--max-time", "60", "--cacert", process.info["ca_file"], process.info["url"] + path]
+        return spawn(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+    return start
+
+
+def test_ctrl_c_ends_event_streams(dev, start_curl):
+    process = dev()
+    visitor = start_curl(process, "/events")
+    assert visitor.stdout.read(9) == b"data: 1\n\n"
+    process.popen.send_signal(signal.SIGINT)
+    process.wait_line(lambda line: "stopping: 1 WebSocket or event stream is closed" in line, "word of the stop")
+    # Requests would have 10 s.
+    assert process.wait_exit(6) == 0 and visitor.wait(5) == 0
+
+
+@pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
+def test_the_second_signal_ends_dev_at_once(dev, services, start_curl, second):
+    """Until then, the daemon answers while a request may finish."""
+    process = dev(services.web)
+    visitor = start_curl(process, "/silent")
+    wait_for(lambda: services.open_streams == 1, "the request")
+    process.popen.send_signal(signal.SIGINT)
+    process.wait_line(lambda line: "stopping: 1 request may finish" in line and "Ctrl-C again" in line, "word of the stop")
+    assert process.curl(process.info["server"] + "/health/live")
+    process.popen.send_signal(second)
+    assert process.wait_exit(4) == 0 and visitor.wait(5) != 0
+    wait_for(lambda: services.open_streams == 0, "the service sees the end")
+
+
+def test_a_service_that_is_away(dev):
+    """Each request that fails is one line with what was asked for and the address that failed, and no other line comes."""
+    port = free_port()
+    process = dev(str(port))
+    seen = len(process.lines)
+    for path in ("/one?x=1", "/two"):
+        assert process.curl(process.info["url"] + path, "--write-out", "%{http_code}").endswith(b"502")
+        line = process.wait_line(lambda line, path=path: line if f"GET {path}" in line else None, "failed request")
+        assert str(port) in line and "refused" in line
+    assert len(process.lines) == seen + 2
+    assert process.stop() == 0
+
+
+def test_a_tunnel_that_is_refused(dev, nginx):
+    """Another client with the same installation takes the name over: dev says so and ends, as its site is gone."""
+    process = dev(nginx.target)
+    state = os.path.dirname(os.path.dirname(process.info["ca_file"]))
+    client = Process(
+        BIN_DIR / "cok-client", nginx.target, "--subdomain", "demo", "--server", process.info["server"],
+        "--ca-file", process.info["ca_file"], "--state-dir", state, env={"COK_API_KEY": process.info["api_key"]},
+    )
+    assert process.wait_exit() == 1
+    assert process.lines[-1].startswith("cokd: refused by the server: ") and "took the name over" in process.lines[-1]
+    assert client.stop() == 0

@@ -1,6 +1,7 @@
 """Clients that go away and come back, and daemons that stop."""
 
 import concurrent.futures
+import signal
 import threading
 import time
 
@@ -156,6 +157,29 @@ def test_the_daemon_drains(own_daemon, nginx, transport):
     assert daemon.process.wait_exit() == 0
     daemon.process.wait_event("stopped", finished=True)
     client.stop()
+
+
+@pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
+def test_the_second_signal_ends_the_daemon_at_once(own_daemon, services, transport, second):
+    """The first one says what may finish, where a person may have sent it."""
+    daemon = own_daemon(transport=transport)
+    client = daemon.client(services.web, "impatient")
+    visitor = client.start_curl("/silent")
+    wait_for(lambda: services.open_streams == 1, "the request")
+    daemon.process.popen.send_signal(signal.SIGINT)
+    said = daemon.process.wait_event("stopping", visitors=1)["message"]
+    assert "within 30 s" in said and said.endswith("press Ctrl-C again to stop at once")
+    daemon.process.popen.send_signal(second)
+    assert daemon.process.wait_exit(4) == 0 and visitor.wait(5) != 0
+    daemon.process.wait_event("stopped", finished=False)
+    client.stop()
+
+
+def test_a_daemon_without_visitors_waits_for_nothing(own_daemon):
+    daemon = own_daemon()
+    daemon.process.popen.send_signal(signal.SIGINT)
+    assert daemon.process.wait_exit() == 0
+    assert '"stopping"' not in daemon.process.output()
 
 
 def test_the_client_comes_back_to_a_restarted_daemon(own_daemon, nginx, transport):

@@ -27,3 +27,4 @@ mod visitor;
 pub(crate) use self::parts::{Config, Edge, Parts};
 pub(crate) use self::route::{Route, route};
 pub(crate) use self::tcp::serve;
+pub(crate) use self::visitor::Arrival;

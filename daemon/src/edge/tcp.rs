@@ -18,7 +18,6 @@ use hyper::service::{HttpService, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
-use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::debug;
 
 use super::body::Body;
@@ -27,8 +26,7 @@ use super::lingering_close::LingeringClose;
 use super::parts::Edge;
 use super::request::RequestBody;
 use super::service::respond;
-use super::visitor::{Peer, Visitor};
-use crate::admission::ConnectionPermit;
+use super::visitor::{Arrival, Peer, Visitor};
 
 /// HTTP/1.1: what one connection reads ahead and gathers for writing. The longest head fits, and a slow upload holds no
 /// more than this.
@@ -44,21 +42,15 @@ const H2_SEND_BUFFER: usize = 64 * 1024;
 /// HTTP/2: how often an idle visitor is asked whether it still exists, and how long it may take to answer.
 const H2_PING: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(20));
 
-/// Serves one connection to its end. It holds its `permit` for as long as anything of it is left, and counts as `fresh`
-/// until the first request.
-pub(crate) async fn serve(
-    edge: Arc<Edge>,
-    stream: TlsStream<TcpStream>,
-    peer: SocketAddr,
-    permit: ConnectionPermit,
-    fresh: TaskTrackerToken,
-) {
+/// Serves one connection to its end. It holds its permit for as long as anything of it is left.
+pub(crate) async fn serve(edge: Arc<Edge>, stream: TlsStream<TcpStream>, peer: SocketAddr, arrival: Arrival) {
+    let Arrival { permit, present, fresh } = arrival;
     let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
     let (max_header_bytes, header_timeout) = {
         let config = edge.config();
         (config.max_header_bytes, config.header_timeout)
     };
-    let visitor = Visitor::new(edge, Peer::Fixed(peer.ip().to_canonical()), permit);
+    let visitor = Visitor::new(edge, Peer::Fixed(peer.ip().to_canonical()), permit, present);
     let service = service_fn(|request: Request<Incoming>| {
         let visitor = visitor.clone();
         async move { Ok::<_, Infallible>(respond(&visitor, request.map(RequestBody::from)).await) }

@@ -42,10 +42,20 @@ pub(crate) enum Peer {
     Moving(quinn::Connection),
 }
 
+/// What a connection holds from its acceptance on.
+#[derive(Debug)]
+pub(crate) struct Arrival {
+    /// Its permit among the public connections.
+    pub(crate) permit: ConnectionPermit,
+    /// Keeps its visitor counted as present.
+    pub(crate) present: TaskTrackerToken,
+    /// Keeps it counted as fresh until its first request.
+    pub(crate) fresh: TaskTrackerToken,
+}
+
 impl Visitor {
     /// The other side of a fresh connection.
-    pub(super) fn new(edge: Arc<Edge>, peer: Peer, permit: ConnectionPermit) -> Arc<Self> {
-        let present = edge.drain.visitor();
+    pub(super) fn new(edge: Arc<Edge>, peer: Peer, permit: ConnectionPermit, present: TaskTrackerToken) -> Arc<Self> {
         Arc::new(Self {
             edge,
             peer,

@@ -13,7 +13,7 @@ use tokio_rustls::TlsAcceptor;
 use tracing::{debug, warn};
 
 use super::{Listen, Startup, udp};
-use crate::edge;
+use crate::edge::{self, Arrival};
 
 /// Connections that the kernel holds while we are busy.
 const BACKLOG: i32 = 4096;
@@ -138,16 +138,17 @@ pub(crate) async fn serve_https(listen: Arc<Listen>, listener: TcpListener, acce
         };
         listen.metrics.connections.inc();
         let (task, acceptor) = (listen.clone(), acceptor.clone());
-        let (visitor, fresh) = (listen.drain.visitor(), listen.drain.requests.fresh());
+        let (present, fresh) = (listen.drain.visitor(), listen.drain.requests.fresh());
+        let arrival = Arrival { permit, present, fresh };
         listen.drain.tasks.spawn(async move {
-            let (listen, _visitor) = (task, visitor);
+            let listen = task;
             let limit = listen.config().handshake_timeout;
             let accepted = tokio::select! {
                 accepted = tokio::time::timeout(limit, Box::pin(acceptor.accept(stream))) => accepted,
                 () = listen.drain.first_request() => return,
             };
             match accepted {
-                Ok(Ok(stream)) => edge::serve(listen.edge.clone(), stream, peer, permit, fresh).await,
+                Ok(Ok(stream)) => edge::serve(listen.edge.clone(), stream, peer, arrival).await,
                 Ok(Err(error)) => debug!(%peer, %error, "TLS handshake failed: {error}"),
                 Err(_) => debug!(%peer, "TLS handshake took too long"),
             }

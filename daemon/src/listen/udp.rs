@@ -21,7 +21,7 @@ use super::{Listen, Live};
 use crate::drain::Port;
 use crate::drain::detached::Connections;
 use crate::drain::initials::{self, FirstPacket};
-use crate::edge::http3;
+use crate::edge::{Arrival, http3};
 
 /// HTTP/3's name in the TLS handshake (RFC 9114, section 3.1).
 const H3: &[u8] = b"h3";
@@ -159,7 +159,8 @@ fn begin(listen: &Arc<Listen>, handshakes: &Arc<Handshakes>, connections: &Arc<C
     };
     listen.metrics.connections.inc();
     let (task, connections) = (listen.clone(), connections.clone());
-    let (visitor, fresh) = (listen.drain.visitor(), listen.drain.requests.fresh());
+    let (present, fresh) = (listen.drain.visitor(), listen.drain.requests.fresh());
+    let arrival = Arrival { permit, present, fresh };
     listen.drain.tasks.spawn(async move {
         let listen = task;
         let limit = listen.config().handshake_timeout;
@@ -176,12 +177,13 @@ fn begin(listen: &Arc<Listen>, handshakes: &Arc<Handshakes>, connections: &Arc<C
         let _member = connections.insert(connection.clone());
         let data = connection.handshake_data().and_then(|data| data.downcast::<HandshakeData>().ok());
         if data.and_then(|data| data.protocol).as_deref() == Some(quic::ALPN) {
-            drop((visitor, fresh));
+            let Arrival { permit, present, fresh } = arrival;
+            // A client is no visitor.
+            drop((present, fresh));
             listen.tunnels.over_quic(connection, permit).await;
         } else {
-            let _visitor = visitor;
-            // Apart, so that a tunnel does not hold as much memory as a visitor needs.
-            Box::pin(http3::serve(listen.edge.clone(), connection, permit, fresh)).await;
+            // In a box, so that a tunnel does not hold as much memory as a visitor needs.
+            Box::pin(http3::serve(listen.edge.clone(), connection, arrival)).await;
         }
     });
 }

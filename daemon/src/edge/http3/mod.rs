@@ -31,8 +31,7 @@ use self::quic::{Adapter, Control, Half};
 use self::violation::wire;
 use super::lifecycle::{Action, Lifecycle, Protocol};
 use super::parts::{Config, Edge};
-use super::visitor::{Peer, Visitor};
-use crate::admission::ConnectionPermit;
+use super::visitor::{Arrival, Peer, Visitor};
 
 /// Requests at once on one connection; fewer would be too few (RFC 9114, section 6.1), and each that might be costs
 /// half a kilobyte.
@@ -48,11 +47,11 @@ const GOAWAY_LIMIT: Duration = Duration::from_secs(5);
 /// h3's side of a connection.
 type H3 = server::Connection<Adapter, Bytes>;
 
-/// Serves one visitor's connection to its end. It holds its `permit` for as long as anything of it is left, and counts as
-/// `fresh` until the first request.
-pub(crate) async fn serve(edge: Arc<Edge>, connection: Connection, permit: ConnectionPermit, fresh: TaskTrackerToken) {
+/// Serves one visitor's connection to its end. It holds its permit for as long as anything of it is left.
+pub(crate) async fn serve(edge: Arc<Edge>, connection: Connection, arrival: Arrival) {
+    let Arrival { permit, present, fresh } = arrival;
     let peer = connection.remote_address();
-    let visitor = Visitor::new(edge, Peer::Moving(connection.clone()), permit);
+    let visitor = Visitor::new(edge, Peer::Moving(connection.clone()), permit, present);
     let config = Arc::clone(&visitor.edge.config());
     let opened = tokio::time::timeout(config.handshake_timeout, open(&connection, &config)).await;
     let ended = match opened {
