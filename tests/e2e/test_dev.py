@@ -105,6 +105,9 @@ def test_what_it_says_to_a_person(nginx, tmp_path):
     curl = next(line for line in lines if line.startswith("curl "))
     assert subprocess.check_output(curl.split()) == b"<h1>hello</h1>\n"
     assert "Plain HTTP" not in process.output()
+    assert any(f"--resolve {urlsplit(url).netloc}:127.0.0.1" in line for line in lines)
+    assert f"leads to {nginx.target}, through a tunnel on this machine" in process.output()
+    assert lines[-1] == "Stop with Ctrl-C."
     assert process.stop() == 0
 
 

@@ -51,10 +51,12 @@ impl fmt::Display for Greeting<'_> {
         writeln!(
             f,
             "\n  {url}\n  leads to {service}, through a tunnel on this machine ({transport}).\n\n\
-             Browsers and programs have to trust this authority:\n  {}\n  curl --cacert {ca} {url}/\n\n\
+             Browsers and programs have to trust this authority:\n  {}\n  curl --cacert {ca} {url}/\n\
+             If a program can't resolve {host}, use a browser, or curl with --resolve {host}:{}:127.0.0.1\n\n\
              To add a service of your own, here on port 3000, run this in a second terminal:\n  \
              COK_API_KEY={} {} client 3000 --subdomain mine --server {server} --ca-file {ca}\n",
             ca_file.display(),
+            ports.https,
             quoted(key),
             this_program(),
         )?;
