@@ -121,7 +121,7 @@ def test_whole_domain(world):
 
 
 class Manager:
-    """A service manager that listens (sd_notify(3)); what it is told is kept, `KEY=value` by `KEY=value`."""
+    """A service manager that listens (sd_notify(3)); it keeps each `KEY=value` that it gets."""
 
     def __init__(self, folder):
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -130,7 +130,7 @@ class Manager:
         self.told = []
 
     def wait_told(self, wanted):
-        """Waits until it is told that."""
+        """Waits until that has come."""
         self.socket.settimeout(DEADLINE)
         while not self.told or self.told[-1] != wanted:
             self.told.extend(self.socket.recv(4096).decode().splitlines())

@@ -63,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn the_time_begins_anew_after_something_else() {
+    fn the_time_starts_over_after_something_else() {
         let mut taken = Taken::new(2 * SECOND);
         let now = Instant::now();
         assert!(taken.refused(now).is_some());
