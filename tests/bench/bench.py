@@ -13,6 +13,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+import harness.cok
 from harness.cok import Daemon
 from harness.nginx import Nginx
 from harness.ports import free_port
@@ -56,9 +57,11 @@ def processor_seconds(processes):
 
 class Cok:
     name = "cok"
+    binaries = BIN_DIR
 
     def __init__(self, folder, origin):
-        self.daemon = Daemon(folder / "cok")
+        harness.cok.BIN_DIR = self.binaries
+        self.daemon = Daemon(folder / self.name)
         self.client = self.daemon.client(origin.target, "bench", options=())
         self.processes = [self.daemon.process, self.client.process]
         self.port = self.daemon.port
@@ -152,6 +155,11 @@ backend next
 CANDIDATES = [Cok, TwoNginx, TwoHaproxy]
 
 
+def other_build(folder):
+    """Another build of cok as a candidate, such as the one before a change."""
+    return type("Other", (Cok,), {"name": f"cok of {folder.name}", "binaries": folder.resolve()})
+
+
 def answers(candidate):
     probe = subprocess.run(
         ["curl", "-sk", "-o", "/dev/null", "-w", "%{http_code}", "--resolve", f"{HOST}:{candidate.port}:127.0.0.1",
@@ -212,6 +220,8 @@ def main():
     parser.add_argument("--seconds", type=int, default=5, help="each measurement")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", nargs="*", default=None, help="names of candidates, in part")
+    parser.add_argument("--workloads", nargs="*", default=None, help="names of workloads, in part")
+    parser.add_argument("--against", type=Path, help="a folder with cokd and cok-client of another build")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
@@ -221,6 +231,11 @@ def main():
         origin.add("64k", bytes(65536))
         origin.add("10m", bytes(10 << 20))
         wanted = [c for c in CANDIDATES if not arguments.only or any(part in c.name for part in arguments.only)]
+        if arguments.against:
+            wanted.append(other_build(arguments.against))
+        workloads = [
+            w for w in WORKLOADS if not arguments.workloads or any(part in w[0] for part in arguments.workloads)
+        ]
         candidates = []
         try:
             for candidate in wanted:
@@ -229,7 +244,7 @@ def main():
                 wait_for(lambda: answers(candidates[-1]), f"{candidate.name} answers")
             print(f"load {os.getloadavg()[0]:.2f} before; medians of {arguments.rounds} rounds of {arguments.seconds} s")
             print(f"{'':12}{'':20}{'req/s':>9}{'p99 ms':>9}{'CPU s/100k':>12}{'CPU s/GB':>10}{'req/s ratio':>13}")
-            for name, path, connections in WORKLOADS:
+            for name, path, connections in workloads:
                 results = {candidate.name: [] for candidate in candidates}
                 for _ in range(arguments.rounds):
                     for candidate in candidates:
