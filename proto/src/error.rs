@@ -101,6 +101,12 @@ pub enum ErrorCode {
     Shutdown,
     /// Something failed on the sender's side.
     Internal,
+    /// Refused: the tunnel's kind or a rule is unknown or malformed.
+    Unsupported,
+    /// Refused: the session drains.
+    Draining,
+    /// Refused: the session's tunnels have just moved to its successor.
+    Moved,
     /// Any other code.
     #[serde(untagged)]
     Other(String),
@@ -123,7 +129,7 @@ impl ErrorCode {
             Self::Timeout => 10,
             Self::Shutdown => 11,
             Self::Internal => 12,
-            Self::Other(_) => 13,
+            Self::Unsupported | Self::Draining | Self::Moved | Self::Other(_) => 13,
         }
     }
 }
@@ -197,6 +203,22 @@ pub enum ProtocolError {
     /// More exchanges at once than announced.
     #[error("more than {0} exchanges at once")]
     TooManyExchanges(u32),
+    /// A frame for a tunnel that the session never had.
+    #[error("{kind} frame for tunnel {id}, which was never bound")]
+    NeverBound {
+        /// The frame's type.
+        kind: &'static str,
+        /// The tunnel's id.
+        id: u32,
+    },
+    /// More tunnels, or more unanswered Binds, than a session may have.
+    #[error("more than {limit} {what} in one session")]
+    TooManyTunnels {
+        /// What there are too many of.
+        what: &'static str,
+        /// The limit.
+        limit: usize,
+    },
     /// More bytes of unknown frames than a session may send.
     #[error("too many frames of unknown types")]
     SkipBudget,
@@ -209,11 +231,13 @@ impl ProtocolError {
             Self::UnknownVersion(_) => ErrorCode::Version,
             Self::FrameTooLong { .. } | Self::MessageTooLong(_) => ErrorCode::TooLarge,
             Self::CreditExceeded { .. } => ErrorCode::FlowControl,
+            Self::TooManyTunnels { .. } => ErrorCode::LimitReached,
             Self::UnknownType(_)
             | Self::TruncatedFrame
             | Self::Malformed { .. }
             | Self::Unexpected { .. }
             | Self::NeverOpened { .. }
+            | Self::NeverBound { .. }
             | Self::TooManyExchanges(_)
             | Self::SkipBudget => ErrorCode::Protocol,
         }

@@ -15,7 +15,7 @@ use serde::Serialize;
 
 use crate::error::{ProtocolError, ResetCode};
 use crate::head::{self, RequestHead, ResponseHead};
-use crate::message::{self, Connect, ConnectAck, Drain, ErrorMessage};
+use crate::message::{self, Connect, ConnectAck, Drain, ErrorMessage, TunnelFrame};
 
 /// The only version of the frame format.
 pub const VERSION: u8 = 0x01;
@@ -30,6 +30,10 @@ pub const FLAG_END: u8 = 0x01;
 pub const MAX_DATA_FRAME: usize = 16 * 1024;
 /// The longest payload of a head or of trailers in bytes, exchange id included.
 pub const MAX_HEAD: usize = 64 * 1024;
+/// The longest request head in bytes, without the ids of its exchange and its tunnel.
+pub const MAX_REQUEST_HEAD: usize = MAX_HEAD - 2 * ID_LEN;
+/// The longest response head and the longest trailers in bytes, without the exchange id.
+pub const MAX_RESPONSE_HEAD: usize = MAX_HEAD - ID_LEN;
 /// The longest control payload (JSON) in bytes.
 pub const MAX_CONTROL: usize = 16 * 1024;
 /// The longest payload of any frame in bytes; only a skipped frame may be so long.
@@ -55,6 +59,14 @@ pub enum FrameType {
     ConnectAck,
     /// 0x03
     Drain,
+    /// 0x04
+    Bind,
+    /// 0x05
+    Bound,
+    /// 0x06
+    Refused,
+    /// 0x07
+    Unbind,
     /// 0x10
     HttpRequest,
     /// 0x11
@@ -67,8 +79,6 @@ pub enum FrameType {
     Reset,
     /// 0x15
     WindowUpdate,
-    /// 0x20
-    StreamOpen,
     /// 0xF0
     Ping,
     /// 0xF1
@@ -86,13 +96,16 @@ impl FrameType {
             Self::Connect => 0x01,
             Self::ConnectAck => 0x02,
             Self::Drain => 0x03,
+            Self::Bind => 0x04,
+            Self::Bound => 0x05,
+            Self::Refused => 0x06,
+            Self::Unbind => 0x07,
             Self::HttpRequest => 0x10,
             Self::HttpResponse => 0x11,
             Self::Data => 0x12,
             Self::Trailers => 0x13,
             Self::Reset => 0x14,
             Self::WindowUpdate => 0x15,
-            Self::StreamOpen => 0x20,
             Self::Ping => 0xF0,
             Self::Pong => 0xF1,
             Self::Error => 0xFF,
@@ -106,13 +119,16 @@ impl FrameType {
             0x01 => Self::Connect,
             0x02 => Self::ConnectAck,
             0x03 => Self::Drain,
+            0x04 => Self::Bind,
+            0x05 => Self::Bound,
+            0x06 => Self::Refused,
+            0x07 => Self::Unbind,
             0x10 => Self::HttpRequest,
             0x11 => Self::HttpResponse,
             0x12 => Self::Data,
             0x13 => Self::Trailers,
             0x14 => Self::Reset,
             0x15 => Self::WindowUpdate,
-            0x20 => Self::StreamOpen,
             0xF0 => Self::Ping,
             0xF1 => Self::Pong,
             0xFF => Self::Error,
@@ -127,13 +143,16 @@ impl FrameType {
             Self::Connect => "Connect",
             Self::ConnectAck => "ConnectAck",
             Self::Drain => "Drain",
+            Self::Bind => "Bind",
+            Self::Bound => "Bound",
+            Self::Refused => "Refused",
+            Self::Unbind => "Unbind",
             Self::HttpRequest => "HTTPRequest",
             Self::HttpResponse => "HTTPResponse",
             Self::Data => "Data",
             Self::Trailers => "Trailers",
             Self::Reset => "Reset",
             Self::WindowUpdate => "WindowUpdate",
-            Self::StreamOpen => "StreamOpen",
             Self::Ping => "Ping",
             Self::Pong => "Pong",
             Self::Error => "Error",
@@ -146,7 +165,14 @@ impl FrameType {
         match self {
             Self::Data => MAX_DATA_FRAME - HEADER_LEN,
             Self::HttpRequest | Self::HttpResponse | Self::Trailers => MAX_HEAD,
-            Self::Connect | Self::ConnectAck | Self::Drain | Self::Error | Self::StreamOpen => MAX_CONTROL,
+            Self::Connect
+            | Self::ConnectAck
+            | Self::Drain
+            | Self::Bind
+            | Self::Bound
+            | Self::Refused
+            | Self::Unbind
+            | Self::Error => MAX_CONTROL,
             Self::Reset | Self::WindowUpdate | Self::Ping | Self::Pong => 8,
             Self::Skippable(_) => MAX_PAYLOAD,
         }
@@ -198,10 +224,19 @@ pub enum Frame {
     ConnectAck(ConnectAck),
     /// The sender opens or takes nothing new.
     Drain(Drain),
+    /// A Bind, Bound, Refused or Unbind.
+    Tunnel {
+        /// Tunnel id.
+        id: u32,
+        /// What the sender says about the tunnel.
+        frame: TunnelFrame,
+    },
     /// A request opens an exchange.
     Request {
         /// Exchange id.
         id: u32,
+        /// The id of the tunnel that the request is for.
+        tunnel: u32,
         /// The head.
         head: RequestHead,
         /// No body follows.
@@ -246,11 +281,6 @@ pub enum Frame {
         /// Bytes of credit.
         increment: u32,
     },
-    /// Reserved for raw TCP streams.
-    StreamOpen {
-        /// Exchange id.
-        id: u32,
-    },
     /// Asks for a Pong of the same bytes.
     Ping([u8; 8]),
     /// Answers a Ping.
@@ -264,6 +294,18 @@ pub enum Frame {
     },
 }
 
+impl TunnelFrame {
+    /// Its type on the wire.
+    pub(crate) const fn kind(&self) -> FrameType {
+        match self {
+            Self::Bind(_) => FrameType::Bind,
+            Self::Bound(_) => FrameType::Bound,
+            Self::Refused(_) => FrameType::Refused,
+            Self::Unbind(_) => FrameType::Unbind,
+        }
+    }
+}
+
 impl Frame {
     /// The name that the specification gives to its type.
     pub(crate) const fn name(&self) -> &'static str {
@@ -271,13 +313,13 @@ impl Frame {
             Self::Connect(_) => FrameType::Connect.name(),
             Self::ConnectAck(_) => FrameType::ConnectAck.name(),
             Self::Drain(_) => FrameType::Drain.name(),
+            Self::Tunnel { frame, .. } => frame.kind().name(),
             Self::Request { .. } => FrameType::HttpRequest.name(),
             Self::Response { .. } => FrameType::HttpResponse.name(),
             Self::Data { .. } => FrameType::Data.name(),
             Self::Trailers { .. } => FrameType::Trailers.name(),
             Self::Reset { .. } => FrameType::Reset.name(),
             Self::WindowUpdate { .. } => FrameType::WindowUpdate.name(),
-            Self::StreamOpen { .. } => FrameType::StreamOpen.name(),
             Self::Ping(_) => FrameType::Ping.name(),
             Self::Pong(_) => FrameType::Pong.name(),
             Self::Error(_) => FrameType::Error.name(),
@@ -304,9 +346,26 @@ impl Frame {
             FrameType::Connect => Self::Connect(message::parse(kind, &payload)?),
             FrameType::ConnectAck => Self::ConnectAck(message::parse(kind, &payload)?),
             FrameType::Drain => Self::Drain(message::parse(kind, &payload)?),
+            FrameType::Bind => {
+                let id = take_id(kind, &mut payload)?;
+                Self::Tunnel { id, frame: TunnelFrame::Bind(message::parse(kind, &payload)?) }
+            }
+            FrameType::Bound => {
+                let id = take_id(kind, &mut payload)?;
+                Self::Tunnel { id, frame: TunnelFrame::Bound(message::parse(kind, &payload)?) }
+            }
+            FrameType::Refused => {
+                let id = take_id(kind, &mut payload)?;
+                Self::Tunnel { id, frame: TunnelFrame::Refused(message::parse(kind, &payload)?) }
+            }
+            FrameType::Unbind => {
+                let id = take_id(kind, &mut payload)?;
+                Self::Tunnel { id, frame: TunnelFrame::Unbind(message::parse(kind, &payload)?) }
+            }
             FrameType::HttpRequest => {
                 let id = take_id(kind, &mut payload)?;
-                Self::Request { id, head: RequestHead::decode(payload)?, end }
+                let tunnel = take_id(kind, &mut payload)?;
+                Self::Request { id, tunnel, head: RequestHead::decode(payload)?, end }
             }
             FrameType::HttpResponse => {
                 let id = take_id(kind, &mut payload)?;
@@ -328,7 +387,6 @@ impl Frame {
                 let (id, increment) = take_pair(kind, &payload)?;
                 Self::WindowUpdate { id, increment }
             }
-            FrameType::StreamOpen => Self::StreamOpen { id: take_id(kind, &mut payload)? },
             FrameType::Ping => Self::Ping(take_opaque(kind, &payload)?),
             FrameType::Pong => Self::Pong(take_opaque(kind, &payload)?),
             FrameType::Error => Self::Error(message::parse(kind, &payload)?),
@@ -345,17 +403,35 @@ pub fn put_json(out: &mut BytesMut, kind: FrameType, message: &impl Serialize) {
     out.put_slice(&payload);
 }
 
-/// Appends a request head. Its `encoded_len` must be at most [`MAX_HEAD`] less [`ID_LEN`].
-pub fn put_request(out: &mut BytesMut, id: u32, head: &RequestHead, end: bool) {
-    put_sized(out, FrameType::HttpRequest, id, end, |out| head.encode(out));
+/// Appends a Bind, Bound, Refused or Unbind.
+pub fn put_tunnel(out: &mut BytesMut, id: u32, frame: &TunnelFrame) {
+    let payload = match frame {
+        TunnelFrame::Bind(bind) => serde_json::to_vec(bind),
+        TunnelFrame::Bound(bound) => serde_json::to_vec(bound),
+        TunnelFrame::Refused(error) => serde_json::to_vec(error),
+        TunnelFrame::Unbind(unbind) => serde_json::to_vec(unbind),
+    };
+    // As in `put_json`, this cannot fail.
+    let payload = payload.unwrap_or_default();
+    FrameHeader { kind: frame.kind(), end: false, length: ID_LEN + payload.len() }.put(out);
+    out.put_u32(id);
+    out.put_slice(&payload);
 }
 
-/// Appends a response head. Its `encoded_len` must be at most [`MAX_HEAD`] less [`ID_LEN`].
+/// Appends a request head. Its `encoded_len` must be at most [`MAX_REQUEST_HEAD`].
+pub fn put_request(out: &mut BytesMut, id: u32, tunnel: u32, head: &RequestHead, end: bool) {
+    put_sized(out, FrameType::HttpRequest, id, end, |out| {
+        out.put_u32(tunnel);
+        head.encode(out);
+    });
+}
+
+/// Appends a response head. Its `encoded_len` must be at most [`MAX_RESPONSE_HEAD`].
 pub fn put_response(out: &mut BytesMut, id: u32, head: &ResponseHead, end: bool) {
     put_sized(out, FrameType::HttpResponse, id, end, |out| head.encode(out));
 }
 
-/// Appends trailers. Their `fields_len` must be at most [`MAX_HEAD`] less [`ID_LEN`].
+/// Appends trailers. Their `fields_len` must be at most [`MAX_RESPONSE_HEAD`].
 pub fn put_trailers(out: &mut BytesMut, id: u32, fields: &HeaderMap) {
     put_sized(out, FrameType::Trailers, id, true, |out| head::put_fields(out, fields));
 }

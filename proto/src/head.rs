@@ -2,14 +2,17 @@
 //!
 //! ```text
 //! request:  method u8+bytes · target u16+bytes · scheme u8 (0 http, 1 https) · authority u16+bytes · fields
-//! response: status u16 · fields
+//! response: status u16 · time to first byte u32 · reason u8+bytes · fields
 //! fields:   count u16 · for each: name u16+bytes · value u16+bytes
 //! ```
 //!
 //! Repeated fields stay apart and keep their order within a name. Values are opaque bytes (RFC 9110, section 5.5). The
 //! module checks the format; what a field means to HTTP is not decided here.
 
+use std::time::Duration;
+
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use http::header::UPGRADE;
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
@@ -41,7 +44,7 @@ impl Scheme {
 /// A request without its body and trailers.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RequestHead {
-    /// The method; an upgrade is always a GET.
+    /// The method.
     pub method: Method,
     /// The request target in origin form or `*` (RFC 9112, section 3.2), byte for byte as the visitor sent it. A query
     /// without a path, which [`PathAndQuery`] allows, gets a `/` in front.
@@ -59,11 +62,33 @@ pub struct RequestHead {
 pub struct ResponseHead {
     /// The status, 100 to 999.
     pub status: StatusCode,
+    /// The reason phrase (RFC 9112, section 4) without its line break. Empty if the service sent none.
+    pub reason: Bytes,
+    /// From the request's last byte on its way to the service until the first byte of this head. `None` if it was not
+    /// measured. The wire carries whole microseconds, at most 71 minutes.
+    pub first_byte: Option<Duration>,
     /// The fields without hop-by-hop ones.
     pub headers: HeaderMap,
 }
 
+impl RequestHead {
+    /// Whether the request asks for an upgrade: it has the field `upgrade`.
+    pub fn is_upgrade(&self) -> bool {
+        self.headers.contains_key(UPGRADE)
+    }
+}
+
 impl ResponseHead {
+    /// A head without a reason phrase and without a measured time.
+    pub fn new(status: StatusCode, headers: HeaderMap) -> Self {
+        Self { status, reason: Bytes::new(), first_byte: None, headers }
+    }
+
+    /// Whether raw bytes follow (RFC 9110, section 15.2.2).
+    pub fn is_switch(&self) -> bool {
+        self.status == StatusCode::SWITCHING_PROTOCOLS
+    }
+
     /// Whether another head follows this one (RFC 9110, section 15.2). A 101 is final: raw bytes follow it.
     pub fn is_interim(&self) -> bool {
         self.status.is_informational() && self.status != StatusCode::SWITCHING_PROTOCOLS
@@ -136,12 +161,20 @@ impl RequestHead {
 impl ResponseHead {
     /// The encoded length in bytes, or an error if the format cannot carry it.
     pub fn encoded_len(&self) -> Result<usize, HeadTooLarge> {
-        Ok(2 + fields_len(&self.headers)?)
+        if self.reason.len() > usize::from(u8::MAX) {
+            return Err(HeadTooLarge);
+        }
+        Ok(2 + 4 + 1 + self.reason.len() + fields_len(&self.headers)?)
     }
 
     /// Appends the encoded head; [`ResponseHead::encoded_len`] must have succeeded.
     pub fn encode(&self, out: &mut BytesMut) {
         out.put_u16(self.status.as_u16());
+        // 0 stands for a time that was not measured.
+        let micros = |time: Duration| u32::try_from(time.as_micros()).unwrap_or(u32::MAX).max(1);
+        out.put_u32(self.first_byte.map_or(0, micros));
+        out.put_u8(self.reason.len() as u8);
+        out.put_slice(&self.reason);
         put_fields(out, &self.headers);
     }
 
@@ -150,10 +183,22 @@ impl ResponseHead {
         const KIND: &str = "HTTPResponse";
         let status = payload.try_get_u16().map_err(|_| truncated(KIND))?;
         let status = StatusCode::from_u16(status).map_err(|_| malformed(KIND, "invalid status"))?;
+        let micros = payload.try_get_u32().map_err(|_| truncated(KIND))?;
+        let first_byte = (micros > 0).then(|| Duration::from_micros(micros.into()));
+        let length = usize::from(payload.try_get_u8().map_err(|_| truncated(KIND))?);
+        let reason = take(KIND, &mut payload, length)?;
+        if !is_reason(&reason) {
+            return Err(malformed(KIND, "invalid reason phrase"));
+        }
         let headers = take_fields(KIND, &mut payload)?;
         end(KIND, &payload)?;
-        Ok(Self { status, headers })
+        Ok(Self { status, reason, first_byte, headers })
     }
+}
+
+/// Whether the bytes may stand in a reason phrase (RFC 9112, section 4).
+pub fn is_reason(bytes: &[u8]) -> bool {
+    bytes.iter().all(|&byte| byte == b'\t' || (byte >= b' ' && byte != 0x7F))
 }
 
 /// The encoded length of fields in bytes, or an error if the format cannot carry them.

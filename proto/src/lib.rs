@@ -27,5 +27,7 @@ pub use error::{ErrorCode, ProtocolError, ResetCode};
 pub use exchange::{ExchangeError, Received, WindowBudget};
 pub use frame::{Frame, FrameHeader, FrameType};
 pub use head::{RequestHead, ResponseHead, Scheme};
-pub use message::{Connect, ConnectAck, Drain, DrainReason, ErrorMessage};
+pub use message::{
+    Bind, Bound, Connect, ConnectAck, Drain, DrainReason, ErrorMessage, TunnelFrame, Unbind, UnbindReason,
+};
 pub use session::{OpenError, Role, SessionError};

@@ -3,21 +3,25 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use serde_json::error::Category;
 
 use crate::error::{ErrorCode, ProtocolError};
 
 /// Connect (0x01): the client's first frame.
-#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Connect {
     /// The API key.
     pub key: String,
-    /// The wanted subdomain. If absent, the daemon picks one.
+    /// Whether the session begins with a tunnel, whose id is 0. Otherwise nothing is claimed until a Bind.
+    #[serde(default = "yes", skip_serializing_if = "is_true")]
+    pub tunnel: bool,
+    /// The first tunnel's wanted subdomain. If absent, the daemon picks one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subdomain: Option<String>,
     /// Names this installation of the client, 1 to 64 bytes. The same key and instance may take its name back at once.
     pub instance: String,
-    /// The session that this one takes over from, which then drains.
+    /// The session that this one takes over from. All its tunnels move here under their ids, and it drains.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replaces: Option<String>,
     /// Body bytes that the daemon may send on each exchange before the first WindowUpdate. Unused over QUIC.
@@ -26,15 +30,31 @@ pub struct Connect {
     /// The client's name and version, for logs.
     #[serde(default)]
     pub version: String,
-    /// Optional abilities of the client. Unknown ones are ignored.
+    /// Optional abilities of the client. Unknown ones are ignored; see [`common_features`].
     #[serde(default)]
     pub features: Vec<String>,
+}
+
+impl Default for Connect {
+    fn default() -> Self {
+        Self {
+            key: String::new(),
+            tunnel: true,
+            subdomain: None,
+            instance: String::new(),
+            replaces: None,
+            initial_window: DEFAULT_WINDOW,
+            version: String::new(),
+            features: Vec::new(),
+        }
+    }
 }
 
 impl std::fmt::Debug for Connect {
     /// Leaves the key out, so that no log shows it.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Connect")
+            .field("tunnel", &self.tunnel)
             .field("subdomain", &self.subdomain)
             .field("instance", &self.instance)
             .field("replaces", &self.replaces)
@@ -50,10 +70,15 @@ impl std::fmt::Debug for Connect {
 pub struct ConnectAck {
     /// Names this session in logs and in a later `replaces`.
     pub session: String,
-    /// The subdomain that now belongs to the session.
-    pub subdomain: String,
-    /// The public address.
-    pub url: String,
+    /// The first tunnel's name; `None` if the session begins without a tunnel.
+    #[serde(default)]
+    pub subdomain: Option<String>,
+    /// The first tunnel's public address; `None` if the session begins without a tunnel.
+    #[serde(default)]
+    pub url: Option<String>,
+    /// How many tunnels move here from the replaced session. A Bound for each follows at once.
+    #[serde(default)]
+    pub moved: u32,
     /// Body bytes that the client may send on each exchange before the first WindowUpdate. Unused over QUIC.
     #[serde(default = "default_window")]
     pub initial_window: u32,
@@ -63,6 +88,125 @@ pub struct ConnectAck {
     /// Optional abilities that both sides have.
     #[serde(default)]
     pub features: Vec<String>,
+}
+
+/// Bind (0x04): the client asks for a tunnel.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bind {
+    /// The kind of endpoint. Only [`KIND_HTTP`] exists.
+    #[serde(default = "kind_http")]
+    pub kind: String,
+    /// The wanted name. If absent, the daemon picks one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subdomain: Option<String>,
+    /// What the daemon must do to the tunnel's requests. A rule that it does not know must be refused, not skipped: a
+    /// tunnel without its rules would be open to everybody.
+    #[serde(default = "no_rules", skip_serializing_if = "is_empty_object")]
+    pub rules: Value,
+    /// Whether the tunnel may displace another session of the same key and instance.
+    #[serde(default = "yes", skip_serializing_if = "is_true")]
+    pub take_over: bool,
+}
+
+/// A tunnel that carries HTTP.
+pub const KIND_HTTP: &str = "http";
+
+impl Default for Bind {
+    fn default() -> Self {
+        Self { kind: kind_http(), subdomain: None, rules: no_rules(), take_over: true }
+    }
+}
+
+impl Bind {
+    /// What this version cannot do of what is asked: an unknown kind, or a rule.
+    pub fn unsupported(&self) -> Option<String> {
+        if self.kind != KIND_HTTP {
+            return Some(format!("tunnels of kind {:?} are not supported", short(&self.kind)));
+        }
+        match &self.rules {
+            Value::Object(rules) => {
+                rules.keys().next().map(|rule| format!("the rule {:?} is not supported", short(rule)))
+            }
+            _ => Some("the rules are not a JSON object".to_owned()),
+        }
+    }
+}
+
+/// Bound (0x05): the tunnel is online.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bound {
+    /// Its name.
+    pub subdomain: String,
+    /// Its public address.
+    pub url: String,
+}
+
+/// Unbind (0x07): a tunnel ends. Its open exchanges may finish until the deadline.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unbind {
+    /// Why.
+    pub reason: UnbindReason,
+    /// How long open exchanges may still take, in milliseconds. 0 resets them.
+    #[serde(default)]
+    pub deadline_ms: u64,
+    /// With `replaced`: the address that the other client connects from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    /// With `replaced`: the other client's version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+}
+
+impl Unbind {
+    /// An Unbind without further members.
+    pub fn new(reason: UnbindReason, deadline: Duration) -> Self {
+        let deadline_ms = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX);
+        Self { reason, deadline_ms, address: None, version: None }
+    }
+
+    /// How long open exchanges may still take.
+    pub fn deadline(&self) -> Duration {
+        Duration::from_millis(self.deadline_ms)
+    }
+}
+
+/// Why a tunnel ends.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UnbindReason {
+    /// From the client: its user has closed the tunnel.
+    Closed,
+    /// Another session of the same key and instance has taken the name over.
+    Replaced,
+    /// A later Bind of the same session has taken the name.
+    Moved,
+    /// The key no longer allows the tunnel.
+    Revoked,
+    /// Any other reason.
+    #[serde(untagged)]
+    Other(String),
+}
+
+/// What one side says about a tunnel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TunnelFrame {
+    /// The client asks for it.
+    Bind(Bind),
+    /// The daemon grants it.
+    Bound(Bound),
+    /// The daemon refuses it.
+    Refused(ErrorMessage),
+    /// Either side ends it.
+    Unbind(Unbind),
+}
+
+/// The optional abilities of this version. None may change the coding of exchange streams, which can arrive before
+/// ConnectAck.
+pub const FEATURES: &[&str] = &[];
+
+/// The abilities that both sides have: those of ours that the peer names.
+pub fn common_features(theirs: &[String]) -> Vec<String> {
+    FEATURES.iter().filter(|ours| theirs.iter().any(|theirs| theirs == *ours)).map(|&ours| ours.to_owned()).collect()
 }
 
 /// Why a side drains.
@@ -129,6 +273,32 @@ pub const DEFAULT_WINDOW: u32 = 256 * 1024;
 
 /// The most exchanges at once if the daemon names no number.
 pub const DEFAULT_MAX_EXCHANGES: u32 = 1000;
+
+fn kind_http() -> String {
+    KIND_HTTP.to_owned()
+}
+
+fn no_rules() -> Value {
+    Value::Object(serde_json::Map::new())
+}
+
+fn is_empty_object(value: &Value) -> bool {
+    value.as_object().is_some_and(serde_json::Map::is_empty)
+}
+
+fn yes() -> bool {
+    true
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_true(value: &bool) -> bool {
+    *value
+}
+
+/// The first characters of a peer's word, for a message about it.
+fn short(word: &str) -> String {
+    word.chars().take(64).collect()
+}
 
 fn default_window() -> u32 {
     DEFAULT_WINDOW

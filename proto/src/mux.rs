@@ -6,7 +6,7 @@
 //! and [`SEND_BUFFER`], exchanges by `max_exchanges`, Pongs by one.
 //!
 //! Order of sending: control frames; credit and Resets; heads and the first bytes after them; then bodies, one Data
-//! frame for each exchange in turn. The rules of the session are [`Session`]'s, those of an exchange's directions are
+//! frame for each tunnel in turn, and within a tunnel for each exchange in turn. The rules of the session are [`Session`]'s, those of an exchange's directions are
 //! [`exchange`](crate::exchange)'s; the pipe is the owner's.
 
 mod exchange;
@@ -15,6 +15,8 @@ mod ids;
 mod queues;
 pub(crate) mod receive;
 mod transmit;
+mod tunnels;
+mod turns;
 
 use std::collections::VecDeque;
 use std::ops::RangeInclusive;
@@ -25,11 +27,12 @@ use slab::Slab;
 
 use self::exchange::{Exchange, State};
 use self::ids::IdMap;
+use self::turns::Turns;
 use crate::error::ResetCode;
 use crate::exchange::{ExchangeError, WindowBudget};
 use crate::frame::{self, FrameType};
 use crate::head::RequestHead;
-use crate::message::{Connect, ConnectAck, Drain, DrainReason, ErrorMessage};
+use crate::message::{Bound, Connect, ConnectAck, Drain, DrainReason, ErrorMessage, TunnelFrame};
 use crate::session::{Carrier, Liveness, Role, Session, SessionError, Silent};
 
 pub use self::handles::SEND_BUFFER;
@@ -66,10 +69,19 @@ pub enum Event {
     Established(ConnectAck),
     /// The peer drains: it opens or takes nothing new.
     Drain(Drain),
+    /// A frame about a tunnel. Answer a Bind with [`Mux::bound`] or [`Mux::refuse_bind`].
+    Tunnel {
+        /// The tunnel's id.
+        id: u32,
+        /// What the peer says about it.
+        frame: TunnelFrame,
+    },
     /// Client: a request arrived. The owner now holds both handles of the exchange.
     Opened {
         /// The exchange.
         key: Key,
+        /// The tunnel that the request is for.
+        tunnel: u32,
         /// The request.
         head: RequestHead,
         /// No body follows.
@@ -105,26 +117,26 @@ pub struct Mux {
     refused: VecDeque<RangeInclusive<u32>>,
     /// Exchanges whose credit or Reset waits to go out.
     control_ring: VecDeque<Key>,
-    urgent_ring: VecDeque<Key>,
-    bulk_ring: VecDeque<Key>,
+    urgent: Turns,
+    bulk: Turns,
 }
 
 impl Mux {
     /// The daemon's side, which waits for Connect.
     pub fn daemon(config: Config, now: Instant) -> Self {
-        Self::new(Role::Daemon, config, now)
+        Self::new(Session::daemon(Carrier::Pipe, config.max_exchanges), config, now)
     }
 
-    /// The client's side, which sends `connect` first.
-    pub fn client(config: Config, connect: &Connect, now: Instant) -> Self {
-        let mut mux = Self::new(Role::Client, config, now);
+    /// The client's side, which sends `connect` first. The tunnels `moving` are those of the session that it replaces.
+    pub fn client(config: Config, connect: &Connect, moving: &[u32], now: Instant) -> Self {
+        let mut mux = Self::new(Session::client(Carrier::Pipe, connect, moving), config, now);
         frame::put_json(&mut mux.control, FrameType::Connect, connect);
         mux
     }
 
-    fn new(role: Role, config: Config, now: Instant) -> Self {
+    fn new(session: Session, config: Config, now: Instant) -> Self {
         Self {
-            session: Session::new(role, Carrier::Pipe, config.max_exchanges),
+            session,
             config,
             peer_window: 0,
             exchanges: Slab::new(),
@@ -137,17 +149,20 @@ impl Mux {
             pong: None,
             refused: VecDeque::new(),
             control_ring: VecDeque::new(),
-            urgent_ring: VecDeque::new(),
-            bulk_ring: VecDeque::new(),
+            urgent: Turns::default(),
+            bulk: Turns::default(),
         }
     }
 
     // ---- the session ----
 
-    /// Daemon: grants the session that [`Event::Connect`] asked for.
-    pub fn accept(&mut self, ack: &ConnectAck) {
-        if self.session.accept() {
+    /// Daemon: grants the session that [`Event::Connect`] asked for, with the tunnels that move to it.
+    pub fn accept(&mut self, ack: &ConnectAck, moved: &[(u32, Bound)]) {
+        if self.session.accept(ack, moved) {
             frame::put_json(&mut self.control, FrameType::ConnectAck, ack);
+            for (id, bound) in moved {
+                frame::put_tunnel(&mut self.control, *id, &TunnelFrame::Bound(bound.clone()));
+            }
             self.probe_round_trip();
         }
     }

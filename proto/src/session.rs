@@ -1,19 +1,24 @@
 //! One side of one session, from Connect to its end, by the same rules over every transport.
 //!
-//! A pure state machine: it judges control frames, exchange ids and exchange counts, and knows who drains and until
-//! when. It holds no exchange and writes no frame; [`mux`](crate::mux) does both over one pipe, and QUIC's streams do
+//! A pure state machine: it judges control frames, tunnel ids, exchange ids and exchange counts, and knows who drains
+//! and until when. It holds no exchange and writes no frame; [`mux`](crate::mux) does both over one pipe, and QUIC's streams do
 //! so in `cok-transport`.
 
+mod bindings;
+mod drain;
 mod draining;
 mod liveness;
+mod tunnels;
 
 use std::time::{Duration, Instant};
 
 use crate::error::{ErrorCode, ProtocolError, ResetCode};
 use crate::frame::Frame;
 use crate::head::HeadTooLarge;
-use crate::message::{Connect, ConnectAck, Drain, DrainReason, ErrorMessage};
+use crate::message::{Bound, Connect, ConnectAck, Drain, DrainReason, ErrorMessage, TunnelFrame};
 
+use self::bindings::Bindings;
+pub use self::bindings::{MAX_BINDINGS, MAX_UNANSWERED};
 use self::draining::{Draining, Side};
 pub use self::liveness::{DEAD_AFTER, PING_AFTER};
 pub(crate) use self::liveness::{Liveness, Silent};
@@ -26,9 +31,6 @@ pub const MAX_EXCHANGES: u32 = 100_000;
 const ID_LIMIT: u32 = 1 << 31;
 /// How long exchanges may still run in a session that has used up its ids.
 const IDS_DEADLINE: Duration = Duration::from_secs(3600);
-
-/// Extra time on top of the peer's drain deadline: the side that announced a deadline closes first, and in order.
-const DRAIN_SLACK: Duration = Duration::from_secs(1);
 
 /// Longest text in an Error frame in bytes. The frame stays within its limit even if JSON escapes every byte.
 const MAX_ERROR_TEXT: usize = 1024;
@@ -101,9 +103,12 @@ pub enum OpenError {
     /// The session is not established, drains or has ended: use its successor.
     #[error("the session takes no new exchanges")]
     Unavailable,
-    /// The session has as many exchanges as it may have.
+    /// The session has as many exchanges as it may have, or the tunnel has its share of them.
     #[error("too many exchanges at once")]
     Saturated,
+    /// The session does not carry the tunnel any more.
+    #[error("the session does not carry the tunnel")]
+    Unbound,
     /// The head does not fit into a frame.
     #[error(transparent)]
     TooLarge(#[from] HeadTooLarge),
@@ -118,6 +123,20 @@ pub enum Signal {
     Established(ConnectAck),
     /// The peer drains, for the first time. [`Session::take_drain`] may have an answer.
     Drain(Drain),
+    /// A frame about a tunnel. A Bind is to be answered with [`Session::bound`] or [`Session::refuse_bind`].
+    Tunnel {
+        /// The tunnel's id.
+        id: u32,
+        /// What the peer says about it.
+        frame: TunnelFrame,
+    },
+    /// To be answered with this Refused: the rules of the session forbid the Bind of this tunnel.
+    RefuseBind {
+        /// The tunnel's id.
+        id: u32,
+        /// Why.
+        error: ErrorMessage,
+    },
     /// To be answered with a Pong of the same bytes.
     Ping([u8; 8]),
     /// Answers a Ping.
@@ -161,6 +180,9 @@ pub struct Session {
     carrier: Carrier,
     phase: Phase,
     max_exchanges: u32,
+    bindings: Bindings,
+    /// Client: the session begins with a tunnel.
+    wants_first: bool,
     /// Highest id that was opened here or arrived here; 0 for none.
     newest: u32,
     /// Highest id that both sides know of. On the daemon, newer requests may still wait to go out.
@@ -168,13 +190,29 @@ pub struct Session {
 }
 
 impl Session {
-    /// A session before Connect. `max_exchanges` is the most exchanges at once; on the client, ConnectAck replaces it.
-    pub fn new(role: Role, carrier: Carrier, max_exchanges: u32) -> Self {
+    /// The daemon's side before Connect, with the most exchanges at once.
+    pub fn daemon(carrier: Carrier, max_exchanges: u32) -> Self {
+        Self::new(Role::Daemon, carrier, max_exchanges)
+    }
+
+    /// The client's side, which sends `connect`. The tunnels `moving` are those of the session that it replaces.
+    /// ConnectAck names the most exchanges at once.
+    pub fn client(carrier: Carrier, connect: &Connect, moving: &[u32]) -> Self {
+        let mut session = Self::new(Role::Client, carrier, MAX_EXCHANGES);
+        session.wants_first = connect.tunnel;
+        for id in moving {
+            session.bindings.expect_moved(*id);
+        }
+        session
+    }
+
+    fn new(role: Role, carrier: Carrier, max_exchanges: u32) -> Self {
         let phase = match role {
             Role::Daemon => Phase::AwaitConnect,
             Role::Client => Phase::AwaitAck,
         };
-        Self { role, carrier, phase, max_exchanges, newest: 0, known: 0 }
+        let bindings = Bindings::default();
+        Self { role, carrier, phase, max_exchanges, bindings, wants_first: false, newest: 0, known: 0 }
     }
 
     /// Our side.
@@ -189,11 +227,18 @@ impl Session {
 
     // ---- the handshake and control frames ----
 
-    /// Daemon: grants the session. `false` unless a Connect waits for that.
-    pub fn accept(&mut self) -> bool {
+    /// Daemon: grants the session, with Connect's own tunnel if `ack` names it, and with tunnels of the replaced session.
+    /// `false` unless a Connect waits for that.
+    pub fn accept(&mut self, ack: &ConnectAck, moved: &[(u32, Bound)]) -> bool {
         let waits = matches!(self.phase, Phase::AwaitDecision);
         if waits {
             self.phase = Phase::Open;
+            if ack.subdomain.is_some() {
+                self.bindings.bind_now(0);
+            }
+            for (id, _) in moved {
+                self.bindings.bind_now(*id);
+            }
         }
         waits
     }
@@ -215,6 +260,14 @@ impl Session {
             }
             (Phase::AwaitConnect, frame) => Err(unexpected(&frame, "Connect must come first").into()),
             (Phase::AwaitAck, Frame::ConnectAck(ack)) => {
+                if self.wants_first {
+                    if ack.subdomain.is_none() || ack.url.is_none() {
+                        let why = "it names no tunnel though one was asked for".to_owned();
+                        return Err(ProtocolError::Malformed { kind: "ConnectAck", why }.into());
+                    }
+                    self.bindings.bind_now(0);
+                }
+                self.bindings.moved(ack.moved);
                 self.max_exchanges = ack.max_exchanges.min(MAX_EXCHANGES);
                 self.phase = Phase::Open;
                 Ok(Some(Signal::Established(ack)))
@@ -228,18 +281,23 @@ impl Session {
                 Err(ProtocolError::Unexpected { kind: "handshake", why: "the session is established" }.into())
             }
             (_, Frame::Drain(drain)) => Ok(self.receive_drain(&drain, now).then_some(Signal::Drain(drain))),
+            (_, Frame::Tunnel { id, frame }) => Ok(self.receive_tunnel(id, frame)?),
             (_, frame) => Ok(Some(Signal::Exchange(frame))),
         }
     }
 
     // ---- exchanges ----
 
-    /// Daemon: whether another exchange may be opened while `held` are.
-    pub fn may_open(&self, held: usize) -> Result<(), OpenError> {
+    /// Daemon: whether another exchange of this tunnel may be opened while the session holds `held`. If the
+    /// session has other tunnels, one has at most half of the session's exchanges, so that the others always find room.
+    pub fn may_open(&self, tunnel: u32, held: usize) -> Result<(), OpenError> {
         if self.role != Role::Daemon || !matches!(self.phase, Phase::Open) {
             return Err(OpenError::Unavailable);
         }
-        if held >= self.max_exchanges as usize {
+        let most = self.max_exchanges as usize;
+        let of_tunnel = self.bindings.exchanges(tunnel).ok_or(OpenError::Unbound)?;
+        let share = if self.bindings.len() > 1 { most.div_ceil(2) } else { most };
+        if held >= most || of_tunnel >= share {
             return Err(OpenError::Saturated);
         }
         Ok(())
@@ -248,6 +306,16 @@ impl Session {
     /// The id that follows the newest one.
     pub fn next_id(&self) -> u32 {
         self.newest.saturating_add(1)
+    }
+
+    /// Daemon: an exchange of this tunnel takes up memory, until [`Session::released`].
+    pub fn held(&mut self, tunnel: u32) {
+        self.bindings.opened(tunnel);
+    }
+
+    /// Daemon: an exchange of this tunnel has gone from memory.
+    pub fn released(&mut self, tunnel: u32) {
+        self.bindings.released(tunnel);
     }
 
     /// Daemon: this exchange was opened. After the last id, the session drains.
@@ -291,54 +359,6 @@ impl Session {
         (1..=self.known).contains(&id)
     }
 
-    // ---- drain ----
-
-    /// Announces that nothing new comes from this side and that open exchanges end within `deadline`. Only the first
-    /// call is announced; a later one can only bring the end forward.
-    pub fn drain(&mut self, reason: DrainReason, deadline: Duration, now: Instant) {
-        if let Some(draining) = self.announce_drain(reason, deadline) {
-            draining.end_by(now, deadline);
-        }
-    }
-
-    /// Takes our Drain that goes out now, behind every request that was opened before it.
-    pub fn take_drain(&mut self) -> Option<Drain> {
-        let Phase::Draining(draining) = &mut self.phase else { return None };
-        let mut drain = draining.unsent.take()?;
-        drain.last_exchange = (self.role == Role::Daemon).then_some(self.known);
-        Some(drain)
-    }
-
-    /// Whether [`Session::take_drain`] has a Drain.
-    pub fn has_drain(&self) -> bool {
-        matches!(&self.phase, Phase::Draining(Draining { unsent: Some(_), .. }))
-    }
-
-    /// When a draining session ends at the latest.
-    pub fn drain_deadline(&self) -> Option<Instant> {
-        match &self.phase {
-            Phase::Draining(draining) => draining.deadline,
-            _ => None,
-        }
-    }
-
-    /// Whether either side has announced a drain.
-    pub fn is_draining(&self) -> bool {
-        matches!(self.phase, Phase::Draining(_))
-    }
-
-    /// Whether a draining session with `open` exchanges has nothing left to do on this side. Over streams, a client
-    /// first waits for all exchanges that the daemon opened: they may arrive behind the Drain.
-    pub fn is_drained(&self, open: usize) -> bool {
-        let Phase::Draining(draining) = &self.phase else { return false };
-        let announced = match self.role {
-            Role::Daemon => self.drained_by(Side::Us),
-            Role::Client => self.drained_by(Side::Peer),
-        };
-        let arrived = self.carrier == Carrier::Pipe || draining.last_exchange.is_none_or(|last| self.newest >= last);
-        announced && arrived && draining.unsent.is_none() && open == 0
-    }
-
     // ---- the end ----
 
     /// Ends the session with an Error. Returns the Error that is to be sent, its text cut to 1 KiB; `None` if the
@@ -347,10 +367,7 @@ impl Session {
         if self.is_closed() {
             return None;
         }
-        let mut error = error.clone();
-        let fits = |end: &usize| error.message.is_char_boundary(*end);
-        let end = (0..=MAX_ERROR_TEXT.min(error.message.len())).rev().find(fits).unwrap_or(0);
-        error.message.truncate(end);
+        let error = shortened(error);
         self.phase = Phase::Closed { error: Some(error.clone()) };
         Some(error)
     }
@@ -379,48 +396,15 @@ impl Session {
             _ => None,
         }
     }
+}
 
-    // ---- inner parts ----
-
-    fn drained_by(&self, side: Side) -> bool {
-        matches!(&self.phase, Phase::Draining(draining) if draining.announced_by(side))
-    }
-
-    /// The drain of an established session, which `side` has announced.
-    fn draining(&mut self, side: Side) -> Option<&mut Draining> {
-        if matches!(self.phase, Phase::Open) {
-            self.phase = Phase::Draining(Draining::new(side));
-        }
-        let Phase::Draining(draining) = &mut self.phase else { return None };
-        draining.announce(side);
-        Some(draining)
-    }
-
-    /// Queues our Drain unless there was one. `None` if the session is not established.
-    fn announce_drain(&mut self, reason: DrainReason, deadline: Duration) -> Option<&mut Draining> {
-        let first = !self.drained_by(Side::Us);
-        let draining = self.draining(Side::Us)?;
-        if first {
-            let deadline_ms = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX);
-            draining.unsent = Some(Drain { reason, deadline_ms, last_exchange: None });
-        }
-        Some(draining)
-    }
-
-    /// Takes note of the peer's Drain; `false` if it is a second one. A daemon answers with a Drain of its own.
-    fn receive_drain(&mut self, drain: &Drain, now: Instant) -> bool {
-        if self.drained_by(Side::Peer) {
-            return false;
-        }
-        if let Some(draining) = self.draining(Side::Peer) {
-            draining.last_exchange = drain.last_exchange;
-            draining.end_by(now, drain.deadline().saturating_add(DRAIN_SLACK));
-        }
-        if self.role == Role::Daemon {
-            self.announce_drain(DrainReason::Handover, drain.deadline());
-        }
-        true
-    }
+/// The same error with its text cut to [`MAX_ERROR_TEXT`].
+fn shortened(error: &ErrorMessage) -> ErrorMessage {
+    let mut error = error.clone();
+    let fits = |end: &usize| error.message.is_char_boundary(*end);
+    let end = (0..=MAX_ERROR_TEXT.min(error.message.len())).rev().find(fits).unwrap_or(0);
+    error.message.truncate(end);
+    error
 }
 
 fn unexpected(frame: &Frame, why: &'static str) -> ProtocolError {

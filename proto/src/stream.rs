@@ -19,6 +19,8 @@ use crate::session::Role;
 pub enum Arrived {
     /// To a client, as the first part: the request.
     Request {
+        /// The tunnel that it is for.
+        tunnel: u32,
         /// Its head.
         head: RequestHead,
         /// It has no body.
@@ -59,7 +61,12 @@ impl ExchangeReader {
 
     /// Gives the rest of the direction up: it counts as ended.
     pub fn stop(&mut self) {
-        self.state.end();
+        self.state.stop();
+    }
+
+    /// Client: the final head is sent, which is a 101 or another one. `false` if no 101 may be sent now.
+    pub fn answered(&mut self, switch: bool) -> bool {
+        self.state.answered(switch)
     }
 
     /// The next part. `None` if more bytes are needed.
@@ -115,10 +122,10 @@ impl ExchangeReader {
 
     fn head(&mut self, frame: Frame) -> Result<Arrived, ProtocolError> {
         match (frame, self.reader) {
-            (Frame::Request { id, head, end }, Role::Client) => {
+            (Frame::Request { id, tunnel, head, end }, Role::Client) => {
                 self.check_id("HTTPRequest", id)?;
-                self.state.request(end)?;
-                Ok(Arrived::Request { head, end })
+                self.state.request(end, head.is_upgrade())?;
+                Ok(Arrived::Request { tunnel, head, end })
             }
             (Frame::Response { id, head, end }, Role::Daemon) => {
                 self.check_id("HTTPResponse", id)?;
@@ -165,6 +172,10 @@ impl ControlReader {
                 FrameType::Connect
                 | FrameType::ConnectAck
                 | FrameType::Drain
+                | FrameType::Bind
+                | FrameType::Bound
+                | FrameType::Refused
+                | FrameType::Unbind
                 | FrameType::Ping
                 | FrameType::Pong
                 | FrameType::Error => {

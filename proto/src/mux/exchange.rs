@@ -1,6 +1,6 @@
 //! One exchange as the multiplexer keeps it: its states, its queues, its credit, and the turns it waits for.
 
-use super::Config;
+use super::{Config, Key};
 use crate::error::ResetCode;
 use crate::exchange::{ExchangeError, Inbox, Outbox, RecvState, RecvWindow, SendState, WindowBudget};
 
@@ -31,6 +31,8 @@ pub(super) struct Both {
 #[derive(Debug)]
 pub(super) struct Exchange {
     pub(super) id: u32,
+    /// The tunnel that the request is for.
+    pub(super) tunnel: u32,
     pub(super) state: State,
     /// The peer knows the id. On the daemon, its request may still wait to go out.
     pub(super) announced: bool,
@@ -49,6 +51,8 @@ pub(super) struct Exchange {
     /// A Reset that waits to go out.
     pub(super) reset: Option<ResetCode>,
     pub(super) ring: Ring,
+    /// The next exchange of its tunnel in the same ring.
+    pub(super) next: Option<Key>,
     /// It waits in the ring for credit and Resets.
     pub(super) in_control: bool,
 
@@ -59,10 +63,11 @@ pub(super) struct Exchange {
 }
 
 impl Exchange {
-    pub(super) fn new(id: u32, send: SendState, recv: RecvState, config: &Config, send_credit: u32) -> Self {
+    pub(super) fn new(id: u32, tunnel: u32, state: State, config: &Config, send_credit: u32) -> Self {
         Self {
             id,
-            state: State::Running { send, recv },
+            tunnel,
+            state,
             announced: false,
             inbox: Inbox::default(),
             window: RecvWindow::new(config.initial_window),
@@ -72,6 +77,7 @@ impl Exchange {
             writer_waits: false,
             reset: None,
             ring: Ring::None,
+            next: None,
             in_control: false,
             held: Both { send: true, recv: true },
             noted: Both { send: false, recv: false },

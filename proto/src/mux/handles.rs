@@ -9,7 +9,7 @@ use super::exchange::{Exchange, State};
 use super::{Key, Mux};
 use crate::error::ResetCode;
 use crate::exchange::{ExchangeError, Finish, Handed, OutHead, Received, RecvState, SendState};
-use crate::frame::{ID_LEN, MAX_HEAD};
+use crate::frame::{MAX_REQUEST_HEAD, MAX_RESPONSE_HEAD};
 use crate::head::{HeadTooLarge, RequestHead, ResponseHead, fields_len};
 use crate::session::{OpenError, Role};
 
@@ -18,15 +18,17 @@ use crate::session::{OpenError, Role};
 pub const SEND_BUFFER: usize = 64 * 1024;
 
 impl Mux {
-    /// Daemon: opens an exchange. With `end`, no body follows. The owner holds both handles.
-    pub fn open(&mut self, head: Arc<RequestHead>, end: bool) -> Result<Key, OpenError> {
-        self.session.may_open(self.exchanges.len())?;
-        if head.encoded_len()? > MAX_HEAD - ID_LEN {
+    /// Daemon: opens an exchange for a tunnel. With `end`, no body follows. The owner holds both handles.
+    pub fn open(&mut self, tunnel: u32, head: Arc<RequestHead>, end: bool) -> Result<Key, OpenError> {
+        self.session.may_open(tunnel, self.exchanges.len())?;
+        if head.encoded_len()? > MAX_REQUEST_HEAD {
             return Err(HeadTooLarge.into());
         }
         let id = self.session.next_id();
-        let (send, recv) = (SendState::after_request(end), RecvState::before_head());
-        let mut exchange = Exchange::new(id, send, recv, &self.config, self.peer_window);
+        let send = SendState::after_request(end, head.is_upgrade());
+        let state = State::Running { send, recv: RecvState::before_head() };
+        let mut exchange = Exchange::new(id, tunnel, state, &self.config, self.peer_window);
+        self.session.held(tunnel);
         exchange.outbox.heads.push_back(OutHead::Request { head, end });
         let key = Key(self.exchanges.insert(exchange));
         self.by_id.insert(id, key);
@@ -75,17 +77,21 @@ impl Mux {
 
     /// Client: queues a response head. With `end`, no body follows. Interim heads beyond
     /// [`MAX_INTERIM_HEADS`](crate::exchange::MAX_INTERIM_HEADS) are dropped, since they are hints. A second final head
-    /// breaks the exchange.
+    /// breaks the exchange, and so does a 101 to a request that is no upgrade or has not ended.
     pub fn send_response(&mut self, key: Key, head: ResponseHead, end: bool) -> Result<(), HeadTooLarge> {
-        if head.encoded_len()? > MAX_HEAD - ID_LEN {
+        if head.encoded_len()? > MAX_RESPONSE_HEAD {
             return Err(HeadTooLarge);
         }
         let interim = head.is_interim();
         let end = end && !interim;
-        if let Some(exchange) = self.hand_over(key, |send| send.head(interim, end)) {
-            exchange.outbox.heads.push_back(OutHead::Response { head, end });
-            self.schedule(key);
+        let Some(exchange) = self.hand_over(key, |send| send.head(interim, end)) else { return Ok(()) };
+        let switch = head.is_switch();
+        exchange.outbox.heads.push_back(OutHead::Response { head, end });
+        if !interim && exchange.recv().is_some_and(|recv| !recv.answered(switch)) {
+            self.reset(key, ResetCode::LocalBroken);
+            return Ok(());
         }
+        self.schedule(key);
         Ok(())
     }
 
@@ -105,7 +111,7 @@ impl Mux {
 
     /// Queues trailers, which end the direction.
     pub fn send_trailers(&mut self, key: Key, fields: HeaderMap) -> Result<(), HeadTooLarge> {
-        if fields_len(&fields)? > MAX_HEAD - ID_LEN {
+        if fields_len(&fields)? > MAX_RESPONSE_HEAD {
             return Err(HeadTooLarge);
         }
         if let Some(exchange) = self.hand_over(key, |send| send.body(true)) {
@@ -133,6 +139,15 @@ impl Mux {
             self.announce(key);
         }
         self.forget_id(key);
+    }
+
+    /// Abandons all exchanges of a tunnel.
+    pub fn reset_tunnel(&mut self, tunnel: u32, code: ResetCode) {
+        let of_tunnel = |(index, exchange): (usize, &Exchange)| (exchange.tunnel == tunnel).then_some(Key(index));
+        let keys: Vec<Key> = self.exchanges.iter().filter_map(of_tunnel).collect();
+        for key in keys {
+            self.reset(key, code);
+        }
     }
 
     /// The sender leaves. Before it has handed over its end, this abandons the exchange.

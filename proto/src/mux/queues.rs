@@ -13,7 +13,7 @@ impl Mux {
         if let State::Running { send, recv: recv @ RecvState::Unwanted } = &mut exchange.state
             && send.is_over()
         {
-            recv.end();
+            recv.stop();
             exchange.reset = Some(ResetCode::NoError);
             self.announce(key);
             self.forget_id(key);
@@ -29,8 +29,8 @@ impl Mux {
         exchange.ring = exchange.wanted_ring();
         match exchange.ring {
             Ring::None => {}
-            Ring::Urgent => self.urgent_ring.push_back(key),
-            Ring::Bulk => self.bulk_ring.push_back(key),
+            Ring::Urgent => self.urgent.push(key, &mut self.exchanges),
+            Ring::Bulk => self.bulk.push(key, &mut self.exchanges),
         }
     }
 
@@ -84,7 +84,8 @@ impl Mux {
         let queued = exchange.ring != Ring::None || exchange.in_control;
         let over = exchange.is_over() || self.is_closed();
         if !held && !queued && over {
-            self.exchanges.remove(key.0);
+            let exchange = self.exchanges.remove(key.0);
+            self.session.released(exchange.tunnel);
         }
     }
 }

@@ -72,6 +72,10 @@ impl Mux {
                     return Err(ProtocolError::SkipBudget.into());
                 }
             }
+            Some(Signal::Tunnel { id, frame }) => self.events.push_back(Event::Tunnel { id, frame }),
+            Some(Signal::RefuseBind { id, error }) => {
+                self.refuse_bind(id, &error);
+            }
             Some(Signal::Exchange(frame)) => self.receive_exchange_frame(frame)?,
             None => {}
         }
@@ -81,21 +85,26 @@ impl Mux {
     fn receive_exchange_frame(&mut self, frame: Frame) -> Result<(), ProtocolError> {
         let kind = frame.name();
         match (self.session.role(), frame) {
-            (Role::Client, Frame::Request { id, head, end }) => {
-                if self.session.request(id, self.by_id.len(), self.exchanges.len())? == Admission::Refuse {
+            (Role::Client, Frame::Request { id, tunnel, head, end }) => {
+                let admission = self.session.request(id, self.by_id.len(), self.exchanges.len())?;
+                if self.session.request_for(tunnel)? == Admission::Refuse || admission == Admission::Refuse {
                     return self.refuse(id);
                 }
-                let (send, recv) = (SendState::before_response(), RecvState::after_request(end));
-                let mut exchange = Exchange::new(id, send, recv, &self.config, self.peer_window);
+                let recv = RecvState::after_request(end, head.is_upgrade());
+                let state = State::Running { send: SendState::before_response(), recv };
+                let mut exchange = Exchange::new(id, tunnel, state, &self.config, self.peer_window);
                 exchange.announced = true;
                 let key = Key(self.exchanges.insert(exchange));
                 self.by_id.insert(id, key);
-                self.events.push_back(Event::Opened { key, head, end });
+                self.events.push_back(Event::Opened { key, tunnel, head, end });
             }
             (Role::Daemon, Frame::Response { id, head, end }) => {
                 let Some((key, exchange)) = self.find(kind, id)? else { return Ok(()) };
-                if let Some(recv) = exchange.recv() {
+                if let State::Running { send, recv } = &mut exchange.state {
                     recv.response(head.is_interim(), end)?;
+                    if !head.is_interim() {
+                        send.answered(head.is_switch())?;
+                    }
                 }
                 exchange.inbox.push_head(head, end);
                 self.arrived(key, end);

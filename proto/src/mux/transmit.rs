@@ -22,8 +22,8 @@ impl Mux {
             || self.session.has_drain()
             || !self.refused.is_empty()
             || !self.control_ring.is_empty()
-            || !self.urgent_ring.is_empty()
-            || !self.bulk_ring.is_empty()
+            || !self.urgent.is_empty()
+            || !self.bulk.is_empty()
     }
 
     /// Writes the next message to `out`, which must be empty. `false` if there is nothing to send. A message is filled
@@ -32,6 +32,7 @@ impl Mux {
         debug_assert!(out.is_empty(), "a message starts empty");
         out.extend_from_slice(&self.control);
         self.control.clear();
+        self.session.answers_sent();
         if let Some(opaque) = self.pong.take() {
             frame::put_pong(out, opaque);
         }
@@ -82,7 +83,7 @@ impl Mux {
 
     /// Writes heads and the first bytes after them.
     fn transmit_urgent(&mut self, out: &mut BytesMut) -> bool {
-        while let Some(&key) = self.urgent_ring.front() {
+        while let Some(key) = self.urgent.front() {
             let exchange = &mut self.exchanges[key.0];
             let sent = if exchange.outbox.heads.is_empty() { put_body(exchange, out) } else { put_head(exchange, out) };
             if !sent {
@@ -92,7 +93,7 @@ impl Mux {
                 self.session.announced(exchange.id);
             }
             if exchange.wanted_ring() != Ring::Urgent {
-                self.urgent_ring.pop_front();
+                self.urgent.pop(&mut self.exchanges);
                 self.turn_over(key);
             }
         }
@@ -110,13 +111,13 @@ impl Mux {
         false
     }
 
-    /// Writes one Data frame for each exchange in turn.
+    /// Writes one Data frame for each tunnel in turn, of its exchanges in turn.
     fn transmit_bulk(&mut self, out: &mut BytesMut) -> bool {
-        while let Some(&key) = self.bulk_ring.front() {
+        while let Some(key) = self.bulk.front() {
             if !put_body(&mut self.exchanges[key.0], out) {
                 return true;
             }
-            self.bulk_ring.pop_front();
+            self.bulk.pop(&mut self.exchanges);
             self.turn_over(key);
         }
         false
@@ -145,8 +146,8 @@ impl Mux {
             self.exchanges[key.0].in_control = false;
             self.reap(key);
         }
-        for ring in [std::mem::take(&mut self.urgent_ring), std::mem::take(&mut self.bulk_ring)] {
-            for key in ring {
+        for mut ring in [std::mem::take(&mut self.urgent), std::mem::take(&mut self.bulk)] {
+            while let Some(key) = ring.pop(&mut self.exchanges) {
                 self.exchanges[key.0].ring = Ring::None;
                 self.reap(key);
             }
@@ -163,7 +164,7 @@ fn fits(out: &BytesMut, length: usize) -> bool {
 fn put_head(exchange: &mut Exchange, out: &mut BytesMut) -> bool {
     let Some(head) = exchange.outbox.heads.front() else { return true };
     let length = match head {
-        OutHead::Request { head, .. } => head.encoded_len(),
+        OutHead::Request { head, .. } => head.encoded_len().map(|length| ID_LEN + length),
         OutHead::Response { head, .. } => head.encoded_len(),
     };
     // Heads were measured when they were queued.
@@ -172,7 +173,7 @@ fn put_head(exchange: &mut Exchange, out: &mut BytesMut) -> bool {
     }
     let ended = match head {
         OutHead::Request { head, end } => {
-            frame::put_request(out, exchange.id, head, *end);
+            frame::put_request(out, exchange.id, exchange.tunnel, head, *end);
             *end
         }
         OutHead::Response { head, end } => {

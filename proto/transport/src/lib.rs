@@ -26,7 +26,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use cok_proto::head::HeadTooLarge;
 use cok_proto::{
-    Connect, ConnectAck, Drain, DrainReason, ErrorMessage, RequestHead, ResetCode, ResponseHead, SessionError,
+    Bind, Bound, Connect, ConnectAck, Drain, DrainReason, ErrorMessage, RequestHead, ResetCode, ResponseHead,
+    SessionError, TunnelFrame, Unbind,
 };
 use http::HeaderMap;
 use tokio::sync::watch;
@@ -43,11 +44,28 @@ pub trait Transport: fmt::Debug + Send + Sync + 'static {
     /// The transport's name in the interface: `ws`, `quic` or `memory`.
     fn name(&self) -> &'static str;
 
-    /// Daemon: opens an exchange. With `end`, the request has no body.
-    fn open(&self, head: Arc<RequestHead>, end: bool) -> Result<Exchange, OpenError>;
+    /// Daemon: opens an exchange for a tunnel. With `end`, the request has no body.
+    fn open(&self, tunnel: u32, head: Arc<RequestHead>, end: bool) -> Result<Exchange, OpenError>;
 
     /// Client: polls for the next request. `None` once no more will come.
     fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<Option<Incoming>>;
+
+    /// Client: asks for a tunnel. Ids rise, and are above those of moved tunnels. `false` if the session takes no Bind
+    /// now: it drains, or has too many tunnels or unanswered Binds.
+    fn bind(&self, id: u32, bind: &Bind) -> bool;
+
+    /// Daemon: answers a Bind. `false` if the client does not wait for the answer any more.
+    fn answer_bind(&self, id: u32, answer: Result<Bound, ErrorMessage>) -> bool;
+
+    /// Ends a tunnel. Its open exchanges go on; [`Transport::reset_tunnel`] ends them. `false` if it has ended already.
+    fn unbind(&self, id: u32, unbind: &Unbind) -> bool;
+
+    /// Abandons all exchanges of a tunnel.
+    fn reset_tunnel(&self, id: u32, code: ResetCode);
+
+    /// Polls for the next frame about a tunnel, with the tunnel's id. `None` once the session has ended. One task may
+    /// poll.
+    fn poll_tunnel(&self, cx: &mut Context<'_>) -> Poll<Option<(u32, TunnelFrame)>>;
 
     /// Announces that nothing new comes from this side. The session ends once its exchanges have ended, or after
     /// `deadline`. A later call can only bring the end forward.
@@ -70,6 +88,11 @@ impl dyn Transport {
     /// Client: waits for the next request. `None` once no more will come.
     pub async fn accept(&self) -> Option<Incoming> {
         poll_fn(|cx| self.poll_accept(cx)).await
+    }
+
+    /// Waits for the next frame about a tunnel. `None` once the session has ended.
+    pub async fn tunnel_frame(&self) -> Option<(u32, TunnelFrame)> {
+        poll_fn(|cx| self.poll_tunnel(cx)).await
     }
 
     /// Waits for the end of the session.
@@ -125,6 +148,8 @@ pub struct Exchange {
 /// A request that arrived at the client.
 #[derive(Debug)]
 pub struct Incoming {
+    /// The tunnel that it is for.
+    pub tunnel: u32,
     /// Its head.
     pub head: RequestHead,
     /// True if the request has no body.
@@ -161,7 +186,8 @@ pub trait SendHalf: fmt::Debug + Send {
 /// The direction from the peer. On the daemon, dropping it before its end abandons the exchange. On the client,
 /// dropping it only refuses the rest of the request.
 pub trait RecvHalf: fmt::Debug + Send {
-    /// Polls for the next part. Must not be called after a [`Received`] that ends the direction.
+    /// Polls for the next part. Must not be called after a [`Received`] that ends the direction. The request of an
+    /// upgrade has two ends: after a 101, raw bytes come.
     fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Received, ExchangeError>>;
 
     /// Abandons the exchange.
@@ -186,8 +212,8 @@ impl dyn SendHalf {
 pub trait Handshake: fmt::Debug + Send {
     /// The client's Connect.
     fn connect(&self) -> &Connect;
-    /// Grants the session.
-    fn accept(self: Box<Self>, ack: &ConnectAck) -> Arc<dyn Transport>;
+    /// Grants the session, with the tunnels that move to it from the replaced one.
+    fn accept(self: Box<Self>, ack: &ConnectAck, moved: &[(u32, Bound)]) -> Arc<dyn Transport>;
     /// Refuses it with an Error frame, which goes out before the connection is closed.
     fn refuse(self: Box<Self>, error: &ErrorMessage);
 }

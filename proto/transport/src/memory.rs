@@ -42,9 +42,10 @@ pub async fn connect(
     end: End,
     config: Config,
     connect: &Connect,
+    moving: &[u32],
     limit: Duration,
 ) -> Result<(Arc<dyn Transport>, ConnectAck), HandshakeError> {
-    muxed::connect("memory", end, config, connect, limit).await
+    muxed::connect("memory", end, config, connect, moving, limit).await
 }
 
 impl Pipe for End {

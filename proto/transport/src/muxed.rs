@@ -14,7 +14,9 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use cok_proto::mux::{Event, Key, Mux};
-use cok_proto::{Connect, ConnectAck, DrainReason, ErrorMessage, RequestHead};
+use cok_proto::{
+    Bind, Bound, Connect, ConnectAck, DrainReason, ErrorMessage, RequestHead, ResetCode, TunnelFrame, Unbind,
+};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
 
@@ -53,9 +55,10 @@ pub(crate) async fn connect(
     pipe: impl Pipe,
     config: Config,
     connect: &Connect,
+    moving: &[u32],
     limit: Duration,
 ) -> Result<(Arc<dyn Transport>, ConnectAck), HandshakeError> {
-    let shared = Shared::start(name, pipe, Mux::client(config, connect, Instant::now()));
+    let shared = Shared::start(name, pipe, Mux::client(config, connect, moving, Instant::now()));
     let guard = CloseOnDrop(&shared);
     let answered = poll_fn(|cx| {
         let mut state = shared.lock();
@@ -77,21 +80,52 @@ impl Transport for MuxSession {
         self.0.name
     }
 
-    fn open(&self, head: Arc<RequestHead>, end: bool) -> Result<Exchange, OpenError> {
-        let key = self.0.act(|state| state.mux.open(head, end))?;
+    fn open(&self, tunnel: u32, head: Arc<RequestHead>, end: bool) -> Result<Exchange, OpenError> {
+        let key = self.0.act(|state| state.mux.open(tunnel, head, end))?;
         Ok(self.0.exchange(key))
     }
 
     fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<Option<Incoming>> {
         let mut state = self.0.lock();
-        if let Some((key, head, end)) = state.incoming.pop_front() {
+        if let Some(Request { key, tunnel, head, end }) = state.incoming.pop_front() {
             drop(state);
-            return Poll::Ready(Some(Incoming { head, end, exchange: self.0.exchange(key) }));
+            return Poll::Ready(Some(Incoming { tunnel, head, end, exchange: self.0.exchange(key) }));
         }
         if state.mux.is_closed() {
             return Poll::Ready(None);
         }
         set_waker(&mut state.acceptor, cx);
+        Poll::Pending
+    }
+
+    fn bind(&self, id: u32, bind: &Bind) -> bool {
+        self.0.act(|state| state.mux.bind(id, bind))
+    }
+
+    fn answer_bind(&self, id: u32, answer: Result<Bound, ErrorMessage>) -> bool {
+        self.0.act(|state| match answer {
+            Ok(bound) => state.mux.bound(id, bound),
+            Err(error) => state.mux.refuse_bind(id, &error),
+        })
+    }
+
+    fn unbind(&self, id: u32, unbind: &Unbind) -> bool {
+        self.0.act(|state| state.mux.unbind(id, unbind))
+    }
+
+    fn reset_tunnel(&self, id: u32, code: ResetCode) {
+        self.0.act(|state| state.mux.reset_tunnel(id, code));
+    }
+
+    fn poll_tunnel(&self, cx: &mut Context<'_>) -> Poll<Option<(u32, TunnelFrame)>> {
+        let mut state = self.0.lock();
+        if let Some(frame) = state.tunnel_frames.pop_front() {
+            return Poll::Ready(Some(frame));
+        }
+        if state.mux.is_closed() {
+            return Poll::Ready(None);
+        }
+        set_waker(&mut state.tunnel_waiter, cx);
         Poll::Pending
     }
 
@@ -131,8 +165,8 @@ impl Handshake for MuxHandshake {
         &self.connect
     }
 
-    fn accept(self: Box<Self>, ack: &ConnectAck) -> Arc<dyn Transport> {
-        self.shared.act(|state| state.mux.accept(ack));
+    fn accept(self: Box<Self>, ack: &ConnectAck, moved: &[(u32, Bound)]) -> Arc<dyn Transport> {
+        self.shared.act(|state| state.mux.accept(ack, moved));
         Arc::new(MuxSession(self.shared.clone()))
     }
 
@@ -171,9 +205,12 @@ struct State {
     driver: Option<Waker>,
     /// Wakes the driver in any case: the session has ended, or a deadline was set.
     attention: Option<Waker>,
-    /// Requests that wait to be accepted: key, head, and whether it has no body.
-    incoming: VecDeque<(Key, RequestHead, bool)>,
+    /// Requests that wait to be accepted.
+    incoming: VecDeque<Request>,
     acceptor: Option<Waker>,
+    /// Frames about tunnels that wait to be taken. The session bounds how many come unanswered.
+    tunnel_frames: VecDeque<(u32, TunnelFrame)>,
+    tunnel_waiter: Option<Waker>,
     connect: Option<Connect>,
     ack: Option<ConnectAck>,
     handshake: Option<Waker>,
@@ -182,6 +219,14 @@ struct State {
     woken: Vec<Waker>,
     /// A Drain that arrived and is not in `status` yet.
     drain: Option<cok_proto::Drain>,
+}
+
+/// A request that waits to be accepted.
+struct Request {
+    key: Key,
+    tunnel: u32,
+    head: RequestHead,
+    end: bool,
 }
 
 #[derive(Default)]
@@ -202,6 +247,8 @@ impl Shared {
                 attention: None,
                 incoming: VecDeque::new(),
                 acceptor: None,
+                tunnel_frames: VecDeque::new(),
+                tunnel_waiter: None,
                 connect: None,
                 ack: None,
                 handshake: None,
@@ -275,8 +322,12 @@ impl State {
                     let wakers = [waiting.send.take(), waiting.broken.take()];
                     self.woken.extend(wakers.into_iter().flatten());
                 }
-                Event::Opened { key, head, end } => {
-                    self.incoming.push_back((key, head, end));
+                Event::Tunnel { id, frame } => {
+                    self.tunnel_frames.push_back((id, frame));
+                    self.woken.extend(self.tunnel_waiter.take());
+                }
+                Event::Opened { key, tunnel, head, end } => {
+                    self.incoming.push_back(Request { key, tunnel, head, end });
                     self.woken.extend(self.acceptor.take());
                 }
                 Event::Connect(connect) => {
@@ -292,6 +343,7 @@ impl State {
         }
         if self.mux.is_closed() {
             self.woken.extend(self.acceptor.take());
+            self.woken.extend(self.tunnel_waiter.take());
             self.woken.extend(self.handshake.take());
         }
     }

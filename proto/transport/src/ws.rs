@@ -82,17 +82,19 @@ where
     Ok(Socket(socket))
 }
 
-/// Client: asks for a session on an upgraded connection and waits for the answer, at most for `limit`.
+/// Client: asks for a session on an upgraded connection and waits for the answer, at most for `limit`. The tunnels
+/// `moving` are those of the session that it replaces.
 pub async fn connect<S>(
     socket: Socket<S>,
     config: Config,
     connect: &Connect,
+    moving: &[u32],
     limit: Duration,
 ) -> Result<(Arc<dyn Transport>, ConnectAck), HandshakeError>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    muxed::connect("ws", WsPipe(socket.0), config, connect, limit).await
+    muxed::connect("ws", WsPipe(socket.0), config, connect, moving, limit).await
 }
 
 /// Client: an upgraded connection without a session.

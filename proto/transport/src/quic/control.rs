@@ -206,6 +206,7 @@ impl<'a> Driver<'a> {
                 frame::put_ping(&mut state.outbox, [0; 8]);
             }
             self.writing = state.outbox.split().freeze();
+            state.session.answers_sent();
         }
         let drained = state.is_drained();
         let failed = state.session.is_closed();

@@ -164,11 +164,13 @@ impl Link {
         }
     }
 
-    /// Asks for a session and waits for the answer, at most for `limit`.
+    /// Asks for a session and waits for the answer, at most for `limit`. The tunnels `moving` are those of the session
+    /// that it replaces.
     pub async fn connect(
         mut self,
         config: Config,
         connect: &Connect,
+        moving: &[u32],
         limit: Duration,
     ) -> Result<Session, HandshakeError> {
         let granted = async {
@@ -176,7 +178,7 @@ impl Link {
             let Some(control) = self.control.take() else {
                 return Err(close_reason(&self.connection));
             };
-            session::connect(self.connection.clone(), control, config, connect).await
+            session::connect(self.connection.clone(), control, config, connect, moving).await
         };
         let (shared, transport, ack) =
             tokio::time::timeout(limit, granted).await.map_err(|_| HandshakeError::TimedOut(limit))??;

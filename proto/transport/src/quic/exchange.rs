@@ -61,7 +61,7 @@ struct Inner {
 /// The stream, as far as there is one.
 enum Stream {
     /// Daemon: it opens once the peer grants it, and begins with this request.
-    Opening { opening: Opening, head: Arc<RequestHead>, end: bool },
+    Opening { opening: Opening, asked: Asked },
     /// It carries both directions. It stays until the exchange is dropped, even if that is broken.
     Open { send: SendStream, recv: RecvStream },
     /// It never came to be.
@@ -77,6 +77,15 @@ enum State {
     Broken(ExchangeError),
 }
 
+/// A request that opens an exchange.
+#[derive(Clone)]
+pub(super) struct Asked {
+    pub(super) tunnel: u32,
+    pub(super) head: Arc<RequestHead>,
+    /// It has no body.
+    pub(super) end: bool,
+}
+
 /// How the daemon's side of a new exchange begins.
 pub(super) enum Begin {
     /// The stream is open.
@@ -86,13 +95,14 @@ pub(super) enum Begin {
 }
 
 impl Exchange {
-    /// Daemon: an exchange for this request. With `end`, it has no body.
-    pub(super) fn request(begin: Begin, head: Arc<RequestHead>, end: bool, slot: Slot) -> crate::Exchange {
+    /// Daemon: an exchange for this request.
+    pub(super) fn request(begin: Begin, asked: Asked, slot: Slot) -> crate::Exchange {
         let reader = ExchangeReader::new(Role::Daemon, 0);
-        let mut inner = Inner::new(Stream::Missing, SendState::after_request(end), 0, reader);
+        let state = SendState::after_request(asked.end, asked.head.is_upgrade());
+        let mut inner = Inner::new(Stream::Missing, state, 0, reader);
         match begin {
-            Begin::Opened(send, recv) => inner.opened(send, recv, &head, end),
-            Begin::Opening(opening) => inner.stream = Stream::Opening { opening, head, end },
+            Begin::Opened(send, recv) => inner.opened(send, recv, &asked),
+            Begin::Opening(opening) => inner.stream = Stream::Opening { opening, asked },
         }
         let exchange = Arc::new(Self { role: Role::Daemon, slot, inner: Mutex::new(inner) });
         exchange.lock().try_flush(&exchange);
@@ -107,11 +117,17 @@ impl Exchange {
     }
 
     fn halves(exchange: Arc<Self>) -> crate::Exchange {
+        exchange.slot.attach(&exchange);
         crate::Exchange { send: Box::new(QuicSend(exchange.clone())), recv: Box::new(QuicRecv(exchange)) }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock()
+    }
+
+    /// Abandons the exchange unless it is over.
+    pub(super) fn abandon(&self, code: ResetCode) {
+        self.lock().reset(code);
     }
 
     fn session(&self) -> &Arc<Shared> {
@@ -144,11 +160,11 @@ impl Inner {
     }
 
     /// Uses the stream that was opened; its number is the exchange's id.
-    fn opened(&mut self, send: SendStream, recv: RecvStream, head: &RequestHead, end: bool) {
+    fn opened(&mut self, send: SendStream, recv: RecvStream, asked: &Asked) {
         self.id = exchange_id(&send);
         self.reader = ExchangeReader::new(Role::Daemon, self.id);
         let mut first = BytesMut::new();
-        frame::put_request(&mut first, self.id, head, end);
+        frame::put_request(&mut first, self.id, asked.tunnel, &asked.head, asked.end);
         self.outbox.chunks.push_back(first.freeze());
         self.stream = Stream::Open { send, recv };
         wake(&mut self.send_waker);
@@ -156,12 +172,12 @@ impl Inner {
     }
 
     fn poll_open(&mut self, cx: &mut Context<'_>, exchange: &Exchange) -> Poll<()> {
-        let Stream::Opening { opening, head, end } = &mut self.stream else { return Poll::Ready(()) };
-        let (head, end) = (head.clone(), *end);
+        let Stream::Opening { opening, asked } = &mut self.stream else { return Poll::Ready(()) };
+        let asked = asked.clone();
         match ready!(opening.as_mut().poll(cx)) {
             Ok((send, recv)) => {
                 exchange.session().note_opened(exchange_id(&send));
-                self.opened(send, recv, &head, end);
+                self.opened(send, recv, &asked);
             }
             // The peer has not seen the request.
             Err(_) => self.breaks(ExchangeError::Reset(ResetCode::Unprocessed)),
@@ -208,12 +224,35 @@ impl Inner {
                 }
             }
         }
-        if let State::Running { send: state @ SendState::Finished } = &mut self.state {
+        if let State::Running { send: state } = &mut self.state {
+            let before = *state;
             state.end();
+            self.finish_after(before);
+        }
+        Poll::Ready(())
+    }
+
+    /// Sends FIN if the direction has ended since it was in the state `before`.
+    fn finish_after(&mut self, before: SendState) {
+        if let (Stream::Open { send, .. }, State::Running { send: SendState::Ended }) = (&mut self.stream, self.state)
+            && before != SendState::Ended
+        {
             // If the peer has stopped the stream, the reader of the other direction learns of it.
             let _stopped = send.finish();
         }
-        Poll::Ready(())
+    }
+
+    /// Daemon: the final head came.
+    fn answered(&mut self, switch: bool, exchange: &Exchange) {
+        let State::Running { send } = &mut self.state else { return };
+        let before = *send;
+        match send.answered(switch) {
+            Ok(()) => self.finish_after(before),
+            Err(error) => {
+                exchange.session().fail(&(&error).into());
+                self.breaks(ExchangeError::SessionLost);
+            }
+        }
     }
 
     fn write_failed(&mut self, error: &WriteError, role: Role) {
@@ -322,6 +361,11 @@ impl Inner {
                     continue;
                 }
                 Some(Arrived::Part(part)) => {
+                    if let Received::Head { head, .. } = &part
+                        && !head.is_interim()
+                    {
+                        self.answered(head.is_switch(), exchange);
+                    }
                     self.note_end();
                     if joined.is_empty() {
                         return Poll::Ready(Ok(part));

@@ -8,18 +8,20 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use cok_proto::frame::{self, FrameType, ID_LEN, MAX_HEAD};
+use cok_proto::frame::{self, FrameType, MAX_REQUEST_HEAD};
 use cok_proto::head::HeadTooLarge;
-use cok_proto::session::{Carrier, Session, Signal};
+use cok_proto::session::{Admission, Carrier, Session, Signal};
 use cok_proto::stream::{Arrived, ExchangeReader};
-use cok_proto::{Connect, ConnectAck, DrainReason, ErrorMessage, RequestHead, ResetCode, Role};
+use cok_proto::{
+    Bind, Bound, Connect, ConnectAck, DrainReason, ErrorMessage, RequestHead, ResetCode, Role, TunnelFrame, Unbind,
+};
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use parking_lot::Mutex;
 use quinn::{Connection, ConnectionError, RecvStream, SendStream, VarInt};
 use tokio::sync::watch;
 
 use super::control::{Control, close_reason, drive, fail};
-use super::exchange::{Accepted, Begin, Exchange, exchange_id};
+use super::exchange::{Accepted, Asked, Begin, Exchange, exchange_id};
 use super::shared::{Shared, Slot};
 use crate::{CloseReason, Config, Handshake, HandshakeError, Incoming, OpenError, Status, Transport};
 
@@ -30,7 +32,7 @@ pub async fn accept(
     config: Config,
     limit: Duration,
 ) -> Result<Box<dyn Handshake>, HandshakeError> {
-    let mut session = Session::new(Role::Daemon, Carrier::Streams, config.max_exchanges);
+    let mut session = Session::daemon(Carrier::Streams, config.max_exchanges);
     let asked = async {
         let (send, recv) = connection.accept_bi().await.map_err(|_| close_reason(&connection))?;
         let mut control = Control::new(send, recv);
@@ -58,11 +60,12 @@ pub(super) async fn connect(
     mut control: Control,
     config: Config,
     connect: &Connect,
+    moving: &[u32],
 ) -> Result<(Arc<Shared>, Arc<dyn Transport>, ConnectAck), CloseReason> {
     let mut ask = BytesMut::new();
     frame::put_json(&mut ask, FrameType::Connect, connect);
     control.send(&connection, &ask).await?;
-    let mut session = Session::new(Role::Client, Carrier::Streams, config.max_exchanges);
+    let mut session = Session::client(Carrier::Streams, connect, moving);
     let ack = loop {
         match control.signal(&connection, &mut session).await? {
             Signal::Established(ack) => break ack,
@@ -97,10 +100,15 @@ impl Handshake for QuicHandshake {
         &self.connect
     }
 
-    fn accept(mut self: Box<Self>, ack: &ConnectAck) -> Arc<dyn Transport> {
-        self.session.accept();
+    fn accept(mut self: Box<Self>, ack: &ConnectAck, moved: &[(u32, Bound)]) -> Arc<dyn Transport> {
+        self.session.accept(ack, moved);
         let shared = Shared::new(self.connection, self.session, &self.config);
-        frame::put_json(&mut shared.lock().outbox, FrameType::ConnectAck, ack);
+        let mut state = shared.lock();
+        frame::put_json(&mut state.outbox, FrameType::ConnectAck, ack);
+        for (id, bound) in moved {
+            frame::put_tunnel(&mut state.outbox, *id, &TunnelFrame::Bound(bound.clone()));
+        }
+        drop(state);
         tokio::spawn(drive(shared.clone(), self.control));
         Arc::new(QuicSession { accepting: Mutex::new(Accepting::default()), shared })
     }
@@ -127,11 +135,11 @@ impl Transport for QuicSession {
         "quic"
     }
 
-    fn open(&self, head: Arc<RequestHead>, end: bool) -> Result<crate::Exchange, OpenError> {
-        if head.encoded_len()? > MAX_HEAD - ID_LEN {
+    fn open(&self, tunnel: u32, head: Arc<RequestHead>, end: bool) -> Result<crate::Exchange, OpenError> {
+        if head.encoded_len()? > MAX_REQUEST_HEAD {
             return Err(HeadTooLarge.into());
         }
-        let slot = self.shared.open_slot()?;
+        let slot = self.shared.open_slot(tunnel)?;
         let connection = &self.shared.connection;
         let begin = match pin!(connection.open_bi()).poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(Ok((send, recv))) => {
@@ -144,11 +152,36 @@ impl Transport for QuicSession {
                 Begin::Opening(Box::pin(async move { connection.open_bi().await }))
             }
         };
-        Ok(Exchange::request(begin, head, end, slot))
+        Ok(Exchange::request(begin, Asked { tunnel, head, end }, slot))
     }
 
     fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<Option<Incoming>> {
         self.accepting.lock().poll(cx, &self.shared)
+    }
+
+    fn bind(&self, id: u32, bind: &Bind) -> bool {
+        self.shared.say(id, |session| session.bind(id, bind))
+    }
+
+    fn answer_bind(&self, id: u32, answer: Result<Bound, ErrorMessage>) -> bool {
+        self.shared.say(id, |session| match answer {
+            Ok(bound) => session.bound(id, bound),
+            Err(error) => session.refuse_bind(id, &error),
+        })
+    }
+
+    fn unbind(&self, id: u32, unbind: &Unbind) -> bool {
+        self.shared.say(id, |session| session.unbind(id, unbind))
+    }
+
+    fn reset_tunnel(&self, id: u32, code: ResetCode) {
+        for exchange in self.shared.exchanges_of(id) {
+            exchange.abandon(code);
+        }
+    }
+
+    fn poll_tunnel(&self, cx: &mut Context<'_>) -> Poll<Option<(u32, TunnelFrame)>> {
+        self.shared.poll_tunnel(cx)
     }
 
     fn drain(&self, reason: DrainReason, deadline: Duration) {
@@ -235,9 +268,17 @@ async fn read_head(send: SendStream, mut recv: RecvStream, slot: Slot) -> Option
     let mut reader = ExchangeReader::new(Role::Client, id);
     loop {
         match reader.read() {
-            Ok(Some(Arrived::Request { head, end })) => {
-                let accepted = Accepted { send, recv, reader, id };
-                return Some(Incoming { head, end, exchange: Exchange::response(accepted, slot) });
+            Ok(Some(Arrived::Request { tunnel, head, end })) => {
+                match slot.session().request_for(tunnel) {
+                    Ok(Admission::Accept) => {
+                        slot.set_tunnel(tunnel);
+                        let accepted = Accepted { send, recv, reader, id };
+                        return Some(Incoming { tunnel, head, end, exchange: Exchange::response(accepted, slot) });
+                    }
+                    Ok(Admission::Refuse) => turn_away(send, recv, ResetCode::Unprocessed),
+                    Err(error) => slot.session().fail(&(&error).into()),
+                }
+                return None;
             }
             Ok(Some(Arrived::Part(_))) => return None,
             Ok(None) => {}

@@ -1,20 +1,23 @@
 //! The state that the parts of one session share: its rules, its exchanges, and control frames that wait to go out.
 
-use std::sync::Arc;
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use cok_proto::frame::{self, FrameType};
 use cok_proto::session::{Admission, Session, Signal};
-use cok_proto::{Drain, DrainReason, ErrorMessage, Frame, Role};
+use cok_proto::{Drain, DrainReason, ErrorMessage, Frame, ProtocolError, Role, TunnelFrame};
 use parking_lot::{Mutex, MutexGuard};
 use quinn::Connection;
 use slab::Slab;
 use tokio::sync::{Notify, watch};
 
+use super::exchange::Exchange;
 use super::window::ConnectionWindow;
-use crate::{CloseReason, OpenError, SessionError, Status};
+use crate::{CloseReason, OpenError, SessionError, Status, set_waker};
 
 pub(super) struct Shared {
     pub(super) connection: Connection,
@@ -35,10 +38,22 @@ pub(super) struct State {
     pub(super) outbox: BytesMut,
     pub(super) pong: Option<[u8; 8]>,
     pub(super) ping: bool,
-    exchanges: Slab<Arc<Progress>>,
+    exchanges: Slab<Entry>,
     window: ConnectionWindow,
     /// The driver counts stalled readers.
     auditing: bool,
+    /// Frames about tunnels that wait to be taken. The session bounds how many come unanswered.
+    tunnel_frames: VecDeque<(u32, TunnelFrame)>,
+    tunnel_waiter: Option<Waker>,
+}
+
+/// An exchange, as its session knows it.
+#[derive(Default)]
+struct Entry {
+    progress: Arc<Progress>,
+    /// The tunnel that it is for. On the client, it is known once the head has come.
+    tunnel: Option<u32>,
+    exchange: Weak<Exchange>,
 }
 
 /// The progress of one exchange's reader.
@@ -79,6 +94,8 @@ impl Shared {
                 exchanges: Slab::new(),
                 window,
                 auditing: false,
+                tunnel_frames: VecDeque::new(),
+                tunnel_waiter: None,
             }),
         })
     }
@@ -112,6 +129,17 @@ impl Shared {
         match state.session.receive(frame, Instant::now()) {
             Ok(Some(Signal::Ping(opaque))) => state.pong = Some(opaque),
             Ok(Some(Signal::Pong(_))) => self.pongs.send_modify(|pongs| *pongs += 1),
+            Ok(Some(Signal::Tunnel { id, frame })) => {
+                state.tunnel_frames.push_back((id, frame));
+                if let Some(waiter) = state.tunnel_waiter.take() {
+                    drop(state);
+                    waiter.wake();
+                }
+            }
+            Ok(Some(Signal::RefuseBind { id, error })) => {
+                drop(state);
+                self.say(id, |session| session.refuse_bind(id, &error));
+            }
             Ok(Some(Signal::Drain(drain))) => {
                 state.queue_drain();
                 drop(state);
@@ -128,6 +156,40 @@ impl Shared {
         Ok(())
     }
 
+    /// Sends what `what` says about a tunnel, if it says anything; whether it does.
+    pub(super) fn say(&self, id: u32, what: impl FnOnce(&mut Session) -> Option<TunnelFrame>) -> bool {
+        let mut state = self.lock();
+        let Some(frame) = what(&mut state.session) else { return false };
+        frame::put_tunnel(&mut state.outbox, id, &frame);
+        drop(state);
+        self.attention.notify_one();
+        true
+    }
+
+    pub(super) fn poll_tunnel(&self, cx: &mut Context<'_>) -> Poll<Option<(u32, TunnelFrame)>> {
+        let mut state = self.lock();
+        if let Some(frame) = state.tunnel_frames.pop_front() {
+            return Poll::Ready(Some(frame));
+        }
+        if state.session.is_closed() {
+            return Poll::Ready(None);
+        }
+        set_waker(&mut state.tunnel_waiter, cx);
+        Poll::Pending
+    }
+
+    /// The exchanges of a tunnel.
+    pub(super) fn exchanges_of(&self, tunnel: u32) -> Vec<Arc<Exchange>> {
+        let state = self.lock();
+        let of_tunnel = state.exchanges.iter().filter(|(_, entry)| entry.tunnel == Some(tunnel));
+        of_tunnel.filter_map(|(_, entry)| entry.exchange.upgrade()).collect()
+    }
+
+    /// Client: judges the tunnel of a request.
+    pub(super) fn request_for(&self, tunnel: u32) -> Result<Admission, ProtocolError> {
+        self.lock().session.request_for(tunnel)
+    }
+
     fn note_drain(&self, drain: Drain) {
         self.status.send_if_modified(|status| {
             let open = matches!(status, Status::Open);
@@ -141,11 +203,15 @@ impl Shared {
     pub(super) fn closed(&self, reason: CloseReason) {
         let mut state = self.lock();
         state.session.close();
+        let waiter = state.tunnel_waiter.take();
         let reason = match state.session.error() {
             Some(error) => SessionError::Local(error.clone()).into(),
             None => reason,
         };
         drop(state);
+        if let Some(waiter) = waiter {
+            waiter.wake();
+        }
         self.status.send_if_modified(|status| {
             let first = !matches!(status, Status::Closed(_));
             if first {
@@ -155,11 +221,12 @@ impl Shared {
         });
     }
 
-    /// Daemon: a slot for a new exchange.
-    pub(super) fn open_slot(self: &Arc<Self>) -> Result<Slot, OpenError> {
-        let state = self.lock();
-        state.session.may_open(state.exchanges.len())?;
-        Ok(self.slot(state))
+    /// Daemon: a slot for a new exchange of a tunnel.
+    pub(super) fn open_slot(self: &Arc<Self>, tunnel: u32) -> Result<Slot, OpenError> {
+        let mut state = self.lock();
+        state.session.may_open(tunnel, state.exchanges.len())?;
+        state.session.held(tunnel);
+        Ok(self.slot(state, Some(tunnel)))
     }
 
     /// Client: a slot for the exchange that the daemon has opened under this id. `None` if it is refused.
@@ -167,7 +234,7 @@ impl Shared {
         let mut state = self.lock();
         let held = state.exchanges.len();
         match state.session.request(id, held, held) {
-            Ok(Admission::Accept) => Some(self.slot(state)),
+            Ok(Admission::Accept) => Some(self.slot(state, None)),
             // Quinn returns streams in the order of their ids, so the daemon can break no rule here.
             Ok(Admission::Refuse) | Err(_) => {
                 drop(state);
@@ -177,9 +244,10 @@ impl Shared {
         }
     }
 
-    fn slot(self: &Arc<Self>, mut state: MutexGuard<'_, State>) -> Slot {
+    fn slot(self: &Arc<Self>, mut state: MutexGuard<'_, State>, tunnel: Option<u32>) -> Slot {
         let progress = Arc::<Progress>::default();
-        let index = state.exchanges.insert(progress.clone());
+        let entry = Entry { progress: progress.clone(), tunnel, exchange: Weak::new() };
+        let index = state.exchanges.insert(entry);
         let begins = !std::mem::replace(&mut state.auditing, true);
         drop(state);
         if begins {
@@ -207,7 +275,7 @@ impl Shared {
     /// Counts stalled readers and makes room for them in the connection window. Whether another audit is needed.
     pub(super) fn audit(&self) -> bool {
         let mut state = self.lock();
-        let stalled = state.exchanges.iter().filter(|(_, progress)| progress.stalls()).count();
+        let stalled = state.exchanges.iter().filter(|(_, entry)| entry.progress.stalls()).count();
         if let Some(size) = state.window.adjust(stalled) {
             self.connection.set_receive_window(size);
         }
@@ -246,6 +314,20 @@ impl Slot {
         &self.0.session
     }
 
+    /// The exchange that uses the slot.
+    pub(super) fn attach(&self, exchange: &Arc<Exchange>) {
+        if let Some(entry) = self.0.session.lock().exchanges.get_mut(self.0.index) {
+            entry.exchange = Arc::downgrade(exchange);
+        }
+    }
+
+    /// Client: the tunnel that the exchange is for.
+    pub(super) fn set_tunnel(&self, tunnel: u32) {
+        if let Some(entry) = self.0.session.lock().exchanges.get_mut(self.0.index) {
+            entry.tunnel = Some(tunnel);
+        }
+    }
+
     pub(super) fn share(&self) -> Self {
         Self(self.0.clone())
     }
@@ -260,7 +342,9 @@ impl Slot {
 impl Drop for SlotGuard {
     fn drop(&mut self) {
         let mut state = self.session.lock();
-        state.exchanges.try_remove(self.index);
+        if let Some(Entry { tunnel: Some(tunnel), .. }) = state.exchanges.try_remove(self.index) {
+            state.session.released(tunnel);
+        }
         let last = state.exchanges.is_empty() && state.session.is_draining();
         drop(state);
         if last {

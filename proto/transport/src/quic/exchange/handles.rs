@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use cok_proto::frame::{self, ID_LEN, MAX_HEAD};
+use cok_proto::frame::{self, MAX_RESPONSE_HEAD};
 use cok_proto::head::{HeadTooLarge, fields_len};
 use cok_proto::{ResetCode, ResponseHead, Role};
 use http::HeaderMap;
@@ -57,13 +57,17 @@ impl SendHalf for QuicSend {
     }
 
     fn send_response(&mut self, head: ResponseHead, end: bool) -> Result<(), HeadTooLarge> {
-        if head.encoded_len()? > MAX_HEAD - ID_LEN {
+        if head.encoded_len()? > MAX_RESPONSE_HEAD {
             return Err(HeadTooLarge);
         }
         let mut inner = self.0.lock();
         let interim = head.is_interim();
         let end = end && !interim;
         if !inner.hand_over(|send| send.head(interim, end)) {
+            return Ok(());
+        }
+        if !interim && !inner.reader.answered(head.is_switch()) {
+            inner.reset(ResetCode::LocalBroken);
             return Ok(());
         }
         let id = inner.id;
@@ -85,7 +89,7 @@ impl SendHalf for QuicSend {
     }
 
     fn send_trailers(&mut self, fields: HeaderMap) -> Result<(), HeadTooLarge> {
-        if fields_len(&fields)? > MAX_HEAD - ID_LEN {
+        if fields_len(&fields)? > MAX_RESPONSE_HEAD {
             return Err(HeadTooLarge);
         }
         let mut inner = self.0.lock();
