@@ -74,11 +74,11 @@ impl Path {
     ) -> Result<(Arc<dyn Transport>, ConnectAck, Option<quic::PathLiveness>), HandshakeError> {
         match self {
             Self::Quic(link) => {
-                let quic::Session { transport, ack, path: health } = link.connect(config, ask, CONNECT).await?;
+                let quic::Session { transport, ack, path: health } = link.connect(config, ask, &[], CONNECT).await?;
                 Ok((transport, ack, Some(health)))
             }
             Self::Ws(socket) => {
-                let (transport, ack) = ws::connect(*socket, config, ask, CONNECT).await?;
+                let (transport, ack) = ws::connect(*socket, config, ask, &[], CONNECT).await?;
                 Ok((transport, ack, None))
             }
         }

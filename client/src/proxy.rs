@@ -97,7 +97,7 @@ impl Proxy {
 
     /// Answers one request.
     pub(crate) async fn exchange(self: Arc<Self>, incoming: Incoming) {
-        let Incoming { head, end, exchange: Exchange { mut send, recv } } = incoming;
+        let Incoming { head, end, exchange: Exchange { mut send, recv }, .. } = incoming;
         let (method, target) = (head.method.clone(), head.target.clone());
         let mut flight = self.in_flight.begin();
         let result = if head.headers.contains_key(UPGRADE) && !end {

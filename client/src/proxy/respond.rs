@@ -22,7 +22,7 @@ pub(super) fn head_of(parts: response::Parts) -> ResponseHead {
     if let Some(protocol) = protocol {
         headers.insert(UPGRADE, protocol);
     }
-    ResponseHead { status, headers }
+    ResponseHead::new(status, headers)
 }
 
 /// Whether a response lasts until somebody ends it, and may be ended at any time. A visitor throws an event away that has not

@@ -206,6 +206,7 @@ impl<'a, F: FnMut(Event)> Keeper<'a, F> {
         let Tunnel { options, config, proxy } = self.tunnel;
         let ask = Connect {
             key: options.key.clone(),
+            tunnel: true,
             subdomain: self.subdomain.clone(),
             instance: options.instance.clone(),
             replaces,
@@ -243,12 +244,12 @@ impl<'a, F: FnMut(Event)> Keeper<'a, F> {
         self.sessions.add(transport.clone());
         tokio::spawn(serve(transport.clone(), proxy.clone()));
         // The name that was given is the one to come back to.
-        self.subdomain = Some(ack.subdomain);
+        self.subdomain = ack.subdomain;
         if self.policy.settled(is_quic, Instant::now()) {
             (self.on_event)(Event::Fallback { from: "quic", to: transport.name(), reason: reason.clone() });
         }
         let (name, session) = (transport.name(), ack.session.clone());
-        (self.on_event)(Event::Connected { transport: name, url: ack.url, session, reason });
+        (self.on_event)(Event::Connected { transport: name, url: ack.url.unwrap_or_default(), session, reason });
         Ok(Session { id: ack.session, transport, health })
     }
 

@@ -11,6 +11,11 @@ use crate::names::{KeyDigest, Subdomain, SubdomainPattern};
 /// For names that the daemon makes up: without vowels and look-alikes, so no words and no misreading.
 const FILLER: &[u8] = b"bcdfghjkmnpqrstvwxz23456789";
 
+/// Eight characters for a name that the daemon makes up, one from each byte.
+pub(crate) fn filler(bytes: &[u8]) -> String {
+    bytes.iter().take(8).map(|byte| char::from(FILLER[usize::from(*byte) % FILLER.len()])).collect()
+}
+
 /// What is known of a key.
 #[derive(Clone, Debug)]
 pub(crate) struct KeyRecord {
@@ -32,12 +37,9 @@ impl KeyRecord {
         self.subdomains.iter().any(|pattern| pattern.matches(name))
     }
 
-    /// Names to try for a client that wants none in particular: for each pattern one, with random characters.
-    pub(crate) fn suggestions(&self) -> impl Iterator<Item = Subdomain> + '_ {
-        self.subdomains.iter().filter_map(|pattern| {
-            let filler: String = (0..8).map(|_| char::from(FILLER[fastrand::usize(..FILLER.len())])).collect();
-            pattern.fill(&filler)
-        })
+    /// Names to try for a client that wants none in particular: for each pattern one, with `filler` for its `*`.
+    pub(crate) fn suggestions(&self, filler: &str) -> Vec<Subdomain> {
+        self.subdomains.iter().filter_map(|pattern| pattern.fill(filler)).collect()
     }
 }
 
@@ -94,6 +96,6 @@ mod tests {
         assert!(store.authenticate("", now).is_none());
         let key = store.authenticate("secret-new", now).unwrap();
         assert_eq!(&*key.name, "new");
-        assert!(key.suggestions().all(|name| key.may_use(&name)));
+        assert!(key.suggestions(&filler(&[7; 32])).iter().all(|name| key.may_use(name)));
     }
 }

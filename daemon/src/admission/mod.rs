@@ -10,8 +10,8 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 pub(crate) use self::connections::{ConnectionLimiter, ConnectionPermit};
-pub(crate) use self::keys::{KeyRecord, KeyStore};
-pub(crate) use self::quota::TunnelQuota;
+pub(crate) use self::keys::{KeyRecord, KeyStore, filler};
+pub(crate) use self::quota::{TunnelPermit, TunnelQuota};
 use crate::startup::startup;
 
 /// Settings of admission.

@@ -102,6 +102,7 @@ impl App {
             );
         }
         let reset_key = ResetKey::load_or_create(&state_dir).context("cannot make a secret")?;
+        let names_secret = reset_key.names_secret();
         let tls = Arc::new(PublicTls::new(certificates.resolver(), startup.tuning.clone(), reset_key)?);
 
         let activated = !inherited.https.is_empty();
@@ -115,7 +116,7 @@ impl App {
 
         let address = PublicAddress { domain, port: addresses.https.first().map_or(443, SocketAddr::port) };
         let alt_svc = sockets.quic.first().and_then(|_| alt_svc(address.port));
-        let parts = Parts::new(&config, &address, alt_svc, &certificates, metrics);
+        let parts = Parts::new(&config, &address, alt_svc, &certificates, metrics, &names_secret);
         let snapshot = Snapshot::new(&state_dir);
         let expected = snapshot.restore(&parts.tunnels);
         let endpoints = sockets.quic.iter().map(|port| port.endpoint.clone()).collect();
@@ -226,12 +227,19 @@ impl Parts {
         alt_svc: Option<HeaderValue>,
         certificates: &Certificates,
         metrics: Arc<Metrics>,
+        names_secret: &[u8],
     ) -> Self {
         let admission = Admission::new(config.admission.clone());
         let drain = Drain::new(config.drain.clone());
         let health = Health::new(certificates.state(), drain.clone());
-        let tunnels =
-            Tunnels::new(config.tunnels.clone(), address.clone(), admission.clone(), drain.clone(), metrics.clone());
+        let tunnels = Tunnels::new(
+            config.tunnels.clone(),
+            address.clone(),
+            admission.clone(),
+            drain.clone(),
+            metrics.clone(),
+            names_secret,
+        );
         let for_edge = edge::Parts {
             tunnels: tunnels.clone(),
             drain: drain.clone(),

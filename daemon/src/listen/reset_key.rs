@@ -56,6 +56,11 @@ impl ResetKey {
         Arc::new(hkdf::Salt::new(hkdf::HKDF_SHA256, b"cokd address token").extract(&self.0))
     }
 
+    /// For the names that the daemon picks.
+    pub(crate) fn names_secret(&self) -> [u8; 32] {
+        self.derive(b"tunnel names")
+    }
+
     fn derive<const N: usize>(&self, purpose: &[u8]) -> [u8; N] {
         let digest = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &self.0), purpose);
         let mut key = [0; N];

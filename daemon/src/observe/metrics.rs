@@ -1,5 +1,7 @@
 //! What the daemon counts. Counting takes no lock.
 
+use std::sync::Arc;
+
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -78,7 +80,23 @@ impl Default for Metrics {
     }
 }
 
+/// Counts one tunnel as online until it is dropped.
+#[derive(Debug)]
+pub(crate) struct TunnelOnline(Arc<Metrics>);
+
+impl Drop for TunnelOnline {
+    fn drop(&mut self) {
+        self.0.active_tunnels.dec();
+    }
+}
+
 impl Metrics {
+    /// Counts a tunnel as online.
+    pub(crate) fn tunnel_online(self: Arc<Self>) -> TunnelOnline {
+        self.active_tunnels.inc();
+        TunnelOnline(self)
+    }
+
     /// Counts a request that began at `began` and got `status`.
     pub(crate) fn answered(&self, status: StatusCode, began: Instant) {
         let status = status.as_u16();

@@ -6,4 +6,4 @@ mod metrics;
 
 pub(crate) use self::admin::{Admin, RELOAD, Reload};
 pub(crate) use self::health::{Asker, Health};
-pub(crate) use self::metrics::Metrics;
+pub(crate) use self::metrics::{Metrics, TunnelOnline};

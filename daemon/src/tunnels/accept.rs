@@ -16,7 +16,7 @@ use tokio_rustls::server::TlsStream;
 use tracing::debug;
 
 use super::origin::Origin;
-use super::{Tunnels, session};
+use super::{Tunnels, serve};
 use crate::admission::ConnectionPermit;
 use crate::drain::Phase;
 
@@ -56,7 +56,7 @@ impl Tunnels {
             let _permit = permit;
             // In a box, so that what only the beginning needs does not stay in memory for as long as the tunnel.
             if let Some(handshake) = Box::pin(tunnels.begin(upgraded, origin)).await {
-                session::serve(&tunnels, handshake, origin).await;
+                serve::serve(&tunnels, handshake, origin).await;
             }
         });
         let mut response = Response::new(String::new());
@@ -84,7 +84,7 @@ impl Tunnels {
         };
         let limit = self.config().handshake_timeout;
         match Box::pin(quic::accept(connection, self.session_config(), limit)).await {
-            Ok(handshake) => session::serve(self, handshake, origin).await,
+            Ok(handshake) => serve::serve(self, handshake, origin).await,
             Err(error) => origin.unfinished(&error),
         }
     }

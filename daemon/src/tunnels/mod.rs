@@ -2,9 +2,11 @@
 //! nothing of visitors.
 
 mod accept;
+mod claims;
 mod directory;
 mod origin;
 mod presence;
+mod serve;
 mod session;
 mod snapshot;
 
@@ -12,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
+use aws_lc_rs::hmac;
 use cok_proto::DrainReason;
 use cok_transport::WindowBudget;
 use tokio::sync::Semaphore;
@@ -19,8 +22,9 @@ use tokio::time::{Instant, sleep};
 
 use self::directory::{Directory, Retention};
 pub(crate) use self::presence::{Live, Presence, Tunnel};
+use self::session::Client;
 pub(crate) use self::snapshot::Snapshot;
-use crate::admission::Admission;
+use crate::admission::{Admission, filler};
 use crate::drain::Drain;
 use crate::names::{PublicAddress, Subdomain};
 use crate::observe::Metrics;
@@ -105,6 +109,8 @@ pub(crate) struct Tunnels {
     admission: Arc<Admission>,
     drain: Arc<Drain>,
     metrics: Arc<Metrics>,
+    /// The secret behind the names that the daemon picks.
+    names: hmac::Key,
 }
 
 /// How visitors wait for a tunnel that is away.
@@ -117,13 +123,14 @@ pub(crate) struct Waiting {
 }
 
 impl Tunnels {
-    /// No tunnels yet. Their names are under `address`.
+    /// No tunnels yet. Their names are under `address`; those that the daemon picks come from `names_secret`.
     pub(crate) fn new(
         config: Config,
         address: PublicAddress,
         admission: Arc<Admission>,
         drain: Arc<Drain>,
         metrics: Arc<Metrics>,
+        names_secret: &[u8],
     ) -> Arc<Self> {
         let Config { startup, live } = config;
         Arc::new(Self {
@@ -135,6 +142,7 @@ impl Tunnels {
             admission,
             drain,
             metrics,
+            names: hmac::Key::new(hmac::HMAC_SHA256, names_secret),
         })
     }
 
@@ -154,6 +162,17 @@ impl Tunnels {
         self.directory.find(name)
     }
 
+    /// For a name that the daemon picks: characters that only this daemon can tell from the client. An installation gets
+    /// the same ones each time, and others for each `counter`.
+    fn name_filler(&self, client: &Client, counter: u32) -> String {
+        let mut context = hmac::Context::with_key(&self.names);
+        for part in [client.owner.key.as_bytes(), client.owner.instance.as_bytes(), &counter.to_be_bytes()] {
+            context.update(&u32::try_from(part.len()).unwrap_or(u32::MAX).to_be_bytes());
+            context.update(part);
+        }
+        filler(context.sign().as_ref())
+    }
+
     /// How visitors wait for a tunnel that is away.
     pub(crate) fn waiting(&self) -> Waiting {
         let config = self.config();
@@ -167,8 +186,8 @@ impl Tunnels {
 
     /// Asks every session to drain: its client connects to the next process.
     pub(crate) fn drain_sessions(&self, within: Duration) {
-        for live in self.directory.sessions() {
-            live.transport.drain(DrainReason::Restart, within);
+        for session in self.directory.sessions() {
+            session.transport.drain(DrainReason::Restart, within);
         }
     }
 

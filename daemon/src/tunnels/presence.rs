@@ -3,21 +3,31 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use cok_transport::Transport;
+use cok_proto::RequestHead;
+use cok_transport::{Exchange, OpenError, Transport};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::directory::Owner;
+use super::session::{Client, Owner};
 
-/// A session that serves a name.
+/// A tunnel in the session that serves it. Two of them are the same only if they are one allocation: a tunnel that moves
+/// to another session, or to another id, gets a new one.
 #[derive(Debug)]
 pub(crate) struct Live {
-    /// The session's id.
-    pub(crate) session: String,
-    /// Where its exchanges are opened.
-    pub(crate) transport: Arc<dyn Transport>,
-    pub(super) owner: Owner,
+    pub(super) client: Arc<Client>,
+    pub(super) transport: Arc<dyn Transport>,
+    /// The tunnel's id in the session.
+    pub(super) tunnel: u32,
+    /// When it came online.
+    pub(super) began: Instant,
+}
+
+impl Live {
+    /// Opens an exchange. With `end`, the request has no body.
+    pub(crate) fn open(&self, head: Arc<RequestHead>, end: bool) -> Result<Exchange, OpenError> {
+        self.transport.open(self.tunnel, head, end)
+    }
 }
 
 /// Whether a tunnel can be reached.
@@ -27,8 +37,28 @@ pub(crate) enum Presence {
     Online(Arc<Live>),
     /// This session serves it, but its client has not answered since then, though it was asked.
     Silent(Arc<Live>, Instant),
-    /// No session serves it since then.
+    /// No session serves it since then. It may come back.
     Away(Instant),
+    /// Its client has ended it at that time, so visitors do not wait for it.
+    Closed(Instant),
+}
+
+impl Presence {
+    /// What serves it, whether or not its client answers.
+    pub(super) fn served_by(&self) -> Option<&Arc<Live>> {
+        match self {
+            Self::Online(live) | Self::Silent(live, _) => Some(live),
+            Self::Away(_) | Self::Closed(_) => None,
+        }
+    }
+
+    /// Since when nothing serves it.
+    pub(super) fn away_since(&self) -> Option<Instant> {
+        match self {
+            Self::Online(_) | Self::Silent(..) => None,
+            Self::Away(since) | Self::Closed(since) => Some(*since),
+        }
+    }
 }
 
 /// A public name and what serves it.
@@ -50,11 +80,11 @@ impl Tunnel {
         self.presence.subscribe()
     }
 
-    /// The session that serves it now.
+    /// What serves it now.
     pub(crate) fn live(&self) -> Option<Arc<Live>> {
         match &*self.presence.borrow() {
             Presence::Online(live) => Some(live.clone()),
-            Presence::Silent(..) | Presence::Away(_) => None,
+            _ => None,
         }
     }
 

@@ -12,7 +12,8 @@ use serde::{Deserialize, Serialize};
 use tracing::warn;
 
 use super::Tunnels;
-use super::directory::{Directory, Owner};
+use super::directory::Directory;
+use super::session::Owner;
 use crate::names::Subdomain;
 
 const FILE: &str = "names.json";

@@ -23,6 +23,7 @@ impl Mux {
     pub fn receive(&mut self, message: Bytes, now: Instant) -> Result<(), SessionError> {
         self.now = now;
         self.liveness.received(now);
+        self.messages += 1;
         if self.is_closed() {
             return Ok(());
         }

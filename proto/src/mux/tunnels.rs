@@ -9,29 +9,29 @@ impl Mux {
     /// session drains, or has too many tunnels or unanswered Binds.
     pub fn bind(&mut self, id: u32, bind: &Bind) -> bool {
         let frame = self.session.bind(id, bind);
-        self.say(id, frame)
+        self.say(id, frame.as_ref())
     }
 
     /// Daemon: grants a tunnel. `false` if the client does not wait for it any more.
     pub fn bound(&mut self, id: u32, bound: Bound) -> bool {
         let frame = self.session.bound(id, bound);
-        self.say(id, frame)
+        self.say(id, frame.as_ref())
     }
 
     /// Daemon: refuses a tunnel. `false` if the client does not wait for it any more.
     pub fn refuse_bind(&mut self, id: u32, error: &ErrorMessage) -> bool {
         let frame = self.session.refuse_bind(id, error);
-        self.say(id, frame)
+        self.say(id, frame.as_ref())
     }
 
     /// Ends a tunnel. Its open exchanges go on; [`Mux::reset_tunnel`] ends them. `false` if it has ended already.
     pub fn unbind(&mut self, id: u32, unbind: &Unbind) -> bool {
         let frame = self.session.unbind(id, unbind);
-        self.say(id, frame)
+        self.say(id, frame.as_ref())
     }
 
-    fn say(&mut self, id: u32, frame: Option<TunnelFrame>) -> bool {
-        if let Some(frame) = &frame {
+    fn say(&mut self, id: u32, frame: Option<&TunnelFrame>) -> bool {
+        if let Some(frame) = frame {
             frame::put_tunnel(&mut self.control, id, frame);
         }
         frame.is_some()

@@ -54,6 +54,11 @@ impl Liveness {
         (stale && self.outstanding.is_none()).then(|| self.ping(now))
     }
 
+    /// A Ping that asks for a sign of life, if none is outstanding.
+    pub(crate) fn ask(&mut self, now: Instant) -> Option<[u8; 8]> {
+        self.outstanding.is_none().then(|| self.ping(now))
+    }
+
     /// When [`Liveness::check`] is due.
     pub(crate) fn deadline(&self) -> Instant {
         self.last_received + if self.outstanding.is_some() { DEAD_AFTER } else { PING_AFTER }

@@ -36,6 +36,9 @@ pub use self::congestion::Congestion;
 pub use cok_proto::mux::Config;
 pub use cok_proto::{ExchangeError, OpenError, Received, WindowBudget};
 
+/// How often a sign of life is looked for while somebody waits for it.
+const ANSWER_POLL: Duration = Duration::from_millis(20);
+
 /// One established session over some transport.
 ///
 /// Dropping the last reference does not end the session. It ends when it has drained, when either side closes it, or
@@ -77,6 +80,12 @@ pub trait Transport: fmt::Debug + Send + Sync + 'static {
     /// The state of the session as it changes.
     fn status(&self) -> watch::Receiver<Status>;
 
+    /// Sends a Ping, which the peer answers at once.
+    fn ping(&self);
+
+    /// A number that grows with each sign of life from the peer.
+    fn signs_of_life(&self) -> u64;
+
     /// Daemon: true while the client does not answer on its path, as it changes. The client may be heard again, or the
     /// session ends. `None` if the connection itself reports a dead peer, as TCP does.
     fn silence(&self) -> Option<watch::Receiver<bool>> {
@@ -93,6 +102,24 @@ impl dyn Transport {
     /// Waits for the next frame about a tunnel. `None` once the session has ended.
     pub async fn tunnel_frame(&self) -> Option<(u32, TunnelFrame)> {
         poll_fn(|cx| self.poll_tunnel(cx)).await
+    }
+
+    /// Whether the peer shows that it is there: asks it, and waits for a sign of life at most for `limit`.
+    pub async fn answers(&self, limit: Duration) -> bool {
+        let (before, deadline) = (self.signs_of_life(), tokio::time::Instant::now() + limit);
+        self.ping();
+        loop {
+            if matches!(*self.status().borrow(), Status::Closed(_)) {
+                return false;
+            }
+            if self.signs_of_life() != before {
+                return true;
+            }
+            if tokio::time::Instant::now() >= deadline {
+                return false;
+            }
+            tokio::time::sleep(ANSWER_POLL).await;
+        }
     }
 
     /// Waits for the end of the session.

@@ -192,6 +192,15 @@ impl Transport for QuicSession {
         self.shared.fail(&error);
     }
 
+    fn ping(&self) {
+        self.shared.lock().ping = true;
+        self.shared.attention.notify_one();
+    }
+
+    fn signs_of_life(&self) -> u64 {
+        self.shared.connection.stats().udp_rx.datagrams
+    }
+
     fn status(&self) -> watch::Receiver<Status> {
         self.shared.status.subscribe()
     }
