@@ -27,7 +27,7 @@ const ID_LIMIT: u32 = 1 << 31;
 /// How long exchanges may still run in a session that has used up its ids.
 const IDS_DEADLINE: Duration = Duration::from_secs(3600);
 
-/// Extra time on top of the peer's drain deadline: the side that announced a deadline closes first, and in order.
+/// Extra time on top of the peer's drain deadline: the side that announced the deadline closes first, and cleanly.
 const DRAIN_SLACK: Duration = Duration::from_secs(1);
 
 /// Longest text in an Error frame in bytes. The frame stays within its limit even if JSON escapes every byte.
@@ -128,7 +128,7 @@ pub enum Signal {
     Skipped(usize),
 }
 
-/// What a client does with a request that arrived.
+/// The client's verdict on a request that arrived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Admission {
     /// Serves it.
@@ -137,7 +137,7 @@ pub enum Admission {
     Refuse,
 }
 
-/// Where one side of a session stands.
+/// The state of one side of a session.
 #[derive(Debug)]
 enum Phase {
     /// Daemon: waits for Connect.
@@ -407,7 +407,7 @@ impl Session {
         Some(draining)
     }
 
-    /// Takes note of the peer's Drain; `false` if it is a second one. A daemon answers with a Drain of its own.
+    /// Records the peer's Drain. Returns `false` if it is a second one. A daemon answers with a Drain of its own.
     fn receive_drain(&mut self, drain: &Drain, now: Instant) -> bool {
         if self.drained_by(Side::Peer) {
             return false;
