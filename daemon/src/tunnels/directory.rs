@@ -1,9 +1,9 @@
 //! Which tunnel has which name, and which session serves it now.
 //!
-//! Requests look a name up without a lock; claiming and leaving, which are rare, take turns. A session gets a name in two
-//! steps: a [`Reservation`] keeps the name for it while its predecessor serves on, and [`Reservation::activate`] switches
-//! once the client has its answer. A [`Registration`] is a guard: dropping it unregisters the session that it names, and
-//! only that one, so an old session can't evict its successor.
+//! Requests look up names without a lock; claims and departures are rare and take turns. A session gets a name in two
+//! steps. A [`Reservation`] holds the name while the predecessor serves, and [`Reservation::activate`] switches once
+//! the client has its answer. A [`Registration`] is a guard: dropping it unregisters the session that it names and no
+//! other, so an old session can't evict its successor.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use super::LiveConfig;
 use super::presence::{Live, Presence, Tunnel};
 use crate::names::Subdomain;
 
-/// The most names that are remembered, live, away and reserved together. An away name costs some 300 bytes for an hour.
+/// The most names in memory: live, away and reserved ones. A name that is away costs some 300 bytes for an hour.
 const MAX_NAMES: usize = 100_000;
 
 /// Who owns a name.
@@ -31,12 +31,12 @@ pub(crate) struct Owner {
     pub(crate) instance: String,
 }
 
-/// For how long a name that is away is kept.
+/// How long a name that is away is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Retention {
-    /// How long it stays with its key.
+    /// How long it stays reserved for its key.
     pub(crate) with_key: Duration,
-    /// How long it is remembered at all.
+    /// How long it is kept at all.
     pub(crate) at_all: Duration,
 }
 
@@ -50,31 +50,30 @@ impl Retention {
 #[derive(Debug)]
 pub(crate) struct Directory {
     tunnels: papaya::HashMap<Subdomain, Arc<Tunnel>>,
-    /// Names that are about to be served by another session. Its lock serializes all changes, and is never held across an
-    /// await.
+    /// Names that another session is about to serve. The lock serializes all changes. It is never held across an await.
     reserved: Mutex<HashMap<Subdomain, Reserved>>,
     /// Wakes the task that saves names.
     changed: Notify,
     retention: RwLock<Retention>,
 }
 
-/// For whom a name is reserved.
+/// The session that a name is reserved for.
 #[derive(Debug)]
 struct Reserved {
     owner: Owner,
     session: String,
 }
 
-/// A session asks for a name.
+/// A session's claim to a name.
 #[derive(Clone, Debug)]
 pub(crate) struct Claim {
     /// The name.
     pub(crate) name: Subdomain,
-    /// Who asks.
+    /// The owner that claims it.
     pub(crate) owner: Owner,
-    /// The session that it takes over from.
+    /// The predecessor that the session replaces.
     pub(crate) replaces: Option<String>,
-    /// The asking session's id.
+    /// The id of the claiming session.
     pub(crate) session: String,
 }
 
@@ -103,17 +102,17 @@ impl Directory {
         *self.retention.write() = retention;
     }
 
-    /// The tunnel of a name that is, or lately was, in use.
+    /// Finds the tunnel of a name that is in use or was recently.
     pub(super) fn find(&self, name: &Subdomain) -> Option<Arc<Tunnel>> {
         self.tunnels.pin().get(name).cloned()
     }
 
-    /// How many tunnels are online.
+    /// The number of tunnels that are online.
     pub(super) fn online(&self) -> usize {
         self.tunnels.pin().values().filter(|tunnel| matches!(*tunnel.presence.borrow(), Presence::Online(_))).count()
     }
 
-    /// Reserves a name for a session, or says why not. The session that serves it now serves on.
+    /// Reserves a name for a session, or returns why not. The present session keeps serving the name.
     pub(super) fn claim(self: &Arc<Self>, claim: Claim) -> Result<Reservation, ErrorMessage> {
         let mut reserved = self.reserved.lock();
         self.judge(&claim, &reserved)?;
@@ -124,7 +123,7 @@ impl Directory {
 
     fn judge(&self, claim: &Claim, reserved: &HashMap<Subdomain, Reserved>) -> Result<(), ErrorMessage> {
         let Claim { name, owner, replaces, .. } = claim;
-        // A newer session of the same client goes before an older one.
+        // A newer session of the same client wins over an older one.
         if reserved.get(name).is_some_and(|reserved| reserved.owner != *owner) {
             return Err(taken(name));
         }
@@ -144,8 +143,8 @@ impl Directory {
         if free { Ok(()) } else { Err(taken(name)) }
     }
 
-    /// Takes in a name that was in use before this process was, and has been away for so long. Names that are here already,
-    /// too old or too many are left out.
+    /// Adds a name from an earlier process that has been away for this long. Ignores names that are present already,
+    /// too old or too many.
     pub(super) fn remember(&self, name: Subdomain, owner: Owner, away_for: Duration) {
         let _turn = self.reserved.lock();
         let since = Instant::now().checked_sub(away_for);
@@ -171,12 +170,12 @@ impl Directory {
         self.tunnels.pin().iter().map(entry).collect()
     }
 
-    /// Waits until a name has come, gone online or away since the last call. For one listener.
+    /// Waits until a name was added, went online or went away since the last call. For one listener.
     pub(super) async fn changed(&self) {
         self.changed.notified().await;
     }
 
-    /// Forgets the names that have been away for longer than they are remembered.
+    /// Removes the names that have been away for too long.
     pub(super) fn sweep(&self) {
         let _turn = self.reserved.lock();
         let retention = self.retention.read().at_all;
@@ -195,7 +194,7 @@ impl Directory {
         self.tunnels.pin().values().filter_map(session).collect()
     }
 
-    /// Changes a name's presence, if it is still this session's.
+    /// Changes the presence of a name, if this session still holds it.
     fn change(&self, name: &Subdomain, session: &str, to: impl FnOnce(Arc<Live>) -> Presence) {
         let _turn = self.reserved.lock();
         if let Some(tunnel) = self.find(name) {
@@ -210,7 +209,7 @@ impl Directory {
     }
 }
 
-/// A name that is kept for a session while its client gets the answer. Dropping it changes nothing else.
+/// A name that is reserved for a session until its client has the answer. Dropping it only ends the reservation.
 #[derive(Debug)]
 pub(crate) struct Reservation {
     directory: Arc<Directory>,
@@ -218,8 +217,8 @@ pub(crate) struct Reservation {
 }
 
 impl Reservation {
-    /// Gives the name to the session. A predecessor named in `replaces` drains within `drain`; one that is merely displaced
-    /// is closed. Fails if a newer session of the same client has reserved the name meanwhile.
+    /// Gives the name to the session. A predecessor named in `replaces` drains within `drain`; another displaced one is
+    /// closed. Fails if a newer session of the same client has reserved the name meanwhile.
     pub(super) fn activate(self, transport: Arc<dyn Transport>, drain: Duration) -> Result<Registration, ErrorMessage> {
         let Claim { name, owner, replaces, session } = self.claim.clone();
         let directory = self.directory.clone();
@@ -266,7 +265,7 @@ pub(crate) struct Registration {
 }
 
 impl Registration {
-    /// Notes that the client has fallen silent, or that it was heard again. Visitors wait for a silent one.
+    /// Records that the client has fallen silent or is back. Visitors wait for a silent one.
     pub(super) fn set_silent(&self, silent: bool) {
         self.directory.change(&self.name, &self.session, |live| {
             if silent { Presence::Silent(live, Instant::now()) } else { Presence::Online(live) }

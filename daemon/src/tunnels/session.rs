@@ -1,5 +1,5 @@
-//! A session: who asks, which name it gets, and what becomes of it. It is granted once its name is reserved, and serves once
-//! the grant is written.
+//! A session from Connect to its end: authorization, its name, and its service. It is granted once its name is
+//! reserved, and serves once the grant is written.
 
 use std::convert::Infallible;
 use std::future::pending;
@@ -19,12 +19,12 @@ use crate::drain::Phase;
 use crate::names::Subdomain;
 use crate::quoted::quoted;
 
-/// The longest instance id that is kept; ours have 32 characters.
+/// The longest accepted instance id in bytes. Our client's has 32.
 const MAX_INSTANCE: usize = 64;
-/// How many names are tried for a client that wants none in particular.
+/// How many rounds of suggested names are tried for a client that asks for none.
 const SUGGESTION_ROUNDS: usize = 4;
 
-/// Grants or refuses a session, and keeps its name until it ends.
+/// Grants or refuses a session, and holds its name until it ends.
 pub(super) async fn serve(tunnels: &Arc<Tunnels>, handshake: Box<dyn Handshake>, origin: Origin) {
     let connect = handshake.connect().clone();
     let wanted = connect.subdomain.as_deref();
@@ -101,7 +101,7 @@ impl Tunnels {
     }
 }
 
-/// Has visitors wait while the client gives no sign of life.
+/// Makes visitors wait while the client is silent.
 async fn follow_silence(transport: &dyn Transport, registration: &Registration, name: &Subdomain) -> Infallible {
     let Some(mut silence) = transport.silence() else { return pending().await };
     while silence.changed().await.is_ok() {
@@ -116,10 +116,10 @@ async fn follow_silence(transport: &dyn Transport, registration: &Registration, 
     pending().await
 }
 
-/// A refusal, and the key if it is a valid one.
+/// A refusal, with the key if that is valid.
 type Refused = (ErrorMessage, Option<Arc<KeyRecord>>);
 
-/// Who asks, and for which name.
+/// Checks the key and returns it with the name to claim.
 fn authorize(tunnels: &Tunnels, connect: &Connect) -> Result<(Arc<KeyRecord>, Subdomain), Refused> {
     let refusal = |code, message: String| ErrorMessage { code, message, retryable: false };
     let Some(key) = tunnels.admission.keys.authenticate(&connect.key, SystemTime::now()) else {
