@@ -26,7 +26,7 @@ use self::handles::{QuicRecv, QuicSend};
 use super::shared::{Shared, Slot};
 use crate::{ExchangeError, Received};
 
-/// Pieces that are taken from quinn under one lock. That many packets of 1,200 bytes hold a full Data frame.
+/// Pieces that are taken from quinn under one lock. This many packets of 1,200 bytes hold a full Data frame.
 const PIECES: usize = 14;
 
 /// Resolves to the stream once the peer grants one.
