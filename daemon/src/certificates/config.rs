@@ -9,24 +9,24 @@ use crate::startup::startup;
 startup! {
     /// Settings of certificates.
     struct Config {
-        /// Where they come from.
+        /// The source of certificates.
         source: Tls = "tls or acme",
     }
 }
 
-/// Where certificates come from.
+/// A source of certificates.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Tls {
-    /// From an authority by ACME (RFC 8555).
+    /// An authority, by ACME (RFC 8555).
     Acme(Box<Acme>),
-    /// From files in PEM, which are read again when they change.
+    /// PEM files, which are read again when they change.
     Files {
         /// The certificate and its chain.
         cert: PathBuf,
         /// The private key.
         key: PathBuf,
     },
-    /// From the daemon's own authority in the state directory, for development.
+    /// The daemon's own authority in the state directory, for development.
     SelfSigned,
 }
 
@@ -43,7 +43,7 @@ pub(crate) struct Acme {
     pub(crate) profile: Option<String>,
     /// The account at the authority that ours is bound to (RFC 8555, section 7.3.4).
     pub(crate) external_account: Option<ExternalAccount>,
-    /// Who publishes the proof.
+    /// The publisher of the DNS proof.
     pub(crate) dns: Dns,
 }
 
@@ -56,7 +56,7 @@ pub(crate) struct ExternalAccount {
     pub(crate) hmac_key_file: PathBuf,
 }
 
-/// Who publishes the TXT records that prove the domain.
+/// The publisher of the TXT records that prove the domain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Dns {
     /// The daemon answers for a zone itself.
@@ -68,7 +68,7 @@ pub(crate) enum Dns {
     },
     /// An HTTP service of the operator.
     HttpReq {
-        /// Its address; `/present` and `/cleanup` are appended.
+        /// Its URL; `/present` and `/cleanup` are appended.
         url: String,
         /// The user, if it asks for one.
         username: Option<String>,

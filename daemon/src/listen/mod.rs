@@ -63,7 +63,7 @@ pub(crate) struct Live {
     /// How long a TLS handshake may take. 1 s to 5 min, default 10 s: enough for slow mobile paths, and silent
     /// connections do not pile up.
     pub(crate) handshake_timeout: Duration,
-    /// How long a connection may be idle, and how long a request head over plain HTTP may take.
+    /// Time limit for an idle connection, and for a request head over plain HTTP.
     pub(crate) header_timeout: Duration,
     /// The initial window: body bytes in flight on an exchange before the path is measured.
     pub(crate) initial_window: u32,
