@@ -101,7 +101,7 @@ def test_the_service_sees_the_visitor_leave(web, services, visit, path):
 
 
 @pytest.mark.parametrize("path", ["/length", "/chunked"])
-def test_a_service_that_dies_is_no_success(dying, tunnel, http, path):
+def test_a_killed_service_truncates_the_response(dying, tunnel, http, path):
     """The visitor sees a truncated transfer: curl's 18 over HTTP/1.1, a reset stream (92) over HTTP/2."""
     client = tunnel(f"http://127.0.0.1:{dying.port}")
     curl = client.start_curl(path, http)
@@ -111,7 +111,7 @@ def test_a_service_that_dies_is_no_success(dying, tunnel, http, path):
 
 
 @pytest.mark.parametrize("path", ["/length", "/chunked"])
-def test_a_service_that_dies_is_no_success_over_http3(dying, tunnel, path):
+def test_a_killed_service_truncates_the_response_over_http3(dying, tunnel, path):
     """The stream is reset without a clean end, and the connection goes on."""
     client = tunnel(f"http://127.0.0.1:{dying.port}")
     with Http3(client.daemon, client.name) as visitor:
@@ -122,7 +122,7 @@ def test_a_service_that_dies_is_no_success_over_http3(dying, tunnel, path):
         assert visitor.request("/").response()[b":status"] == b"502"
 
 
-def test_an_nginx_that_dies_is_no_success(tunnel, tmp_path, http):
+def test_a_killed_nginx_truncates_the_response(tunnel, tmp_path, http):
     """nginx and its worker get SIGKILL in the middle of a file."""
     nginx = Nginx(tmp_path)
     nginx.add_sparse("large.bin", 64 << 20)
@@ -133,7 +133,7 @@ def test_an_nginx_that_dies_is_no_success(tunnel, tmp_path, http):
     assert curl.returncode in (18, 92), said
 
 
-def test_a_client_that_dies_is_no_success(daemon, nginx, http):
+def test_a_killed_client_truncates_the_response(daemon, nginx, http):
     """A body does not end cleanly when its tunnel ends, even during the reconnect grace. Over TCP the kernel closes the
     connection. Over UDP only silence shows the end: see test_patience.py."""
     nginx.add_sparse("dying.bin", 64 << 20)
@@ -146,7 +146,7 @@ def test_a_client_that_dies_is_no_success(daemon, nginx, http):
 
 
 @pytest.mark.parametrize("version", ["h1", "h2", "h3"])
-def test_an_upload_that_is_broken_off_is_not_whole(web, services, version):
+def test_an_aborted_upload_does_not_look_complete(web, services, version):
     """The service must not mistake a partial body for a complete one."""
     services.uploads.clear()
     services.swallowed = 0
@@ -212,7 +212,7 @@ def test_stopping_the_response_stops_the_upload_over_http3(web, services):
         assert stream.wait_reset() == stream.wait_stopped() == ErrorCode.H3_REQUEST_CANCELLED
 
 
-def test_an_upload_that_only_breaks_off_is_not_whole_over_http3(web, services):
+def test_a_reset_upload_does_not_look_complete_over_http3(web, services):
     """The visitor resets its direction and still waits for a response."""
     services.uploads.clear()
     services.swallowed = 0
@@ -225,7 +225,7 @@ def test_an_upload_that_only_breaks_off_is_not_whole_over_http3(web, services):
         wait_for(lambda: services.uploads == [(3, False)], "the service sees the upload end", deadline=1)
 
 
-def test_a_stalled_upload_that_breaks_off_ends(tunnel):
+def test_an_aborted_upload_ends_even_if_the_service_does_not_read(tunnel):
     """The daemon does not read an upload while the service does not read. Daemon and client still notice that the visitor
     leaves. The service itself can see it only by reading."""
     gate = threading.Event()

@@ -209,7 +209,7 @@ def test_two_daemons_with_one_state(issuance, tmp_path):
     second = Certified(tmp_path / "second", acme.pebble, f"127.0.0.1:{free_port()}", state=daemon.state)
     try:
         assert serial_of(second.leaf()) == serial_of(daemon.leaf()) and second.ready()
-        second.process.wait_line(lambda line: "another process renews" in line, "word of the other one")
+        second.process.wait_line(lambda line: "another process renews" in line, "a message about the other daemon")
         acme.renewed()
         assert acme.pebble.orders() == 2
         latest = serial_of(daemon.leaf())
@@ -269,7 +269,7 @@ def test_a_new_account_key(issuance):
     # The new key is the valid one.
     acme.renewed()
     assert json.loads(kept.read_text()) == new and acme.pebble.orders() == 3
-    wait_for(lambda: not daemon.status()["requested"], "nothing is asked for any more")
+    wait_for(lambda: not daemon.status()["requested"], "no request is left")
 
 
 def test_half_of_all_nonces_are_rejected(issuance):

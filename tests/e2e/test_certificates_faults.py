@@ -274,7 +274,7 @@ class Lane:
         self.clock.set(self.ahead)
         daemon.start()
         if number % 2:
-            assert self.served(), "what was there before is served at once"
+            assert self.served(), "the previous certificate is served at once"
         wait_for(self.served, "a certificate is served", 30)
         self.acme.trust()
         assert daemon.curl("", "/health/ready").stdout == b"ready\n"

@@ -280,7 +280,7 @@ def test_files_that_become_valid(tmp_path):
 # Credentials
 
 
-def test_credentials_that_are_missing(tmp_path):
+def test_missing_credentials(tmp_path):
     """One line names the configuration key and the file of each, and the daemon does not start."""
     none = tmp_path / "none"
     dns = f'dns = ["127.0.0.1:{free_port()}"]'
@@ -322,7 +322,7 @@ def test_a_server_that_is_not_trusted(issuance, tmp_path):
         daemon.stop()
 
 
-def test_credentials_that_are_no_credentials(tmp_path, issuance):
+def test_invalid_credentials(tmp_path, issuance):
     """The error does not quote the file's content, since it may be a secret."""
     acme = issuance(external_account=True)
     secret = tmp_path / "eab.key"

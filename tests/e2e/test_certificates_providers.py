@@ -74,11 +74,11 @@ def whole(elsewhere, daemon):
     daemon.ca = elsewhere.pebble.root()
     assert names_of(daemon.leaf()) == {DOMAIN, f"*.{DOMAIN}"}
     assert daemon.curl("", "/health/ready").stdout == b"ready\n"
-    wait_for(lambda: elsewhere.values() == [], "the values are taken away")
+    wait_for(lambda: elsewhere.values() == [], "the values are removed")
     start = len(daemon.process.lines)
     daemon.renew()
     daemon.issued(start=start)
-    wait_for(lambda: elsewhere.values() == [], "the values are taken away")
+    wait_for(lambda: elsewhere.values() == [], "the values are removed")
     assert not daemon.failures()
     assert elsewhere.pebble.proofs() in PROOFS_OF_TWO
     again = elsewhere.pebble.proofs() - 2
@@ -90,16 +90,16 @@ def test_dynamic_updates(elsewhere):
     elsewhere.nsupdate("present", CHALLENGE, "of-somebody-else")
     daemon = elsewhere.start(elsewhere.rfc2136())
     daemon.issued()
-    wait_for(lambda: elsewhere.values() == ['"of-somebody-else"'], "the daemon's own values are taken away")
+    wait_for(lambda: elsewhere.values() == ['"of-somebody-else"'], "the daemon's own values are removed")
     elsewhere.nsupdate("cleanup", CHALLENGE, "of-somebody-else")
     start = len(daemon.process.lines)
     daemon.renew()
     daemon.issued(start=start)
-    wait_for(lambda: elsewhere.values() == [], "the values are taken away")
+    wait_for(lambda: elsewhere.values() == [], "the values are removed")
     assert not daemon.failures()
 
 
-def test_a_key_that_may_not(elsewhere):
+def test_a_key_without_permission(elsewhere):
     """knot knows the key but refuses the update. The error says who has to act."""
     daemon = elsewhere.start(elsewhere.rfc2136(key="other."))
     error = daemon.process.wait_event("not_issued")["error"]

@@ -40,7 +40,7 @@ def test_the_window_that_the_server_suggests(issuance, tmp_path):
     assert [order.get("replaces") for order in orders] == [None, first]
     assert [order.get("profile") for order in orders] == ["shortlived"] * 2
     second = identifier(daemon.leaf())
-    wait_for(lambda: acme.proxy.windows[-1:] == [second], "the new certificate's window is asked for")
+    wait_for(lambda: acme.proxy.windows[-1:] == [second], "the new certificate's window is requested")
     wait_for(lambda: later <= moment(daemon.status()["next_renewal"]) <= later + 3600, "the window counts")
     assert not daemon.failures()
 
@@ -98,7 +98,7 @@ def test_a_window_that_ends_before_it_begins(issuance):
     assert moment(daemon.status()["next_renewal"]) > time.time() + DAY and acme.pebble.orders() == 1
 
 
-def test_a_window_that_has_always_passed(issuance):
+def test_a_window_that_is_always_in_the_past(issuance):
     """A faulty server must not make the daemon order repeatedly."""
     acme = issuance(proxy=True)
     acme.proxy.window = lambda _: (time.time() - DAY, time.time() - 3600)
@@ -167,7 +167,7 @@ def test_near_expiry(issuance, tmp_path):
         now += 630
     assert daemon.ready()
     clock.set(7 * DAY)
-    wait_for(lambda: not daemon.ready(), "it is not ready any more")
+    wait_for(lambda: not daemon.ready(), "it is no longer ready")
     assert serial_of(daemon.leaf()) == serial
     del acme.proxy.faults["order"]
     clock.set(now)

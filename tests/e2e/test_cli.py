@@ -161,7 +161,7 @@ def test_the_help_of_the_client_in_cokd():
         assert run("cokd", "client", command, *arguments).stdout == run("cok-client", command, *arguments).stdout
 
 
-def test_documents_name_the_client_in_cokd(tmp_path):
+def test_man_pages_and_completions_have_the_client_in_cokd(tmp_path):
     """Man pages and completions know the subcommand with its options."""
     assert run("cokd", "man", tmp_path).returncode == 0
     assert {"cokd.1", "cokd-dev.1", "cokd-client.1", "cokd-client-service-install.1"} <= set(os.listdir(tmp_path))

@@ -266,7 +266,7 @@ def test_ctrl_c_ends_event_streams(dev, start_curl):
     visitor = start_curl(process, "/events")
     assert visitor.stdout.read(9) == b"data: 1\n\n"
     process.popen.send_signal(signal.SIGINT)
-    process.wait_line(lambda line: "stopping: 1 WebSocket or event stream is closed" in line, "word of the stop")
+    process.wait_line(lambda line: "stopping: 1 WebSocket or event stream is closed" in line, "the stop line")
     # Other requests have 10 s.
     assert process.wait_exit(6) == 0 and visitor.wait(5) == 0
 
@@ -278,7 +278,7 @@ def test_the_second_signal_ends_dev_at_once(dev, services, start_curl, second):
     visitor = start_curl(process, "/silent")
     wait_for(lambda: services.open_streams == 1, "the request")
     process.popen.send_signal(signal.SIGINT)
-    process.wait_line(lambda line: "stopping: 1 request may finish" in line and "Ctrl-C again" in line, "word of the stop")
+    process.wait_line(lambda line: "stopping: 1 request may finish" in line and "Ctrl-C again" in line, "the stop line")
     assert process.curl(process.info["server"] + "/health/live")
     process.popen.send_signal(second)
     assert process.wait_exit(4) == 0 and visitor.wait(5) != 0

@@ -85,7 +85,7 @@ def test_a_silent_visitor_does_not_delay_the_stop(short, services, order):
     client.stop()
 
 
-def test_other_protocols_get_nothing(short):
+def test_other_protocols_just_end(short):
     """The daemon can't announce the end in other protocols, so the connection just ends."""
     switch = b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: odd/1\r\n\r\n"
     recorder = raw.Recorder(lambda head, connection: switch + b"odd")
@@ -264,7 +264,7 @@ def breaks_off(stream):
     return not stream.ended
 
 
-def test_a_download_does_not_look_whole(short, services):
+def test_a_cut_download_does_not_look_complete(short, services):
     client = short.client(services.web)
     curl = client.start_curl("/endless", "--http1.1")
     assert curl.stdout.read(1) == b"\0"
@@ -275,7 +275,7 @@ def test_a_download_does_not_look_whole(short, services):
     client.stop()
 
 
-def test_a_download_does_not_look_whole_over_streams(short, services, multiplexed):
+def test_a_cut_download_does_not_look_complete_over_streams(short, services, multiplexed):
     client = short.client(services.web)
     with multiplexed(short, client.name) as visitor:
         stream = visitor.request("/endless")

@@ -15,7 +15,7 @@ FLOOD = 20_000
 BOUND = 32 * MIB
 
 
-def test_handshakes_without_end(network, tmp_path):
+def test_unfinished_handshakes(network, tmp_path):
     """The flood comes from 250 addresses. Once some handshakes are under way, the daemon requires address validation (Retry) of
     all others, which cost nothing. It serves visitors and clients meanwhile, also over UDP."""
     network.cable()

@@ -263,7 +263,7 @@ def test_visitors_over_tcp_get_alt_svc(site, recorder, version):
         assert b"alt-svc" not in visitor.request("/", authority=daemon.host("nobody")).response()
 
 
-def test_a_daemon_that_stops_finishes_what_runs(own_daemon, services):
+def test_a_stopping_daemon_finishes_running_requests(own_daemon, services):
     """The daemon sends GOAWAY twice, the second time with the first request that it does not serve. It then closes cleanly."""
     daemon = own_daemon()
     client = daemon.client(services.web, "web")

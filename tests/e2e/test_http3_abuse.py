@@ -237,7 +237,7 @@ def test_unidirectional_streams_that_end_the_connection(site, case):
 
 
 @pytest.mark.parametrize("kind", [CONTROL, QPACK_ENCODER, QPACK_DECODER])
-def test_streams_that_have_to_last(site, kind):
+def test_critical_streams(site, kind):
     """Each kind of stream exists once and lasts as long as the connection (RFC 9114, section 6.2.1; RFC 9204, section 4.2)."""
     with Http3(site.daemon, site.name) as visitor:
         visitor.raw_unidirectional(EMPTY_SETTINGS if kind == CONTROL else varint(kind))

@@ -40,7 +40,7 @@ def test_a_tunnel_comes_and_goes(own_daemon, nginx, transport):
     assert re.fullmatch(r"tunnel demo offline after \d+s: the (session has drained|peer closed the connection)", said), said
 
 
-def test_a_refusal_says_whose_it_is_and_why(own_daemon, nginx, transport):
+def test_a_refusal_names_the_client_and_the_reason(own_daemon, nginx, transport):
     narrow = f'[[keys]]\nname = "narrow"\nsecret_sha256 = "{digest("narrow")}"\nsubdomains = ["n-*"]\nmax_tunnels = 1\n'
     daemon = own_daemon(keys=narrow, transport=transport)
     daemon.client(nginx.target, "demo")

@@ -91,14 +91,14 @@ def test_idle_tunnels_stay(quiet, over):
 
 @each_transport
 @pytest.mark.usefixtures("silence")
-def test_a_killed_client_is_no_success(quiet, over):
+def test_a_killed_client_truncates_the_response(quiet, over):
     """Over UDP only silence shows the client's end. Its visitors see a truncated transfer."""
     for curl in quiet.over[over].bereft:
         _, said = curl.communicate(timeout=20)
         assert curl.returncode in (18, 92), said
 
 
-def test_names_are_forgotten(quiet):
+def test_names_expire(quiet):
     """An offline name answers 503 until the daemon removes it. It then answers like an unknown name."""
     status = lambda: quiet.curl("forgotten", "/", "--write-out", "%{http_code}").stdout[-3:]  # noqa: E731
     wait_for(lambda: status() == b"404", "the name is forgotten", deadline=FORGETTING, every=1)

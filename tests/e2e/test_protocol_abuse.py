@@ -117,7 +117,7 @@ BEFORE = [
 
 
 @pytest.mark.parametrize(("message", "code"), [row[1:] for row in BEFORE], ids=[row[0] for row in BEFORE])
-def test_before_the_session(site, daemon, message, code):
+def test_violations_before_the_session(site, daemon, message, code):
     with dial(daemon) as socket_:
         socket_.send(message or connect_frame() * 2)
         stream = frames(socket_)
@@ -140,7 +140,7 @@ AFTER = [
 
 
 @pytest.mark.parametrize(("message", "code"), [row[1:] for row in AFTER], ids=[row[0] for row in AFTER])
-def test_in_the_session(site, daemon, message, code):
+def test_violations_in_the_session(site, daemon, message, code):
     with established(daemon) as (socket_, stream, ack):
         assert ack["subdomain"] == "abuse" and ack["url"] == f"https://abuse.tunnel.test:{daemon.port}"
         # The daemon ignores skippable frames, but only a limited number.

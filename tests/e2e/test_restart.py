@@ -255,7 +255,7 @@ def test_a_new_daemon_takes_over_from_one_that_drains(own_daemon, services, tran
         successor.stop()
 
 
-def test_a_stopped_client_finishes_what_runs(tunnel):
+def test_a_stopped_client_finishes_running_requests(tunnel):
     """On SIGTERM a running response finishes, except for an endless stream of events."""
     go_on = threading.Event()
 

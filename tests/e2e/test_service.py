@@ -308,7 +308,7 @@ def cut_off(client, start=0):
     return [line for line in client.process.lines[start:] if '"event":"disconnected"' in line]
 
 
-def test_serving_on_and_handing_over(machine, service, home):
+def test_hand_over_to_the_next_process(machine, service, home):
     """New visitors during the drain get a response at once. Visitors at its end get one from the next process. Over HTTP/3 too,
     the visitor does not have to repeat its request."""
     service.configure(limits='drain_timeout = "20s"')

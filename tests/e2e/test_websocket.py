@@ -66,7 +66,7 @@ def test_subprotocols_and_compression_pass(echo):
         assert visitor.recv() == "a" * 100_000
 
 
-def test_bytes_right_behind_the_switch(tunnel):
+def test_bytes_right_after_the_101(tunnel):
     """A service may send data in the packet of its 101, and a visitor may leave without a Close frame."""
     hello = b"\x81\x05hello"
     switch = b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: odd/1\r\n\r\n"

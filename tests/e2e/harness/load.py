@@ -118,7 +118,7 @@ class Load:
         visits are connected."""
         self._process.popen.stdin.write(b"\n")
         self._process.popen.stdin.flush()
-        assert self._caught_up.acquire(timeout=60), "all that has begun is over, and those who stay are here"
+        assert self._caught_up.acquire(timeout=60), "all visits are over, and the long-lived ones are connected"
 
     def describe(self, visit):
         """Describes a failed visit."""

@@ -94,7 +94,7 @@ class Pebble:
         self.inside.enter(lambda: wait_for(lambda: not left(), "pebble has no connections"))
         before = asked()
         self._get(self.directory)
-        wait_for(lambda: asked() > before, "pebble's lines are here")
+        wait_for(lambda: asked() > before, "pebble's lines have arrived")
 
     def accounts(self):
         """Returns the number of accounts, including those before restarts."""
