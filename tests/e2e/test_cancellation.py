@@ -176,7 +176,7 @@ def test_a_service_that_dies_before_it_answers(tunnel):
 
 
 def test_other_exchanges_do_not_notice(web, services):
-    """On one session a visitor leaves, an upload is slow, and an exchange is reset. The lockstep stream goes on."""
+    """On one session, a visitor leaves, an upload is slow, and an exchange is reset. A stream of events goes on."""
     with Http2(web.daemon, web.name) as steady, Http2(web.daemon, web.name) as other:
         stream = steady.request("/steps/steady/60")
         slow = other.request("/hash", method="POST", end=False)

@@ -28,7 +28,7 @@ def plain(daemon):
 
 
 def test_silence_ends_a_connection(impatient):
-    """Connections end that are silent before TLS, after it, in a head, or between requests. Their permits are free again."""
+    """Connections time out in silence before TLS, after it, in a head, or between requests. Each frees its permit."""
     daemon = impatient.daemon
     for _ in range(2):
         with (

@@ -194,7 +194,7 @@ def test_interim_responses_pass(tunnel):
     recorder.stop()
 
 
-def test_an_upload_that_the_service_does_not_read(web, visitor):
+def test_an_unread_upload(web, visitor):
     """The visitor gets the whole response and STOP_SENDING without an error. The connection goes on."""
     stream = visitor.upload("/refuse", bytes(64 * MIB))
     assert stream.response()[b":status"] == b"413" and stream.read() == b"no"

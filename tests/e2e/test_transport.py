@@ -191,7 +191,7 @@ def test_it_moves_to_quic_as_soon_as_udp_passes(relay, client, services):
     assert len(mover.events("connected")) == 2 and len(mover.events("fallback")) == 1
     assert not mover.events("disconnected")
     assert mover.stop() == 0
-    # The log shows the address only if it is new.
+    # Standard output shows the URL only if it is new.
     assert [line for line in mover.lines if line.startswith("https://")] == [moved["url"]]
 
 
