@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+use cok_host::home;
 use cok_transport::Congestion;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -77,7 +78,7 @@ impl FileConfig {
     pub(crate) fn load(named: Option<&Path>) -> Result<Self, ConfigError> {
         let path = match named {
             Some(path) => path.to_owned(),
-            None => match home_folder("XDG_CONFIG_HOME", ".config") {
+            None => match home::config_folder() {
                 Some(home) => home.join("cok/client.toml"),
                 None => return Ok(Self::default()),
             },
@@ -221,12 +222,6 @@ impl Mistakes<'_> {
         };
         parsed.map_err(|why| self.add(value.span(), key, &why)).ok()
     }
-}
-
-/// A folder of the user's, by the XDG base directory specification.
-pub(crate) fn home_folder(variable: &str, default: &str) -> Option<PathBuf> {
-    let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    absolute(variable).or_else(|| absolute("HOME").map(|home| home.join(default)))
 }
 
 #[cfg(test)]

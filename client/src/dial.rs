@@ -1,7 +1,6 @@
 //! The ways to the daemon: over QUIC, over a WebSocket, or over whichever proves itself first. Nothing is claimed on them
 //! before [`Path::connect`].
 
-mod addresses;
 mod failure;
 mod race;
 
@@ -9,6 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cok_host::dial::first_of;
 use cok_proto::{Connect, ConnectAck};
 use cok_transport::{Config, HandshakeError, Transport, quic, tcp, ws};
 use rustls_pki_types::ServerName;
@@ -24,7 +24,6 @@ use crate::options::Options;
 use crate::server::resolve;
 use crate::text::io_reason;
 
-pub(crate) use self::addresses::first_of;
 pub(crate) use self::failure::Unreachable;
 
 /// For a QUIC handshake with one address: three first packets may get lost (they are repeated after 0.3, 0.9 and 2.1 s).

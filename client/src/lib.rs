@@ -15,11 +15,13 @@ mod target;
 mod text;
 mod times;
 mod transport;
+mod trust;
 mod tunnel;
 
 pub use instance::instance_id;
 pub use options::{HostHeader, NAME_TIMEOUT, Options};
-pub use server::{Server, trust_file, trust_system};
+pub use server::Server;
 pub use target::Target;
 pub use transport::{PROBE_INTERVAL, TransportChoice};
+pub use trust::{trust_file, trust_system};
 pub use tunnel::{Event, Refused, Tunnel};

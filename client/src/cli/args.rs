@@ -9,17 +9,19 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
+use cok_host::home;
 use cok_transport::{Congestion, quic};
 
 use super::program::called;
-use crate::config::{FileConfig, FileTunnel, home_folder};
+use crate::config::{FileConfig, FileTunnel};
 use crate::instance::instance_id;
 use crate::logging::LogFormat;
 use crate::options::{HostHeader, Options};
-use crate::server::{Server, trust_file, trust_system};
+use crate::server::Server;
 use crate::target::{FORMS, is_bare_word};
 use crate::times::{parse_interval, parse_time};
 use crate::transport::{PROBE_INTERVAL, TransportChoice};
+use crate::trust::{trust_file, trust_system};
 use crate::tunnel::check_subdomain;
 
 /// Which tunnels to open.
@@ -117,7 +119,7 @@ impl Args {
             bail!("--connect-timeout must be more than 0");
         }
         let state_dir = self.state_dir.clone();
-        let state_dir = state_dir.or_else(|| Some(home_folder("XDG_STATE_HOME", ".local/state")?.join("cok")));
+        let state_dir = state_dir.or_else(|| Some(home::state_folder()?.join("cok")));
         let state_dir = state_dir.context("there is no home folder; name a place by --state-dir")?;
         let subdomain = match self.subdomain.clone().or_else(|| env("COK_SUBDOMAIN")) {
             Some(name) => Some(check_subdomain(&name).map_err(|why| anyhow!("--subdomain: {why}"))?),

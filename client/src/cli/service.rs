@@ -7,9 +7,10 @@ use std::process::Command;
 
 use anyhow::{Context as _, bail};
 use clap::Subcommand;
+use cok_host::home;
 
 use super::program;
-use crate::config::{ConfigError, FileConfig, home_folder};
+use crate::config::{ConfigError, FileConfig};
 
 /// The unit's name.
 const UNIT: &str = "cok-client.service";
@@ -34,7 +35,7 @@ pub(super) enum ServiceCommand {
 /// Does it.
 #[expect(clippy::print_stdout, reason = "what was done is the output")]
 pub(super) fn run(command: &ServiceCommand) -> anyhow::Result<()> {
-    let folder = home_folder("XDG_CONFIG_HOME", ".config").context("there is no home folder")?;
+    let folder = home::config_folder().context("there is no home folder")?;
     let path = folder.join("systemd/user").join(UNIT);
     match command {
         ServiceCommand::Install { config } => {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
+use cok_host::dial::first_of;
 use http::HeaderValue;
 use http::uri::Scheme;
 use hyper::client::conn::http1;
@@ -18,7 +19,6 @@ use tokio_rustls::TlsConnector;
 use super::h2_pool::{H2Pool, Lease};
 use super::pool::{Connection, Pool};
 use super::trust::{HTTP_2, LocalTls};
-use crate::dial::first_of;
 use crate::server::resolve;
 use crate::target::{Address, Target};
 use crate::text::io_reason;

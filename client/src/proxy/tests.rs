@@ -29,7 +29,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What a tunnel to `target` needs.
 fn options(target: &str) -> Options {
-    let tls = crate::server::client_config(rustls::RootCertStore::empty()).unwrap();
+    let tls = crate::trust::client_config(rustls::RootCertStore::empty()).unwrap();
     Options {
         server: "https://tunnel.test".parse::<Server>().unwrap(),
         connect_to: None,

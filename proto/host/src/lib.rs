@@ -3,5 +3,6 @@
 //! It knows nothing of tunnels, certificates of our own, or configuration.
 
 pub mod dial;
+pub mod home;
 pub mod private_file;
 pub mod trust;
