@@ -2,15 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
 use cok_host::home;
+use cok_host::settings::{Reader, Section};
 use cok_transport::Congestion;
-use toml::Spanned;
-use toml::de::{DeTable, DeValue};
 
 use crate::options::HostHeader;
 use crate::server::Server;
@@ -18,9 +16,6 @@ use crate::target::Target;
 use crate::times::parse_interval;
 use crate::transport::TransportChoice;
 use crate::tunnel::check_subdomain;
-
-/// The keys outside the tunnels' sections, as an unknown one's error names them.
-const KEYS: &str = "server, api_key_file, ca_file, transport, congestion, probe_interval, tunnels";
 
 /// What may stand in the file. Flags and the environment go above it.
 #[derive(Debug, Default)]
@@ -91,136 +86,50 @@ impl FileConfig {
     }
 
     fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
-        let mut mistakes = Mistakes { text, path, found: Vec::new() };
-        let config = match DeTable::parse(text) {
-            Ok(table) => Self::read(table.into_inner(), &mut mistakes),
-            Err(error) => {
-                mistakes.add(error.span().unwrap_or(0..0), "", error.message());
-                Self::default()
-            }
-        };
-        mistakes.found.sort_by_key(|(line, _)| *line);
-        if mistakes.found.is_empty() {
-            Ok(config)
-        } else {
-            Err(ConfigError(mistakes.found.into_iter().map(|(_, mistake)| mistake).collect()))
+        let file = path.display().to_string();
+        let reader = Reader::new(text, &file);
+        let config = reader.root().map(|root| Self::read(root, path.parent().unwrap_or(Path::new(""))));
+        match (config, reader.mistakes()) {
+            (Ok(config), mistakes) if mistakes.is_empty() => Ok(config),
+            (_, mistakes) => Err(ConfigError(mistakes.iter().map(ToString::to_string).collect())),
         }
     }
 
-    fn read(table: DeTable<'_>, mistakes: &mut Mistakes<'_>) -> Self {
-        let folder = mistakes.path.parent().unwrap_or(Path::new("")).to_owned();
-        let file =
-            |text: &str| if text.is_empty() { Err("a path is missing".to_owned()) } else { Ok(folder.join(text)) };
-        let mut config = Self::default();
-        for (key, value) in table {
-            match key.get_ref().as_ref() {
-                "server" => {
-                    config.server = mistakes
-                        .string("server", &value, |text| Server::from_str(text).map_err(|error| error.to_string()));
-                }
-                "api_key_file" => config.api_key_file = mistakes.string("api_key_file", &value, file),
-                "ca_file" => config.ca_file = mistakes.string("ca_file", &value, file),
-                "transport" => config.transport = mistakes.string("transport", &value, TransportChoice::parse),
-                "congestion" => config.congestion = mistakes.string("congestion", &value, Congestion::from_str),
-                "probe_interval" => {
-                    config.probe_interval = mistakes.string("probe_interval", &value, parse_interval);
-                }
-                "tunnels" => config.tunnels = Self::read_tunnels(value, mistakes),
-                other => mistakes.unknown(&key, other, KEYS),
-            }
-        }
+    /// `folder` is the one of the file.
+    fn read(mut root: Section<'_>, folder: &Path) -> Self {
+        let config = Self {
+            server: root.text("server", |text| Server::from_str(text).map_err(|error| error.to_string())),
+            api_key_file: root.path("api_key_file").map(|path| folder.join(path)),
+            transport: root.text("transport", TransportChoice::parse),
+            congestion: root.text("congestion", Congestion::from_str),
+            probe_interval: root.text("probe_interval", parse_interval),
+            ca_file: root.path("ca_file").map(|path| folder.join(path)),
+            tunnels: root
+                .sections("tunnels", "NAME")
+                .into_iter()
+                .filter_map(|(name, section)| Some((name.clone(), FileTunnel::read(&name, section)?)))
+                .collect(),
+        };
+        root.finish();
         config
-    }
-
-    fn read_tunnels(value: Spanned<DeValue<'_>>, mistakes: &mut Mistakes<'_>) -> BTreeMap<String, FileTunnel> {
-        let span = value.span();
-        let DeValue::Table(sections) = value.into_inner() else {
-            mistakes.add(span, "tunnels", "expected sections [tunnels.NAME]");
-            return BTreeMap::new();
-        };
-        let mut tunnels = BTreeMap::new();
-        for (name, section) in sections {
-            let prefix = format!("tunnels.{}", name.get_ref());
-            let DeValue::Table(table) = section.into_inner() else {
-                mistakes.add(name.span(), &prefix, &format!("expected a section [{prefix}]"));
-                continue;
-            };
-            let tunnel = FileTunnel::read(&name, &prefix, table, mistakes);
-            tunnels.extend(tunnel.map(|tunnel| (name.get_ref().to_string(), tunnel)));
-        }
-        tunnels
     }
 }
 
 impl FileTunnel {
-    fn read(
-        name: &Spanned<std::borrow::Cow<'_, str>>,
-        prefix: &str,
-        table: DeTable<'_>,
-        mistakes: &mut Mistakes<'_>,
-    ) -> Option<Self> {
-        let (mut target, mut has_target, mut subdomain, mut host_header) = (None, false, None, None);
-        for (key, value) in table {
-            let full = format!("{prefix}.{}", key.get_ref());
-            match key.get_ref().as_ref() {
-                "target" => {
-                    has_target = true;
-                    target = mistakes
-                        .string(&full, &value, |text| text.parse::<Target>().map_err(|error| error.to_string()));
-                }
-                "subdomain" => subdomain = mistakes.string(&full, &value, check_subdomain),
-                "host_header" => host_header = mistakes.string(&full, &value, HostHeader::from_str),
-                _ => mistakes.unknown(&key, &full, "target, subdomain, host_header"),
-            }
+    fn read(name: &str, mut section: Section<'_>) -> Option<Self> {
+        let target = section.text("target", |text| text.parse::<Target>().map_err(|error| error.to_string()));
+        let mut subdomain = section.text("subdomain", check_subdomain);
+        let host_header = section.text("host_header", HostHeader::from_str);
+        if !section.has("target") {
+            section.mistake("target", "the key is missing");
         }
-        if !has_target {
-            mistakes.add(name.span(), &format!("{prefix}.target"), "the key is missing");
+        if !section.has("subdomain") {
+            let unfit =
+                |why| section.mistake("subdomain", &format!("the section's name does not fit: {why}; set this key"));
+            subdomain = check_subdomain(name).map_err(unfit).ok();
         }
-        if subdomain.is_none() {
-            match check_subdomain(name.get_ref()) {
-                Ok(name) => subdomain = Some(name),
-                Err(why) => {
-                    mistakes.add(name.span(), prefix, &format!("{why}; say `subdomain` apart from the section's name"));
-                }
-            }
-        }
+        section.finish();
         Some(Self { target: target?, subdomain, host_header })
-    }
-}
-
-/// A text and what was found wrong with it so far, with the lines.
-struct Mistakes<'a> {
-    text: &'a str,
-    path: &'a Path,
-    found: Vec<(usize, String)>,
-}
-
-impl Mistakes<'_> {
-    fn add(&mut self, span: Range<usize>, key: &str, message: &str) {
-        let before = self.text.get(..span.start).unwrap_or(self.text);
-        let line = before.matches('\n').count() + 1;
-        let key = if key.is_empty() { String::new() } else { format!("{key}: ") };
-        // What TOML's parser says may have several lines.
-        let message = message.replace('\n', ", ");
-        self.found.push((line, format!("{}:{line}: {key}{message}", self.path.display())));
-    }
-
-    fn unknown(&mut self, key: &Spanned<std::borrow::Cow<'_, str>>, name: &str, known: &str) {
-        self.add(key.span(), name, &format!("unknown key; known here: {known}"));
-    }
-
-    /// A string that `parse` must accept.
-    fn string<T>(
-        &mut self,
-        key: &str,
-        value: &Spanned<DeValue<'_>>,
-        parse: impl FnOnce(&str) -> Result<T, String>,
-    ) -> Option<T> {
-        let parsed = match value.get_ref() {
-            DeValue::String(text) => parse(text),
-            other => Err(format!("expected a string, not {}", other.type_str())),
-        };
-        parsed.map_err(|why| self.add(value.span(), key, &why)).ok()
     }
 }
 
@@ -256,16 +165,17 @@ mod tests {
     #[test]
     fn every_mistake_is_named_with_its_key_and_line() {
         let text = "srever = \"x\"\nserver = 1\ntransport = \"pigeon\"\n\n[tunnels.web]\ntarget = \"ftp://x\"\n\
-                    hots = 1\n[tunnels.-b]\nsubdomain = \"b\"\n[tunnels.c]\ntarget = \"login\"\n";
+                    hots = 1\n[tunnels.-a]\ntarget = \"1\"\n[tunnels.-b]\nsubdomain = \"b\"\n[tunnels.c]\ntarget = \"login\"\n";
         let error = FileConfig::parse(text, Path::new(PATH)).unwrap_err();
         let starts = [
             "/etc/cok/client.toml:1: srever: unknown key",
-            "/etc/cok/client.toml:2: server: expected a string",
+            "/etc/cok/client.toml:2: server: expected a string, got 1",
             "/etc/cok/client.toml:3: transport: ",
             "/etc/cok/client.toml:6: tunnels.web.target: cannot forward to \"ftp://x\"",
             "/etc/cok/client.toml:7: tunnels.web.hots: unknown key",
-            "/etc/cok/client.toml:8: tunnels.-b.target: the key is missing",
-            "/etc/cok/client.toml:11: tunnels.c.target: cannot forward to \"login\"",
+            "/etc/cok/client.toml:8: tunnels.-a.subdomain: the section's name does not fit: \"-a\" is not one label",
+            "/etc/cok/client.toml:10: tunnels.-b.target: the key is missing",
+            "/etc/cok/client.toml:13: tunnels.c.target: cannot forward to \"login\"",
         ];
         assert_eq!(error.mistakes().len(), starts.len(), "{:?}", error.mistakes());
         for (mistake, start) in error.mistakes().iter().zip(starts) {
