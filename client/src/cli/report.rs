@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tracing::{info, warn};
 
-use crate::tunnel::Event;
+use crate::event::Event;
 
 /// Reports what happens to one tunnel. Its address goes to standard output, alone on its line, when it is first online
 /// and whenever the address has changed; the rest is for the log.

@@ -9,7 +9,7 @@ use cok_transport::{HandshakeError, quic, ws};
 use http::StatusCode;
 use rustls::{AlertDescription, CertificateError};
 
-use crate::options::Options;
+use super::Config;
 use crate::text::{explain, io_reason, quoted};
 use crate::transport::TransportChoice;
 
@@ -43,9 +43,9 @@ pub(crate) struct Unreachable {
 }
 
 impl Unreachable {
-    pub(super) fn new(options: &Options, cause: Cause) -> Self {
-        let quic_only = options.transport == TransportChoice::Quic;
-        Self { server: options.server.to_string(), quic_only, cause }
+    pub(super) fn new(config: &Config, cause: Cause) -> Self {
+        let quic_only = config.transport == TransportChoice::Quic;
+        Self { server: config.server.to_string(), quic_only, cause }
     }
 }
 

@@ -11,12 +11,12 @@ use http::{Response, StatusCode};
 use http_body::Body as _;
 use hyper::body::Incoming;
 
-use super::flight::{Flight, Stop};
-use super::pool::{Connection, Pool};
 use super::request::Request;
 use super::respond::{head_of, is_endless};
 use super::response_timeout::ResponseTimeout;
+use super::service::pool::{Connection, Pool};
 use super::{Failure, Outcome};
+use crate::flight::{Flight, Stop};
 use crate::text::explain;
 
 /// Sends the request and passes the response on.

@@ -12,12 +12,12 @@ use http::{Response, StatusCode};
 use http_body::Body as _;
 
 use super::body::RequestBody;
-use super::flight::{Flight, Stop};
-use super::h2_pool::Lease;
 use super::request::Request;
 use super::respond::{Interim, head_of, is_endless};
 use super::response_timeout::ResponseTimeout;
+use super::service::h2_pool::Lease;
 use super::{Failure, Outcome};
+use crate::flight::{Flight, Stop};
 use crate::text::explain;
 
 /// Sends the request and passes the response on.

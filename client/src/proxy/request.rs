@@ -5,8 +5,8 @@ use http::header::{CONTENT_LENGTH, HOST, HeaderValue, TRANSFER_ENCODING};
 use http::uri::{Authority, Parts, Scheme};
 use http::{Uri, Version};
 
-use super::HostHeader;
 use super::body::RequestBody;
+use crate::options::HostHeader;
 
 /// A request that is ready to be sent.
 #[derive(Debug)]

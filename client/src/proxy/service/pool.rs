@@ -14,9 +14,9 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 
-use super::body::RequestBody;
 use super::local::Io;
-use super::respond::Interim;
+use crate::proxy::body::RequestBody;
+use crate::proxy::respond::Interim;
 
 /// Idle connections that are kept. Each may hold a read buffer of a hundred kilobytes, and under a steady load few are idle.
 const MAX_IDLE: usize = 64;
@@ -26,19 +26,19 @@ const IDLE_FOR: Duration = Duration::from_secs(30);
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
 
 /// A connection and its driver.
-pub(super) struct Connection {
-    pub(super) sender: http1::SendRequest<RequestBody>,
+pub(crate) struct Connection {
+    pub(crate) sender: http1::SendRequest<RequestBody>,
     driver: Box<http1::Connection<TokioIo<Io>, RequestBody>>,
     /// The driver has nothing left to do: the connection is closed, or upgraded.
     ended: bool,
     /// Interim responses that have come.
-    pub(super) interim: Arc<Interim>,
+    pub(crate) interim: Arc<Interim>,
     /// It has carried a request before.
-    pub(super) reused: bool,
+    pub(crate) reused: bool,
 }
 
 impl Connection {
-    pub(super) fn new(
+    pub(crate) fn new(
         sender: http1::SendRequest<RequestBody>,
         driver: http1::Connection<TokioIo<Io>, RequestBody>,
     ) -> Self {
@@ -47,13 +47,13 @@ impl Connection {
 
     /// Lets the connection read and write; ready once it has ended. Why it ended reaches the task that waits for the response
     /// or its body.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.ended = self.ended || self.driver.poll_without_shutdown(cx).is_ready();
         if self.ended { Poll::Ready(()) } else { Poll::Pending }
     }
 
     /// After an upgrade: the bare byte stream, and what was read from it already.
-    pub(super) fn into_io(self) -> (Io, Bytes) {
+    pub(crate) fn into_io(self) -> (Io, Bytes) {
         let parts = self.driver.into_parts();
         (parts.io.into_inner(), parts.read_buf)
     }
@@ -72,20 +72,20 @@ impl fmt::Debug for Connection {
 
 /// The idle connections, the latest used last.
 #[derive(Debug)]
-pub(super) struct Pool {
+pub(crate) struct Pool {
     idle: Mutex<Vec<(Instant, Connection)>>,
 }
 
 impl Pool {
     /// An empty pool; a task sweeps it for as long as it exists.
-    pub(super) fn new() -> Arc<Self> {
+    pub(crate) fn new() -> Arc<Self> {
         let pool = Arc::new(Self { idle: Mutex::default() });
         tokio::spawn(sweep(Arc::downgrade(&pool)));
         pool
     }
 
     /// The connection that was used last and is still open.
-    pub(super) fn take(&self) -> Option<Connection> {
+    pub(crate) fn take(&self) -> Option<Connection> {
         loop {
             let (_, mut connection) = self.idle.lock().pop()?;
             if connection.is_ready() {
@@ -95,7 +95,7 @@ impl Pool {
     }
 
     /// Takes a connection back if it can carry another request.
-    pub(super) fn put(&self, mut connection: Connection) {
+    pub(crate) fn put(&self, mut connection: Connection) {
         if !connection.is_ready() {
             return;
         }

@@ -23,9 +23,10 @@ pub use self::report::reporter;
 use self::service::ServiceCommand;
 use self::signals::{Signals, StopRequest};
 use crate::config::ConfigError;
+use crate::event::Refused;
 use crate::logging::{self, LogFormat};
 use crate::options::Options;
-use crate::tunnel::{Refused, Tunnel};
+use crate::tunnel::Tunnel;
 
 /// Something failed at run time.
 const FAILED: u8 = 1;

@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use cok_host::dial::first_of;
 use cok_proto::{Connect, ConnectAck};
-use cok_transport::{Config, HandshakeError, Transport, quic, tcp, ws};
+use cok_transport::{Congestion, HandshakeError, Transport, quic, tcp, ws};
+use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -20,9 +21,9 @@ use tracing::debug;
 
 use self::failure::Cause;
 use self::race::Winner;
-use crate::options::Options;
-use crate::server::resolve;
+use crate::server::{Server, resolve};
 use crate::text::io_reason;
+use crate::transport::TransportChoice;
 
 pub(crate) use self::failure::Unreachable;
 
@@ -38,6 +39,21 @@ const TLS: Duration = Duration::from_secs(10);
 const UPGRADE: Duration = Duration::from_secs(10);
 /// For the answer to Connect.
 const CONNECT: Duration = Duration::from_secs(10);
+
+/// What the ways to the daemon need.
+#[derive(Debug)]
+pub(crate) struct Config {
+    pub(crate) server: Server,
+    /// Dialled instead of the server's resolved address, over TCP and UDP alike.
+    pub(crate) connect_to: Option<SocketAddr>,
+    pub(crate) tls: Arc<ClientConfig>,
+    /// The user's choice. Here it only decides what a failure advises.
+    pub(crate) transport: TransportChoice,
+    /// Where QUIC connections are made.
+    pub(crate) quic: quic::Dialer,
+    /// The congestion controller over TCP.
+    pub(crate) congestion: Congestion,
+}
 
 /// A connection that has been shown to carry data both ways.
 #[derive(Debug)]
@@ -68,16 +84,16 @@ impl Path {
     /// Asks for a session. Over QUIC, it comes with a watch over the path.
     pub(crate) async fn connect(
         self,
-        config: Config,
+        limits: cok_transport::Config,
         ask: &Connect,
     ) -> Result<(Arc<dyn Transport>, ConnectAck, Option<quic::PathLiveness>), HandshakeError> {
         match self {
             Self::Quic(link) => {
-                let quic::Session { transport, ack, path: health } = link.connect(config, ask, CONNECT).await?;
+                let quic::Session { transport, ack, path: health } = link.connect(limits, ask, CONNECT).await?;
                 Ok((transport, ack, Some(health)))
             }
             Self::Ws(socket) => {
-                let (transport, ack) = ws::connect(*socket, config, ask, CONNECT).await?;
+                let (transport, ack) = ws::connect(*socket, limits, ask, CONNECT).await?;
                 Ok((transport, ack, None))
             }
         }
@@ -85,35 +101,35 @@ impl Path {
 }
 
 /// Opens QUIC or a WebSocket, whichever proves itself first.
-pub(crate) async fn race(options: &Options) -> Result<Opened, Unreachable> {
+pub(crate) async fn race(config: &Config) -> Result<Opened, Unreachable> {
     let opened = async {
-        let addresses = addresses(options).await?;
-        let race = race::race(handshake(options, &addresses), echo, upgrade(options, &addresses));
+        let addresses = addresses(config).await?;
+        let race = race::race(handshake(config, &addresses), echo, upgrade(config, &addresses));
         Ok(match Box::pin(race).await? {
             Winner::Quic(link) => Path::Quic(link).because("QUIC answered first"),
             Winner::Ws(socket, why_not_quic) => Path::Ws(socket).because(why_not_quic),
         })
     };
-    opened.await.map_err(|cause| Unreachable::new(options, cause))
+    opened.await.map_err(|cause| Unreachable::new(config, cause))
 }
 
 /// Opens a QUIC connection.
-pub(crate) async fn quic(options: &Options) -> Result<Path, Unreachable> {
-    let link = async { echo(handshake(options, &addresses(options).await?).await?).await };
-    link.await.map(Path::Quic).map_err(|cause| Unreachable::new(options, cause))
+pub(crate) async fn quic(config: &Config) -> Result<Path, Unreachable> {
+    let link = async { echo(handshake(config, &addresses(config).await?).await?).await };
+    link.await.map(Path::Quic).map_err(|cause| Unreachable::new(config, cause))
 }
 
 /// Opens a WebSocket.
-pub(crate) async fn ws(options: &Options) -> Result<Path, Unreachable> {
-    let socket = async { upgrade(options, &addresses(options).await?).await };
-    socket.await.map(Path::Ws).map_err(|cause| Unreachable::new(options, cause))
+pub(crate) async fn ws(config: &Config) -> Result<Path, Unreachable> {
+    let socket = async { upgrade(config, &addresses(config).await?).await };
+    socket.await.map(Path::Ws).map_err(|cause| Unreachable::new(config, cause))
 }
 
-async fn addresses(options: &Options) -> Result<Vec<SocketAddr>, Cause> {
-    if let Some(address) = options.connect_to {
+async fn addresses(config: &Config) -> Result<Vec<SocketAddr>, Cause> {
+    if let Some(address) = config.connect_to {
         return Ok(vec![address]);
     }
-    let (host, port) = (options.server.host(), options.server.port());
+    let (host, port) = (config.server.host(), config.server.port());
     resolve(host, port).await.map_err(|error| Cause::of_lookup(&error))
 }
 
@@ -123,10 +139,10 @@ fn furthest(failures: Vec<Cause>) -> Cause {
     furthest.unwrap_or_else(|| Cause::Unresolved("it has no address".to_owned()))
 }
 
-async fn handshake(options: &Options, addresses: &[SocketAddr]) -> Result<Box<quic::Link>, Cause> {
-    let name = options.server.host();
+async fn handshake(config: &Config, addresses: &[SocketAddr]) -> Result<Box<quic::Link>, Cause> {
+    let name = config.server.host();
     let dial = async |address| {
-        let link = options.quic.dial(address, name, QUIC_HANDSHAKE).await;
+        let link = config.quic.dial(address, name, QUIC_HANDSHAKE).await;
         link.map_err(|error| Cause::of_quic(error, address))
     };
     first_of(addresses, dial).await.map(Box::new).map_err(furthest)
@@ -137,12 +153,12 @@ async fn echo(mut link: Box<quic::Link>) -> Result<Box<quic::Link>, Cause> {
     Ok(link)
 }
 
-async fn upgrade(options: &Options, addresses: &[SocketAddr]) -> Result<Box<ws::Socket<TlsStream<TcpStream>>>, Cause> {
-    let stream = tls(options, addresses).await?;
-    ws::open(stream, &options.server.authority(), UPGRADE).await.map(Box::new).map_err(Cause::of_upgrade)
+async fn upgrade(config: &Config, addresses: &[SocketAddr]) -> Result<Box<ws::Socket<TlsStream<TcpStream>>>, Cause> {
+    let stream = tls(config, addresses).await?;
+    ws::open(stream, &config.server.authority(), UPGRADE).await.map(Box::new).map_err(Cause::of_upgrade)
 }
 
-async fn tls(options: &Options, addresses: &[SocketAddr]) -> Result<TlsStream<TcpStream>, Cause> {
+async fn tls(config: &Config, addresses: &[SocketAddr]) -> Result<TlsStream<TcpStream>, Cause> {
     let stream = first_of(addresses, async |address| match timeout(TCP, TcpStream::connect(address)).await {
         Ok(result) => result.map_err(|error| Cause::of_tcp(&error, address)),
         Err(_) => Err(Cause::NoAnswer { from: Some(address), within: TCP }),
@@ -150,7 +166,7 @@ async fn tls(options: &Options, addresses: &[SocketAddr]) -> Result<TlsStream<Tc
     let stream = stream.await.map_err(furthest)?;
     let tuned = tcp::tune(&stream).and_then(|()| tcp::tune_tunnel(&stream));
     tuned.map_err(|error| Cause::Broken(format!("the connection broke: {}", io_reason(&error))))?;
-    let Options { server, tls, congestion, .. } = options;
+    let Config { server, tls, congestion, .. } = config;
     if let Err(error) = tcp::set_congestion(&stream, *congestion) {
         debug!(%congestion, %error, "the kernel's own congestion control stays, since {congestion} fails: {error}");
     }

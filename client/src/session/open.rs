@@ -1,4 +1,4 @@
-//! One session, and the set of those that have not ended.
+//! Open sessions: one, and the set of all that have not ended.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use cok_proto::{DrainReason, ErrorCode, ErrorMessage};
 use cok_transport::{CloseReason, Status, Transport, quic};
 
-/// A session as the loop of its tunnel sees it.
+/// A session as its loop sees it.
 #[derive(Debug)]
 pub(super) struct Session {
     /// Its id, for the successor's `replaces`.

@@ -1,22 +1,23 @@
-//! The loop of one tunnel: a session for as long as there is one, on the better transport, and a new one whenever it
-//! ends.
+//! The loop that keeps a session up: on the better transport, and a new one whenever it ends.
 
 use std::fmt;
 use std::future::pending;
+use std::sync::Arc;
 use std::time::Duration;
 
 use cok_proto::{Connect, ErrorCode, ErrorMessage, SessionError};
-use cok_transport::{CloseReason, HandshakeError};
+use cok_transport::{CloseReason, HandshakeError, Transport};
 use tokio::time::{Instant, sleep};
 use tracing::debug;
 
+use super::Config;
 use super::lost_connects::LostConnects;
-use super::session::{Ended, Session, Sessions};
+use super::open::{Ended, Session, Sessions};
 use super::taken::Taken;
 use super::transport_policy::{TransportPolicy, Way};
-use super::{Event, Refused, Tunnel, serve};
 use crate::dial::{self, Opened, Unreachable};
-use crate::proxy::UnderWay;
+use crate::event::{Event, Refused};
+use crate::flight::{InFlight, UnderWay};
 use crate::text::quoted;
 
 /// The first wait after a session was lost; the next ones double.
@@ -33,8 +34,10 @@ const HURRY_AFTER: Duration = Duration::from_secs(1);
 const ESCAPE_RETRY: Duration = Duration::from_secs(1);
 
 /// What the loop knows.
-pub(super) struct Keeper<'a, F> {
-    tunnel: &'a Tunnel,
+pub(crate) struct Keeper<'a, S, F> {
+    config: &'a Config,
+    /// Starts to serve the exchanges of a new session.
+    serve: S,
     on_event: F,
     /// The current one, and those before it that still drain.
     sessions: Sessions,
@@ -63,24 +66,25 @@ enum Failure {
     Other(String),
 }
 
-impl<'a, F: FnMut(Event)> Keeper<'a, F> {
-    pub(super) fn new(tunnel: &'a Tunnel, on_event: F) -> Self {
-        let options = &tunnel.options;
+impl<'a, S: FnMut(Arc<dyn Transport>), F: FnMut(Event)> Keeper<'a, S, F> {
+    /// `serve` gets each new session, and must not wait.
+    pub(crate) fn new(config: &'a Config, serve: S, on_event: F) -> Self {
         Self {
-            tunnel,
+            config,
+            serve,
             on_event,
             sessions: Sessions::default(),
-            subdomain: options.subdomain.clone(),
-            policy: TransportPolicy::new(options.transport, options.probe_interval),
+            subdomain: config.subdomain.clone(),
+            policy: TransportPolicy::new(config.dial.transport, config.probe_interval),
             lost_connects: LostConnects::default(),
-            taken: Taken::new(options.name_timeout),
+            taken: Taken::new(config.name_timeout),
             was_online: false,
         }
     }
 
     /// Keeps a session up until the daemon refuses it.
-    pub(super) async fn keep_up(&mut self) -> Refused {
-        (self.on_event)(Event::Connecting { server: self.tunnel.options.server.to_string() });
+    pub(crate) async fn keep_up(&mut self) -> Refused {
+        (self.on_event)(Event::Connecting { server: self.config.dial.server.to_string() });
         let mut backoff = BACKOFF_FIRST;
         // A session that the daemon wants replaced is, at once; but not one after the other.
         let mut hurried = false;
@@ -103,7 +107,7 @@ impl<'a, F: FnMut(Event)> Keeper<'a, F> {
                     }
                     before = Some(last);
                     if matches!(ended, Ended::Replace) {
-                        self.tunnel.options.quic.renew();
+                        self.config.dial.quic.renew();
                     }
                     match ended {
                         Ended::Replace if !hurried => {
@@ -134,8 +138,7 @@ impl<'a, F: FnMut(Event)> Keeper<'a, F> {
     }
 
     /// Takes nothing new, closes what would last, and lets requests finish, at most until `deadline`.
-    pub(super) async fn finish(&mut self, deadline: Duration) {
-        let in_flight = &self.tunnel.proxy.in_flight;
+    pub(crate) async fn finish(&mut self, in_flight: &InFlight, deadline: Duration) {
         let UnderWay { requests, streams } = in_flight.under_way();
         if requests + streams > 0 {
             (self.on_event)(Event::Stopping { requests, streams, within: deadline });
@@ -147,11 +150,11 @@ impl<'a, F: FnMut(Event)> Keeper<'a, F> {
 
     /// Opens a way to the daemon and asks for a session there.
     async fn begin(&mut self, replaces: Option<String>) -> Result<Session, Failure> {
-        let options = &self.tunnel.options;
+        let config = &self.config.dial;
         let opened = match self.policy.way(Instant::now()) {
-            Way::Race => dial::race(options).await,
-            Way::Quic(reason) => dial::quic(options).await.map(|path| path.because(reason)),
-            Way::Ws(reason) => dial::ws(options).await.map(|path| path.because(reason)),
+            Way::Race => dial::race(config).await,
+            Way::Quic(reason) => dial::quic(config).await.map(|path| path.because(reason)),
+            Way::Ws(reason) => dial::ws(config).await.map(|path| path.because(reason)),
         };
         let opened = opened.map_err(Failure::Unreachable)?;
         self.ask(opened, replaces).await
@@ -177,14 +180,14 @@ impl<'a, F: FnMut(Event)> Keeper<'a, F> {
 
     /// Waits until the other transport is the better one, and opens it.
     async fn better(&mut self, session: &Session) -> Opened {
-        let options = &self.tunnel.options;
+        let config = &self.config.dial;
         if !self.policy.may_move() {
             return pending().await;
         }
         let Some(health) = &session.health else {
             loop {
                 sleep(self.policy.probe_wait()).await;
-                match Box::pin(dial::quic(options)).await {
+                match Box::pin(dial::quic(config)).await {
                     Ok(path) => return path.because("moved: QUIC answers again"),
                     Err(error) => debug!("still on WebSocket: {error}"),
                 }
@@ -193,7 +196,7 @@ impl<'a, F: FnMut(Event)> Keeper<'a, F> {
         };
         loop {
             let why = health.turned_bad().await;
-            match Box::pin(dial::ws(options)).await {
+            match Box::pin(dial::ws(config)).await {
                 Ok(path) => return path.because(format!("moved: QUIC turned bad: {why}")),
                 Err(error) => debug!("QUIC has turned bad: {why}; WebSocket fails too: {error}"),
             }
@@ -203,19 +206,19 @@ impl<'a, F: FnMut(Event)> Keeper<'a, F> {
 
     /// Asks for a session, and serves it if it is granted.
     async fn ask(&mut self, opened: Opened, replaces: Option<String>) -> Result<Session, Failure> {
-        let Tunnel { options, config, proxy } = self.tunnel;
+        let config = self.config;
         let ask = Connect {
-            key: options.key.clone(),
+            key: config.key.clone(),
             subdomain: self.subdomain.clone(),
-            instance: options.instance.clone(),
+            instance: config.instance.clone(),
             replaces,
-            initial_window: config.initial_window,
+            initial_window: config.limits.initial_window,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             features: Vec::new(),
         };
         let Opened { path, reason } = opened;
         let is_quic = path.is_quic();
-        let (transport, ack, health) = match path.connect(config.clone(), &ask).await {
+        let (transport, ack, health) = match path.connect(config.limits.clone(), &ask).await {
             Ok(session) => session,
             Err(error) => {
                 if let HandshakeError::Closed(CloseReason::Session(SessionError::Peer(ErrorMessage {
@@ -241,7 +244,7 @@ impl<'a, F: FnMut(Event)> Keeper<'a, F> {
         self.taken.clear();
         self.was_online = true;
         self.sessions.add(transport.clone());
-        tokio::spawn(serve(transport.clone(), proxy.clone()));
+        (self.serve)(transport.clone());
         // The name that was given is the one to come back to.
         self.subdomain = Some(ack.subdomain);
         if self.policy.settled(is_quic, Instant::now()) {
@@ -266,7 +269,7 @@ impl<'a, F: FnMut(Event)> Keeper<'a, F> {
             return Next::Retry;
         }
         let refused = Refused(error.clone());
-        if self.tunnel.options.subdomain.is_none() && refused.is_about_the_name() && self.subdomain.take().is_some() {
+        if self.config.subdomain.is_none() && refused.is_about_the_name() && self.subdomain.take().is_some() {
             // Somebody else has the name that the server picked; it may pick another.
             return Next::Retry;
         }
@@ -276,7 +279,7 @@ impl<'a, F: FnMut(Event)> Keeper<'a, F> {
         let first = !self.taken.is_waiting();
         let Some(wait) = self.taken.refused(now) else { return Next::GiveUp(refused) };
         if first {
-            let (name, within) = (self.subdomain.clone(), self.tunnel.options.name_timeout);
+            let (name, within) = (self.subdomain.clone(), self.config.name_timeout);
             (self.on_event)(Event::NameTaken { name, reason: quoted(&error.message), within });
         }
         Next::Ask(wait)

@@ -18,7 +18,7 @@ use tokio_rustls::TlsConnector;
 
 use super::h2_pool::{H2Pool, Lease};
 use super::pool::{Connection, Pool};
-use super::trust::{HTTP_2, LocalTls};
+use super::tls::{HTTP_2, LocalTls};
 use crate::server::resolve;
 use crate::target::{Address, Target};
 use crate::text::io_reason;
@@ -27,14 +27,14 @@ use crate::text::io_reason;
 const H1_BUFFER: usize = 80 * 1024;
 
 /// Any byte stream to the service.
-pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
-pub(super) type Io = Box<dyn Stream>;
+pub(crate) type Io = Box<dyn Stream>;
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum DialError {
+pub(crate) enum DialError {
     #[error("cannot connect to {to}: {why}")]
     Refused { to: String, why: String },
     #[error("cannot connect to {to} within {} s", .limit.as_secs_f32())]
@@ -42,7 +42,7 @@ pub(super) enum DialError {
 }
 
 /// A connection that an exchange can use.
-pub(super) enum Service {
+pub(crate) enum Service {
     /// It has this one for itself.
     Http1(Connection),
     /// It has a place on this one.
@@ -51,12 +51,12 @@ pub(super) enum Service {
 
 /// The local service and how to reach it.
 #[derive(Debug)]
-pub(super) struct Local {
+pub(crate) struct Local {
     target: Target,
     own_host: HeaderValue,
     connect_timeout: Duration,
     tls: LocalTls,
-    pub(super) pool: Arc<Pool>,
+    pub(crate) pool: Arc<Pool>,
     h2_pool: Arc<H2Pool>,
     /// What the service speaks, as far as it is known.
     speaks: AtomicU8,
@@ -70,8 +70,8 @@ const HTTP_1_1: u8 = 1;
 const HTTP_2_0: u8 = 2;
 
 impl Local {
-    pub(super) fn new(target: &Target, connect_timeout: Duration, trust: &ClientConfig) -> anyhow::Result<Self> {
-        let (own_host, speaks) = match target {
+    pub(crate) fn new(target: Target, connect_timeout: Duration, trust: &ClientConfig) -> anyhow::Result<Self> {
+        let (own_host, speaks) = match &target {
             Target::Http(address) => (address.authority(80), HTTP_1_1),
             Target::Https(address) => (address.authority(443), UNKNOWN),
             Target::H2c(address) => (address.authority(80), HTTP_2_0),
@@ -79,7 +79,7 @@ impl Local {
         };
         Ok(Self {
             own_host: HeaderValue::from_str(&own_host)?,
-            target: target.clone(),
+            target,
             connect_timeout,
             tls: LocalTls::new(trust),
             pool: Pool::new(),
@@ -90,12 +90,12 @@ impl Local {
     }
 
     /// The target's own host and port, as Host has it.
-    pub(super) fn own_host(&self) -> &HeaderValue {
+    pub(crate) fn own_host(&self) -> &HeaderValue {
         &self.own_host
     }
 
     /// A connection; a `fresh` one has not lain idle, so the service can't have closed it meanwhile.
-    pub(super) async fn connect(&self, fresh: bool) -> Result<Service, DialError> {
+    pub(crate) async fn connect(&self, fresh: bool) -> Result<Service, DialError> {
         if let Some(lease) = self.lease() {
             return Ok(Service::Http2(lease));
         }
@@ -117,7 +117,7 @@ impl Local {
     }
 
     /// A connection that can be upgraded.
-    pub(super) async fn connect_http1(&self) -> Result<Connection, DialError> {
+    pub(crate) async fn connect_http1(&self) -> Result<Connection, DialError> {
         if matches!(self.target, Target::H2c(_)) {
             return Err(self.failed(&io::Error::other("an h2c:// target speaks HTTP/2 only, which has no upgrades")));
         }

@@ -27,7 +27,7 @@ const MAX_CONNECTIONS: usize = 8;
 
 /// All connections that take new streams.
 #[derive(Debug, Default)]
-pub(super) struct H2Pool {
+pub(crate) struct H2Pool {
     links: Mutex<Vec<Link>>,
 }
 
@@ -40,7 +40,7 @@ struct Link {
 
 impl H2Pool {
     /// A place on a connection; `None` if another connection should be opened.
-    pub(super) fn lease(self: &Arc<Self>, scheme: &Scheme) -> Option<Lease> {
+    pub(crate) fn lease(self: &Arc<Self>, scheme: &Scheme) -> Option<Lease> {
         let links = self.links.lock();
         let roomy =
             links.iter().find(|link| link.active.load(Ordering::Relaxed) < link.sender.current_max_send_streams());
@@ -53,7 +53,7 @@ impl H2Pool {
     }
 
     /// Begins HTTP/2 on a fresh byte stream.
-    pub(super) async fn open(self: &Arc<Self>, io: Io, scheme: &Scheme) -> Result<Lease, h2::Error> {
+    pub(crate) async fn open(self: &Arc<Self>, io: Io, scheme: &Scheme) -> Result<Lease, h2::Error> {
         let (sender, mut connection) = Builder::new()
             .initial_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
@@ -88,8 +88,8 @@ impl H2Pool {
 }
 
 /// A place for one exchange on a connection, for as long as it is held.
-pub(super) struct Lease {
-    pub(super) sender: SendRequest<Bytes>,
+pub(crate) struct Lease {
+    pub(crate) sender: SendRequest<Bytes>,
     pool: Arc<H2Pool>,
     active: Arc<AtomicUsize>,
     scheme: Scheme,
@@ -101,12 +101,12 @@ impl Lease {
         Self { sender: link.sender.clone(), pool, active: link.active.clone(), scheme }
     }
 
-    pub(super) fn scheme(&self) -> Scheme {
+    pub(crate) fn scheme(&self) -> Scheme {
         self.scheme.clone()
     }
 
     /// The connection takes no more streams.
-    pub(super) fn forget(&self) {
+    pub(crate) fn forget(&self) {
         self.pool.forget(&self.active);
     }
 }
