@@ -1,4 +1,4 @@
-//! The client's file: `~/.config/cok/client.toml`. Every mistake in it is named with its key and line.
+//! The client's file: `~/.config/cok/client.toml`. Errors name every mistake with its key and line.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -17,7 +17,7 @@ use crate::times::parse_interval;
 use crate::transport::TransportChoice;
 use crate::tunnel::check_subdomain;
 
-/// What may stand in the file. Flags and the environment go above it.
+/// The settings of the file. Flags and the environment beat them.
 #[derive(Debug, Default)]
 pub(crate) struct FileConfig {
     /// The daemon.
@@ -30,7 +30,7 @@ pub(crate) struct FileConfig {
     pub(crate) congestion: Option<Congestion>,
     /// How long a tunnel on WebSocket waits until it tries QUIC again.
     pub(crate) probe_interval: Option<Duration>,
-    /// Whom to trust instead of the system's authorities; relative to this file's folder.
+    /// A file of authorities to trust instead of the system's; relative to this file's folder.
     pub(crate) ca_file: Option<PathBuf>,
     /// The tunnels by the names of their sections. A start without a target opens them all.
     pub(crate) tunnels: BTreeMap<String, FileTunnel>,
@@ -39,7 +39,7 @@ pub(crate) struct FileConfig {
 /// One tunnel of the file.
 #[derive(Debug)]
 pub(crate) struct FileTunnel {
-    /// What it leads to.
+    /// The local service.
     pub(crate) target: Target,
     /// Its name; the section's if not given.
     pub(crate) subdomain: Option<String>,
@@ -47,12 +47,12 @@ pub(crate) struct FileTunnel {
     pub(crate) host_header: Option<HostHeader>,
 }
 
-/// Why there is no configuration: the file can't be read, or what is wrong with it, a line for each mistake.
+/// Why the file can't be used, a line for each mistake.
 #[derive(Debug, thiserror::Error)]
 pub(crate) struct ConfigError(Vec<String>);
 
 impl ConfigError {
-    /// Of one mistake.
+    /// An error with one mistake.
     pub(crate) fn new(mistake: String) -> Self {
         Self(vec![mistake])
     }
@@ -69,7 +69,7 @@ impl fmt::Display for ConfigError {
 }
 
 impl FileConfig {
-    /// Reads the file. One that was not named may be missing.
+    /// Reads the file. Only a file that the user has named must exist.
     pub(crate) fn load(named: Option<&Path>) -> Result<Self, ConfigError> {
         let path = match named {
             Some(path) => path.to_owned(),

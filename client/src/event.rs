@@ -1,4 +1,4 @@
-//! What a tunnel's user hears about it.
+//! The events of a tunnel, as its user sees them.
 
 use std::time::Duration;
 
@@ -6,26 +6,26 @@ use cok_proto::{ErrorCode, ErrorMessage};
 
 use crate::text::quoted;
 
-/// What happens to a tunnel.
+/// A change in the life of a tunnel.
 #[derive(Clone, Debug)]
 pub enum Event {
-    /// It is being opened for the first time.
+    /// It is about to connect for the first time.
     Connecting {
         /// The daemon.
         server: String,
     },
     /// It is online.
     Connected {
-        /// How it is carried.
+        /// The transport that carries it: `quic` or `ws`.
         transport: &'static str,
         /// Its public address.
         url: String,
         /// The session's id.
         session: String,
-        /// Why it is carried that way.
+        /// Why it takes this transport.
         reason: String,
     },
-    /// It has settled on a transport that is not the wanted one. [`Event::Connected`] follows.
+    /// It falls back to a transport that is not the wanted one. [`Event::Connected`] follows.
     Fallback {
         /// The wanted transport.
         from: &'static str,
@@ -38,12 +38,12 @@ pub enum Event {
     Disconnected {
         /// Why.
         reason: String,
-        /// When it tries again.
+        /// How long it waits until the next try.
         retry_in: Duration,
         /// It has been online before.
         was_online: bool,
     },
-    /// Another client has the name. It may have vanished, so the tunnel asks again.
+    /// Another client has the name, but may have vanished. So the tunnel asks again.
     NameTaken {
         /// The wanted name; `None` if the daemon was to pick one.
         name: Option<String>,
@@ -52,18 +52,18 @@ pub enum Event {
         /// For how long it asks again, at most.
         within: Duration,
     },
-    /// It is asked to stop while something is under way. Without anything, it stops in silence.
+    /// It stops while exchanges are under way. Without any, it stops without an event.
     Stopping {
-        /// Requests that may finish.
+        /// The number of requests that may finish.
         requests: usize,
-        /// WebSockets and event streams, which are closed now.
+        /// The number of WebSockets and event streams, which are closed now.
         streams: usize,
         /// How long the requests may take.
         within: Duration,
     },
 }
 
-/// The daemon will not have this tunnel, now or later.
+/// The daemon refuses this tunnel, and would refuse it again.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("refused by the server: {}", quoted(&.0.to_string()))]
 pub struct Refused(pub ErrorMessage);

@@ -19,9 +19,9 @@ pub(crate) struct InFlight {
 /// The numbers of exchanges under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct UnderWay {
-    /// Those that end by themselves.
+    /// Exchanges that end by themselves.
     pub(crate) requests: usize,
-    /// Those that last until somebody ends them: WebSockets, event streams.
+    /// WebSockets and event streams, which last until a peer ends them.
     pub(crate) streams: usize,
 }
 
@@ -32,12 +32,12 @@ impl InFlight {
         Flight { all: self.clone(), lasts: false }
     }
 
-    /// How many there are now.
+    /// The current numbers.
     pub(crate) fn under_way(&self) -> UnderWay {
         UnderWay { requests: self.requests.load(Ordering::Relaxed), streams: self.streams.load(Ordering::Relaxed) }
     }
 
-    /// The client stops: what lasts is to end.
+    /// Has WebSockets and event streams end, since the client stops.
     pub(crate) fn stop(&self) {
         self.stopping.store(true, Ordering::Release);
         self.token.cancel();
@@ -52,7 +52,7 @@ pub(crate) struct Flight {
 }
 
 impl Flight {
-    /// The exchange lasts until somebody ends it; the result tells when the client stops.
+    /// Counts the exchange as one that lasts until a peer ends it. The result says when the client stops.
     pub(crate) fn lasts(&mut self) -> Stop {
         if !self.lasts {
             self.all.requests.fetch_sub(1, Ordering::Relaxed);
@@ -71,8 +71,8 @@ impl Drop for Flight {
     }
 }
 
-/// Tells one task when the client stops. The token takes a lock, so it is polled once, which has it wake the task; from then
-/// on the flag says enough.
+/// Wakes one task when the client stops. The first poll registers the task with the token, which takes a lock. Later polls
+/// read a flag.
 #[derive(Debug)]
 pub(crate) struct Stop {
     all: Arc<InFlight>,

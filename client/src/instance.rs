@@ -1,5 +1,5 @@
-//! The id that tells this installation from others with the same key. With it, a client may take the installation's names
-//! back at once, so it is kept, and readable by its owner alone.
+//! The id of this installation, which tells it from others with the same key. A client with this id gets the names of the
+//! installation back at once. So the id is kept in a file that only its owner can read.
 
 use std::io::{self, ErrorKind};
 use std::path::Path;
@@ -11,7 +11,7 @@ const FILE: &str = "instance";
 /// The length of an id: 16 bytes in hexadecimal digits.
 const ID_LEN: usize = 32;
 
-/// The id kept in `state_dir`, created if there is none. Where it can't be kept, one for this run alone.
+/// The id in `state_dir`, created if there is none. If it can't be kept there, it is new in every run.
 pub fn instance_id(state_dir: &Path) -> String {
     match load_or_create(state_dir) {
         Ok(id) => id,

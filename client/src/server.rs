@@ -56,8 +56,7 @@ impl fmt::Display for Server {
     }
 }
 
-/// The addresses of a host. Names under localhost are this machine, whatever the resolver knows of them (RFC 6761,
-/// section 6.3).
+/// The addresses of a host. Names under localhost mean this machine; the resolver is not asked (RFC 6761, section 6.3).
 pub(crate) async fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     let name = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
     if name == "localhost" || name.ends_with(".localhost") {

@@ -14,11 +14,11 @@ use crate::options::Options;
 use crate::proxy::{self, Proxy};
 use crate::session::{self, Keeper};
 
-/// How long running requests may take when the client is stopped.
+/// How long requests under way may take once the client stops.
 const DRAIN: Duration = Duration::from_secs(10);
-/// By how much this process's windows may grow.
+/// The bytes by which the windows of a session's exchanges may grow in all.
 const WINDOW_BUDGET: usize = 64 * 1024 * 1024;
-/// Exchanges at once, until the daemon says how many.
+/// The most exchanges at once that the daemon may open.
 const MAX_EXCHANGES: u32 = 1000;
 
 /// A name as the server knows it: one DNS label, in lower case.
@@ -74,8 +74,10 @@ impl Tunnel {
         Ok(Self { session, proxy: Proxy::new(service, in_flight.clone())?, in_flight })
     }
 
-    /// Keeps the tunnel up until `stop`. Then it closes WebSockets and event streams and lets other requests finish.
-    /// Connects again without end; only a refusal ends it early. Dropped before its end, it breaks off what runs.
+    /// Keeps the tunnel up until `stop`. It reconnects without end; only a refusal by the daemon ends it early.
+    ///
+    /// At the end it closes WebSockets and event streams, and lets other requests finish. If its future is dropped, running
+    /// requests are reset.
     pub async fn run(&self, stop: CancellationToken, on_event: impl FnMut(Event)) -> Result<(), Refused> {
         let serve = |transport| drop(tokio::spawn(self.proxy.clone().serve(transport)));
         let mut keeper = Keeper::new(&self.session, serve, on_event);

@@ -1,4 +1,4 @@
-//! The ways to the daemon: over QUIC, over a WebSocket, or over whichever proves itself first. Nothing is claimed on them
+//! Connections to the daemon: over QUIC, over a WebSocket, or over the one that proves itself first. They ask for no name
 //! before [`Path::connect`].
 
 mod failure;
@@ -27,20 +27,21 @@ use crate::transport::TransportChoice;
 
 pub(crate) use self::failure::Unreachable;
 
-/// For a QUIC handshake with one address: three first packets may get lost (they are repeated after 0.3, 0.9 and 2.1 s).
+/// Timeout of a QUIC handshake with one address. It survives three lost first packets: QUIC repeats them after 0.3, 0.9
+/// and 2.1 s.
 const QUIC_HANDSHAKE: Duration = Duration::from_secs(4);
-/// For the echo that shows that a QUIC connection carries data: a round trip, with room for a lost packet on a slow path.
+/// Timeout of the echo that proves that a QUIC connection carries data. It leaves room for a lost packet on a slow path.
 const ECHO: Duration = Duration::from_secs(2);
-/// For a TCP connection to one address.
+/// Timeout of a TCP connection to one address.
 const TCP: Duration = Duration::from_secs(10);
-/// For the TLS handshake.
+/// Timeout of the TLS handshake.
 const TLS: Duration = Duration::from_secs(10);
-/// For the upgrade to a WebSocket.
+/// Timeout of the upgrade to a WebSocket.
 const UPGRADE: Duration = Duration::from_secs(10);
-/// For the answer to Connect.
+/// Timeout of the answer to Connect.
 const CONNECT: Duration = Duration::from_secs(10);
 
-/// What the ways to the daemon need.
+/// What connections to the daemon need.
 #[derive(Debug)]
 pub(crate) struct Config {
     pub(crate) server: Server,
@@ -55,7 +56,7 @@ pub(crate) struct Config {
     pub(crate) congestion: Congestion,
 }
 
-/// A connection that has been shown to carry data both ways.
+/// A connection that is proven to carry data both ways.
 #[derive(Debug)]
 pub(crate) enum Path {
     /// A QUIC connection.
@@ -64,7 +65,7 @@ pub(crate) enum Path {
     Ws(Box<ws::Socket<TlsStream<TcpStream>>>),
 }
 
-/// A path, and why it was taken.
+/// A path, and the reason for its choice.
 #[derive(Debug)]
 pub(crate) struct Opened {
     pub(crate) path: Path,
@@ -72,7 +73,7 @@ pub(crate) struct Opened {
 }
 
 impl Path {
-    /// With the reason why it was taken.
+    /// Adds the reason for the choice of this path.
     pub(crate) fn because(self, reason: impl Into<String>) -> Opened {
         Opened { path: self, reason: reason.into() }
     }
@@ -81,7 +82,7 @@ impl Path {
         matches!(self, Self::Quic(_))
     }
 
-    /// Asks for a session. Over QUIC, it comes with a watch over the path.
+    /// Asks for a session. Over QUIC, the result includes the liveness of the path.
     pub(crate) async fn connect(
         self,
         limits: cok_transport::Config,
@@ -100,7 +101,7 @@ impl Path {
     }
 }
 
-/// Opens QUIC or a WebSocket, whichever proves itself first.
+/// Opens QUIC and a WebSocket, and takes the one that proves itself first.
 pub(crate) async fn race(config: &Config) -> Result<Opened, Unreachable> {
     let opened = async {
         let addresses = addresses(config).await?;
@@ -133,7 +134,7 @@ async fn addresses(config: &Config) -> Result<Vec<SocketAddr>, Cause> {
     resolve(host, port).await.map_err(|error| Cause::of_lookup(&error))
 }
 
-/// The failure that tells most, of one for each address: the first of those that got furthest.
+/// The most telling of all addresses' failures: the first of those that got furthest.
 fn furthest(failures: Vec<Cause>) -> Cause {
     let furthest = failures.into_iter().rev().max_by_key(Cause::step);
     furthest.unwrap_or_else(|| Cause::Unresolved("it has no address".to_owned()))

@@ -1,6 +1,6 @@
 //! Exchanges: a request from the tunnel is sent to the local service, its response goes back.
 //!
-//! One task an exchange. Over HTTP/1.1 that task polls the service's connection itself, so a chunk passes from socket
+//! Each exchange has one task. Over HTTP/1.1 that task polls the service's connection itself, so a chunk passes from socket
 //! to tunnel without a hop between tasks. Over HTTP/2 it polls its own stream of a shared connection.
 //!
 //! To follow a request: [`Proxy::exchange`] here, `request` (what the service gets), `service` (a connection), `http1` or
@@ -59,7 +59,7 @@ pub(crate) struct Proxy {
     in_flight: Arc<InFlight>,
 }
 
-/// Why an exchange came to nothing; each has its code for the daemon.
+/// Why an exchange failed. Each failure has a reset code for the daemon.
 #[derive(Debug, thiserror::Error)]
 enum Failure {
     #[error(transparent)]
@@ -76,11 +76,11 @@ enum Failure {
     Stopped,
 }
 
-/// What became of a request on a connection.
+/// The outcome of a request on a connection.
 enum Outcome {
-    /// The response is through.
+    /// The whole response was passed on.
     Answered,
-    /// The service closed the connection, or took no more on it, and has not begun to answer. It may be sent again.
+    /// The connection was closed before the response began. The request may be sent again.
     Unanswered(Box<Request>),
 }
 
@@ -141,7 +141,7 @@ impl Proxy {
         }
     }
 
-    /// Sends a request, a second time if it met a connection that the service was just closing.
+    /// Sends a request. Sends it again over a fresh connection if the service has just closed the first one.
     async fn forward(
         &self,
         head: RequestHead,

@@ -24,24 +24,23 @@ use crate::text::quoted;
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 /// The longest wait between two tries.
 const BACKOFF_LAST: Duration = Duration::from_secs(15);
-/// A session that lived this long was a good one: after it, the waits begin from the first.
+/// After a session that lived this long, the waits begin from the first again.
 const GOOD_SESSION: Duration = Duration::from_secs(10);
-/// A session that lived this long before the daemon wanted it replaced, or was killed and is there again, is replaced at
-/// once: daemons restart that often, but one that turns every session away does not get a storm.
+/// A session that lived this long is replaced at once if the daemon asks for that or has restarted. Daemons may restart
+/// that often, but one that turns every session away does not get a storm.
 const HURRY_AFTER: Duration = Duration::from_secs(1);
-/// While QUIC is bad and the WebSocket cannot be opened either: the wait until it is tried again. The session may recover
-/// at any time, or end.
+/// The wait between two tries to move from a bad QUIC path to a WebSocket. Meanwhile the session may recover, or end.
 const ESCAPE_RETRY: Duration = Duration::from_secs(1);
 
-/// What the loop knows.
+/// The state of the loop.
 pub(crate) struct Keeper<'a, S, F> {
     config: &'a Config,
     /// Starts to serve the exchanges of a new session.
     serve: S,
     on_event: F,
-    /// The current one, and those before it that still drain.
+    /// The current session, and earlier ones that still drain.
     sessions: Sessions,
-    /// The name to ask for: the wanted one, or the one that was given.
+    /// The name to ask for: the wanted one, or the one that the daemon has given.
     subdomain: Option<String>,
     policy: TransportPolicy,
     lost_connects: LostConnects,
@@ -49,13 +48,13 @@ pub(crate) struct Keeper<'a, S, F> {
     was_online: bool,
 }
 
-/// What comes after a failure.
+/// What follows a failure.
 enum Next {
     /// Another try, later each time.
     Retry,
-    /// Another try after this time, since only the name is in the way.
+    /// Another try after this time: another client has the name.
     Ask(Duration),
-    /// Nothing.
+    /// The end.
     GiveUp(Refused),
 }
 
@@ -86,14 +85,14 @@ impl<'a, S: FnMut(Arc<dyn Transport>), F: FnMut(Event)> Keeper<'a, S, F> {
     pub(crate) async fn keep_up(&mut self) -> Refused {
         (self.on_event)(Event::Connecting { server: self.config.dial.server.to_string() });
         let mut backoff = BACKOFF_FIRST;
-        // A session that the daemon wants replaced is, at once; but not one after the other.
+        // The daemon may have a session replaced at once, but not one right after the other.
         let mut hurried = false;
         // The latest session, as long as it drains.
         let mut before: Option<Session> = None;
         loop {
             before.take_if(|session| session.is_closed());
             let replaces = before.as_ref().map(|session| session.id.clone());
-            // Apart, so that what only the beginning needs does not stay in memory for as long as the session.
+            // Boxed, so that the memory for connecting is free while the session lives.
             let failure = match Box::pin(self.begin(replaces)).await {
                 Ok(session) => {
                     let began = Instant::now();
@@ -137,7 +136,7 @@ impl<'a, S: FnMut(Arc<dyn Transport>), F: FnMut(Event)> Keeper<'a, S, F> {
         }
     }
 
-    /// Takes nothing new, closes what would last, and lets requests finish, at most until `deadline`.
+    /// Takes no new requests, closes WebSockets and event streams, and lets requests finish until `deadline`.
     pub(crate) async fn finish(&mut self, in_flight: &InFlight, deadline: Duration) {
         let UnderWay { requests, streams } = in_flight.under_way();
         if requests + streams > 0 {
@@ -148,7 +147,7 @@ impl<'a, S: FnMut(Arc<dyn Transport>), F: FnMut(Event)> Keeper<'a, S, F> {
         self.sessions.ended().await;
     }
 
-    /// Opens a way to the daemon and asks for a session there.
+    /// Connects to the daemon and asks for a session.
     async fn begin(&mut self, replaces: Option<String>) -> Result<Session, Failure> {
         let config = &self.config.dial;
         let opened = match self.policy.way(Instant::now()) {
@@ -160,14 +159,14 @@ impl<'a, S: FnMut(Arc<dyn Transport>), F: FnMut(Event)> Keeper<'a, S, F> {
         self.ask(opened, replaces).await
     }
 
-    /// Stays with a session, and with those that it moves to, until there has to be a new one.
+    /// Stays with a session, and with those on the other transport that it moves to, until a new one is needed.
     async fn stay(&mut self, mut session: Session) -> (Session, Ended) {
         loop {
             let opened = tokio::select! {
                 ended = session.ended() => return (session, ended),
                 opened = self.better(&session) => opened,
             };
-            // The daemon drains the old session as soon as it grants the new one; its end is looked at only after that.
+            // The daemon drains the old session as soon as it grants the new one, so the old one's end does not count here.
             match Box::pin(self.ask(opened, Some(session.id.clone()))).await {
                 Ok(next) => session = next,
                 Err(failure) => {
@@ -178,7 +177,7 @@ impl<'a, S: FnMut(Arc<dyn Transport>), F: FnMut(Event)> Keeper<'a, S, F> {
         }
     }
 
-    /// Waits until the other transport is the better one, and opens it.
+    /// Waits until the other transport is the better one, and connects over it.
     async fn better(&mut self, session: &Session) -> Opened {
         let config = &self.config.dial;
         if !self.policy.may_move() {
@@ -204,7 +203,7 @@ impl<'a, S: FnMut(Arc<dyn Transport>), F: FnMut(Event)> Keeper<'a, S, F> {
         }
     }
 
-    /// Asks for a session, and serves it if it is granted.
+    /// Asks for a session, and has it served if the daemon grants it.
     async fn ask(&mut self, opened: Opened, replaces: Option<String>) -> Result<Session, Failure> {
         let config = self.config;
         let ask = Connect {
@@ -245,7 +244,7 @@ impl<'a, S: FnMut(Arc<dyn Transport>), F: FnMut(Event)> Keeper<'a, S, F> {
         self.was_online = true;
         self.sessions.add(transport.clone());
         (self.serve)(transport.clone());
-        // The name that was given is the one to come back to.
+        // The client asks for the same name when it comes back.
         self.subdomain = Some(ack.subdomain);
         if self.policy.settled(is_quic, Instant::now()) {
             (self.on_event)(Event::Fallback { from: "quic", to: transport.name(), reason: reason.clone() });
@@ -255,7 +254,7 @@ impl<'a, S: FnMut(Arc<dyn Transport>), F: FnMut(Event)> Keeper<'a, S, F> {
         Ok(Session { id: ack.session, transport, health })
     }
 
-    /// What to do about a failure. Most Errors say whether trying again is of use.
+    /// Decides what follows a failure. Most errors of the daemon say whether to try again.
     fn after(&mut self, failure: &Failure) -> Next {
         let error = match failure {
             Failure::Closed(CloseReason::Session(SessionError::Peer(error))) if !error.retryable => error,
@@ -270,7 +269,7 @@ impl<'a, S: FnMut(Arc<dyn Transport>), F: FnMut(Event)> Keeper<'a, S, F> {
         }
         let refused = Refused(error.clone());
         if self.config.subdomain.is_none() && refused.is_about_the_name() && self.subdomain.take().is_some() {
-            // Somebody else has the name that the server picked; it may pick another.
+            // Another client has the name that the daemon had picked. The daemon may pick another one.
             return Next::Retry;
         }
         if error.code != ErrorCode::NameTaken {

@@ -1,6 +1,7 @@
 //! The session with the daemon: kept up over the better transport, and opened again whenever it ends.
 //!
-//! It carries exchanges and knows nothing of the services behind them: its starter says what serves them.
+//! It carries exchanges and knows nothing of the services behind them. Whatever starts it also brings a function that
+//! serves the exchanges of a new session.
 
 mod keeper;
 mod lost_connects;

@@ -1,4 +1,4 @@
-//! The local service, and connections to it: one that is there already, or a fresh one.
+//! The local service, and the choice between an existing connection to it and a fresh one.
 
 use std::io;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use crate::server::resolve;
 use crate::target::{Address, Target};
 use crate::text::io_reason;
 
-/// What one HTTP/1.1 connection reads ahead; the longest head that the tunnel carries fits.
+/// The read buffer of an HTTP/1.1 connection. The longest head that the tunnel carries fits.
 const H1_BUFFER: usize = 80 * 1024;
 
 /// Any byte stream to the service.
@@ -43,9 +43,9 @@ pub(crate) enum DialError {
 
 /// A connection that an exchange can use.
 pub(crate) enum Service {
-    /// It has this one for itself.
+    /// One that the exchange has for itself.
     Http1(Connection),
-    /// It has a place on this one.
+    /// One that it shares with others.
     Http2(Lease),
 }
 
@@ -58,9 +58,9 @@ pub(crate) struct Local {
     tls: LocalTls,
     pub(crate) pool: Arc<Pool>,
     h2_pool: Arc<H2Pool>,
-    /// What the service speaks, as far as it is known.
+    /// The HTTP version of the service: one of the values below.
     speaks: AtomicU8,
-    /// Held while a connection that others may share is opened, so that they wait for it.
+    /// Held while a connection is opened that others may share, so that they wait for it.
     opening: tokio::sync::Mutex<()>,
 }
 
@@ -94,7 +94,7 @@ impl Local {
         &self.own_host
     }
 
-    /// A connection; a `fresh` one has not lain idle, so the service can't have closed it meanwhile.
+    /// A connection. A `fresh` one was never idle, so it has not met an idle timeout of the service.
     pub(crate) async fn connect(&self, fresh: bool) -> Result<Service, DialError> {
         if let Some(lease) = self.lease() {
             return Ok(Service::Http2(lease));
@@ -102,7 +102,7 @@ impl Local {
         if !fresh && let Some(connection) = self.pool.take() {
             return Ok(Service::Http1(connection));
         }
-        // Dialling takes a lot of memory and is rare: in a box, it does not weigh on every exchange.
+        // Dialling is rare and its future is large. A box keeps it out of every exchange's future.
         Box::pin(self.in_time(async {
             if self.speaks.load(Ordering::Relaxed) == HTTP_1_1 {
                 return self.open(true).await;
@@ -140,7 +140,7 @@ impl Local {
         result.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())).map_err(|error| self.failed(&error))
     }
 
-    /// The failure as the user hears of it, with the address.
+    /// The failure with the service's address, for messages.
     fn failed(&self, error: &io::Error) -> DialError {
         let to = match &self.target {
             Target::Http(address) | Target::Https(address) | Target::H2c(address) => address.to_string(),
@@ -187,7 +187,7 @@ impl Local {
     }
 }
 
-/// Of several addresses' failures, the first of an address that this machine can reach.
+/// The most telling of all addresses' failures: the first of an address that this machine can reach.
 fn most_telling(failures: Vec<io::Error>) -> io::Error {
     let unreachable = |error: &io::Error| {
         matches!(

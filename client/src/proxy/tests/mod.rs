@@ -1,4 +1,4 @@
-//! The proxy between a daemon's end of an in-memory session and real services on real sockets.
+//! The proxy, between the daemon's end of an in-memory session and services on real sockets.
 
 mod http1;
 mod http2;
