@@ -15,6 +15,5 @@ mod host;
 mod listen;
 mod names;
 mod observe;
-mod quoted;
 mod startup;
 mod tunnels;

@@ -4,9 +4,9 @@ use std::net::IpAddr;
 
 use cok_certs::dns::embedded::{Host, Zone};
 use cok_certs::dns::rfc2136;
+use cok_host::settings::{Section, got};
 use http::Uri;
 
-use super::reader::{Section, got};
 use crate::certificates::{Acme, Dns, ExternalAccount, Tls, Tsig};
 use crate::names::Hostname;
 

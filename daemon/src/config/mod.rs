@@ -4,23 +4,20 @@
 //! It reports every mistake with its line and key, not only the first.
 
 mod certificates;
-mod reader;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use cok_host::settings::{Mistake, Reader, Section, got};
 use cok_transport::Congestion;
 use cok_transport::quic::Tuning;
 use ipnet::IpNet;
 
-use self::reader::{Reader, Section, got};
 use crate::admission::{self, KeyRecord};
 use crate::names::{Hostname, KeyDigest, SubdomainPattern};
 use crate::startup::startup;
 use crate::{certificates as certs, drain, edge, listen, tunnels};
-
-pub(crate) use self::reader::Mistake;
 
 /// The whole configuration.
 #[derive(Clone, Debug)]

@@ -5,12 +5,12 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use cok_certs::one_line;
+use cok_host::quoted::quoted;
 use cok_proto::{ErrorCode, ErrorMessage};
 use cok_transport::HandshakeError;
 use tracing::info;
 
 use crate::admission::KeyRecord;
-use crate::quoted::quoted;
 
 /// The advice to the client in a refusal of a name. The log omits it.
 pub(super) const CHOOSE_ANOTHER: &str = "; choose another --subdomain";

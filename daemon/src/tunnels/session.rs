@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use cok_certs::one_line;
+use cok_host::quoted::quoted;
 use cok_proto::{Connect, ConnectAck, DrainReason, ErrorCode, ErrorMessage};
 use cok_transport::{Handshake, Transport};
 use tracing::info;
@@ -17,7 +18,6 @@ use super::origin::{CHOOSE_ANOTHER, Origin, rounded};
 use crate::admission::KeyRecord;
 use crate::drain::Phase;
 use crate::names::Subdomain;
-use crate::quoted::quoted;
 
 /// The longest accepted instance id in bytes. Our client's has 32.
 const MAX_INSTANCE: usize = 64;

@@ -19,7 +19,7 @@ use cok_client::{
     Event, HostHeader, NAME_TIMEOUT, Options, PROBE_INTERVAL, Server, Target, TransportChoice, Tunnel, instance_id,
     trust_file,
 };
-use cok_host::private_file;
+use cok_host::{home, private_file};
 use cok_transport::Congestion;
 use cok_transport::quic::{Dialer, Tuning};
 use tokio_util::sync::CancellationToken;
@@ -96,7 +96,7 @@ async fn serve(args: &DevArgs, stop: &CancellationToken) -> anyhow::Result<()> {
     let state_dir = args
         .state_dir
         .clone()
-        .or_else(default_state_dir)
+        .or_else(|| Some(home::state_folder()?.join("cok/dev")))
         .ok_or_else(|| Usage("there is no home folder; name a place by --state-dir".to_owned()))?;
     // The printed commands work in any folder.
     let state_dir = std::path::absolute(state_dir).context("cannot use --state-dir")?;
@@ -162,12 +162,6 @@ fn greet(json: bool, greeting: &Greeting<'_>) {
     let text = if json { greeting.json() } else { greeting.to_string() };
     // Standard output may be closed. The site runs all the same.
     let _closed = writeln!(io::stdout(), "{text}");
-}
-
-fn default_state_dir() -> Option<PathBuf> {
-    let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    let state = absolute("XDG_STATE_HOME").or_else(|| Some(absolute("HOME")?.join(".local/state")))?;
-    Some(state.join("cok/dev"))
 }
 
 /// The key of this machine's development daemon, kept so that a second terminal's command stays valid.

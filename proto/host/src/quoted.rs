@@ -4,7 +4,7 @@
 const MOST_QUOTED: usize = 60;
 
 /// Puts a value in quotes. Escapes control characters, and cuts a long value.
-pub(crate) fn quoted(text: &str) -> String {
+pub fn quoted(text: &str) -> String {
     match text.char_indices().nth(MOST_QUOTED) {
         Some((end, _)) => format!("{:?}…", &text[..end]),
         None => format!("{text:?}"),
