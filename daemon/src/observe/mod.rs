@@ -1,4 +1,4 @@
-//! What operators see of the daemon: metrics, health and the admin address.
+//! What operators can observe: metrics, health and the admin address.
 
 mod admin;
 mod health;

@@ -21,15 +21,15 @@ use super::session::{Binding, Client, Owner, Session};
 use crate::names::Subdomain;
 use crate::observe::TunnelOnline;
 
-/// The most names that are remembered, live, away and reserved together. An away name costs some 300 bytes for an hour.
+/// The most names in memory: live, away and reserved ones. A name that is away costs some 300 bytes for an hour.
 const MAX_NAMES: usize = 100_000;
 
-/// For how long a name that is away is kept.
+/// How long a name that is away is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Retention {
-    /// How long it stays with its key.
+    /// How long it stays reserved for its key.
     pub(crate) with_key: Duration,
-    /// How long it is remembered at all.
+    /// How long it is kept at all.
     pub(crate) at_all: Duration,
 }
 
@@ -103,19 +103,19 @@ impl Directory {
         *self.retention.write() = retention;
     }
 
-    /// The tunnel of a name that is, or lately was, in use.
+    /// Finds the tunnel of a name that is in use or was recently.
     pub(super) fn find(&self, name: &Subdomain) -> Option<Arc<Tunnel>> {
         self.tunnels.pin().get(name).cloned()
     }
 
-    /// How many tunnels are online.
+    /// The number of tunnels that are online.
     pub(super) fn online(&self) -> usize {
         self.tunnels.pin().values().filter(|tunnel| matches!(*tunnel.presence.borrow(), Presence::Online(_))).count()
     }
 
     // ---- names ----
 
-    /// Reserves a name for a session, or says why not. The session that serves it now serves on.
+    /// Reserves a name for a session, or returns why not. The present session keeps serving the name.
     pub(super) fn claim(self: &Arc<Self>, claim: &Claim) -> Result<Reservation, Denied> {
         let mut register = self.register.lock();
         self.judge(claim, &register)?;
@@ -133,7 +133,7 @@ impl Directory {
         if register.sessions.get(&client.session).is_some_and(|session| session.moves()) {
             return refused(moved());
         }
-        // A newer session of the same client goes before an older one.
+        // A newer session of the same client wins over an older one.
         if register.reserved.get(name).is_some_and(|reserved| reserved.owner != client.owner) {
             return refused(taken(name));
         }
@@ -260,8 +260,8 @@ impl Directory {
 
     // ---- names that outlive the process ----
 
-    /// Takes in a name that was in use before this process was, and has been away for so long. Names that are here already,
-    /// too old or too many are left out.
+    /// Adds a name from an earlier process that has been away for this long. Ignores names that are present already,
+    /// too old or too many.
     pub(super) fn remember(&self, name: Subdomain, owner: Owner, away_for: Duration) {
         let _turn = self.register.lock();
         let since = Instant::now().checked_sub(away_for);
@@ -283,12 +283,12 @@ impl Directory {
         self.tunnels.pin().iter().map(entry).collect()
     }
 
-    /// Waits until a name has come, gone online or away since the last call. For one listener.
+    /// Waits until a name was added, went online or went away since the last call. For one listener.
     pub(super) async fn changed(&self) {
         self.changed.notified().await;
     }
 
-    /// Forgets the names that have been away for longer than they are remembered.
+    /// Removes the names that have been away for too long.
     pub(super) fn sweep(&self) {
         let _turn = self.register.lock();
         let retention = self.retention.read().at_all;
@@ -314,7 +314,7 @@ fn end_predecessor(register: &MutexGuard<'_, Register>, before: &Live, by: &Clie
     session.transport.unbind(before.tunnel, &unbind);
 }
 
-/// A name that is kept for a session while its client gets the answer. Dropping it changes nothing else.
+/// A name that is reserved for a session until its client has the answer. Dropping it only ends the reservation.
 #[derive(Debug)]
 pub(super) struct Reservation {
     directory: Arc<Directory>,

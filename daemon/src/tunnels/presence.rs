@@ -35,7 +35,7 @@ impl Live {
 pub(crate) enum Presence {
     /// This session serves it.
     Online(Arc<Live>),
-    /// This session serves it, but its client has not answered since then, though it was asked.
+    /// This session serves it, but its client has not answered a probe since then.
     Silent(Arc<Live>, Instant),
     /// No session serves it since then. It may come back.
     Away(Instant),
@@ -75,7 +75,7 @@ impl Tunnel {
         Arc::new(Self { presence, owner, held: AtomicUsize::new(0) })
     }
 
-    /// Whether it can be reached, as that changes.
+    /// Watches whether it can be reached.
     pub(crate) fn presence(&self) -> watch::Receiver<Presence> {
         self.presence.subscribe()
     }
@@ -88,7 +88,7 @@ impl Tunnel {
         }
     }
 
-    /// A place among the visitors that wait for the tunnel, of whom there may be `most`.
+    /// Counts a visitor that waits for the tunnel. `None` if `most` wait already.
     pub(crate) fn hold(self: &Arc<Self>, most: usize) -> Option<Held> {
         let taken =
             self.held.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |held| (held < most).then_some(held + 1));
@@ -104,7 +104,7 @@ impl Tunnel {
     }
 }
 
-/// A visitor that waits for a tunnel; dropping it frees the place.
+/// A guard for a visitor that waits for a tunnel.
 #[derive(Debug)]
 pub(crate) struct Held(Arc<Tunnel>);
 

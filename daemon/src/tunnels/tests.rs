@@ -9,7 +9,7 @@ use crate::admission::{self, KeyRecord};
 use crate::drain;
 use crate::names::{Hostname, KeyDigest, SubdomainPattern};
 
-/// Far more than anything here takes.
+/// A time limit far above what any test here takes.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How often two clients race for a name.
 const RACES: usize = 10_000;
@@ -29,7 +29,7 @@ fn tunnels() -> Arc<Tunnels> {
     Tunnels::new(config, address, admission, Drain::new(drain::Config::default()), Arc::default(), b"secret")
 }
 
-/// A client with this key that asks for a name; whether it heard yes, and stays online for as long as the result is kept.
+/// Connects a client with this key that asks for a name. It stays online as long as the result is kept.
 async fn ask(tunnels: &Arc<Tunnels>, key: &str, name: &str) -> Result<Arc<dyn cok_transport::Transport>, ErrorCode> {
     let config =
         cok_transport::Config { initial_window: 256 * 1024, max_exchanges: 100, budget: WindowBudget::new(1 << 20) };
@@ -74,7 +74,7 @@ async fn of_two_keys_that_race_for_a_name_one_hears_yes_and_keeps_it() {
             }
             other => panic!("race {race}: {other:?}"),
         };
-        // It heard yes, so the name is its own from here on, and its session goes on.
+        // It was granted the name, so it owns it from here on, and its session stays open.
         let status = winner.status();
         let name = Subdomain::parse(&name).unwrap();
         let mut presence = None;

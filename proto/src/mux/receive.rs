@@ -130,7 +130,7 @@ impl Mux {
             }
             (role, Frame::Reset { id, code }) => {
                 let Some((key, exchange)) = self.find(kind, id)? else { return Ok(()) };
-                // A daemon's NO_ERROR cancels: no response of it could go on.
+                // NO_ERROR from a daemon cancels: it has no response that could go on.
                 if code == ResetCode::NoError && role == Role::Daemon {
                     if let Some(send) = exchange.send() {
                         send.stop();
@@ -186,7 +186,7 @@ impl Mux {
         Err(ProtocolError::NeverOpened { kind, id })
     }
 
-    /// Tells an exchange's reader that something came.
+    /// Notifies an exchange's reader of a new part.
     fn arrived(&mut self, key: Key, end: bool) {
         self.notify_readable(key);
         if end {

@@ -12,7 +12,7 @@ pub const DEAD_AFTER: Duration = Duration::from_secs(30);
 /// Age from which the round trip is measured again while credit flows.
 const STALE_AFTER: Duration = Duration::from_secs(1);
 
-/// What this side has heard of the peer, and when.
+/// What this side has received from the peer, and when.
 #[derive(Debug)]
 pub(crate) struct Liveness {
     last_received: Instant,

@@ -1,7 +1,7 @@
 //! The transports that carry a session.
 //!
-//! [`Transport`] is an interface to exchanges, because there all transports are alike. Over WebSocket the multiplexer
-//! of `cok-proto` makes exchanges, over QUIC streams do.
+//! [`Transport`] is an interface at the level of exchanges, where all transports are alike. Over WebSocket the
+//! multiplexer of `cok-proto` makes exchanges, over QUIC streams do.
 //!
 //! - [`ws`]: one WebSocket (RFC 6455) through the multiplexer.
 //! - [`quic`]: one QUIC connection (RFC 9000), a stream for each exchange.
@@ -77,7 +77,7 @@ pub trait Transport: fmt::Debug + Send + Sync + 'static {
     /// Ends the session with an Error frame.
     fn close(&self, error: ErrorMessage);
 
-    /// The state of the session as it changes.
+    /// Watches the state of the session.
     fn status(&self) -> watch::Receiver<Status>;
 
     /// Sends a Ping, which the peer answers at once.
@@ -86,8 +86,8 @@ pub trait Transport: fmt::Debug + Send + Sync + 'static {
     /// A number that grows with each sign of life from the peer.
     fn signs_of_life(&self) -> u64;
 
-    /// Daemon: true while the client does not answer on its path, as it changes. The client may be heard again, or the
-    /// session ends. `None` if the connection itself reports a dead peer, as TCP does.
+    /// Daemon: watches whether the client is silent, true while it does not answer on its path. It may answer again, or
+    /// the session ends. `None` if the connection itself reports a dead peer, as TCP does.
     fn silence(&self) -> Option<watch::Receiver<bool>> {
         None
     }
@@ -155,7 +155,7 @@ pub enum CloseReason {
     /// The connection broke.
     #[error("connection lost: {0}")]
     Lost(String),
-    /// The peer was restarted, knows nothing of the session and says so (RFC 9000, section 10.3).
+    /// The peer restarted, does not know the session, and sent a stateless reset (RFC 9000, section 10.3).
     #[error("connection lost: the peer was restarted and has forgotten the session")]
     Forgotten,
     /// One of the sides ended it with an Error, or one broke the protocol or fell silent.

@@ -80,7 +80,7 @@ pub(super) async fn connect(
     Ok((shared, Arc::new(session), ack))
 }
 
-/// Streams that a client grants for so many exchanges. QUIC returns credit for ended streams in batches of an eighth,
+/// Streams that a client grants for this many exchanges. QUIC returns credit for ended streams in batches of an eighth,
 /// so a quarter more are granted.
 fn streams_for(exchanges: u32) -> VarInt {
     VarInt::from_u32(exchanges / 4 * 5 + 16)
