@@ -7,7 +7,7 @@ use std::task::Poll;
 
 use cok_http::hop_by_hop::strip_request;
 use cok_proto::{RequestHead, ResetCode, Scheme};
-use cok_transport::{Exchange, ExchangeError, OpenError, Received, RecvHalf};
+use cok_transport::{ExchangeError, ExchangeHalves, OpenError, Received, RecvHalf};
 use http::header::{EXPECT, HOST};
 use http::uri::{Authority, PathAndQuery};
 use http::{Method, Request, Response, StatusCode, Version};
@@ -87,7 +87,7 @@ async fn send_upgrade(
     let mut lost: Option<Arc<Live>> = None;
     for _ in 0..MAX_ATTEMPTS {
         let live = find_live(&context.visitor, tunnel, lost.as_deref()).await?;
-        let Exchange { send, mut recv } = match live.transport.open(request.head.clone(), false) {
+        let ExchangeHalves { send, mut recv } = match live.transport.open(request.head.clone(), false) {
             Ok(exchange) => exchange,
             Err(OpenError::Unavailable) => {
                 lost = Some(live);
@@ -116,7 +116,7 @@ async fn send(context: &mut Context, tunnel: &Arc<Tunnel>, request: Outgoing) ->
             }
         };
         let end = body.is_none();
-        let Exchange { send, mut recv } = match live.transport.open(head.clone(), end) {
+        let ExchangeHalves { send, mut recv } = match live.transport.open(head.clone(), end) {
             Ok(exchange) => exchange,
             Err(OpenError::Unavailable) => {
                 lost = Some(live);

@@ -9,7 +9,7 @@ use crate::edge::interim::InterimHeads;
 
 /// One request, seen by the task that answers it and by the reader of its body.
 #[derive(Debug)]
-pub(super) struct Exchange {
+pub(super) struct RequestState {
     /// Why it is to end early.
     aborted: OnceLock<Code>,
     /// Interim heads for the visitor.
@@ -17,7 +17,7 @@ pub(super) struct Exchange {
     changed: Arc<Notify>,
 }
 
-impl Exchange {
+impl RequestState {
     /// Of a request that has just come.
     pub(super) fn new() -> Arc<Self> {
         let changed = Arc::<Notify>::default();
