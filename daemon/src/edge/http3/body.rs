@@ -25,7 +25,7 @@ use crate::edge::request::{BrokenOff, VisitorStream};
 /// little more than a kilobyte.
 const GATHER: usize = 16 * 1024;
 
-/// A request's stream as it comes in. Letting go of it tells the visitor to stop sending.
+/// The incoming side of a request's stream. Dropping it asks the visitor to stop sending.
 #[derive(Debug)]
 pub(super) struct Receiver {
     stream: quinn::RecvStream,
@@ -95,7 +95,7 @@ impl Receiver {
         Poll::Ready(())
     }
 
-    /// Gives the request up, and the connection with it if it must be.
+    /// Abandons the request, and closes the connection if the violation demands it.
     pub(super) fn give_up(&self, broken: Broken) {
         match broken {
             Broken::Violation(Violation { scope: Scope::Stream, code, .. }) => self.state.abort(code),

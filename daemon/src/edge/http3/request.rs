@@ -27,20 +27,20 @@ use crate::edge::visitor::Visitor;
 
 /// How much of a response that is there already goes into one write, about.
 const GATHER: usize = 64 * 1024;
-/// How many chunks that may be.
+/// The most chunks in one write.
 const MAX_CHUNKS: usize = 64;
 
 /// What the connection's task hands to a request's.
 pub(super) struct Stream {
-    /// h3's way to the request's head.
+    /// Resolves to the request's head as h3 decodes it.
     pub(super) resolver: RequestResolver<Adapter, Bytes>,
     /// What h3 reads from and writes to.
     pub(super) half: Half,
-    /// The stream itself, as it goes out.
+    /// The outgoing side of the stream.
     pub(super) send: quinn::SendStream,
-    /// And as it comes in.
+    /// The incoming side of the stream.
     pub(super) recv: quinn::RecvStream,
-    /// What it is a stream of.
+    /// The connection of the stream.
     pub(super) connection: quinn::Connection,
 }
 
@@ -196,7 +196,7 @@ impl Writer {
     }
 }
 
-/// What a response has ready to be written: in slots, so that all of it goes into one write.
+/// The parts of a response that are ready, in slots, so that one write sends them all.
 struct Ready {
     /// A head, the header of a DATA frame, its payload, and trailers; what is absent is empty.
     parts: Vec<Bytes>,
@@ -210,7 +210,7 @@ enum Step {
     More,
     End,
     Trailers(HeaderMap),
-    /// It will not be whole.
+    /// The response broke off.
     Broken,
 }
 
@@ -267,14 +267,14 @@ impl Ready {
     }
 }
 
-/// A request's stream as it goes out. What is not finished when it is dropped is reset.
+/// The outgoing side of a request's stream. Dropping it before its end resets it.
 struct Sender {
     stream: quinn::SendStream,
     state: Arc<RequestState>,
     finished: bool,
 }
 
-/// The visitor has left: the state says why.
+/// The visitor has left. [`RequestState::aborted`] has the code.
 #[derive(Debug)]
 struct Left;
 

@@ -72,7 +72,7 @@ impl Upgrade {
         !matches!(self, Self::None)
     }
 
-    /// Whether it is to a WebSocket, if the service agrees.
+    /// Whether the request asks for a WebSocket.
     pub(super) fn is_websocket(&self) -> bool {
         match self {
             Self::None => false,
@@ -81,7 +81,7 @@ impl Upgrade {
         }
     }
 
-    /// Puts into a request's fields what the tunnel expects.
+    /// Adds the fields that an upgrade has inside the tunnel.
     pub(super) fn prepare(&self, headers: &mut HeaderMap) {
         match self {
             Self::None => {}
@@ -97,7 +97,7 @@ impl Upgrade {
         }
     }
 
-    /// Turns the service's 101 into what the visitor expects; `None` if the service did not do as it was asked.
+    /// Turns the service's 101 into the visitor's response. `None` if the 101 does not match the request.
     pub(super) fn complete(&self, mut headers: HeaderMap, protocol: Option<HeaderValue>) -> Option<Response<Body>> {
         let mut response = Response::new(Body::empty());
         match self {
