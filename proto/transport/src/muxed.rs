@@ -13,15 +13,15 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use cok_proto::mux::{Event, Key, Mux};
+use cok_proto::mux::{Event, ExchangeKey, Mux};
 use cok_proto::{Connect, ConnectAck, DrainReason, ErrorMessage, RequestHead};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
 
 use self::handles::{MuxRecv, MuxSend};
 use crate::{
-    CloseReason, Config, Exchange, Handshake, HandshakeError, Incoming, OpenError, SessionError, Status, Transport,
-    set_waker,
+    CloseReason, Config, ExchangeHalves, Handshake, HandshakeError, Incoming, OpenError, SessionError, Status,
+    Transport, set_waker,
 };
 
 pub(crate) use self::driver::Pipe;
@@ -77,7 +77,7 @@ impl Transport for MuxSession {
         self.0.name
     }
 
-    fn open(&self, head: Arc<RequestHead>, end: bool) -> Result<Exchange, OpenError> {
+    fn open(&self, head: Arc<RequestHead>, end: bool) -> Result<ExchangeHalves, OpenError> {
         let key = self.0.act(|state| state.mux.open(head, end))?;
         Ok(self.0.exchange(key))
     }
@@ -165,14 +165,14 @@ pub(crate) struct Shared {
 
 struct State {
     mux: Mux,
-    /// The tasks that wait for an exchange, by [`Key::index`].
+    /// The tasks that wait for an exchange, by [`ExchangeKey::index`].
     waiting: Vec<Waiting>,
     /// Wakes the driver to send. Set while it has nothing to send, and not while it waits for the pipe.
     driver: Option<Waker>,
     /// Wakes the driver in any case: the session has ended, or a deadline was set.
     attention: Option<Waker>,
     /// Requests that wait to be accepted: key, head, and whether it has no body.
-    incoming: VecDeque<(Key, RequestHead, bool)>,
+    incoming: VecDeque<(ExchangeKey, RequestHead, bool)>,
     acceptor: Option<Waker>,
     connect: Option<Connect>,
     ack: Option<ConnectAck>,
@@ -249,13 +249,16 @@ impl Shared {
         });
     }
 
-    fn exchange(self: &Arc<Self>, key: Key) -> Exchange {
-        Exchange { send: Box::new(MuxSend::new(self.clone(), key)), recv: Box::new(MuxRecv::new(self.clone(), key)) }
+    fn exchange(self: &Arc<Self>, key: ExchangeKey) -> ExchangeHalves {
+        ExchangeHalves {
+            send: Box::new(MuxSend::new(self.clone(), key)),
+            recv: Box::new(MuxRecv::new(self.clone(), key)),
+        }
     }
 }
 
 impl State {
-    fn waiting(&mut self, key: Key) -> &mut Waiting {
+    fn waiting(&mut self, key: ExchangeKey) -> &mut Waiting {
         if self.waiting.len() <= key.index() {
             self.waiting.resize_with(key.index() + 1, Waiting::default);
         }

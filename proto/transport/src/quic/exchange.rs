@@ -87,7 +87,7 @@ pub(super) enum Begin {
 
 impl Exchange {
     /// Daemon: an exchange for this request. With `end`, it has no body.
-    pub(super) fn request(begin: Begin, head: Arc<RequestHead>, end: bool, slot: Slot) -> crate::Exchange {
+    pub(super) fn request(begin: Begin, head: Arc<RequestHead>, end: bool, slot: Slot) -> crate::ExchangeHalves {
         let reader = ExchangeReader::new(Role::Daemon, 0);
         let mut inner = Inner::new(Stream::Missing, SendState::after_request(end), 0, reader);
         match begin {
@@ -100,14 +100,14 @@ impl Exchange {
     }
 
     /// Client: an exchange whose request has been read off its stream.
-    pub(super) fn response(arrived: Accepted, slot: Slot) -> crate::Exchange {
+    pub(super) fn response(arrived: Accepted, slot: Slot) -> crate::ExchangeHalves {
         let Accepted { send, recv, reader, id } = arrived;
         let inner = Inner::new(Stream::Open { send, recv }, SendState::before_response(), id, reader);
         Self::halves(Arc::new(Self { role: Role::Client, slot, inner: Mutex::new(inner) }))
     }
 
-    fn halves(exchange: Arc<Self>) -> crate::Exchange {
-        crate::Exchange { send: Box::new(QuicSend(exchange.clone())), recv: Box::new(QuicRecv(exchange)) }
+    fn halves(exchange: Arc<Self>) -> crate::ExchangeHalves {
+        crate::ExchangeHalves { send: Box::new(QuicSend(exchange.clone())), recv: Box::new(QuicRecv(exchange)) }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

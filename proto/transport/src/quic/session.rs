@@ -127,7 +127,7 @@ impl Transport for QuicSession {
         "quic"
     }
 
-    fn open(&self, head: Arc<RequestHead>, end: bool) -> Result<crate::Exchange, OpenError> {
+    fn open(&self, head: Arc<RequestHead>, end: bool) -> Result<crate::ExchangeHalves, OpenError> {
         if head.encoded_len()? > MAX_HEAD - ID_LEN {
             return Err(HeadTooLarge.into());
         }
