@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cok_proto::{Connect, ConnectAck, RequestHead, ResponseHead, Scheme};
-use cok_transport::{Exchange, ExchangeError, Received, RecvHalf, SendHalf, Transport, WindowBudget, memory};
+use cok_transport::{ExchangeError, ExchangeHalves, Received, RecvHalf, SendHalf, Transport, WindowBudget, memory};
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use tokio::net::{TcpListener, TcpStream};
@@ -103,7 +103,7 @@ impl Daemon {
             authority: Authority::from_static("demo.tunnel.test"),
             headers,
         };
-        let Exchange { send, recv } = self.session.open(Arc::new(head), end).unwrap();
+        let ExchangeHalves { send, recv } = self.session.open(Arc::new(head), end).unwrap();
         Visitor { send, recv, ended: false }
     }
 
@@ -206,7 +206,7 @@ async fn an_exchange_takes_little_memory() {
         authority: Authority::from_static("demo.tunnel.test"),
         headers: HeaderMap::new(),
     };
-    let exchange = proxy.exchange(cok_transport::Incoming { head, end: true, exchange: Exchange { send, recv } });
+    let exchange = proxy.exchange(cok_transport::Incoming { head, end: true, exchange: ExchangeHalves { send, recv } });
     // Each request's task is made, moved and freed: with dialling in it, it would take 8 KiB and a tenth more time.
     assert!(std::mem::size_of_val(&exchange) <= 4096);
 }
