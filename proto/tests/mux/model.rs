@@ -237,7 +237,7 @@ impl Walk {
 
     fn open(&mut self, end: bool) {
         let index = self.exchanges.len();
-        match self.pair.daemon.open(request(&format!("/{index}")), end) {
+        match self.pair.daemon.open(0, request(&format!("/{index}")), end) {
             Ok(key) => {
                 let mut exchange = Exchange::default();
                 *exchange.part(Side::Daemon) = Part {
@@ -426,8 +426,9 @@ impl Walk {
             let mut written = Vec::new();
             for event in events(self.pair.mux(side.role())) {
                 match event {
-                    Event::Opened { key, head, end } => {
+                    Event::Opened { key, tunnel, head, end } => {
                         let index: usize = head.target.as_str()[1..].parse().unwrap();
+                        assert_eq!(tunnel, 0);
                         assert_eq!(end, self.exchanges[index].parts[0].sent_end.is_some() && end);
                         *self.exchanges[index].part(side) = Part {
                             key: Some(key),
@@ -450,7 +451,9 @@ impl Walk {
                         }
                     }
                     Event::Drain(_) => self.drained = true,
-                    Event::Connect(_) | Event::Established(_) => panic!("the session is established"),
+                    Event::Connect(_) | Event::Established(_) | Event::Tunnel { .. } => {
+                        panic!("the session is established")
+                    }
                 }
             }
             let mux = self.pair.mux(side.role());

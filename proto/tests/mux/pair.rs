@@ -66,6 +66,7 @@ impl Pair {
             client: Mux::client(
                 Config { initial_window: setup.client_window, max_exchanges: 0, budget: client_budget.clone() },
                 &connect,
+                &[],
                 now,
             ),
             to_client: VecDeque::new(),
@@ -82,7 +83,7 @@ impl Pair {
         let mut pair = Self::unconnected(setup);
         pair.settle();
         assert!(matches!(pair.daemon.poll_event(), Some(Event::Connect(_))));
-        pair.daemon.accept(&ack(setup));
+        pair.daemon.accept(&ack(setup), &[]);
         pair.settle();
         assert!(matches!(pair.client.poll_event(), Some(Event::Established(_))));
         pair
@@ -148,7 +149,7 @@ impl Pair {
 
     /// Opens an exchange and returns its key on both sides.
     pub(crate) fn open(&mut self, end: bool) -> (Key, Key) {
-        let daemon = self.daemon.open(request("/"), end).unwrap();
+        let daemon = self.daemon.open(0, request("/"), end).unwrap();
         self.settle();
         (daemon, self.opened())
     }
@@ -188,8 +189,9 @@ impl Pair {
 pub(crate) fn ack(setup: Setup) -> ConnectAck {
     ConnectAck {
         session: "session".to_owned(),
-        subdomain: "demo".to_owned(),
-        url: "https://demo.tunnel.example.com".to_owned(),
+        subdomain: Some("demo".to_owned()),
+        url: Some("https://demo.tunnel.example.com".to_owned()),
+        moved: 0,
         initial_window: setup.daemon_window,
         max_exchanges: setup.max_exchanges,
         features: Vec::new(),
@@ -207,7 +209,7 @@ pub(crate) fn request(target: &str) -> Arc<RequestHead> {
 }
 
 pub(crate) fn response(status: u16) -> ResponseHead {
-    ResponseHead { status: StatusCode::from_u16(status).unwrap(), headers: HeaderMap::new() }
+    ResponseHead::new(StatusCode::from_u16(status).unwrap(), HeaderMap::new())
 }
 
 /// A response head without fields.
