@@ -27,8 +27,9 @@ pub(crate) use self::liveness::{Liveness, Silent};
 /// `max_exchanges` that cokd can be configured with, so it stops only a hostile daemon from filling our memory.
 pub const MAX_EXCHANGES: u32 = 100_000;
 
-/// Exchange ids stay below 2³¹. The daemon drains with [`DrainReason::Ids`] once it has used the last one.
-const ID_LIMIT: u32 = 1 << 31;
+/// Exchange ids stay below 2³¹. The daemon drains with [`DrainReason::Ids`] from this one on: the requests that wait to
+/// go out by then still find ids.
+const LAST_ID: u32 = (1 << 31) - 1 - MAX_EXCHANGES;
 /// How long exchanges may still run in a session that has used up its ids.
 const IDS_DEADLINE: Duration = Duration::from_secs(3600);
 
@@ -321,7 +322,7 @@ impl Session {
     /// Daemon: this exchange was opened. After the last id, the session drains.
     pub fn opened(&mut self, id: u32, now: Instant) {
         self.newest = self.newest.max(id);
-        if self.newest >= ID_LIMIT - 1 {
+        if self.newest >= LAST_ID {
             self.drain(DrainReason::Ids, IDS_DEADLINE, now);
         }
     }

@@ -146,9 +146,10 @@ fn the_last_id_drains_the_session() {
     for carrier in CARRIERS {
         let now = Instant::now();
         let mut session = established(Role::Daemon, carrier, now);
-        session.opened((1 << 31) - 2, now);
+        let last = (1 << 31) - 1 - MAX_EXCHANGES;
+        session.opened(last - 1, now);
         assert!(!session.is_draining());
-        session.opened((1 << 31) - 1, now);
+        session.opened(last, now);
         assert_eq!(session.take_drain().map(|drain| drain.reason), Some(DrainReason::Ids));
     }
 }
