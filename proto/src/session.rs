@@ -22,6 +22,7 @@ pub use self::bindings::{MAX_BINDINGS, MAX_UNANSWERED};
 use self::draining::{Draining, Side};
 pub use self::liveness::{DEAD_AFTER, PING_AFTER};
 pub(crate) use self::liveness::{Liveness, Silent};
+pub use self::tunnels::Said;
 
 /// The most exchanges at once that a client allows, whatever ConnectAck announces. It equals the largest
 /// `max_exchanges` that cokd can be configured with, so it stops only a hostile daemon from filling our memory.
