@@ -8,7 +8,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 use cok_proto::frame::{self, Frame};
 use cok_proto::mux::{Config, Event, Key, Mux};
 use cok_proto::{
-    Connect, ConnectAck, ExchangeError, Received, RequestHead, ResponseHead, Role, Scheme, SessionError, WindowBudget,
+    Bind, Bound, Connect, ConnectAck, ExchangeError, Received, RequestHead, ResponseHead, Role, Scheme, SessionError,
+    WindowBudget,
 };
 use http::{HeaderMap, Method, StatusCode};
 
@@ -149,7 +150,22 @@ impl Pair {
 
     /// Opens an exchange and returns its key on both sides.
     pub(crate) fn open(&mut self, end: bool) -> (Key, Key) {
-        let daemon = self.daemon.open(0, request("/"), end).unwrap();
+        self.open_for(0, end)
+    }
+
+    /// Binds a tunnel. Drops the events.
+    pub(crate) fn bind(&mut self, id: u32) {
+        assert!(self.client.bind(id, &Bind::default()));
+        self.settle();
+        assert!(self.daemon.bound(id, bound(id)));
+        self.settle();
+        events(&mut self.daemon);
+        events(&mut self.client);
+    }
+
+    /// Opens an exchange of a tunnel and returns its key on both sides.
+    pub(crate) fn open_for(&mut self, tunnel: u32, end: bool) -> (Key, Key) {
+        let daemon = self.daemon.open(tunnel, request("/"), end).unwrap();
         self.settle();
         (daemon, self.opened())
     }
@@ -196,6 +212,11 @@ pub(crate) fn ack(setup: Setup) -> ConnectAck {
         max_exchanges: setup.max_exchanges,
         features: Vec::new(),
     }
+}
+
+/// What a tunnel of this id is called in tests.
+pub(crate) fn bound(id: u32) -> Bound {
+    Bound { subdomain: format!("t{id}"), url: format!("https://t{id}.tunnel.example.com") }
 }
 
 pub(crate) fn request(target: &str) -> Arc<RequestHead> {

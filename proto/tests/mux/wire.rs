@@ -22,6 +22,8 @@ pub(crate) struct Monitor {
     exchanges: HashMap<u32, Exchange>,
     tunnels: HashMap<u32, Tunnel>,
     last_tunnel: u32,
+    /// Tunnels that move here and have not been named.
+    moving: u32,
 }
 
 #[derive(Debug, Default)]
@@ -77,6 +79,7 @@ impl Monitor {
                 assert_eq!(from, Role::Daemon);
                 assert!(!std::mem::replace(&mut self.established, true));
                 self.windows[1] = ack.initial_window;
+                self.moving = ack.moved;
                 if ack.subdomain.is_some() {
                     self.tunnels.insert(0, Tunnel { bound: true, ..Tunnel::default() });
                 }
@@ -109,6 +112,10 @@ impl Monitor {
                 } else {
                     exchange.final_head = true;
                     exchange.ended[1] = end;
+                    if head.is_switch() {
+                        assert!(exchange.ended[0], "raw bytes follow the request's end");
+                        exchange.ended[0] = false;
+                    }
                 }
             }
             Frame::Data { id, body, end } => {
@@ -151,9 +158,14 @@ impl Monitor {
                 self.tunnels.insert(id, Tunnel { asked: true, ..Tunnel::default() });
                 assert!(self.tunnels.values().filter(|tunnel| tunnel.asked).count() <= MAX_UNANSWERED);
             }
+            TunnelFrame::Bound(_) if self.moving > 0 => {
+                self.moving -= 1;
+                self.last_tunnel = self.last_tunnel.max(id);
+                self.tunnels.insert(id, Tunnel { bound: true, ..Tunnel::default() });
+            }
             TunnelFrame::Bound(_) | TunnelFrame::Refused(_) => {
                 let tunnel = self.tunnels.get_mut(&id).expect("an answer only to a Bind");
-                assert!(from == Role::Daemon && tunnel.asked && !tunnel.unbound[0], "one answer to each Bind");
+                assert!(from == Role::Daemon && tunnel.asked, "one answer to each Bind");
                 tunnel.asked = false;
                 tunnel.bound = matches!(frame, TunnelFrame::Bound(_));
             }
