@@ -100,13 +100,14 @@ impl Client {
 /// Connects to the first address of a host that answers.
 async fn connect_to_any(host: &str, port: u16) -> io::Result<TcpStream> {
     let addresses: Vec<SocketAddr> = tokio::net::lookup_host((host, port)).await?.collect();
-    dial::first_of(&addresses, async |address| {
+    let connected = dial::first_of(&addresses, async |address| {
         match tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await {
             Ok(connected) => connected,
             Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, format!("{address} does not answer"))),
         }
-    })
-    .await
+    });
+    let no_address = || io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    connected.await.map_err(|mut failures| failures.pop().unwrap_or_else(no_address))
 }
 
 async fn exchange<B>(

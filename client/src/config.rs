@@ -1,15 +1,14 @@
-//! The client's file: `~/.config/cok/client.toml`. Every mistake in it is named with its key and line.
+//! The client's file: `~/.config/cok/client.toml`. Errors name every mistake with its key and line.
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+use cok_host::home;
+use cok_host::settings::{Reader, Section};
 use cok_transport::Congestion;
-use toml::Spanned;
-use toml::de::{DeTable, DeValue};
 
 use crate::options::HostHeader;
 use crate::server::Server;
@@ -18,10 +17,7 @@ use crate::times::parse_interval;
 use crate::transport::TransportChoice;
 use crate::tunnel::check_subdomain;
 
-/// The keys outside the tunnels' sections, as an unknown one's error names them.
-const KEYS: &str = "server, api_key_file, ca_file, transport, congestion, probe_interval, tunnels";
-
-/// What may stand in the file. Flags and the environment go above it.
+/// The settings of the file. Flags and the environment beat them.
 #[derive(Debug, Default)]
 pub(crate) struct FileConfig {
     /// The daemon.
@@ -34,7 +30,7 @@ pub(crate) struct FileConfig {
     pub(crate) congestion: Option<Congestion>,
     /// How long a tunnel on WebSocket waits until it tries QUIC again.
     pub(crate) probe_interval: Option<Duration>,
-    /// Whom to trust instead of the system's authorities; relative to this file's folder.
+    /// A file of authorities to trust instead of the system's; relative to this file's folder.
     pub(crate) ca_file: Option<PathBuf>,
     /// The tunnels by the names of their sections. A start without a target opens them all.
     pub(crate) tunnels: BTreeMap<String, FileTunnel>,
@@ -43,7 +39,7 @@ pub(crate) struct FileConfig {
 /// One tunnel of the file.
 #[derive(Debug)]
 pub(crate) struct FileTunnel {
-    /// What it leads to.
+    /// The local service.
     pub(crate) target: Target,
     /// Its name; the section's if not given.
     pub(crate) subdomain: Option<String>,
@@ -51,12 +47,12 @@ pub(crate) struct FileTunnel {
     pub(crate) host_header: Option<HostHeader>,
 }
 
-/// Why there is no configuration: the file can't be read, or what is wrong with it, a line for each mistake.
+/// Why the file can't be used, a line for each mistake.
 #[derive(Debug, thiserror::Error)]
 pub(crate) struct ConfigError(Vec<String>);
 
 impl ConfigError {
-    /// Of one mistake.
+    /// An error with one mistake.
     pub(crate) fn new(mistake: String) -> Self {
         Self(vec![mistake])
     }
@@ -73,11 +69,11 @@ impl fmt::Display for ConfigError {
 }
 
 impl FileConfig {
-    /// Reads the file. One that was not named may be missing.
+    /// Reads the file. Only a file that the user has named must exist.
     pub(crate) fn load(named: Option<&Path>) -> Result<Self, ConfigError> {
         let path = match named {
             Some(path) => path.to_owned(),
-            None => match home_folder("XDG_CONFIG_HOME", ".config") {
+            None => match home::config_folder() {
                 Some(home) => home.join("cok/client.toml"),
                 None => return Ok(Self::default()),
             },
@@ -90,143 +86,51 @@ impl FileConfig {
     }
 
     fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
-        let mut mistakes = Mistakes { text, path, found: Vec::new() };
-        let config = match DeTable::parse(text) {
-            Ok(table) => Self::read(table.into_inner(), &mut mistakes),
-            Err(error) => {
-                mistakes.add(error.span().unwrap_or(0..0), "", error.message());
-                Self::default()
-            }
-        };
-        mistakes.found.sort_by_key(|(line, _)| *line);
-        if mistakes.found.is_empty() {
-            Ok(config)
-        } else {
-            Err(ConfigError(mistakes.found.into_iter().map(|(_, mistake)| mistake).collect()))
+        let file = path.display().to_string();
+        let reader = Reader::new(text, &file);
+        let config = reader.root().map(|root| Self::read(root, path.parent().unwrap_or(Path::new(""))));
+        match (config, reader.mistakes()) {
+            (Ok(config), mistakes) if mistakes.is_empty() => Ok(config),
+            (_, mistakes) => Err(ConfigError(mistakes.iter().map(ToString::to_string).collect())),
         }
     }
 
-    fn read(table: DeTable<'_>, mistakes: &mut Mistakes<'_>) -> Self {
-        let folder = mistakes.path.parent().unwrap_or(Path::new("")).to_owned();
-        let file =
-            |text: &str| if text.is_empty() { Err("a path is missing".to_owned()) } else { Ok(folder.join(text)) };
-        let mut config = Self::default();
-        for (key, value) in table {
-            match key.get_ref().as_ref() {
-                "server" => {
-                    config.server = mistakes
-                        .string("server", &value, |text| Server::from_str(text).map_err(|error| error.to_string()));
-                }
-                "api_key_file" => config.api_key_file = mistakes.string("api_key_file", &value, file),
-                "ca_file" => config.ca_file = mistakes.string("ca_file", &value, file),
-                "transport" => config.transport = mistakes.string("transport", &value, TransportChoice::parse),
-                "congestion" => config.congestion = mistakes.string("congestion", &value, Congestion::from_str),
-                "probe_interval" => {
-                    config.probe_interval = mistakes.string("probe_interval", &value, parse_interval);
-                }
-                "tunnels" => config.tunnels = Self::read_tunnels(value, mistakes),
-                other => mistakes.unknown(&key, other, KEYS),
-            }
-        }
+    /// `folder` is the one of the file.
+    fn read(mut root: Section<'_>, folder: &Path) -> Self {
+        let config = Self {
+            server: root.text("server", |text| Server::from_str(text).map_err(|error| error.to_string())),
+            api_key_file: root.path("api_key_file").map(|path| folder.join(path)),
+            transport: root.text("transport", TransportChoice::parse),
+            congestion: root.text("congestion", Congestion::from_str),
+            probe_interval: root.text("probe_interval", parse_interval),
+            ca_file: root.path("ca_file").map(|path| folder.join(path)),
+            tunnels: root
+                .sections("tunnels", "NAME")
+                .into_iter()
+                .filter_map(|(name, section)| Some((name.clone(), FileTunnel::read(&name, section)?)))
+                .collect(),
+        };
+        root.finish();
         config
-    }
-
-    fn read_tunnels(value: Spanned<DeValue<'_>>, mistakes: &mut Mistakes<'_>) -> BTreeMap<String, FileTunnel> {
-        let span = value.span();
-        let DeValue::Table(sections) = value.into_inner() else {
-            mistakes.add(span, "tunnels", "expected sections [tunnels.NAME]");
-            return BTreeMap::new();
-        };
-        let mut tunnels = BTreeMap::new();
-        for (name, section) in sections {
-            let prefix = format!("tunnels.{}", name.get_ref());
-            let DeValue::Table(table) = section.into_inner() else {
-                mistakes.add(name.span(), &prefix, &format!("expected a section [{prefix}]"));
-                continue;
-            };
-            let tunnel = FileTunnel::read(&name, &prefix, table, mistakes);
-            tunnels.extend(tunnel.map(|tunnel| (name.get_ref().to_string(), tunnel)));
-        }
-        tunnels
     }
 }
 
 impl FileTunnel {
-    fn read(
-        name: &Spanned<std::borrow::Cow<'_, str>>,
-        prefix: &str,
-        table: DeTable<'_>,
-        mistakes: &mut Mistakes<'_>,
-    ) -> Option<Self> {
-        let (mut target, mut has_target, mut subdomain, mut host_header) = (None, false, None, None);
-        for (key, value) in table {
-            let full = format!("{prefix}.{}", key.get_ref());
-            match key.get_ref().as_ref() {
-                "target" => {
-                    has_target = true;
-                    target = mistakes
-                        .string(&full, &value, |text| text.parse::<Target>().map_err(|error| error.to_string()));
-                }
-                "subdomain" => subdomain = mistakes.string(&full, &value, check_subdomain),
-                "host_header" => host_header = mistakes.string(&full, &value, HostHeader::from_str),
-                _ => mistakes.unknown(&key, &full, "target, subdomain, host_header"),
-            }
+    fn read(name: &str, mut section: Section<'_>) -> Option<Self> {
+        let target = section.text("target", |text| text.parse::<Target>().map_err(|error| error.to_string()));
+        let mut subdomain = section.text("subdomain", check_subdomain);
+        let host_header = section.text("host_header", HostHeader::from_str);
+        if !section.has("target") {
+            section.mistake("target", "the key is missing");
         }
-        if !has_target {
-            mistakes.add(name.span(), &format!("{prefix}.target"), "the key is missing");
+        if !section.has("subdomain") {
+            let unfit =
+                |why| section.mistake("subdomain", &format!("the section's name does not fit: {why}; set this key"));
+            subdomain = check_subdomain(name).map_err(unfit).ok();
         }
-        if subdomain.is_none() {
-            match check_subdomain(name.get_ref()) {
-                Ok(name) => subdomain = Some(name),
-                Err(why) => {
-                    mistakes.add(name.span(), prefix, &format!("{why}; say `subdomain` apart from the section's name"));
-                }
-            }
-        }
+        section.finish();
         Some(Self { target: target?, subdomain, host_header })
     }
-}
-
-/// A text and what was found wrong with it so far, with the lines.
-struct Mistakes<'a> {
-    text: &'a str,
-    path: &'a Path,
-    found: Vec<(usize, String)>,
-}
-
-impl Mistakes<'_> {
-    fn add(&mut self, span: Range<usize>, key: &str, message: &str) {
-        let before = self.text.get(..span.start).unwrap_or(self.text);
-        let line = before.matches('\n').count() + 1;
-        let key = if key.is_empty() { String::new() } else { format!("{key}: ") };
-        // What TOML's parser says may have several lines.
-        let message = message.replace('\n', ", ");
-        self.found.push((line, format!("{}:{line}: {key}{message}", self.path.display())));
-    }
-
-    fn unknown(&mut self, key: &Spanned<std::borrow::Cow<'_, str>>, name: &str, known: &str) {
-        self.add(key.span(), name, &format!("unknown key; known here: {known}"));
-    }
-
-    /// A string that `parse` must accept.
-    fn string<T>(
-        &mut self,
-        key: &str,
-        value: &Spanned<DeValue<'_>>,
-        parse: impl FnOnce(&str) -> Result<T, String>,
-    ) -> Option<T> {
-        let parsed = match value.get_ref() {
-            DeValue::String(text) => parse(text),
-            other => Err(format!("expected a string, not {}", other.type_str())),
-        };
-        parsed.map_err(|why| self.add(value.span(), key, &why)).ok()
-    }
-}
-
-/// A folder of the user's, by the XDG base directory specification.
-pub(crate) fn home_folder(variable: &str, default: &str) -> Option<PathBuf> {
-    let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    absolute(variable).or_else(|| absolute("HOME").map(|home| home.join(default)))
 }
 
 #[cfg(test)]
@@ -261,16 +165,17 @@ mod tests {
     #[test]
     fn every_mistake_is_named_with_its_key_and_line() {
         let text = "srever = \"x\"\nserver = 1\ntransport = \"pigeon\"\n\n[tunnels.web]\ntarget = \"ftp://x\"\n\
-                    hots = 1\n[tunnels.-b]\nsubdomain = \"b\"\n[tunnels.c]\ntarget = \"login\"\n";
+                    hots = 1\n[tunnels.-a]\ntarget = \"1\"\n[tunnels.-b]\nsubdomain = \"b\"\n[tunnels.c]\ntarget = \"login\"\n";
         let error = FileConfig::parse(text, Path::new(PATH)).unwrap_err();
         let starts = [
             "/etc/cok/client.toml:1: srever: unknown key",
-            "/etc/cok/client.toml:2: server: expected a string",
+            "/etc/cok/client.toml:2: server: expected a string, got 1",
             "/etc/cok/client.toml:3: transport: ",
             "/etc/cok/client.toml:6: tunnels.web.target: cannot forward to \"ftp://x\"",
             "/etc/cok/client.toml:7: tunnels.web.hots: unknown key",
-            "/etc/cok/client.toml:8: tunnels.-b.target: the key is missing",
-            "/etc/cok/client.toml:11: tunnels.c.target: cannot forward to \"login\"",
+            "/etc/cok/client.toml:8: tunnels.-a.subdomain: the section's name does not fit: \"-a\" is not one label",
+            "/etc/cok/client.toml:10: tunnels.-b.target: the key is missing",
+            "/etc/cok/client.toml:13: tunnels.c.target: cannot forward to \"login\"",
         ];
         assert_eq!(error.mistakes().len(), starts.len(), "{:?}", error.mistakes());
         for (mistake, start) in error.mistakes().iter().zip(starts) {

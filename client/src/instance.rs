@@ -1,16 +1,17 @@
-//! The id that tells this installation from others with the same key. With it, a client may take the installation's names
-//! back at once, so it is kept, and readable by its owner alone.
+//! The id of this installation, which tells it from others with the same key. A client with this id gets the names of the
+//! installation back at once. So the id is kept in a file that only its owner can read.
 
-use std::fs;
-use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::io::{self, ErrorKind};
 use std::path::Path;
 
+use cok_host::private_file;
 use tracing::warn;
 
 const FILE: &str = "instance";
+/// The length of an id: 16 bytes in hexadecimal digits.
+const ID_LEN: usize = 32;
 
-/// The id kept in `state_dir`, created if there is none. Where it can't be kept, one for this run alone.
+/// The id in `state_dir`, created if there is none. If it can't be kept there, it is new in every run.
 pub fn instance_id(state_dir: &Path) -> String {
     match load_or_create(state_dir) {
         Ok(id) => id,
@@ -27,38 +28,34 @@ pub fn instance_id(state_dir: &Path) -> String {
 
 fn load_or_create(state_dir: &Path) -> io::Result<String> {
     let path = state_dir.join(FILE);
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(state_dir)?;
     if let Some(id) = load(&path)? {
         return Ok(id);
     }
-    // Two clients may start at once: a link is made only if there is no file yet, and both read what is there.
     let id = new_id();
-    let temporary = state_dir.join(format!("{FILE}.{id}"));
-    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
-    file.write_all(id.as_bytes())?;
-    file.sync_all()?;
-    let linked = if path.exists() { fs::rename(&temporary, &path) } else { fs::hard_link(&temporary, &path) };
-    if temporary.exists() {
-        fs::remove_file(&temporary)?;
+    if private_file::create(&path, id.as_bytes())? {
+        return Ok(id);
     }
-    match linked {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
-        _ => Ok(load(&path)?.unwrap_or(id)),
+    // Either another client has just created the file, or it is damaged.
+    if let Some(id) = load(&path)? {
+        return Ok(id);
     }
+    private_file::write(&path, id.as_bytes())?;
+    // Of several clients that replace a damaged file at once, all take the id that was written last.
+    Ok(load(&path)?.unwrap_or(id))
 }
 
-/// The id in a file; `None` if there is no file, or nothing sensible in it.
+/// The id in a file. `None` if there is no file, or anything but an id in it.
 fn load(path: &Path) -> io::Result<Option<String>> {
-    match fs::read_to_string(path) {
-        Ok(id) if id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit()) => Ok(Some(id)),
+    match private_file::read(path, ID_LEN as u64) {
+        Ok(id) if id.len() == ID_LEN && id.iter().all(u8::is_ascii_hexdigit) => Ok(String::from_utf8(id).ok()),
         Ok(_) => Ok(None),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::FileTooLarge) => Ok(None),
         Err(error) => Err(error),
     }
 }
 
 fn new_id() -> String {
-    let mut bytes = [0; 16];
+    let mut bytes = [0; ID_LEN / 2];
     if getrandom::fill(&mut bytes).is_err() {
         bytes = fastrand::u128(..).to_be_bytes();
     }
@@ -67,6 +64,8 @@ fn new_id() -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
@@ -75,10 +74,12 @@ mod tests {
         let state_dir = folder.path().join("state");
         let id = instance_id(&state_dir);
         assert_eq!(instance_id(&state_dir), id);
-        fs::write(state_dir.join(FILE), "damaged").unwrap();
-        let fresh = instance_id(&state_dir);
-        assert_ne!(fresh, id);
-        assert_eq!(instance_id(&state_dir), fresh);
+        for damaged in ["damaged", &format!("{id}{id}"), &"x".repeat(ID_LEN)] {
+            fs::write(state_dir.join(FILE), damaged).unwrap();
+            let fresh = instance_id(&state_dir);
+            assert_ne!(fresh, id);
+            assert_eq!(instance_id(&state_dir), fresh);
+        }
         assert_eq!(fs::read_dir(&state_dir).unwrap().count(), 1);
     }
 }

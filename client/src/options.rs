@@ -1,4 +1,4 @@
-//! What a tunnel needs from its user.
+//! The settings of one tunnel.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,33 +11,33 @@ use crate::server::Server;
 use crate::target::Target;
 use crate::transport::TransportChoice;
 
-/// How long a tunnel asks for a name that another client has, unless the user says otherwise. A client that vanished over QUIC
-/// keeps its name for up to 36 s, until the daemon has given it up.
+/// The default of [`Options::name_timeout`]. The daemon needs up to 36 s to notice that a client over QUIC has vanished, and
+/// keeps its name until then.
 pub const NAME_TIMEOUT: Duration = Duration::from_secs(45);
 
-/// What a tunnel needs.
+/// The settings of one tunnel.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The daemon.
     pub server: Server,
-    /// Dialled instead of the daemon's resolved address, over TCP and UDP alike.
+    /// An address to dial instead of the daemon's resolved one, over TCP and UDP.
     pub connect_to: Option<SocketAddr>,
     /// Whom to trust: [`crate::trust_system`] or [`crate::trust_file`].
     pub tls: Arc<ClientConfig>,
     /// How to reach it.
     pub transport: TransportChoice,
-    /// Where QUIC connections are made. Clones share their sockets: one of them is for all tunnels of a process.
+    /// Opens QUIC connections. Clones share their sockets, so all tunnels of a process should use clones of one.
     pub quic: quic::Dialer,
-    /// The congestion controller over TCP; over QUIC, [`quic::Tuning`] says it.
+    /// The congestion controller over TCP. Over QUIC, [`quic::Tuning`] sets it.
     pub congestion: Congestion,
-    /// With [`TransportChoice::Auto`], the wait until a tunnel on WebSocket tries QUIC again: [`crate::PROBE_INTERVAL`].
-    /// It doubles with every try that fails, up to ten minutes. More than zero.
+    /// With [`TransportChoice::Auto`], the wait until a tunnel on WebSocket tries QUIC again. It must be more than zero.
+    /// It doubles with every failed try, up to ten minutes. [`crate::PROBE_INTERVAL`] is a good choice.
     pub probe_interval: Duration,
     /// The API key.
     pub key: String,
     /// The wanted name; without one the daemon picks.
     pub subdomain: Option<String>,
-    /// How long to ask for a name that another client has, before the refusal is final: [`NAME_TIMEOUT`]. Zero asks once.
+    /// How long to ask for a name that another client has. Zero asks once. [`NAME_TIMEOUT`] is a good choice.
     pub name_timeout: Duration,
     /// This installation, see [`crate::instance_id`].
     pub instance: String,
@@ -59,7 +59,7 @@ pub enum HostHeader {
     Preserve,
     /// The target's own host and port.
     Rewrite,
-    /// This.
+    /// This value.
     Value(http::HeaderValue),
 }
 
@@ -70,7 +70,7 @@ impl std::str::FromStr for HostHeader {
         match text {
             "preserve" => Ok(Self::Preserve),
             "rewrite" => Ok(Self::Rewrite),
-            // It becomes an authority over HTTP/2, so it has to be one.
+            // Over HTTP/2 the value becomes the authority.
             value => match value.parse::<http::uri::Authority>() {
                 Ok(_) => http::HeaderValue::from_str(value).map(Self::Value).map_err(|error| error.to_string()),
                 Err(_) => Err(format!("\"{value}\" is not \"preserve\", \"rewrite\" or a host")),

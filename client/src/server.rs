@@ -1,17 +1,11 @@
-//! The daemon's address, and whom to trust.
+//! The daemon's address, and how names become addresses.
 
 use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::Path;
 use std::str::FromStr;
-use std::sync::Arc;
 
-use anyhow::{Context as _, bail};
-use rustls::crypto::aws_lc_rs;
-use rustls::{ClientConfig, RootCertStore};
-use rustls_pki_types::CertificateDer;
-use rustls_pki_types::pem::PemObject as _;
+use anyhow::{anyhow, bail};
 use tokio::net::lookup_host;
 
 use crate::target::Address;
@@ -34,7 +28,7 @@ impl FromStr for Server {
         if rest.contains(['/', '?', '#', '@']) {
             bail!("the server \"{text}\" must be only a host and a port");
         }
-        let address = Address::parse(rest, 443).map_err(|why| anyhow::anyhow!("the server \"{text}\": {why}"))?;
+        let address = Address::parse(rest, 443).map_err(|why| anyhow!("the server \"{text}\": {why}"))?;
         Ok(Self(address))
     }
 }
@@ -62,48 +56,13 @@ impl fmt::Display for Server {
     }
 }
 
-/// The addresses of a host. Names under localhost are this machine, whatever the resolver knows of them (RFC 6761,
-/// section 6.3).
+/// The addresses of a host. Names under localhost mean this machine; the resolver is not asked (RFC 6761, section 6.3).
 pub(crate) async fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     let name = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
     if name == "localhost" || name.ends_with(".localhost") {
         return Ok(vec![(Ipv4Addr::LOCALHOST, port).into(), (Ipv6Addr::LOCALHOST, port).into()]);
     }
     Ok(lookup_host((host, port)).await?.collect())
-}
-
-/// TLS that trusts what the system trusts.
-pub fn trust_system() -> anyhow::Result<Arc<ClientConfig>> {
-    let mut roots = RootCertStore::empty();
-    let found = rustls_native_certs::load_native_certs();
-    roots.add_parsable_certificates(found.certs);
-    if roots.is_empty() {
-        bail!("the system has no trusted certificates; install its package of them (ca-certificates) or use --ca-file");
-    }
-    client_config(roots)
-}
-
-/// TLS that trusts only the authorities in a PEM file.
-pub fn trust_file(path: &Path) -> anyhow::Result<Arc<ClientConfig>> {
-    let mut roots = RootCertStore::empty();
-    let pem = std::fs::read(path).with_context(|| format!("cannot read the CA file {}", path.display()))?;
-    for certificate in CertificateDer::pem_slice_iter(&pem) {
-        let certificate = certificate.map_err(|error| anyhow::anyhow!("the CA file {}: {error}", path.display()))?;
-        roots.add(certificate).with_context(|| format!("the CA file {}", path.display()))?;
-    }
-    if roots.is_empty() {
-        bail!("the CA file {} has no certificate in it", path.display());
-    }
-    client_config(roots)
-}
-
-pub(crate) fn client_config(roots: RootCertStore) -> anyhow::Result<Arc<ClientConfig>> {
-    let mut config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(Arc::new(config))
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! What requests are forwarded to.
+//! The local service that requests are forwarded to.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -37,11 +37,11 @@ impl fmt::Display for Address {
     }
 }
 
-/// What a target looks like, for those who got it wrong.
+/// The forms of a target, as error messages list them.
 pub(crate) const FORMS: &str = "3000, host:3000, http://…, https://…, h2c://… or unix:/path";
 
-/// Whether a text is a single word: neither a port nor `localhost`, and without anything that a host or an address has. Where
-/// a target is wanted, it may be the name of one, or a command that does not exist.
+/// Whether a text is a single word: neither a port nor `localhost`, and without the characters of an address. In place of
+/// a target, it may be the name of a tunnel, or a mistyped command.
 pub(crate) fn is_bare_word(text: &str) -> bool {
     let is_port = text.bytes().all(|byte| byte.is_ascii_digit());
     !is_port && !text.eq_ignore_ascii_case("localhost") && !text.contains(['.', ':', '/'])
@@ -90,7 +90,7 @@ impl FromStr for Target {
 }
 
 impl Address {
-    /// The authority for requests to it: without the port where that is the scheme's own.
+    /// The authority of requests to it. It leaves out the default port of the scheme.
     pub(crate) fn authority(&self, default_port: u16) -> String {
         let text = self.to_string();
         match text.strip_suffix(&format!(":{default_port}")) {

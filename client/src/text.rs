@@ -1,13 +1,13 @@
-//! Words for people: why something failed, and what others have said, cut and escaped so that it stays part of one line.
+//! Text for messages: errors with their causes, and the words of peers, cut and escaped to stay on one line.
 
 use std::error::Error;
 use std::fmt::Write as _;
 use std::io;
 
-/// How much is shown of what others have said.
+/// The most characters that are shown of a peer's words.
 const LONGEST: usize = 200;
 
-/// What a peer or a visitor has said, on one line and not too long.
+/// The words of a peer or a visitor, on one line and not too long.
 pub(crate) fn quoted(text: &str) -> String {
     let mut shown = String::new();
     for (number, c) in text.chars().enumerate() {
@@ -29,7 +29,7 @@ pub(crate) fn explain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
-        // Some repeat what caused them.
+        // Some errors repeat their cause.
         let said = cause.to_string();
         if !text.ends_with(&said) {
             let _infallible = write!(text, ": {said}");
@@ -39,7 +39,7 @@ pub(crate) fn explain(error: &dyn Error) -> String {
     text
 }
 
-/// Why the system could not do something, without its error number.
+/// The reason for a system's error, without the error number.
 pub(crate) fn io_reason(error: &io::Error) -> String {
     use io::ErrorKind as Kind;
     let Some(number) = error.raw_os_error() else { return explain(error) };

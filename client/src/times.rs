@@ -1,4 +1,4 @@
-//! Times as users write them, on the command line and in the file.
+//! Durations as users write them, on the command line and in the file.
 
 use std::time::Duration;
 

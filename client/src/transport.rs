@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 
-/// How long a tunnel on WebSocket waits until it tries QUIC again, unless the user says otherwise. A try costs both sides
-/// a handshake.
+/// The default wait until a tunnel on WebSocket tries QUIC again. A try costs both sides a handshake.
 pub const PROBE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How to reach the daemon.
@@ -21,7 +20,7 @@ pub enum TransportChoice {
 }
 
 impl TransportChoice {
-    /// Reads it where no flag was given.
+    /// Reads a value of the environment or the file.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         Self::from_str(text, false).map_err(|_| format!("expected auto, quic or ws, not \"{text}\""))
     }

@@ -1,8 +1,8 @@
 //! The cok daemon: it terminates public HTTPS for the names under one domain and passes requests on to the clients that
 //! own those names.
 //!
-//! To follow a request, open in this order: `listen`, `edge`, `tunnels`, then `cok-transport` and the client's session and
-//! proxy. `app` builds all parts and is their table of contents.
+//! To follow a request, open `listen`, `edge` and `tunnels`, then `cok-transport` and the client's session and proxy.
+//! `app` builds all parts and is their table of contents.
 
 mod admission;
 mod app;
@@ -15,6 +15,5 @@ mod host;
 mod listen;
 mod names;
 mod observe;
-mod quoted;
 mod startup;
 mod tunnels;

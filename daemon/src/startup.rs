@@ -1,7 +1,7 @@
-//! Settings that only a restart can change. Each part declares its own; a reload compares them by what is declared here.
+//! Settings that need a restart. Each part declares its own, and a reload compares them by this declaration.
 
 /// Declares a struct of settings that are read once, at the start. Each field names its key in the configuration file.
-/// `changed` lists the keys in which another value of the struct differs.
+/// `changed` lists the keys whose values differ.
 macro_rules! startup {
     (
         $(#[$about:meta])*

@@ -24,8 +24,8 @@ pub use self::window::WindowBudget;
 /// The most interim heads (1xx) in one exchange; services send one or two.
 pub const MAX_INTERIM_HEADS: u8 = 16;
 
-/// Chunks of at least this many bytes are passed on in the memory they arrived in. Shorter ones that have to wait are
-/// gathered, so that a peer who sends single bytes cannot hold a whole read buffer with each.
+/// Chunks of at least this many bytes are passed on without a copy. Shorter ones that have to wait are joined, so that
+/// a peer who sends single bytes cannot hold a whole read buffer with each.
 const SHARE_FROM: usize = 4 * 1024;
 
 /// What a reader gets, in order.
@@ -49,7 +49,7 @@ pub enum Received {
     Trailers(HeaderMap),
 }
 
-/// Why an exchange cannot go on.
+/// Why an exchange ended early.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ExchangeError {
     /// The peer, or another handle on our side, abandoned it.

@@ -109,6 +109,8 @@ pub struct Mux {
     liveness: Liveness,
     /// The latest time that the owner passed in. Reading and writing bodies uses it.
     now: Instant,
+    /// Messages that have come.
+    messages: u64,
     /// Bytes of unknown frames so far.
     skipped: usize,
 
@@ -147,6 +149,7 @@ impl Mux {
             events: VecDeque::new(),
             liveness: Liveness::new(now),
             now,
+            messages: 0,
             skipped: 0,
             control: BytesMut::new(),
             pong: None,
@@ -257,6 +260,21 @@ impl Mux {
                 Err(SessionError::Silent)
             }
         }
+    }
+
+    /// Queues a Ping unless one waits for its Pong.
+    pub fn ping(&mut self, now: Instant) {
+        self.now = now;
+        if self.session.is_established()
+            && let Some(ping) = self.liveness.ask(now)
+        {
+            frame::put_ping(&mut self.control, ping);
+        }
+    }
+
+    /// How many messages have come.
+    pub fn messages(&self) -> u64 {
+        self.messages
     }
 
     /// The measured round trip.

@@ -149,7 +149,7 @@ pub enum Signal {
     Skipped(usize),
 }
 
-/// What a client does with a request that arrived.
+/// The client's verdict on a request that arrived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Admission {
     /// Serves it.
@@ -158,7 +158,7 @@ pub enum Admission {
     Refuse,
 }
 
-/// Where one side of a session stands.
+/// The state of one side of a session.
 #[derive(Debug)]
 enum Phase {
     /// Daemon: waits for Connect.

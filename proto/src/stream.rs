@@ -59,7 +59,7 @@ impl ExchangeReader {
         self.state.is_over()
     }
 
-    /// Gives the rest of the direction up: it counts as ended.
+    /// Gives up the rest of the direction, which then counts as ended.
     pub fn stop(&mut self) {
         self.state.stop();
     }

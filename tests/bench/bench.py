@@ -1,8 +1,8 @@
 """The whole path, measured against nginx and haproxy as two TLS hops.
 
-The load generator (wrk) and the service (nginx) share one processor, all tunnel processes the other. The candidates
-take turns, round by round, so that a machine whose speed drifts slows all of them; figures are medians, to be compared
-as ratios within one run. Everything is on loopback and bounded in time."""
+The load generator (wrk) and the service (nginx) share one processor; all tunnel processes share the other. The
+candidates take turns in each round, so that a drift of the machine's speed slows all of them. The figures are medians:
+compare them as ratios within one run. Everything is on loopback and bounded in time."""
 
 import argparse
 import contextlib
@@ -34,7 +34,7 @@ WORKLOADS = [
 
 @contextlib.contextmanager
 def on(cpu):
-    """What starts in here runs on that processor, and finds as many threads' worth of it."""
+    """Pins the processes that start in this context to processor `cpu`."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {int(cpu)})
     yield
@@ -169,7 +169,7 @@ def answers(candidate):
     return probe.stdout == b"200"
 
 
-# wrk takes the TLS server name from its URL, so the name must resolve: in a mount namespace with a hosts file of its own.
+# wrk takes the TLS server name from its URL, so the name must resolve: wrk runs in a mount namespace with its own hosts file.
 WITH_HOSTS = [
     "unshare", "-rm", "sh", "-c",
     f'echo "127.0.0.1 {HOST}" >/tmp/cok-bench-hosts.$$ && mount --bind /tmp/cok-bench-hosts.$$ /etc/hosts && '
@@ -178,7 +178,7 @@ WITH_HOSTS = [
 
 
 def measure(candidate, path, connections, seconds):
-    """Requests/s, p99 in ms, processor seconds per 100,000 requests and per GB."""
+    """Returns requests/s, p99 in ms, processor seconds per 100,000 requests and per GB."""
     before = processor_seconds(candidate.processes)
     result = subprocess.run(
         [*WITH_HOSTS, "taskset", "-c", LOAD_CPU, "wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency",
@@ -196,7 +196,7 @@ def measure(candidate, path, connections, seconds):
 
 
 def idle_memory(folder, origin, tunnels=200):
-    """What an idle tunnel costs the daemon, in KiB."""
+    """Returns the daemon's memory for each idle tunnel, in KiB."""
     daemon = Daemon(folder / "idle")
     first = daemon.client(origin.target, "idle-first")
     before = daemon.process.memory()[0]

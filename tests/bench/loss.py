@@ -1,11 +1,11 @@
 """A tunnel across a link that loses packets, over each transport and with each congestion controller at both ends.
 
-The link has a round trip of 20 ms, 200 Mbit/s and a queue of its bandwidth-delay product, in namespaces of its own. The
-visitors are beside the daemon and the service beside the client, so that only the tunnel crosses the link. Measured are
-one download by itself, small requests by themselves, and small requests beside four downloads. Small requests are sent at
-a steady rate, and their time counts from when they were to be sent, so that a stall is seen by all that it holds up.
-The candidates take turns, round by round. Throughput is the median of the rounds; the times of all rounds are taken
-together."""
+The link has a round trip of 20 ms, 200 Mbit/s and a queue of its bandwidth-delay product, in its own namespaces. The
+visitors share a namespace with the daemon, and the service with the client, so that only the tunnel crosses the link.
+Each round measures one download alone, small requests alone, and small requests during four downloads. Small requests
+leave at a steady rate. Their time counts from the moment when they are due, so that a stall shows in all requests that
+it delays. The candidates take turns in each round. Throughput is the median of the rounds; percentiles cover the times
+of all rounds."""
 
 import argparse
 import os
@@ -21,7 +21,7 @@ from harness.nginx import Nginx
 from harness.visitors import Visitors
 
 LINK = {"delay": "10ms", "rate": 200, "queue": 512 << 10}
-# Small requests a second, and how many visitors share them: enough that one is free even while others wait for 300 ms.
+# Small requests a second, and the number of visitors that share them: one is free even while others wait for 300 ms.
 RATE, VISITORS = 100, 32
 SMALL = 128
 
@@ -46,14 +46,14 @@ class Tunnel:
         self.daemon.stop()
 
     def downloads(self, count, seconds):
-        """Downloads at once that last so long; to be finished by `throughput`."""
+        """Starts `count` downloads that last `seconds`. `throughput` waits for them."""
         return [
             self.client.start_curl("/huge", "--output", "/dev/null", "--write-out", "%{size_download}", deadline=seconds)
             for _ in range(count)
         ]
 
     def small(self, seconds):
-        """The times of small requests, in ms."""
+        """Sends small requests for `seconds`. Returns their times in ms."""
         visitors = Visitors(self.daemon, self.client.name, "/small", RATE, VISITORS)
         time.sleep(seconds)
         times = visitors.stop()
@@ -62,16 +62,16 @@ class Tunnel:
 
 
 def throughput(downloads, seconds):
-    """MB/s of all of them together."""
+    """Returns the total rate of the downloads in MB/s."""
     return sum(int(curl.communicate(timeout=seconds + 20)[0]) for curl in downloads) / seconds / 1e6
 
 
 def measure(tunnel, seconds):
-    """One round: throughput of one download, times of small requests alone, and beside four downloads."""
+    """One round: throughput of one download, times of small requests alone and during four downloads."""
     alone = tunnel.small(seconds / 2)
     single = throughput(tunnel.downloads(1, seconds), seconds)
     beside = tunnel.downloads(4, seconds + 1)
-    # The downloads have filled the link by then.
+    # The downloads have filled the link by now.
     time.sleep(0.5)
     busy = tunnel.small(seconds)
     throughput(beside, seconds + 1)
@@ -79,13 +79,13 @@ def measure(tunnel, seconds):
 
 
 def percentiles(times):
-    """p50, p95, p99 and the longest."""
+    """Returns p50, p95, p99 and the maximum."""
     times = sorted(times)
     return [times[min(len(times) - 1, int(len(times) * part))] for part in (0.5, 0.95, 0.99)] + [times[-1]]
 
 
 def bench(folder, loss, rounds, seconds):
-    """The rows of one loss: for each candidate its throughput, and percentiles alone and beside downloads."""
+    """Returns the rows of one loss rate: throughput, and percentiles alone and during downloads."""
     network, running = Network(), []
     try:
         network.link(**LINK, loss=loss)

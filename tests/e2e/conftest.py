@@ -1,4 +1,4 @@
-"""What the tests share: one daemon, one nginx, one Python service, started on first use and stopped at the end."""
+"""Shared fixtures. The shared daemon, nginx and Python services start on first use and stop at the end of the run."""
 
 import os
 import subprocess
@@ -21,7 +21,7 @@ from harness.services import Services
 
 @pytest.fixture(autouse=True)
 def leftovers():
-    """What a test has started does not outlive it, even if it failed before it could stop it."""
+    """Ends all children of a test after it, even if the test failed before it could stop them."""
     before = len(children)
     yield
     for child in children[before:]:
@@ -30,7 +30,7 @@ def leftovers():
 
 @pytest.fixture(scope="session", params=TRANSPORTS)
 def transport(request):
-    """What carries the tunnels of a test. All tests over one come before those over the next."""
+    """The transport of a test's tunnels. All tests over one transport run before those over the next."""
     return request.param
 
 
@@ -60,7 +60,7 @@ def site(daemon, nginx, transport):
 
 @pytest.fixture(scope="session")
 def services():
-    """The Python services, in one event loop on a thread of their own."""
+    """The Python services, in one event loop on their own thread."""
     services = Services()
     yield services
     services.stop()
@@ -76,7 +76,7 @@ def web(daemon, services, transport):
 
 @pytest.fixture
 def tunnel(daemon, transport):
-    """Makes tunnels that end with the test."""
+    """Returns a function that opens tunnels, which end with the test."""
     clients = []
 
     def make(target, *args, **more):
@@ -91,7 +91,7 @@ def tunnel(daemon, transport):
 
 @pytest.fixture
 def own_daemon(tmp_path):
-    """Makes daemons that end with the test."""
+    """Returns a function that starts daemons, which end with the test."""
     daemons = []
 
     def make(**more):
@@ -106,19 +106,19 @@ def own_daemon(tmp_path):
 
 @pytest.fixture(params=[HERE, Activated()], ids=["own-sockets", "handed-over"])
 def either_sockets(request):
-    """Whose a daemon's public sockets are: it stops in one of two ways."""
+    """Runs a test with the daemon's own sockets and with those of a service manager, since it stops differently."""
     return request.param
 
 
 @pytest.fixture
 def short(own_daemon, transport, either_sockets):
-    """A daemon that gives what runs one second."""
+    """A daemon with a drain time of one second."""
     return own_daemon(limits='drain_timeout = "1s"', transport=transport, inside=either_sockets)
 
 
 @pytest.fixture
 def issuance(tmp_path):
-    """Makes ACME servers, each with a daemon that asks it, which end with the test."""
+    """Returns a function that starts an ACME server with a daemon, which end with the test."""
     made = []
 
     def make(**more):
@@ -132,7 +132,7 @@ def issuance(tmp_path):
 
 @pytest.fixture
 def browse(tmp_path):
-    """Starts Chromium with a certificate store of its own, in which one authority is trusted."""
+    """Returns a function that starts Chromium with a new certificate store, which trusts one authority."""
     drivers = []
 
     def start(ca_file, *flags):
@@ -161,14 +161,14 @@ def browse(tmp_path):
 
 @pytest.fixture
 def network():
-    """A home and an internet of their own, with nothing between them yet."""
+    """A home and an internet in their own namespaces, without a path between them yet."""
     network = missing = None
     try:
         network = Network()
     except Unavailable as why:
         missing = str(why)
     if missing:
-        # Not skipped: a run that has left them out is not green.
+        # A failure, not a skip: a run without these tests is not green.
         pytest.fail(missing, pytrace=False)
     yield network
     network.delete()
@@ -176,13 +176,13 @@ def network():
 
 @pytest.fixture(params=["--http1.1", "--http2"], ids=["h1", "h2"])
 def http(request):
-    """curl's option for the version that the visitor speaks."""
+    """curl's option for the visitor's HTTP version."""
     return request.param
 
 
 @pytest.fixture(params=[Http2, Http3], ids=["h2", "h3"])
 def multiplexed(request):
-    """A visitor with many streams on one connection."""
+    """A visitor over HTTP/2 or HTTP/3."""
     return request.param
 
 
@@ -196,7 +196,7 @@ def pytest_runtest_setup(item):
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item):
-    """A failure shows what the programs had to say during the test."""
+    """Adds the output of the programs to the report of a failure."""
     report = (yield).get_result()
     if not report.failed:
         return

@@ -1,4 +1,4 @@
-"""A real browser, which trusts the authority of `cokd dev`, shows a page with images and talks WebSocket."""
+"""Chromium, which trusts the authority of `cokd dev`, shows a page with images and uses a WebSocket."""
 
 import struct
 import subprocess
@@ -89,7 +89,7 @@ def test_a_page_with_images_and_a_websocket(dev, service, browse):
 
 
 def protocols(driver):
-    """Of the page itself, and of its pictures."""
+    """Returns the HTTP versions of the page and of its pictures."""
     return driver.execute_script("""
         const of = kind => performance.getEntriesByType(kind);
         const pictures = of('resource').filter(entry => entry.name.endsWith('.png'));
@@ -98,13 +98,13 @@ def protocols(driver):
 
 
 def test_a_page_over_http3(dev, service, browse):
-    """QUIC is forced, so that not even the first request goes over TCP. Only with a host for which it is forced does
-    Chromium trust an authority that was added by hand also over QUIC."""
+    """A flag forces QUIC for the host, so that even the first request goes over it. Only with this flag does Chromium trust
+    an added authority over QUIC."""
     info = dev(str(service))
     site = urllib.parse.urlsplit(info["url"])
     driver = browse(
         info["ca_file"], "--enable-quic", f"--origin-to-force-quic-on={site.netloc}",
-        # Left to itself it tries ::1 alone, where the daemon does not listen.
+        # By default Chromium tries only ::1, where the daemon does not listen.
         f"--host-resolver-rules=MAP {site.hostname} 127.0.0.1",
     )
     driver.get(info["url"])
@@ -112,12 +112,12 @@ def test_a_page_over_http3(dev, service, browse):
     assert driver.title == "site"
     wait.until(lambda d: d.execute_script("return [a.naturalWidth, b.naturalWidth]") == [40, 70])
     assert protocols(driver) == ["h3"] * 3
-    # A WebSocket goes its own way, over TCP.
+    # The WebSocket goes over TCP.
     wait.until(lambda d: d.execute_script("return answers") == ["echo from the page"])
 
 
 def test_the_sample_site(dev, browse):
-    """Without a target there is a page with a picture and a stream of events."""
+    """Without a target, dev serves a page with a picture and a stream of events."""
     info = dev()
     driver = browse(info["ca_file"])
     driver.get(info["url"])
@@ -127,7 +127,7 @@ def test_the_sample_site(dev, browse):
 
 
 def test_the_certificate_is_really_checked(dev, browse, tmp_path):
-    """The other tests would mean little if this browser took any certificate."""
+    """The other tests prove little if this browser accepts any certificate."""
     info = dev()
     subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=another", "-days", "1",

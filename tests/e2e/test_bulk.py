@@ -1,4 +1,4 @@
-"""Large bodies pass whole, and are kept by nobody on the way."""
+"""Large bodies pass whole, and neither end buffers them."""
 
 import hashlib
 import os
@@ -11,14 +11,14 @@ MIB = 1 << 20
 
 @pytest.fixture(scope="module")
 def random(nginx):
-    """32 MiB in a file of the site."""
+    """A file of the site with 32 MiB of random bytes."""
     data = os.urandom(32 * MIB)
     nginx.add("large-random.bin", data)
     return nginx.site / "large-random.bin", hashlib.sha256(data).digest()
 
 
 def unknown_length(http):
-    """curl's options for an upload that does not say how long it is."""
+    """Returns curl's options for an upload without Content-Length."""
     return ["--header", "transfer-encoding: chunked"] if http == "--http1.1" else ["--header", "content-length:"]
 
 
@@ -29,7 +29,7 @@ def test_a_download_is_the_file(site, random, http):
 
 @pytest.mark.parametrize("length", ["known", "unknown"])
 def test_an_upload_becomes_the_file(site, nginx, random, http, length):
-    """nginx takes a PUT and stores it: 201, then 204 once it replaces the file, and the same bytes."""
+    """nginx stores the same bytes for a PUT. It answers 201 for a new file and 204 for a replaced one."""
     path, digest = random
     options = unknown_length(http) if length == "unknown" else []
     name = f"/uploads/{site.transport}-{http.strip('-')}-{length}.bin"
@@ -41,9 +41,9 @@ def test_an_upload_becomes_the_file(site, nginx, random, http, length):
 
 @pytest.fixture
 def growth(site, web):
-    """How much the daemon and the clients have grown since the test began, at their peak."""
+    """Returns the growth of the peak memory of daemon and clients since the test began."""
     processes = {"cokd": site.daemon.process, "site's client": site.process, "web's client": web.process}
-    # Once through everything, so that what is kept for good is there.
+    # A first round through everything allocates what stays for good.
     site.curl("/random.bin")
     before = {}
     for name, process in processes.items():
@@ -52,16 +52,16 @@ def growth(site, web):
     yield lambda: {name: process.memory()[1] - before[name] for name, process in processes.items()}
 
 
-def test_a_large_download_is_not_kept(site, nginx, growth, http):
-    """1 GiB passes, and neither side grows by 16 MiB."""
+def test_a_large_download_is_not_buffered(site, nginx, growth, http):
+    """1 GiB passes, and each side grows by less than 16 MiB."""
     nginx.add_sparse("large.bin", GIB)
     answer = site.curl("/large.bin", http, "--output", "/dev/null", "--write-out", "%{size_download}", deadline=120)
     assert int(answer.stdout) == GIB
     assert max(growth().values()) < 16 * MIB, growth()
 
 
-def test_a_large_upload_is_not_kept(web, growth, http, tmp_path):
-    """256 MiB of unknown length pass, and neither side grows by 16 MiB."""
+def test_a_large_upload_is_not_buffered(web, growth, http, tmp_path):
+    """256 MiB of unknown length pass, and each side grows by less than 16 MiB."""
     with (tmp_path / "large").open("wb") as file:
         file.truncate(GIB // 4)
     answer = web.curl("/hash", http, *unknown_length(http), "--upload-file", tmp_path / "large", deadline=180)

@@ -1,4 +1,4 @@
-"""Who leaves is noticed on the other side, and by nobody else."""
+"""When one end of an exchange leaves, the other end notices. Other exchanges do not."""
 
 import socket
 import sys
@@ -13,7 +13,7 @@ from harness.http3 import ErrorCode, Http3
 from harness.nginx import Nginx
 from harness.process import Process, wait_for
 
-# A service in a process of its own, to be killed: it promises 100 MB, writes a little, and waits.
+# A service in its own process, so that a test can kill it. It announces 100 MB, writes a little, and waits.
 DYING = """
 import http.server, sys
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -63,14 +63,14 @@ def leave_h2(daemon, name, path):
 
 
 def leave_h3(daemon, name, path):
-    """By saying that no response is wanted."""
+    """Stops the response (STOP_SENDING)."""
     visitor = Http3(daemon, name)
     stream = visitor.request(path.decode())
     return visitor, stream.response, stream.stop
 
 
 def disconnect_h3(daemon, name, path):
-    """By closing the whole connection."""
+    """Closes the whole connection."""
     visitor = Http3(daemon, name)
     stream = visitor.request(path.decode())
     return visitor, stream.response, visitor.leave
@@ -82,7 +82,7 @@ VISITS = {"h1": leave_h1, "h2": leave_h2, "h3": leave_h3, "h3-closed": disconnec
 @pytest.mark.parametrize("visit", VISITS.values(), ids=VISITS)
 @pytest.mark.parametrize("path", [b"/endless", b"/silent"])
 def test_the_service_sees_the_visitor_leave(web, services, visit, path):
-    """Within a second, be it in the middle of a body or before the response has begun."""
+    """The service sees it within a second, in the middle of a body or before the response begins."""
     connection, wait, leave = visit(web.daemon, web.name, path)
     wait_for(lambda: services.open_streams == 1, "the service has the request")
     if path == b"/endless":
@@ -101,7 +101,7 @@ def test_the_service_sees_the_visitor_leave(web, services, visit, path):
 
 
 @pytest.mark.parametrize("path", ["/length", "/chunked"])
-def test_a_service_that_dies_is_no_success(dying, tunnel, http, path):
+def test_a_killed_service_truncates_the_response(dying, tunnel, http, path):
     """The visitor sees a truncated transfer: curl's 18 over HTTP/1.1, a reset stream (92) over HTTP/2."""
     client = tunnel(f"http://127.0.0.1:{dying.port}")
     curl = client.start_curl(path, http)
@@ -111,8 +111,8 @@ def test_a_service_that_dies_is_no_success(dying, tunnel, http, path):
 
 
 @pytest.mark.parametrize("path", ["/length", "/chunked"])
-def test_a_service_that_dies_is_no_success_over_http3(dying, tunnel, path):
-    """A reset stream, and no clean end; the connection goes on."""
+def test_a_killed_service_truncates_the_response_over_http3(dying, tunnel, path):
+    """The stream is reset without a clean end, and the connection goes on."""
     client = tunnel(f"http://127.0.0.1:{dying.port}")
     with Http3(client.daemon, client.name) as visitor:
         stream = visitor.request(path)
@@ -122,8 +122,8 @@ def test_a_service_that_dies_is_no_success_over_http3(dying, tunnel, path):
         assert visitor.request("/").response()[b":status"] == b"502"
 
 
-def test_an_nginx_that_dies_is_no_success(tunnel, tmp_path, http):
-    """SIGKILL for nginx and its worker, in the middle of a file."""
+def test_a_killed_nginx_truncates_the_response(tunnel, tmp_path, http):
+    """nginx and its worker get SIGKILL in the middle of a file."""
     nginx = Nginx(tmp_path)
     nginx.add_sparse("large.bin", 64 << 20)
     curl = tunnel(nginx.target).start_curl("/slow/large.bin", http)
@@ -133,9 +133,9 @@ def test_an_nginx_that_dies_is_no_success(tunnel, tmp_path, http):
     assert curl.returncode in (18, 92), said
 
 
-def test_a_client_that_dies_is_no_success(daemon, nginx, http):
-    """Nor does a body end well when the tunnel goes away under it, although its name is waited for. Its kernel says so
-    over TCP; over UDP only silence tells, see test_patience.py."""
+def test_a_killed_client_truncates_the_response(daemon, nginx, http):
+    """A body does not end cleanly when its tunnel ends, even during the reconnect grace. Over TCP the kernel closes the
+    connection. Over UDP only silence shows the end: see test_patience.py."""
     nginx.add_sparse("dying.bin", 64 << 20)
     client = daemon.client(nginx.target, transport="ws")
     curl = client.start_curl("/slow/dying.bin", http)
@@ -146,8 +146,8 @@ def test_a_client_that_dies_is_no_success(daemon, nginx, http):
 
 
 @pytest.mark.parametrize("version", ["h1", "h2", "h3"])
-def test_an_upload_that_is_broken_off_is_not_whole(web, services, version):
-    """The service must not take a part of a body for all of it."""
+def test_an_aborted_upload_does_not_look_complete(web, services, version):
+    """The service must not mistake a partial body for a complete one."""
     services.uploads.clear()
     services.swallowed = 0
     if version == "h1":
@@ -175,8 +175,8 @@ def test_a_service_that_dies_before_it_answers(tunnel):
     recorder.stop()
 
 
-def test_nobody_else_notices(web, services):
-    """On one session: a visitor leaves, an upload is slow, an exchange is reset; the lockstep stream goes on."""
+def test_other_exchanges_do_not_notice(web, services):
+    """On one session, a visitor leaves, an upload is slow, and an exchange is reset. A stream of events goes on."""
     with Http2(web.daemon, web.name) as steady, Http2(web.daemon, web.name) as other:
         stream = steady.request("/steps/steady/60")
         slow = other.request("/hash", method="POST", end=False)
@@ -199,8 +199,8 @@ def test_nobody_else_notices(web, services):
         assert b'"length": 20' in slow.read()
 
 
-def test_who_wants_no_response_any_more_uploads_no_more_over_http3(web, services):
-    """The visitor says so, and does not reset what it sends."""
+def test_stopping_the_response_stops_the_upload_over_http3(web, services):
+    """The visitor stops the response (STOP_SENDING) and does not reset its own direction."""
     services.uploads.clear()
     services.swallowed = 0
     with Http3(web.daemon, web.name) as visitor:
@@ -212,7 +212,7 @@ def test_who_wants_no_response_any_more_uploads_no_more_over_http3(web, services
         assert stream.wait_reset() == stream.wait_stopped() == ErrorCode.H3_REQUEST_CANCELLED
 
 
-def test_an_upload_that_only_breaks_off_is_not_whole_over_http3(web, services):
+def test_a_reset_upload_does_not_look_complete_over_http3(web, services):
     """The visitor resets its direction and still waits for a response."""
     services.uploads.clear()
     services.swallowed = 0
@@ -225,9 +225,9 @@ def test_an_upload_that_only_breaks_off_is_not_whole_over_http3(web, services):
         wait_for(lambda: services.uploads == [(3, False)], "the service sees the upload end", deadline=1)
 
 
-def test_a_stopped_upload_that_breaks_off_is_let_go(tunnel):
-    """Nothing of an upload is read while its service reads nothing; that the visitor leaves is noticed all the same, in
-    all of the tunnel. The service itself could only see it by reading."""
+def test_an_aborted_upload_ends_even_if_the_service_does_not_read(tunnel):
+    """The daemon does not read an upload while the service does not read. Daemon and client still notice that the visitor
+    leaves. The service itself can see it only by reading."""
     gate = threading.Event()
     recorder = raw.Recorder(lambda head, connection: gate.wait(60) and None)
     client = tunnel(recorder.target)

@@ -1,4 +1,4 @@
-"""A certificate by ACME: the first one, renewal under load, restarts, and servers that forget or refuse."""
+"""Certificates by ACME: the first one, renewal under load, restarts, and servers that lose accounts or refuse."""
 
 import json
 import threading
@@ -19,8 +19,8 @@ NAMES = {DOMAIN, f"*.{DOMAIN}"}
 
 
 def test_the_first_certificate(issuance, nginx, record_property):
-    """Within 5 s of the start there is a certificate that visitors trust, on the base name and on a tunnel's, over
-    HTTP/1.1, 2 and 3."""
+    """Within 5 s of the start, visitors trust the certificate over HTTP/1.1, 2 and 3. It covers the base name and a
+    tunnel's name."""
     acme = issuance()
     daemon = acme.start()
     event = acme.issued()
@@ -46,8 +46,8 @@ def test_the_first_certificate(issuance, nginx, record_property):
     assert serial_of(daemon.leaf("any-name")) == serial_of(leaf)
 
 
-def test_what_is_served_until_then(issuance):
-    """A self-signed certificate, which is said, and the daemon is not ready; then all of it changes."""
+def test_a_self_signed_certificate_until_the_first_one(issuance):
+    """Until the first certificate, the daemon serves a self-signed one, says so, and is not ready."""
     acme = issuance(proxy=True)
     acme.proxy.hold("finalize")
     daemon = acme.start()
@@ -58,7 +58,7 @@ def test_what_is_served_until_then(issuance):
     status, why = daemon.admin_get("/health/ready")
     assert (status, why) == (503, "not ready: there is no certificate yet, and a self-signed one is served\n")
     assert daemon.admin_get("/health/live")[0] == 200
-    # Those who trust the daemon's own authority may come already.
+    # Visitors that trust the daemon's own authority are served already.
     assert daemon.curl("", "/health/ready", "--write-out", "%{http_code}").stdout == b"not ready\n503"
     assert daemon.metric("cok_certificate_renewals_total") == 0
     status = daemon.status()
@@ -75,7 +75,7 @@ def test_what_is_served_until_then(issuance):
     assert set(status["names"]) == NAMES and status["issuer"] == event["issuer"] and status["source"] == "acme"
     assert plain(status["serial"]) == serial_of(leaf)
     assert daemon.curl("", "/health/ready").stdout == b"ready\n"
-    # For people.
+    # The human-readable form.
     code, text, _ = cokd("cert", "status", "--config", daemon.config)
     assert code == 0 and f"{DOMAIN}, *.{DOMAIN}" in text and "no daemon runs" not in text, text
     daemon.stop()
@@ -83,7 +83,7 @@ def test_what_is_served_until_then(issuance):
 
 
 class Newcomers:
-    """Visitors who make a new connection for each request, over TCP and over QUIC in turn, until they are stopped."""
+    """Visitors that open a new connection for each request, over TCP and QUIC in turn, until they are stopped."""
 
     def __init__(self, daemon, names):
         self.daemon, self.names = daemon, names
@@ -124,8 +124,7 @@ class Newcomers:
 
 
 def test_renewal_under_load(issuance, nginx):
-    """Four new certificates while visitors come and stay: no handshake fails, no connection that is open ends, tunnels
-    stay."""
+    """The daemon gets four new certificates under load. No handshake fails, and open connections and tunnels stay."""
     acme = issuance()
     daemon = acme.start()
     acme.issued()
@@ -146,7 +145,7 @@ def test_renewal_under_load(issuance, nginx):
         assert not visitors.failures, visitors.failures
         assert len(visitors.times) > 50
     assert not coming.failures, coming.failures
-    # Python leaves no zero out at the front.
+    # Python keeps leading zeros.
     serials = {serial.lstrip("0") for serial in coming.serials}
     assert len(serials) >= 4 and before - {""} <= serials
     for client in clients:
@@ -156,27 +155,27 @@ def test_renewal_under_load(issuance, nginx):
 
 
 def test_a_restart_keeps_everything(issuance):
-    """What was got is served from the first moment on, and nothing is ordered."""
+    """After a restart the daemon serves the stored certificate at once and places no order."""
     acme = issuance(proxy=True)
     daemon = acme.start()
     acme.issued()
     serial = serial_of(daemon.leaf())
     for _ in range(3):
         daemon.restart()
-        # It is ready at once, with no help from anyone.
+        # It is ready at once, without the ACME server.
         assert daemon.ready() and serial_of(daemon.leaf()) == serial
         daemon.process.wait_event("certificate", source="acme")
         assert daemon.curl("", "/health/ready").stdout == b"ready\n"
     assert acme.proxy.orders() == 1 and len(acme.proxy.payloads("account")) == 1
-    # Another server is another matter: its account and certificates are apart.
+    # Another server has its own account and certificates.
     assert len(list((daemon.state / "acme").iterdir())) == 1
     for path in daemon.store().rglob("*"):
         assert path.stat().st_mode & 0o077 == 0, path
 
 
 def test_damaged_files(issuance):
-    """What is damaged is set aside, and said; the certificate before it is served. Without one there is a new one, and without
-    an account as well."""
+    """The daemon sets damaged files aside, says so, and serves the previous certificate. Without one it orders a new one.
+    Without an account it makes a new account."""
     acme = issuance()
     daemon = acme.start()
     acme.issued()
@@ -203,27 +202,27 @@ def test_damaged_files(issuance):
 
 
 def test_two_daemons_with_one_state(issuance, tmp_path):
-    """As when a new version starts before the old one has ended: both serve, one orders, and the other takes over from it."""
+    """A new version may start before the old one ends. Both serve, one orders, and the other takes over from it."""
     acme = issuance()
     daemon = acme.start()
     acme.issued()
     second = Certified(tmp_path / "second", acme.pebble, f"127.0.0.1:{free_port()}", state=daemon.state)
     try:
         assert serial_of(second.leaf()) == serial_of(daemon.leaf()) and second.ready()
-        second.process.wait_line(lambda line: "another process renews" in line, "word of the other one")
+        second.process.wait_line(lambda line: "another process renews" in line, "a message about the other daemon")
         acme.renewed()
         assert acme.pebble.orders() == 2
         latest = serial_of(daemon.leaf())
         daemon.stop()
-        # It reads what the other one has got.
+        # It reads the other daemon's certificate.
         wait_for(lambda: serial_of(second.leaf()) == latest, "it takes over")
         assert acme.pebble.orders() == 2 and not second.failures()
     finally:
         second.stop()
 
 
-def test_a_server_that_has_lost_its_memory(issuance):
-    """It knows no account any more: renewal makes a new one."""
+def test_a_server_that_has_lost_its_accounts(issuance):
+    """Renewal makes a new account."""
     acme = issuance()
     daemon = acme.start()
     acme.issued()
@@ -234,14 +233,14 @@ def test_a_server_that_has_lost_its_memory(issuance):
     daemon.process.wait_event("account", start=start)
     assert serial_of(daemon.leaf()) != first and not daemon.failures()
     assert daemon.curl("", "/health/ready").stdout == b"ready\n"
-    # The account that is worth nothing any more is set aside, the new one kept.
+    # The daemon sets the invalid account aside and keeps the new one.
     daemon.restart()
     acme.renewed()
     assert not daemon.failures()
 
 
 def test_an_account_that_was_deactivated(issuance):
-    """Its owner has ended it (RFC 8555, section 7.3.6): renewal makes a new one, once, and sets the old one aside."""
+    """Renewal makes a new account once and sets the deactivated one aside (RFC 8555, section 7.3.6)."""
     acme = issuance(proxy=True)
     daemon = acme.start()
     acme.issued()
@@ -257,7 +256,7 @@ def test_an_account_that_was_deactivated(issuance):
 
 
 def test_a_new_account_key(issuance):
-    """Asked for by its operator, with a new certificate: the account stays, and its key is another one."""
+    """The operator requests a new account key along with a certificate. The account stays, and its key changes."""
     acme = issuance()
     daemon = acme.start()
     acme.issued()
@@ -267,10 +266,10 @@ def test_a_new_account_key(issuance):
     new = json.loads(kept.read_text())
     assert new["id"] == old["id"] and new["key_pkcs8"] != old["key_pkcs8"]
     assert acme.pebble.accounts() == 1 and not daemon.failures()
-    # It is the one that counts.
+    # The new key is the valid one.
     acme.renewed()
     assert json.loads(kept.read_text()) == new and acme.pebble.orders() == 3
-    wait_for(lambda: not daemon.status()["requested"], "nothing is asked for any more")
+    wait_for(lambda: not daemon.status()["requested"], "no request is left")
 
 
 def test_half_of_all_nonces_are_rejected(issuance):
@@ -284,7 +283,7 @@ def test_half_of_all_nonces_are_rejected(issuance):
 
 @pytest.mark.parametrize("reuse", [0, 100], ids=["proven anew", "proof reused"])
 def test_authorizations(issuance, reuse):
-    """The server may want a new proof for each order, or none."""
+    """The server may require a new proof for each order, or reuse proofs."""
     acme = issuance(authorization_reuse=reuse)
     daemon = acme.start()
     acme.issued()
@@ -295,7 +294,7 @@ def test_authorizations(issuance, reuse):
 
 
 def test_an_external_account(issuance, tmp_path):
-    """Without the binding that the server asks for there is an error that says so; with it, a certificate."""
+    """The server requires an account binding. Without it the error says so; with it the daemon gets a certificate."""
     acme = issuance(external_account=True)
     daemon = acme.start()
     error = daemon.process.wait_event("not_issued")["error"]
@@ -305,13 +304,13 @@ def test_an_external_account(issuance, tmp_path):
     identifier, key = EXTERNAL_ACCOUNT
     (tmp_path / "eab.key").write_text(key + "\n")
     binding = f'eab_key_id = "{identifier}"\neab_hmac_key_file = "{tmp_path / "eab.key"}"'
-    # Still in the wait after the failure.
+    # The wait after the failure is not over.
     acme.start(acme=binding)
     acme.issued()
 
 
 def test_a_browser(issuance, nginx, browse):
-    """Chromium, which trusts the ACME server's root, takes the chain on the base name and on a tunnel's."""
+    """Chromium, which trusts the ACME server's root, accepts the chain for the base name and a tunnel's name."""
     acme = issuance()
     daemon = acme.start()
     acme.issued()
@@ -326,7 +325,7 @@ def test_a_browser(issuance, nginx, browse):
 
 
 def test_a_browser_that_trusts_another_root(issuance, browse, tmp_path):
-    """The one before would mean little if this browser took any certificate."""
+    """The previous test proves little if this browser accepts any certificate."""
     acme = issuance()
     daemon = acme.start()
     acme.issued()

@@ -1,5 +1,5 @@
-"""DNS as the world has it: the parent zone on knot delegates to the daemon, and the ACME server asks unbound. All of it in a
-network namespace of its own, where port 53 is free."""
+"""Delegation with real DNS servers: the parent zone on knot delegates to the daemon, and the ACME server asks unbound. They
+run in their own network namespace, where port 53 is free."""
 
 import socket
 
@@ -20,7 +20,7 @@ BY_CNAME_SOLVER = f'{EMBEDDED}\nchallenge_name = "x.acme.helper.test"\nname_serv
 
 
 class World:
-    """A root, `test.` and what is in `zones` below it, all served by knot, a resolver, and an ACME server."""
+    """knot with the root, `test.` and the `zones` below it, a resolver, and an ACME server."""
 
     def __init__(self, folder):
         self.folder, self.daemon = folder, None
@@ -29,7 +29,7 @@ class World:
         self.inside.resolver(RESOLVER)
 
     def make(self, zones, test=()):
-        """The servers; `test` is more lines for that zone."""
+        """Starts the servers. `test` has more lines for the zone `test.`."""
         delegations = [
             line for name in zones for line in (f"{name} 0 IN NS ns.{name}", f"ns.{name} 0 IN A {PARENT}")
         ]
@@ -46,7 +46,7 @@ class World:
         return self.daemon
 
     def check(self):
-        """What `cokd check` says of a configuration with no mistakes."""
+        """Returns the output of `cokd check` for a correct configuration."""
         code, out, err = cokd("check", "--config", self.daemon.config, inside=self.inside)
         assert code == 0, out + err
         return out + err
@@ -66,7 +66,7 @@ def world(tmp_path):
     except Unavailable as why:
         missing = str(why)
     if missing:
-        # Not skipped: a run that has left them out is not green.
+        # A failure, not a skip: a run without these tests is not green.
         pytest.fail(missing, pytrace=False)
     yield world
     world.stop()
@@ -76,7 +76,7 @@ def world(tmp_path):
     "records, solver", [(BY_NS, EMBEDDED), (BY_CNAME, BY_CNAME_SOLVER)], ids=["by NS", "by CNAME"]
 )
 def test_delegated(world, records, solver):
-    """A resolver that asks for as little as it can, in upper and lower case at random, finds the way to the daemon."""
+    """A resolver with minimised names and random case reaches the daemon."""
     world.make({"tunnel.test.": records, "helper.test.": HELPER})
     daemon = world.start(solver=solver)
     daemon.issued()
@@ -84,21 +84,21 @@ def test_delegated(world, records, solver):
     assert daemon.curl("", "/health/ready").stdout == b"ready\n"
     assert not daemon.failures()
     assert "all records that lead here are there" in world.check()
-    # Nothing is left of the proof, and that the name is there can be seen through the resolver.
+    # The proof is removed, and the resolver still sees the name itself.
     assert world.unbound.ask(CHALLENGE, "TXT", "+short") in ([], ["x.acme.helper.test."])
     assert any("status: NOERROR" in line for line in world.unbound.ask(CHALLENGE, "TXT"))
 
 
 def test_the_record_is_missing(world):
-    """The daemon says what the ACME server found, `cokd check` which record is to be added where; once it is there, there is
-    a certificate."""
+    """The daemon reports the ACME server's error, and `cokd check` names the missing record and its zone. With the record,
+    the daemon gets a certificate."""
     world.make({"tunnel.test.": [HOST]})
     daemon = world.start()
     failure = daemon.process.wait_event("not_issued")
     assert "_acme-challenge" in failure["error"] or "tunnel.test" in failure["error"], failure
     assert daemon.curl("", "/health/live").stdout == b"ok\n"
     _, found, record = world.check().partition("missing in the zone tunnel.test: ")
-    # In zone-file form, so that it can be pasted; the time to live may be any.
+    # In zone-file form, ready to paste, with any TTL.
     words = record.split("\n")[0].split()
     assert found and words[0] == CHALLENGE and words[-3:] == ["IN", "NS", "tunnel.test."], record
     world.knot.change("tunnel.test.", BY_NS)
@@ -107,7 +107,7 @@ def test_the_record_is_missing(world):
 
 
 def test_whole_domain(world):
-    """With the domain itself delegated to it the daemon also answers for its names, and tells browsers of HTTP/3."""
+    """If the domain itself is delegated to the daemon, it also answers for its names and announces HTTP/3 to browsers."""
     world.make({}, ["tunnel.test. 0 IN NS cokd.test.", f"cokd.test. 0 IN A {DAEMON}"])
     solver = f'{EMBEDDED}\nwhole_domain = true\nname_server = "cokd.test"\naddresses = ["{DAEMON}"]\nissuers = ["pebble.test"]'
     daemon = world.start(solver=solver)
@@ -121,7 +121,7 @@ def test_whole_domain(world):
 
 
 class Manager:
-    """A service manager that listens (sd_notify(3)); it keeps each `KEY=value` that it gets."""
+    """A service manager's notify socket (sd_notify(3)). It records each `KEY=value`."""
 
     def __init__(self, folder):
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -130,15 +130,15 @@ class Manager:
         self.told = []
 
     def wait_told(self, wanted):
-        """Waits until that has come."""
+        """Waits until `wanted` has arrived."""
         self.socket.settimeout(DEADLINE)
         while not self.told or self.told[-1] != wanted:
             self.told.extend(self.socket.recv(4096).decode().splitlines())
 
 
 def test_the_port_is_taken(world):
-    """A daemon that has a certificate serves on with it, another one with a certificate of its own; both say what to do, and
-    answer DNS queries once the port is free. No order fails meanwhile."""
+    """A daemon with a certificate keeps it; a daemon without one serves a self-signed one. Both say what to do, and answer
+    DNS queries once the port is free. No order fails meanwhile."""
     world.make({"tunnel.test.": BY_NS})
     daemon = world.start()
     daemon.issued()
@@ -160,7 +160,7 @@ def test_the_port_is_taken(world):
     assert f"STATUS={why}" in manager.told
     status, body = second.admin_get("/health/ready")
     assert status == 503 and why in body
-    # What is amiss on the daemon's machine is nobody else's business.
+    # Visitors do not learn about faults on the daemon's machine.
     assert second.curl("", "/health/ready").stdout == b"not ready\n"
     wait_for(lambda: second.status()["last_error"] == why, "`cokd cert status` says so")
     other.stop()

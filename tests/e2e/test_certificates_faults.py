@@ -1,5 +1,5 @@
-"""What servers, networks, disks and clocks do to a daemon that gets its certificate by ACME. It serves on, and has a
-certificate once that is over."""
+"""Faults of servers, networks, disks and clocks during issuance by ACME. The daemon serves on, and gets its certificate
+once the fault is over."""
 
 import email.utils
 import os
@@ -19,12 +19,12 @@ from harness.clock import Clock
 from harness.cok import DOMAIN
 from harness.process import wait_for
 
-# The first wait after a failure, and a tenth of it by lot.
+# The first wait after a failure, plus at most a tenth of it at random.
 FIRST_WAIT = (10, 11)
 
 
 class Once:
-    """A fault that hits the first request only, and says when."""
+    """A fault that hits only the first request, and records when."""
 
     def __init__(self, fault):
         self.fault = fault
@@ -50,8 +50,8 @@ FAULTS = {
 
 
 def test_every_step_may_fail(tmp_path):
-    """The connection is cut at each step of the order, or the answer makes no sense: the daemon serves on, says what was
-    wrong, and gets its certificate with a second order at most, without a hurry."""
+    """At each step of an order the connection breaks or the response is invalid. The daemon serves on and logs the error. It
+    gets its certificate after a backoff, with a second order at most."""
 
     def one(item):
         name, (step, fault) = item
@@ -80,8 +80,7 @@ def test_every_step_may_fail(tmp_path):
 
 
 def test_answers_that_no_library_expects(issuance):
-    """An address that is none makes an attempt fail, and there is another one; a wait that no clock can hold is no reason to
-    wait."""
+    """An invalid URL makes an attempt fail, and the daemon tries again. It ignores a Retry-After that overflows its clock."""
 
     def without_addresses(_request):
         keys = ("newNonce", "newAccount", "newOrder", "revokeCert", "keyChange")
@@ -102,8 +101,8 @@ def test_answers_that_no_library_expects(issuance):
              lambda: answer(503, text="busy", retry_after=email.utils.formatdate(time.time() + 7200, usegmt=True))],
     ids=["429 with seconds", "503 with a date"],
 )
-def test_a_server_that_asks_for_patience(issuance, make):
-    """Its Retry-After is kept to, over a restart too; the certificate that is there is served meanwhile."""
+def test_a_server_that_sends_retry_after(issuance, make):
+    """The daemon respects Retry-After, even over a restart, and serves the current certificate meanwhile."""
     acme = issuance(proxy=True)
     daemon = acme.start()
     acme.issued()
@@ -122,16 +121,15 @@ def test_a_server_that_asks_for_patience(issuance, make):
     assert daemon.ready() and serial_of(daemon.leaf()) == serial
     assert abs(moment(daemon.status()["next_try"]) - time.time() - 7200) < 20
     assert acme.proxy.orders() == orders
-    # An operator who knows better may ask at once.
+    # An operator may request one at once.
     del acme.proxy.faults["order"]
     acme.renewed()
     assert serial_of(daemon.leaf()) != serial
     wait_for(lambda: daemon.status()["last_error"] is None, "the status is good again")
 
 
-def test_names_that_the_server_does_not_like(issuance):
-    """It says of each name what is wrong with it (RFC 8555, section 6.7.1), and so do log and status, in words and as
-    JSON."""
+def test_names_that_the_server_rejects(issuance):
+    """The server names the error of each name (RFC 8555, section 6.7.1). Log and status repeat it, as text and as JSON."""
     acme = issuance(proxy=True)
     wrong = {f"{DOMAIN}": "this name is on our list", f"*.{DOMAIN}": "no wildcards today"}
     acme.proxy.faults["order"] = answer(403, "rejectedIdentifier", subproblems=[
@@ -168,7 +166,7 @@ class SmallDisk:
         (self.folder / "filler").unlink()
 
     def delete(self):
-        # The daemon has ended; what it had open may take a moment more.
+        # The daemon has ended, but the kernel may close its files a moment later.
         subprocess.run(["umount", "--lazy", self.folder], check=True)
 
 
@@ -184,7 +182,7 @@ def generations(daemon):
 
 
 def test_a_disk_that_is_full_at_the_moment_of_saving(disk, issuance, tmp_path):
-    """The certificate is served from memory, and saved once there is room."""
+    """The daemon serves the certificate from memory, and saves it once there is space."""
     clock = Clock(tmp_path)
     acme = issuance(proxy=True)
     acme.proxy.hold("finalize")
@@ -196,7 +194,7 @@ def test_a_disk_that_is_full_at_the_moment_of_saving(disk, issuance, tmp_path):
     daemon.process.wait_event("not_saved")
     assert daemon.curl("", "/health/ready").stdout == b"ready\n"
     assert generations(daemon) == []
-    # A minute later it tries again, in vain; and a minute later once more.
+    # It tries again each minute: the first retry fails, the second succeeds.
     start = len(daemon.process.lines)
     clock.set(65)
     daemon.process.wait_event("not_saved", start=start)
@@ -209,8 +207,8 @@ def test_a_disk_that_is_full_at_the_moment_of_saving(disk, issuance, tmp_path):
     assert acme.proxy.orders() == 1
 
 
-def test_a_disk_that_is_full_before(disk, issuance, tmp_path):
-    """No order is placed, and what is there is served on."""
+def test_a_disk_that_is_full_before_an_order(disk, issuance, tmp_path):
+    """The daemon places no order and serves the current certificate."""
     clock = Clock(tmp_path)
     acme = issuance()
     daemon = acme.start(state=disk.folder / "state", env=clock.env)
@@ -219,7 +217,7 @@ def test_a_disk_that_is_full_before(disk, issuance, tmp_path):
     acme.renewed()
     before = serial_of(daemon.leaf())
     assert before != serial
-    # The same that `cokd cert renew` writes, for which there would be no room.
+    # The file of `cokd cert renew`, which does not fit on the full disk.
     start = len(daemon.process.lines)
     disk.fill()
     (daemon.store() / "renew").touch()
@@ -236,7 +234,7 @@ LANES, KILLS = 5, 10
 
 
 class Lane:
-    """A daemon that is killed again and again, and its ACME server, which wants every proof anew."""
+    """A daemon that is killed repeatedly, and its ACME server, which reuses no proof."""
 
     def __init__(self, folder, seed):
         folder.mkdir()
@@ -245,7 +243,7 @@ class Lane:
         self.acme = Issuance(folder, authorization_reuse=0)
 
     def run(self):
-        """What became of each kill: orders before, orders after, and whether the certificate had not come yet."""
+        """Returns for each kill the orders before and after, and whether the daemon had no certificate yet."""
         try:
             daemon = self.acme.start(state=self.folder / "state", env=self.clock.env)
             began = time.monotonic()
@@ -257,7 +255,7 @@ class Lane:
             self.acme.stop()
 
     def kill(self, number):
-        """Kills the daemon in the first issuance of its life if the number is even, else in a renewal, and starts it again."""
+        """Kills and restarts the daemon, in its first issuance if the number is even, else in a renewal."""
         pebble, daemon = self.acme.pebble, self.acme.daemon
         orders = pebble.orders()
         if number % 2 == 0:
@@ -271,16 +269,16 @@ class Lane:
         in_time = not any('"issued"' in line for line in daemon.process.lines)
         pebble.settle()
         before = pebble.orders() - orders
-        # What was cut short counts as a failure, so there is a wait.
+        # An interrupted attempt counts as a failure, so the daemon waits.
         self.ahead += 15
         self.clock.set(self.ahead)
         daemon.start()
         if number % 2:
-            assert self.served(), "what was there before is served at once"
+            assert self.served(), "the previous certificate is served at once"
         wait_for(self.served, "a certificate is served", 30)
         self.acme.trust()
         assert daemon.curl("", "/health/ready").stdout == b"ready\n"
-        # An order that was to come would come within a second, as often as requests are looked for.
+        # The daemon checks for requests every second, so an order would come within one.
         after = pebble.orders() - orders - before + self.acme.orders_within(1.2)
         assert before <= 1 and after <= 1, (before, after)
         assert not daemon.failures(), daemon.failures()
@@ -292,8 +290,8 @@ class Lane:
 
 
 def test_killed_at_any_moment(tmp_path):
-    """50 times SIGKILL in the middle of an issuance, half of them the first one: after each the next start serves a valid
-    chain, at once if there was one before, and places one new order at most."""
+    """The daemon gets SIGKILL 50 times during an issuance, half of them its first one. After each, the next start serves a
+    valid chain, at once if it had one. It places one new order at most."""
     seed = random.randrange(1 << 32)
     print(f"seed {seed}")
     with ThreadPoolExecutor(LANES) as threads:

@@ -1,5 +1,4 @@
-"""What is wrong from outside: DNS queries, certificates in files, and credentials. Each has a clear error, and service goes
-on."""
+"""Wrong input: DNS queries, certificate files, and credentials. Each gets a clear error, and the daemon serves on."""
 
 import datetime
 import os
@@ -25,7 +24,7 @@ CHALLENGE = f"_acme-challenge.{DOMAIN}"
 
 
 def question(name, kind=16, number=1, flags=0x0100, counts=(1, 0, 0, 0), tail=b""):
-    """A query (RFC 1035, section 4.1)."""
+    """Encodes a query (RFC 1035, section 4.1)."""
     labels = b"".join(bytes([len(label)]) + label.encode() for label in name.split("."))
     return struct.pack(">HHHHHH", number, flags, *counts) + labels + b"\0" + struct.pack(">HH", kind, 1) + tail
 
@@ -37,19 +36,19 @@ def code(reply):
 FORMERR, NOTIMP, REFUSED = 1, 4, 5
 
 
-# Networks of this machine, of which the daemon grants each so many answers.
+# Networks of this machine. The daemon limits the responses to each.
 OURS, NOISY = "127.0.0.1", "127.53.0.1"
 
 
 class Responder:
-    """The daemon's, asked byte by byte."""
+    """The daemon's DNS responder, queried with raw bytes."""
 
     def __init__(self, address):
         host, _, port = address.rpartition(":")
         self.address = (host, int(port))
 
     def udp(self, message, source=OURS, deadline=5):
-        """The answer, or nothing if none comes in time."""
+        """Returns the response, or None if none comes in time."""
         with socket.socket(type=socket.SOCK_DGRAM) as asker:
             asker.bind((source, 0))
             asker.settimeout(deadline)
@@ -66,7 +65,7 @@ class Responder:
 
 @pytest.fixture
 def held(issuance):
-    """A daemon in the middle of an issuance, with its values published."""
+    """A daemon in the middle of an issuance, which serves the values of its proofs."""
     acme = issuance(proxy=True)
     acme.proxy.hold("challenge")
     acme.start()
@@ -75,12 +74,12 @@ def held(issuance):
 
 
 def test_dns_queries(held):
-    """Of other zones, malformed, and too long, by UDP and TCP: each has its answer or none, and the right ones go on."""
+    """Queries for other zones, malformed ones and long ones get the specified response or none. Valid queries still work."""
     responder = Responder(held.dns)
     host, port = responder.address
     values = dig(host, CHALLENGE, "TXT", "+short", port=port)
     assert len(values) == 2
-    # As resolvers ask who mistrust their network: the answer repeats the case.
+    # Some resolvers use random case against forged responses: the response repeats it.
     mixed = "_aCmE-cHALLenge.TuNNel.TEst."
     lines = dig(host, mixed, "TXT", "+noall", "+question", "+answer", port=port)
     assert sum(mixed in line for line in lines) == 3, lines
@@ -95,7 +94,7 @@ def test_dns_queries(held):
     # A name that points at itself.
     loop = struct.pack(">HHHHHH", 5, 0x0100, 1, 0, 0, 0) + b"\xc0\x0c" + struct.pack(">HH", 16, 1)
     assert code(responder.udp(loop)) == FORMERR
-    # There is no type ANY flood to be had: the answer is short.
+    # Type ANY gets a short response, which is useless for amplification.
     assert len(responder.udp(question(CHALLENGE, kind=255))) < 512
 
     whole = question(CHALLENGE)
@@ -110,13 +109,13 @@ def test_dns_queries(held):
                 broken[noise.randrange(len(broken))] = noise.randrange(256)
             asker.sendto(bytes(broken), responder.address)
             asker.sendto(noise.randbytes(noise.randrange(0, 600)), responder.address)
-        # An answer, which is never answered.
+        # A response never gets a response.
         asker.sendto(question(CHALLENGE, flags=0x8100), responder.address)
-    # Others do not notice, and the network that asked so much has its answers again soon.
+    # Other networks do not notice, and the limited network soon gets responses again.
     assert sorted(dig(host, CHALLENGE, "TXT", "+short", port=port)) == sorted(values)
     wait_for(lambda: len(responder.udp(whole, NOISY, 0.5) or b"") > 100, "queries from there are answered")
 
-    # Over TCP: cut short, promised more than comes, far too long, and many who say nothing.
+    # Over TCP: truncated, shorter than announced, far too long, and many silent connections.
     silent = [responder.tcp() for _ in range(80)]
     for message in (b"", b"\0", b"\0\x10abc", b"\xff\xff" + bytes(70000), b"\0\0"):
         with responder.tcp() as connection:
@@ -157,7 +156,7 @@ class Files:
         self.tls = f'mode = "files"\ncert = "{self.cert}"\nkey = "{self.key}"'
 
     def put(self, pair):
-        """As certbot does it: new files in the place of the old ones."""
+        """Replaces the files by new ones, as certbot does."""
         for path, text in zip((self.cert, self.key), pair):
             if text is not None:
                 new = path.with_suffix(".new")
@@ -193,7 +192,7 @@ def without_wildcard(files):
     return files.authority.pair(DOMAIN)
 
 
-# What is wrong, and what the error must name beside the file.
+# The faults, and what the error must name in addition to the file.
 BROKEN = {
     truncated: ("cert.pem", ""),
     no_key: ("key.pem", ""),
@@ -205,7 +204,7 @@ BROKEN = {
 
 
 def test_files_at_the_start(tmp_path):
-    """A pair that cannot be used is no start: one line says which file and why."""
+    """The daemon does not start with an unusable pair. One line names the file and the reason."""
     files = Files(tmp_path)
     for broken, (file, why) in BROKEN.items():
         files.put(broken(files))
@@ -222,7 +221,7 @@ def test_files_at_the_start(tmp_path):
 
 
 def test_files_that_change(tmp_path):
-    """A new pair is served without a restart; a broken one is refused with a clear line, and the one before goes on."""
+    """The daemon serves a new pair without a restart. It refuses a broken pair with a clear line and keeps the previous one."""
     files = Files(tmp_path)
     files.put(files.good())
     daemon = Daemon(tmp_path / "cokd", tls=files.tls)
@@ -234,7 +233,7 @@ def test_files_that_change(tmp_path):
 
         assert daemon.curl("", "/health/ready").stdout == b"ready\n"
         first = served()
-        # Each takes two looks at the files; a daemon that starts refuses the others too.
+        # Each pair takes two checks of the files. test_files_at_the_start covers the other faults.
         for broken in (mismatched, expired):
             file, why = BROKEN[broken]
             start = len(daemon.process.lines)
@@ -247,7 +246,7 @@ def test_files_that_change(tmp_path):
         daemon.process.wait_event("certificate", start=start, source="files")
         wait_for(lambda: served() != first, "the new pair is served")
         assert daemon.curl("", "/health/ready").stdout == b"ready\n"
-        # In place, one file after the other, as a copy does it: nothing half done is taken.
+        # A copy overwrites one file after the other: the daemon does not load a half-written pair.
         second, start = served(), len(daemon.process.lines)
         cert, key = files.good()
         files.cert.write_text(cert)
@@ -259,8 +258,8 @@ def test_files_that_change(tmp_path):
         daemon.stop()
 
 
-def test_files_that_come_true(tmp_path):
-    """A certificate from somebody whose clock is ahead is refused in one line, and served once it is valid."""
+def test_files_that_become_valid(tmp_path):
+    """One line refuses a certificate that is not valid yet. The daemon serves it once it is valid."""
     files = Files(tmp_path)
     files.put(files.good())
     daemon = Daemon(tmp_path / "cokd", tls=files.tls)
@@ -281,8 +280,8 @@ def test_files_that_come_true(tmp_path):
 # Credentials
 
 
-def test_credentials_that_are_missing(tmp_path):
-    """One line for each, with the key of the configuration and the file; nothing is begun."""
+def test_missing_credentials(tmp_path):
+    """One line names the configuration key and the file of each, and the daemon does not start."""
     none = tmp_path / "none"
     dns = f'dns = ["127.0.0.1:{free_port()}"]'
     rfc2136 = f'provider = "rfc2136"\nserver = "127.0.0.1:53"\ntsig_name = "k."\ntsig_secret_file = "{none}"'
@@ -308,7 +307,7 @@ def test_credentials_that_are_missing(tmp_path):
 
 
 def test_a_server_that_is_not_trusted(issuance, tmp_path):
-    """Its address is named and what is wrong with it; so is that of one that is not there."""
+    """The error names the server's address and the fault. The same holds for an unreachable server."""
     acme = issuance()
     other = Authority(tmp_path / "other").ca_file
     for number, (directory, ca_file, why) in enumerate([
@@ -323,15 +322,15 @@ def test_a_server_that_is_not_trusted(issuance, tmp_path):
         daemon.stop()
 
 
-def test_credentials_that_are_no_credentials(tmp_path, issuance):
-    """What is in the file is not quoted: it may be a secret."""
+def test_invalid_credentials(tmp_path, issuance):
+    """The error does not quote the file's content, since it may be a secret."""
     acme = issuance(external_account=True)
     secret = tmp_path / "eab.key"
     secret.write_text("this is no base64url!\n")
     with pytest.raises(AssertionError) as failed:
         acme.start(acme=f'eab_key_id = "kid-1"\neab_hmac_key_file = "{secret}"')
     assert str(secret) in str(failed.value) and "no base64url!" not in str(failed.value)
-    # A key that is one, but not the server's: it says so, and the daemon serves on.
+    # A well-formed key that the server does not know: the daemon logs the refusal and serves on.
     secret.write_text("c2VjcmV0IG9mIG5vYm9keSBhdCBhbGwsIGJ1dCBsb25nIGVub3VnaA\n")
     daemon = acme.start(acme=f'eab_key_id = "kid-1"\neab_hmac_key_file = "{secret}"')
     assert daemon.process.wait_event("not_issued")["error"]

@@ -1,4 +1,4 @@
-"""DNS that somebody else serves: knot, which the daemon changes itself (RFC 2136), by a program, or by an HTTP service."""
+"""Proofs in another server's zone: the daemon updates knot by RFC 2136, a program, or an HTTP service."""
 
 import base64
 import subprocess
@@ -69,16 +69,16 @@ def elsewhere(tmp_path):
 
 
 def whole(elsewhere, daemon):
-    """Base and wildcard are proven together, twice, and nothing is left behind. The calls that a solver gets for that."""
+    """Proves base and wildcard name together, twice, and checks that no value stays. Returns the solver's calls."""
     daemon.issued()
     daemon.ca = elsewhere.pebble.root()
     assert names_of(daemon.leaf()) == {DOMAIN, f"*.{DOMAIN}"}
     assert daemon.curl("", "/health/ready").stdout == b"ready\n"
-    wait_for(lambda: elsewhere.values() == [], "the values are taken away")
+    wait_for(lambda: elsewhere.values() == [], "the values are removed")
     start = len(daemon.process.lines)
     daemon.renew()
     daemon.issued(start=start)
-    wait_for(lambda: elsewhere.values() == [], "the values are taken away")
+    wait_for(lambda: elsewhere.values() == [], "the values are removed")
     assert not daemon.failures()
     assert elsewhere.pebble.proofs() in PROOFS_OF_TWO
     again = elsewhere.pebble.proofs() - 2
@@ -86,21 +86,21 @@ def whole(elsewhere, daemon):
 
 
 def test_dynamic_updates(elsewhere):
-    """A value that another has put there stays."""
+    """A value from another party stays."""
     elsewhere.nsupdate("present", CHALLENGE, "of-somebody-else")
     daemon = elsewhere.start(elsewhere.rfc2136())
     daemon.issued()
-    wait_for(lambda: elsewhere.values() == ['"of-somebody-else"'], "the daemon's own values are taken away")
+    wait_for(lambda: elsewhere.values() == ['"of-somebody-else"'], "the daemon's own values are removed")
     elsewhere.nsupdate("cleanup", CHALLENGE, "of-somebody-else")
     start = len(daemon.process.lines)
     daemon.renew()
     daemon.issued(start=start)
-    wait_for(lambda: elsewhere.values() == [], "the values are taken away")
+    wait_for(lambda: elsewhere.values() == [], "the values are removed")
     assert not daemon.failures()
 
 
-def test_a_key_that_may_not(elsewhere):
-    """knot knows the key but does not let it change this: whose matter that is, is said."""
+def test_a_key_without_permission(elsewhere):
+    """knot knows the key but refuses the update. The error says who has to act."""
     daemon = elsewhere.start(elsewhere.rfc2136(key="other."))
     error = daemon.process.wait_event("not_issued")["error"]
     assert "ACL" in error and "other." in error and CHALLENGE in error, error
@@ -116,7 +116,7 @@ def test_a_wrong_key(elsewhere):
 
 
 def test_a_program(elsewhere):
-    """As lego's users write it: present or cleanup, the name, the value."""
+    """The program's arguments are those of lego: present or cleanup, the name, the value."""
     key, algorithm, secret = TSIG
     calls = elsewhere.folder / "calls"
     program = elsewhere.folder / "hook"
@@ -141,7 +141,7 @@ printf 'server 127.0.0.1 {elsewhere.port}\\nzone {ZONE}\\nupdate %s\\nsend\\n' "
 
 
 def test_a_program_that_fails(elsewhere):
-    """What it said is in the error."""
+    """The error quotes the program's output."""
     program = elsewhere.folder / "hook"
     program.write_text("#!/bin/sh\necho 'the zone is frozen' >&2\nexit 3\n")
     program.chmod(0o755)
@@ -153,7 +153,7 @@ def test_a_program_that_fails(elsewhere):
 
 @pytest.fixture
 def hook(services, elsewhere):
-    """An HTTP service that changes the zone for whoever has the password."""
+    """An HTTP service that changes the zone for requests with the password."""
     calls = []
 
     async def change(request):

@@ -1,4 +1,4 @@
-"""When a certificate is renewed: as the server suggests (RFC 9773), else in time by the clock, and never in a storm."""
+"""The time of renewal: in the server's window (RFC 9773), else by the certificate's lifetime, and never in a storm."""
 
 import time
 
@@ -15,7 +15,7 @@ DAY = 24 * 3600
 
 
 def identifier(certificate):
-    """What names a certificate in renewal information (RFC 9773, section 4.1)."""
+    """Returns a certificate's identifier in renewal information (RFC 9773, section 4.1)."""
 
     authority = certificate.extensions.get_extension_for_oid(ExtensionOID.AUTHORITY_KEY_IDENTIFIER).value.key_identifier
     number = certificate.serial_number
@@ -23,8 +23,8 @@ def identifier(certificate):
 
 
 def test_the_window_that_the_server_suggests(issuance, tmp_path):
-    """Once its window has passed the certificate is renewed, and the order says what it replaces; the profile that was
-    asked for goes with it. The next one waits for its own window."""
+    """After its window the daemon renews the certificate. The order names the replaced certificate and the configured
+    profile. The next renewal waits for its own window."""
     clock = Clock(tmp_path)
     acme = issuance(proxy=True, validity=6 * DAY)
     acme.proxy.profiles = {"shortlived": "six days"}
@@ -33,14 +33,14 @@ def test_the_window_that_the_server_suggests(issuance, tmp_path):
     first = identifier(daemon.leaf())
     later = time.time() + 3 * DAY
     acme.proxy.window = lambda name: (time.time() - DAY, time.time() - 3600) if name == first else (later, later + 3600)
-    # A day later it asks again.
+    # A day later the daemon asks again.
     clock.set(DAY + 7200)
     acme.issued(start=len(daemon.process.lines))
     orders = acme.proxy.payloads("order")
     assert [order.get("replaces") for order in orders] == [None, first]
     assert [order.get("profile") for order in orders] == ["shortlived"] * 2
     second = identifier(daemon.leaf())
-    wait_for(lambda: acme.proxy.windows[-1:] == [second], "the new certificate's window is asked for")
+    wait_for(lambda: acme.proxy.windows[-1:] == [second], "the new certificate's window is requested")
     wait_for(lambda: later <= moment(daemon.status()["next_renewal"]) <= later + 3600, "the window counts")
     assert not daemon.failures()
 
@@ -51,7 +51,7 @@ def test_the_window_that_the_server_suggests(issuance, tmp_path):
     ids=["replaced already", "malformed", "another account's"],
 )
 def test_an_order_that_may_not_replace(issuance, refusal):
-    """It is placed once more without saying so."""
+    """The daemon places it again without `replaces`."""
     acme = issuance(proxy=True)
     acme.proxy.window = lambda _: (time.time() + DAY, time.time() + 2 * DAY)
     daemon = acme.start()
@@ -65,7 +65,7 @@ def test_an_order_that_may_not_replace(issuance, refusal):
 
 
 def test_an_order_that_does_not_show_what_it_replaces(issuance):
-    """It was placed all the same, and no other is."""
+    """The order counts as placed, and the daemon places no other."""
     acme = issuance(proxy=True)
     acme.proxy.window = lambda _: (time.time() + DAY, time.time() + 2 * DAY)
     daemon = acme.start()
@@ -76,7 +76,7 @@ def test_an_order_that_does_not_show_what_it_replaces(issuance):
 
 
 def test_an_order_whose_answer_is_lost(issuance):
-    """It may have been placed: there is no other before the next attempt."""
+    """The order may have been placed, so the daemon places no other before the next attempt."""
     acme = issuance(proxy=True)
     acme.proxy.window = lambda _: (time.time() + DAY, time.time() + 2 * DAY)
     daemon = acme.start()
@@ -89,7 +89,7 @@ def test_an_order_whose_answer_is_lost(issuance):
 
 
 def test_a_window_that_ends_before_it_begins(issuance):
-    """It counts as no answer (RFC 9773, section 4.2), and not as one that has passed."""
+    """The window counts as no response (RFC 9773, section 4.2), and not as a past window."""
     acme = issuance(proxy=True)
     acme.proxy.window = lambda _: (time.time() - 3600, time.time() - DAY)
     daemon = acme.start()
@@ -98,8 +98,8 @@ def test_a_window_that_ends_before_it_begins(issuance):
     assert moment(daemon.status()["next_renewal"]) > time.time() + DAY and acme.pebble.orders() == 1
 
 
-def test_a_window_that_has_always_passed(issuance):
-    """A server that is out of order must not make the daemon order again and again."""
+def test_a_window_that_is_always_in_the_past(issuance):
+    """A faulty server must not make the daemon order repeatedly."""
     acme = issuance(proxy=True)
     acme.proxy.window = lambda _: (time.time() - DAY, time.time() - 3600)
     daemon = acme.start()
@@ -109,7 +109,7 @@ def test_a_window_that_has_always_passed(issuance):
 
 
 def test_a_clock_that_is_set(issuance, tmp_path):
-    """A day forward and back: the daemon serves on, and orders nothing."""
+    """The clock jumps a day forward and back. The daemon serves on and places no order."""
     clock = Clock(tmp_path)
     acme = issuance(validity=6 * DAY)
     daemon = acme.start(env=clock.env)
@@ -121,19 +121,19 @@ def test_a_clock_that_is_set(issuance, tmp_path):
         assert serial_of(daemon.leaf()) == serial
         assert daemon.curl("", "/health/live").stdout == b"ok\n"
     assert daemon.ready() and acme.pebble.orders() == 1
-    # A restart by a wrong clock changes nothing either.
+    # A restart with a wrong clock changes nothing either.
     for ahead in (DAY, -DAY):
         clock.set(ahead)
         daemon.restart()
         assert serial_of(daemon.leaf()) == serial and acme.orders_within(1.5) == 0
-    # Failures that were dated by a clock that ran ahead do not hold renewal up once it is right.
+    # Failures with a date from a fast clock do not delay renewal once the clock is right.
     clock.set(0)
     acme.renewed()
     assert acme.pebble.orders() == 2 and not daemon.failures()
 
 
 def test_renewal_in_time(issuance, tmp_path):
-    """Without a word from the server a certificate is renewed when one third of its life is left, or a little before."""
+    """Without renewal information, renewal begins when a third of the lifetime is left, or a little earlier."""
     clock = Clock(tmp_path)
     acme = issuance(validity=6 * DAY)
     daemon = acme.start(env=clock.env)
@@ -147,8 +147,8 @@ def test_renewal_in_time(issuance, tmp_path):
 
 
 def test_near_expiry(issuance, tmp_path):
-    """In the last tenth of its life no wait is longer than ten minutes, even if the server has named a longer one; after it,
-    the certificate is served on for want of a better one, and the daemon says that it is not ready."""
+    """In the last tenth of the lifetime no wait exceeds ten minutes, even if the server asks for a longer one. After expiry
+    the daemon still serves the certificate, but reports that it is not ready."""
     clock = Clock(tmp_path)
     acme = issuance(proxy=True, validity=6 * DAY)
     daemon = acme.start(env=clock.env)
@@ -167,7 +167,7 @@ def test_near_expiry(issuance, tmp_path):
         now += 630
     assert daemon.ready()
     clock.set(7 * DAY)
-    wait_for(lambda: not daemon.ready(), "it is not ready any more")
+    wait_for(lambda: not daemon.ready(), "it is no longer ready")
     assert serial_of(daemon.leaf()) == serial
     del acme.proxy.faults["order"]
     clock.set(now)
@@ -175,8 +175,8 @@ def test_near_expiry(issuance, tmp_path):
 
 
 def test_a_clock_beyond_every_certificate(issuance, tmp_path):
-    """By a clock that is a month ahead each certificate has expired when it comes: that is no reason to order them by the
-    dozen. Once it is right, all is well."""
+    """With a clock that is a month ahead, each new certificate has expired already. The daemon does not order repeatedly,
+    and is ready once the clock is right."""
     clock = Clock(tmp_path)
     acme = issuance(validity=6 * DAY)
     clock.set(30 * DAY)

@@ -1,4 +1,4 @@
-"""Command lines and configurations: one clear line for what is wrong, and the promised exit code."""
+"""Command lines and configurations: each mistake gets one clear line and the documented exit code."""
 
 import hashlib
 import os
@@ -57,7 +57,7 @@ MISTAKES = [
 
 @pytest.mark.parametrize(("text", "line", "key"), MISTAKES, ids=[row[2] or "syntax" for row in MISTAKES])
 def test_check_names_a_mistake(tmp_path, text, line, key):
-    """Its line and its key, and nothing else."""
+    """The error names only the mistake's line and key."""
     config = tmp_path / "cokd.toml"
     config.write_text(text + ("" if "[tls" in text else '\n[tls]\nmode = "self-signed"\n'))
     result = run("cokd", "check", "--config", config)
@@ -67,7 +67,7 @@ def test_check_names_a_mistake(tmp_path, text, line, key):
 
 
 def test_files_for_tls_are_read_at_the_start(tmp_path):
-    """What is no certificate is named before anything listens."""
+    """The daemon names an invalid certificate before it listens."""
     (tmp_path / "cert.pem").write_text("no certificate")
     (tmp_path / "key.pem").write_text("no key")
     config = tmp_path / "cokd.toml"
@@ -94,7 +94,7 @@ def test_check_of_a_good_configuration(daemon):
 )
 @pytest.mark.parametrize("command", ["check", "run"])
 def test_a_configuration_that_cannot_be_read(command, path, why):
-    """An operator's mistake: a service manager does not start it again."""
+    """The exit code marks an operator's mistake, so a service manager does not restart it."""
     result = run("cokd", command, "--config", path)
     assert result.returncode == 2
     assert result.stderr == f"cannot read the configuration {path}: {why}\n"
@@ -152,7 +152,7 @@ def test_unknown_flags():
 
 
 def test_the_help_of_the_client_in_cokd():
-    """It is that of cok-client, but for the words that call it."""
+    """It equals cok-client's help except for the command's name."""
     own, other = run("cok-client", "--help").stdout, run("cokd", "client", "--help").stdout
     assert "Usage: cokd client [OPTIONS] [TARGET]..." in other and "Exit codes:" in other
     assert own[own.index("Commands:"):].replace("cok-client", "cokd client") == other[other.index("Commands:"):]
@@ -161,7 +161,7 @@ def test_the_help_of_the_client_in_cokd():
         assert run("cokd", "client", command, *arguments).stdout == run("cok-client", command, *arguments).stdout
 
 
-def test_documents_name_the_client_in_cokd(tmp_path):
+def test_man_pages_and_completions_have_the_client_in_cokd(tmp_path):
     """Man pages and completions know the subcommand with its options."""
     assert run("cokd", "man", tmp_path).returncode == 0
     assert {"cokd.1", "cokd-dev.1", "cokd-client.1", "cokd-client-service-install.1"} <= set(os.listdir(tmp_path))
@@ -219,7 +219,7 @@ def test_a_forbidden_name_and_too_many(own_daemon, nginx, transport):
 
 
 def test_an_absent_daemon_is_waited_for(daemon, nginx, tmp_path):
-    """The very first try may fail as well; a signal ends the waiting with 0."""
+    """The client keeps trying even after a failed first try. A signal ends it with exit code 0."""
     client = Process(
         BIN_DIR / "cok-client", nginx.target, "--server", "https://tunnel.test:1", "--connect-to", "127.0.0.1:1",
         "--api-key", KEY, "--ca-file", daemon.ca, "--state-dir", tmp_path, "--log-format", "json",
@@ -235,7 +235,7 @@ def test_an_absent_daemon_is_waited_for(daemon, nginx, tmp_path):
     assert client.wait_exit() == 0
 
 
-def test_a_name_is_made_up_when_none_is_wanted(daemon, nginx, tmp_path):
+def test_the_daemon_picks_a_name_by_default(daemon, nginx, tmp_path):
     key_file = tmp_path / "key"
     key_file.write_text(KEY)
     config = tmp_path / "client.toml"
@@ -280,7 +280,7 @@ def test_an_expired_key(own_daemon, nginx, transport):
 
 
 def test_an_untrusted_daemon(daemon, own_daemon, nginx, transport):
-    """A client does not give its key to a daemon whose certificate it can't check; it says so and keeps trying."""
+    """A client does not send its key to a daemon with an untrusted certificate. It says so and keeps trying."""
     another = own_daemon(transport=transport)
     another.ca = daemon.ca
     client = another.client(nginx.target, "trusting", wait=False)
@@ -307,7 +307,7 @@ def test_the_tunnels_of_the_file(daemon, nginx, tmp_path):
 
 
 def test_a_tunnel_of_the_file_by_its_name(daemon, nginx, tmp_path):
-    """Alone, under its own name or another; a word that is no tunnel of the file opens none."""
+    """The client opens only the named tunnel, under its own or another subdomain. An unknown name opens none."""
     (tmp_path / "key").write_text(KEY)
     config = tmp_path / "client.toml"
     config.write_text(
@@ -339,7 +339,7 @@ def test_a_word_in_the_file_is_no_target(tmp_path):
 
 
 def test_a_unit_of_the_user(tmp_path):
-    """`cok-client service` writes and removes its own unit alone, and says what is to be done where nobody manages services."""
+    """`cok-client service` writes and removes only its own unit. Without a service manager it says what to do."""
     settings = tmp_path / "settings"
     unit, config = settings / "systemd/user/cok-client.service", settings / "cok/client.toml"
 

@@ -1,4 +1,4 @@
-"""What the client says when something fails: one sentence, one cause, and what to do."""
+"""The client's messages about failures: one sentence, one cause, and what to do."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from harness.process import BIN_DIR, Process
 
 @pytest.fixture
 def reason(daemon, nginx, tmp_path):
-    """Why a client with these options is not connected, as it says for the first time."""
+    """Returns the reason in the first message of a client that cannot connect."""
     running = []
 
     def start(server, *options, connect_to=daemon.https, transport="auto", ca=daemon.ca):
@@ -69,7 +69,7 @@ def test_a_server_that_is_no_cokd(daemon, site, reason):
     )
 
 
-def test_a_server_that_was_there_is_offline(own_daemon, nginx):
+def test_a_server_that_has_gone_offline(own_daemon, nginx):
     daemon = own_daemon(transport="ws")
     client = daemon.client(nginx.target)
     seen = len(client.process.lines)
@@ -80,7 +80,7 @@ def test_a_server_that_was_there_is_offline(own_daemon, nginx):
 
 
 def test_a_request_that_fails_names_the_address(tunnel):
-    """Also where only messages are seen, as in the journal."""
+    """The message has the address, since a journal may show only messages."""
     client = tunnel("127.0.0.1:1")
     long = "x" * 2000
     for path, shown in [("/a?b=c", "/a?b=c"), (f"/{long}", f"/{long[:199]}…")]:
@@ -90,8 +90,8 @@ def test_a_request_that_fails_names_the_address(tunnel):
         client.process.wait_line(lambda line: f'"message":"{message}"' in line, message, start=seen)
 
 
-def test_people_are_told_once(daemon, nginx, tmp_path):
-    """As text, a line has no field whose value its message has already."""
+def test_text_lines_do_not_repeat_fields(daemon, nginx, tmp_path):
+    """In the text format, a line omits fields whose values are in its message."""
     client = Process(
         BIN_DIR / "cok-client", "127.0.0.1:1", "--server", "https://tunnel.test:1", "--connect-to", "127.0.0.1:1",
         "--api-key", KEY, "--ca-file", daemon.ca, "--state-dir", tmp_path, "--log-format", "text",

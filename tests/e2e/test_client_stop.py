@@ -1,4 +1,4 @@
-"""A client that stops: what it says, what the two ends of an exchange hear, and when it ends."""
+"""A client that stops: its messages, the end of its exchanges at both ends, and its exit."""
 
 import concurrent.futures
 import contextlib
@@ -22,12 +22,12 @@ from harness.services import FLOOD
 from harness.websocket import OverHttp1, OverHttp2
 
 GOING_AWAY = (1001, "the tunnel is being closed")
-# What ends at once has no more than this; requests may take 10 s.
+# The limit for an immediate end; requests may take 10 s.
 AT_ONCE = 6
 
 
 class Stop:
-    """A client is asked to stop, and has so many exchanges under way."""
+    """Asks a client to stop while exchanges are under way."""
 
     def __init__(self, client, requests, streams, how=signal.SIGINT):
         self.process, self.began = client.process, time.monotonic()
@@ -35,26 +35,25 @@ class Stop:
         self.said = self.process.wait_event("stopping", requests=requests, streams=streams)
 
     def ends(self):
-        """It ends, as it was asked to; after how long."""
+        """Waits for its clean exit. Returns the time that it took."""
         assert self.process.wait_exit() == 0
         return time.monotonic() - self.began
 
 
 def at_once(*actions):
-    """What these return, each on a thread of its own."""
+    """Runs the actions in parallel threads. Returns their results."""
     with concurrent.futures.ThreadPoolExecutor(len(actions)) as pool:
         return [result.result() for result in [pool.submit(action) for action in actions]]
 
 
 def curl_ends(curl):
-    """What else comes, and curl's exit code, which is 0 only if the end came as it should."""
+    """Returns the remaining output and curl's exit code, which is 0 only after a clean end."""
     return curl.stdout.read(), curl.wait(20)
 
 
 @pytest.mark.parametrize("visitor", [OverHttp1, OverHttp2], ids=["h1", "h2"])
 def test_websockets_are_closed(tunnel, services, visitor):
-    """Both ends see a closing handshake, whether nothing passes or the service sends without pause, and no message is
-    torn."""
+    """Both ends see a closing handshake, on an idle WebSocket and during a flood of messages. No message is truncated."""
     services.ws_closed.clear()
     client = tunnel(services.ws)
     quiet, busy = visitor(client), visitor(client)
@@ -74,8 +73,8 @@ def test_websockets_are_closed(tunnel, services, visitor):
 
 
 @pytest.mark.parametrize("protocol", ["websocket", "odd/1"])
-def test_a_visitor_who_says_nothing_is_not_waited_for(tunnel, daemon, protocol):
-    """It gets a Close frame, if it has a WebSocket, and then the end."""
+def test_a_silent_visitor_does_not_delay_the_stop(tunnel, daemon, protocol):
+    """A WebSocket's visitor gets a Close frame. Then its connection ends."""
     switch = f"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: {protocol}\r\n\r\n".encode()
     recorder = raw.Recorder(lambda head, connection: switch + b"\x81\x02hi")
     client = tunnel(recorder.target)
@@ -97,7 +96,7 @@ def test_a_visitor_who_says_nothing_is_not_waited_for(tunnel, daemon, protocol):
 
 
 def test_event_streams_end(tunnel, services, http):
-    """Over HTTP/1.1 and HTTP/2, whether nothing passes or the service sends without pause."""
+    """Idle streams and floods of events end cleanly over HTTP/1.1 and HTTP/2."""
     client = tunnel(services.web)
     quiet = client.start_curl("/steps/stopping/3", http)
     assert quiet.stdout.read(9) == b"data: 0\n\n"
@@ -122,7 +121,7 @@ def test_event_streams_end_over_http3(tunnel, daemon, services):
 
 
 class Held:
-    """A service that answers once it is let go."""
+    """A service that answers once the test releases it."""
 
     def __init__(self):
         self.asked, self.let_go = threading.Event(), threading.Event()
@@ -134,7 +133,7 @@ class Held:
         return b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\ndone"
 
     def visit(self, client):
-        """A visitor whose request has come to the service."""
+        """Starts a visitor and waits until its request reaches the service."""
         curl = client.start_curl("/")
         assert self.asked.wait(20)
         return curl
@@ -160,7 +159,7 @@ def test_a_request_may_finish(tunnel, held, how):
 
 
 def test_a_second_signal_ends_it_at_once(tunnel, daemon, held):
-    """The daemon hears of it, whatever carries the tunnel."""
+    """The client tells the daemon over either transport."""
     client = tunnel(held.recorder.target)
     curl = held.visit(client)
     stop = Stop(client, requests=1, streams=0)
@@ -172,7 +171,7 @@ def test_a_second_signal_ends_it_at_once(tunnel, daemon, held):
     assert curl_ends(curl)[0] != b"done"
 
 
-def test_without_anything_under_way_it_stops_in_silence(tunnel, nginx):
+def test_an_idle_client_stops_without_a_message(tunnel, nginx):
     client = tunnel(nginx.target)
     assert client.curl("/").stdout == b"<h1>hello</h1>\n"
     client.process.popen.send_signal(signal.SIGINT)
@@ -180,8 +179,8 @@ def test_without_anything_under_way_it_stops_in_silence(tunnel, nginx):
     assert '"stopping"' not in client.process.output()
 
 
-def test_a_name_that_is_looked_up_holds_nobody_up(tmp_path, daemon):
-    """The system's resolver can't be interrupted; the program does not wait for it."""
+def test_a_name_lookup_does_not_delay_the_stop(tmp_path, daemon):
+    """The program does not wait for the system's resolver, which can't be interrupted."""
     resolver = tmp_path / "resolv.conf"
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
         silent.bind(("127.0.0.77", 53))
@@ -199,7 +198,7 @@ def test_a_name_that_is_looked_up_holds_nobody_up(tmp_path, daemon):
 
 
 def terminal(command, **options):
-    """A program with a terminal of its own: the program, and the terminal's other end."""
+    """Starts a program on a new terminal. Returns the program and the terminal's other end."""
     ours, theirs = pty.openpty()
 
     def take():
@@ -223,7 +222,7 @@ def client_command(daemon, nginx, tmp_path, transport, name, form="json"):
 
 
 def test_sighup_is_ignored(tunnel, nginx):
-    """A client without a terminal, as under a service manager, says so and goes on."""
+    """A client without a terminal, as under a service manager, logs the signal and goes on."""
     client = tunnel(nginx.target)
     seen = len(client.process.lines)
     client.process.popen.send_signal(signal.SIGHUP)
@@ -250,7 +249,7 @@ def test_sighup_with_an_open_terminal_is_ignored_too(daemon, nginx, tmp_path, tr
 
 @pytest.mark.parametrize("form", ["text", "json"])
 def test_a_closed_terminal_ends_it(daemon, nginx, tmp_path, transport, form):
-    """Even if all that it says went there."""
+    """The client ends even if its output went to that terminal."""
     command = client_command(daemon, nginx, tmp_path, transport, f"closed-{form}", form)
     process, ours = terminal(command, stdout=subprocess.PIPE, stderr=0)
     try:
@@ -263,7 +262,7 @@ def test_a_closed_terminal_ends_it(daemon, nginx, tmp_path, transport, form):
 
 
 def test_nohup_keeps_it_up(daemon, nginx, tmp_path, transport):
-    """A SIGHUP that was ignored from the start stays so, without a line, and a closed terminal does not end the client."""
+    """A client that starts with SIGHUP ignored keeps ignoring it without a line. A closed terminal does not end it."""
     command = client_command(daemon, nginx, tmp_path, transport, "nohup")
     log = (tmp_path / "log").open("wb")
     process, ours = terminal(["nohup", *command], stdout=subprocess.PIPE, stderr=log)

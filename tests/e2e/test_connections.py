@@ -1,4 +1,4 @@
-"""Visitors' connections: who says nothing is not waited for, and who has a connection keeps it."""
+"""Visitors' connections: silent ones time out, and active ones stay."""
 
 import contextlib
 import socket
@@ -16,7 +16,7 @@ GET = b"GET / HTTP/1.1\r\nhost: quick.tunnel.test\r\n\r\n"
 
 @pytest.fixture
 def impatient(own_daemon, nginx):
-    """A tunnel at a daemon that waits for nobody longer than a second."""
+    """A tunnel at a daemon with time-outs of one second."""
     daemon = own_daemon(limits='handshake_timeout = "1s"\nheader_timeout = "1s"\nmax_connections = 5')
     client = daemon.client(nginx.target, "quick")
     yield client
@@ -28,7 +28,7 @@ def plain(daemon):
 
 
 def test_silence_ends_a_connection(impatient):
-    """Before TLS, behind it, in a head, and between requests; and the places of all are free again."""
+    """Connections time out in silence before TLS, after it, in a head, or between requests. Each frees its permit."""
     daemon = impatient.daemon
     for _ in range(2):
         with (
@@ -46,7 +46,7 @@ def test_silence_ends_a_connection(impatient):
 
 
 def test_a_slow_tunnel_handshake_ends(impatient):
-    """Who connects as a tunnel has to say who it is, in time."""
+    """A client has to send Connect in time."""
     with raw.connect(impatient.daemon, "") as connection:
         connection.sendall(
             b"GET /_cok/tunnel HTTP/1.1\r\nhost: tunnel.test\r\nconnection: upgrade\r\nupgrade: websocket\r\n"
@@ -59,8 +59,7 @@ def test_a_slow_tunnel_handshake_ends(impatient):
 
 
 def test_too_many_connections(impatient):
-    """One more than there is room for is closed at once, and there is room again when one of them ends. Tunnels are
-    counted apart."""
+    """A connection above the limit is closed at once. A connection that ends makes room. Tunnels count separately."""
     daemon = impatient.daemon
     held = [Http2(daemon, "quick") for _ in range(5)]
     with pytest.raises((ssl.SSLError, ConnectionError)):
@@ -73,7 +72,7 @@ def test_too_many_connections(impatient):
 
 
 def test_upgraded_connections_count(impatient, services):
-    """A visitor's WebSocket takes a place for as long as it lasts."""
+    """A visitor's WebSocket counts as a connection until it ends."""
     client = impatient.daemon.client(services.ws, "chat")
     with contextlib.ExitStack() as stack:
         visitors = [stack.enter_context(WebSocket(client.daemon, "chat", "/")) for _ in range(5)]
@@ -86,7 +85,7 @@ def test_upgraded_connections_count(impatient, services):
 
 
 def test_many_requests_on_one_connection(site, multiplexed):
-    """Over HTTP/1.1 also when they are sent without waiting for the answers."""
+    """Over HTTP/1.1 they may be pipelined."""
     host = site.host.encode()
     with raw.connect(site.daemon, site.name) as connection:
         connection.sendall(GET.replace(b"quick.tunnel.test", host) * 100)
@@ -100,10 +99,10 @@ def test_many_requests_on_one_connection(site, multiplexed):
 
 
 def test_other_protocols_are_refused(daemon):
-    """Neither plain HTTP nor an old TLS nor an ALPN that nobody speaks gets through, and the daemon goes on."""
+    """The daemon refuses plain HTTP, an old TLS version and an unknown ALPN protocol, and goes on."""
     with plain(daemon) as connection:
         connection.sendall(GET)
-        # A TLS alert, or nothing.
+        # A TLS alert or an empty read.
         assert b"HTTP/1.1 200" not in connection.recv(100)
     old = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     old.check_hostname, old.verify_mode = False, ssl.CERT_NONE

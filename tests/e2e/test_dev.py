@@ -1,4 +1,4 @@
-"""`cokd dev`: daemon, client and a site on one machine, by one command."""
+"""`cokd dev`: daemon, client and a sample site on one machine with one command."""
 
 import os
 import shlex
@@ -20,7 +20,7 @@ from harness.process import BIN_DIR, HERE, Process, spawn, wait_for
 
 @pytest.fixture
 def dev(tmp_path):
-    """Starts `cokd dev` with a state folder that stays the same during the test."""
+    """Returns a function that starts `cokd dev`, with one state folder for the whole test."""
     running = []
 
     def start(*arguments, **more):
@@ -33,7 +33,7 @@ def dev(tmp_path):
 
 
 def test_a_target_is_there_at_once(dev, nginx):
-    """By the time that the line is printed, traffic passes; the line says all that others need."""
+    """Traffic passes once the line is printed. The line has all details for visitors and other clients."""
     process = dev(nginx.target)
     info = process.info
     assert set(info) >= {"url", "server", "ca_file", "api_key", "admin"}
@@ -52,19 +52,19 @@ def test_forms_of_a_target(dev, nginx, form):
 
 
 def test_the_sample_site_streams(dev):
-    """Without a target there is a page, and events one by one."""
+    """Without a target, dev serves a page and a stream of events."""
     process = dev()
     assert b"<title>cok</title>" in process.curl(process.info["url"])
     events = subprocess.run(
         ["curl", "-sSN", "--max-time", "2.5", "--cacert", process.info["ca_file"], process.info["url"] + "/events"],
         capture_output=True, check=False,
     )
-    # 28: curl's own time is up, while the stream goes on.
+    # 28: curl's time-out, since the stream goes on.
     assert events.returncode == 28 and events.stdout.count(b"data: ") >= 2
 
 
 def test_what_is_trusted_once_stays_trusted(dev, nginx):
-    """The authority and the key survive a restart; nobody else can read the key or the authority's."""
+    """The authority and the key survive a restart. Other users can't read the private keys."""
     first = dev(nginx.target)
     kept = (first.info["api_key"], open(first.info["ca_file"]).read())
     state = os.path.dirname(os.path.dirname(first.info["ca_file"]))
@@ -79,7 +79,7 @@ def test_what_is_trusted_once_stays_trusted(dev, nginx):
 
 
 def test_a_second_terminal_joins(dev, nginx, tmp_path):
-    """With what `cokd dev` prints, a client of its own joins."""
+    """A separate client joins with the details that `cokd dev` prints."""
     process = dev()
     client = Process(
         BIN_DIR / "cok-client", nginx.target, "--subdomain", "mine", "--server", process.info["server"],
@@ -92,8 +92,8 @@ def test_a_second_terminal_joins(dev, nginx, tmp_path):
     assert client.stop() == 0
 
 
-def test_what_it_says_to_a_person(nginx, tmp_path):
-    """Without --json: the address, the authority, and a command that works as it stands."""
+def test_the_text_output(nginx, tmp_path):
+    """Without --json, dev prints the address, the authority, and a complete command."""
     process = Process(
         BIN_DIR / "cokd", "dev", nginx.target, "--https-port", "0", "--state-dir", tmp_path / "dev"
     )
@@ -112,12 +112,12 @@ def test_what_it_says_to_a_person(nginx, tmp_path):
 
 
 def join_line(process):
-    """The command line for a second terminal, as `cokd dev` prints it."""
+    """Returns the command line for a second terminal, which `cokd dev` prints."""
     return process.wait_line(lambda line: line.strip() if "COK_API_KEY=" in line else None, "line for a second terminal")
 
 
 def test_the_printed_command_works(network, serve, tmp_path):
-    """A shell reads it as it stands, in any folder, though the program is on no PATH and its path needs quotes."""
+    """A shell runs it unchanged in any folder, even if the program is not on the PATH and its path needs quotes."""
     serve(3000)
     folder = tmp_path / "it's $HOME"
     folder.mkdir()
@@ -135,7 +135,7 @@ def test_the_printed_command_works(network, serve, tmp_path):
 
 @pytest.mark.parametrize("same", [True, False], ids=["this-program", "another-program"])
 def test_the_printed_command_is_short_where_the_shell_finds_it(tmp_path, same):
-    """The name alone would start whatever program the PATH has."""
+    """The bare name is printed only if the PATH leads to the same program."""
     program = BIN_DIR / "cokd"
     link = tmp_path / "bin/cokd"
     link.parent.mkdir()
@@ -148,7 +148,7 @@ def test_the_printed_command_is_short_where_the_shell_finds_it(tmp_path, same):
 
 
 def run_dev(tmp_path, target, options, inside=HERE):
-    """`cokd dev` that is to fail; its exit code and its only line."""
+    """Runs a `cokd dev` that fails. Returns its exit code and its only line."""
     options = [str(word) for option in options.items() for word in option]
     command = inside.command(BIN_DIR / "cokd", "dev", target, *options, "--state-dir", tmp_path / "another")
     result = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
@@ -162,7 +162,7 @@ def run_dev(tmp_path, target, options, inside=HERE):
 def test_a_named_port_in_use(nginx, tmp_path, option, kind):
     """The error says which option chooses another port."""
     with socket.socket(type=kind) as taken:
-        # Free over TCP too, or the error would be about that.
+        # The port must be free over TCP, or the error would name TCP.
         taken.bind(("127.0.0.1", free_port()))
         if kind == socket.SOCK_STREAM:
             taken.listen()
@@ -192,7 +192,7 @@ def test_a_wrong_target(tmp_path):
 
 @pytest.fixture
 def serve(network):
-    """Starts web servers on ports of a machine that no other test uses."""
+    """Returns a function that starts web servers on a machine of this test alone."""
     running = []
 
     class Hello(BaseHTTPRequestHandler):
@@ -216,7 +216,7 @@ def serve(network):
 
 
 def test_an_application_on_8080(dev, network, serve):
-    """It keeps its port, since dev opens none for plain HTTP by itself."""
+    """The application keeps its port, since dev opens no port for plain HTTP by default."""
     serve(8080)
     process = dev("8080", options=(), inside=network.home)
     assert set(process.info["ports"]) == {"https", "admin"} and process.info["ports"]["https"] == process.port == 8443
@@ -225,7 +225,7 @@ def test_an_application_on_8080(dev, network, serve):
 
 @pytest.mark.parametrize("taken", [socket.SOCK_STREAM, socket.SOCK_DGRAM], ids=["tcp", "udp"])
 def test_the_usual_port_in_use(dev, network, serve, taken):
-    """Another one is taken, and dev says so; what has the usual one may be the target."""
+    """dev takes another port and says so. The program on the usual port may be the target."""
     if taken == socket.SOCK_STREAM:
         serve(port := 8443)
     else:
@@ -252,7 +252,7 @@ def test_plain_http_redirects_where_it_is_wanted(dev, nginx):
 
 @pytest.fixture
 def start_curl():
-    """Starts curl as a visitor of a `cokd dev`, which stays for a while."""
+    """Returns a function that starts curl as a visitor of a `cokd dev`."""
 
     def start(process, path):
         command = ["curl", "-sSN", "--max-time", "60", "--cacert", process.info["ca_file"], process.info["url"] + path]
@@ -266,19 +266,19 @@ def test_ctrl_c_ends_event_streams(dev, start_curl):
     visitor = start_curl(process, "/events")
     assert visitor.stdout.read(9) == b"data: 1\n\n"
     process.popen.send_signal(signal.SIGINT)
-    process.wait_line(lambda line: "stopping: 1 WebSocket or event stream is closed" in line, "word of the stop")
-    # Requests would have 10 s.
+    process.wait_line(lambda line: "stopping: 1 WebSocket or event stream is closed" in line, "the stop line")
+    # Other requests have 10 s.
     assert process.wait_exit(6) == 0 and visitor.wait(5) == 0
 
 
 @pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
 def test_the_second_signal_ends_dev_at_once(dev, services, start_curl, second):
-    """Until then, the daemon answers while a request may finish."""
+    """Until the second signal, the daemon waits for the running request."""
     process = dev(services.web)
     visitor = start_curl(process, "/silent")
     wait_for(lambda: services.open_streams == 1, "the request")
     process.popen.send_signal(signal.SIGINT)
-    process.wait_line(lambda line: "stopping: 1 request may finish" in line and "Ctrl-C again" in line, "word of the stop")
+    process.wait_line(lambda line: "stopping: 1 request may finish" in line and "Ctrl-C again" in line, "the stop line")
     assert process.curl(process.info["server"] + "/health/live")
     process.popen.send_signal(second)
     assert process.wait_exit(4) == 0 and visitor.wait(5) != 0
@@ -286,7 +286,7 @@ def test_the_second_signal_ends_dev_at_once(dev, services, start_curl, second):
 
 
 def test_a_service_that_is_away(dev):
-    """Each request that fails is one line with what was asked for and the address that failed, and no other line comes."""
+    """Each failed request logs one line with its path and the failed address, and no other line."""
     port = free_port()
     process = dev(str(port))
     seen = len(process.lines)
@@ -299,7 +299,7 @@ def test_a_service_that_is_away(dev):
 
 
 def test_a_tunnel_that_is_refused(dev, nginx):
-    """Another client with the same installation takes the name over: dev says so and ends, as its site is gone."""
+    """Another client of the same installation takes the name over. dev says so and ends."""
     process = dev(nginx.target)
     state = os.path.dirname(os.path.dirname(process.info["ca_file"]))
     client = Process(

@@ -1,4 +1,4 @@
-"""What visitors see when there is nothing to pass on."""
+"""The daemon's own responses to visitors: error pages, redirects, health, and time-outs."""
 
 import json
 import socket
@@ -19,7 +19,7 @@ def code(answer):
 
 
 def test_no_service(tunnel, http, tmp_path):
-    """502, as a page for browsers, JSON for programs, text for the rest; none leaks where the service is."""
+    """The visitor gets 502: HTML for browsers, JSON for programs, text for the rest. None leaks the service's address."""
     port = free_port()
     client = tunnel(f"http://127.0.0.1:{port}")
     page = client.curl("/", http, "--header", "accept: text/html,*/*", "--include").stdout
@@ -44,7 +44,7 @@ STATUSES = {
 
 @pytest.fixture(scope="module")
 def broken(tmp_path_factory, services, transport):
-    """A daemon with a tunnel for each way to fail."""
+    """A daemon with a tunnel for each kind of failure."""
     daemon = Daemon(tmp_path_factory.mktemp("broken"), limits='reconnect_grace = "0s"', transport=transport)
     clients = [
         daemon.client(f"http://127.0.0.1:{free_port()}", "absent"),
@@ -59,7 +59,7 @@ def broken(tmp_path_factory, services, transport):
 
 @pytest.mark.parametrize("status", STATUSES)
 def test_each_page_in_each_form(broken, multiplexed, status):
-    """HTML for browsers, JSON for programs, text for the rest."""
+    """Browsers get HTML, programs get JSON, and others get text."""
     title, name = STATUSES[status]
     with multiplexed(broken, name or "nobody") as visitor:
 
@@ -115,7 +115,7 @@ def test_unknown_names(daemon, http):
 
 
 def test_routing_goes_by_the_authority(site, daemon, multiplexed):
-    """SNI and authority may differ within our own names; what is outside gets 421."""
+    """SNI and authority may differ within the daemon's names. Other authorities get 421."""
     with multiplexed(daemon, "nobody") as visitor:
         inside = visitor.request("/", authority=daemon.host("site"))
         assert inside.response()[b":status"] == b"200"
@@ -156,7 +156,7 @@ def test_invalid_requests(site, daemon, request_):
 
 
 def test_no_request_is_smuggled(tunnel):
-    """Of a request with two lengths the service sees exactly one, framed unmistakably, or none at all."""
+    """Of a request with two lengths, the service sees exactly one with unambiguous framing, or none."""
     chunked = b"0\r\n\r\n"
 
     def answer(head, connection):
@@ -189,7 +189,7 @@ def test_plain_http_redirects(daemon):
     assert " 308 " in answer.splitlines()[0]
     assert f"location: https://demo.tunnel.test:{daemon.port}/a%20b?c\r\n" in answer
     assert " 421 " in ask("www.example.com").splitlines()[0]
-    # It must not become a redirect to anywhere.
+    # A foreign host must not become a redirect target.
     assert " 308 " not in ask("www.example.com/.tunnel.test").splitlines()[0]
 
 
@@ -207,20 +207,20 @@ def test_health_and_metrics(site, daemon):
 
 @pytest.mark.parametrize("alpn", ["http/1.1", "h2"])
 def test_silent_connections_are_closed(own_daemon, alpn):
-    """A visitor who has nothing to say is let go of, whichever protocol it chose."""
+    """A silent visitor's connection is closed, for each ALPN protocol."""
     daemon = own_daemon(limits='header_timeout = "1s"')
     with raw.connect(daemon, "anything", alpn) as connection:
         while connection.recv(1000):
-            pass  # HTTP/2 begins with the server's settings; then the end must come
+            pass  # HTTP/2 begins with the server's settings
     with socket.create_connection(("127.0.0.1", daemon.port), timeout=20) as plain:
-        # Before TLS, the time-out is that of the handshake, which is longer.
+        # Before TLS, the longer handshake time-out applies.
         plain.settimeout(0.2)
         with pytest.raises(TimeoutError):
             plain.recv(1)
 
 
-def test_idle_http2_connections_are_told_to_finish(own_daemon, nginx):
-    """GOAWAY, and what still runs goes on."""
+def test_idle_http2_connections_get_goaway(own_daemon, nginx):
+    """Running streams go on after GOAWAY."""
     daemon = own_daemon(limits='header_timeout = "1s"')
     client = daemon.client(nginx.target, "idle")
     with Http2(daemon, "idle") as visitor:

@@ -1,4 +1,4 @@
-"""Interim responses: `Expect: 100-continue` is the service's to answer, and others disturb nobody."""
+"""Interim responses: the service answers `Expect: 100-continue`, and other interim responses do no harm."""
 
 import threading
 
@@ -13,7 +13,7 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 @pytest.fixture
 def gated(tunnel):
-    """A service that asks for the body, and reads it, once its `gate` is opened."""
+    """A service that sends 100 and reads the body once its `gate` is open."""
 
     def answer(_head, connection):
         connection.settimeout(20)
@@ -36,10 +36,10 @@ def expecting(client, length):
 
 
 def test_the_visitor_waits_for_the_service(gated):
-    """The visitor gets its 100 when the service sends one, not before, and then the body passes."""
+    """The visitor gets its 100 only when the service sends one. Then the body passes."""
     with raw.connect(gated.client.daemon, gated.client.name) as connection:
         connection.sendall(expecting(gated.client, 5))
-        # Half a second is long enough for a 100 of the edge's own to arrive.
+        # Half a second is enough for a premature 100 to arrive.
         connection.settimeout(0.5)
         with pytest.raises(TimeoutError):
             connection.recv(1)
@@ -51,9 +51,9 @@ def test_the_visitor_waits_for_the_service(gated):
     assert gated.body == b"hello"
 
 
-def test_over_http2_a_visitor_waits_only_so_long(gated):
-    """The edge's library can't send a 100 over HTTP/2, but what the visitor sends is held back all the same until the
-    service asks for it; curl sends after a second without an answer."""
+def test_over_http2_the_body_waits_for_the_service(gated):
+    """The edge's library can't send a 100 over HTTP/2, and curl sends the body after a second. The daemon holds the body
+    back until the service asks for it."""
     upload = gated.client.start_curl("/", "--http2", "--data", "hello", "--header", "expect: 100-continue")
     wait_for(lambda: gated.heads, "the service has the head")
     gated.gate.release()
@@ -63,7 +63,7 @@ def test_over_http2_a_visitor_waits_only_so_long(gated):
 
 @pytest.mark.parametrize("status", [b"413 Content Too Large", b"417 Expectation Failed", b"200 OK"])
 def test_the_service_can_decline(tunnel, multiplexed, status):
-    """A final answer instead of a 100 reaches the visitor, who has sent no body."""
+    """A final response instead of a 100 reaches the visitor, which has sent no body."""
     recorder = raw.Recorder(lambda head, connection: b"HTTP/1.1 %s\r\ncontent-length: 3\r\n\r\nno\n" % status)
     client = tunnel(recorder.target)
     with raw.connect(client.daemon, client.name) as connection:
@@ -77,7 +77,7 @@ def test_the_service_can_decline(tunnel, multiplexed, status):
 
 
 def test_a_visitor_need_not_wait(gated):
-    """Its body may follow the head at once (RFC 9110, section 10.1.1); the service gets it when it asks for it."""
+    """The visitor may send the body at once (RFC 9110, section 10.1.1). The service gets it after its 100."""
     with raw.connect(gated.client.daemon, gated.client.name) as connection:
         connection.sendall(expecting(gated.client, 5) + b"hello")
         gated.gate.release()
@@ -88,8 +88,8 @@ def test_a_visitor_need_not_wait(gated):
     assert gated.body == b"hello"
 
 
-def test_other_interim_responses_disturb_nobody(tunnel, http):
-    """103 Early Hints may be dropped on the way; the final response arrives."""
+def test_other_interim_responses_do_no_harm(tunnel, http):
+    """The daemon may drop 103 Early Hints. The final response arrives."""
     hints = b"HTTP/1.1 103 Early Hints\r\nlink: </a.css>; rel=preload\r\n\r\n"
     recorder = raw.Recorder(lambda head, connection: hints + hints + OK)
     client = tunnel(recorder.target)

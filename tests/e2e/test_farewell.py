@@ -1,4 +1,4 @@
-"""A daemon that stops, and exchanges that are not over when their time is up: what their two ends hear of it."""
+"""A daemon that stops, and the end at both ends of exchanges that outlast the drain time."""
 
 import collections
 import concurrent.futures
@@ -28,21 +28,20 @@ def stop(daemon):
 
 
 def ends(daemon, finished):
-    """The daemon ends by itself, and says whether all that ran has `finished`: what it says."""
+    """Waits for the daemon's exit and checks whether all requests `finished`. Returns its output."""
     assert daemon.process.wait_exit() == 0
     return daemon.process.wait_event("stopped", finished=finished)
 
 
 def at_once(*actions):
-    """What these return, each on a thread of its own."""
+    """Runs the actions in parallel threads. Returns their results."""
     with concurrent.futures.ThreadPoolExecutor(len(actions)) as pool:
         return [result.result() for result in [pool.submit(action) for action in actions]]
 
 
 @pytest.mark.parametrize("visitor", [OverHttp1, OverHttp2], ids=["h1", "h2"])
 def test_websockets_are_closed(short, services, visitor):
-    """Both ends see a closing handshake, whether nothing passes or the service sends without pause, and no message is
-    torn."""
+    """Both ends see a closing handshake, on an idle WebSocket and during a flood of messages. No message is truncated."""
     services.ws_closed.clear()
     client = short.client(services.ws)
     quiet, busy = visitor(client), visitor(client)
@@ -62,8 +61,8 @@ def test_websockets_are_closed(short, services, visitor):
 
 
 @pytest.mark.parametrize("order", ["nothing", "flood"])
-def test_a_visitor_who_does_not_answer_is_not_waited_for(short, services, order):
-    """Nor one who does not read what the service sends."""
+def test_a_silent_visitor_does_not_delay_the_stop(short, services, order):
+    """A visitor that does not read the service's messages does not delay it either."""
     client = short.client(services.ws)
     with raw.connect(short, client.name) as connection:
         host = client.host.encode()
@@ -72,11 +71,11 @@ def test_a_visitor_who_does_not_answer_is_not_waited_for(short, services, order)
             b"sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\nsec-websocket-version: 13\r\n\r\n"
         )
         assert b" 101 " in raw.read_head(connection).splitlines()[0]
-        # Masked with zeros.
+        # The masking key is zero.
         connection.sendall(b"\x81" + bytes([0x80 | len(order)]) + bytes(4) + order.encode())
         assert raw.read_exactly(connection, 2) == (b"\x81\x07" if order == "nothing" else b"\x82\x7f")
         stop(short)
-        # It never ends on the visitor's account, and the suite waits much longer than it may take.
+        # The visitor never ends it, and the suite waits much longer than the daemon may take.
         assert short.process.wait_exit() == 0
         if order == "nothing":
             assert raw.read_exactly(connection, 7) == b"nothing"
@@ -86,8 +85,8 @@ def test_a_visitor_who_does_not_answer_is_not_waited_for(short, services, order)
     client.stop()
 
 
-def test_other_protocols_get_nothing(short):
-    """What is no WebSocket can't be told anything: it ends where it is."""
+def test_other_protocols_just_end(short):
+    """The daemon can't announce the end in other protocols, so the connection just ends."""
     switch = b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: odd/1\r\n\r\n"
     recorder = raw.Recorder(lambda head, connection: switch + b"odd")
     client = short.client(recorder.target)
@@ -105,12 +104,12 @@ def test_other_protocols_get_nothing(short):
 
 
 def curl_ends(curl):
-    """What else comes, and curl's exit code, which is 0 only if the end came as it should."""
+    """Returns the remaining output and curl's exit code, which is 0 only after a clean end."""
     return curl.stdout.read(), curl.wait(20)
 
 
 def test_event_streams_end(short, services, http):
-    """Over HTTP/1.1 and HTTP/2, whether nothing passes or the service sends without pause."""
+    """Idle streams and floods of events end cleanly over HTTP/1.1 and HTTP/2."""
     client = short.client(services.web)
     quiet = client.start_curl("/steps/farewell/3", http)
     assert quiet.stdout.read(9) == b"data: 0\n\n"
@@ -137,12 +136,12 @@ def test_event_streams_end_over_http3(short, services):
 
 
 def test_a_slow_reader_gets_it_all(own_daemon, nginx, transport):
-    """What the daemon has sent, and the visitor's kernel has no room for yet, is not lost when the daemon has nothing else
-    to do than to end, even if the visitor says something meanwhile, as HTTP/2 wants it of whoever reads on."""
+    """The daemon's kernel may hold data that the visitor's kernel has no room for. The daemon's exit does not lose it, even if
+    the visitor sends meanwhile, as HTTP/2 requires of a reader."""
     daemon = own_daemon(limits='drain_timeout = "20s"', transport=transport)
     client = daemon.client(nginx.target)
     with Http2(daemon, client.name) as visitor:
-        # Less than the file, of which the rest then lies with the daemon's kernel.
+        # Smaller than the file: the daemon's kernel holds the rest.
         visitor.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32 * 1024)
         stream = visitor.request("/random.bin")
         stream.reading = False
@@ -164,8 +163,8 @@ def test_a_slow_reader_gets_it_all(own_daemon, nginx, transport):
 
 
 @pytest.mark.parametrize("before", [False, True], ids=["fresh", "kept alive"])
-def test_half_a_head_holds_nobody_up(own_daemon, either_sockets, before):
-    """A visitor in the middle of a request head may not keep the next daemon from starting until its time is up."""
+def test_half_a_head_does_not_delay_the_next_daemon(own_daemon, either_sockets, before):
+    """A visitor in the middle of a request head must not delay the next daemon until the head's time-out."""
     daemon = own_daemon(limits='drain_timeout = "60s"', inside=either_sockets)
     with raw.connect(daemon, "") as connection:
         if before:
@@ -178,7 +177,7 @@ def test_half_a_head_holds_nobody_up(own_daemon, either_sockets, before):
 
 
 class Held:
-    """A service that answers each request once that is let go, by its path."""
+    """A service that answers each request once the test releases its path."""
 
     def __init__(self):
         self.asked, self.let_go = (collections.defaultdict(threading.Event) for _ in range(2))
@@ -191,7 +190,7 @@ class Held:
         return b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\ndone"
 
     def visit(self, client, path):
-        """A visitor whose request has come to the service."""
+        """Starts a visitor and waits until its request reaches the service."""
         curl = client.start_curl(path)
         assert self.asked[path].wait(20)
         return curl
@@ -202,8 +201,8 @@ class Held:
 
 
 def test_new_visitors_do_not_wait_for_a_late_request(own_daemon, transport):
-    """With the service manager's sockets: one that began after the stop and lasts is no reason to turn to the next daemon
-    already, which would have to wait for it, and all new visitors with it."""
+    """With a service manager's sockets, the daemon does not exit early for a long request that began after the stop. The next
+    daemon would have to wait for it, and so would all new visitors."""
     daemon = own_daemon(limits='drain_timeout = "60s"', transport=transport, inside=Activated())
     held = Held()
     client = daemon.client(held.recorder.target)
@@ -212,7 +211,7 @@ def test_new_visitors_do_not_wait_for_a_late_request(own_daemon, transport):
     stop(daemon)
     late = held.visit(client, "/late")
     between = time.monotonic()
-    # It has been under way for most of the time since then.
+    # The late request has run for most of the time since the stop.
     wait_for(lambda: time.monotonic() - began > 3 * (between - began), "a while")
     held.end("/early", early)
     held.let_go["/new"].set()
@@ -225,7 +224,7 @@ def test_new_visitors_do_not_wait_for_a_late_request(own_daemon, transport):
 
 
 def test_a_late_request_has_its_time(own_daemon):
-    """One that came while the daemon served on, and is still under way when the time for what runs is up, has 2 s more."""
+    """A request that arrives during the drain and outlasts the drain time has 2 s more."""
     daemon = own_daemon(limits='drain_timeout = "5s"', inside=Activated())
     held = Held()
     client = daemon.client(held.recorder.target)
@@ -233,7 +232,7 @@ def test_a_late_request_has_its_time(own_daemon):
     stop(daemon)
     late = held.visit(client, "/late")
     handing_over = daemon.process.wait_event("handing_over")
-    # By the daemon's own clock. Neither of them ends by itself, and both hear of the end of their tunnel.
+    # By the daemon's own clock. Neither request ends by itself, and both see the end of their tunnel.
     stopped = ends(daemon, finished=True)
     moments = [datetime.fromisoformat(event["timestamp"]) for event in (handing_over, stopped)]
     assert (moments[1] - moments[0]).total_seconds() >= 2
@@ -244,8 +243,8 @@ def test_a_late_request_has_its_time(own_daemon):
     held.recorder.stop()
 
 
-def test_a_redirect_is_given_to_whoever_was_accepted(own_daemon):
-    """The socket outlives the daemon, but not what was accepted from it."""
+def test_accepted_connections_get_their_redirect(own_daemon):
+    """The socket outlives the daemon, but accepted connections do not."""
     daemon = own_daemon(limits='drain_timeout = "60s"', inside=Activated())
     with socket.create_connection((daemon.address, daemon.http_port), timeout=20) as connection:
         wait_for(lambda: daemon.metric("cok_connections_total") == 1, "it was accepted")
@@ -259,13 +258,13 @@ def test_a_redirect_is_given_to_whoever_was_accepted(own_daemon):
 
 
 def breaks_off(stream):
-    """Whether a response is reset before its end, or the connection is closed because its visitor reads too slowly."""
+    """Returns whether a response is reset before its end, or its connection closes because the visitor reads too slowly."""
     with pytest.raises((AssertionError, EOFError), match="^(reset with|connection: |the connection was closed)"):
         stream.read()
     return not stream.ended
 
 
-def test_a_download_does_not_look_whole(short, services):
+def test_a_cut_download_does_not_look_complete(short, services):
     client = short.client(services.web)
     curl = client.start_curl("/endless", "--http1.1")
     assert curl.stdout.read(1) == b"\0"
@@ -276,7 +275,7 @@ def test_a_download_does_not_look_whole(short, services):
     client.stop()
 
 
-def test_a_download_does_not_look_whole_over_streams(short, services, multiplexed):
+def test_a_cut_download_does_not_look_complete_over_streams(short, services, multiplexed):
     client = short.client(services.web)
     with multiplexed(short, client.name) as visitor:
         stream = visitor.request("/endless")
@@ -288,7 +287,7 @@ def test_a_download_does_not_look_whole_over_streams(short, services, multiplexe
 
 
 def test_events_of_a_known_length_break_off(short, multiplexed):
-    """Their visitor counts: an early end would be no proper one."""
+    """The visitor counts the bytes, so an early end must not look clean."""
     head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: 100\r\n\r\n"
     recorder = raw.Recorder(lambda _head, _connection: head + b"data: 0\n\n")
     client = short.client(recorder.target)

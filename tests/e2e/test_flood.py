@@ -1,4 +1,4 @@
-"""Handshakes that are begun in masses and never finished."""
+"""Floods of handshakes that never finish."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -11,20 +11,20 @@ from harness.nginx import Nginx
 
 MIB = 1 << 20
 FLOOD = 20_000
-# What begins of handshakes may hold: those under way, and first packets that wait to be looked at.
+# The memory limit of unfinished handshakes: those under way, and Initial packets in the queue.
 BOUND = 32 * MIB
 
 
-def test_handshakes_without_end(network, tmp_path):
-    """From 250 addresses, as if each was somebody else: once some are under way, all others are asked for a proof of
-    their address and cost nothing. Visitors and clients are served meanwhile, by UDP too."""
+def test_unfinished_handshakes(network, tmp_path):
+    """The flood comes from 250 addresses. Once some handshakes are under way, the daemon requires address validation (Retry) of
+    all others, which cost nothing. It serves visitors and clients meanwhile, also over UDP."""
     network.cable()
     nginx = Nginx(tmp_path / "nginx", inside=network.home)
     nginx.add("index.html", b"<h1>hello</h1>\n")
     daemon = Daemon(tmp_path / "cokd", https=f"{DAEMON}:0", env=GIVE_BACK, inside=network.internet)
     crowd = network.add("crowd")
     network.cable(2, at_home=crowd)
-    # Any address of 10.3.0.0/16 is one of the crowd's own.
+    # The flood owns all addresses of 10.3.0.0/16.
     crowd.ip("route", "add", "local", "10.3.0.0/16", "dev", "lo")
     network.internet.ip("route", "add", "10.3.0.0/16", "via", "10.2.0.2")
     addresses = [f"10.3.0.{number}" for number in range(1, 251)]
@@ -44,7 +44,7 @@ def test_handshakes_without_end(network, tmp_path):
         answers = attack.result()
         assert answers[QuicPacketType.RETRY] > FLOOD // 2 * 0.9, answers
         answered += answers[QuicPacketType.HANDSHAKE]
-    # Those were real handshakes: the first of them were answered with a certificate.
+    # These are real handshakes: the first ones got a certificate.
     assert 0 < answered < 1000
     assert daemon.process.memory()[1] - before < BOUND
     assert before_all.curl("/").stdout == b"<h1>hello</h1>\n"

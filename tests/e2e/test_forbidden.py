@@ -13,7 +13,7 @@ FILTER = Path(seccomp.__file__)
 
 
 class Forbidding:
-    """A place where programs may not do something; visitors there may."""
+    """A place that denies a system call to programs, but not to visitors."""
 
     def __init__(self, what):
         self.what = what
@@ -31,7 +31,7 @@ def warnings(process):
 
 
 def test_a_daemon_without_udp(own_daemon, nginx):
-    """It serves over TCP, offers no HTTP/3, and tunnels come by WebSocket."""
+    """It serves over TCP, offers no HTTP/3, and accepts tunnels over WebSocket."""
     daemon = own_daemon(inside=Forbidding("udp"))
     (warning,) = warnings(daemon.process)
     assert "no UDP at " in warning["message"] and "Operation not permitted" in warning["error"]
@@ -52,7 +52,7 @@ def test_a_client_without_udp(daemon, nginx):
 
 @pytest.mark.parametrize("where", ["daemon", "client"])
 def test_without_segmentation_offload(own_daemon, nginx, where):
-    """QUIC works all the same."""
+    """QUIC works without it."""
     forbidding = Forbidding("gso")
     daemon = own_daemon(inside=forbidding if where == "daemon" else HERE)
     offload = daemon.process.wait_event("udp")["gso_segments"]

@@ -12,7 +12,7 @@ from harness.ports import free_port
 
 
 class Echo(grpc.GenericRpcHandler):
-    """Raw bytes, so that no compiler of definitions is needed."""
+    """A service with raw bytes as messages, which needs no protobuf compiler."""
 
     def __init__(self):
         self.ended = threading.Event()
@@ -57,7 +57,7 @@ class Echo(grpc.GenericRpcHandler):
             yield b"%d" % number
 
     def endless(self, _request, context):
-        """One message, and then nothing until the visitor ends the call."""
+        """Sends one message, then nothing until the visitor ends the call."""
         context.add_callback(self.ended.set)
         yield b"on and on"
         self.ended.wait(60)
@@ -116,7 +116,7 @@ def test_server_streaming(channel):
 
 
 def test_both_ways_in_lockstep(channel):
-    """The next message is sent only once the answer to the one before is there."""
+    """The visitor sends a message only after the response to the previous one."""
     requests = queue.Queue()
     answers = channel.stream_stream("/echo/Both")(iter(requests.get, None), timeout=60)
     for number in range(200):
@@ -144,7 +144,7 @@ def test_client_streaming(channel):
 
 
 def test_metadata_passes_both_ways(channel):
-    """Text and binary, ahead of the answer and behind it."""
+    """Text and binary metadata pass, before and after the response."""
     odd = bytes(range(256))
     answer, call = channel.unary_unary("/echo/Metadata").with_call(
         b"", timeout=30, metadata=[("x-text", "plain"), ("x-odd-bin", odd), ("x-text", "again")]
@@ -155,7 +155,7 @@ def test_metadata_passes_both_ways(channel):
 
 
 def test_the_service_sees_a_call_end(channel, service):
-    """A visitor who cancels, or whose time is up, ends the call at the service within a second."""
+    """A cancelled or expired call ends at the service within a second."""
     for end in ("cancel", "deadline"):
         service.ended.clear()
         answers = channel.unary_stream("/echo/Endless")(b"", timeout=0.5 if end == "deadline" else 30)
@@ -171,7 +171,7 @@ def test_the_service_sees_a_call_end(channel, service):
 
 
 def test_many_calls_at_once(channel):
-    """On one connection to the edge and one to the service."""
+    """The calls share one connection to the edge and one to the service."""
     call = channel.unary_unary("/echo/Unary")
     pending = [call.future(b"%d" % number * 1000, timeout=60) for number in range(100)]
     assert [future.result() for future in pending] == [b"%d" % number * 1000 for number in range(100)]
@@ -184,7 +184,7 @@ def is_unavailable(call, why):
 
 
 def test_a_call_that_a_stop_cuts_is_unavailable(short, service):
-    """Its visitor may try again, by what gRPC says, where a broken stream would be an error."""
+    """The visitor sees UNAVAILABLE, which gRPC may retry. A broken stream would be an error."""
     service.ended.clear()
     client = short.client(f"h2c://127.0.0.1:{service.port}", "grpc")
     with open_channel(short, "grpc") as channel, Http3(short, "grpc") as visitor:
@@ -222,7 +222,7 @@ def test_a_call_that_ends_in_time_is_not_cut(own_daemon, service, transport, eit
 
 
 def test_a_call_that_loses_its_tunnel_is_unavailable(daemon, service):
-    """Over a WebSocket, where a lost client is noticed at once."""
+    """The tunnel is a WebSocket, where the daemon notices a lost client at once."""
     service.ended.clear()
     client = daemon.client(f"h2c://127.0.0.1:{service.port}", "grpc-lost", transport="ws")
     with open_channel(daemon, "grpc-lost") as channel:
@@ -233,7 +233,7 @@ def test_a_call_that_loses_its_tunnel_is_unavailable(daemon, service):
 
 
 def test_an_absent_service_is_unavailable(tunnel):
-    """The 502 of the tunnel is what gRPC calls UNAVAILABLE, which its clients may try again."""
+    """gRPC maps the tunnel's 502 to UNAVAILABLE, which its clients may retry."""
     client = tunnel(f"h2c://127.0.0.1:{free_port()}")
     with open_channel(client.daemon, client.name) as channel, pytest.raises(grpc.RpcError) as error:
         channel.unary_unary("/echo/Unary")(b"", timeout=30)

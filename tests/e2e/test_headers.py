@@ -1,4 +1,4 @@
-"""What becomes of header fields and targets on the way, seen byte for byte by a recording service."""
+"""Header fields and request targets after the tunnel, byte for byte at a recording service."""
 
 import pytest
 
@@ -11,7 +11,7 @@ OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 
 @pytest.fixture
 def recorder(tunnel):
-    """A recording service behind a tunnel; `.answer` may be replaced."""
+    """A recording service behind a tunnel. Tests may replace `answer`."""
     recorder = raw.Recorder(lambda head, connection: recorder.answer)
     recorder.answer = OK
     recorder.client = tunnel(recorder.target)
@@ -21,7 +21,7 @@ def recorder(tunnel):
 
 @pytest.fixture(params=[None, Http2, Http3], ids=["h1", "h2", "h3"])
 def tracing_visitor(request):
-    """Sends one request with these fields to a client's tunnel, over each version of HTTP."""
+    """Returns a function that sends one request with these fields, over each version of HTTP."""
 
     def ask(client, fields):
         if request.param is None:
@@ -83,9 +83,9 @@ STATE = "congo=t61rcWkgMzE,rojo=00f067aa0ba902b7"
     ids=["none", "sampled", "unsampled", "state-alone", "invalid", "twice"],
 )
 def test_a_trace_passes_unchanged(recorder, tracing_visitor, trace):
-    """The daemon records no span, so it adds nothing to a trace and takes nothing away (W3C Trace Context)."""
+    """The daemon records no span, so it does not change the trace fields (W3C Trace Context)."""
     tracing_visitor(recorder.client, trace)
-    # The order of fields of different names has no meaning.
+    # The order of fields with different names does not matter.
     seen = sorted(raw.fields(recorder.heads[-1]), key=lambda field: field[0])
     seen = [field for field in seen if field[0].startswith(b"trace")]
     assert seen == [(name.encode(), value.encode()) for name, value in trace]
@@ -133,7 +133,7 @@ def test_targets_pass_byte_for_byte_over_streams(recorder, multiplexed, target):
 
 
 def test_absolute_targets_and_asterisk(recorder):
-    """An absolute target's authority stands above Host (RFC 9112, section 3.2.2)."""
+    """An absolute target's authority overrides Host (RFC 9112, section 3.2.2)."""
     host = recorder.client.daemon.host(recorder.client.name).encode()
     for line, expected in [
         (b"GET https://" + host + b"/x?y HTTP/1.1", b"GET /x?y HTTP/1.1"),
@@ -163,13 +163,13 @@ def test_repeated_cookies_stay_apart(web, http):
     assert [cookie.split("=")[0] for cookie in cookies] == ["set-cookie: c0", "set-cookie: c1", "set-cookie: c2"]
 
 
-def test_a_method_that_nobody_has_heard_of(recorder, http):
+def test_an_unknown_method_passes(recorder, http):
     recorder.client.curl("/", http, "--request", "BREW")
     assert recorder.heads[-1].startswith(b"BREW / HTTP/1.1\r\n")
 
 
-def test_split_cookies_are_one_again(recorder, multiplexed):
-    """HTTP/2 and HTTP/3 may split Cookie into fields (RFC 9113, section 8.2.3); services know only one."""
+def test_split_cookies_are_joined(recorder, multiplexed):
+    """HTTP/2 and HTTP/3 may split Cookie into several fields (RFC 9113, section 8.2.3). The service gets one."""
     with multiplexed(recorder.client.daemon, recorder.client.name) as visitor:
         visitor.request("/", extra=[("cookie", "a=1"), ("cookie", "b=2"), ("cookie", "c=3")]).read()
     assert [value for name, value in raw.fields(recorder.heads[-1]) if name == b"cookie"] == [b"a=1; b=2; c=3"]

@@ -48,7 +48,7 @@ def test_several_ranges_at_once(site, nginx, http):
 
 
 def test_responses_without_a_body(site, http):
-    """204 has no body and no made-up content-length, and the connection goes on to be used."""
+    """204 has no body and no Content-Length, and the connection stays usable."""
     first = site.daemon.url(site.name, "/empty")
     answer = site.curl("/", http, "--include", first).stdout
     head, _, rest = answer.partition(b"\r\n\r\n")
@@ -81,7 +81,7 @@ def test_empty_bodies(web, http):
 
 
 def test_a_service_that_answers_early(web, http, tmp_path):
-    """The answer arrives although its service never reads the body."""
+    """The response arrives although the service never reads the body."""
     (tmp_path / "data").write_bytes(bytes(20 * MIB))
     answer = web.curl(
         "/refuse", http, "--data-binary", f"@{tmp_path}/data", "--write-out", "%{http_code}",

@@ -1,4 +1,4 @@
-"""Visitors over HTTP/3, by an independent client. What all versions share is tested where the others are."""
+"""Visitors over HTTP/3 with an independent client. Other files test what all versions share."""
 
 import hashlib
 import os
@@ -26,7 +26,7 @@ def visitor(web):
 
 @pytest.fixture
 def recorder(tunnel):
-    """A recording service behind a tunnel; `.answer` may be replaced."""
+    """A recording service behind a tunnel. Tests may replace `answer`."""
     recorder = raw.Recorder(lambda head, connection: recorder.answer)
     recorder.answer = OK
     recorder.client = tunnel(recorder.target)
@@ -57,7 +57,7 @@ def test_responses_without_a_body(recorder):
 
 
 def test_a_request_without_a_body_has_none(recorder):
-    """Neither a length nor chunks reach the service."""
+    """The service gets neither Content-Length nor chunks."""
     with Http3(recorder.client.daemon, recorder.client.name) as visitor:
         for method in ("GET", "DELETE", "BREW"):
             assert visitor.request("/", method=method).read() == b"ok"
@@ -66,7 +66,7 @@ def test_a_request_without_a_body_has_none(recorder):
 
 
 def test_a_request_whose_end_comes_late(recorder):
-    """HEADERS first, and the end of the stream alone."""
+    """The stream's end follows HEADERS in a frame of its own."""
     with Http3(recorder.client.daemon, recorder.client.name) as visitor:
         stream = visitor.request("/", end=False, extra=[("content-length", "0")])
         stream.send_raw(b"", end=True)
@@ -74,7 +74,7 @@ def test_a_request_whose_end_comes_late(recorder):
 
 
 def test_large_bodies_both_ways(site, visitor, nginx):
-    """32 MiB down, up with and without a length, and both ways at once; the hashes say that they are whole."""
+    """32 MiB pass down, up with and without a length, and both ways at once. Hashes prove that they are complete."""
     data = os.urandom(32 * MIB)
     nginx.add("http3.bin", data)
     authority = f"{site.host}:{site.daemon.port}"
@@ -89,9 +89,9 @@ def test_large_bodies_both_ways(site, visitor, nginx):
     assert stream.read(deadline=60) == data
 
 
-def test_large_bodies_are_not_kept(own_daemon, nginx, services):
-    """128 MiB down and up, and the daemon holds no more than what may be under way: 8 MiB that wait for the visitor's
-    acknowledgement, and about as much in the tunnel."""
+def test_large_bodies_are_not_buffered(own_daemon, nginx, services):
+    """128 MiB pass down and up. The daemon holds only data in flight: 8 MiB without the visitor's acknowledgement, and about as
+    much in the tunnel."""
     daemon = own_daemon(env=GIVE_BACK)
     clients = [daemon.client(nginx.target, "files"), daemon.client(services.web, "web")]
     nginx.add_sparse("http3-large.bin", 128 * MIB)
@@ -124,7 +124,7 @@ def test_large_bodies_are_not_kept(own_daemon, nginx, services):
 
 
 def test_trailers_like_those_of_grpc(recorder):
-    """They come without the response's having announced them to the visitor, and a response may be trailers alone."""
+    """Trailers need no announcement in the response, and a response may have trailers without a body."""
     recorder.answer = (
         b"HTTP/1.1 200 OK\r\ncontent-type: application/grpc\r\ntransfer-encoding: chunked\r\n\r\n"
         b"5\r\nhello\r\n0\r\ngrpc-status: 0\r\ngrpc-message: fine\r\n\r\n"
@@ -139,7 +139,7 @@ def test_trailers_like_those_of_grpc(recorder):
 
 
 def test_the_visitors_address(recorder):
-    """The address that the packets come from, and the version that only this hop speaks stays here."""
+    """The service gets the source address of the packets, and fields like those of a visitor over TCP."""
     with Http3(recorder.client.daemon, recorder.client.name, source="127.0.0.77") as visitor:
         assert visitor.request("/", extra=[("x-forwarded-for", "6.6.6.6")]).read() == b"ok"
     fields = dict(raw.fields(recorder.heads[-1]))
@@ -149,7 +149,7 @@ def test_the_visitors_address(recorder):
 
 
 def test_a_visitor_that_moves_keeps_its_connection(recorder, web, services):
-    """What runs goes on, and the next request is known to come from the new address."""
+    """Running exchanges go on, and the next request has the new address."""
     with Http3(recorder.client.daemon, recorder.client.name) as visitor:
         stream = visitor.request("/steps/moving/3", authority=f"{web.host}:{web.daemon.port}")
         for number, source in enumerate(("127.0.0.1", "127.0.0.5", "127.0.0.6")):
@@ -164,7 +164,7 @@ def test_a_visitor_that_moves_keeps_its_connection(recorder, web, services):
 
 
 def test_interim_responses_pass(tunnel):
-    """Hints reach the visitor, as often as they come; a 100 only who waits for one, and its body only then the service."""
+    """Every 103 reaches the visitor. A 100 reaches only a visitor that waits for one, and its body follows only then."""
     hints = b"HTTP/1.1 103 Early Hints\r\nlink: </a.css>; rel=preload\r\n\r\n"
     gate = threading.Semaphore(0)
 
@@ -194,8 +194,8 @@ def test_interim_responses_pass(tunnel):
     recorder.stop()
 
 
-def test_an_upload_that_nobody_wants(web, visitor):
-    """The whole answer, a friendly word to stop, and the connection goes on."""
+def test_an_unread_upload(web, visitor):
+    """The visitor gets the whole response and STOP_SENDING without an error. The connection goes on."""
     stream = visitor.upload("/refuse", bytes(64 * MIB))
     assert stream.response()[b":status"] == b"413" and stream.read() == b"no"
     assert stream.wait_stopped() == ErrorCode.H3_NO_ERROR
@@ -226,7 +226,7 @@ def test_pages_and_methods_of_the_daemon(site, visitor):
     assert visitor.request("/_cok/tunnel", authority=daemon.host("")).response()[b":status"] == b"426"
     fields = [(b":method", b"CONNECT"), (b":authority", site.host.encode())]
     assert visitor.request("", fields=fields).response()[b":status"] == b"405"
-    # 30 KiB pass; more than 48 gets an answer, not a reset.
+    # 30 KiB pass; more than 48 KiB gets a response, not a reset.
     for extra, status in [
         ([("x-long", "x" * 30 * 1024)], b"200"),
         ([("x-long", "x" * 50 * 1024)], b"431"),
@@ -246,8 +246,8 @@ def test_requests_are_counted(visitor, daemon):
 
 
 @pytest.mark.parametrize("version", ["--http1.1", "--http2"])
-def test_visitors_over_tcp_learn_of_it(site, recorder, version):
-    """On every page, and only from us: what a service says is about another port. HTTP/3 needs no such word."""
+def test_visitors_over_tcp_get_alt_svc(site, recorder, version):
+    """Every response over TCP has the daemon's Alt-Svc, which replaces the service's. Responses over HTTP/3 have none."""
     daemon = site.daemon
     expected = f'h3=":{daemon.port}"'.encode()
 
@@ -263,8 +263,8 @@ def test_visitors_over_tcp_learn_of_it(site, recorder, version):
         assert b"alt-svc" not in visitor.request("/", authority=daemon.host("nobody")).response()
 
 
-def test_a_daemon_that_stops_finishes_what_runs(own_daemon, services):
-    """GOAWAY twice, the second one with the first request that is not served; then a clean end."""
+def test_a_stopping_daemon_finishes_running_requests(own_daemon, services):
+    """The daemon sends GOAWAY twice, the second time with the first request that it does not serve. It then closes cleanly."""
     daemon = own_daemon()
     client = daemon.client(services.web, "web")
     with Http3(daemon, "web") as visitor, Http3(daemon, "web") as silent:
@@ -285,8 +285,8 @@ def test_a_daemon_that_stops_finishes_what_runs(own_daemon, services):
     client.stop()
 
 
-def test_idle_connections_are_told_to_finish(own_daemon, services):
-    """One that has asked for nothing, and one that has had its answer; not one that waits for the rest of it."""
+def test_idle_connections_get_goaway(own_daemon, services):
+    """Connections without a request or with a finished response are idle. A connection with a running response is not."""
     daemon = own_daemon(limits='header_timeout = "1s"')
     client = daemon.client(services.web, "web")
     with Http3(daemon, "web") as silent, Http3(daemon, "web") as answered, Http3(daemon, "web") as waiting:
@@ -301,8 +301,8 @@ def test_idle_connections_are_told_to_finish(own_daemon, services):
     client.stop()
 
 
-def test_a_visitor_that_says_nothing_of_itself(own_daemon, services):
-    """Without settings of its own it gets what there is (RFC 9114, section 7.2.4.2), and half a head no answer."""
+def test_a_visitor_that_sends_no_settings(own_daemon, services):
+    """A visitor without settings gets responses (RFC 9114, section 7.2.4.2). Half a head gets none."""
     daemon = own_daemon(limits='header_timeout = "1s"')
     with Http3(daemon, "web", settle=False) as visitor:
         half = visitor.raw(b"\x01\x10\0\0")
@@ -310,8 +310,8 @@ def test_a_visitor_that_says_nothing_of_itself(own_daemon, services):
         assert visitor.wait_closed() == ErrorCode.H3_NO_ERROR
 
 
-def test_connections_have_places(own_daemon, nginx):
-    """Those over QUIC and those over TCP are counted together."""
+def test_connections_count_towards_the_limit(own_daemon, nginx):
+    """Connections over QUIC and TCP share one limit."""
     daemon = own_daemon(limits="max_connections = 3")
     client = daemon.client(nginx.target, "few")
     held = [Http3(daemon, "few") for _ in range(2)] + [Http2(daemon, "few")]

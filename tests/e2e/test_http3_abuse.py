@@ -1,5 +1,5 @@
-"""What no honest visitor sends over HTTP/3: each ends the stream or the connection with the code that it has to, costs
-no memory, and disturbs nobody."""
+"""Invalid input over HTTP/3. Each case ends the stream or the connection with the specified code. It costs no memory, and
+other visitors do not notice."""
 
 import contextlib
 import os
@@ -28,13 +28,13 @@ def still_works(visitor):
 
 
 def get(host, *more, method=b"GET", before=()):
-    """The fields of a request, with some before and behind."""
+    """Returns the fields of a request, with some before and after."""
     head = (b":method", method), (b":scheme", b"https"), (b":authority", host), (b":path", b"/")
     return [*before, *head, *more]
 
 
 HOST = b"site.tunnel.test"
-# For each, the fields of a request, and its body if it has one; or a head that was encoded by hand.
+# Each case has a request's fields and maybe a body, or a raw encoded head.
 MALFORMED = {
     "connection": (get(HOST, (b"connection", b"close")), None),
     "keep-alive": (get(HOST, (b"keep-alive", b"timeout=5")), None),
@@ -79,14 +79,14 @@ MALFORMED = {
 
 @pytest.mark.parametrize("case", MALFORMED)
 def test_malformed_requests(visitor, case):
-    """RFC 9114, section 4.1.2: an error of the stream, and the connection goes on."""
+    """Each is a stream error (RFC 9114, section 4.1.2), and the connection goes on."""
     fields, body = MALFORMED[case]
     if fields:
         data = frame(HEADERS, section(*fields)) + (frame(DATA, body) if body else b"")
     else:
         data = frame(HEADERS, body)
     assert visitor.raw(data, end=True).wait_reset() == ErrorCode.H3_MESSAGE_ERROR
-    # The same while the request goes on, and then the daemon wants no more of it.
+    # The same during an unfinished request, whose rest the daemon then stops.
     if case not in ("less than content-length", "nothing in spite of content-length"):
         stream = visitor.raw(data)
         assert stream.wait_reset() == ErrorCode.H3_MESSAGE_ERROR
@@ -94,8 +94,8 @@ def test_malformed_requests(visitor, case):
     still_works(visitor)
 
 
-def test_a_body_that_is_not_as_long_as_it_was_said_to_be(web, services):
-    """Found out while it is under way, too, and the service does not take it for whole."""
+def test_a_body_that_contradicts_its_content_length(web, services):
+    """The daemon also detects it during the upload, and the service does not mistake it for complete."""
     services.uploads.clear()
     with Http3(web.daemon, web.name) as visitor:
         for rest, end in ((b"678901", False), (b"6789", True)):
@@ -146,8 +146,8 @@ LONG = frame(HEADERS, section(*get(HOST, *((b"x-%d" % n, b"y" * 1000) for n in r
     }.items(),
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_requests_that_are_too_much(visitor, data, code):
-    """An error of the stream, before what is promised has come."""
+def test_requests_that_exceed_limits(visitor, data, code):
+    """Each is a stream error before the announced bytes arrive."""
     data, code = code
     stream = visitor.raw(data)
     assert stream.wait_reset() == code and stream.wait_stopped() == code
@@ -160,8 +160,8 @@ def test_a_request_that_ends_before_it_begins(visitor):
     still_works(visitor)
 
 
-def test_reserved_frames_mean_nothing(site, visitor):
-    """They may stand anywhere, in whatever pieces they come."""
+def test_reserved_frames_are_ignored(site, visitor):
+    """They may stand anywhere and arrive in any pieces."""
     reserved = frame(RESERVED, os.urandom(1000)) + frame(RESERVED + 0x1F * 1000, b"")
     put = frame(HEADERS, section(*get(HOST, method=b"PUT")[:-1], (b":path", b"/uploads/reserved")))
     data = reserved + put + reserved + frame(DATA, b"12") + reserved + frame(DATA, b"") + frame(DATA, b"345") + reserved
@@ -237,8 +237,8 @@ def test_unidirectional_streams_that_end_the_connection(site, case):
 
 
 @pytest.mark.parametrize("kind", [CONTROL, QPACK_ENCODER, QPACK_DECODER])
-def test_streams_that_have_to_last(site, kind):
-    """There is one of each, and it lasts as long as the connection (RFC 9114, section 6.2.1; RFC 9204, section 4.2)."""
+def test_critical_streams(site, kind):
+    """Each kind of stream exists once and lasts as long as the connection (RFC 9114, section 6.2.1; RFC 9204, section 4.2)."""
     with Http3(site.daemon, site.name) as visitor:
         visitor.raw_unidirectional(EMPTY_SETTINGS if kind == CONTROL else varint(kind))
         assert visitor.wait_closed() == ErrorCode.H3_STREAM_CREATION_ERROR
@@ -254,9 +254,8 @@ def test_streams_that_have_to_last(site, kind):
             assert visitor.wait_closed() == ErrorCode.H3_CLOSED_CRITICAL_STREAM
 
 
-def test_unidirectional_streams_that_mean_nothing(visitor):
-    """Reserved ones are told to stop, ones that end before their type is known are forgotten; there is always room for
-    another."""
+def test_unidirectional_streams_that_are_ignored(visitor):
+    """The daemon stops reserved streams and ignores streams that end before their type. There is always room for another."""
     for _ in range(20):
         stream = visitor.raw_unidirectional(varint(RESERVED) + b"anything")
         assert stream.wait_stopped() == ErrorCode.H3_STREAM_CREATION_ERROR
@@ -266,8 +265,8 @@ def test_unidirectional_streams_that_mean_nothing(visitor):
     still_works(visitor)
 
 
-def test_priorities_are_taken(visitor):
-    """Browsers send one for each request, and more (RFC 9218)."""
+def test_priorities_are_accepted(visitor):
+    """Browsers send priorities with each request, and updates later (RFC 9218)."""
     control = visitor.h3._local_control_stream_id
     for number in range(3000):
         visitor.do(lambda: visitor.quic.send_stream_data(control, frame(0xF0700, varint(4 * (number % 60)) + b"u=3")))
@@ -276,7 +275,7 @@ def test_priorities_are_taken(visitor):
 
 @pytest.fixture
 def guarded(own_daemon, nginx):
-    """A tunnel at a daemon of its own, and how much that has grown since."""
+    """A tunnel at its own daemon, and a function that returns the daemon's growth."""
     daemon = own_daemon(env=GIVE_BACK)
     client = daemon.client(nginx.target, "site")
     nginx.add_sparse("http3-huge.bin", 1 << 30)
@@ -290,8 +289,8 @@ def guarded(own_daemon, nginx):
 
 
 def test_huge_promises_cost_nothing(guarded):
-    """200 MB are promised, and part of it sent, on one stream, on a hundred, and on a control stream. As soon as the
-    length is known it is over."""
+    """Frames announce 200 MB and send a part, on one stream, on a hundred, and on a control stream. The daemon ends each as
+    soon as it knows the length."""
     filling = b"x" * 40_000
     with Http3(guarded.daemon, "site") as visitor:
         for kind in (HEADERS, RESERVED):
@@ -311,8 +310,7 @@ def test_huge_promises_cost_nothing(guarded):
 
 
 def test_slow_heads_stay_within_their_bounds(guarded):
-    """Ten visitors, each with all the streams it may have, and on each most of the longest head: no more is held than
-    was sent."""
+    """Ten visitors open all their streams and send most of the longest head on each. The daemon holds only what they sent."""
     part = frame(HEADERS, b"\0\0" + literal(b"x", b"y" * 16_000), length=60_000)
     sent = 10 * 100 * len(part)
     with contextlib.ExitStack() as stack:
@@ -330,16 +328,16 @@ def taken(visitor, stream):
 
 
 def test_streams_that_are_never_read(guarded):
-    """All that one visitor may open, each of them for a GiB, and none is granted more than 64 KiB: what the daemon holds
-    stays within the windows, and others are served meanwhile."""
+    """One visitor opens all its streams, each for 1 GiB, and grants each 64 KiB. The daemon's memory stays within the
+    windows, and it serves others meanwhile."""
     with Http3(guarded.daemon, "site", greedy=False, window=64 * 1024) as visitor:
         streams = [visitor.request("/http3-huge.bin") for _ in range(100)]
-        # The connection's window is reached before each has had its own.
+        # The connection's window fills before all the streams' windows do.
         wait_for(lambda: sum(len(stream.data) for stream in streams) > 900 * 1024, "the window is used up")
         with Http3(guarded.daemon, "site") as another:
             for _ in range(20):
                 still_works(another)
-        # 100 exchanges with 256 KiB each, by which they may grow for all of the process, and what HTTP/3 holds besides.
+        # 100 exchanges with 256 KiB each, the process-wide budget for their growth, and the buffers of HTTP/3.
         assert guarded.growth() < 100 * 256 * 1024 + 16 * MIB + 100 * 128 * 1024
         assert not any(stream.ended for stream in streams)
     assert guarded.curl("/").stdout == HELLO

@@ -1,4 +1,4 @@
-"""The link between namespaces (tests/link) is as slow, as narrow and as lossy as it was asked to be."""
+"""The link between namespaces (tests/link) has the requested delay, rate and loss."""
 
 import hashlib
 import socket
@@ -36,7 +36,7 @@ def ends(network):
 
 
 def test_delay(ends):
-    """There and back, many times; on a busy machine the best of them counts."""
+    """Of many round trips the fastest counts, since the machine may be busy."""
     here, there = ends(socket.SOCK_DGRAM, delay="10ms")
     times = []
     for _ in range(30):
@@ -50,13 +50,13 @@ def test_delay(ends):
 
 
 def test_loss(ends):
-    """Of 2,000 packets, a quarter is lost, and never more than some."""
+    """Of 2,000 packets a quarter is lost, within a tolerance."""
     here, there = ends(socket.SOCK_DGRAM, loss=0.25)
     got = 0
     for number in range(2000):
         here.send(b"%d" % number)
         if number % 100 == 99:
-            # The kernel holds only so many until they are read.
+            # The kernel's receive buffer holds few packets.
             there.settimeout(0.2)
             try:
                 while there.recv(10) != b"%d" % number:
@@ -68,7 +68,7 @@ def test_loss(ends):
 
 
 def test_rate_and_queue(ends):
-    """20 Mbit/s carry 4 MiB in 1.7 s, whole, and no faster."""
+    """20 Mbit/s carry 4 MiB complete in 1.7 s, and no faster."""
     data = bytes(range(256)) * (4 * MIB // 256)
     here, there = ends(socket.SOCK_STREAM, rate=20, delay="5ms", queue=64 << 10)
     peer, _ = there.accept()

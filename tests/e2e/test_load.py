@@ -14,21 +14,21 @@ from harness.process import wait_for
 KIB = 1 << 10
 MIB = 1 << 20
 
-# What is granted to each exchange at first, and by how much all of them together may grow.
+# The initial window of each exchange, and the shared budget for growth.
 WINDOW = 256 * KIB
 BUDGET = 4 * MIB
-# What an exchange holds that nobody reads, beside its share of the budget. A QUIC stream's window can't grow later, so it
-# is four times as large from the start.
+# The data of an unread exchange, apart from the shared budget. A QUIC stream's window can't grow later, so it is four
+# times as large from the start.
 HELD = {"ws": WINDOW, "quic": 4 * WINDOW}
-# What HTTP and TLS hold besides for a visitor's connection: a write buffer each.
+# The write buffers of HTTP and TLS for a visitor's connection.
 CONNECTION = 128 * KIB
-# What the allocator keeps of a burst differs from run to run.
+# The allocator keeps some memory after a burst, which differs between runs.
 ALLOCATOR = 16 * MIB
 
 
 @pytest.fixture
 def loaded(own_daemon, nginx, transport):
-    """A tunnel to two files: one of half a MiB, and one that is longer than anybody reads."""
+    """A tunnel to two files: one of half a MiB, and one that no visitor reads to the end."""
     limits = f'initial_window = "{WINDOW // KIB}KiB"\nwindow_budget = "{BUDGET // MIB}MiB"'
     daemon = own_daemon(limits=limits, env=GIVE_BACK, transport=transport)
     data = bytes(range(256)) * 2048
@@ -40,9 +40,9 @@ def loaded(own_daemon, nginx, transport):
     client.stop()
 
 
-def test_stopped_readers_hold_up_nobody(loaded):
-    """200 exchanges at once, 20 of whose visitors have stopped reading: the other 180 finish, and memory stays within
-    the windows that were granted to the 20."""
+def test_stopped_readers_do_not_delay_others(loaded):
+    """20 of 200 parallel visitors stop reading. The other 180 exchanges finish, and memory stays within the windows of the
+    20."""
     daemon, data = loaded.daemon, loaded.data
     digest, host = hashlib.sha256(data).digest(), loaded.host.encode()
 
@@ -53,7 +53,7 @@ def test_stopped_readers_hold_up_nobody(loaded):
             return hashlib.sha256(raw.read_exactly(connection, len(data))).digest()
 
     with contextlib.ExitStack() as stack, concurrent.futures.ThreadPoolExecutor(180) as pool:
-        # What a burst of handshakes and buffers leaves in the allocator is not held by the stopped readers.
+        # The allocator keeps memory after a burst of handshakes, which does not count as the stopped readers'.
         assert set(pool.map(fetch, range(180))) == {digest}
         before = {process: process.memory()[0] for process in (daemon.process, loaded.process)}
         for _ in range(20):
@@ -64,7 +64,7 @@ def test_stopped_readers_hold_up_nobody(loaded):
         allowed = 20 * (HELD[loaded.transport] + CONNECTION) + BUDGET + ALLOCATOR
 
         def grown():
-            # What the burst of the 180 has left in the allocator goes back as others are served.
+            # The allocator returns memory of the burst while the daemon serves others.
             assert fetch(None) == digest
             return {process.command[0]: process.memory()[0] - least for process, least in before.items()}
 
@@ -72,10 +72,10 @@ def test_stopped_readers_hold_up_nobody(loaded):
         assert loaded.curl("/").stdout == b"<h1>hello</h1>\n"
 
 
-def test_stopped_streams_hold_up_nobody(loaded):
-    """The same for 200 streams of one visitor's HTTP/2 connection."""
+def test_stopped_streams_do_not_delay_others(loaded):
+    """The same holds for 200 streams of one visitor's HTTP/2 connection."""
     with Http2(loaded.daemon, "load") as visitor:
-        # Room in the connection, so that only the streams' own windows stop them.
+        # The connection's window is large, so that only the streams' windows stop them.
         visitor.connection.increment_flow_control_window(64 * MIB)
         stopped = [visitor.request("/huge.bin") for _ in range(20)]
         for stream in stopped:
@@ -90,8 +90,8 @@ def test_stopped_streams_hold_up_nobody(loaded):
         assert visitor.request("/").read() == b"<h1>hello</h1>\n"
 
 
-def test_slow_uploads_hold_up_nobody(web, multiplexed):
-    """100 visitors who send a byte now and then, and never an end, while others upload at full speed."""
+def test_slow_uploads_do_not_delay_others(web, multiplexed):
+    """100 visitors send single bytes without an end, while others upload at full speed."""
     with multiplexed(web.daemon, web.name) as slow, multiplexed(web.daemon, web.name) as fast:
         uploads = [slow.request("/hash", method="POST", end=False) for _ in range(100)]
         for number in range(10):

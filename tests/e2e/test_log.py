@@ -1,4 +1,4 @@
-"""What the text of the daemon's log says by itself: `journalctl` shows no fields."""
+"""The messages of the daemon's log, without fields, as `journalctl` shows them."""
 
 import json
 import re
@@ -10,7 +10,7 @@ from harness.cok import KEY, TRANSPORTS, digest
 from harness.process import wait_for
 from harness.websocket import WebSocket
 
-# The type of the frame by which a client asks for a tunnel.
+# The type of the Connect frame.
 CONNECT = 1
 
 
@@ -19,7 +19,7 @@ def messages(daemon):
 
 
 def wait_message(daemon, start, end=""):
-    """The first message that begins and ends with these."""
+    """Waits for the first message with this start and end."""
 
     def found():
         return [said for said in messages(daemon) if said.startswith(start) and said.endswith(end)]
@@ -36,11 +36,11 @@ def test_a_tunnel_comes_and_goes(own_daemon, nginx, transport):
     wait_message(daemon, f"tunnel demo online: key test, from 127.0.0.1 over {transport}")
     client.stop()
     said = wait_message(daemon, "tunnel demo offline after ")
-    # The client says goodbye and closes the connection; either may be noticed first.
+    # The client sends its goodbye and closes the connection; the daemon may notice either first.
     assert re.fullmatch(r"tunnel demo offline after \d+s: the (session has drained|peer closed the connection)", said), said
 
 
-def test_a_refusal_says_whose_it_is_and_why(own_daemon, nginx, transport):
+def test_a_refusal_names_the_client_and_the_reason(own_daemon, nginx, transport):
     narrow = f'[[keys]]\nname = "narrow"\nsecret_sha256 = "{digest("narrow")}"\nsubdomains = ["n-*"]\nmax_tunnels = 1\n'
     daemon = own_daemon(keys=narrow, transport=transport)
     daemon.client(nginx.target, "demo")
@@ -69,7 +69,7 @@ def test_a_daemon_that_is_full_says_so(own_daemon, nginx, transport):
 
 
 def test_what_a_peer_says_is_quoted_and_short(own_daemon):
-    """A name with a line break and an escape sequence in it stays on its line; of a long one the beginning is shown."""
+    """A name with a line break and an escape sequence stays on its line. A long name is cut."""
     daemon = own_daemon()
     for wanted in ("a\n\x1b[2Jb", "x" * 5000):
         with WebSocket(daemon, "", "/_cok/tunnel", subprotocols=["cok.v1"]) as peer:

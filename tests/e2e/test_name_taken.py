@@ -1,16 +1,16 @@
-"""A name whose client has vanished: another one gets it by itself."""
+"""A name whose client has vanished: another client gets it without help."""
 
 import signal
 
 from harness.cok import TRANSPORTS
 
-# The daemon gives a client up that is silent for 36 s.
+# The daemon ends the session of a client that is silent for 36 s.
 DEADLINE = 50
 
 
 def test_a_client_that_vanished_does_not_keep_its_name(daemon, nginx):
-    """As when a container without kept state is killed and started again, or its machine is cut off."""
-    # The kernel closes the connections of what is killed, but only TCP has any.
+    """This happens when a container without kept state is killed and restarted, or its machine is cut off."""
+    # The kernel closes a killed program's connections, but only with TCP.
     gone = {"ws": signal.SIGSTOP, "quic": signal.SIGKILL}
     first = {way: daemon.client(nginx.target, f"gone-{way}", transport=way) for way in TRANSPORTS}
     for way, client in first.items():
@@ -32,7 +32,7 @@ def test_a_client_that_vanished_does_not_keep_its_name(daemon, nginx):
 
 
 def test_the_time_is_an_option(site, daemon, tunnel, nginx):
-    """Without time, the refusal is final at once; with some, it is final afterwards."""
+    """The refusal is final at once if the time is zero, and after that time otherwise."""
     for time, tries in [("0", False), ("1500ms", True)]:
         client = tunnel(nginx.target, "site", wait=False, state=daemon.folder / "other", options=("--name-timeout", time))
         assert client.process.wait_exit() == 3

@@ -1,4 +1,4 @@
-"""The Debian packages are made wherever cargo builds."""
+"""The Debian packages do not depend on cargo's target folder."""
 
 import os
 import subprocess
@@ -12,7 +12,7 @@ TARGET = Path(__file__).parents[1] / "target"
 
 
 def elsewhere(by, folder):
-    """The environment in which cargo builds into `folder`: by its variable, or by a configuration file."""
+    """Returns an environment that makes cargo build into `folder`, by a variable or a configuration file."""
     env = {name: value for name, value in os.environ.items() if name not in ("CARGO_TARGET_DIR", "CARGO_BUILD_TARGET_DIR")}
     if by == "variable":
         return env | {"CARGO_TARGET_DIR": str(folder)}
@@ -24,11 +24,11 @@ def elsewhere(by, folder):
 
 @pytest.mark.parametrize("by", ["variable", "file"])
 def test_cargo_builds_elsewhere(tmp_path, by):
-    """Each package has its program, and what the program says of itself; each needs the system's certificate authorities."""
+    """Each package has its program, manual pages and completions. Each depends on the system's certificate authorities."""
     target = tmp_path / "target"
     target.mkdir()
     usual = Path(subprocess.run([TARGET], capture_output=True, text=True, check=True).stdout.strip())
-    # What makes the packages is built once.
+    # All builds share one cargo-deb.
     (usual / "cargo-deb").mkdir(parents=True, exist_ok=True)
     (target / "cargo-deb").symlink_to(usual / "cargo-deb")
     made = packages(tmp_path / "debs", env=elsewhere(by, target))

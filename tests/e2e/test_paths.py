@@ -1,4 +1,4 @@
-"""What lies between client and daemon: firewalls, NAT, lossy links, and ways that change under a running tunnel."""
+"""The path between client and daemon: firewalls, NAT, lossy links, and paths that change under a running tunnel."""
 
 import hashlib
 import os
@@ -36,7 +36,7 @@ class Afar:
         return self.client.process
 
     def download(self, rate="4M"):
-        """A download that takes its time, once it is well under way."""
+        """Starts a slow download and waits until it is well under way."""
         curl = self.client.start_curl("/file.bin", "--limit-rate", rate, "--output", self.folder / "file.bin")
         wait_for(lambda: self.downloaded() > MIB, "the download is under way")
         return curl
@@ -46,12 +46,12 @@ class Afar:
         return file.stat().st_size if file.exists() else 0
 
     def finish(self, curl):
-        """It ends well, and the file is whole."""
+        """Checks that the download ends cleanly and the file is complete."""
         assert curl.wait(40) == 0, curl.stderr.read()
         assert hashlib.sha256((self.folder / "file.bin").read_bytes()).hexdigest() == self.digest
 
     def sessions(self):
-        """How many there have been, as the daemon sees it."""
+        """Returns the daemon's count of all sessions so far."""
         return sum(" online: key " in line for line in self.daemon.process.lines)
 
     def stop(self):
@@ -68,7 +68,7 @@ def afar(network, tmp_path):
 
 
 def test_a_lossy_link(afar, network, transport):
-    """Of 50 packets one is lost, in each direction: everything arrives whole all the same."""
+    """One of 50 packets is lost in each direction. Everything arrives complete."""
     network.link(delay="10ms", rate=100, loss=0.02)
     afar.start(transport)
     afar.finish(afar.download("100M"))
@@ -82,7 +82,7 @@ def test_a_lossy_link(afar, network, transport):
 
 @pytest.mark.parametrize("blocked", [UDP, AFTER_THE_HANDSHAKE], ids=["all of UDP", "UDP after the handshake"])
 def test_auto_without_udp(afar, network, blocked):
-    """Within 2 s the tunnel is up, on WebSocket, and the log says why."""
+    """The tunnel is up on WebSocket within 2 s, and the log gives the reason."""
     network.cable()
     network.home.drop(blocked)
     began = time.monotonic()
@@ -96,7 +96,7 @@ def test_auto_without_udp(afar, network, blocked):
 
 
 def test_auto_with_udp(afar, network):
-    """It is on QUIC from the start, and TCP is not even tried."""
+    """The tunnel is on QUIC from the start, and the client does not try TCP."""
     network.cable()
     tcp = network.home.count(f"tcp dport {afar.daemon.port}")
     client = afar.start("auto")
@@ -106,7 +106,7 @@ def test_auto_with_udp(afar, network):
 
 
 def test_back_to_quic(afar, network):
-    """Once UDP passes, the tunnel moves: no request fails, and what runs on the old session goes on to its end."""
+    """The tunnel moves to QUIC once UDP passes. No request fails, and exchanges on the old session finish."""
     network.cable()
     network.home.drop(UDP)
     client = afar.start("auto", "--probe-interval", "1s")
@@ -114,9 +114,9 @@ def test_back_to_quic(afar, network):
     download = afar.download()
     visitors = Visitors(afar.daemon, "afar")
     network.home.let_pass()
-    # A try that had begun before needs until the next of its own packets: at most 2 s.
+    # An earlier try succeeds with its next packet, at most 2 s later.
     client.wait_event("connected", transport="quic", deadline=4)
-    wait_for(lambda: afar.downloaded() < 16 * MIB and len(visitors.times) > 100, "requests go on beside the download")
+    wait_for(lambda: afar.downloaded() < 16 * MIB and len(visitors.times) > 100, "requests go on during the download")
     afar.finish(download)
     visitors.stop()
     assert not visitors.failures and max(visitors.times) < 2
@@ -124,7 +124,7 @@ def test_back_to_quic(afar, network):
 
 
 def test_quic_turns_bad(afar, network):
-    """When UDP is blocked in mid-life, the tunnel moves to WebSocket and answers what came in between; and then back."""
+    """When UDP is blocked later, the tunnel moves to WebSocket and answers waiting requests. It then moves back."""
     network.cable()
     client = afar.start("auto", "--probe-interval", "1s")
     client.wait_event("connected", transport="quic")
@@ -144,7 +144,7 @@ def test_quic_turns_bad(afar, network):
 
 
 def test_quic_alone_never_falls_back(afar, network):
-    """Without UDP there is no tunnel, and not one packet over TCP; with UDP again, there is."""
+    """Without UDP there is no tunnel and no packet over TCP. With UDP the tunnel is back."""
     network.cable()
     network.home.drop(UDP)
     tcp = network.home.count(f"tcp dport {afar.daemon.port}")
@@ -165,13 +165,13 @@ def test_ws_alone_never_touches_udp(afar, network):
 
 
 def another_address(network):
-    """As from Wi-Fi to mobile: another interface, network and address."""
+    """Moves to another interface, network and address, as from Wi-Fi to mobile."""
     network.cable(2)
     network.unplug(1)
 
 
 def another_address_behind_nat(network):
-    """The provider gives the router another address."""
+    """Gives the router another address, as a provider does."""
     router = network.namespaces[-1]
     router.ip("address", "delete", "10.1.0.2/24", "dev", "way1")
     router.address("way1", "10.1.0.3/24")
@@ -179,7 +179,7 @@ def another_address_behind_nat(network):
 
 
 def another_port_behind_nat(network):
-    """The router forgets which port was whose, as it does when it restarts."""
+    """Clears the router's NAT table, as a restart does."""
     router = network.namespaces[-1]
     router.ip("link", "set", "way1", "down")
     router.ip("link", "set", "way1", "up")
@@ -191,7 +191,7 @@ MOVES = [another_address, another_address_behind_nat, another_port_behind_nat]
 
 @pytest.mark.parametrize("move", MOVES, ids=[move.__name__.replace("_", " ") for move in MOVES])
 def test_roaming(afar, network, move):
-    """The client's address changes in mid-download: the download goes on, and so does the session."""
+    """The client's address changes during a download. Download and session go on."""
     network.cable() if move is another_address else network.router()
     seen = network.internet.sources(afar.daemon.port)
     client = afar.start("quic")
@@ -207,7 +207,7 @@ def test_roaming(afar, network, move):
 
 
 def test_a_path_that_shrinks(afar, network):
-    """Packets that were found to pass do not any more, without a word: QUIC takes shorter ones."""
+    """The path silently drops packets of a length that passed before. QUIC falls back to shorter ones."""
     network.link(delay="2ms", rate=200)
     client = afar.start("quic")
     download = afar.download()

@@ -1,4 +1,4 @@
-"""What takes long. All of it begins at once, and each test waits for its own part."""
+"""Slow tests. Their tunnels all start at once, and each test waits for its own part."""
 
 import contextlib
 import time
@@ -10,16 +10,16 @@ from harness.cok import TRANSPORTS, Daemon
 from harness.http2 import Http2
 from harness.process import wait_for
 
-# A session that is silent for 15 s is asked for a Pong, and one that is silent for 30 s ends: streams that say nothing
-# for longer than that live only if Pings and Pongs do their work, and if no total time-out ends them.
+# A session gets a Ping after 15 s of silence and ends after 30 s. Streams with a longer silence live only if Pings and
+# Pongs work and no total time-out exists.
 SILENCE = 33
-# Names that have been away for too long are forgotten once a minute.
+# The daemon removes names of expired tunnels once a minute.
 FORGETTING = 75
 
 
 class Quiet:
-    """Tunnels over one transport: one that idles, one with two silent streams, and one whose client was killed while two
-    visitors read."""
+    """Three tunnels over one transport: an idle one, one with two silent streams, and one with two readers. The last
+    one's client is killed."""
 
     def __init__(self, daemon, target, transport, stack):
         self.streams, self.idle = (
@@ -43,7 +43,7 @@ class Quiet:
 
 @pytest.fixture(scope="module")
 def quiet(tmp_path_factory, services):
-    """A daemon under which nothing stirs: quiet tunnels over every transport, and one that left."""
+    """A daemon with quiet tunnels over every transport, and one name whose client has left."""
     daemon = Daemon(tmp_path_factory.mktemp("quiet"), limits='reconnect_grace = "1s"\noffline_retention = "1s"')
     daemon.client(services.web, "forgotten").stop()
     with contextlib.ExitStack() as stack:
@@ -58,11 +58,11 @@ def quiet(tmp_path_factory, services):
 
 @pytest.fixture
 def silence(quiet):
-    """Lets it last for as long as it is to."""
+    """Waits until the silence has lasted long enough."""
     time.sleep(max(0, quiet.silent_from + SILENCE - time.monotonic()))
 
 
-# Not by the fixture `transport`: the silence over all of them is one and the same.
+# Not by the fixture `transport`, since all transports share one silence.
 each_transport = pytest.mark.parametrize("over", TRANSPORTS)
 
 
@@ -73,7 +73,7 @@ def test_silent_streams_go_on(quiet, services, over):
     for stream in (f"h1-{over}", f"h2-{over}"):
         services.confirm(stream, 0)
     assert raw.read_exactly(tunnels.over_http1, 14) == b"9\r\ndata: 1\n\n\r\n"
-    # An answer to the edge's own question after an idle visitor comes with the next read.
+    # The visitor answers the edge's Ping with its next read.
     assert tunnels.over_http2.read(9) == b"data: 1\n\n"
     for stream in (f"h1-{over}", f"h2-{over}"):
         services.confirm(stream, 1)
@@ -83,7 +83,7 @@ def test_silent_streams_go_on(quiet, services, over):
 @each_transport
 @pytest.mark.usefixtures("silence")
 def test_idle_tunnels_stay(quiet, over):
-    """Not by coming back: they have been there all the time."""
+    """The sessions stay, without a reconnect."""
     for client in (quiet.over[over].streams, quiet.over[over].idle):
         assert client.curl("/cookies").stdout == b"ok"
         assert "disconnected" not in client.process.output(), client.process.output()
@@ -91,14 +91,14 @@ def test_idle_tunnels_stay(quiet, over):
 
 @each_transport
 @pytest.mark.usefixtures("silence")
-def test_a_killed_client_is_no_success(quiet, over):
-    """Nothing but silence tells of its end over UDP. Its visitors see a truncated transfer."""
+def test_a_killed_client_truncates_the_response(quiet, over):
+    """Over UDP only silence shows the client's end. Its visitors see a truncated transfer."""
     for curl in quiet.over[over].bereft:
         _, said = curl.communicate(timeout=20)
         assert curl.returncode in (18, 92), said
 
 
-def test_names_are_forgotten(quiet):
-    """An offline name answers 503 until it is forgotten, and then as one that never was."""
+def test_names_expire(quiet):
+    """An offline name answers 503 until the daemon removes it. It then answers like an unknown name."""
     status = lambda: quiet.curl("forgotten", "/", "--write-out", "%{http_code}").stdout[-3:]  # noqa: E731
     wait_for(lambda: status() == b"404", "the name is forgotten", deadline=FORGETTING, every=1)

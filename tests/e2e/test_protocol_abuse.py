@@ -1,4 +1,4 @@
-"""A client that breaks the protocol gets a typed Error, its session ends, and nobody else notices."""
+"""A client that breaks the protocol gets a typed Error and its session ends. Other sessions do not notice."""
 
 import contextlib
 import json
@@ -19,7 +19,7 @@ END = 1
 
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory):
-    """One that waits for no tunnel, so that visitors of an ended session hear at once."""
+    """A daemon without reconnect grace, so that visitors of an ended session get a response at once."""
     daemon = Daemon(tmp_path_factory.mktemp("cokd"), limits='reconnect_grace = "0s"')
     yield daemon
     daemon.stop()
@@ -27,7 +27,7 @@ def daemon(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def site(daemon, nginx):
-    """An honest tunnel beside the others."""
+    """A well-behaved tunnel, next to the others."""
     client = daemon.client(nginx.target, "site")
     yield client
     client.stop()
@@ -47,7 +47,7 @@ def dial(daemon, subprotocol="cok.v1"):
 
 
 def frames(socket_):
-    """All frames that come, one by one."""
+    """Yields all frames that arrive."""
     while True:
         message = socket_.recv()
         while message:
@@ -73,7 +73,7 @@ def established(daemon, **fields):
 
 
 def response(number, status=200, fields=(), flags=0):
-    """HTTPResponse for an exchange."""
+    """Encodes HTTPResponse for an exchange."""
     head = b"".join(
         struct.pack(">H", len(name)) + name + struct.pack(">H", len(value)) + value for name, value in fields
     )
@@ -82,14 +82,14 @@ def response(number, status=200, fields=(), flags=0):
 
 @contextlib.contextmanager
 def visited(daemon):
-    """A session with a visitor that waits for an answer: the session, and the exchange's id."""
+    """A session with a visitor that waits for a response. Yields the session and the exchange's id."""
     with established(daemon) as (socket_, stream, _ack), Http2(daemon, "abuse") as visitor:
         request = visitor.request("/")
         yield socket_, stream, expect(stream, REQUEST)[:4], request
 
 
 def error_of(socket_, stream):
-    """The Error frame, after which the connection is closed."""
+    """Waits for the Error frame and the close of the connection. Returns the error."""
     error = json.loads(expect(stream, ERROR))
     with pytest.raises(ConnectionClosed):
         while True:
@@ -117,7 +117,7 @@ BEFORE = [
 
 
 @pytest.mark.parametrize(("message", "code"), [row[1:] for row in BEFORE], ids=[row[0] for row in BEFORE])
-def test_before_the_session(site, daemon, message, code):
+def test_violations_before_the_session(site, daemon, message, code):
     with dial(daemon) as socket_:
         socket_.send(message or connect_frame() * 2)
         stream = frames(socket_)
@@ -140,10 +140,10 @@ AFTER = [
 
 
 @pytest.mark.parametrize(("message", "code"), [row[1:] for row in AFTER], ids=[row[0] for row in AFTER])
-def test_in_the_session(site, daemon, message, code):
+def test_violations_in_the_session(site, daemon, message, code):
     with established(daemon) as (socket_, stream, ack):
         assert ack["subdomain"] == "abuse" and ack["url"] == f"https://abuse.tunnel.test:{daemon.port}"
-        # Skippable frames are skipped, but not without end.
+        # The daemon ignores skippable frames, but only a limited number.
         for _ in range(1 if code else 11):
             socket_.send(message)
         error = error_of(socket_, stream)
@@ -154,7 +154,7 @@ def test_in_the_session(site, daemon, message, code):
 def test_more_data_than_credit(daemon):
     """A client that floods a visitor's exchange beyond its window."""
     with visited(daemon) as (socket_, stream, number, _request):
-        # The visitor does not read, so that no credit comes back.
+        # The visitor does not read, so the daemon returns no credit.
         chunk = frame(DATA, number + bytes(16_000))
         with contextlib.suppress(ConnectionClosed):
             socket_.send(response(number))
@@ -164,7 +164,7 @@ def test_more_data_than_credit(daemon):
 
 
 @pytest.mark.parametrize("increments", [[0], [0x7FFFFFFF, 0x7FFFFFFF]], ids=["zero", "overflow"])
-def test_credit_that_is_none(daemon, increments):
+def test_invalid_credit(daemon, increments):
     """A zero increment or an overflow costs the exchange, not the session."""
     with visited(daemon) as (socket_, stream, number, request):
         for increment in increments:
@@ -188,8 +188,8 @@ BAD_HEADS = [
 
 
 @pytest.mark.parametrize(("status", "fields"), [row[1:] for row in BAD_HEADS], ids=[row[0] for row in BAD_HEADS])
-def test_heads_that_are_none(daemon, status, fields):
-    """Nothing of them reaches the visitor."""
+def test_invalid_heads(daemon, status, fields):
+    """No part of the head reaches the visitor."""
     with visited(daemon) as (socket_, stream, number, request):
         socket_.send(response(number, status, fields, END))
         assert error_of(socket_, stream)["code"] == "protocol"
@@ -211,18 +211,18 @@ AFTER_THE_END = [
 @pytest.mark.parametrize("messages", [row[1] for row in AFTER_THE_END], ids=[row[0] for row in AFTER_THE_END])
 def test_frames_out_of_order(daemon, messages):
     with visited(daemon) as (socket_, stream, number, request):
-        # The connection may end before the last of them is sent.
+        # The connection may end before the last message is sent.
         with contextlib.suppress(ConnectionClosed):
             for message in messages(number):
                 socket_.send(message)
         assert error_of(socket_, stream)["code"] == "protocol"
-        # Over before it could end well, whether or not a head had been sent.
+        # The exchange fails, whether or not its head was sent.
         request.wait(lambda: request.headers or request.reset is not None)
         assert request.reset is not None or request.headers[b":status"] != b"200" or not request.ended
 
 
 def test_frames_for_a_closed_exchange_are_ignored(daemon):
-    """They have crossed the closing."""
+    """They crossed the exchange's end on the wire."""
     with visited(daemon) as (socket_, stream, number, request):
         socket_.send(response(number, flags=END))
         assert request.response()[b":status"] == b"200"
@@ -239,8 +239,8 @@ def test_a_message_is_answered_once_however_many_pings(daemon):
 
 
 @pytest.mark.parametrize("message", ["a text", bytes(200_000)], ids=["text", "200 kB"])
-def test_messages_that_are_none(daemon, message):
-    """Not binary, or longer than a message may be: the connection ends, without an answer where none can be made."""
+def test_invalid_messages(daemon, message):
+    """A text message or an oversized message ends the connection, without an Error where none is possible."""
     with established(daemon) as (socket_, _stream, _ack):
         with pytest.raises(ConnectionClosed):
             socket_.send(message)
@@ -250,7 +250,7 @@ def test_messages_that_are_none(daemon, message):
 
 
 def test_noise(site, daemon):
-    """Random bytes and mutilated frames, before and in sessions: the daemon serves on and has not grown."""
+    """The daemon gets random bytes and corrupted frames, before and in sessions. It serves on, and its memory does not grow."""
     chance = random.Random(20261123)
     before = daemon.process.memory()[0]
     for turn in range(200):
@@ -269,7 +269,7 @@ def test_noise(site, daemon):
     assert daemon.process.memory()[0] - before < 8 << 20
 
 
-def test_what_is_no_tunnel(daemon):
+def test_invalid_tunnel_handshakes(daemon):
     with pytest.raises(InvalidStatus) as refused:
         dial(daemon, subprotocol="other")
     assert refused.value.response.status_code == 426

@@ -1,4 +1,4 @@
-"""The configuration is read again while the daemon runs: all of it, or nothing."""
+"""A reload of the configuration at run time applies all of it or nothing."""
 
 import signal
 import subprocess
@@ -11,7 +11,7 @@ ANOTHER = "cok_another-key"
 
 
 def reload(daemon, by_file=False):
-    """Asks at the daemon's admin address, or `by_file` at the one that its configuration has now."""
+    """Requests a reload at the daemon's admin address, or with `by_file` at the address in its configuration file."""
     command = [BIN_DIR / "cokd", "reload", "--config", daemon.config]
     command += [] if by_file else ["--admin", daemon.admin]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
@@ -25,7 +25,7 @@ def change(daemon, *pairs):
     daemon.config.write_text(text)
 
 
-def test_what_is_new_counts_and_what_runs_goes_on(own_daemon, nginx, services, transport):
+def test_a_reload_applies_and_tunnels_stay(own_daemon, nginx, services, transport):
     daemon = own_daemon(transport=transport, limits='max_header_bytes = "48KiB"')
     old = daemon.client(nginx.target, "old")
     visitor = old.start_curl("/random.bin", "--limit-rate", "500k", "--output", daemon.folder / "got")
@@ -34,7 +34,7 @@ def test_what_is_new_counts_and_what_runs_goes_on(own_daemon, nginx, services, t
     done = reload(daemon)
     assert (done.returncode, done.stderr) == (0, ""), done
     daemon.process.wait_event("reloaded")
-    # The key that is gone opens nothing more, but what it has opened stays; the new one works.
+    # The removed key opens no new tunnel, but its tunnels stay. The new key works.
     refused = daemon.client(nginx.target, "late", wait=False)
     assert refused.process.wait_exit() == 3
     new = daemon.client(nginx.target, "new", key=ANOTHER)
@@ -54,7 +54,7 @@ def test_a_broken_configuration_changes_nothing(own_daemon, nginx):
     assert done.returncode == 2
     mistakes = done.stderr.splitlines()
     assert len(mistakes) == 2 and "colour: unknown key" in mistakes[0] and "limits.max_held" in mistakes[1], done
-    # The daemon judges for itself, too: nobody has to ask through the command.
+    # The daemon checks the configuration itself, even without the command.
     daemon.process.popen.send_signal(signal.SIGHUP)
     daemon.process.wait_event("not_reloaded")
     client = daemon.client(nginx.target)
@@ -80,14 +80,14 @@ def test_what_cannot_change_is_named(own_daemon, nginx):
     told = done.stderr.splitlines()
     for line, key in zip(told, ["domain", "listen", "limits.max_connections"], strict=True):
         assert line == f"{daemon.config}: {key}: cannot change while cokd runs; restart it"
-    # The new key does not count either.
+    # The new key is not valid either.
     client = daemon.client(nginx.target)
     client.stop()
 
 
 def test_another_admin_address(own_daemon):
-    """The file may name another one than the daemon has: then it says how to ask that one, which names what cannot
-    change."""
+    """The file may name another admin address than the daemon's. The error says how to reach the daemon, which then names the
+    setting that cannot change."""
     daemon = own_daemon()
     change(daemon, ('admin = "127.0.0.1:0"', f'admin = "127.0.0.1:{free_port()}"'))
     done = reload(daemon, by_file=True)
@@ -96,7 +96,7 @@ def test_another_admin_address(own_daemon):
     assert done.returncode == 2 and "listen: cannot change" in done.stderr, done
 
 
-def test_nobody_to_ask(own_daemon):
+def test_reload_without_a_daemon(own_daemon):
     daemon = own_daemon()
     daemon.stop()
     done = reload(daemon)

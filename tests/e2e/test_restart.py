@@ -1,4 +1,4 @@
-"""Clients that go away and come back, and daemons that stop."""
+"""Clients that disconnect and reconnect, and daemons that stop."""
 
 import concurrent.futures
 import signal
@@ -14,14 +14,14 @@ from harness.process import wait_for
 
 @pytest.mark.parametrize("gap", [0, 1])
 def test_a_killed_client_is_waited_for(own_daemon, nginx, transport, gap):
-    """The client is killed under load and started again: no request fails whose response had not begun."""
+    """The client is killed under load and restarted. Requests fail only if their response had begun."""
     daemon = own_daemon(transport=transport)
     client = daemon.client(nginx.target, "phoenix")
     stop, codes = threading.Event(), []
 
     def visit():
         while not stop.is_set():
-            # Over HTTP/1.1, where a response that broke off can be told from one that had not begun.
+            # HTTP/1.1 distinguishes a truncated response from one that had not begun.
             answer = daemon.curl("phoenix", "/", "--http1.1", "--write-out", "%{http_code}", check=False)
             codes.append((answer.returncode, answer.stdout))
 
@@ -31,7 +31,7 @@ def test_a_killed_client_is_waited_for(own_daemon, nginx, transport, gap):
             wait_for(lambda seen=len(codes): len(codes) > seen + 20, "visitors are answered")
             client.process.kill()
             if gap:
-                time.sleep(gap)  # the time that the client is away: the subject of the test, not a condition
+                time.sleep(gap)  # the client's downtime: a parameter of the test, not a condition
             client.start()
             client.wait_online()
         stop.set()
@@ -39,19 +39,19 @@ def test_a_killed_client_is_waited_for(own_daemon, nginx, transport, gap):
             visit_.result()
     client.stop()
     whole = (0, b"<h1>hello</h1>\n200")
-    # 18: the head had come, and the client was killed before the body.
+    # 18: the client was killed between head and body.
     assert {code for code in codes} <= {whole, (18, b"200")}
     assert codes.count(whole) > 60
 
 
 def noticed(daemon):
-    """Whether the daemon knows that a client is gone: by its connection, or over QUIC by its silence."""
+    """Returns whether the daemon noticed a client's end: by its connection, or over QUIC by its silence."""
     said = daemon.process.output()
     return " offline after " in said or " silent: " in said
 
 
 def test_posts_wait_too_and_are_sent_once(own_daemon, services, transport):
-    """A request that arrives while the client is away is answered, whatever its method."""
+    """A request that arrives while the client is away gets its response, with any method."""
     daemon = own_daemon(transport=transport)
     client = daemon.client(services.web, "later")
     client.process.kill()
@@ -65,7 +65,7 @@ def test_posts_wait_too_and_are_sent_once(own_daemon, services, transport):
 
 @pytest.fixture
 def hesitant(own_daemon, transport):
-    """A service that never answers its first request, and answers all others, behind a tunnel."""
+    """A tunnel to a service that answers all requests except the first one."""
     stop = threading.Event()
 
     def answer(_head, _connection):
@@ -82,8 +82,8 @@ def hesitant(own_daemon, transport):
     recorder.stop()
 
 
-def test_what_may_be_repeated_is_sent_again(hesitant, http):
-    """A GET whose response had not begun when the client was killed: the visitor sees nothing of that."""
+def test_a_safe_request_is_sent_again(hesitant, http):
+    """The client is killed before a GET's response begins. The visitor does not notice."""
     visit = hesitant.client.start_curl("/", http)
     wait_for(lambda: hesitant.heads, "the service has the request")
     hesitant.client.process.kill()
@@ -92,8 +92,8 @@ def test_what_may_be_repeated_is_sent_again(hesitant, http):
     assert len(hesitant.heads) == 2
 
 
-def test_what_may_not_be_repeated_is_not(hesitant, http):
-    """A POST that the service may have acted upon is sent once; its visitor learns that it failed."""
+def test_an_unsafe_request_is_sent_once(hesitant, http):
+    """The service may have acted on a POST, so it is sent once. The visitor gets an error."""
     visit = hesitant.client.start_curl("/", http, "--data", "pay", "--write-out", "%{http_code}")
     wait_for(lambda: hesitant.heads, "the service has the request")
     hesitant.client.process.kill()
@@ -104,7 +104,7 @@ def test_what_may_not_be_repeated_is_not(hesitant, http):
 
 
 def test_offline_past_the_grace(own_daemon, nginx, transport):
-    """503 with Retry-After past the grace."""
+    """After the reconnect grace, visitors get 503 with Retry-After."""
     daemon = own_daemon(limits='reconnect_grace = "1s"\noffline_retention = "1h"', transport=transport)
     client = daemon.client(nginx.target, "gone")
     client.stop()
@@ -128,7 +128,7 @@ def test_max_held(own_daemon, nginx, transport):
 
 
 def test_a_second_instance_takes_over_only_with_the_same_state(own_daemon, nginx, transport):
-    """The same key and instance displaces the old session; another instance of the same key is refused."""
+    """The same key and instance displaces the old session. The daemon refuses another instance of the same key."""
     daemon = own_daemon(transport=transport)
     first = daemon.client(nginx.target, "mine")
     second = daemon.client(nginx.target, "mine", state=first.state)
@@ -142,7 +142,7 @@ def test_a_second_instance_takes_over_only_with_the_same_state(own_daemon, nginx
 
 
 def test_the_daemon_drains(own_daemon, nginx, transport):
-    """On SIGTERM nothing new is taken, a running download finishes, and the daemon ends with 0."""
+    """On SIGTERM the daemon accepts no new requests, finishes a running download, and exits with 0."""
     daemon = own_daemon(transport=transport)
     nginx.add_sparse("drain.bin", 64 << 20)
     client = daemon.client(nginx.target, "drain")
@@ -161,7 +161,7 @@ def test_the_daemon_drains(own_daemon, nginx, transport):
 
 @pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
 def test_the_second_signal_ends_the_daemon_at_once(own_daemon, services, transport, second):
-    """The first one says what may finish, where a person may have sent it."""
+    """After SIGINT the daemon's message says how long it waits, and that a second signal stops it at once."""
     daemon = own_daemon(transport=transport)
     client = daemon.client(services.web, "impatient")
     visitor = client.start_curl("/silent")
@@ -197,7 +197,7 @@ def test_the_client_comes_back_to_a_restarted_daemon(own_daemon, nginx, transpor
 
 
 def test_a_killed_daemon_is_noticed_at_once(own_daemon, nginx, transport):
-    """Over QUIC, too, where its successor answers for it (RFC 9000, section 10.3): nobody waits for a time-out."""
+    """Over QUIC its successor sends a stateless reset (RFC 9000, section 10.3), so no client waits for a time-out."""
     daemon = own_daemon(transport=transport)
     daemon.config.write_text(daemon.config.read_text().replace('"127.0.0.1:0"', f'"{daemon.https}"', 1))
     client = daemon.client(nginx.target, "bereft")
@@ -213,12 +213,12 @@ def test_a_killed_daemon_is_noticed_at_once(own_daemon, nginx, transport):
 
 @pytest.mark.parametrize("end", ["stop", "kill"])
 def test_names_outlive_the_daemon(own_daemon, nginx, transport, end):
-    """The first requests after a restart wait for the client, and don't get 404."""
+    """The first requests after a restart wait for the client and do not get 404."""
     daemon = own_daemon(transport=transport)
     client = daemon.client(nginx.target, "kept")
     names = daemon.state / "names.json"
     wait_for(lambda: names.exists() and "kept" in names.read_text(), "the name is kept")
-    # It takes a moment to come back, as one on a bad line does.
+    # The client reconnects late, as on a bad line.
     client.process.kill()
     daemon.stop() if end == "stop" else daemon.process.kill()
     daemon.start()
@@ -231,7 +231,7 @@ def test_names_outlive_the_daemon(own_daemon, nginx, transport, end):
 
 
 def test_a_new_daemon_takes_over_from_one_that_drains(own_daemon, services, transport, tmp_path):
-    """The next daemon starts while the last one still finishes a response; the client serves through both."""
+    """The next daemon starts while the old one finishes a response. The client serves through both."""
     daemon = own_daemon(transport=transport)
     client = daemon.client(services.web, "handed-over")
     slow = client.start_curl("/steps/handed-over/3")
@@ -255,8 +255,8 @@ def test_a_new_daemon_takes_over_from_one_that_drains(own_daemon, services, tran
         successor.stop()
 
 
-def test_a_stopped_client_finishes_what_runs(tunnel):
-    """On SIGTERM a running response goes on to its end, unless it is a stream of events, which has none."""
+def test_a_stopped_client_finishes_running_requests(tunnel):
+    """On SIGTERM a running response finishes, except for an endless stream of events."""
     go_on = threading.Event()
 
     def answer(_head, connection):

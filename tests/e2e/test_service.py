@@ -1,4 +1,4 @@
-"""cokd as a service of systemd: installed from its package on a machine that boots, with sockets by activation."""
+"""cokd as a systemd service, installed from its package on a booted machine, with socket activation."""
 
 import json
 import re
@@ -25,7 +25,7 @@ from harness.ports import free_port
 from harness.process import DEADLINE, Process, wait_for
 from harness.visitors import Visitors
 
-# How many requests a second the load has at least; with fewer it shows nothing.
+# The minimum rate of the load in requests a second; a lower rate proves nothing.
 RATE = 200
 SOCKETS = ["cokd-http.socket", "cokd-https.socket", "cokd-quic.socket"]
 
@@ -37,7 +37,7 @@ def debs(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def machine(tmp_path_factory, debs):
-    """A booted machine with both packages installed, and the service not yet started."""
+    """A booted machine with both packages installed. The service has not started yet."""
     machine = Machine(tmp_path_factory.mktemp("machine") / "console")
     try:
         machine.install(debs / "cokd.deb", debs / "cok-client.deb")
@@ -58,7 +58,7 @@ def service(machine, tmp_path):
 
 
 class Home(raw.Recorder):
-    """A local service, which answers to two paths only when it is told to."""
+    """A local service, which answers two paths only once the test releases them."""
 
     def __init__(self):
         self.go = {path: threading.Event() for path in ("/first", "/second")}
@@ -75,14 +75,14 @@ class Home(raw.Recorder):
 
 @pytest.fixture
 def home(machine):
-    """The same, in the machine's network."""
+    """A `Home` in the machine's network."""
     home = machine.enter(Home)
     yield home
     home.stop()
 
 
 def wait_status(machine, *said, unit="cokd"):
-    """Waits until the unit's status has a line with all of that; the journal is a moment behind."""
+    """Waits until the unit's status has a line with all of `said`. The journal lags a little."""
     shown = ""
 
     def seen():
@@ -97,7 +97,7 @@ def wait_status(machine, *said, unit="cokd"):
 
 
 def test_units_and_sandbox(machine):
-    """systemd finds nothing wrong with the units, and the sandbox is as tight as is said."""
+    """systemd finds no fault with the units, and the sandbox is as tight as documented."""
     units = ["cokd.service", *SOCKETS, "cokd-dns.socket"]
     verified = machine.run("systemd-analyze", "verify", "--man=no", *[f"/lib/systemd/system/{unit}" for unit in units])
     assert verified.stdout + verified.stderr == ""
@@ -107,8 +107,7 @@ def test_units_and_sandbox(machine):
 
 
 def test_the_package_says_what_to_do(machine):
-    """Before a domain is set, a start ends with one clear line, and nothing but a visitor has the service start again: no
-    faster than every 2 s."""
+    """Without a domain, a start fails with one clear line. Only a visitor starts the service again, at most every 2 s."""
     machine.systemctl("start", "cokd", check=False)
     wait_status(machine, "/etc/cokd/cokd.toml", "domain")
     wait_for(lambda: machine.show("cokd", "ActiveState") == "failed", "it has given up")
@@ -133,7 +132,7 @@ def test_the_package_says_what_to_do(machine):
 
 
 class FirstFlight:
-    """A visitor over HTTP/3 that sends its first packets once, and nothing else."""
+    """A visitor over HTTP/3 that sends its first packets once and no others."""
 
     def __init__(self, service, name):
         configuration = QuicConfiguration(alpn_protocols=H3_ALPN, server_name=service.host(name))
@@ -159,9 +158,9 @@ class FirstFlight:
 
 @pytest.mark.parametrize("kind", ["tcp", "udp", "http3"])
 def test_activation(machine, tmp_path, kind):
-    """The first visitor is answered by the service that it starts, which has no capability and yet answers on low ports."""
+    """The first visitor starts the service and gets its response. The service has no capability, yet it serves low ports."""
     service = Service(machine, tmp_path)
-    # Once before, for the authority that visitors trust.
+    # An earlier start makes the authority that visitors trust.
     machine.systemctl("start", "cokd")
     service.trust()
     service.stop()
@@ -171,7 +170,7 @@ def test_activation(machine, tmp_path, kind):
         if kind == "tcp":
             assert b" 404 " in service.curl("nobody", "/", "--include", "--http1.1").stdout
         elif kind == "udp":
-            # Each packet is sent once: what started the service is what it answers.
+            # Each packet is sent once, so the service answers the packet that started it.
             with machine.enter(lambda: FirstFlight(service, "nobody")) as visitor:
                 visitor.send()
                 assert visitor.receive()
@@ -188,12 +187,12 @@ def test_activation(machine, tmp_path, kind):
 
 @pytest.mark.parametrize("carried", ["ws", "quic"])
 def test_all_protocols(machine, service, home, carried):
-    """All versions of HTTP, over both transports, through the sockets of systemd."""
+    """All versions of HTTP pass over both transports, through the sockets of systemd."""
     client = service.client(home.target, f"all-{carried}", transport=carried, inside=machine)
     for version in ("1.1", "2"):
         answer = client.curl("/", f"--http{version}", "--write-out", " over %{http_version}").stdout
         assert answer == b"hello over " + version.encode()
-        # As it is written elsewhere, though the socket is one of IPv6.
+        # In IPv4 notation, although the socket is an IPv6 one.
         assert b"x-forwarded-for: 127.0.0.1\r\n" in home.heads[-1].lower()
     with machine.enter(lambda: Http3(service, client.name)) as visitor:
         assert visitor.request("/").read() == b"hello"
@@ -202,10 +201,10 @@ def test_all_protocols(machine, service, home, carried):
 
 @pytest.fixture
 def loaded(service, machine):
-    """200 requests a second to ten tunnels over both transports, uploads and downloads of a second among them."""
+    """A load of 200 requests a second to ten tunnels over both transports, with uploads and downloads of one second."""
     site = Site(machine)
     clients = [
-        # Without a line of its log for each request.
+        # Without an access log.
         service.client(site.target, f"load{number}", options=(), transport=TRANSPORTS[number % 2], inside=machine)
         for number in range(10)
     ]
@@ -223,7 +222,7 @@ def answered(load, more):
 
 
 def finished(load):
-    """How long the slowest answer took, but for what the load itself may have been late by."""
+    """Returns the time of the slowest response, without the load's own delay."""
     load.stop()
     slowest = max(load.answered, key=lambda visit: visit.took)
     print(
@@ -233,21 +232,21 @@ def finished(load):
     )
     for visit in load.failed[:10]:
         print(load.describe(visit))
-    # On a machine that lets a timer wait for so long, nothing shorter can be told apart from the machine itself.
+    # Times below the delay of the machine's own timers prove nothing.
     return slowest.took - load.late
 
 
 def nothing_lost(load):
     slowest = finished(load)
     assert not load.failed
-    # What was asked again had not been taken the first time.
+    # No repeated request reached the service the first time.
     assert not load.site.asked().intersection(load.repeated)
     assert slowest <= 3
 
 
 def test_restarts_lose_nothing(machine, service, loaded):
-    """20 restarts under load: every request is answered, the slowest within 3 s, also while WebSockets and streams of events
-    keep the daemon for its whole drain time, at the end of which they are told."""
+    """The daemon restarts 20 times under load. Every request gets its response, the slowest within 3 s. WebSockets and streams
+    of events last for the whole drain time and then end cleanly."""
     answered(loaded, 200)
     for _ in range(20):
         pid = service.pid()
@@ -256,20 +255,20 @@ def test_restarts_lose_nothing(machine, service, loaded):
         loaded.catch_up()
     nothing_lost(loaded)
     assert loaded.rate >= RATE
-    # Each of them, each time, and no client was cut off.
+    # Each of them ended cleanly each time, and no client was cut off.
     assert loaded.told == 20 * 4
     assert not [cut_off(client) for client in loaded.clients if cut_off(client)]
 
 
 def test_kills(machine, service, loaded):
-    """5 kills: what was under way on connections that died fails, nothing else; every new request is answered within 4 s."""
+    """The daemon is killed 5 times. Only requests on broken connections fail. Every new request gets its response in 4 s."""
     answered(loaded, 200)
     kills = []
     for _ in range(5):
         pid, killed = service.pid(), time.monotonic()
         machine.systemctl("kill", "--signal=KILL", "cokd")
         service.wait_replaced(pid)
-        # By the same clock.
+        # The clock of the visits.
         kills.append((killed, int(machine.show("cokd", "ActiveExitTimestampMonotonic")) / 1e6))
         loaded.catch_up()
     slowest = finished(loaded)
@@ -280,13 +279,13 @@ def test_kills(machine, service, loaded):
 
 
 def journal(machine, pid):
-    """What the service's process has written."""
+    """Returns the journal of the service's process."""
     lines = machine.run("journalctl", "--unit=cokd", "--output=json", f"_PID={pid}").stdout.splitlines()
     return [json.loads(line) for line in lines]
 
 
-def test_clients_are_told(machine, service, home):
-    """Whoever has a tunnel hears of a restart: nobody is cut off, and all are back at once when the next process serves."""
+def test_clients_get_a_drain_message(machine, service, home):
+    """Every client learns of a restart before its session ends, and reconnects at once to the next process."""
     clients = [service.client(home.target, transport=transport, inside=machine) for transport in TRANSPORTS]
     seen = [len(client.process.lines) for client in clients]
     machine.systemctl("restart", "cokd")
@@ -298,20 +297,20 @@ def test_clients_are_told(machine, service, home):
         assert back["transport"] == client.transport
         after = datetime.fromisoformat(back["timestamp"]).timestamp() - int(ready["__REALTIME_TIMESTAMP"]) / 1e6
         print(f"{client.transport}: back {after * 1000:.0f} ms after the next process was ready")
-        # Less than it takes to notice by silence that a session has ended.
+        # Shorter than the time-out of a silent session.
         assert after < 2
         assert cut_off(client, start) == []
         client.stop()
 
 
 def cut_off(client, start=0):
-    """What the client says of sessions that ended before it was told that they would."""
+    """Returns the client's log lines about sessions that ended without a Drain."""
     return [line for line in client.process.lines[start:] if '"event":"disconnected"' in line]
 
 
-def test_serving_on_and_handing_over(machine, service, home):
-    """Whoever comes while something of before is under way is served at once. Whoever comes in the end is answered by the next
-    process: over HTTP/3 too, where the visitor does not have to ask again."""
+def test_hand_over_to_the_next_process(machine, service, home):
+    """New visitors during the drain get a response at once. Visitors at its end get one from the next process. Over HTTP/3 too,
+    the visitor does not have to repeat its request."""
     service.configure(limits='drain_timeout = "20s"')
     machine.systemctl("reload", "cokd")
     client = service.client(home.target, inside=machine)
@@ -339,8 +338,8 @@ def test_serving_on_and_handing_over(machine, service, home):
 
 
 def test_reload(machine, service):
-    """A good configuration is taken, a broken and an impossible one are refused with what is wrong, and the process and
-    its state stay."""
+    """The service applies a valid configuration. It refuses a broken or impossible one with the reason. The process and its
+    state stay."""
     pid = service.pid()
     service.configure(limits='drain_timeout = "4s"')
     machine.systemctl("reload", "cokd")
@@ -351,7 +350,7 @@ def test_reload(machine, service):
     assert machine.systemctl("reload", "cokd", check=False).returncode != 0
     wait_status(machine, "domain: cannot change while cokd runs")
     assert service.pid() == pid and machine.show("cokd", "ActiveState") == "active"
-    # By the signal as well, of which the unit's state tells as soon as the daemon does.
+    # By signal, too: the unit's state follows the daemon's notification.
     service.configure(limits='drain_timeout = "5s"')
     before = machine.show("cokd", "StateChangeTimestampMonotonic")
     machine.systemctl("kill", "--signal=HUP", "--kill-who=main", "cokd")
@@ -364,7 +363,7 @@ def test_reload(machine, service):
 
 
 def test_journal(machine, service):
-    """Entries have fields and priorities, each line of a complaint is an error, and none has an escape sequence."""
+    """Entries have fields and priorities. Each line of an error message has priority error, and none has an escape sequence."""
 
     def entries():
         return journal(machine, service.pid())
@@ -372,20 +371,20 @@ def test_journal(machine, service):
     ready = wait_for(lambda: [entry for entry in entries() if entry.get("COK_EVENT") == "ready"], "the entry is there")[0]
     assert ready["MESSAGE"] == f"serving {DOMAIN}" and ready["COK_DOMAIN"] == DOMAIN
     assert (ready["PRIORITY"], ready["SYSLOG_IDENTIFIER"]) == ("5", "cokd")
-    # What the socket's unit says, of which the kernel counts twice as much, though the daemon itself may not go so far.
+    # The buffer size of the socket unit, which the kernel doubles. The daemon itself may not set as much.
     udp = next(entry for entry in entries() if entry.get("COK_EVENT") == "udp")
     assert (udp["COK_RECEIVE_BUFFER"], udp["COK_SEND_BUFFER"]) == (str(16 << 20), str(16 << 20))
     service.configure(limits='drain_timeout = "soon"')
     machine.systemctl("kill", "--signal=HUP", "--kill-who=main", "cokd")
     refused = wait_for(
-        lambda: [entry for entry in entries() if "drain_timeout" in entry["MESSAGE"]], "the mistake is told"
+        lambda: [entry for entry in entries() if "drain_timeout" in entry["MESSAGE"]], "the mistake is logged"
     )[0]
     assert refused["PRIORITY"] in ("3", "4") and "/etc/cokd/cokd.toml:" in refused["MESSAGE"]
     assert all(isinstance(entry["MESSAGE"], str) and "\x1b" not in entry["MESSAGE"] for entry in entries())
 
 
 def test_watchdog(machine, service):
-    """A process that hangs is replaced."""
+    """systemd replaces a process that hangs."""
     pid = service.pid()
     machine.systemctl("kill", "--signal=STOP", "cokd")
     service.wait_replaced(pid, deadline=40)
@@ -393,7 +392,7 @@ def test_watchdog(machine, service):
 
 
 def test_the_watchdog_is_fed(machine, service, home):
-    """A process that works outlives many times what its watchdog allows."""
+    """A working process outlives its watchdog's time-out many times."""
     limit = 2
     with dropped_in(machine, "cokd.service", f"[Service]\nWatchdogSec={limit}s\n"):
         machine.systemctl("restart", "cokd")
@@ -401,7 +400,7 @@ def test_the_watchdog_is_fed(machine, service, home):
         visitors = Visitors(service, client.name)
 
         def fed():
-            """When it was last, in seconds."""
+            """Returns the time of the last watchdog ping in seconds."""
             return int(machine.show("cokd", "WatchdogTimestampMonotonic")) / 1e6
 
         first = fed()
@@ -413,7 +412,7 @@ def test_the_watchdog_is_fed(machine, service, home):
 
 
 def test_a_stop_takes_longer(machine, service, home):
-    """What runs finishes, also beyond the time that the unit gives a stop: the daemon asks for as long as it needs."""
+    """Running requests may outlast the unit's stop time-out, since the daemon asks systemd for more time."""
     service.configure(limits='drain_timeout = "20s"')
     with dropped_in(machine, "cokd.service", "[Service]\nTimeoutStopSec=1s\n"):
         machine.systemctl("restart", "cokd")
@@ -422,7 +421,7 @@ def test_a_stop_takes_longer(machine, service, home):
             home.wait_asked(1)
             machine.systemctl("stop", "--no-block", *SOCKETS, "cokd")
             wait_for(lambda: machine.show("cokd", "ActiveState") == "deactivating", "it is stopping")
-            time.sleep(4)  # the time that what runs takes: the subject of the test, not a condition
+            time.sleep(4)  # the duration of the request: a parameter of the test, not a condition
             home.go["/first"].set()
             assert visitor.stdout.read() == b"hello"
         wait_for(lambda: machine.show("cokd", "ActiveState") == "inactive", "it has stopped")
@@ -432,12 +431,12 @@ def test_a_stop_takes_longer(machine, service, home):
 
 @pytest.fixture
 def newer(tmp_path):
-    """The packages once more, of a later version."""
+    """The same packages with a later version."""
     return packages(tmp_path / "newer", "99.0.0")
 
 
 def test_upgrade_loses_nothing(machine, service, newer, loaded):
-    """A newer package over the running service, whose configuration stays as the operator has it."""
+    """A newer package is installed over the running service. The operator's configuration stays."""
     pid, configuration = service.pid(), machine.path("/etc/cokd/cokd.toml")
     before = configuration.read_text()
     machine.install(newer / "cokd.deb")
@@ -448,7 +447,7 @@ def test_upgrade_loses_nothing(machine, service, newer, loaded):
 
 @pytest.mark.parametrize("mode", ["self-signed", "acme"])
 def test_another_resolver_has_the_port(machine, tmp_path, mode):
-    """The socket unit says so. The service runs without it, and says what it lacks where it needs one."""
+    """The socket unit says so. The service runs without the port, and names it if its configuration needs it."""
 
     def bound():
         taken = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -471,7 +470,7 @@ def test_another_resolver_has_the_port(machine, tmp_path, mode):
 
 @pytest.fixture
 def by_default(machine, tmp_path):
-    """The service with no setting but where its ACME server is: cokd answers DNS itself, and cokd-dns.socket is not enabled."""
+    """The service with only its ACME server configured. cokd answers DNS itself, and cokd-dns.socket is not enabled."""
     pebble = Pebble(tmp_path / "pebble", "127.0.0.1:53", inside=machine)
     ca_file = machine.path("/etc/cokd/pebble.pem")
     shutil.copy(pebble.ca_file, ca_file)
@@ -486,8 +485,8 @@ def by_default(machine, tmp_path):
 
 
 def test_the_socket_for_dns_is_missing(machine, by_default):
-    """The service serves with a certificate that nobody trusts, and an operator finds out what to do wherever they look; then
-    there is a certificate at once."""
+    """The service serves a self-signed certificate. Log, status and `cokd check` all say what to do. After that there is a
+    certificate at once."""
 
     def check():
         return machine.run("cokd", "check", "--resolver", "127.0.0.1:53").stdout
@@ -515,7 +514,7 @@ def test_the_socket_for_dns_is_missing(machine, by_default):
 
 
 def test_the_clients_unit(machine, service, home):
-    """`cok-client service` keeps the tunnels of a user's configuration up, by the user's own service manager."""
+    """`cok-client service` keeps the tunnels of a user's configuration up with the user's service manager."""
     machine.run("useradd", "--create-home", "dev")
     number = machine.run("id", "--user", "dev").stdout.strip()
     with open(machine.path("/etc/hosts"), "a") as hosts:
@@ -553,7 +552,7 @@ def test_the_clients_unit(machine, service, home):
 
 @contextmanager
 def dropped_in(machine, unit, text):
-    """With more in a unit."""
+    """Adds a drop-in to a unit for the duration of the context."""
     folder = machine.path(f"/etc/systemd/system/{unit}.d")
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "test.conf").write_text(text)
@@ -578,7 +577,7 @@ def dropped_in(machine, unit, text):
     ids=["name", "type", "credential", "state"],
 )
 def test_bad_input(machine, tmp_path, unit, text, top, said):
-    """One clear line in the status, and no start faster than every 2 s."""
+    """The status has one clear line, and starts are at least 2 s apart."""
     machine.run("install", "-d", "-m", "0700", "/var/lib/roots")
     Service(machine, tmp_path, top=top)
     with dropped_in(machine, unit, text):
@@ -590,13 +589,13 @@ def test_bad_input(machine, tmp_path, unit, text, top, said):
 
 
 def enabled(machine):
-    """Links by which the service or one of its sockets would be started at boot."""
+    """Returns the links that start the service or one of its sockets at boot."""
     folder = machine.path("/etc/systemd/system")
     return {str(link.relative_to(folder)) for link in folder.rglob("cokd*") if link.is_symlink()}
 
 
 def test_a_removed_package_is_gone(machine, service, debs):
-    """With the configuration where it is removed; without it, the state and what was enabled where it is purged."""
+    """Removal keeps the configuration. A purge deletes the configuration, the state and the enabled units."""
     machine.systemctl("enable", "cokd-dns.socket")
     machine.run("dpkg", "--remove", "cokd")
     assert machine.show("cokd", "ActiveState") == "inactive" and machine.show("cokd-https.socket", "ActiveState") == "inactive"
@@ -609,7 +608,7 @@ def test_a_removed_package_is_gone(machine, service, debs):
 
 
 def test_a_fresh_installation(machine, tmp_path, debs):
-    """What the instructions say is all it takes: the package, the domain, and one command, for now and for each boot."""
+    """The documented steps suffice: the package, the domain, and one command that also enables the service at boot."""
     machine.run("dpkg", "--purge", "cokd")
     said = machine.install(debs / "cokd.deb").stdout
     assert "then: systemctl enable --now cokd\n" in said and "systemctl enable --now cokd-dns.socket\n" in said
@@ -628,7 +627,7 @@ def test_a_fresh_installation(machine, tmp_path, debs):
 
 
 def test_secrets_are_credentials(machine, tmp_path):
-    """Files that only root may read, by relative paths."""
+    """The configuration names files that only root may read, by relative paths."""
     authority = Authority(tmp_path / "authority")
     certificate, key = authority.files(DOMAIN, f"*.{DOMAIN}")
     for name, file in (("cert.pem", certificate), ("key.pem", key)):
@@ -642,7 +641,7 @@ def test_secrets_are_credentials(machine, tmp_path):
         assert b" 404 " in service.curl("nobody", "/", "--include", "--http1.1").stdout
 
 
-# Knows a name server that can be told over HTTP what to say, with nothing but a shell.
+# A shell script that sets records of a name server over HTTP.
 HOOK = """#!/bin/bash
 case $1 in
     present) path=set-txt body="{\\"host\\": \\"$2\\", \\"value\\": \\"$3\\"}" ;;
@@ -656,7 +655,7 @@ read -r version status rest <&3
 
 
 def test_a_program_proves_the_domain(machine, tmp_path):
-    """An operator's program for DNS runs under the sandbox of the unit, and the service gets its certificate by it."""
+    """An operator's DNS program runs in the unit's sandbox, and the service gets its certificate with it."""
     dns, told = (machine.enter(free_port) for _ in range(2))
     names = Process(
         "pebble-challtestsrv", "-dns01", f"127.0.0.1:{dns}", "-management", f"127.0.0.1:{told}", "-http01", "",

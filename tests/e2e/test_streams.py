@@ -1,4 +1,4 @@
-"""Streams: each piece reaches the visitor before the next is written, for as long as it takes."""
+"""Streams: each piece reaches the visitor before the service writes the next one."""
 
 import hashlib
 
@@ -6,7 +6,7 @@ from harness import raw
 
 
 def test_each_event_arrives_before_the_next_is_written(web, services):
-    """The service writes event n+1 only once the visitor has confirmed n, past the tunnel."""
+    """The service writes event n+1 only after the visitor has confirmed n, outside the tunnel."""
     with raw.connect(web.daemon, web.name) as connection:
         host = web.daemon.host(web.name).encode()
         connection.sendall(b"GET /steps/h1/200 HTTP/1.1\r\nhost: " + host + b"\r\n\r\n")
@@ -30,7 +30,7 @@ def test_each_event_arrives_over_streams(web, services, multiplexed):
 
 
 def test_bytes_pass_both_ways_at_once(web, multiplexed):
-    """A visitor who sends a chunk only after the echo of the one before."""
+    """A visitor sends each chunk only after the echo of the previous one."""
     with multiplexed(web.daemon, web.name) as visitor:
         stream = visitor.request("/echo", method="POST", end=False)
         for number in range(100):

@@ -1,4 +1,4 @@
-"""Local services that are reached in other ways than plain HTTP/1.1."""
+"""Local services over other ways than plain HTTP/1.1."""
 
 import asyncio
 import ssl
@@ -16,7 +16,7 @@ async def hello(request):
 
 @pytest.fixture
 def serve(services):
-    """Starts an aiohttp service on a site that `make(runner)` builds."""
+    """Returns a function that starts an aiohttp service on the site of `make(runner)`."""
     runners = []
 
     def start(make):
@@ -62,14 +62,14 @@ def test_a_missing_unix_socket(tunnel, tmp_path):
 
 
 def test_kept_alive_connections_are_used_again(tunnel, services):
-    """The service sees few connections for many requests, and a closed idle one is no failure."""
+    """The service gets few connections for many requests. A closed idle connection causes no failure."""
     connections = set()
 
     async def answer(request):
         connections.add(request.transport.get_extra_info("peername"))
         response = web.Response(text="ok")
         if request.path == "/close":
-            # Closed only after the response, as a service does whose idle time is over.
+            # Closes the connection after the response, like a service's idle time-out.
             asyncio.get_running_loop().call_later(0.05, request.transport.close)
         return response
 

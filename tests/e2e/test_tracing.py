@@ -1,5 +1,5 @@
-"""A service that traces itself behind a tunnel: Flask with OpenTelemetry's instrumentation and its default sampler, which
-records a request without a parent, and one whose parent is sampled."""
+"""A service that traces itself behind a tunnel: Flask with OpenTelemetry's instrumentation. Its default sampler records
+requests without a parent, and requests with a sampled parent."""
 
 import threading
 
@@ -17,7 +17,7 @@ TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 
 
 class Traced:
-    """The service; `spans` are those that it has recorded."""
+    """The service. `spans` are its recorded spans."""
 
     def __init__(self):
         self.exporter = InMemorySpanExporter()
@@ -35,7 +35,7 @@ class Traced:
         return self.exporter.get_finished_spans()
 
     def wait_spans(self, count):
-        """A span ends a moment after its response."""
+        """Waits for `count` spans, since a span ends after its response."""
         wait_for(lambda: len(self.spans) >= count, f"{count} spans are recorded")
         return self.spans
 

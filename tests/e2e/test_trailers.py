@@ -1,10 +1,10 @@
-"""Trailers pass in both directions, whatever version of HTTP each side speaks."""
+"""Trailers pass in both directions, with any HTTP version on each side."""
 
 import pytest
 
 from harness import raw
 
-# A service over HTTP/1.1 that announces a trailer, as RFC 9110, section 6.6.2 wants it.
+# An HTTP/1.1 response that announces its trailer (RFC 9110, section 6.6.2).
 WITH_TRAILER = (
     b"HTTP/1.1 200 OK\r\ntrailer: x-sum\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nx-sum: 8b1a9953\r\n\r\n"
 )
@@ -12,7 +12,7 @@ WITH_TRAILER = (
 
 @pytest.fixture
 def summing(tunnel):
-    """A service that sends a trailer, and keeps the chunked body that it got, trailers and all."""
+    """A service that sends a trailer. It records the chunked body of the request with its trailers."""
 
     def answer(head, connection):
         if b"transfer-encoding: chunked" in head.lower():
@@ -36,7 +36,7 @@ def test_to_a_visitor_over_streams(summing, multiplexed):
 
 
 def test_to_a_visitor_over_http1(summing):
-    """Who says that it takes trailers gets them."""
+    """A visitor that accepts trailers (TE) gets them."""
     with raw.connect(summing.client.daemon, summing.client.name) as connection:
         connection.sendall(b"GET / HTTP/1.1\r\nhost: %s\r\nte: trailers\r\n\r\n" % summing.client.host.encode())
         fields = dict(raw.fields(raw.read_head(connection)))

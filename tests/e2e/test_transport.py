@@ -1,4 +1,4 @@
-"""The client's choice between QUIC and WebSocket: which one it takes and says it takes, and moving from one to the other."""
+"""The client's choice between QUIC and WebSocket, its log of the choice, and moves between them."""
 
 import itertools
 import json
@@ -16,14 +16,14 @@ _numbers = itertools.count()
 
 @pytest.fixture
 def relay(daemon):
-    """A relay to the daemon, for clients whose UDP is to be disturbed."""
+    """A relay to the daemon, which can drop a client's UDP."""
     relay = Relay(daemon.port)
     yield relay
     relay.stop()
 
 
 class Client(Process):
-    """A cok-client whose choice of a transport is its own, unless the options say otherwise."""
+    """A cok-client that chooses its transport, unless the options do."""
 
     def __init__(self, daemon, target, state, *options, address=None):
         self.daemon, self.name = daemon, f"choice{next(_numbers)}"
@@ -66,7 +66,7 @@ def client(daemon, nginx, tmp_path):
         (("--congestion", "cubic", "--transport", "ws"), "ws", "chosen by --transport ws"),
     ],
 )
-def test_the_choice_is_kept_and_told(client, daemon, options, transport, reason):
+def test_the_choice_is_kept_and_logged(client, daemon, options, transport, reason):
     chooser = client(*options)
     entry = chooser.wait_event("connected")
     assert (entry["transport"], entry["reason"]) == (transport, reason)
@@ -126,7 +126,7 @@ def test_quic_alone_never_falls_back(relay, client):
 
 
 class Visitors:
-    """Requests one after the other, in the background; none may fail."""
+    """Sends sequential requests in the background. None may fail."""
 
     def __init__(self, client):
         self.client, self.answers, self.stopping = client, [], threading.Event()
@@ -149,7 +149,7 @@ class Visitors:
 
 
 class Steps:
-    """A response under way, of which a piece more comes each time that `step` is called."""
+    """A running response, which gets one more piece at each call of `step`."""
 
     def __init__(self, services, client):
         self.services, self.name, self.number = services, client.name, 0
@@ -173,13 +173,13 @@ class Steps:
 
 
 def test_it_moves_to_quic_as_soon_as_udp_passes(relay, client, services):
-    """No request fails, and what is under way finishes on the old session."""
+    """No request fails, and running exchanges finish on the old session."""
     relay.drops = ANY
     mover = client("--probe-interval", "1s", address=relay.address, target=services.web)
     assert mover.wait_event("connected")["transport"] == "ws"
     steps, visitors = Steps(services, mover), Visitors(mover)
     visitors.come()
-    # At least one try fails, which nobody hears of.
+    # At least one try fails, without a log line.
     wait_for(lambda seen=relay.dropped: relay.dropped > seen, "QUIC is tried again")
     relay.drops = None
     moved = mover.wait_event("connected", transport="quic")
@@ -191,12 +191,12 @@ def test_it_moves_to_quic_as_soon_as_udp_passes(relay, client, services):
     assert len(mover.events("connected")) == 2 and len(mover.events("fallback")) == 1
     assert not mover.events("disconnected")
     assert mover.stop() == 0
-    # The address is shown when it is news.
+    # Standard output shows the URL only if it is new.
     assert [line for line in mover.lines if line.startswith("https://")] == [moved["url"]]
 
 
 def test_it_moves_to_websocket_when_quic_turns_bad_and_back(relay, client, services):
-    """What was under way on QUIC goes on there once UDP passes again."""
+    """Running exchanges on QUIC go on there once UDP passes again."""
     mover = client("--probe-interval", "1s", address=relay.address, target=services.web)
     assert mover.wait_event("connected")["transport"] == "quic"
     steps = Steps(services, mover)

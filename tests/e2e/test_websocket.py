@@ -1,4 +1,4 @@
-"""A visitor's WebSocket through to a WebSocket service, over HTTP/1.1 and over HTTP/2 (RFC 8441)."""
+"""A visitor's WebSocket to a WebSocket service, over HTTP/1.1 and over HTTP/2 (RFC 8441)."""
 
 import os
 
@@ -23,7 +23,7 @@ def open_h1(client, **options):
 
 
 def test_http1(echo, services):
-    """Text, large and fragmented messages, pings and a close with its code, in both directions."""
+    """Text, large and fragmented messages, pings and a close code pass in both directions."""
     large = os.urandom(3 << 20)
     with open_h1(echo) as visitor:
         visitor.send("hello")
@@ -51,14 +51,14 @@ def test_the_service_closes(echo):
 def test_the_service_fragments_and_pings(echo):
     with open_h1(echo) as visitor:
         visitor.send("fragments")
-        # The library ends a message that it is given in parts by an empty one.
+        # The library ends a fragmented message with an empty fragment.
         assert visitor.recv_parts() == ["in ", "three ", "parts", ""]
         visitor.send("ping")
         assert visitor.recv() == "ponged"
 
 
-def test_what_both_sides_agree_on_passes(echo):
-    """Subprotocols and compression are negotiated by the ends alone."""
+def test_subprotocols_and_compression_pass(echo):
+    """The two ends negotiate subprotocols and compression without the tunnel."""
     with open_h1(echo, subprotocols=["chat.v1", "chat.v2"], compression="deflate") as visitor:
         assert visitor.socket.subprotocol == "chat.v2"
         assert "permessage-deflate" in visitor.socket.response.headers["Sec-WebSocket-Extensions"]
@@ -66,8 +66,8 @@ def test_what_both_sides_agree_on_passes(echo):
         assert visitor.recv() == "a" * 100_000
 
 
-def test_bytes_right_behind_the_switch(tunnel):
-    """A service may speak as soon as it has switched, in the same packet, and a visitor may leave without a word."""
+def test_bytes_right_after_the_101(tunnel):
+    """A service may send data in the packet of its 101, and a visitor may leave without a Close frame."""
     hello = b"\x81\x05hello"
     switch = b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: odd/1\r\n\r\n"
     recorder = raw.Recorder(lambda head, connection: switch + hello)
@@ -92,7 +92,7 @@ def test_a_visitor_who_vanishes_is_noticed(echo, services):
 
 
 def test_http2(echo, services):
-    """The same by extended CONNECT: the tunnel speaks HTTP/1.1 to the service and 200 to the visitor."""
+    """Extended CONNECT works the same way: the service gets HTTP/1.1, and the visitor gets 200."""
     large = os.urandom(1 << 20)
     with Http2(echo.daemon, echo.name) as visitor:
         assert visitor.connection.remote_settings.enable_connect_protocol == 1
@@ -119,7 +119,7 @@ def test_http2(echo, services):
 
 
 def test_the_service_closes_over_http2(echo):
-    """The code arrives, and with it the end of the stream, while the connection goes on."""
+    """The close code and the stream's end arrive, and the connection goes on."""
     with Http2(echo.daemon, echo.name) as visitor:
         chat, another = Chat(visitor), Chat(visitor)
         chat.send(TextMessage("close"))
@@ -141,7 +141,7 @@ def test_a_visitor_who_resets_is_noticed(echo, services):
 
 
 def test_other_connects_are_refused(site):
-    """This is no forward proxy."""
+    """The daemon is no forward proxy."""
     with Http2(site.daemon, site.name) as visitor:
         stream = visitor.request("/", method="CONNECT", protocol="connect-udp", end=False)
         assert stream.response()[b":status"] == b"405"

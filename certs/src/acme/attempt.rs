@@ -1,6 +1,6 @@
-//! One attempt at a new certificate: noted, ordered, served and saved.
+//! One attempt at a new certificate: recorded, ordered, served and saved.
 //!
-//! When an attempt is due is not decided here.
+//! `plan` decides when an attempt is due.
 
 use std::path::PathBuf;
 use std::sync::Arc;

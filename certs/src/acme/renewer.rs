@@ -1,6 +1,6 @@
 //! The loop that keeps one certificate fresh: it waits for the store's lock, and then for each next attempt.
 //!
-//! The steps of an attempt, and the reckoning of when it is due, are in other files.
+//! `attempt` has the steps of an attempt, and `plan` computes when it is due.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! Gives the account a new key (RFC 8555, section 7.3.5).
 //!
 //! The ACME library hands out the new key only after the server has accepted it. A process that is killed in between
-//! loses its account. Here the new key is saved first, and the server is asked which key counts.
+//! loses its account. Here the new key is saved first, and the server is asked which key is valid.
 
 use std::sync::Arc;
 
@@ -26,7 +26,7 @@ const NEXT: &str = "account.next.json";
 
 /// Finishes a change of the key that was cut short, and begins one on request.
 ///
-/// The account stays even if the server refuses the change. An error means that it is unknown which key counts.
+/// The account stays even if the server refuses the change. An error means that it is unknown which key is valid.
 pub(super) async fn roll_over(client: &http::Client, directory: &str, store: &Arc<Store>) -> Result<(), String> {
     let asked = || on_disk(store, |store| store.requested_at(Request::Rollover));
     if let Some(next) = read(store, NEXT).await? {
@@ -49,7 +49,7 @@ pub(super) async fn roll_over(client: &http::Client, directory: &str, store: &Ar
     settle(client, directory, store, credentials(&next)?, Some(at)).await
 }
 
-/// Asks the server whether the new key counts (RFC 8555, section 7.3.1), and keeps or forgets it accordingly. Either
+/// Asks the server whether the new key is valid (RFC 8555, section 7.3.1), and keeps or forgets it accordingly. Either
 /// way the request of that moment is done.
 async fn settle(
     client: &http::Client,

@@ -61,7 +61,7 @@ impl State {
         self.next_try = Some(now + self.wait());
     }
 
-    /// Notes that the attempt failed; `retry_after` is the moment that the server named.
+    /// Records that the attempt failed; `retry_after` is the moment that the server named.
     ///
     /// The wait counts from now, because an attempt may take longer than the wait that [`Self::begin`] has set.
     pub(super) fn failed(&mut self, now: i64, error: String, retry_after: Option<i64>) {
@@ -78,7 +78,7 @@ impl State {
         wait + (wait as f64 / 10.0 * self.lot.clamp(0.0, 1.0)) as i64
     }
 
-    /// Notes that a certificate was issued; `lot` is drawn from 0 to 1.
+    /// Records that a certificate was issued; `lot` is drawn from 0 to 1.
     pub(super) fn succeeded(&mut self, now: i64, validity: Validity, lot: f64) {
         // Renewed in the first third of its lifetime: on request, or because a clock or the server's advice is wrong.
         // The latter must not repeat endlessly.
@@ -90,7 +90,8 @@ impl State {
         *self = Self { purpose, lot, issued_at: Some(now), rest, account_replaced_at, ..Self::default() };
     }
 
-    /// Forgets failures and rest if the attempts had another purpose, so that a corrected setting takes effect at once.
+    /// Clears failures and the pause between orders if the attempts had another purpose, so that a corrected setting
+    /// takes effect at once.
     ///
     /// The server's `Retry-After` stays, and so does the time of the last new account. Returns true if the purpose is
     /// new.

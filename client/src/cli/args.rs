@@ -1,4 +1,4 @@
-//! The command line, and what it comes to together with the environment and the file: flags beat the environment, which
+//! The command line, and the tunnels that follow from it, the environment and the file. Flags beat the environment, which
 //! beats the file.
 
 use std::collections::BTreeMap;
@@ -9,17 +9,19 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
+use cok_host::home;
 use cok_transport::{Congestion, quic};
 
 use super::program::called;
-use crate::config::{FileConfig, FileTunnel, home_folder};
+use crate::config::{FileConfig, FileTunnel};
 use crate::instance::instance_id;
 use crate::logging::LogFormat;
 use crate::options::{HostHeader, Options};
-use crate::server::{Server, trust_file, trust_system};
+use crate::server::Server;
 use crate::target::{FORMS, is_bare_word};
 use crate::times::{parse_interval, parse_time};
 use crate::transport::{PROBE_INTERVAL, TransportChoice};
+use crate::trust::{trust_file, trust_system};
 use crate::tunnel::check_subdomain;
 
 /// Which tunnels to open.
@@ -31,7 +33,7 @@ use crate::tunnel::check_subdomain;
 )]
 pub struct Args {
     /// What to forward to: 3000, host:3000, http://…, https://…, h2c://… or unix:/path, optionally after the word
-    /// "http"; or the NAME of a tunnel of the configuration file, [tunnels.NAME]; without one, all tunnels of the file
+    /// "http". The NAME of a [tunnels.NAME] opens that tunnel of the configuration file; without TARGET, all of them open
     #[arg(value_name = "TARGET", num_args = 0..=2)]
     target: Vec<String>,
     /// Short form of a TARGET on this machine
@@ -53,8 +55,8 @@ pub struct Args {
     /// packets [default: bbr]
     #[arg(long, value_name = "NAME")]
     congestion: Option<Congestion>,
-    /// With auto: how long a tunnel on WebSocket waits until it tries QUIC again; doubles with every try that fails, up to
-    /// 10 minutes [default: 10s]
+    /// With auto: how long a tunnel on WebSocket waits until it tries QUIC again. The wait doubles with every failed try,
+    /// up to 10 minutes [default: 10s]
     #[arg(long, value_name = "TIME", value_parser = parse_interval)]
     probe_interval: Option<Duration>,
     /// The API key [env: COK_API_KEY]; better there or in a file, since other users see command lines
@@ -94,7 +96,7 @@ pub struct Args {
 }
 
 impl Args {
-    /// The tunnels that are wanted.
+    /// The tunnels to open.
     pub(super) fn tunnels(&self) -> anyhow::Result<Vec<Options>> {
         let mut file = FileConfig::load(self.config.as_deref())?;
         let wanted = self.wanted(mem::take(&mut file.tunnels))?;
@@ -117,7 +119,7 @@ impl Args {
             bail!("--connect-timeout must be more than 0");
         }
         let state_dir = self.state_dir.clone();
-        let state_dir = state_dir.or_else(|| Some(home_folder("XDG_STATE_HOME", ".local/state")?.join("cok")));
+        let state_dir = state_dir.or_else(|| Some(home::state_folder()?.join("cok")));
         let state_dir = state_dir.context("there is no home folder; name a place by --state-dir")?;
         let subdomain = match self.subdomain.clone().or_else(|| env("COK_SUBDOMAIN")) {
             Some(name) => Some(check_subdomain(&name).map_err(|why| anyhow!("--subdomain: {why}"))?),
@@ -150,7 +152,7 @@ impl Args {
         Ok(options.collect())
     }
 
-    /// The tunnels that the command line asks for, out of those of the file.
+    /// The tunnels that the command line asks for. `named` are those of the file.
     fn wanted(&self, mut named: BTreeMap<String, FileTunnel>) -> anyhow::Result<Vec<FileTunnel>> {
         let words: Vec<&str> = self.target.iter().map(String::as_str).collect();
         let target = match (words.as_slice(), self.port) {
@@ -195,14 +197,14 @@ impl Args {
     }
 }
 
-/// What to say to a word that is neither a target nor a tunnel of the file.
+/// The error for a word that is neither a target nor a tunnel of the file.
 fn no_such_tunnel(word: &str, tunnels: &BTreeMap<String, FileTunnel>) -> anyhow::Error {
     let names: Vec<&str> = tunnels.keys().map(String::as_str).collect();
     let has = if names.is_empty() { "no tunnels".to_owned() } else { names.join(", ") };
     anyhow!("there is no tunnel \"{word}\": the configuration file has {has}; a TARGET looks like {FORMS}")
 }
 
-/// A variable that is set to something.
+/// The value of an environment variable, unless it is empty.
 fn env(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }

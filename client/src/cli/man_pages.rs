@@ -1,4 +1,4 @@
-//! What a program says of itself, for packages: man pages and shell completions.
+//! Man pages and shell completions, made from the command line's definition.
 
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ pub struct ManArgs {
 /// Arguments of `completions`.
 #[derive(Debug, Args)]
 pub struct CompletionsArgs {
-    /// For which shell
+    /// The shell
     shell: Shell,
 }
 
@@ -38,7 +38,7 @@ fn man_pages(command: Command, folder: &Path) -> io::Result<()> {
 /// Prints a script that completes the command line. Fails where it can't be written.
 pub fn completions(mut command: Command, args: &CompletionsArgs) -> io::Result<()> {
     let name = command.get_name().to_owned();
-    // At once: the generator panics where a pipe is closed.
+    // The generator panics if its output is a closed pipe, so it writes to memory.
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut command, name, &mut script);
     io::stdout().write_all(&script)

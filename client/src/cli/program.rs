@@ -1,4 +1,5 @@
-//! How the user calls the client: `cok-client`, or as a subcommand of another program. Messages and units name it so.
+//! The words by which the user calls the client: `cok-client`, or a subcommand of another program. Messages and systemd
+//! units use them.
 
 use std::sync::OnceLock;
 

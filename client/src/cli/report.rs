@@ -1,14 +1,14 @@
-//! What the program says about its tunnels.
+//! Reports on tunnels: addresses on standard output, the rest in the log.
 
 use std::io::{self, Write as _};
 use std::time::Duration;
 
 use tracing::{info, warn};
 
-use crate::tunnel::Event;
+use crate::event::Event;
 
-/// Reports what happens to one tunnel. Its address goes to standard output, alone on its line, when it is first online
-/// and whenever the address has changed; the rest is for the log.
+/// Reports the events of one tunnel. Its address goes to standard output, alone on its line, once it is online and after
+/// each change. The log gets the rest.
 pub fn reporter() -> impl FnMut(Event) {
     let mut shown = String::new();
     move |event| match event {
@@ -55,7 +55,7 @@ pub fn reporter() -> impl FnMut(Event) {
     }
 }
 
-/// What the program waits for before it ends.
+/// Says what the program waits for before it ends.
 fn stopping(requests: usize, streams: usize, within: Duration) -> String {
     let closed = match streams {
         0 => String::new(),

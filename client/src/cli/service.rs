@@ -1,5 +1,5 @@
 //! `cok-client service`: a unit of the user's service manager (systemd) for the tunnels of the configuration file. It
-//! writes and removes the unit; what has to be started is said, not done.
+//! writes and removes the unit, and prints the commands that start it.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -7,13 +7,14 @@ use std::process::Command;
 
 use anyhow::{Context as _, bail};
 use clap::Subcommand;
+use cok_host::home;
 
 use super::program;
-use crate::config::{ConfigError, FileConfig, home_folder};
+use crate::config::{ConfigError, FileConfig};
 
 /// The unit's name.
 const UNIT: &str = "cok-client.service";
-/// Its first line: a file without it is somebody else's.
+/// Its first line. A file without it was not written by this command.
 const MARK: &str = "# Written by `cok-client service install`; `cok-client service uninstall` removes it.";
 
 /// What to do with the unit.
@@ -31,10 +32,10 @@ pub(super) enum ServiceCommand {
     Status,
 }
 
-/// Does it.
+/// Runs a subcommand.
 #[expect(clippy::print_stdout, reason = "what was done is the output")]
 pub(super) fn run(command: &ServiceCommand) -> anyhow::Result<()> {
-    let folder = home_folder("XDG_CONFIG_HOME", ".config").context("there is no home folder")?;
+    let folder = home::config_folder().context("there is no home folder")?;
     let path = folder.join("systemd/user").join(UNIT);
     match command {
         ServiceCommand::Install { config } => {
@@ -55,7 +56,7 @@ pub(super) fn run(command: &ServiceCommand) -> anyhow::Result<()> {
                 return Ok(());
             }
             own(&path)?;
-            // Before the file is gone, by which systemd knows what it is.
+            // systemd needs the file to disable the unit, so it is removed afterwards.
             let told = systemctl(&["disable", "--now", UNIT]);
             std::fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
             println!("removed {}", path.display());
@@ -94,7 +95,7 @@ fn install(path: &Path, config: &Path) -> anyhow::Result<()> {
     std::fs::write(path, unit).with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// Fails for a unit that was written by somebody else.
+/// Fails for a unit that this command has not written.
 fn own(path: &Path) -> anyhow::Result<()> {
     let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     if !text.starts_with(MARK) {
@@ -104,11 +105,11 @@ fn own(path: &Path) -> anyhow::Result<()> {
 }
 
 fn unit(program: &Path, subcommand: Option<&str>, config: &Path) -> anyhow::Result<String> {
-    // Variables are looked for in arguments alone.
+    // systemd expands variables in arguments, but not in the program's path.
     let (program, config) = (quoted(program)?, quoted(config)?.replace('$', "$$"));
     let program = [program.as_str()].into_iter().chain(subcommand).collect::<Vec<_>>().join(" ");
-    // Restarted without limit, as the tunnels try without limit; but not where trying again is of no use: wrong
-    // configuration, refused.
+    // systemd restarts it without limit, since the tunnels also try without limit. Two exit codes prevent that: with a
+    // wrong configuration (2) or after a refusal (3), another try would fail as well.
     Ok(format!(
         "{MARK}\n[Unit]\nDescription=cok: tunnels to local services\nStartLimitIntervalSec=0\n\n[Service]\nExecStart={program} \
          --config {config}\nRestart=always\nRestartSec=2s\nRestartPreventExitStatus=2 3\nNoNewPrivileges=yes\n\
@@ -126,7 +127,7 @@ fn quoted(path: &Path) -> anyhow::Result<String> {
     Ok(format!("\"{text}\""))
 }
 
-/// What `systemctl --user` says, or why it can't be asked. Inactive units make it fail with their state as its output.
+/// The output of `systemctl --user`, or why there is none. For an inactive unit it fails, but prints the state.
 fn systemctl(arguments: &[&str]) -> Result<String, String> {
     let result = Command::new("systemctl").arg("--user").args(arguments).output();
     let output = result.map_err(|error| match error.kind() {

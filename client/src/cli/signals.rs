@@ -1,4 +1,4 @@
-//! What asks the program to stop, and what does not.
+//! The signals that ask the program to stop, and a SIGHUP that does not.
 
 use std::fs::File;
 use std::io;
@@ -6,7 +6,7 @@ use std::io;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::info;
 
-/// A process's own name for the terminal that controls it (tty(4)).
+/// The controlling terminal of the process that opens it (tty(4)).
 const TERMINAL: &str = "/dev/tty";
 /// SIGHUP's bit in the mask of ignored signals.
 const HANGUP_BIT: u64 = 1;
@@ -25,14 +25,14 @@ pub(super) enum StopRequest {
 pub(super) struct Signals {
     terminate: Signal,
     interrupt: Signal,
-    /// None where SIGHUP was ignored from the start, as nohup(1) has it.
+    /// `None` if the parent had the process ignore SIGHUP, as nohup(1) does.
     hangup: Option<Signal>,
-    /// The process began with a terminal.
+    /// The process had a controlling terminal when it started.
     had_terminal: bool,
 }
 
 impl Signals {
-    /// Listens to them from now on.
+    /// Starts to listen to the signals.
     pub(super) fn new() -> io::Result<Self> {
         let hangup = if ignores_hangup() { None } else { Some(signal(SignalKind::hangup())?) };
         Ok(Self {
@@ -71,7 +71,7 @@ fn has_terminal() -> bool {
     File::open(TERMINAL).is_ok()
 }
 
-/// Whether the parent had the process ignore SIGHUP (proc_pid_status(5)); false where that can't be known.
+/// Whether the parent had the process ignore SIGHUP (proc_pid_status(5)). False if that is unknown.
 fn ignores_hangup() -> bool {
     std::fs::read_to_string("/proc/self/status").is_ok_and(|status| is_hangup_ignored(&status))
 }

@@ -1,4 +1,4 @@
-//! Why the daemon cannot be reached: one cause, and what to do about it.
+//! Why a connection to the daemon fails: one cause, and the user's remedy.
 
 use std::fmt;
 use std::io;
@@ -9,11 +9,11 @@ use cok_transport::{HandshakeError, quic, ws};
 use http::StatusCode;
 use rustls::{AlertDescription, CertificateError};
 
-use crate::options::Options;
+use super::Config;
 use crate::text::{explain, io_reason, quoted};
 use crate::transport::TransportChoice;
 
-/// TLS alerts (RFC 8446, section 6.2), by which QUIC tells what was wrong.
+/// TLS alerts (RFC 8446, section 6.2). QUIC reports failures of TLS by them.
 mod alert {
     pub(super) const BAD_CERTIFICATE: u8 = 42;
     pub(super) const CERTIFICATE_EXPIRED: u8 = 45;
@@ -25,11 +25,11 @@ mod alert {
     pub(super) const NO_APPLICATION_PROTOCOL: u8 = 120;
 }
 
-/// What the library that checks certificates says of an authority's own. Its type is not within reach.
+/// How the certificate library's error names an authority's certificate in a server's place. Its type is private.
 const AUTHORITY_AS_SERVER: &str = "CaUsedAsEndEntity";
 /// How many of a certificate's names are shown.
 const MAX_NAMES: usize = 3;
-/// What the system's resolver begins each of its errors with.
+/// The start of every error of the system's resolver.
 const LOOKUP: &str = "failed to lookup address information: ";
 
 /// The daemon cannot be reached.
@@ -43,17 +43,17 @@ pub(crate) struct Unreachable {
 }
 
 impl Unreachable {
-    pub(super) fn new(options: &Options, cause: Cause) -> Self {
-        let quic_only = options.transport == TransportChoice::Quic;
-        Self { server: options.server.to_string(), quic_only, cause }
+    pub(super) fn new(config: &Config, cause: Cause) -> Self {
+        let quic_only = config.transport == TransportChoice::Quic;
+        Self { server: config.server.to_string(), quic_only, cause }
     }
 }
 
-/// What is in the way, in the order in which one meets it. Of two causes the later one is reported: it comes from an attempt that
-/// got further, and knows more.
+/// What is in the way, in the order in which a connection meets it. Of two causes, the later one is reported: its attempt
+/// got further.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Cause {
-    /// No UDP socket can be had.
+    /// The system gives no UDP socket.
     NoUdp(String),
     /// Nothing came back in time.
     NoAnswer { from: Option<SocketAddr>, within: Duration },
@@ -63,7 +63,7 @@ pub(super) enum Cause {
     Unresolved(String),
     /// The port is closed.
     Refused(SocketAddr),
-    /// A path that lets handshakes pass and nothing else.
+    /// The path lets handshakes pass, but no data.
     NoData(Duration),
     /// The connection ended during a handshake.
     Broken(String),
@@ -73,7 +73,7 @@ pub(super) enum Cause {
     OtherProtocol,
     /// TLS failed otherwise.
     Tls(String),
-    /// The peer takes TLS or the upgrade and does not go on.
+    /// The peer stops answering during TLS or the upgrade.
     Silent { step: &'static str, within: Duration },
     /// No authority that the user trusts has signed the certificate.
     UnknownAuthority,
@@ -81,9 +81,9 @@ pub(super) enum Cause {
     OtherNames(Vec<String>),
     /// It has expired.
     Expired,
-    /// It is from the future.
+    /// It is not valid yet.
     NotYetValid,
-    /// It is an authority's own, as are most that are self-signed.
+    /// It is an authority's own certificate, as most self-signed ones are.
     SelfSigned,
     /// It can't be checked.
     BadCertificate(String),
@@ -98,12 +98,12 @@ pub(super) enum Cause {
 }
 
 impl Cause {
-    /// The one to tell of two, the first from QUIC. Where only details differ, it is the WebSocket's.
+    /// Picks the more telling cause of two. If both got equally far, it is the WebSocket's.
     pub(super) fn telling(quic: Self, ws: Self) -> Self {
         if quic.step() > ws.step() { quic } else { ws }
     }
 
-    /// How far an attempt came.
+    /// How far the attempt got.
     pub(super) fn step(&self) -> u8 {
         match self {
             Self::NoUdp(_) | Self::NoAnswer { .. } => 0,
@@ -159,7 +159,7 @@ impl Cause {
 
     fn of_certificate(why: &CertificateError) -> Self {
         match why {
-            // A wrong signature is that of another authority by the same name.
+            // Another authority with the same name has signed it.
             CertificateError::UnknownIssuer | CertificateError::BadSignature => Self::UnknownAuthority,
             CertificateError::NotValidForName => Self::OtherNames(Vec::new()),
             CertificateError::NotValidForNameContext { presented, .. } => {
@@ -192,7 +192,7 @@ impl Cause {
     /// Why this side ended a QUIC handshake. An alert says less than the error behind it.
     fn of_our_alert(code: u8, why: &str) -> Self {
         match code {
-            // A wrong signature is that of another authority by the same name.
+            // Another authority with the same name has signed it.
             alert::UNKNOWN_CA | alert::DECRYPT_ERROR => Self::UnknownAuthority,
             alert::CERTIFICATE_EXPIRED => Self::Expired,
             alert::BAD_CERTIFICATE => Self::OtherNames(Vec::new()),
@@ -221,7 +221,7 @@ impl Cause {
         }
     }
 
-    /// What the user can do about it.
+    /// The user's remedy.
     fn advice(&self, quic_only: bool) -> &'static str {
         match self {
             Self::NoUdp(_) | Self::NoData(_) => "--transport auto takes a WebSocket where UDP does not pass",
@@ -295,7 +295,7 @@ impl fmt::Display for Unreachable {
     }
 }
 
-/// A time with a decimal place, where it needs one.
+/// Seconds, with a decimal place if needed.
 fn seconds(time: Duration) -> String {
     let text = format!("{:.1}", time.as_secs_f64());
     format!("{} s", text.strip_suffix(".0").unwrap_or(&text))

@@ -1,4 +1,4 @@
-//! The race between the two ways to the daemon. It knows no sockets: the ways are futures that lead to something proven.
+//! The race between QUIC and WebSocket. It knows no sockets: its entrants are futures that end with a proven connection.
 
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,14 +9,14 @@ use tracing::debug;
 
 use super::failure::Cause;
 
-/// How long QUIC is alone on the course. It needs two round trips until it is proven, a WebSocket four: on a path of up
-/// to 125 ms there is no second connection, and where UDP is blocked the wait is hardly noticed.
+/// How long QUIC runs alone. It needs two round trips to prove itself, so with up to 125 ms each no WebSocket is opened.
+/// Where UDP is blocked, a user hardly notices the wait.
 const HEAD_START: Duration = Duration::from_millis(250);
-/// How long QUIC may go on alone once the WebSocket has failed. Most often that means that there is no daemon at the
-/// moment, which only TCP tells at once; one first packet lost on the way costs QUIC 1 s.
+/// How long QUIC may go on once the WebSocket has failed. Most often no daemon is running, which only TCP shows at once.
+/// But a lost first packet costs QUIC 1 s.
 const LAST_CHANCE: Duration = Duration::from_millis(1500);
 
-/// Who has won.
+/// The connection that came first.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Winner<Q, W> {
     /// QUIC.
@@ -25,8 +25,8 @@ pub(crate) enum Winner<Q, W> {
     Ws(W, String),
 }
 
-/// Starts QUIC (a handshake, then the proof that data passes) and, after a head start or as soon as QUIC has failed, the
-/// WebSocket. The first that is there wins, QUIC if both are; what has not won is dropped.
+/// Starts QUIC: a handshake, then the proof that data passes. After a head start, or once QUIC has failed, it starts the
+/// WebSocket as well. The first to be ready wins, and QUIC wins a tie. The loser is dropped.
 pub(crate) async fn race<L, Q, W, P>(
     handshake: impl Future<Output = Result<L, Cause>>,
     prove: impl FnOnce(L) -> P,
@@ -75,7 +75,7 @@ fn why_not(quic: &Cause) -> String {
     format!("QUIC: {quic}")
 }
 
-/// Why neither is there: the user hears of one cause, the log of both.
+/// Why both failed. The user sees one cause, the log both.
 fn both(quic: Cause, ws: Cause) -> Cause {
     debug!("neither way leads to the server. QUIC: {quic}. WebSocket: {ws}");
     Cause::telling(quic, ws)
@@ -89,7 +89,7 @@ mod tests {
 
     use super::*;
 
-    /// A way that takes `ms` milliseconds and then is there.
+    /// Succeeds after `ms` milliseconds.
     async fn after(ms: u64) -> Result<(), Cause> {
         sleep(Duration::from_millis(ms)).await;
         Ok(())
@@ -108,7 +108,7 @@ mod tests {
         Cause::NoAnswer { from: None, within: Duration::from_millis(ms) }
     }
 
-    /// A QUIC handshake that takes `handshake` and then a proof that takes `echo`, against `ws`: who wins, and when.
+    /// Races a QUIC `handshake` with its `echo` against `ws`. Returns who wins, and after how many milliseconds.
     async fn run(
         handshake: impl Future<Output = Result<(), Cause>>,
         echo: impl Future<Output = Result<(), Cause>>,
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn quic_wins_beside_a_slower_websocket_and_a_tie() {
+    async fn quic_wins_against_a_slower_websocket_and_in_a_tie() {
         assert_eq!(run(after(200), after(200), after(400)).await, (Ok(Winner::Quic(())), 400));
         assert_eq!(run(after(200), after(200), after(150)).await, (Ok(Winner::Quic(())), 400));
     }
@@ -184,7 +184,7 @@ mod tests {
         assert_eq!(silent, (Err(no_answer(1)), 1751), "as the WebSocket has it");
     }
 
-    /// A future that tells when it is dropped.
+    /// Sets its flag when it is dropped.
     struct Loser<'a>(&'a AtomicBool);
 
     impl Drop for Loser<'_> {
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_has_not_won_is_given_up() {
+    async fn the_loser_is_dropped() {
         let dropped = AtomicBool::new(false);
         let loser = Loser(&dropped);
         let link = async {

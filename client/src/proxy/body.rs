@@ -12,7 +12,7 @@ use http::HeaderMap;
 use http::header::EXPECT;
 use http_body::{Body, Frame, SizeHint};
 
-/// The body as HTTP libraries take it.
+/// The body as the HTTP libraries take it.
 #[derive(Debug)]
 pub(super) struct RequestBody {
     body: TunnelBody,
@@ -20,23 +20,23 @@ pub(super) struct RequestBody {
     progress: Option<Arc<Progress>>,
 }
 
-/// How far a body has come, for those who wait for the response to it.
+/// The progress of a body. The response timeout watches it.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
     frames: AtomicU64,
-    /// The service would take more, and the visitor has not sent it yet.
+    /// The service waits for more of the body from the visitor.
     visitors_turn: AtomicBool,
-    /// The visitor sends nothing before the service has said 100, so it is the service's turn until then.
+    /// The visitor waits for a 100 from the service before it sends the body.
     expects: bool,
 }
 
 impl Progress {
-    /// How many frames were passed on.
+    /// The number of frames passed on.
     pub(super) fn frames(&self) -> u64 {
         self.frames.load(Ordering::Relaxed)
     }
 
-    /// Whether it is the visitor that keeps the service waiting.
+    /// Whether the service waits for the visitor.
     pub(super) fn waits_for_visitor(&self) -> bool {
         self.visitors_turn.load(Ordering::Relaxed) && !(self.expects && self.frames() == 0)
     }
@@ -57,12 +57,12 @@ impl RequestBody {
         self.progress.is_none()
     }
 
-    /// Whether nothing of it was taken yet.
+    /// Whether the service has taken nothing of it.
     pub(super) fn is_untouched(&self) -> bool {
         self.progress.as_ref().is_none_or(|progress| progress.frames() == 0 && !self.body.is_end_stream())
     }
 
-    /// How far the body has come; `None` if there is none.
+    /// The progress of the body; `None` without a body.
     pub(super) fn progress(&self) -> Option<Arc<Progress>> {
         self.progress.clone()
     }
@@ -87,7 +87,7 @@ impl Body for RequestBody {
         match &polled {
             Poll::Pending => self.note(true, 0),
             Poll::Ready(Some(Err(_))) => {}
-            // The end counts as well: the service gets its whole time from there on.
+            // The end counts too: the response timeout starts over from there.
             Poll::Ready(_) => self.note(false, 1),
         }
         polled

@@ -1,4 +1,4 @@
-//! An exchange over an HTTP/1.1 connection, which its task polls itself.
+//! An exchange over an HTTP/1.1 connection. The exchange's task polls the connection.
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
@@ -11,12 +11,12 @@ use http::{Response, StatusCode};
 use http_body::Body as _;
 use hyper::body::Incoming;
 
-use super::flight::{Flight, Stop};
-use super::pool::{Connection, Pool};
 use super::request::Request;
 use super::respond::{head_of, is_endless};
 use super::response_timeout::ResponseTimeout;
+use super::service::pool::{Connection, Pool};
 use super::{Failure, Outcome};
+use crate::flight::{Flight, Stop};
 use crate::text::explain;
 
 /// Sends the request and passes the response on.
@@ -39,7 +39,7 @@ pub(super) async fn exchange(
     }
 }
 
-/// Passes the response on; then the connection goes back to the pool, if it is still good.
+/// Passes the response on, and then returns the connection to the pool if it is still open.
 pub(super) async fn respond(
     mut connection: Connection,
     response: Response<Incoming>,
@@ -59,10 +59,10 @@ pub(super) async fn respond(
     Ok(())
 }
 
-/// What came of a request.
+/// The answer to a request.
 pub(super) enum Answer {
     Response(Response<Incoming>),
-    /// The connection, used before, was closed when the request came. It may be sent again, over a fresh one.
+    /// The service had closed the idle connection. The request may be sent again over a fresh one.
     None(Box<Request>),
 }
 
@@ -74,7 +74,7 @@ pub(super) async fn ask(
     limit: Option<Duration>,
 ) -> Result<Answer, Failure> {
     let (repeatable, upload) = (request.repeatable, request.message.body().progress());
-    // Only a connection that lay idle can have been closed at just that moment.
+    // Only a connection that was idle can have been closed at this moment.
     let again = if connection.reused { request.again() } else { None };
     let mut message = request.into_http1();
     let interim = connection.interim.clone();
@@ -113,8 +113,8 @@ pub(super) async fn ask(
     }
 }
 
-/// Passes the body on, chunk by chunk and each at once, no faster than the tunnel takes it. With `stop`, it ends as if the
-/// service had ended it when the client stops.
+/// Passes the body on chunk by chunk, without delay and no faster than the tunnel takes it. With `stop`, the body ends in
+/// order when the client stops.
 async fn pump(
     connection: &mut Connection,
     body: &mut Incoming,
@@ -127,8 +127,8 @@ async fn pump(
             return Poll::Ready(Ok(()));
         }
         loop {
-            // Even while the visitor takes nothing, for the upload may go on, and what it brings may be what the
-            // visitor waits for. Of the response it reads one buffer ahead.
+            // The connection is polled even while the visitor takes nothing: the upload may go on, and the visitor may
+            // wait for its effect. The connection reads one buffer of the response ahead.
             let _ended = connection.poll(cx);
             match send.poll_ready(cx) {
                 Poll::Pending => return Poll::Pending,
@@ -137,7 +137,7 @@ async fn pump(
             }
             let mut polled = Pin::new(&mut *body).poll_frame(cx);
             if polled.is_pending() {
-                // Only now does the connection know that its next chunk is wanted.
+                // The body has asked for a chunk, so the connection may read on.
                 let _ended = connection.poll(cx);
                 polled = Pin::new(&mut *body).poll_frame(cx);
             }
@@ -167,12 +167,12 @@ async fn pump(
     .await
 }
 
-/// Who is at fault, and with which code the daemon hears of it.
+/// Finds who is at fault.
 fn failure(error: &hyper::Error) -> Failure {
     if error.is_parse_too_large() {
         Failure::TooLarge
     } else if error.is_user() {
-        // The request's body broke off, so the visitor is gone.
+        // The request's body has failed, so the visitor is gone.
         Failure::Gone
     } else {
         Failure::Broke(explain(error))

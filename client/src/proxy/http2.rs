@@ -1,4 +1,4 @@
-//! An exchange over a shared HTTP/2 connection: one stream, which the exchange's task polls itself.
+//! An exchange over one stream of a shared HTTP/2 connection. The exchange's task polls the stream.
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
@@ -12,12 +12,12 @@ use http::{Response, StatusCode};
 use http_body::Body as _;
 
 use super::body::RequestBody;
-use super::flight::{Flight, Stop};
-use super::h2_pool::Lease;
 use super::request::Request;
 use super::respond::{Interim, head_of, is_endless};
 use super::response_timeout::ResponseTimeout;
+use super::service::h2_pool::Lease;
 use super::{Failure, Outcome};
+use crate::flight::{Flight, Stop};
 use crate::text::explain;
 
 /// Sends the request and passes the response on.
@@ -42,15 +42,15 @@ pub(super) async fn exchange(
     if !end {
         pump(&mut upload, &mut body, send, stop).await?;
     }
-    // An upload that is not done by now is not wanted: dropping the stream tells the service so.
+    // The service does not want the rest of an upload: dropping the stream resets it.
     Ok(Outcome::Answered)
 }
 
-/// What came of a request.
+/// The answer to a request.
 #[expect(clippy::large_enum_variant, reason = "it is taken apart at once")]
 enum Answer {
     Response(Response<RecvStream>, Upload),
-    /// The service has not processed it, or it may be sent twice.
+    /// There is none, and the request may be sent again: it was not processed, or is safe to repeat.
     None(Box<Request>),
 }
 
@@ -133,14 +133,14 @@ fn is_unprocessed(error: &h2::Error) -> bool {
 struct Upload {
     body: RequestBody,
     stream: SendStream<Bytes>,
-    /// What the stream does not take yet.
+    /// Data that waits for the stream's window.
     chunk: Bytes,
     done: bool,
     lease: Lease,
 }
 
 impl Upload {
-    /// Carries on as far as the service's windows allow. An error of the stream shows in the response.
+    /// Sends as much as the service's windows allow. The response reports errors of the stream.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
         while !self.done {
             if !self.chunk.is_empty() {
@@ -174,8 +174,8 @@ impl Upload {
     }
 }
 
-/// Passes the body on while the upload goes on, chunk by chunk and each at once, no faster than the tunnel takes it. With
-/// `stop`, it ends as if the service had ended it when the client stops.
+/// Passes the body on chunk by chunk, without delay and no faster than the tunnel takes it, while the upload goes on. With
+/// `stop`, the body ends in order when the client stops.
 async fn pump(
     upload: &mut Upload,
     body: &mut RecvStream,
@@ -200,7 +200,7 @@ async fn pump(
                 Poll::Pending => return send.poll_broken(cx).map(|_| Err(Failure::Gone)),
                 Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(Failure::Broke(explain(&error)))),
                 Poll::Ready(Some(Ok(data))) => {
-                    // It is the tunnel's from here on, and the tunnel was ready for it.
+                    // The tunnel was ready for the data and holds it now, so the service may send more.
                     let _closed = body.flow_control().release_capacity(data.len());
                     let end = body.is_end_stream();
                     send.send_data(data, end);

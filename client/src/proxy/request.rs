@@ -1,24 +1,24 @@
-//! The request as the local service gets it.
+//! The request in the form that the local service gets.
 
 use cok_proto::RequestHead;
 use http::header::{CONTENT_LENGTH, HOST, HeaderValue, TRANSFER_ENCODING};
 use http::uri::{Authority, Parts, Scheme};
 use http::{Uri, Version};
 
-use super::HostHeader;
 use super::body::RequestBody;
+use crate::options::HostHeader;
 
 /// A request that is ready to be sent.
 #[derive(Debug)]
 pub(super) struct Request {
     pub(super) message: http::Request<RequestBody>,
-    /// May be sent twice: idempotent and without a body (RFC 9110, section 9.2.2).
+    /// It is idempotent and has no body, so it may be sent twice (RFC 9110, section 9.2.2).
     pub(super) repeatable: bool,
 }
 
 impl Request {
-    /// Makes it from a head: the target in origin form, byte for byte, and Host as configured. `own_host` is the
-    /// target's.
+    /// Makes it from a head. The target stays in origin form, byte for byte. `host` chooses Host, and `own_host` is the
+    /// local service's own.
     pub(super) fn new(head: RequestHead, body: RequestBody, own_host: &HeaderValue, host: &HostHeader) -> Self {
         let RequestHead { method, target, scheme: _, authority, mut headers } = head;
         let host = match host {
@@ -37,7 +37,7 @@ impl Request {
         Self { message, repeatable }
     }
 
-    /// The same request once more, if it may be sent twice.
+    /// A copy of the request, if it may be sent twice.
     pub(super) fn again(&self) -> Option<Self> {
         self.repeatable.then(|| {
             let mut message = http::Request::new(RequestBody::empty());
@@ -48,7 +48,7 @@ impl Request {
         })
     }
 
-    /// HTTP/1.1's form: a body whose length is not known goes in chunks, whatever the method.
+    /// The form for HTTP/1.1: a body of unknown length is chunked, whatever the method.
     pub(super) fn into_http1(self) -> http::Request<RequestBody> {
         let mut message = self.message;
         if !message.body().is_empty() && !message.headers().contains_key(CONTENT_LENGTH) {
@@ -57,7 +57,7 @@ impl Request {
         message
     }
 
-    /// HTTP/2's form: scheme and authority in the URI, no Host (RFC 9113, section 8.3.1).
+    /// The form for HTTP/2: scheme and authority in the URI, no Host (RFC 9113, section 8.3.1).
     pub(super) fn http2_head(&self, scheme: Scheme) -> http::Request<()> {
         let mut headers = self.message.headers().clone();
         let host = headers.remove(HOST);

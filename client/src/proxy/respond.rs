@@ -1,4 +1,4 @@
-//! What both versions of HTTP have in common on the way back: heads for the tunnel.
+//! Response heads for the tunnel, from either version of HTTP.
 
 use cok_http::hop_by_hop::strip_response;
 use cok_http::is_event_stream;
@@ -9,12 +9,11 @@ use http::{StatusCode, response};
 use parking_lot::Mutex;
 use tracing::debug;
 
-/// Interim heads that one exchange passes on. The protocol allows 16 and ends the session after more, so a service that
-/// goes on and on loses the rest of them here.
+/// The most interim heads that one exchange passes on; more are dropped. The protocol ends a session after more than 16.
 const MAX_INTERIM: u8 = 12;
 
-/// The head for the tunnel: without what concerns the connection to the service only (RFC 9110, section 7.6.1). A 101
-/// keeps Upgrade.
+/// The head for the tunnel, without fields that concern only the connection to the service (RFC 9110, section 7.6.1). A
+/// 101 keeps Upgrade.
 pub(super) fn head_of(parts: response::Parts) -> ResponseHead {
     let response::Parts { status, mut headers, .. } = parts;
     let protocol = headers.remove(UPGRADE).filter(|_| status == StatusCode::SWITCHING_PROTOCOLS);
@@ -22,11 +21,11 @@ pub(super) fn head_of(parts: response::Parts) -> ResponseHead {
     if let Some(protocol) = protocol {
         headers.insert(UPGRADE, protocol);
     }
-    ResponseHead { status, headers }
+    ResponseHead::new(status, headers)
 }
 
-/// Whether a response lasts until somebody ends it, and may be ended at any time. A visitor throws an event away that has not
-/// come to its end (WHATWG HTML, section 9.2.6); one who was told a length counts.
+/// Whether a response is an event stream without a length, which may end anywhere. A visitor drops an unfinished event
+/// (WHATWG HTML, section 9.2.6), but would miss the rest of an announced length.
 pub(super) fn is_endless(headers: &HeaderMap) -> bool {
     is_event_stream(headers) && !headers.contains_key(CONTENT_LENGTH)
 }
@@ -38,7 +37,7 @@ pub(super) struct Interim {
 }
 
 impl Interim {
-    /// Takes one in.
+    /// Adds an interim response.
     pub(super) fn push(&self, status: StatusCode, headers: &HeaderMap) {
         let mut waiting = self.waiting.lock();
         if waiting.len() < usize::from(MAX_INTERIM) {
@@ -49,7 +48,7 @@ impl Interim {
         }
     }
 
-    /// Passes on what has come; `passed` counts over the whole exchange.
+    /// Passes the waiting ones on. `passed` counts over the whole exchange.
     pub(super) fn pass_on(&self, send: &mut Box<dyn SendHalf>, passed: &mut u8) {
         let mut waiting = self.waiting.lock();
         for head in waiting.drain(..) {
@@ -57,14 +56,14 @@ impl Interim {
                 continue;
             }
             *passed += 1;
-            // One that is too large is not missed: the final head says everything.
+            // One that is too large can be left out: the final head says everything.
             if send.send_response(head, false).is_err() {
                 debug!("an interim response was too large for the tunnel");
             }
         }
     }
 
-    /// Forgets what has come.
+    /// Drops the waiting ones.
     pub(super) fn clear(&self) {
         self.waiting.lock().clear();
     }

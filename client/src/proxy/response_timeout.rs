@@ -1,5 +1,5 @@
-//! How long the service may take until its response begins. Only the service's own time counts: an upload over a slow
-//! line may take as long as it takes.
+//! The time limit until the service begins its response. Only the service's own time counts: while the service waits for a
+//! visitor's upload, the limit does not run.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use tokio::time::{Instant, Sleep};
 use super::Failure;
 use super::body::Progress;
 
-/// Runs out when the service could have begun its response and did not.
+/// Runs out when only the service delays the response.
 pub(super) struct ResponseTimeout<'a> {
     limit: Duration,
     timer: Pin<&'a mut Option<Sleep>>,
@@ -20,7 +20,7 @@ pub(super) struct ResponseTimeout<'a> {
 }
 
 impl<'a> ResponseTimeout<'a> {
-    /// Begins to wait. `timer` is the place for the timer, which must not move.
+    /// Starts the timer. `timer` is its place, pinned by the caller.
     pub(super) fn new(
         limit: Option<Duration>,
         mut timer: Pin<&'a mut Option<Sleep>>,

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use cok_client::{Event, Options};
 use cok_proto::{DrainReason, ErrorCode, ErrorMessage, RequestHead, Scheme};
-use cok_transport::{Exchange, Received, Transport};
+use cok_transport::{Exchange, Received, Status, Transport};
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, Method};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -106,7 +106,7 @@ async fn a_refusal_is_final() {
 }
 
 #[tokio::test]
-async fn a_draining_session_finishes_beside_its_successor() {
+async fn a_draining_session_finishes_while_its_successor_runs() {
     let (target, go_on) = slow_service().await;
     let daemon = Daemon::start().await;
     let mut client = daemon.client(&target, Some("demo"));
@@ -139,7 +139,9 @@ async fn stopping_lets_running_exchanges_finish() {
     let mut exchange = open(&*session);
     assert_eq!(head(&mut exchange).await, 200);
     client.stop.cancel();
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    let mut status = session.status();
+    let drains = status.wait_for(|status| matches!(status, Status::Draining(_)));
+    drop(tokio::time::timeout(PATIENCE, drains).await.expect("the client must announce its end").unwrap());
     assert!(!client.running.is_finished());
     go_on.send(()).await.unwrap();
     assert_eq!(body(&mut exchange).await, Received::Data { data: Bytes::from_static(b"done"), end: true });

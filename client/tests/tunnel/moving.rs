@@ -10,7 +10,7 @@ use tokio::net::UdpSocket;
 use crate::daemon::{Daemon, PATIENCE, asked_over, grant, refusal};
 
 #[tokio::test]
-async fn where_nobody_answers_over_udp_auto_falls_back_and_quic_does_not() {
+async fn without_an_answer_over_udp_auto_falls_back_and_quic_does_not() {
     let daemon = Daemon::start().await;
     // It takes packets and never answers one, as where UDP is blocked.
     let silent = UdpSocket::bind(daemon.listener.local_addr().unwrap()).await.unwrap();

@@ -1,4 +1,4 @@
-//! The connection limit: how many public connections there may be, in all and from one address.
+//! The connection limit, in all and for each address.
 
 use parking_lot::Mutex;
 use std::collections::HashMap;
@@ -17,18 +17,18 @@ pub(crate) struct ConnectionLimiter {
     taken: Arc<Mutex<HashMap<IpAddr, usize>>>,
 }
 
-/// Permission for one connection; dropping it gives it back.
+/// A permit for one connection. Dropping it returns it.
 #[derive(Debug)]
 pub(crate) struct ConnectionPermit {
     _among_all: OwnedSemaphorePermit,
     _of_address: Option<OfAddress>,
 }
 
-/// What one address may have.
+/// The limit for each address.
 #[derive(Debug)]
 struct Share {
     per_address: usize,
-    /// Networks whose addresses may have any number: proxies speak for many.
+    /// Networks without this limit: a proxy carries many visitors.
     exempt: Vec<IpNet>,
 }
 
@@ -38,19 +38,20 @@ struct OfAddress {
     address: IpAddr,
 }
 
-/// Why there is no permit.
+/// Why a connection gets no permit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Full {
     /// All permits are taken.
     #[error("too many connections")]
     InAll,
-    /// This address has as many as one address may have.
+    /// This address has reached its limit.
     #[error("too many connections from one address")]
     OfAddress,
 }
 
 impl ConnectionLimiter {
-    /// `all` permits, of which one address may have `per_address`. Addresses of `exempt` networks may have any number.
+    /// Makes `all` permits, of which one address may hold `per_address`. Addresses of `exempt` networks may hold any
+    /// number.
     pub(crate) fn new(all: usize, per_address: usize, exempt: Vec<IpNet>) -> Self {
         Self {
             all: Arc::new(Semaphore::new(all)),
@@ -59,12 +60,12 @@ impl ConnectionLimiter {
         }
     }
 
-    /// Changes what one address may have, and which networks may have any number.
+    /// Sets the limit for each address, and the exempt networks.
     pub(crate) fn set_share(&self, per_address: usize, exempt: Vec<IpNet>) {
         self.share.store(Arc::new(Share { per_address, exempt }));
     }
 
-    /// A permit for a connection from `address`.
+    /// Takes a permit for a connection from `address`.
     pub(crate) fn acquire(&self, address: IpAddr) -> Result<ConnectionPermit, Full> {
         let among_all = self.all.clone().try_acquire_owned().map_err(|_| Full::InAll)?;
         let address = address.to_canonical();
@@ -97,7 +98,7 @@ impl Drop for OfAddress {
     }
 }
 
-/// The network that counts as one address. A site has at least a whole /64 of IPv6 (RFC 6177).
+/// The network that counts as one address. For IPv6 this is a /64, the smallest that a site gets (RFC 6177).
 fn network(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => address,

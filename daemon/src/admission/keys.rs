@@ -8,17 +8,22 @@ use arc_swap::ArcSwap;
 
 use crate::names::{KeyDigest, Subdomain, SubdomainPattern};
 
-/// For names that the daemon makes up: without vowels and look-alikes, so no words and no misreading.
+/// The characters of generated names. Without vowels and look-alikes, they form no words and are easy to copy.
 const FILLER: &[u8] = b"bcdfghjkmnpqrstvwxz23456789";
 
-/// What is known of a key.
+/// Eight characters for a generated name, one from each byte.
+pub(crate) fn filler(bytes: &[u8]) -> String {
+    bytes.iter().take(8).map(|byte| char::from(FILLER[usize::from(*byte) % FILLER.len()])).collect()
+}
+
+/// A key and its grant.
 #[derive(Clone, Debug)]
 pub(crate) struct KeyRecord {
     /// Its name, for operators and logs.
     pub(crate) name: Arc<str>,
-    /// What is stored of the secret.
+    /// The digest of the secret.
     pub(crate) digest: KeyDigest,
-    /// The names that it may have.
+    /// The names that it may use.
     pub(crate) subdomains: Vec<SubdomainPattern>,
     /// The most tunnels at once.
     pub(crate) max_tunnels: usize,
@@ -27,17 +32,14 @@ pub(crate) struct KeyRecord {
 }
 
 impl KeyRecord {
-    /// Whether the key may have `name`.
+    /// True if the key may use `name`.
     pub(crate) fn may_use(&self, name: &Subdomain) -> bool {
         self.subdomains.iter().any(|pattern| pattern.matches(name))
     }
 
-    /// Names to try for a client that wants none in particular: for each pattern one, with random characters.
-    pub(crate) fn suggestions(&self) -> impl Iterator<Item = Subdomain> + '_ {
-        self.subdomains.iter().filter_map(|pattern| {
-            let filler: String = (0..8).map(|_| char::from(FILLER[fastrand::usize(..FILLER.len())])).collect();
-            pattern.fill(&filler)
-        })
+    /// Suggests names for a client that asks for none: one for each pattern, with `filler` for its `*`.
+    pub(crate) fn suggestions(&self, filler: &str) -> Vec<Subdomain> {
+        self.subdomains.iter().filter_map(|pattern| pattern.fill(filler)).collect()
     }
 }
 
@@ -55,12 +57,12 @@ impl KeyStore {
         store
     }
 
-    /// Replaces all keys. Tunnels that are open stay open.
+    /// Replaces all keys. Open tunnels stay open.
     pub(crate) fn replace(&self, records: Vec<KeyRecord>) {
         self.records.store(Arc::new(records.into_iter().map(Arc::new).collect()));
     }
 
-    /// The record of a key that is valid at `now`. Digests are compared in constant time, all of them.
+    /// Finds the record of a key that is valid at `now`. Compares all digests, each in constant time.
     pub(crate) fn authenticate(&self, presented: &str, now: SystemTime) -> Option<Arc<KeyRecord>> {
         let digest = KeyDigest::of(presented);
         let mut found = None;
@@ -94,6 +96,6 @@ mod tests {
         assert!(store.authenticate("", now).is_none());
         let key = store.authenticate("secret-new", now).unwrap();
         assert_eq!(&*key.name, "new");
-        assert!(key.suggestions().all(|name| key.may_use(&name)));
+        assert!(key.suggestions(&filler(&[7; 32])).iter().all(|name| key.may_use(name)));
     }
 }

@@ -1,5 +1,5 @@
-//! Who gets in, and how much of the daemon each may take: connection limits, tunnel quotas and API keys. It decides; what
-//! a refused party hears is up to the caller.
+//! Who gets in, and how much of the daemon each may use: connection limits, tunnel quotas and API keys. This part
+//! decides; the caller answers the refused party.
 
 mod connections;
 mod keys;
@@ -10,8 +10,8 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 pub(crate) use self::connections::{ConnectionLimiter, ConnectionPermit};
-pub(crate) use self::keys::{KeyRecord, KeyStore};
-pub(crate) use self::quota::TunnelQuota;
+pub(crate) use self::keys::{KeyRecord, KeyStore, filler};
+pub(crate) use self::quota::{TunnelPermit, TunnelQuota};
 use crate::startup::startup;
 
 /// Settings of admission.
@@ -22,23 +22,23 @@ pub(crate) struct Config {
 }
 
 startup! {
-    /// What only a restart can change.
+    /// Settings that need a restart.
     struct Startup {
-        /// The most public connections over TCP and QUIC, each with TLS state and over TCP a file descriptor. 1 to
+        /// The most public connections over TCP and QUIC. Each holds TLS state, and over TCP a file descriptor. 1 to
         /// 10,000,000, default 20,000.
         max_connections: usize = "limits.max_connections",
     }
 }
 
-/// What a reload changes.
+/// Settings that a reload changes.
 #[derive(Clone, Debug)]
 pub(crate) struct Live {
-    /// The most public connections from one IPv4 address or IPv6 /64. 1 to 10,000,000, default 2,000: a whole office or
-    /// carrier behind one address passes, one machine cannot take all places.
+    /// The most public connections from one IPv4 address or IPv6 /64. 1 to 10,000,000, default 2,000: enough for an
+    /// office or carrier behind one address, too few for one machine to use up all connections.
     pub(crate) max_connections_per_address: usize,
-    /// Networks that may have any number of connections: trusted proxies speak for many visitors.
+    /// Networks without this limit: trusted proxies carry many visitors.
     pub(crate) exempt: Vec<IpNet>,
-    /// Who may open tunnels.
+    /// The keys that may open tunnels.
     pub(crate) keys: Vec<KeyRecord>,
 }
 
@@ -54,19 +54,19 @@ impl Default for Live {
     }
 }
 
-/// All that admits.
+/// The limits and keys of one daemon.
 #[derive(Debug)]
 pub(crate) struct Admission {
-    /// Permits for public connections.
+    /// The connection limit.
     pub(crate) connections: ConnectionLimiter,
-    /// Tunnels of each key.
+    /// The tunnel quota of each key.
     pub(crate) tunnels: Arc<TunnelQuota>,
     /// All keys.
     pub(crate) keys: KeyStore,
 }
 
 impl Admission {
-    /// With these settings.
+    /// Builds admission from its settings.
     pub(crate) fn new(config: Config) -> Arc<Self> {
         let Config { startup, live } = config;
         Arc::new(Self {
@@ -76,7 +76,7 @@ impl Admission {
         })
     }
 
-    /// Takes new settings. Connections and tunnels that are open stay open.
+    /// Applies new settings. Open connections and tunnels stay open.
     pub(crate) fn reload(&self, live: Live) {
         self.connections.set_share(live.max_connections_per_address, live.exempt);
         self.keys.replace(live.keys);

@@ -1,4 +1,4 @@
-//! The tunnel quota: how many tunnels each key has at once.
+//! The tunnel quota: how many tunnels each key may have at once.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -7,12 +7,12 @@ use super::KeyRecord;
 use crate::names::Subdomain;
 use parking_lot::Mutex;
 
-/// The names that each key has online. A name counts once, also while a session takes over from its predecessor.
+/// The names that each key has online. A name counts once, even during a takeover by a new session.
 #[derive(Debug, Default)]
 pub(crate) struct TunnelQuota(Mutex<HashMap<Arc<str>, HashMap<Subdomain, usize>>>);
 
 impl TunnelQuota {
-    /// A permit for a session of `key` that serves `name`; `None` if the key has its most tunnels.
+    /// Takes a permit for a session of `key` that serves `name`. Returns `None` if the key has reached its quota.
     pub(crate) fn acquire(self: &Arc<Self>, key: &KeyRecord, name: &Subdomain) -> Option<TunnelPermit> {
         let mut keys = self.0.lock();
         let names = keys.entry(key.name.clone()).or_default();
@@ -24,7 +24,7 @@ impl TunnelQuota {
     }
 }
 
-/// Permission for one session to serve a name; dropping it gives it back.
+/// A permit for one session to serve a name. Dropping it returns it.
 #[derive(Debug)]
 pub(crate) struct TunnelPermit {
     quota: Arc<TunnelQuota>,

@@ -1,5 +1,5 @@
-//! The daemon as a whole: which parts there are, in which order they start, and what they hand to each other. The only part
-//! that knows all others.
+//! The daemon as a whole: its parts, the order in which they start, and what each passes to the others. Only this
+//! module knows all parts.
 
 pub(crate) mod dev;
 mod reload;
@@ -31,13 +31,13 @@ use crate::names::{PublicAddress, Subdomain};
 use crate::observe::{Admin, Health, Metrics};
 use crate::tunnels::{Snapshot, Tunnels};
 
-/// How long a visitor may rely on what `Alt-Svc` says, in seconds: a day.
+/// The `ma` parameter of `Alt-Svc` in seconds: visitors may rely on it for a day.
 const ALT_SVC_AGE: u32 = 24 * 3600;
 
 /// A daemon whose sockets are bound. Nothing is served yet.
 pub(crate) struct App {
     sockets: Bound,
-    /// Whether the public sockets are the service manager's.
+    /// True if the public sockets come from the service manager.
     activated: bool,
     addresses: Addresses,
     address: PublicAddress,
@@ -52,7 +52,7 @@ pub(crate) struct App {
     reloader: Arc<Reloader>,
 }
 
-/// The parts that share a daemon's life.
+/// The parts that live as long as the daemon.
 #[derive(Clone)]
 struct Parts {
     admission: Arc<Admission>,
@@ -84,8 +84,8 @@ pub(crate) struct Addresses {
 }
 
 impl App {
-    /// Loads the certificate, binds the listeners that were not handed over, and builds all parts. `source` is the file to
-    /// reload, if there is one.
+    /// Loads the certificate, binds the listeners that were not handed over, and builds all parts. `source` is the file
+    /// to reload, if there is one.
     pub(crate) fn build(config: Config, source: Option<PathBuf>, mut inherited: Inherited) -> anyhow::Result<Self> {
         let (domain, state_dir) = (config.startup.domain.clone(), config.startup.state_dir.clone());
         let startup = &config.listen.startup;
@@ -102,6 +102,7 @@ impl App {
             );
         }
         let reset_key = ResetKey::load_or_create(&state_dir).context("cannot make a secret")?;
+        let names_secret = reset_key.names_secret();
         let tls = Arc::new(PublicTls::new(certificates.resolver(), startup.tuning.clone(), reset_key)?);
 
         let activated = !inherited.https.is_empty();
@@ -115,7 +116,7 @@ impl App {
 
         let address = PublicAddress { domain, port: addresses.https.first().map_or(443, SocketAddr::port) };
         let alt_svc = sockets.quic.first().and_then(|_| alt_svc(address.port));
-        let parts = Parts::new(&config, &address, alt_svc, &certificates, metrics);
+        let parts = Parts::new(&config, &address, alt_svc, &certificates, metrics, &names_secret);
         let snapshot = Snapshot::new(&state_dir);
         let expected = snapshot.restore(&parts.tunnels);
         let endpoints = sockets.quic.iter().map(|port| port.endpoint.clone()).collect();
@@ -136,27 +137,27 @@ impl App {
         })
     }
 
-    /// Where it listens.
+    /// The addresses it listens on.
     pub(crate) fn addresses(&self) -> &Addresses {
         &self.addresses
     }
 
-    /// Where it is reached from outside.
+    /// Its public address.
     pub(crate) fn address(&self) -> &PublicAddress {
         &self.address
     }
 
-    /// Reads its configuration again.
+    /// Reloads its configuration.
     pub(crate) fn reloader(&self) -> Arc<Reloader> {
         self.reloader.clone()
     }
 
-    /// How it goes away.
+    /// Its drain.
     pub(crate) fn drain(&self) -> Arc<Drain> {
         self.parts.drain.clone()
     }
 
-    /// Serves until `stop` resolves, then lets what runs finish, at most for `drain_timeout`.
+    /// Serves until `stop` resolves. Requests in flight may then finish within `drain_timeout`.
     pub(crate) async fn run(self, stop: impl Future<Output = ()>) {
         let Self { sockets, activated, addresses, address, state_dir, parts, tls, dns, .. } = self;
         let Self { certificates, snapshot, expected, reloader, .. } = self;
@@ -184,7 +185,7 @@ impl App {
         info!(event = "listening", listener = "admin", address = %at, "listening on {at} for health and metrics");
         let admin = serve_admin(admin, &Admin::new(health.clone(), metrics, reloader.for_admin()));
 
-        // They run to the end of the stop.
+        // These tasks run until the stop has ended.
         let mut background = JoinSet::new();
         let follower = background.spawn(snapshot.clone().follow(tunnels.clone()));
         background.spawn(tunnels.clone().sweep());
@@ -195,8 +196,7 @@ impl App {
 
         tokio::pin!(stop);
         tokio::select! {
-            // The service manager hears of readiness when the clients are back: a second restart right after this one must
-            // not meet them on their way.
+            // Readiness waits for the clients to reconnect: a second restart right now must not meet them on their way.
             () = tunnels.back(expected) => {
                 reloader.announce();
                 stop.await;
@@ -226,12 +226,19 @@ impl Parts {
         alt_svc: Option<HeaderValue>,
         certificates: &Certificates,
         metrics: Arc<Metrics>,
+        names_secret: &[u8],
     ) -> Self {
         let admission = Admission::new(config.admission.clone());
         let drain = Drain::new(config.drain.clone());
         let health = Health::new(certificates.state(), drain.clone());
-        let tunnels =
-            Tunnels::new(config.tunnels.clone(), address.clone(), admission.clone(), drain.clone(), metrics.clone());
+        let tunnels = Tunnels::new(
+            config.tunnels.clone(),
+            address.clone(),
+            admission.clone(),
+            drain.clone(),
+            metrics.clone(),
+            names_secret,
+        );
         let for_edge = edge::Parts {
             tunnels: tunnels.clone(),
             drain: drain.clone(),
@@ -261,8 +268,8 @@ impl Bound {
     }
 }
 
-/// A task for each listener of the admin address. Where the next daemon starts only when this one has ended, they answer
-/// while it drains.
+/// Starts a task for each listener of the admin address. With sockets of the service manager these answer during a
+/// drain, since the next daemon starts only when this one has ended.
 fn serve_admin(listeners: Vec<TcpListener>, admin: &Arc<Admin>) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
     for listener in listeners {
@@ -274,7 +281,7 @@ fn serve_admin(listeners: Vec<TcpListener>, admin: &Arc<Admin>) -> JoinSet<()> {
     tasks
 }
 
-/// Counts what happens to the certificate.
+/// Counts certificate changes in the metrics.
 fn count(metrics: Arc<Metrics>) -> impl Fn(Change) + Send + Sync {
     move |change| match change {
         Change::Serving(not_after) => {

@@ -1,4 +1,4 @@
-//! Reading the configuration again while the daemon runs: as a whole, or not at all.
+//! Reloads the configuration while the daemon runs: as a whole, or not at all.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,14 +14,14 @@ use crate::host::notify;
 use crate::listen::PublicTls;
 use crate::observe::Reload;
 
-/// Why the configuration stays as it is.
+/// Why a reload changes nothing.
 #[derive(Debug, thiserror::Error)]
 enum ReloadError {
     #[error("this daemon was started without a configuration file")]
     NoFile,
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// The file differs in what only a restart can change.
+    /// The file changes settings that need a restart.
     #[error("{}", unchangeable(file, keys))]
     AtStartup { file: PathBuf, keys: Vec<&'static str> },
 }
@@ -31,15 +31,15 @@ fn unchangeable(file: &Path, keys: &[&str]) -> String {
     keys.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
-/// Reads the configuration again.
+/// Reloads the configuration.
 pub(crate) struct Reloader {
     source: Option<PathBuf>,
-    /// The configuration in force. Held during a reload, or parts of two files could be in force.
+    /// The current configuration. Locked during a reload, so that two reloads cannot mix.
     current: Mutex<Config>,
     parts: Parts,
     tls: Arc<PublicTls>,
     endpoints: Vec<Endpoint>,
-    /// Whether the service manager knows that the daemon is ready, and not yet that it stops.
+    /// True from the ready notification until the stop begins.
     announced: AtomicBool,
 }
 
@@ -55,25 +55,25 @@ impl Reloader {
         Arc::new(Self { source, current, parts, tls, endpoints, announced })
     }
 
-    /// Tells the service manager that the daemon is ready.
+    /// Notifies the service manager that the daemon is ready.
     pub(super) fn announce(&self) {
         notify::ready();
         self.announced.store(true, Ordering::Relaxed);
     }
 
-    /// From now on a reload tells the service manager nothing: the daemon stops.
+    /// Stops notifications about reloads, since the daemon stops.
     pub(super) fn conceal(&self) {
         self.announced.store(false, Ordering::Relaxed);
     }
 
-    /// What the admin address calls.
+    /// The reload function for the admin address.
     pub(super) fn for_admin(self: &Arc<Self>) -> Reload {
         let reloader = self.clone();
         Box::new(move || reloader.reload())
     }
 
-    /// Reads the configuration again, and tells the log and the service manager what came of it. Blocks. An error has a line
-    /// for each reason why all stays as it was.
+    /// Reloads the configuration, and reports the result to the log and the service manager. Blocks. The error has one
+    /// line for each reason why nothing changed.
     pub(crate) fn reload(&self) -> Result<(), String> {
         let announced = self.announced.load(Ordering::Relaxed);
         if announced {
@@ -94,8 +94,8 @@ impl Reloader {
         result
     }
 
-    /// Applies the file to what begins from now on. On any mistake, and where something has changed that only a restart can
-    /// change, nothing is applied.
+    /// Applies the file to new connections and requests. Applies nothing if the file has a mistake or changes a setting
+    /// that needs a restart.
     fn apply(&self) -> Result<(), ReloadError> {
         let source = self.source.as_deref().ok_or(ReloadError::NoFile)?;
         let mut current = self.current.lock();

@@ -1,4 +1,4 @@
-//! SIGTERM and SIGINT: the first one asks for a stop in order, the second one ends the waiting.
+//! SIGTERM and SIGINT: the first starts an orderly stop, the second ends the wait.
 
 use std::io;
 use std::pin::pin;
@@ -13,12 +13,13 @@ pub(crate) struct StopSignals {
 }
 
 impl StopSignals {
-    /// Listens to them from now on.
+    /// Starts to listen for both signals.
     pub(crate) fn new() -> io::Result<Self> {
         Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 
-    /// Polls `serving` to its end. The first signal calls `stop`. Returns `None` if a second one came before the end.
+    /// Polls `serving` to its end. The first signal calls `stop`. Returns `None` if a second signal comes before the
+    /// end.
     pub(crate) async fn until_stopped<T>(mut self, serving: impl Future<Output = T>, stop: impl FnOnce()) -> Option<T> {
         let mut serving = pin!(serving);
         tokio::select! {

@@ -1,4 +1,4 @@
-//! Where certificates come from, as the configuration says it. Only a restart can change any of it.
+//! Certificate settings. A change of any needs a restart.
 
 use std::path::PathBuf;
 
@@ -9,24 +9,24 @@ use crate::startup::startup;
 startup! {
     /// Settings of certificates.
     struct Config {
-        /// Where they come from.
+        /// The source of certificates.
         source: Tls = "tls or acme",
     }
 }
 
-/// Where certificates come from.
+/// A source of certificates.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Tls {
-    /// From an authority that is asked by ACME (RFC 8555).
+    /// An authority, by ACME (RFC 8555).
     Acme(Box<Acme>),
-    /// From files in PEM, which are read again when they change.
+    /// PEM files, which are read again when they change.
     Files {
         /// The certificate and its chain.
         cert: PathBuf,
         /// The private key.
         key: PathBuf,
     },
-    /// From an authority of the daemon's own, in the state directory, for development.
+    /// The daemon's own authority in the state directory, for development.
     SelfSigned,
 }
 
@@ -35,7 +35,7 @@ pub(crate) enum Tls {
 pub(crate) struct Acme {
     /// The server's directory URL.
     pub(crate) directory: String,
-    /// Whom the authority may write to, such as `mailto:ops@example.com`.
+    /// The operator's addresses for the authority, such as `mailto:ops@example.com`.
     pub(crate) contact: Vec<String>,
     /// Trust anchors of a private server in PEM, instead of the system's.
     pub(crate) ca_file: Option<PathBuf>,
@@ -43,20 +43,20 @@ pub(crate) struct Acme {
     pub(crate) profile: Option<String>,
     /// The account at the authority that ours is bound to (RFC 8555, section 7.3.4).
     pub(crate) external_account: Option<ExternalAccount>,
-    /// Who publishes the proof.
+    /// The publisher of the DNS proof.
     pub(crate) dns: Dns,
 }
 
-/// What an authority hands out to those that it knows already.
+/// Credentials for an external account binding, issued by the authority.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ExternalAccount {
     /// The key's identifier.
     pub(crate) key_id: String,
-    /// Where the HMAC key is, in base64url.
+    /// The file with the HMAC key in base64url.
     pub(crate) hmac_key_file: PathBuf,
 }
 
-/// Who publishes the TXT records that prove the domain.
+/// The publisher of the TXT records that prove the domain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Dns {
     /// The daemon answers for a zone itself.
@@ -68,11 +68,11 @@ pub(crate) enum Dns {
     },
     /// An HTTP service of the operator.
     HttpReq {
-        /// Its address; `/present` and `/cleanup` are appended.
+        /// Its URL; `/present` and `/cleanup` are appended.
         url: String,
         /// The user, if it asks for one.
         username: Option<String>,
-        /// Where the user's password is.
+        /// The file with the user's password.
         password_file: Option<PathBuf>,
         /// Trust anchors of a private service in PEM.
         ca_file: Option<PathBuf>,
@@ -81,26 +81,26 @@ pub(crate) enum Dns {
     Rfc2136 {
         /// The primary name server, with a port if it is not 53.
         server: String,
-        /// The zone; found by asking the server if it is not named.
+        /// The zone; the server is asked for it if absent.
         zone: Option<String>,
         /// The key that signs the updates (RFC 8945).
         tsig: Option<Tsig>,
     },
     /// The interface of a DNS provider; with the cargo feature `cloud-dns`.
     Cloud {
-        /// Which one.
+        /// The provider's name.
         provider: String,
-        /// Where the token, secret key or password is.
+        /// The file with the token, secret key or password.
         token_file: PathBuf,
-        /// What some providers want as well: a key's identifier, a user's name or an account's number.
+        /// What some providers also need: a key's identifier, a user's name or an account's number.
         id: Option<String>,
-        /// The zone at the provider; looked for if it is not named.
+        /// The zone at the provider; looked up if absent.
         zone: Option<String>,
     },
 }
 
 impl Dns {
-    /// Where its secret is, if it has one.
+    /// The file with its secret, if it has one.
     pub(crate) fn secret_file(&self) -> Option<&PathBuf> {
         match self {
             Self::Embedded(_) | Self::Exec { .. } => None,
@@ -118,7 +118,7 @@ pub(crate) struct Tsig {
     pub(crate) name: String,
     /// Its algorithm, such as `hmac-sha256`.
     pub(crate) algorithm: String,
-    /// Where its secret is, in base64.
+    /// The file with its secret in base64.
     pub(crate) secret_file: PathBuf,
 }
 

@@ -1,4 +1,4 @@
-//! Which certificate is served, where it comes from, and what keeps it fresh. It knows nothing of connections: they ask the
+//! The certificate that the daemon serves: its source and its renewal. This part knows no connections; they ask the
 //! resolver.
 
 mod config;
@@ -29,17 +29,17 @@ pub(crate) use self::config::{Acme, Config, Dns, ExternalAccount, Tls, Tsig};
 pub(crate) use self::state::State;
 use crate::host::credentials;
 
-/// How often a self-signed certificate is replaced. It is valid for 90 days.
+/// The interval at which a self-signed certificate is replaced. It is valid for 90 days.
 const REISSUE_EVERY: Duration = Duration::from_secs(24 * 3600);
 
-/// How often the files of a certificate are looked at. A change counts once two looks have found the same.
+/// The interval at which certificate files are checked. A change counts once two checks find the same state.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
-/// How soon files that were refused are looked at again although they have not changed: a disk may have been out of order,
-/// or the clock a little behind that of the certificate's author.
+/// The pause before refused files are read again unchanged. The disk may have failed, or the clock may be slightly
+/// behind.
 const AGAIN_AFTER: Duration = Duration::from_secs(10);
 
-/// What reads a secret.
+/// A function that reads a secret from a file.
 type Read = fn(&Path) -> anyhow::Result<String>;
 
 /// The names that a certificate must cover.
@@ -55,18 +55,18 @@ pub(crate) struct Certificates {
     report: Reporter,
 }
 
-/// What happens to the certificate, for metrics.
+/// A change of the certificate, for metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Change {
-    /// One is served that expires then, in seconds since 1970.
+    /// A certificate is served. It expires at this time, in seconds since 1970.
     Serving(i64),
-    /// One was taken into use while the process ran.
+    /// A new certificate replaced the old one while the process ran.
     Renewed,
-    /// An attempt brought none.
+    /// An attempt to get a certificate failed.
     Failed,
 }
 
-/// Tells the state and the metrics of changes.
+/// Reports changes to the state and the metrics.
 #[derive(Clone)]
 struct Reporter {
     state: Arc<State>,
@@ -89,8 +89,9 @@ enum Source {
 }
 
 impl Certificates {
-    /// Loads what is there for `domain`, without asking any server. Also returns the responder of the DNS zone, where the daemon
-    /// answers for it. Its addresses need not be bound: until then the daemon serves what certificate it has.
+    /// Loads the stored certificate for `domain` without a request to any server. Also returns the DNS responder if the
+    /// daemon answers for the zone itself. Its addresses may be bound later; the daemon serves its present certificate
+    /// until then.
     pub(crate) fn new(
         config: &Config,
         domain: &str,
@@ -103,7 +104,7 @@ impl Certificates {
         let mut responder = None;
         let (certificate, source) = match &config.source {
             Tls::Files { cert, key } => {
-                let (cert, key) = (credentials::place(cert), credentials::place(key));
+                let (cert, key) = (credentials::resolve(cert), credentials::resolve(key));
                 let watch = Watch::new(vec![cert.clone(), key.clone()]);
                 let (certificate, facts) = files::load(&cert, &key, &covered)?;
                 serving(&report, "files", &facts);
@@ -145,12 +146,12 @@ impl Certificates {
         self.report.state.clone()
     }
 
-    /// Which certificate a connection gets.
+    /// The resolver that picks a connection's certificate.
     pub(crate) fn resolver(&self) -> Arc<CertResolver> {
         self.resolver.clone()
     }
 
-    /// Keeps the certificate fresh. Runs until it is dropped.
+    /// Renews the certificate in time. Runs until it is dropped.
     pub(crate) async fn keep_fresh(self) {
         let Self { names, resolver, source, report } = self;
         match source {
@@ -179,7 +180,7 @@ impl Certificates {
                     tokio::time::sleep(LOOK_EVERY).await;
                     let (watch, cert, key, names) = (watch.clone(), cert.clone(), key.clone(), names.clone());
                     let again = refused.as_ref().is_some_and(|(at, _)| at.elapsed() >= AGAIN_AFTER);
-                    // The files may be on a disk that is slow.
+                    // The disk may be slow.
                     let looked = tokio::task::spawn_blocking(move || {
                         let changed = watch.lock().changed();
                         let load = || files::load(&cert, &key, &names.each_ref().map(String::as_str));
@@ -187,7 +188,7 @@ impl Certificates {
                     });
                     let Ok(Some((changed, loaded))) = looked.await else { continue };
                     let why = loaded.as_ref().err().map(ToString::to_string);
-                    // The same is not said twice of the same files.
+                    // Does not log the same error twice for the same files.
                     let said = !changed && why.is_some() && refused.take().map(|(_, why)| why) == why;
                     refused = why.map(|why| (Instant::now(), why));
                     if !said {
@@ -205,7 +206,7 @@ impl Certificates {
     }
 }
 
-/// Serves another certificate from now on, or says why not.
+/// Serves a new certificate, or logs why it is refused.
 fn take(
     report: &Reporter,
     resolver: &CertResolver,
@@ -225,13 +226,13 @@ fn take(
     }
 }
 
-/// What is wrong with the settings that shows only when they are used, each with its key and file: what would keep the
-/// daemon from its start. No server is asked, and nothing is written.
+/// Mistakes in the settings that only show in use and would prevent a start, each with its key and file. Asks no server
+/// and writes nothing.
 pub(crate) fn mistakes(config: &Config, domain: &str) -> Vec<String> {
     let mut mistakes = Vec::new();
     match &config.source {
         Tls::Files { cert, key } if is_visible(cert) && is_visible(key) => {
-            let (cert, key) = (credentials::place(cert), credentials::place(key));
+            let (cert, key) = (credentials::resolve(cert), credentials::resolve(key));
             if let Err(error) = files::load(&cert, &key, &names(domain).each_ref().map(String::as_str)) {
                 let name = if error.path() == Some(&*key) { "tls.key" } else { "tls.cert" };
                 mistakes.push(format!("{name}: {error}"));
@@ -255,17 +256,17 @@ pub(crate) fn mistakes(config: &Config, domain: &str) -> Vec<String> {
     mistakes
 }
 
-/// Stands for a secret that the user who checks the configuration cannot read. In base64, as many secrets are.
+/// Placeholder for a secret that the user of `cokd check` cannot read. It is base64, like many secrets.
 const STAND_IN: &str = "c3RhbmQtaW4h";
 
 fn read_visible(path: &Path) -> anyhow::Result<String> {
     if is_visible(path) { credentials::read(path) } else { Ok(STAND_IN.to_owned()) }
 }
 
-/// Only the service sees its credentials, and only its user the files of that user. What cannot be seen
-/// is no mistake.
+/// True if the file can be opened or is truly missing. Credentials exist only inside the service, and other users'
+/// files cannot be opened; neither is a mistake.
 fn is_visible(path: &Path) -> bool {
-    match File::open(credentials::place(path)) {
+    match File::open(credentials::resolve(path)) {
         Ok(_) => true,
         Err(error) => path.is_absolute() && error.kind() != ErrorKind::PermissionDenied,
     }
@@ -303,17 +304,17 @@ fn settings(acme: &Acme, read: Read) -> anyhow::Result<acme::Settings> {
     })
 }
 
-/// The identifier and the HMAC key of the account that ours is bound to.
+/// The identifier and the HMAC key of the external account binding.
 fn external_account(acme: &Acme, read: Read) -> anyhow::Result<Option<(String, Vec<u8>)>> {
     let Some(account) = &acme.external_account else { return Ok(None) };
     let text = read(&account.hmac_key_file)?;
-    // Authorities hand it out with and without padding. The decoder's error would show bytes of the key.
+    // Authorities issue the key with and without padding. The decoder's error would show bytes of it.
     let key = BASE64_URL_SAFE_NO_PAD.decode(text.trim_end_matches('=')).ok();
     let key = key.with_context(|| format!("{}: expected base64url", account.hmac_key_file.display()))?;
     Ok(Some((account.key_id.clone(), key)))
 }
 
-/// Changes with all that an order depends on: the settings, and what stands in the files of secrets that they name.
+/// A hash of everything that an order depends on: the settings, and the content of the secret files that they name.
 fn fingerprint(acme: &Acme, read: Read) -> anyhow::Result<String> {
     let hmac_key = acme.external_account.as_ref().map(|account| &account.hmac_key_file);
     let mut digest = Sha256::new_with_prefix(format!("{acme:?}"));
@@ -348,7 +349,7 @@ mod tests {
             String::new(),
             eab(&format!("{place}/good")),
             tsig(&format!("{place}/good")),
-            // Credentials of the service.
+            // Credentials, which only the service can read.
             eab("cokd-test-credential"),
             tsig("cokd-test-credential"),
             "[tls]\nmode = \"files\"\ncert = \"cokd-test-credential\"\nkey = \"b\"".to_owned(),
@@ -373,7 +374,7 @@ mod tests {
 
     #[cfg(feature = "cloud-dns")]
     #[test]
-    fn what_a_provider_wants_beside_the_token_is_missed() {
+    fn a_missing_provider_id_is_a_mistake() {
         let text = "domain = \"a.example\"\n[acme.dns]\nprovider = \"route53\"\ntoken_file = \"cokd-test-credential\"";
         let [mistake] =
             &mistakes(&crate::config::Config::parse(text, "cokd.toml").unwrap().certificates, "a.example")[..]

@@ -1,4 +1,4 @@
-//! The solver that the configuration asks for.
+//! Builds the DNS solver that the configuration names.
 
 use std::sync::Arc;
 
@@ -12,10 +12,10 @@ use cok_certs::dns::rfc2136::{self, Rfc2136};
 use super::Read;
 use super::config::{Dns, Tsig};
 
-/// A solver, and the responder if it is that.
+/// A solver, and the DNS responder if the solver is the embedded one.
 pub(super) type Chosen = (Arc<dyn Solver>, Option<Arc<Embedded>>);
 
-/// The one for a domain; `read` gets it its secret.
+/// Builds the solver for a domain. `read` reads its secret.
 pub(super) fn new(dns: &Dns, domain: &str, read: Read) -> anyhow::Result<Chosen> {
     Ok(match dns {
         Dns::Embedded(zone) => {

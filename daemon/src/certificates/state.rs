@@ -1,4 +1,4 @@
-//! The state of the certificate that is served, as readiness and operators see it.
+//! The state of the served certificate, for readiness and operators.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -17,12 +17,12 @@ pub(crate) struct State {
 }
 
 impl State {
-    /// Notes that a certificate is served.
+    /// Sets the expiry of the served certificate.
     pub(super) fn set_not_after(&self, not_after: i64) {
         self.not_after.store(not_after, Ordering::Relaxed);
     }
 
-    /// Notes who answers DNS queries.
+    /// Sets the DNS responder.
     pub(super) fn set_responder(&self, responder: Arc<Embedded>) {
         *self.responder.lock() = Some(responder);
     }

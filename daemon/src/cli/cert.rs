@@ -1,4 +1,4 @@
-//! `cokd cert`: where the certificate stands, and asking for a new one.
+//! `cokd cert`: shows the certificate's state, and requests a new certificate.
 
 use std::fmt::Write as _;
 use std::io::ErrorKind;
@@ -23,7 +23,7 @@ pub(super) enum CertCommand {
     Status {
         #[command(flatten)]
         file: FileArgs,
-        /// As one JSON object; moments are in seconds since 1970
+        /// Print one JSON object; times are in seconds since 1970
         #[arg(long)]
         json: bool,
     },
@@ -31,7 +31,7 @@ pub(super) enum CertCommand {
     Renew {
         #[command(flatten)]
         file: FileArgs,
-        /// Give the account at the ACME server a new key before
+        /// First give the account at the ACME server a new key
         #[arg(long)]
         new_account_key: bool,
     },
@@ -52,7 +52,7 @@ impl CertCommand {
     }
 }
 
-/// What is shown: flat, so that scripts find each thing by its name. What is not known is null.
+/// The fields that are shown, flat for scripts. Unknown ones are null.
 #[derive(Debug, Default, Serialize)]
 struct Shown {
     source: &'static str,
@@ -125,12 +125,12 @@ fn status(config: &Config) -> anyhow::Result<Shown> {
             }
         }
         Tls::Files { cert, .. } => Shown::of("files", Some(files::first_facts(cert)?)),
-        // Every start makes a new one and keeps it in memory.
+        // Each start makes a new certificate and keeps it in memory.
         Tls::SelfSigned => Shown { names: names.to_vec(), ..Shown::of("self-signed", None) },
     })
 }
 
-/// What the daemon keeps is for its own user alone.
+/// Adds advice to a permission error: only the daemon's own user may read its state.
 fn explained(error: cok_certs::Error) -> anyhow::Error {
     let denied = matches!(&error, cok_certs::Error::Io { error, .. } if error.kind() == ErrorKind::PermissionDenied);
     if denied { anyhow!("{error}: run this as root or as the service's user") } else { error.into() }
@@ -153,7 +153,7 @@ impl Shown {
     }
 }
 
-/// For people: a line for each thing that is known.
+/// The fields as text, one line for each known one.
 fn text(shown: &Shown, now: i64) -> String {
     let mut text = String::new();
     let mut line = |name: &str, value: Option<String>| {
@@ -199,7 +199,7 @@ fn moment(at: i64, now: i64) -> String {
     format!("{} ({relation})", humantime::format_rfc3339_seconds(time))
 }
 
-/// In the largest unit of which there are two at least.
+/// Formats a duration in the largest unit of which it has at least two.
 fn distance(seconds: u64) -> String {
     match seconds {
         172_800.. => format!("{} days", seconds / 86_400),

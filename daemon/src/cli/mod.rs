@@ -33,13 +33,13 @@ use crate::names::{ApiKey, SubdomainPattern};
 const FAILED: u8 = 1;
 /// The command line or the configuration is wrong.
 const USAGE: u8 = 2;
-/// How long blocking work may take at the end: writes to a disk. The system's resolver can't be stopped and may take longer,
-/// and the next daemon waits for this process to end.
+/// Time limit for blocking work at exit, such as disk writes. The system's resolver can't be stopped and may take
+/// longer, while the next daemon waits for this process to exit.
 const LAST_WRITES: Duration = Duration::from_secs(1);
-/// Ports below this need a right that the service does not have.
+/// The first port that needs no privilege; the service has none.
 const FIRST_FREE_PORT: u16 = 1024;
-/// How long a start with a wrong configuration takes at least, if a socket may have caused it. The service manager does not
-/// start the service again by itself, but a visitor who waits in the socket has it start again at once.
+/// The least time that a start with a wrong configuration takes under socket activation. systemd does not restart the
+/// service after that, but a visitor who waits in the socket starts it again at once.
 const WRONG_START: Duration = Duration::from_secs(2);
 
 /// Public HTTPS for services that run at home.
@@ -54,27 +54,27 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the daemon (also without this word)
+    /// Run the daemon (the default)
     Run(RunArgs),
     /// Try everything on this machine: a daemon, a client and a site at https://demo.cok.localhost:8443
     Dev(DevArgs),
     /// Put a local service at a public address: the same as cok-client
     Client(Box<client::Cli>),
-    /// Check a configuration, and whether DNS leads to this daemon; every mistake is named, and the exit code is 2
+    /// Check a configuration, and whether DNS leads to this daemon; names every mistake, with exit code 2
     Check {
         /// The configuration file
         #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
         config: PathBuf,
-        /// The DNS resolver that is asked for the delegation, instead of the system's
+        /// Ask this DNS resolver for the delegation, instead of the system's
         #[arg(long, value_name = "ADDRESS")]
         resolver: Option<SocketAddr>,
     },
-    /// Have the running daemon read its configuration again: exit code 2 if it can't be applied, and all stays as it was
+    /// Have the running daemon reload its configuration; exit code 2 if it can't be applied and nothing changed
     Reload(ReloadArgs),
-    /// The certificate
+    /// Show or renew the certificate
     #[command(subcommand)]
     Cert(CertCommand),
-    /// API keys
+    /// Make API keys
     #[command(subcommand)]
     Key(KeyCommand),
     /// Print a script that completes this command line
@@ -97,18 +97,18 @@ struct RunArgs {
 
 #[derive(Debug, Subcommand)]
 enum KeyCommand {
-    /// Make a key: it is printed once, its section for the configuration file goes to standard error
+    /// Make a key and print it, once; its section for the configuration file goes to standard error
     Create {
         /// The key's name, for the log and for listings
         #[arg(long)]
         name: String,
-        /// A name, or a pattern such as "demo-*", that the key may have; again for more [default: *]
+        /// A name that the key may use, or a pattern such as "demo-*"; repeatable [default: *]
         #[arg(long = "subdomain", value_name = "PATTERN", value_parser = parse_pattern)]
         subdomains: Vec<String>,
         /// The most tunnels at once
         #[arg(long, default_value_t = 10)]
         max_tunnels: u32,
-        /// After which time it stops working, such as 90d
+        /// How long the key works, such as 90d
         #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
         expires: Option<Duration>,
     },
@@ -123,7 +123,7 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     match cli.command.unwrap_or(Command::Run(cli.run)) {
         Command::Run(args) => {
-            // Before the runtime starts its threads.
+            // Must run before the runtime starts its threads.
             let inherited = Inherited::take();
             logging::start("cokd", args.log_format, "info");
             run(&args, inherited)
@@ -151,7 +151,8 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Mistakes in the file are errors. Records that DNS lacks may be about to come, so they are only reported.
+/// Checks the file and DNS. Mistakes in the file are errors. Missing DNS records are only reported, since they may
+/// still be added.
 fn check(path: &Path, resolver: Option<SocketAddr>) -> ExitCode {
     let config = match Config::load(path) {
         Ok(config) => config,
@@ -224,10 +225,10 @@ fn run(args: &RunArgs, inherited: anyhow::Result<Inherited>) -> ExitCode {
     outcome(served)
 }
 
-/// Says what the end waits for. A service manager waits by its own limit, and has no Ctrl-C.
+/// Prints what a stop waits for. Prints nothing under a service manager, which has its own limit and no Ctrl-C.
 fn say_what_runs(drain: &Drain) {
     let visitors = drain.present();
-    if visitors == 0 || notify::is_there() {
+    if visitors == 0 || notify::is_present() {
         return;
     }
     let within = drain.timeout().as_secs();

@@ -20,9 +20,9 @@ use super::{DEFAULT_CONFIG, USAGE, block_on, outcome, wrong};
 use crate::config::Config;
 use crate::observe::RELOAD;
 
-/// How long the daemon may take.
+/// Time limit for the daemon's answer.
 const LIMIT: Duration = Duration::from_secs(30);
-/// More than any answer has.
+/// Longer than any answer, in bytes.
 const LONGEST_ANSWER: usize = 1024 * 1024;
 
 #[derive(Debug, Args)]
@@ -30,12 +30,12 @@ pub(super) struct ReloadArgs {
     /// The configuration file
     #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
     config: PathBuf,
-    /// The admin address of the daemon, if it is another one than the file has
+    /// The daemon's admin address, if it is not the one in the file
     #[arg(long, value_name = "ADDRESS")]
     admin: Option<SocketAddr>,
 }
 
-/// Checks the file before anybody is asked, since a file that is wrong may name a wrong address.
+/// Checks the file first, since a wrong file may name a wrong address. Then asks the daemon.
 pub(super) fn ask(args: &ReloadArgs) -> ExitCode {
     let config = match Config::load(&args.config) {
         Ok(config) => config,

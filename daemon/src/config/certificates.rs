@@ -4,25 +4,25 @@ use std::net::IpAddr;
 
 use cok_certs::dns::embedded::{Host, Zone};
 use cok_certs::dns::rfc2136;
+use cok_host::settings::{Section, got};
 use http::Uri;
 
-use super::reader::{Section, got};
 use crate::certificates::{Acme, Dns, ExternalAccount, Tls, Tsig};
 use crate::names::Hostname;
 
-/// The authority that is asked unless another one is named.
+/// The default ACME directory.
 const LETS_ENCRYPT: &str = "https://acme-v02.api.letsencrypt.org/directory";
 
-/// The DNS providers whose interfaces were built in.
+/// The DNS providers that this build supports.
 #[cfg(feature = "cloud-dns")]
 const CLOUDS: &[&str] = cok_certs::dns::cloud::PROVIDERS;
 #[cfg(not(feature = "cloud-dns"))]
 const CLOUDS: &[&str] = &[];
 
-/// The protocols that the HTTPS records of the whole domain promise: HTTP/1.1 needs no promise.
+/// The protocols in the HTTPS records of the whole domain. HTTP/1.1 needs no entry.
 const ALPN: [&str; 2] = ["h3", "h2"];
 
-/// `[tls]`, and `[acme]` where that is used. `port` is where visitors come.
+/// Reads `[tls]`, and `[acme]` if `[tls]` uses it. `port` is the public HTTPS port.
 pub(super) fn tls(mut section: Section<'_>, acme: Section<'_>, domain: Option<&Hostname>, port: u16) -> Option<Tls> {
     let mode = match section.optional("mode", "\"acme\", \"files\" or \"self-signed\"", |text: &str| match text {
         "acme" | "files" | "self-signed" => Ok(text.to_owned()),
@@ -37,7 +37,7 @@ pub(super) fn tls(mut section: Section<'_>, acme: Section<'_>, domain: Option<&H
             (Some("files"), None) if !section.has(key) => {
                 section.mistake(key, "expected a path to a PEM file, since mode = \"files\"");
             }
-            // A relative one may name a credential of the service, which only the service can see.
+            // A relative path may name a credential, which only the service can see.
             (Some("files"), Some(path)) if path.is_absolute() && !path.is_file() => section.no_file(key, path),
             (Some(mode @ ("acme" | "self-signed")), Some(_)) => {
                 section.mistake(key, &format!("is not used with mode = {mode:?}"));
@@ -89,7 +89,7 @@ fn dns(mut section: Section<'_>, domain: Option<&Hostname>, port: u16) -> Option
         }
         other => Err(format!("or one of {}, {}", CLOUDS.join(", "), got(other))),
     });
-    // The keys of a provider that is not known cannot be judged.
+    // The keys of an unknown provider cannot be checked.
     let provider = match provider {
         None if section.has("provider") => return None,
         provider => provider.unwrap_or_else(|| "embedded".to_owned()),
@@ -151,7 +151,7 @@ fn httpreq(section: &mut Section<'_>) -> Option<Dns> {
         let uri = text.parse::<Uri>().ok().filter(|uri| matches!(uri.scheme_str(), Some("http" | "https")));
         let uri = uri.filter(|uri| uri.query().is_none()).ok_or_else(|| got(text))?;
         match uri.authority() {
-            // It is not repeated, as there may be a password in it.
+            // The message does not quote it: it may contain a password.
             Some(authority) if authority.as_str().contains('@') => {
                 Err("got one with a user's name in it, which belongs into username and password_file".to_owned())
             }
@@ -195,7 +195,7 @@ fn cloud(section: &mut Section<'_>, provider: String) -> Option<Dns> {
     Some(Dns::Cloud { provider, token_file: token_file?, id, zone })
 }
 
-/// Two keys that make sense only together, each by its name; one alone is a mistake.
+/// Two keys that are only valid together, each with its name. One alone is a mistake.
 fn both<A, B>(section: &Section<'_>, a: (&str, Option<A>), b: (&str, Option<B>)) -> Option<(A, B)> {
     let ((a, first), (b, second)) = (a, b);
     for (there, other) in [(a, b), (b, a)] {

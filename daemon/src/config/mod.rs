@@ -1,26 +1,23 @@
-//! The configuration file, parsed into the settings of each part. The parts say what a setting means, its unit, default
-//! and cost; this says how it is written.
+//! The configuration file, parsed into the settings of each part. The parts document the meaning, unit, default and
+//! cost of a setting. This module knows the format.
 //!
-//! Every mistake is reported, each with its line and key, not just the first.
+//! It reports every mistake with its line and key, not only the first.
 
 mod certificates;
-mod reader;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use cok_host::settings::{Mistake, Reader, Section, got};
 use cok_transport::Congestion;
 use cok_transport::quic::Tuning;
 use ipnet::IpNet;
 
-use self::reader::{Reader, Section, got};
 use crate::admission::{self, KeyRecord};
 use crate::names::{Hostname, KeyDigest, SubdomainPattern};
 use crate::startup::startup;
 use crate::{certificates as certs, drain, edge, listen, tunnels};
-
-pub(crate) use self::reader::Mistake;
 
 /// The whole configuration.
 #[derive(Clone, Debug)]
@@ -35,11 +32,11 @@ pub(crate) struct Config {
 }
 
 startup! {
-    /// What belongs to no part alone. Only a restart can change it.
+    /// Settings that no single part owns. A change needs a restart.
     struct Startup {
         /// Tunnels are `<name>.<domain>`; the daemon itself answers on `<domain>`.
         domain: Hostname = "domain",
-        /// Where the daemon keeps what must survive it.
+        /// The folder for state that survives a restart.
         state_dir: PathBuf = "state_dir",
     }
 }
@@ -55,14 +52,14 @@ pub(crate) enum ConfigError {
         /// Why.
         error: std::io::Error,
     },
-    /// It says something wrong.
+    /// The file has mistakes.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
     Mistakes(Vec<Mistake>),
 }
 
 impl ConfigError {
-    /// Whether the same file may be good at the next attempt: a disk was out of order, or the process out of descriptors.
-    /// A file that is missing, or that the daemon may not read, is an operator's mistake.
+    /// True if the same file may load at the next try: the disk failed, or the process is out of descriptors. A missing
+    /// or unreadable file is the operator's mistake.
     pub(crate) fn may_pass(&self) -> bool {
         use std::io::ErrorKind::{InvalidData, IsADirectory, NotADirectory, NotFound, PermissionDenied};
         let Self::Read { error, .. } = self else { return false };
@@ -71,7 +68,7 @@ impl ConfigError {
 }
 
 impl Config {
-    /// The keys and sections in which `next` differs and that only a restart can change.
+    /// The keys and sections that differ in `next` and need a restart.
     pub(crate) fn changed_at_startup(&self, next: &Self) -> Vec<&'static str> {
         [
             self.startup.changed(&next.startup),
@@ -89,7 +86,7 @@ impl Config {
         Self::parse(&text, &path.display().to_string()).map_err(ConfigError::Mistakes)
     }
 
-    /// Checks a configuration; `file` names it in mistakes.
+    /// Checks a configuration. Mistakes name it as `file`.
     pub(crate) fn parse(text: &str, file: &str) -> Result<Self, Vec<Mistake>> {
         let reader = Reader::new(text, file);
         let mut root = reader.root()?;
@@ -102,7 +99,7 @@ impl Config {
         let (tls, acme) = (root.section("tls"), root.section("acme"));
         let port = addresses.https.first().map_or(443, SocketAddr::port);
         let source = certificates::tls(tls, acme, domain.as_ref(), port);
-        // Not known where the rest is wrong.
+        // Unknown if `[tls]` or `[acme]` has mistakes.
         addresses.dns = dns(&mut section, source.as_ref().map(certs::Tls::answers_dns));
         section.finish();
         let keys = keys(root.tables("keys"));
@@ -158,7 +155,7 @@ fn addresses(section: &mut Section<'_>) -> listen::Addresses {
     addresses
 }
 
-/// Where DNS queries are answered, if it is known whether they are.
+/// The addresses for DNS. `answered` is `None` if mistakes hide whether the daemon answers DNS.
 fn dns(section: &mut Section<'_>, answered: Option<bool>) -> Vec<SocketAddr> {
     let addresses = section.list("dns", ADDRESS, address);
     match (answered, &addresses) {
@@ -173,7 +170,8 @@ fn dns(section: &mut Section<'_>, answered: Option<bool>) -> Vec<SocketAddr> {
     addresses.unwrap_or_else(|| if answered == Some(true) { vec![any(53)] } else { Vec::new() })
 }
 
-/// All keys. Two of one name could not be told apart in logs, and of two with one secret only one would ever be found.
+/// Reads all keys. Names must be unique, since logs name keys. Secrets must be unique, since only one key could be
+/// found.
 fn keys(sections: Vec<Section<'_>>) -> Vec<KeyRecord> {
     let mut keys: Vec<KeyRecord> = Vec::new();
     for section in sections {
@@ -184,7 +182,7 @@ fn keys(sections: Vec<Section<'_>>) -> Vec<KeyRecord> {
     keys
 }
 
-/// The digest in the example, which is no key's.
+/// The digest in the example file. It belongs to no key.
 const PLACEHOLDER: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 
 fn key(mut section: Section<'_>, others: &[KeyRecord]) -> Option<KeyRecord> {
@@ -192,7 +190,7 @@ fn key(mut section: Section<'_>, others: &[KeyRecord]) -> Option<KeyRecord> {
         let fits = (1..=64).contains(&text.chars().count()) && !text.chars().any(char::is_control);
         if fits { Ok(text.to_owned()) } else { Err(got(text)) }
     });
-    // What is wrong is not quoted: it may be the key itself.
+    // The message does not quote the value: it may be the key itself.
     let digest = section.required("secret_sha256", "the key's SHA-256 in 64 hexadecimal digits", |text: &str| {
         if text == PLACEHOLDER {
             return Err("got the example's placeholder; make a key: cokd key create --name NAME".to_owned());
@@ -232,7 +230,7 @@ fn tuning(mut section: Section<'_>) -> Tuning {
     Tuning { congestion: congestion.unwrap_or_default() }
 }
 
-/// What `[limits]` sets, by part.
+/// The settings of `[limits]`, by part.
 #[derive(Debug)]
 struct Limits {
     listen: listen::Live,
@@ -242,7 +240,7 @@ struct Limits {
     drain: drain::Config,
 }
 
-/// `[limits]`. A limit that several parts go by is given to each of them.
+/// Reads `[limits]`. A limit that several parts share goes to each of them.
 fn limits(mut section: Section<'_>) -> Limits {
     const SECOND: Duration = Duration::from_secs(1);
     const HOUR: Duration = Duration::from_secs(3600);

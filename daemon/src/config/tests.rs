@@ -21,7 +21,7 @@ fn the_example_lacks_only_a_key_and_shows_the_defaults() {
     assert_eq!((config.edge, config.drain), (edge::Config::default(), drain::Config::default()));
     assert_eq!(config.listen.live, listen::Live::default());
     assert_eq!(live.keys.len(), 1);
-    // The mistake about an unknown key lists the known ones, so none can be missing from the example unnoticed.
+    // The message about an unknown key lists all known ones, so the example must contain each.
     let providers = ["embedded", "exec", "httpreq", "rfc2136"];
     let providers = providers.map(|provider| format!("[acme.dns]\nprovider = {provider:?}"));
     let sections = ["[listen]", "[tls]", "[acme]", "[limits]", "[transport]", "[proxies]", "[[keys]]"];
@@ -109,8 +109,8 @@ fn syntax_errors_and_missing_keys_are_named() {
     );
 }
 
-/// The mistakes in a good configuration with these lines added.
-fn told(lines: &str) -> Vec<String> {
+/// The mistakes in a valid configuration with these lines added.
+fn mistakes_with(lines: &str) -> Vec<String> {
     mistakes(&format!("domain = \"a.example\"\ntls.mode = \"self-signed\"\n{lines}\n"))
 }
 
@@ -118,8 +118,8 @@ const KEY: &str =
     "[[keys]]\nname = \"a\"\nsecret_sha256 = \"1111111111111111111111111111111111111111111111111111111111111111\"\n";
 
 #[test]
-fn each_wrong_value_is_told_on_one_line() {
-    for (lines, told_of) in [
+fn each_wrong_value_gets_one_line() {
+    for (lines, expected) in [
         ("[limits]\nmax_held = -1", "4: limits.max_held: expected a whole number from 0 to 100000, got -1"),
         ("[limits]\nmax_exchanges = 0", "4: limits.max_exchanges: expected a whole number from 1 to 100000, got 0"),
         ("[limits]\nmax_held = 0xfffff", "4: limits.max_held: expected a whole number from 0 to 100000, got 0xfffff"),
@@ -167,16 +167,16 @@ fn each_wrong_value_is_told_on_one_line() {
             "3: keys[0].secret_sha256: expected the key's SHA-256 in 64 hexadecimal digits, but the key is missing",
         ),
     ] {
-        assert_eq!(told(lines), [format!("cokd.toml:{told_of}")], "{lines}");
+        assert_eq!(mistakes_with(lines), [format!("cokd.toml:{expected}")], "{lines}");
     }
-    let long = told(&format!("state_dir = [\"\"]\n[limits]\nmax_held = \"{}\"", "x".repeat(500)));
+    let long = mistakes_with(&format!("state_dir = [\"\"]\n[limits]\nmax_held = \"{}\"", "x".repeat(500)));
     assert!(long.len() == 2 && long[1].len() < 200, "{long:?}");
 }
 
 #[test]
-fn keys_are_told_apart() {
+fn keys_have_unique_names_and_secrets() {
     assert_eq!(
-        told(&format!("{KEY}{KEY}")),
+        mistakes_with(&format!("{KEY}{KEY}")),
         [
             "cokd.toml:7: keys[1].name: another key has this name",
             "cokd.toml:8: keys[1].secret_sha256: the key \"a\" has the same secret",
@@ -184,7 +184,7 @@ fn keys_are_told_apart() {
     );
     let secret = "cok_not-a-digest-but-the-key-itself-put-here-by-some-mistake-hmm";
     assert_eq!(
-        told(&KEY.replace(&"1".repeat(64), secret)),
+        mistakes_with(&KEY.replace(&"1".repeat(64), secret)),
         [
             "cokd.toml:5: keys[0].secret_sha256: expected the key's SHA-256 in 64 hexadecimal digits, got other characters among them"
         ]
@@ -209,7 +209,7 @@ fn numbers_and_dates_are_read_as_toml_means_them() {
 }
 
 #[test]
-fn both_files_are_told_of() {
+fn both_missing_files_are_named() {
     let tls = |lines: &str| mistakes(&format!("domain = \"a.example\"\n\n[tls]\n{lines}\n"));
     let missing = "expected a path to a PEM file, since mode = \"files\"";
     assert_eq!(
@@ -228,7 +228,7 @@ fn both_files_are_told_of() {
 
 #[test]
 fn acme_is_checked_as_far_as_a_file_can_be() {
-    let told = |lines: &str| mistakes(&format!("domain = \"a.example\"\n{lines}\n"));
+    let mistakes_with = |lines: &str| mistakes(&format!("domain = \"a.example\"\n{lines}\n"));
     for fine in [
         "[acme]\ncontact = [\"mailto:ops@example.com\"]\neab_key_id = \"a\"\neab_hmac_key_file = \"credential\"",
         "[acme.dns]\nprovider = \"exec\"\nprogram = \"/bin/sh\"",
@@ -237,7 +237,7 @@ fn acme_is_checked_as_far_as_a_file_can_be() {
         "[acme.dns]\nname_server = \"ns1.example.com\"\nchallenge_name = \"x.acme.example.net\"",
         "[acme.dns]\nwhole_domain = true\naddresses = [\"192.0.2.1\", \"2001:db8::1\"]\nissuers = [\"letsencrypt.org\"]",
     ] {
-        assert_eq!(told(fine), [""; 0], "{fine}");
+        assert_eq!(mistakes_with(fine), [""; 0], "{fine}");
     }
     for (lines, wrong) in [
         (
@@ -298,27 +298,27 @@ fn acme_is_checked_as_far_as_a_file_can_be() {
         ("[listen]\ndns = []", "3: listen.dns: expected at least one address"),
         ("[tls]\ncert = \"/bin/sh\"", "3: tls.cert: is not used with mode = \"acme\""),
     ] {
-        assert_eq!(told(lines), [format!("cokd.toml:{wrong}")], "{lines}");
+        assert_eq!(mistakes_with(lines), [format!("cokd.toml:{wrong}")], "{lines}");
     }
 }
 
 #[test]
-fn providers_that_were_not_built_in_are_told_of() {
-    let told = |lines: &str| mistakes(&format!("domain = \"a.example\"\n[acme.dns]\nprovider = {lines}\n"));
+fn providers_that_were_not_built_in_are_named() {
+    let mistakes_with = |lines: &str| mistakes(&format!("domain = \"a.example\"\n[acme.dns]\nprovider = {lines}\n"));
     let start = "cokd.toml:3: acme.dns.provider: expected \"embedded\", \"exec\", \"httpreq\" or \"rfc2136\", ";
-    let [wrong] = &told("\"nonsense\"\ntoken = 1")[..] else { panic!() };
+    let [wrong] = &mistakes_with("\"nonsense\"\ntoken = 1")[..] else { panic!() };
     assert!(wrong.starts_with(start) && wrong.contains("got \"nonsense\""), "{wrong}");
     if cfg!(feature = "cloud-dns") {
-        assert_eq!(told("\"cloudflare\"\ntoken_file = \"credential\""), [""; 0]);
+        assert_eq!(mistakes_with("\"cloudflare\"\ntoken_file = \"credential\""), [""; 0]);
         let wrong = "cokd.toml:2: acme.dns.token_file: expected a path to the file with the provider's token";
-        assert_eq!(told("\"cloudflare\""), [wrong]);
+        assert_eq!(mistakes_with("\"cloudflare\""), [wrong]);
     } else {
-        assert!(told("\"cloudflare\"\ntoken_file = \"credential\"")[0].ends_with("--features cloud-dns"));
+        assert!(mistakes_with("\"cloudflare\"\ntoken_file = \"credential\"")[0].ends_with("--features cloud-dns"));
     }
 }
 
 #[test]
-fn only_what_may_pass_is_no_mistake() {
+fn only_temporary_errors_may_pass() {
     use std::io::{Error, ErrorKind};
     let read = |error| ConfigError::Read { path: "cokd.toml".into(), error };
     for kind in [ErrorKind::NotFound, ErrorKind::PermissionDenied, ErrorKind::IsADirectory, ErrorKind::InvalidData] {

@@ -1,8 +1,8 @@
-//! The UDP side of a daemon that leaves: it goes on with the peers that it still serves, and lets go of the port.
+//! Detached peers: a daemon that stops gives up its UDP port, and keeps serving the peers it has.
 //!
-//! The next daemon wants the port at once, while this one may still have half a minute of downloads to finish. So each
-//! peer gets a socket of its own, connected to it: the kernel gives a connected socket what comes from its peer, and
-//! everything else to the process that has the port. Where such a socket would block, its packet is dropped, which QUIC repairs.
+//! The next daemon needs the port at once, while this one may still serve downloads for half a minute. So each peer
+//! gets its own connected socket. The kernel delivers a peer's packets to its connected socket, and all others to the
+//! process that owns the port. If such a socket would block, its packet is dropped, and QUIC repairs the loss.
 
 use std::collections::{HashMap, HashSet};
 use std::future::poll_fn;
@@ -20,20 +20,20 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tracing::{debug, warn};
 
-/// The most peers to go on with: each costs a file descriptor. Further peers lose their connections.
+/// The most detached peers. Each costs a file descriptor. Further peers lose their connections.
 const MOST_PEERS: usize = 4096;
 
-/// How many datagrams may wait to be read, of all peers together. More are left in the kernel, which drops what it has no room
-/// for.
+/// The most datagrams that wait to be read, over all peers. Further ones stay in the kernel, which drops what does not
+/// fit.
 const QUEUE: usize = 256;
-/// The longest datagram, and the longest batch of them, that the kernel hands out.
+/// The longest datagram, or batch of datagrams, that the kernel returns, in bytes.
 const LONGEST: usize = 65_535;
 
 /// The connections of an endpoint.
 #[derive(Debug, Default)]
 pub(crate) struct Connections(Mutex<Slab<Connection>>);
 
-/// Keeps a connection among those of its endpoint.
+/// A guard that keeps a connection registered with its endpoint.
 #[derive(Debug)]
 pub(crate) struct Member {
     connections: Arc<Connections>,
@@ -41,13 +41,13 @@ pub(crate) struct Member {
 }
 
 impl Connections {
-    /// Takes a connection in for as long as the guard lives.
+    /// Registers a connection until the guard is dropped.
     pub(crate) fn insert(self: &Arc<Self>, connection: Connection) -> Member {
         let index = self.0.lock().insert(connection);
         Member { connections: self.clone(), index }
     }
 
-    /// Where each is, and at which of our addresses it arrived.
+    /// Each peer's address, with the local address that it uses.
     fn peers(&self) -> HashSet<(SocketAddr, Option<IpAddr>)> {
         let connections = self.0.lock();
         let open = connections.iter().filter(|(_, connection)| connection.close_reason().is_none());
@@ -61,7 +61,7 @@ impl Drop for Member {
     }
 }
 
-/// Leaves the port to the next process, and goes on with the peers of these connections.
+/// Gives the port to the next process, and keeps serving the peers of these connections.
 pub(super) fn detach(endpoint: &Endpoint, connections: &Connections) -> io::Result<()> {
     let local = endpoint.local_addr()?;
     let mut peers = connections.peers();
@@ -80,13 +80,13 @@ pub(super) fn detach(endpoint: &Endpoint, connections: &Connections) -> io::Resu
         }
     }
     let sockets = quic::split_gro(LayeredSocket::new(PeerSockets::new(local, sockets)));
-    // The endpoint keeps the socket before the last, in case that something still comes there.
+    // The endpoint also keeps its previous socket, for late packets. The second call replaces that one, too.
     endpoint.rebind_abstract(sockets.clone())?;
     endpoint.rebind_abstract(sockets)
 }
 
 fn connected(local: SocketAddr, ip: Option<IpAddr>, peer: SocketAddr) -> io::Result<Arc<dyn AsyncUdpSocket>> {
-    // An IPv6 wildcard sees IPv4 as mapped addresses, and so must a socket that takes its place.
+    // An IPv6 wildcard socket sees IPv4 peers as mapped addresses. A socket that replaces it must do the same.
     let at = match ip {
         Some(IpAddr::V4(ip)) if local.is_ipv6() => IpAddr::V6(ip.to_ipv6_mapped()),
         Some(ip) => ip,
@@ -97,8 +97,8 @@ fn connected(local: SocketAddr, ip: Option<IpAddr>, peer: SocketAddr) -> io::Res
     TokioRuntime.wrap_udp_socket(socket)
 }
 
-/// A socket for each peer, as one. The work for a packet does not grow with the number of peers: a map finds the socket to
-/// send on, and a task for each socket puts what it receives into one queue.
+/// The sockets of all peers as one. The work for each packet does not depend on the number of peers. A map finds the
+/// socket to send on, and a task for each socket puts received datagrams into one queue.
 #[derive(Debug)]
 struct PeerSockets {
     local: SocketAddr,
@@ -108,7 +108,7 @@ struct PeerSockets {
     _receivers: JoinSet<()>,
 }
 
-/// A datagram, or a batch of equally long ones, that has come from one peer.
+/// A datagram, or a batch of datagrams of equal length, from one peer.
 #[derive(Debug)]
 struct Datagram {
     meta: RecvMeta,
@@ -126,8 +126,8 @@ impl PeerSockets {
     }
 }
 
-/// Puts what one socket receives into the queue, until the queue is gone. All tasks share one buffer, which is in use only
-/// within a poll.
+/// Moves datagrams from one socket to the queue until the queue is closed. All tasks share one buffer, which is in use
+/// only within a poll.
 async fn receive(socket: Arc<dyn AsyncUdpSocket>, buffer: Arc<Mutex<Vec<u8>>>, queue: mpsc::Sender<Datagram>) {
     loop {
         let received = poll_fn(|cx| {
@@ -144,7 +144,7 @@ async fn receive(socket: Arc<dyn AsyncUdpSocket>, buffer: Arc<Mutex<Vec<u8>>>, q
                     return;
                 }
             }
-            // The peer's host says that its port is closed. Its connection times out.
+            // The peer's port is closed. Its connection times out.
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
             Err(error) => return debug!(%error, "a QUIC peer's socket failed: {error}"),
         }
@@ -156,7 +156,7 @@ impl UdpLayer for PeerSockets {
         self.sockets.values().next()
     }
 
-    /// What can't be sent is dropped, so no sender waits.
+    /// Packets that can't be sent are dropped, so no sender waits.
     fn sender_waits(&self) -> bool {
         false
     }

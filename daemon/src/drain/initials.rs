@@ -1,9 +1,9 @@
-//! First packets of QUIC connections that arrive while a daemon drains, for the daemon that comes after it.
+//! Parked Initials: first packets of QUIC connections that arrive during a drain, kept for the next daemon.
 //!
-//! One daemon after the other reads the sockets of the service manager. A daemon that drains reads on until its own peers
-//! have finished. So it also takes from the kernel's queue what is for its successor. Peers send that again, but at
-//! growing intervals (RFC 9002, section 6.2.1): after a drain of seconds a visitor would wait for as long once more. So
-//! the daemon parks copies in the state directory, and its successor begins with them.
+//! Each daemon in turn reads the sockets of the service manager. A draining daemon reads until its own peers have
+//! finished, so it also receives packets meant for its successor. Peers send those again, but at growing intervals (RFC
+//! 9002, section 6.2.1): after a drain of some seconds a visitor would wait that long once more. So the daemon parks
+//! copies in the state directory, and its successor starts with them.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSliceMut};
@@ -27,27 +27,29 @@ use tracing::warn;
 use parking_lot::Mutex;
 
 const FILE: &str = "first-packets.json";
-/// How many are kept, the latest ones: as many as may wait to be looked at anyway. With the longest, 1.5 MiB.
+/// The most parked packets; older ones are dropped. It equals the limit of Initials that wait for a handshake. At the
+/// greatest length they take 1.5 MiB.
 const MOST: usize = 1024;
-/// A client pads its first packets to 1,200 bytes (RFC 9000, section 14.1), and Ethernet has room for 1,472.
+/// The lengths of a first packet in bytes. A client pads it to 1,200 bytes (RFC 9000, section 14.1), and Ethernet
+/// carries 1,472.
 const LENGTHS: std::ops::RangeInclusive<usize> = 1200..=1472;
-/// Who has not been answered for this long has given up or has sent its packet again.
+/// The age after which a packet is useless: its sender has given up or sent it again.
 const FRESH: Duration = Duration::from_secs(10);
 
-/// One of them.
+/// A parked packet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct FirstPacket {
-    /// The socket that it came to.
+    /// The local address of the socket that received it.
     socket: SocketAddr,
     from: SocketAddr,
-    /// Our address that it was sent to, where the socket has many.
+    /// The destination address, if the socket has several.
     to: Option<IpAddr>,
-    /// In base64.
+    /// The packet in base64.
     data: String,
 }
 
 impl FirstPacket {
-    /// As a socket gives it; nothing if it is damaged.
+    /// The packet as a socket returns it. `None` if it is damaged.
     fn received(&self) -> Option<(RecvMeta, Vec<u8>)> {
         let data = STANDARD.decode(&self.data).ok().filter(|data| is_first(data))?;
         let length = data.len();
@@ -57,12 +59,12 @@ impl FirstPacket {
 
 #[derive(Serialize, Deserialize)]
 struct Kept {
-    /// In seconds since 1970.
+    /// The time of parking, in seconds since 1970.
     at: i64,
     packets: Vec<FirstPacket>,
 }
 
-/// Takes those that the last process has left, if that was not long ago. They are not left for another one.
+/// Takes the packets that the last process parked, if that was recent. Removes them from the disk.
 pub(crate) fn take(state_dir: &Path) -> Vec<FirstPacket> {
     let path = state_dir.join(FILE);
     let kept = match std::fs::read(&path) {
@@ -83,28 +85,29 @@ pub(crate) fn take(state_dir: &Path) -> Vec<FirstPacket> {
     }
 }
 
-/// Leaves these for the next process.
+/// Saves packets for the next process.
 pub(crate) fn leave(state_dir: &Path, packets: Vec<FirstPacket>) -> io::Result<()> {
     let kept = serde_json::to_vec(&Kept { at: unix_now(), packets })?;
     private_file::write(&state_dir.join(FILE), &kept)
 }
 
-/// A socket that begins with first packets that came earlier, and keeps copies of new ones after [`Socket::park`].
+/// A socket that first returns parked packets, and keeps copies of new ones after [`Socket::park`].
 #[derive(Debug)]
 pub(crate) struct Socket {
     inner: Arc<dyn AsyncUdpSocket>,
     local: SocketAddr,
-    /// Whether `before` has any, so that a lock need not be taken for nothing.
+    /// True while `before` has packets. Saves the lock when it has none.
     has_before: AtomicBool,
     before: Mutex<VecDeque<(RecvMeta, Vec<u8>)>>,
     keeps: AtomicBool,
-    /// Whether nothing is read any more.
+    /// True once the socket reads no more.
     over: AtomicBool,
     kept: Mutex<VecDeque<(Instant, FirstPacket)>>,
 }
 
 impl Socket {
-    /// `inner`, which gives one datagram in each buffer. Of `before`, those of the same address count.
+    /// Wraps `inner`, which returns one datagram in each buffer. Uses those packets of `before` that came to the same
+    /// address.
     pub(crate) fn new(inner: Arc<dyn AsyncUdpSocket>, before: &[FirstPacket]) -> io::Result<Self> {
         let local = inner.local_addr()?;
         let here = before.iter().filter(|packet| packet.socket == local);
@@ -120,19 +123,19 @@ impl Socket {
         })
     }
 
-    /// From now on, what comes is for the next process.
+    /// Starts to park first packets for the next process.
     pub(crate) fn park(&self) {
         self.keeps.store(true, Ordering::Relaxed);
     }
 
-    /// Takes what was kept and is still worth an answer. What comes from now on stays in the kernel's queue.
+    /// Takes the parked packets that are still fresh. Later packets stay in the kernel's queue.
     pub(crate) fn parked(&self) -> Vec<FirstPacket> {
         self.over.store(true, Ordering::Relaxed);
         let mut kept = self.kept.lock();
         kept.drain(..).filter(|(at, _)| at.elapsed() < FRESH).map(|(_, packet)| packet).collect()
     }
 
-    /// Fills buffers with packets that came before; how many. There is one at least.
+    /// Fills buffers with parked packets and returns how many. There must be at least one buffer.
     fn begin(&self, buffers: &mut [IoSliceMut<'_>], metas: &mut [RecvMeta]) -> usize {
         let mut before = self.before.lock();
         let mut count = 0;
@@ -160,7 +163,7 @@ impl Socket {
     }
 }
 
-/// Whether it looks like a client's Initial packet of QUIC version 1 (RFC 9000, section 17.2.2).
+/// True if it looks like a client's Initial packet of QUIC version 1 (RFC 9000, section 17.2.2).
 fn is_first(data: &[u8]) -> bool {
     LENGTHS.contains(&data.len()) && matches!(data, [0xc0..=0xcf, 0, 0, 0, 1, ..])
 }
@@ -201,7 +204,7 @@ mod tests {
 
     use super::*;
 
-    /// Gives these datagrams.
+    /// A socket that returns these datagrams.
     #[derive(Debug, Default)]
     struct Datagrams(Mutex<VecDeque<Vec<u8>>>);
 
@@ -235,7 +238,7 @@ mod tests {
         ([192, 0, 2, 1], 5000).into()
     }
 
-    /// What looks like a first packet, with a number in it.
+    /// Bytes that look like a first packet and contain a number.
     fn first(number: usize) -> Vec<u8> {
         let mut data = vec![0xc3, 0, 0, 0, 1];
         data.extend(number.to_be_bytes());
@@ -243,7 +246,7 @@ mod tests {
         data
     }
 
-    /// All that a socket gives, as datagrams.
+    /// All datagrams that a socket returns.
     fn drained(socket: &Socket) -> Vec<Vec<u8>> {
         let mut cx = Context::from_waker(std::task::Waker::noop());
         let mut all = Vec::new();

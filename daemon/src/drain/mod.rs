@@ -1,6 +1,6 @@
-//! How the daemon goes away: one value that every part watches, the requests in flight, and what the next process gets.
+//! How the daemon stops: the drain that every part watches, the requests in flight, and what the next process inherits.
 //!
-//! Read `stop` from top to bottom for the order of a stop. This part starts and ends no connection itself.
+//! `stop` shows the order of a stop, from top to bottom. This part starts and ends no connection itself.
 
 pub(crate) mod detached;
 pub(crate) mod initials;
@@ -21,11 +21,11 @@ pub(crate) use self::phase::{FIRST_REQUEST, Phase, Watch};
 pub(crate) use self::port::Port;
 use self::requests::InFlight;
 
-/// What a stop goes by. All of it can change while the daemon runs.
+/// Settings of a stop. A reload can change all of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Config {
-    /// How long running exchanges may take once the daemon stops. 0 s to 1 h, default 30 s. Keep it below what the
-    /// service manager grants, or it cuts long transfers.
+    /// How long exchanges in flight may take once the daemon stops. 0 s to 1 h, default 30 s. The daemon extends
+    /// systemd's stop limit to fit. Other service managers must grant that time, or they cut long transfers.
     pub(crate) timeout: Duration,
 }
 
@@ -35,7 +35,7 @@ impl Default for Config {
     }
 }
 
-/// The daemon's going away, as every part sees it: the phase, and what is still open.
+/// The drain as every part sees it: the phase, and what is still open.
 #[derive(Debug)]
 pub(crate) struct Drain {
     config: ArcSwap<Config>,
@@ -49,7 +49,7 @@ pub(crate) struct Drain {
 }
 
 impl Drain {
-    /// A daemon that serves.
+    /// The drain of a daemon that serves.
     pub(crate) fn new(config: Config) -> Arc<Self> {
         Arc::new(Self {
             config: ArcSwap::from_pointee(config),
@@ -60,27 +60,27 @@ impl Drain {
         })
     }
 
-    /// Takes new settings.
+    /// Applies new settings.
     pub(crate) fn reload(&self, config: Config) {
         self.config.store(Arc::new(config));
     }
 
-    /// How long running exchanges may take once the daemon stops.
+    /// How long exchanges in flight may take once the daemon stops.
     pub(crate) fn timeout(&self) -> Duration {
         self.config.load().timeout
     }
 
-    /// Where the daemon is on its way out.
+    /// The current phase.
     pub(crate) fn phase(&self) -> Phase {
         self.phases.now()
     }
 
-    /// Enters a phase and all before it, and wakes their watchers. A phase that is over is not entered again.
+    /// Enters a phase and all earlier ones, and wakes their watchers. The daemon never returns to an earlier phase.
     pub(crate) fn enter(&self, phase: Phase) {
         self.phases.enter(phase);
     }
 
-    /// A watcher for the beginning of `phase`, cheap to poll often.
+    /// Returns a watcher for the beginning of `phase`.
     pub(crate) fn watch(&self, phase: Phase) -> Watch {
         self.phases.watch(phase)
     }
@@ -90,12 +90,12 @@ impl Drain {
         self.phases.reached(phase).await;
     }
 
-    /// Resolves when a daemon that goes away stops waiting for a connection's first request.
+    /// Resolves when the drain stops waiting for a connection's first request.
     pub(crate) async fn first_request(&self) {
         self.phases.first_request().await;
     }
 
-    /// How many visitors are present.
+    /// The number of visitors that are present.
     pub(crate) fn present(&self) -> usize {
         self.visitors.len()
     }

@@ -1,4 +1,4 @@
-//! The phases of a daemon's end, and who hears of them. Every part watches this one value.
+//! The phases of a drain. Every part watches this one value.
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -10,23 +10,23 @@ use std::time::Duration;
 use tokio::time::sleep;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-/// How long a daemon that goes away waits for the first request of a connection that it has just accepted. A silent
-/// connection must not keep others waiting.
+/// How long a daemon in [`Phase::GoingAway`] waits for the first request of an accepted connection. A silent connection
+/// must not delay the stop.
 pub(crate) const FIRST_REQUEST: Duration = Duration::from_secs(1);
 
-/// Where the daemon is on its way out. A later phase is greater, and none comes back.
+/// The phase of the drain. Later phases compare greater, and the daemon never goes back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub(crate) enum Phase {
-    /// It serves.
+    /// Serves normally.
     Serving,
-    /// It serves, but is not ready for new visitors who have a choice.
+    /// Still serves, but reports that it is not ready, so that load balancers choose another daemon.
     Draining,
-    /// Nothing new begins: connections finish what they have begun (GOAWAY, `connection: close`).
+    /// Accepts nothing new. Connections finish their requests (GOAWAY, `connection: close`).
     GoingAway,
     /// Long-lived exchanges end: WebSockets with 1001, event streams with a proper end.
     Farewell,
-    /// What still runs is cut within moments.
+    /// Cuts what still runs.
     Cut,
 }
 
@@ -85,19 +85,19 @@ impl Phases {
     }
 }
 
-/// Wakes a task once, when a phase begins. For tasks that are polled often: a token's lock is shared by all connections, so
-/// it is taken once, at registration. After that the atomic phase says enough, as the token wakes the task in any case.
+/// Wakes a task once, when a phase begins, and is cheap to poll often. All connections share a token's lock, so it is
+/// taken only at registration. After that the atomic phase is enough, since the token wakes the task.
 #[derive(Debug)]
 pub(crate) struct Watch {
     shared: Arc<Shared>,
     phase: Phase,
-    /// Gone once the phase has begun.
+    /// `None` once the phase has begun.
     waiting: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
     registered: bool,
 }
 
 impl Watch {
-    /// Registers the task. Ready once, when the phase has begun. The same task must poll it every time.
+    /// Registers the task and is ready when the phase has begun, once. The same task must poll it every time.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(waiting) = &mut self.waiting else { return Poll::Pending };
         let mut begun = self.shared.reached(self.phase);

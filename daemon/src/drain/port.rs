@@ -8,19 +8,19 @@ use quinn::Endpoint;
 use super::detached::Connections;
 use super::initials;
 
-/// A UDP port that is served.
+/// A served UDP port.
 #[derive(Clone, Debug)]
 pub(crate) struct Port {
     /// The endpoint of all its connections.
     pub(crate) endpoint: Endpoint,
-    /// The socket that the endpoint begins with.
+    /// The endpoint's first socket.
     pub(crate) socket: Arc<LayeredSocket<initials::Socket>>,
     /// Its open connections.
     pub(crate) connections: Arc<Connections>,
 }
 
 impl Port {
-    /// Leaves new peers to the next process: a refusal would be final. Runs until it is dropped.
+    /// Leaves new peers unanswered, for the next process: a refusal would be final. Runs until it is dropped.
     pub(super) async fn ignore_new(self) {
         while let Some(incoming) = self.endpoint.accept().await {
             incoming.ignore();

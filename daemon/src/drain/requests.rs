@@ -1,4 +1,4 @@
-//! Requests in flight, as a daemon that stops waits for them: by epoch, and finite ones apart from long-lived ones.
+//! Requests in flight, which a stop waits for. They are grouped by epoch, finite ones apart from long-lived ones.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -25,17 +25,17 @@ pub(super) struct Epoch {
 }
 
 impl InFlight {
-    /// A token for a connection, to drop at its first request.
+    /// A token for a new connection. Drop it at the first request.
     pub(crate) fn fresh(&self) -> TaskTrackerToken {
         self.fresh.token()
     }
 
-    /// A token for a request that ends by itself, as far as one can know.
+    /// A token for a request that is expected to end by itself.
     pub(crate) fn finite(&self) -> TaskTrackerToken {
         self.current.load().finite.token()
     }
 
-    /// A token for an exchange that goes on until one of its ends closes it: an upgraded connection, an event stream.
+    /// A token for an exchange that lasts until either end closes it: an upgraded connection or an event stream.
     pub(crate) fn long_lived(&self) -> TaskTrackerToken {
         self.current.load().long_lived.token()
     }
@@ -45,8 +45,8 @@ impl InFlight {
         self.current.swap(Arc::default())
     }
 
-    /// Waits until no finite request is in flight, in the current epoch or in `older` ones. A fresh connection could bring
-    /// one, so those are waited for as well.
+    /// Waits until no finite request is in flight, in the current epoch or in `older` ones. Also waits for fresh
+    /// connections, which could bring one.
     pub(super) async fn settled(&self, older: &Epochs) {
         self.fresh.close();
         self.fresh.wait().await;
@@ -57,13 +57,13 @@ impl InFlight {
     }
 }
 
-/// Closed epochs, the oldest first, each with a moment before its first request.
+/// Closed epochs, the oldest first, each with a time before its first request.
 #[derive(Debug, Default)]
 pub(super) struct Epochs(VecDeque<(Instant, Arc<Epoch>)>);
 
 impl Epochs {
-    /// Closes the current epoch, which began after `since`, and drops epochs without finite requests. Returns the age of the
-    /// oldest finite request.
+    /// Closes the current epoch, which began after `since`, and drops epochs without finite requests. Returns the age
+    /// of the oldest finite request.
     pub(super) fn oldest_age(&mut self, requests: &InFlight, since: Instant) -> Option<Duration> {
         self.0.push_back((since, requests.close_epoch()));
         self.0.retain(|(_, epoch)| !epoch.finite.is_empty());
@@ -93,7 +93,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn epochs_and_kinds_are_told_apart() {
+    fn older_epochs_and_long_lived_requests_do_not_count() {
         let requests = InFlight::default();
         let (old, old_lasting) = (requests.finite(), requests.long_lived());
         let older = requests.close_epoch();

@@ -1,8 +1,8 @@
 //! The order of a stop, from top to bottom.
 //!
-//! With sockets of its own, a daemon lets go of them at once, so that its successor can bind them. Sockets of the service
-//! manager outlive the process, but the successor starts only after this process has ended. So the daemon serves on while
-//! older requests are in flight, and visitors who come during the short rest wait in the sockets' queues.
+//! A daemon that bound its own sockets closes them at once, so that its successor can bind them. Sockets of the service
+//! manager outlive the process, but the successor starts only after this process has ended. So the daemon keeps serving
+//! while older requests are in flight. Visitors who come during the short rest wait in the sockets' queues.
 
 use std::mem;
 use std::path::PathBuf;
@@ -19,47 +19,47 @@ use super::requests::Epochs;
 use super::{Drain, Phase, Port, detached, initials};
 use crate::host::notify;
 
-/// The greatest age of a request at which a daemon hands over: most requests of that age end soon.
+/// The daemon hands over when no request is older than this: most younger requests end soon.
 const YOUNG: Duration = Duration::from_secs(1);
 
-/// How often the age of the oldest request is read.
+/// The interval at which the age of the oldest request is checked.
 const POLL: Duration = Duration::from_millis(10);
 
-/// How long visitors may take to hear that long-lived exchanges end. Enough for the rest of a WebSocket frame and a closing
+/// Time for visitors to learn that long-lived exchanges end. It fits the rest of a WebSocket frame and a closing
 /// handshake of three round trips of 300 ms.
 const FAREWELL: Duration = Duration::from_secs(1);
 
-/// How much longer requests may take that began while the daemon served on. Visitors who come later wait as long.
+/// Extra time for requests that began during the drain. New visitors wait that long, too.
 const LATE_REQUESTS: Duration = Duration::from_secs(2);
 
-/// Grace for requests already in flight when GOAWAY is sent: a round trip to the other side of the world. Without it they
-/// would get 503.
+/// Grace for requests already in flight when GOAWAY is sent: a round trip to the other side of the world. Without it
+/// they would get 503.
 const CROSSING: Duration = Duration::from_millis(300);
 
-/// How long sessions whose visitors have left may take to hear that the next process waits for them.
+/// Time for sessions without visitors to receive the Drain.
 const SESSIONS_LEAVE: Duration = Duration::from_millis(250);
 
-/// How long visitors may take to read their responses, once only the next process is waited for.
+/// Time for visitors to read their responses once nothing else delays the next process.
 const LAST_READERS: Duration = Duration::from_secs(5);
 
-/// How much longer than the drain timeout a stop may take: a little longer than the late requests.
+/// The most that a stop may exceed the drain timeout. It is longer than the time for late requests.
 const OVERTIME: Duration = Duration::from_secs(3);
 
-/// How long QUIC peers may take to hear that their connections are closed.
+/// Time for QUIC peers to receive CONNECTION_CLOSE.
 const LAST_PACKETS: Duration = Duration::from_secs(1);
 
-/// What a stop needs of a daemon that serves.
+/// The parts of a serving daemon that a stop needs.
 pub(crate) struct Stop {
     pub(crate) drain: Arc<Drain>,
-    /// Whether the public sockets are the service manager's.
+    /// True if the public sockets come from the service manager.
     pub(crate) activated: bool,
-    /// Tasks that accept what comes to the public sockets.
+    /// Tasks that accept on the public sockets.
     pub(crate) listeners: JoinSet<()>,
     /// The UDP ports.
     pub(crate) ports: Vec<Port>,
     /// Tasks that answer on the admin address.
     pub(crate) admin: JoinSet<()>,
-    /// Where parked Initials go.
+    /// The folder for parked Initials.
     pub(crate) state_dir: PathBuf,
     /// Saves the names in use for the next process. Awaited once.
     pub(crate) save_names: Pin<Box<dyn Future<Output = ()> + Send>>,
@@ -68,7 +68,7 @@ pub(crate) struct Stop {
 }
 
 impl Stop {
-    /// Stops. Until the drain timeout, what runs may finish.
+    /// Stops the daemon. Requests in flight may finish within the drain timeout.
     pub(crate) async fn run(mut self) {
         let limit = self.drain.timeout();
         let deadline = Instant::now() + limit;
@@ -83,15 +83,16 @@ impl Stop {
         info!(event = "stopped", finished, "stopped; {how}");
     }
 
-    /// Serves on until the current requests have ended, then accepts no new visitors and lets the accepted ones finish.
+    /// Keeps serving until the current requests have ended. Then accepts no new visitors and lets the accepted ones
+    /// finish.
     async fn hand_over(&mut self, deadline: Instant) -> CutAt {
         let began = Instant::now();
         let current = self.drain.requests.close_epoch();
         let _in_time = timeout_at(deadline, current.ended()).await;
         let older = self.good_moment(began, deadline).await;
         self.save_names.as_mut().await;
-        // Before the last visitor is accepted. A packet that is parked and answered as well does no harm: its sender goes
-        // on with the first answer (RFC 9000, section 7.2).
+        // Parking starts before the last visitor is accepted. A packet that is both parked and answered does no harm:
+        // its sender uses the first answer (RFC 9000, section 7.2).
         for Port { socket, .. } in &self.ports {
             socket.layer().park();
         }
@@ -107,8 +108,8 @@ impl Stop {
         CutAt { sessions: now + SESSIONS_LEAVE, visitors: (now + LAST_READERS).min(deadline + OVERTIME) }
     }
 
-    /// Serves on until few requests are in the middle of anything, since new visitors wait for all of them. The limit on the
-    /// age of the oldest request grows with time. Long requests that begin meanwhile may take half of the time that is left.
+    /// Keeps serving until few requests are in flight, since new visitors will wait for all of them. The allowed age of
+    /// the oldest request grows with time. Long requests that begin meanwhile may take half of the remaining time.
     async fn good_moment(&mut self, stopped: Instant, deadline: Instant) -> Epochs {
         let limit = Instant::now() + deadline.saturating_duration_since(Instant::now()) / 2;
         let (mut older, mut since) = (Epochs::default(), stopped);
@@ -123,8 +124,8 @@ impl Stop {
         }
     }
 
-    /// Waits for visitors once no new ones are accepted. Long-lived exchanges last until all else is done, since others wait
-    /// for the next process. Requests, `older` ones too, get little more time than until `deadline`.
+    /// Waits for the accepted visitors to finish. Long-lived exchanges end last, but soon, since others wait for the
+    /// next process. Requests, also those of `older` epochs, get little more time than until `deadline`.
     async fn finish(&mut self, older: &Epochs, deadline: Instant) {
         let Drain { requests, visitors, .. } = &*self.drain;
         let late_requests = deadline.max(Instant::now()) + LATE_REQUESTS;
@@ -143,11 +144,11 @@ impl Stop {
         let _in_time = timeout_at(late_requests, gone).await;
     }
 
-    /// Lets go of the ports, for a successor that may start now.
+    /// Gives up the ports, for a successor that may start now.
     async fn let_go(&mut self, deadline: Instant) -> CutAt {
         // The successor must find the names in use.
         self.save_names.as_mut().await;
-        // UDP before TCP: a successor binds TCP first, and would get packets of our peers otherwise.
+        // UDP goes before TCP: a successor binds TCP first, and must not receive packets of our peers.
         for Port { endpoint, connections, .. } in &self.ports {
             if let Err(error) = detached::detach(endpoint, connections) {
                 warn!(%error, "cannot let go of the UDP port: {error}");
@@ -160,17 +161,17 @@ impl Stop {
         CutAt { sessions: deadline + FAREWELL, visitors: deadline + OVERTIME }
     }
 
-    /// Nothing new begins from here on.
+    /// Accepts nothing new from here on.
     fn go_away(&self) {
         self.drain.enter(Phase::GoingAway);
         self.drain.visitors.close();
         self.drain.tasks.close();
     }
 
-    /// Waits until everything has ended. What runs at `deadline` hears of its end, what runs at `limit` is cut. Returns
-    /// whether all of it ended by itself.
+    /// Waits until everything has ended. At `deadline` the rest is asked to end, and at `limit` it is cut. Returns true
+    /// if all of it ended by itself.
     async fn see_off(&mut self, deadline: Instant, limit: Instant) -> bool {
-        // An upgraded connection is no task any more, but its visitor still holds a token.
+        // An upgraded connection has no task any more, but its visitor still holds a token.
         let mut ended = pin!(async { tokio::join!(self.drain.tasks.wait(), self.drain.visitors.wait()) });
         if timeout_at(deadline, &mut ended).await.is_ok() {
             return true;
@@ -179,10 +180,10 @@ impl Stop {
         timeout_at(limit, ended).await.is_ok()
     }
 
-    /// Closes what is left on QUIC, and leaves new peers to the next process.
+    /// Closes the remaining QUIC connections, and leaves new peers to the next process.
     async fn close_quic(&mut self) {
         for Port { endpoint, .. } in &self.ports {
-            // New peers belong to the next process: a refusal would be final, silence is not.
+            // New peers get no answer and try again at the next process. A refusal would be final.
             endpoint.set_server_config(None);
             endpoint.close(VarInt::from_u32(0), b"stopped");
         }
@@ -201,7 +202,7 @@ impl Stop {
     }
 }
 
-/// When what still runs is cut.
+/// The time at which everything is cut.
 struct CutAt {
     sessions: Instant,
     visitors: Instant,

@@ -23,7 +23,7 @@ use super::linger::linger;
 use super::pages::{Problem, page};
 use super::request::RequestBody;
 use super::respond::{FinalHead, respond, respond_to_upgrade};
-use super::retry::{MAX_ATTEMPTS, find_live, may_repeat};
+use super::retry::{MAX_ATTEMPTS, find_live, may_repeat, settle};
 use super::upgrade::Upgrade;
 use super::visitor::Visitor;
 use crate::tunnels::{Live, Tunnel};
@@ -87,9 +87,9 @@ async fn send_upgrade(
     let mut lost: Option<Arc<Live>> = None;
     for _ in 0..MAX_ATTEMPTS {
         let live = find_live(&context.visitor, tunnel, lost.as_deref()).await?;
-        let Exchange { send, mut recv } = match live.transport.open(request.head.clone(), false) {
+        let Exchange { send, mut recv } = match live.open(request.head.clone(), true) {
             Ok(exchange) => exchange,
-            Err(OpenError::Unavailable) => {
+            Err(OpenError::Unavailable | OpenError::Unbound) => {
                 lost = Some(live);
                 continue;
             }
@@ -116,9 +116,9 @@ async fn send(context: &mut Context, tunnel: &Arc<Tunnel>, request: Outgoing) ->
             }
         };
         let end = body.is_none();
-        let Exchange { send, mut recv } = match live.transport.open(head.clone(), end) {
+        let Exchange { send, mut recv } = match live.open(head.clone(), end) {
             Ok(exchange) => exchange,
-            Err(OpenError::Unavailable) => {
+            Err(OpenError::Unavailable | OpenError::Unbound) => {
                 lost = Some(live);
                 continue;
             }
@@ -155,7 +155,11 @@ async fn send(context: &mut Context, tunnel: &Arc<Tunnel>, request: Outgoing) ->
                 }
                 debug!(method = %head.method, %error, "the request is sent again");
                 last = problem(error);
-                lost = matches!(error, ExchangeError::SessionLost).then_some(live);
+                if error == ExchangeError::SessionLost {
+                    lost = Some(live);
+                } else {
+                    settle(tunnel, &live).await;
+                }
             }
         }
     }

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use cok_http::content_length;
 use cok_http::hop_by_hop::strip_response;
 use cok_proto::ResponseHead;
@@ -34,7 +33,7 @@ pub(super) fn respond(
     method: &Method,
     version: Version,
 ) -> Response<Body> {
-    let ResponseHead { status, mut headers } = answered.head;
+    let ResponseHead { status, mut headers, .. } = answered.head;
     strip_response(&mut headers);
     // The service's is about another address than ours (RFC 7838, section 3).
     headers.remove(ALT_SVC);
@@ -58,12 +57,11 @@ pub(super) fn respond_to_upgrade(
     mut answered: FinalHead,
     upgrade: &Upgrade,
     on_upgrade: OnUpgrade,
-    mut send: Box<dyn SendHalf>,
+    send: Box<dyn SendHalf>,
     recv: Box<dyn RecvHalf>,
     version: Version,
 ) -> Result<Response<Body>, Problem> {
     if answered.head.status != StatusCode::SWITCHING_PROTOCOLS {
-        send.send_data(Bytes::new(), true);
         return Ok(respond(context, answered, recv, &Method::GET, version));
     }
     let protocol: Option<HeaderValue> = answered.head.headers.get(UPGRADE).cloned();

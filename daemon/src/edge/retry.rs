@@ -1,6 +1,7 @@
 //! Which session a request goes to: waiting for a tunnel that is away, and sending again what may be sent again.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use cok_proto::ResetCode;
 use cok_transport::ExchangeError;
@@ -16,13 +17,16 @@ use crate::tunnels::{Live, Presence, Tunnel};
 /// How often one request is sent at most. Each time a session has ended under it, so more would not help.
 pub(super) const MAX_ATTEMPTS: usize = 5;
 
+/// How long an Unbind may take to come after the reset of a request that crossed with it.
+const CROSSING: Duration = Duration::from_millis(250);
+
 /// The session to use; waits for one while the tunnel may still come back. `lost` is one that takes no more.
 pub(super) async fn find_live(
     visitor: &Visitor,
     tunnel: &Arc<Tunnel>,
     lost: Option<&Live>,
 ) -> Result<Arc<Live>, Problem> {
-    let usable = |live: &Arc<Live>| lost.is_none_or(|lost| lost.session != live.session);
+    let usable = |live: &Arc<Live>| lost.is_none_or(|lost| !std::ptr::eq(lost, &raw const **live));
     if let Some(live) = tunnel.live().filter(usable) {
         return Ok(live);
     }
@@ -35,6 +39,7 @@ pub(super) async fn find_live(
             Presence::Online(live) if usable(live) => return Ok(live.clone()),
             Presence::Online(_) => noticed,
             Presence::Silent(_, since) | Presence::Away(since) => *since,
+            Presence::Closed(_) => return Err(Problem::Offline),
         };
         tokio::select! {
             () = visitor.edge.drain.reached(Phase::GoingAway) => return Err(Problem::ShuttingDown),
@@ -42,6 +47,17 @@ pub(super) async fn find_live(
             changed = presence.changed() => changed.map_err(|_| Problem::Offline)?,
         }
     }
+}
+
+/// Waits until the tunnel is served otherwise than by `refused`, but not for long. A client that ends a tunnel resets the
+/// requests that cross with its Unbind. Over QUIC the reset may come first.
+pub(super) async fn settle(tunnel: &Arc<Tunnel>, refused: &Live) {
+    let mut presence = tunnel.presence();
+    let other = |presence: &Presence| match presence {
+        Presence::Online(live) => !std::ptr::eq(refused, &raw const **live),
+        _ => true,
+    };
+    let _in_time = tokio::time::timeout(CROSSING, presence.wait_for(other)).await;
 }
 
 /// Whether a request whose body is untouched may be sent again after this.

@@ -1,5 +1,5 @@
-//! Sockets that the service manager has bound already and hands over (sd_listen_fds(3)): they outlive the process, so
-//! that no visitor is refused while it restarts, and the process needs no right to bind low ports.
+//! Sockets that the service manager has bound and passes to the daemon (sd_listen_fds(3)). They outlive the process, so
+//! a restart refuses no visitor, and the process needs no right to bind low ports.
 
 use std::net::{TcpListener, UdpSocket};
 use std::os::fd::{FromRawFd as _, OwnedFd};
@@ -7,8 +7,7 @@ use std::os::fd::{FromRawFd as _, OwnedFd};
 use anyhow::{Context as _, bail, ensure};
 use socket2::{Domain, Socket, Type};
 
-/// Sockets by their names: `FileDescriptorName=` in the socket units. Each kind that was handed over takes the place of
-/// its addresses in `[listen]`.
+/// Passed sockets by name (`FileDescriptorName=` in the socket units). Each kind replaces its addresses in `[listen]`.
 #[derive(Debug, Default)]
 pub(crate) struct Inherited {
     /// Plain HTTP.
@@ -26,12 +25,12 @@ pub(crate) struct Inherited {
 }
 
 impl Inherited {
-    /// What was handed over; nothing without a service manager. To be called once, before any thread is started: the
-    /// numbers of descriptors are taken at their word.
+    /// Takes the passed sockets; without a service manager there are none. Call it once, before any thread starts: it
+    /// trusts the descriptor numbers.
     pub(crate) fn take() -> anyhow::Result<Self> {
         let descriptors =
             sd_notify::listen_fds_with_names().context("cannot take over the service manager's sockets")?;
-        // All of them are owned before any is judged.
+        // Takes ownership of all descriptors before it checks any.
         let sockets: Vec<_> = descriptors.map(|(descriptor, name)| (own(descriptor), name)).collect();
         let mut inherited = Self::default();
         for (socket, name) in sockets {
@@ -47,7 +46,7 @@ impl Inherited {
         Ok(inherited)
     }
 
-    /// Whether nothing was handed over.
+    /// True if no sockets were passed.
     pub(crate) fn is_empty(&self) -> bool {
         let Self { http, https, quic, admin, dns_udp, dns_tcp } = self;
         [http, https, admin, dns_tcp].iter().all(|listeners| listeners.is_empty())
@@ -82,7 +81,7 @@ impl Inherited {
     }
 }
 
-/// The one place where a number becomes a descriptor.
+/// Turns a number into a descriptor. No other code does.
 #[expect(unsafe_code, reason = "a descriptor can be taken over by its number alone")]
 fn own(descriptor: std::os::fd::RawFd) -> OwnedFd {
     // SAFETY: the service manager opened this descriptor for this process (LISTEN_PID names it), nothing else here uses
@@ -90,7 +89,7 @@ fn own(descriptor: std::os::fd::RawFd) -> OwnedFd {
     unsafe { OwnedFd::from_raw_fd(descriptor) }
 }
 
-/// What a socket is.
+/// The kind of a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Listener,

@@ -6,23 +6,23 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, ensure};
 
-/// No key and no password is as long as this many bytes.
+/// The longest secret in bytes. Keys and passwords are much shorter.
 const LONGEST: u64 = 64 * 1024;
 
-/// Where a file is. A relative path names a credential that the service manager has handed over, where it has
-/// (systemd.exec(5), `LoadCredential=`).
-pub(crate) fn place(path: &Path) -> PathBuf {
-    place_in(path, std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from))
+/// Resolves a path. A relative one names a credential of the service manager, if it has passed any (systemd.exec(5),
+/// `LoadCredential=`).
+pub(crate) fn resolve(path: &Path) -> PathBuf {
+    resolve_in(path, std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from))
 }
 
-fn place_in(path: &Path, credentials: Option<PathBuf>) -> PathBuf {
-    // An absolute path stays what it is.
+fn resolve_in(path: &Path, credentials: Option<PathBuf>) -> PathBuf {
+    // An absolute path stays the same.
     credentials.map_or_else(|| path.to_owned(), |folder| folder.join(path))
 }
 
-/// What a file holds, without white space around it.
+/// Reads a file, and trims white space.
 pub(crate) fn read(path: &Path) -> anyhow::Result<String> {
-    read_at(&place(path))
+    read_at(&resolve(path))
 }
 
 fn read_at(path: &Path) -> anyhow::Result<String> {
@@ -46,9 +46,9 @@ mod tests {
         std::fs::write(path("key"), " s3cret\n").unwrap();
         std::fs::write(path("empty"), "\n").unwrap();
         std::fs::write(path("long"), "x".repeat(100_000)).unwrap();
-        assert_eq!(read_at(&place_in(Path::new("key"), Some(folder.path().to_owned()))).unwrap(), "s3cret");
-        assert_eq!(read_at(&place_in(&path("key"), None)).unwrap(), "s3cret");
-        assert_eq!(read_at(&place_in(&path("key"), Some("/none".into()))).unwrap(), "s3cret");
+        assert_eq!(read_at(&resolve_in(Path::new("key"), Some(folder.path().to_owned()))).unwrap(), "s3cret");
+        assert_eq!(read_at(&resolve_in(&path("key"), None)).unwrap(), "s3cret");
+        assert_eq!(read_at(&resolve_in(&path("key"), Some("/none".into()))).unwrap(), "s3cret");
         for (name, said) in [("none", "none"), ("empty", "empty is empty"), ("long", "long is too long")] {
             let error = format!("{:#}", read_at(&path(name)).unwrap_err());
             assert!(error.contains(said), "{error}");

@@ -1,5 +1,5 @@
-//! What the daemon asks of the machine it runs on: sockets and notifications of the service manager, and
-//! credentials. Knows nothing of traffic.
+//! The machine that the daemon runs on: sockets and notifications of the service manager, and credentials. This part
+//! knows nothing of traffic.
 
 pub(crate) mod activation;
 pub(crate) mod credentials;

@@ -1,4 +1,4 @@
-//! Notifications to the service manager (sd_notify(3)), if there is one, and the questions of `cokd check` to it.
+//! Notifications to the service manager (sd_notify(3)), if there is one, and what `cokd check` asks systemd.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -7,20 +7,20 @@ use std::time::Duration;
 use sd_notify::NotifyState;
 use tracing::warn;
 
-/// How much longer than asked a stop may take before the service manager kills: the clocks of both are not the same.
+/// Margin on top of the announced stop time, since both clocks differ.
 const MARGIN: Duration = Duration::from_secs(5);
 
-/// Whether there is one that waits to be told.
-pub(crate) fn is_there() -> bool {
+/// True if a service manager waits for notifications.
+pub(crate) fn is_present() -> bool {
     std::env::var_os("NOTIFY_SOCKET").is_some()
 }
 
-/// Traffic is accepted.
+/// Notifies that the daemon accepts traffic.
 pub(crate) fn ready() {
     tell(&[NotifyState::Ready]);
 }
 
-/// The configuration is being read again; [`ready`] ends that.
+/// Notifies that a reload has begun. [`ready`] ends it.
 pub(crate) fn reloading() {
     match NotifyState::monotonic_usec_now() {
         Ok(now) => tell(&[NotifyState::Reloading, now]),
@@ -28,37 +28,37 @@ pub(crate) fn reloading() {
     }
 }
 
-/// The daemon stops, and may take so long for it.
+/// Notifies that the daemon stops and may take this long.
 pub(crate) fn stopping(within: Duration) {
     let within = u32::try_from((within + MARGIN).as_micros()).unwrap_or(u32::MAX);
     tell(&[NotifyState::Stopping, NotifyState::ExtendTimeoutUsec(within)]);
 }
 
-/// Shows a line in the service's status: what it lacks, or why it has ended; an empty one takes that back. The log of a
-/// process that was about to be started again is not shown there.
+/// Sets the status line of the service: what is missing, or why it has ended. An empty text clears it. `systemctl
+/// status` shows no log lines of a process that systemd restarts.
 pub(crate) fn status(text: &str) {
     tell(&[NotifyState::Status(text)]);
 }
 
-/// The command that has systemd open the port for DNS, if systemd runs here and does not do so yet.
+/// The command that makes systemd open the port for DNS, if systemd runs here and the socket is disabled.
 pub(crate) fn dns_socket_advice() -> Option<&'static str> {
     if !Path::new("/run/systemd/system").exists() || systemctl("is-enabled", "cokd-dns.socket")? != "disabled" {
         return None;
     }
-    // A socket cannot be started while the service that it belongs to runs.
+    // systemd cannot start a socket while its service runs.
     Some(match systemctl("is-active", "cokd.service")?.as_str() {
         "active" | "activating" | "reloading" => "systemctl enable cokd-dns.socket && systemctl restart cokd",
         _ => "systemctl enable --now cokd-dns.socket",
     })
 }
 
-/// What systemctl says of a unit, in one word; nothing if there is no systemctl.
+/// The one-word answer of systemctl about a unit. `None` if there is no systemctl.
 fn systemctl(question: &str, unit: &str) -> Option<String> {
     let said = Command::new("systemctl").args([question, unit]).stdin(Stdio::null()).output().ok()?;
     Some(String::from_utf8_lossy(&said.stdout).trim().to_owned())
 }
 
-/// Feeds the watchdog, where there is one, until it is dropped. It is a task like all others, so it starves when they do.
+/// Feeds the watchdog, if there is one, until it is dropped. It is an ordinary task, so it starves when the others do.
 pub(crate) async fn feed_watchdog() {
     let Some(limit) = sd_notify::watchdog_enabled() else { return };
     let mut interval = tokio::time::interval((limit / 3).max(Duration::from_millis(100)));

@@ -12,14 +12,14 @@ use tracing::{error, info};
 use crate::host::activation::Inherited;
 use crate::host::notify;
 
-/// How often the daemon tries again to bind an address.
+/// The interval at which the daemon tries again to bind an address.
 const BIND_AGAIN: Duration = Duration::from_secs(5);
 
-/// How often the log repeats a reason that stays the same.
+/// The interval at which the log repeats an unchanged reason.
 const TELL_AGAIN: Duration = Duration::from_secs(3600);
 
-/// The responder for the DNS zone, with its addresses. One that cannot be bound is no reason not to start: it is tried
-/// again.
+/// The responder for the DNS zone, with its addresses. An address that cannot be bound does not prevent the start; the
+/// daemon tries again.
 pub(crate) struct Dns {
     responder: Arc<Embedded>,
     addresses: Vec<(SocketAddr, Result<Sockets, SolverError>)>,
@@ -43,25 +43,25 @@ impl Dns {
         Ok(Self { responder, addresses: bound })
     }
 
-    /// A task for each address, which answers until it is dropped.
+    /// A task for each address. It answers until it is dropped.
     pub(crate) fn serve(self) -> impl Iterator<Item = impl Future<Output = ()> + Send + 'static> {
         let Self { responder, addresses } = self;
         addresses.into_iter().map(move |(address, bound)| {
-            // Before the service manager hears that the daemon is ready.
+            // Reports the state before the daemon reports that it is ready.
             note(&responder, address, &bound);
             serve(responder.clone(), address, bound)
         })
     }
 }
 
-/// Takes note of what became of an address; the service's status shows why one is not served.
+/// Records whether an address is served. The service's status line shows why one is not.
 fn note(responder: &Embedded, address: SocketAddr, bound: &Result<Sockets, SolverError>) {
     if responder.note(address, bound.as_ref().err()) {
         notify::status(&responder.refused().unwrap_or_default());
     }
 }
 
-/// Answers until it is dropped. It tries again and again to bind an address that could not be bound.
+/// Answers until it is dropped. It keeps trying to bind an address that could not be bound.
 async fn serve(responder: Arc<Embedded>, address: SocketAddr, mut bound: Result<Sockets, SolverError>) {
     let mut told: Option<(SolverError, Instant)> = None;
     let sockets = loop {

@@ -1,5 +1,5 @@
 //! The sockets: TCP, UDP and DNS listeners, TLS, and the redirect from plain HTTP. Connections go to `edge` or to
-//! `tunnels`; what they say is not looked at here.
+//! `tunnels`. This part reads no requests.
 
 pub(crate) mod dns;
 mod redirect;
@@ -35,11 +35,11 @@ pub(crate) struct Config {
 }
 
 startup! {
-    /// What only a restart can change.
+    /// Settings that need a restart.
     struct Startup {
         /// Where to listen.
         addresses: Addresses = "listen",
-        /// How QUIC and the congestion controllers behave.
+        /// QUIC and congestion control settings.
         tuning: Tuning = "transport",
     }
 }
@@ -53,19 +53,19 @@ pub(crate) struct Addresses {
     pub(crate) http: Vec<SocketAddr>,
     /// Health and metrics.
     pub(crate) admin: SocketAddr,
-    /// DNS over UDP and TCP, where the daemon answers for a zone itself.
+    /// DNS over UDP and TCP, if the daemon answers for a zone itself.
     pub(crate) dns: Vec<SocketAddr>,
 }
 
-/// What a reload changes, for connections that begin later.
+/// Settings that a reload changes, for new connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Live {
-    /// How long a TLS handshake may take. 1 s to 5 min, default 10 s: slow mobile paths pass, silent connections do not
-    /// pile up.
+    /// How long a TLS handshake may take. 1 s to 5 min, default 10 s: enough for slow mobile paths, and silent
+    /// connections do not pile up.
     pub(crate) handshake_timeout: Duration,
-    /// How long a connection may be idle, and how long a head of plain HTTP may take.
+    /// Time limit for an idle connection, and for a request head over plain HTTP.
     pub(crate) header_timeout: Duration,
-    /// Body bytes that may be under way on a QUIC stream.
+    /// The initial window: body bytes in flight on an exchange before the path is measured.
     pub(crate) initial_window: u32,
 }
 
@@ -79,7 +79,7 @@ impl Default for Live {
     }
 }
 
-/// What all listeners need.
+/// The state that all listeners share.
 #[derive(Debug)]
 pub(crate) struct Listen {
     config: ArcSwap<Live>,
@@ -91,7 +91,7 @@ pub(crate) struct Listen {
 }
 
 impl Listen {
-    /// With these settings, for these parts.
+    /// Builds the shared state from its settings and parts.
     pub(crate) fn new(
         config: Live,
         edge: Arc<Edge>,
@@ -103,7 +103,7 @@ impl Listen {
         Arc::new(Self { config: ArcSwap::from_pointee(config), edge, tunnels, admission, drain, metrics })
     }
 
-    /// Takes new settings.
+    /// Applies new settings.
     pub(crate) fn reload(&self, config: Live) {
         self.config.store(Arc::new(config));
     }

@@ -31,7 +31,7 @@ pub(crate) async fn serve_http(listen: Arc<Listen>, listener: TcpListener, addre
                 let response = redirect(&address, &request);
                 async move { Ok::<_, Infallible>(response) }
             });
-            // A redirected visitor has nothing else to do here.
+            // A redirected visitor needs this connection no more.
             let connection = http1::Builder::new()
                 .timer(TokioTimer::new())
                 .header_read_timeout(limit)
@@ -49,7 +49,8 @@ pub(crate) async fn serve_http(listen: Arc<Listen>, listener: TcpListener, addre
     .await;
 }
 
-/// 308 keeps the method and the body (RFC 9110, section 15.4.9). Only our own names are redirected to.
+/// The redirect for a request. 308 keeps the method and the body (RFC 9110, section 15.4.9). Only our own names are
+/// redirected.
 fn redirect(address: &PublicAddress, request: &Request<Incoming>) -> Response<Empty<Bytes>> {
     let mut response = Response::new(Empty::new());
     *response.status_mut() = StatusCode::MISDIRECTED_REQUEST;

@@ -1,8 +1,9 @@
-//! The secret behind what QUIC peers keep of us, kept on disk so that it survives the process.
+//! The secret from which all keys for QUIC tokens and connection ids derive. It is kept on disk, so that it survives
+//! the process.
 //!
-//! A daemon that was killed has forgotten its connections. With the same secret, its successor answers their packets with
-//! resets that the peers recognise (RFC 9000, section 10.3). So they come back at once instead of timing out. The secret can
-//! be used to break connections off, so only its owner may read it.
+//! A killed daemon has lost its connections. With the same secret, its successor answers their packets with stateless
+//! resets that the peers recognise (RFC 9000, section 10.3). They reconnect at once and do not wait for a timeout. The
+//! secret allows anyone to break connections, so only its owner may read it.
 
 use std::fs;
 use std::io;
@@ -17,11 +18,11 @@ use tracing::warn;
 const FILE: &str = "quic-secret";
 const LENGTH: usize = 32;
 
-/// The secret, and the keys that come from it.
+/// The secret.
 pub(crate) struct ResetKey([u8; LENGTH]);
 
 impl ResetKey {
-    /// The one kept in `state_dir`, created if there is none. Where it can't be kept, one for this run alone.
+    /// Loads the secret from `state_dir`, or creates it there. If it can't be saved, it lasts for this run only.
     pub(crate) fn load_or_create(state_dir: &Path) -> Result<Self, getrandom::Error> {
         let path = state_dir.join(FILE);
         let file = path.display();
@@ -41,19 +42,24 @@ impl ResetKey {
         Ok(Self(secret))
     }
 
-    /// For stateless reset tokens.
+    /// The key for stateless reset tokens.
     pub(crate) fn reset_key(&self) -> Arc<dyn HmacKey> {
         Arc::new(hmac::Key::new(hmac::HMAC_SHA256, &self.derive::<32>(b"stateless reset")))
     }
 
-    /// For connection ids, which a later process must know as its own to answer them with a reset.
+    /// The key for connection ids. A later process must recognise its own ids to answer them with a reset.
     pub(crate) fn connection_id_key(&self) -> u64 {
         u64::from_be_bytes(self.derive(b"connection id"))
     }
 
-    /// For the tokens of Retry packets (RFC 9000, section 8.1.2).
+    /// The key for the tokens of Retry packets (RFC 9000, section 8.1.2).
     pub(crate) fn token_key(&self) -> Arc<dyn HandshakeTokenKey> {
         Arc::new(hkdf::Salt::new(hkdf::HKDF_SHA256, b"cokd address token").extract(&self.0))
+    }
+
+    /// For the names that the daemon picks.
+    pub(crate) fn names_secret(&self) -> [u8; 32] {
+        self.derive(b"tunnel names")
     }
 
     fn derive<const N: usize>(&self, purpose: &[u8]) -> [u8; N] {

@@ -1,4 +1,4 @@
-//! The TCP listeners: binding, accepting, and TLS handshakes within their time.
+//! The TCP listeners: they bind, accept, and limit the time of TLS handshakes.
 
 use std::io;
 use std::net::{self, SocketAddr, UdpSocket};
@@ -15,14 +15,14 @@ use tracing::{debug, warn};
 use super::{Listen, Startup, udp};
 use crate::edge::{self, Arrival};
 
-/// Connections that the kernel holds while we are busy.
+/// The most connections that the kernel queues while the daemon is busy.
 const BACKLOG: i32 = 4096;
-/// How many free ports are tried until one is free for TCP and UDP alike.
+/// How many ephemeral ports are tried until one is free for both TCP and UDP.
 const FREE_PORT_TRIES: usize = 16;
-/// How long accepting pauses when the process is out of descriptors.
+/// The pause of `accept` when the process is out of descriptors.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 
-/// Binds a listener; the error names the address. An IPv6 wildcard takes IPv4 as well.
+/// Binds a listener. The error names the address. An IPv6 wildcard accepts IPv4 as well.
 fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
     let bind = || -> io::Result<TcpListener> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
@@ -45,7 +45,7 @@ fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
     })
 }
 
-/// Binds listeners, unless some were handed over.
+/// Binds listeners, unless some were passed in.
 pub(crate) fn bind_all(addresses: &[SocketAddr], inherited: Vec<net::TcpListener>) -> anyhow::Result<Vec<TcpListener>> {
     if inherited.is_empty() {
         return addresses.iter().copied().map(bind).collect();
@@ -56,9 +56,8 @@ pub(crate) fn bind_all(addresses: &[SocketAddr], inherited: Vec<net::TcpListener
         .collect()
 }
 
-/// Binds the public addresses: each for TCP, and for UDP where there is any. Port 0 becomes the same number for both.
-/// Sockets that were handed over take their place; where only those for TCP were, UDP is bound as well, and where only
-/// those for UDP were, TCP.
+/// Binds the public addresses for TCP, and for UDP if available. Port 0 becomes the same number for both. Passed
+/// sockets replace them. If only TCP sockets were passed, UDP is bound as well, and the other way round.
 pub(crate) fn bind_public(
     startup: &Startup,
     https: Vec<net::TcpListener>,
@@ -103,8 +102,8 @@ fn set_congestion(wanted: Congestion, listener: &TcpListener) {
     }
 }
 
-/// Hands out connections until it is dropped. An error of one connection ends only that one; being out of descriptors
-/// passes.
+/// Accepts connections until it is dropped. An error of one connection ends only that one. A lack of descriptors only
+/// pauses it.
 pub(crate) async fn accept(listener: TcpListener, mut connected: impl FnMut(TcpStream, SocketAddr)) {
     loop {
         match listener.accept().await {

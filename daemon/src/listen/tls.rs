@@ -24,7 +24,7 @@ pub(crate) struct PublicTls {
 }
 
 impl PublicTls {
-    /// HTTP/2 preferred.
+    /// Builds the TLS settings. HTTP/2 goes before HTTP/1.1.
     pub(crate) fn new(resolver: Arc<CertResolver>, tuning: Tuning, reset_key: ResetKey) -> anyhow::Result<Self> {
         let mut tls = rustls::ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_safe_default_protocol_versions()
@@ -36,12 +36,12 @@ impl PublicTls {
         Ok(Self { config: Arc::new(tls), tuning, reset_key })
     }
 
-    /// TLS over TCP.
+    /// The acceptor for TCP connections.
     pub(crate) fn acceptor(&self) -> TlsAcceptor {
         self.config.clone().into()
     }
 
-    /// QUIC endpoints on these sockets, which begin with the packets that came `before`.
+    /// Makes QUIC endpoints from these sockets. They start with the parked packets in `before`.
     pub(crate) fn ports(
         &self,
         live: Live,
@@ -52,7 +52,7 @@ impl PublicTls {
         sockets.into_iter().map(port).collect()
     }
 
-    /// Has new QUIC connections of this endpoint begin with other settings.
+    /// Applies new settings to new QUIC connections of this endpoint.
     pub(crate) fn reload(&self, endpoint: &Endpoint, live: Live) {
         match self.for_quic(live) {
             Ok(settings) => endpoint.set_server_config(Some(settings)),
@@ -77,7 +77,7 @@ mod tests {
 
     use super::*;
 
-    /// Our own ends, as they are configured for real.
+    /// The real TLS settings of daemon and client.
     fn ends() -> (rustls::ServerConfig, rustls::ClientConfig, tempfile::TempDir) {
         let folder = tempfile::tempdir().unwrap();
         let authority = Authority::load_or_create(folder.path()).unwrap();
@@ -96,7 +96,7 @@ mod tests {
         ServerName::try_from("tunnel.test").unwrap()
     }
 
-    /// What our client and our daemon agree on withstands a quantum computer, without a round trip more.
+    /// Client and daemon agree on a post-quantum key exchange, without an extra round trip.
     #[test]
     fn tcp_is_post_quantum() {
         let (server, client, _folder) = ends();
@@ -130,7 +130,7 @@ mod tests {
             let mut wire = Vec::new();
             while client.write_hs(&mut wire).is_some() {}
             server.read_hs(&wire).unwrap();
-            // The messages of each encryption level come apart.
+            // The messages of each encryption level arrive separately.
             loop {
                 let mut wire = Vec::new();
                 let next = server.write_hs(&mut wire);

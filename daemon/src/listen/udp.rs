@@ -1,8 +1,9 @@
-//! The UDP side of the public port: one QUIC endpoint for visitors (`h3`) and tunnels (`cok/1`), told apart by ALPN.
+//! The UDP side of the public port: one QUIC endpoint for visitors (`h3`) and tunnels (`cok/1`). ALPN distinguishes
+//! them.
 //!
-//! Several sockets on one port would break connection migration, so there is one endpoint for each address. A handshake
-//! costs the daemon more than it costs a peer to begin, so handshakes are bounded. Once many are under way from unproved
-//! addresses, every further peer has to prove its address first (RFC 9000, section 8.1).
+//! Several sockets on one port would break connection migration, so each address has one endpoint. A handshake costs
+//! the daemon more than the peer, so handshakes are limited. If many are in progress from unvalidated addresses, every
+//! further peer must validate its address first (RFC 9000, section 8.1).
 
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
@@ -26,18 +27,19 @@ use crate::edge::{Arrival, http3};
 /// HTTP/3's name in the TLS handshake (RFC 9114, section 3.1).
 const H3: &[u8] = b"h3";
 
-/// Handshakes under way from unproved addresses, from which on every further address has to be proved by a Retry. An
-/// honest crowd, as after a restart, pays a round trip for it.
+/// The most handshakes in progress from unvalidated addresses. Beyond it, further peers get a Retry. An honest crowd,
+/// as after a restart, pays one round trip for it.
 const UNPROVED_HANDSHAKES: usize = 64;
-/// Handshakes under way at all. Each holds some 50 KiB, and its few hundred microseconds of processor time are to come.
+/// The most handshakes in progress. Each holds some 50 KiB and still needs a few hundred microseconds of processor
+/// time.
 const MOST_HANDSHAKES: usize = 1024;
-/// First packets that wait to be looked at, and what they may hold each and all together.
+/// The most Initials that wait for a handshake, and the most bytes for each and for all of them.
 const WAITING: (usize, u64, u64) = (1024, 64 * 1024, 16 * 1024 * 1024);
-/// Stateless resets are not held back. After a kill, the next daemon finds packets of all clients in the socket's queue.
-/// A limit would leave all of them but one waiting. Each reset is smaller than the packet that caused it, so resets
-/// neither amplify nor loop (RFC 9000, section 10.3.3).
+/// The pause between stateless resets: none. After a kill, the next daemon finds packets of all clients in the socket's
+/// queue. A limit would leave all but one of them waiting. Each reset is smaller than the packet that caused it, so
+/// resets neither amplify nor loop (RFC 9000, section 10.3.3).
 const RESET_INTERVAL: Duration = Duration::ZERO;
-/// Below this much, bursts are lost while the process is busy.
+/// A smaller buffer, in bytes, loses bursts while the process is busy.
 const SMALL_BUFFER: usize = 1024 * 1024;
 
 /// Binds a UDP socket. Returns `None` and logs if UDP is unavailable: everything works over TCP. The error names the
@@ -58,7 +60,7 @@ pub(super) fn bind(address: SocketAddr) -> anyhow::Result<Option<UdpSocket>> {
     }
 }
 
-/// Makes an endpoint of a socket, and says once what the kernel gives it. It begins with the packets that came `before`.
+/// Makes an endpoint from a socket, and logs what the kernel grants. It starts with the parked packets in `before`.
 pub(super) fn port(
     socket: UdpSocket,
     server: ServerConfig,
@@ -97,7 +99,7 @@ pub(super) fn port(
     Ok(Port { endpoint: endpoint.context("cannot start QUIC")?, socket, connections: Arc::default() })
 }
 
-/// What connections of visitors and tunnels begin with.
+/// The QUIC settings of new connections, for visitors and tunnels.
 pub(super) fn server_config(
     tuning: &Tuning,
     live: Live,
@@ -108,7 +110,7 @@ pub(super) fn server_config(
     let mut server = ServerConfig::new(Arc::new(crypto), reset_key.token_key());
     server
         .transport_config(quic::server_transport(tuning, live.initial_window, live.header_timeout))
-        // A client that changes its network keeps its session, and a visitor its download.
+        // After a change of network, a client keeps its session and a visitor its download.
         .migration(true)
         .max_incoming(WAITING.0)
         .incoming_buffer_size(WAITING.1)
@@ -116,7 +118,7 @@ pub(super) fn server_config(
     Ok(server)
 }
 
-/// The TLS settings of the TCP side, made fit for QUIC. 0-RTT stays off: a request must not be replayed.
+/// Adapts the TLS settings of TCP to QUIC. 0-RTT stays off, since a request must not be replayed.
 pub(super) fn for_quic(mut tls: rustls::ServerConfig) -> rustls::ServerConfig {
     tls.alpn_protocols = vec![H3.to_vec(), quic::ALPN.to_vec()];
     tls.max_early_data_size = 0;
@@ -131,7 +133,7 @@ pub(crate) async fn serve_quic(listen: Arc<Listen>, endpoint: Endpoint, connecti
     }
 }
 
-/// Decides what becomes of a peer's first packet.
+/// Accepts, refuses or validates a new peer.
 fn begin(listen: &Arc<Listen>, handshakes: &Arc<Handshakes>, connections: &Arc<Connections>, incoming: Incoming) {
     let peer = incoming.remote_address();
     let proved = incoming.remote_address_validated();
@@ -178,17 +180,17 @@ fn begin(listen: &Arc<Listen>, handshakes: &Arc<Handshakes>, connections: &Arc<C
         let data = connection.handshake_data().and_then(|data| data.downcast::<HandshakeData>().ok());
         if data.and_then(|data| data.protocol).as_deref() == Some(quic::ALPN) {
             let Arrival { permit, present, fresh } = arrival;
-            // A client is no visitor.
+            // A client does not count as a visitor.
             drop((present, fresh));
             listen.tunnels.over_quic(connection, permit).await;
         } else {
-            // In a box, so that a tunnel does not hold as much memory as a visitor needs.
+            // Boxed, so that a tunnel does not hold as much memory as a visitor needs.
             Box::pin(http3::serve(listen.edge.clone(), connection, arrival)).await;
         }
     });
 }
 
-/// Handshakes under way.
+/// The handshakes in progress.
 #[derive(Debug, Default)]
 struct Handshakes {
     all: AtomicUsize,

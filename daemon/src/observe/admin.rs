@@ -17,13 +17,13 @@ use tracing::debug;
 use super::health::{Asker, Health, text};
 use super::metrics::Metrics;
 
-/// Where a reload is asked for, by POST.
+/// The path that reloads the configuration, by POST.
 pub(crate) const RELOAD: &str = "/reload";
 
-/// Reads the configuration again. An error has a line for each reason why all stays as it was.
+/// Reloads the configuration. The error has one line for each reason why nothing changed.
 pub(crate) type Reload = Box<dyn Fn() -> Result<(), String> + Send + Sync>;
 
-/// What the admin address answers from.
+/// The parts that the admin address shows.
 pub(crate) struct Admin {
     health: Arc<Health>,
     metrics: Arc<Metrics>,
@@ -37,7 +37,7 @@ impl fmt::Debug for Admin {
 }
 
 impl Admin {
-    /// With these parts.
+    /// Builds it from these parts.
     pub(crate) fn new(health: Arc<Health>, metrics: Arc<Metrics>, reload: Reload) -> Arc<Self> {
         Arc::new(Self { health, metrics, reload })
     }
@@ -79,7 +79,7 @@ impl Admin {
         })
     }
 
-    /// Reads the configuration again. 409 comes with a line for each reason why all stays as it was.
+    /// Reloads the configuration. A failure gets 409 with one line for each reason.
     async fn reload(self: Arc<Self>) -> Response<String> {
         let (status, said) = match tokio::task::spawn_blocking(move || (self.reload)()).await {
             Ok(Ok(())) => (StatusCode::OK, "reloaded\n".to_owned()),

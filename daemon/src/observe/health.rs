@@ -1,4 +1,4 @@
-//! Whether the daemon accepts traffic: on the admin address, and the three health paths on the base domain as well.
+//! The daemon's health: the admin address shows it, and three paths on the base domain.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,12 +9,12 @@ use http::{HeaderValue, Response, StatusCode};
 use crate::certificates::State;
 use crate::drain::{Drain, Phase};
 
-/// Who asks for the daemon's health.
+/// The party that asks for the daemon's health.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Asker {
-    /// Somebody on the admin address, who gets the reason.
+    /// A party on the admin address. It gets the reason.
     Operator,
-    /// Somebody on the base domain, who gets no reason.
+    /// A party on the base domain. It gets no reason.
     Public,
 }
 
@@ -27,7 +27,7 @@ pub(crate) struct Health {
 }
 
 impl Health {
-    /// Of a daemon that does not listen yet.
+    /// The health of a daemon that does not listen yet.
     pub(crate) fn new(certificate: Arc<State>, drain: Arc<Drain>) -> Arc<Self> {
         Arc::new(Self { listening: AtomicBool::new(false), certificate, drain })
     }
@@ -37,8 +37,8 @@ impl Health {
         self.listening.store(true, Ordering::Relaxed);
     }
 
-    /// Why the daemon accepts no traffic, or none that visitors trust. `None` once it listens, has a valid certificate from
-    /// where it should come, and does not stop.
+    /// Why the daemon is not ready. `None` if it listens, has a valid certificate from its configured source, and does
+    /// not stop.
     pub(crate) fn unready(&self) -> Option<String> {
         if !self.listening.load(Ordering::Relaxed) || self.drain.phase() >= Phase::Draining {
             return Some("the daemon is starting or stopping".to_owned());
@@ -63,7 +63,7 @@ impl Health {
     }
 }
 
-/// A plain-text response that no cache keeps.
+/// A plain-text response that must not be cached.
 pub(super) fn text(text: impl Into<String>) -> Response<String> {
     let mut response = Response::new(text.into());
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));

@@ -1,4 +1,6 @@
-//! What the daemon counts. Counting takes no lock.
+//! The daemon's metrics. Counting takes no lock.
+
+use std::sync::Arc;
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,7 +14,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::{MetricType, TypedMetric};
 use prometheus_client::registry::Registry;
 
-/// Upper bounds of the duration's buckets in seconds: from a local cache hit to a long generation.
+/// Upper bounds of the duration buckets in seconds: from a local cache hit to a long generation.
 const BUCKETS: [f64; 12] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 600.0];
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -28,17 +30,16 @@ pub(crate) struct Metrics {
     pub(crate) connections: Counter,
     /// QUIC handshakes that had to prove their address first.
     pub(crate) retries: Counter,
-    /// Sessions that serve a name now.
+    /// Tunnels that are online.
     pub(crate) active_tunnels: Gauge,
-    /// When the certificate expires, in seconds since 1970; 0 as long as only a stand-in is served. Readiness goes by it
-    /// too.
+    /// The certificate's expiry in seconds since 1970; 0 while the daemon serves a stand-in.
     pub(crate) certificate_expiry: Gauge,
-    /// Certificates that were taken into use while the process ran.
+    /// Certificates that replaced another one while the process ran.
     pub(crate) certificate_renewals: Counter,
-    /// Attempts to get a certificate that failed.
+    /// Failed attempts to get a certificate.
     pub(crate) certificate_failures: Counter,
     requests: Family<StatusLabel, Counter>,
-    /// The family's counters by status less 100, so that its lock is taken once for each status.
+    /// The counters of `requests` by status minus 100. Each takes the family's lock only once.
     by_status: Vec<OnceLock<Counter>>,
     durations: Durations,
 }
@@ -78,7 +79,23 @@ impl Default for Metrics {
     }
 }
 
+/// Counts one tunnel as online until it is dropped.
+#[derive(Debug)]
+pub(crate) struct TunnelOnline(Arc<Metrics>);
+
+impl Drop for TunnelOnline {
+    fn drop(&mut self) {
+        self.0.active_tunnels.dec();
+    }
+}
+
 impl Metrics {
+    /// Counts a tunnel as online.
+    pub(crate) fn tunnel_online(self: Arc<Self>) -> TunnelOnline {
+        self.active_tunnels.inc();
+        TunnelOnline(self)
+    }
+
     /// Counts a request that began at `began` and got `status`.
     pub(crate) fn answered(&self, status: StatusCode, began: Instant) {
         let status = status.as_u16();
@@ -97,7 +114,7 @@ impl Metrics {
     }
 }
 
-/// A histogram of atomics; the library's own takes a lock for each observation.
+/// A histogram of atomics. The library's histogram takes a lock for each observation.
 #[derive(Clone, Debug, Default)]
 struct Durations(std::sync::Arc<Inner>);
 

@@ -1,4 +1,4 @@
-//! What operators see of the daemon: metrics, health and the admin address.
+//! What operators can observe: metrics, health and the admin address.
 
 mod admin;
 mod health;
@@ -6,4 +6,4 @@ mod metrics;
 
 pub(crate) use self::admin::{Admin, RELOAD, Reload};
 pub(crate) use self::health::{Asker, Health};
-pub(crate) use self::metrics::Metrics;
+pub(crate) use self::metrics::{Metrics, TunnelOnline};

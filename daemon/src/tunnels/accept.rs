@@ -16,13 +16,13 @@ use tokio_rustls::server::TlsStream;
 use tracing::debug;
 
 use super::origin::Origin;
-use super::{Tunnels, session};
+use super::{Tunnels, serve};
 use crate::admission::ConnectionPermit;
 use crate::drain::Phase;
 
-/// What clients hear when all places for sessions are taken.
+/// The answer to a client when the session limit is reached.
 const FULL: &str = "the server has as many tunnels as it can take";
-/// What clients hear while the daemon goes away.
+/// The answer to a client while the daemon stops.
 const RESTARTING: &str = "the server is restarting";
 
 impl Tunnels {
@@ -54,9 +54,9 @@ impl Tunnels {
         let tunnels = self.clone();
         self.drain.tasks.spawn(async move {
             let _permit = permit;
-            // In a box, so that what only the beginning needs does not stay in memory for as long as the tunnel.
+            // Boxed, so that the state of the handshake does not stay in memory as long as the tunnel.
             if let Some(handshake) = Box::pin(tunnels.begin(upgraded, origin)).await {
-                session::serve(&tunnels, handshake, origin).await;
+                serve::serve(&tunnels, handshake, origin).await;
             }
         });
         let mut response = Response::new(String::new());
@@ -71,7 +71,7 @@ impl Tunnels {
         response
     }
 
-    /// Takes a QUIC connection whose ALPN is a tunnel's, for as long as the session lasts. It holds its permit as long.
+    /// Serves a QUIC connection with a tunnel's ALPN until its session ends. Holds its permit that long.
     pub(crate) async fn over_quic(self: &Arc<Self>, connection: quinn::Connection, permit: ConnectionPermit) {
         let (_public_permit, peer) = (permit, connection.remote_address().ip().to_canonical());
         let origin = Origin { peer, transport: "quic" };
@@ -84,17 +84,17 @@ impl Tunnels {
         };
         let limit = self.config().handshake_timeout;
         match Box::pin(quic::accept(connection, self.session_config(), limit)).await {
-            Ok(handshake) => session::serve(self, handshake, origin).await,
+            Ok(handshake) => serve::serve(self, handshake, origin).await,
             Err(error) => origin.unfinished(&error),
         }
     }
 
-    /// Takes the connection over from HTTP and waits for the client to say what it wants.
+    /// Takes the connection over from HTTP and waits for the client's Connect.
     async fn begin(&self, upgraded: OnUpgrade, origin: Origin) -> Option<Box<dyn Handshake>> {
         let peer = origin.peer;
         let gone = |error: &hyper::Error| debug!(%peer, %error, "a client left before its upgrade: {error}");
         let upgraded = upgraded.await.inspect_err(gone).ok()?;
-        // The connection itself, so that nothing of the HTTP side stays in memory.
+        // Unwraps the connection, so that no HTTP state stays in memory.
         let parts = upgraded.downcast::<TokioIo<TlsStream<TcpStream>>>().ok()?;
         let (stream, read) = (parts.io.into_inner(), parts.read_buf.to_vec());
         drop(parts.read_buf);

@@ -1,42 +1,35 @@
 //! Which tunnel has which name, and which session serves it now.
 //!
 //! Requests look a name up without a lock; claiming and leaving, which are rare, take turns. A session gets a name in two
-//! steps: a [`Reservation`] keeps the name for it while its predecessor serves on, and [`Reservation::activate`] switches
-//! once the client has its answer. A [`Registration`] is a guard: dropping it unregisters the session that it names, and
-//! only that one, so an old session can't evict its successor.
+//! steps: a [`Reservation`] keeps the name for it while its predecessor serves on, and [`Directory::activate`] switches
+//! once the client has its answer. Only the session that serves a name can take it away, so an old session can't evict
+//! its successor.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cok_proto::{DrainReason, ErrorCode, ErrorMessage};
-use cok_transport::Transport;
-use parking_lot::{Mutex, RwLock};
+use cok_proto::{ErrorCode, ErrorMessage, Unbind, UnbindReason};
+use parking_lot::{Mutex, MutexGuard, RwLock};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::LiveConfig;
+use super::claims::Granted;
 use super::presence::{Live, Presence, Tunnel};
+use super::session::{Binding, Client, Owner, Session};
 use crate::names::Subdomain;
+use crate::observe::TunnelOnline;
 
-/// The most names that are remembered, live, away and reserved together. An away name costs some 300 bytes for an hour.
+/// The most names in memory: live, away and reserved ones. A name that is away costs some 300 bytes for an hour.
 const MAX_NAMES: usize = 100_000;
 
-/// Who owns a name.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Owner {
-    /// The key's name in the configuration.
-    pub(crate) key: Arc<str>,
-    /// The client installation.
-    pub(crate) instance: String,
-}
-
-/// For how long a name that is away is kept.
+/// How long a name that is away is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Retention {
-    /// How long it stays with its key.
+    /// How long it stays reserved for its key.
     pub(crate) with_key: Duration,
-    /// How long it is remembered at all.
+    /// How long it is kept at all.
     pub(crate) at_all: Duration,
 }
 
@@ -46,36 +39,43 @@ impl Retention {
     }
 }
 
-/// All names.
+/// All names, and all sessions.
 #[derive(Debug)]
 pub(crate) struct Directory {
     tunnels: papaya::HashMap<Subdomain, Arc<Tunnel>>,
-    /// Names that are about to be served by another session. Its lock serializes all changes, and is never held across an
-    /// await.
-    reserved: Mutex<HashMap<Subdomain, Reserved>>,
+    /// Serializes all changes. Its lock is never held across an await.
+    register: Mutex<Register>,
     /// Wakes the task that saves names.
     changed: Notify,
     retention: RwLock<Retention>,
 }
 
-/// For whom a name is reserved.
-#[derive(Debug)]
-struct Reserved {
-    owner: Owner,
-    session: String,
+#[derive(Debug, Default)]
+struct Register {
+    /// Names that are about to be served by another session.
+    reserved: HashMap<Subdomain, Arc<Client>>,
+    /// Sessions by their ids.
+    sessions: HashMap<String, Arc<Session>>,
 }
 
-/// A session asks for a name.
+/// A client asks for a name.
 #[derive(Clone, Debug)]
-pub(crate) struct Claim {
-    /// The name.
-    pub(crate) name: Subdomain,
-    /// Who asks.
-    pub(crate) owner: Owner,
-    /// The session that it takes over from.
-    pub(crate) replaces: Option<String>,
-    /// The asking session's id.
-    pub(crate) session: String,
+pub(super) struct Claim {
+    pub(super) name: Subdomain,
+    pub(super) client: Arc<Client>,
+    /// Whether it may displace another session of the same key and instance.
+    pub(super) take_over: bool,
+    /// What serves the name, if its client was found to have vanished.
+    pub(super) vanished: Option<Arc<Live>>,
+}
+
+/// Why a name can't be had.
+#[derive(Debug)]
+pub(super) enum Denied {
+    /// For this reason.
+    Refused(ErrorMessage),
+    /// A session with the same key serves it, whose client may have vanished.
+    Served(Arc<Live>),
 }
 
 /// A name with its owner, and how long it has been away.
@@ -92,7 +92,7 @@ impl Directory {
     pub(super) fn new(retention: Retention) -> Arc<Self> {
         Arc::new(Self {
             tunnels: papaya::HashMap::new(),
-            reserved: Mutex::default(),
+            register: Mutex::default(),
             changed: Notify::new(),
             retention: RwLock::new(retention),
         })
@@ -103,51 +103,167 @@ impl Directory {
         *self.retention.write() = retention;
     }
 
-    /// The tunnel of a name that is, or lately was, in use.
+    /// Finds the tunnel of a name that is in use or was recently.
     pub(super) fn find(&self, name: &Subdomain) -> Option<Arc<Tunnel>> {
         self.tunnels.pin().get(name).cloned()
     }
 
-    /// How many tunnels are online.
+    /// The number of tunnels that are online.
     pub(super) fn online(&self) -> usize {
         self.tunnels.pin().values().filter(|tunnel| matches!(*tunnel.presence.borrow(), Presence::Online(_))).count()
     }
 
-    /// Reserves a name for a session, or says why not. The session that serves it now serves on.
-    pub(super) fn claim(self: &Arc<Self>, claim: Claim) -> Result<Reservation, ErrorMessage> {
-        let mut reserved = self.reserved.lock();
-        self.judge(&claim, &reserved)?;
-        let holder = Reserved { owner: claim.owner.clone(), session: claim.session.clone() };
-        reserved.insert(claim.name.clone(), holder);
-        Ok(Reservation { directory: self.clone(), claim })
+    // ---- names ----
+
+    /// Reserves a name for a session, or returns why not. The present session keeps serving the name.
+    pub(super) fn claim(self: &Arc<Self>, claim: &Claim) -> Result<Reservation, Denied> {
+        let mut register = self.register.lock();
+        self.judge(claim, &register)?;
+        Ok(self.reserve(&mut register, claim.name.clone(), claim.client.clone()))
     }
 
-    fn judge(&self, claim: &Claim, reserved: &HashMap<Subdomain, Reserved>) -> Result<(), ErrorMessage> {
-        let Claim { name, owner, replaces, .. } = claim;
-        // A newer session of the same client goes before an older one.
-        if reserved.get(name).is_some_and(|reserved| reserved.owner != *owner) {
-            return Err(taken(name));
+    fn reserve(self: &Arc<Self>, register: &mut Register, name: Subdomain, client: Arc<Client>) -> Reservation {
+        register.reserved.insert(name.clone(), client.clone());
+        Reservation { directory: self.clone(), name, client }
+    }
+
+    fn judge(&self, claim: &Claim, register: &Register) -> Result<(), Denied> {
+        let Claim { name, client, take_over, vanished } = claim;
+        let refused = |error| Err(Denied::Refused(error));
+        if register.sessions.get(&client.session).is_some_and(|session| session.moves()) {
+            return refused(moved());
+        }
+        // A newer session of the same client wins over an older one.
+        if register.reserved.get(name).is_some_and(|reserved| reserved.owner != client.owner) {
+            return refused(taken(name));
         }
         let Some(tunnel) = self.find(name) else {
-            let room = self.tunnels.len() + reserved.len() < MAX_NAMES || reserved.contains_key(name);
-            return if room { Ok(()) } else { Err(full()) };
+            let room = self.tunnels.len() + register.reserved.len() < MAX_NAMES || register.reserved.contains_key(name);
+            return if room { Ok(()) } else { refused(full()) };
         };
-        let free = match &*tunnel.presence.borrow() {
-            Presence::Online(live) | Presence::Silent(live, _) => {
-                live.owner == *owner
-                    || (live.owner.key == owner.key && replaces.as_deref() == Some(live.session.as_str()))
-            }
-            Presence::Away(since) => {
-                tunnel.owner().key == owner.key || since.elapsed() > self.retention.read().with_key
-            }
+        let presence = tunnel.presence.borrow();
+        let Some(live) = presence.served_by() else {
+            let kept = presence.away_since().is_some_and(|since| since.elapsed() <= self.retention.read().with_key);
+            return if tunnel.owner().key == client.owner.key || !kept { Ok(()) } else { refused(taken(name)) };
         };
-        if free { Ok(()) } else { Err(taken(name)) }
+        if live.client.session == client.session
+            || (*take_over && live.client.owner == client.owner)
+            || vanished.as_ref().is_some_and(|vanished| Arc::ptr_eq(vanished, live))
+        {
+            Ok(())
+        } else if live.client.owner.key == client.owner.key {
+            Err(Denied::Served(live.clone()))
+        } else {
+            refused(taken(name))
+        }
     }
 
-    /// Takes in a name that was in use before this process was, and has been away for so long. Names that are here already,
-    /// too old or too many are left out.
+    /// Gives a reserved name to a session under this id. The tunnel that served it so far ends: its client gets Unbind.
+    /// Fails if a newer session of the same client has reserved the name meanwhile.
+    pub(super) fn activate(
+        &self,
+        granted: Granted,
+        session: &Arc<Session>,
+        tunnel: u32,
+        online: TunnelOnline,
+        drain: Duration,
+    ) -> Result<(), ErrorMessage> {
+        let Granted { reservation, permit } = granted;
+        let mut register = self.register.lock();
+        let name = reservation.name.clone();
+        if register.reserved.get(&name).is_none_or(|client| client.session != session.client.session) {
+            drop(register);
+            return Err(replaced());
+        }
+        register.reserved.remove(&name);
+        let (client, transport) = (session.client.clone(), session.transport.clone());
+        let live = Arc::new(Live { client, transport, tunnel, began: Instant::now() });
+        session.add(tunnel, Binding { name: name.clone(), live: live.clone(), _permit: permit, _online: online });
+        let owner = session.client.owner.clone();
+        if let Some(entry) = self.find(&name) {
+            entry.set_owner(owner);
+            let before = entry.presence.send_replace(Presence::Online(live));
+            if let Some(before) = before.served_by() {
+                end_predecessor(&register, before, &session.client, drain);
+            }
+        } else {
+            self.tunnels.pin().insert(name, Tunnel::new(Presence::Online(live), owner));
+        }
+        drop(register);
+        drop(reservation);
+        self.changed.notify_one();
+        Ok(())
+    }
+
+    /// Ends a tunnel of a session. Its visitors wait for it, unless its client has `closed` it.
+    pub(super) fn leave(&self, session: &Session, tunnel: u32, closed: bool) -> Option<(Subdomain, Arc<Live>)> {
+        let _turn = self.register.lock();
+        let binding = session.remove(tunnel)?;
+        let now = Instant::now();
+        self.change(&binding.name, &binding.live, if closed { Presence::Closed(now) } else { Presence::Away(now) });
+        self.changed.notify_one();
+        Some((binding.name, binding.live))
+    }
+
+    /// Changes a name's presence, if this still serves it. The register must be locked.
+    fn change(&self, name: &Subdomain, live: &Arc<Live>, to: Presence) {
+        if let Some(tunnel) = self.find(name) {
+            tunnel.presence.send_if_modified(|presence| {
+                let serves = presence.served_by().is_some_and(|serving| Arc::ptr_eq(serving, live));
+                if serves {
+                    *presence = to;
+                }
+                serves
+            });
+        }
+    }
+
+    // ---- sessions ----
+
+    /// Adds a session that was granted.
+    pub(super) fn add_session(self: &Arc<Self>, session: Arc<Session>) -> Registration {
+        self.register.lock().sessions.insert(session.client.session.clone(), session.clone());
+        Registration { directory: self.clone(), session }
+    }
+
+    /// Every session.
+    pub(super) fn sessions(&self) -> Vec<Arc<Session>> {
+        self.register.lock().sessions.values().cloned().collect()
+    }
+
+    /// Notes that a session's client has fallen silent, or that it was heard again. Visitors of all its tunnels wait for a
+    /// silent one.
+    pub(super) fn set_silent(&self, session: &Session, silent: bool) {
+        let _turn = self.register.lock();
+        for (name, live) in session.live() {
+            let to =
+                if silent { Presence::Silent(live.clone(), Instant::now()) } else { Presence::Online(live.clone()) };
+            self.change(&name, &live, to);
+        }
+    }
+
+    /// Begins to move all tunnels of the session `old`, of the same key, to the session of `client`. `None` if there is no
+    /// such session.
+    pub(super) fn take_over(self: &Arc<Self>, old: &str, client: &Arc<Client>) -> Option<TakeOver> {
+        let mut register = self.register.lock();
+        let old = register.sessions.get(old).filter(|old| old.client.owner.key == client.owner.key && !old.moves())?;
+        let old = old.clone();
+        let mut moving = Vec::new();
+        for (id, name) in old.tunnels() {
+            if !register.reserved.contains_key(&name) {
+                moving.push((id, self.reserve(&mut register, name, client.clone())));
+            }
+        }
+        old.set_moves(true);
+        Some(TakeOver { old, moving, done: false })
+    }
+
+    // ---- names that outlive the process ----
+
+    /// Adds a name from an earlier process that has been away for this long. Ignores names that are present already,
+    /// too old or too many.
     pub(super) fn remember(&self, name: Subdomain, owner: Owner, away_for: Duration) {
-        let _turn = self.reserved.lock();
+        let _turn = self.register.lock();
         let since = Instant::now().checked_sub(away_for);
         if let (Some(since), None) = (since, self.find(&name))
             && away_for <= self.retention.read().at_all
@@ -159,129 +275,118 @@ impl Directory {
 
     /// Every name.
     pub(super) fn entries(&self) -> Vec<Entry> {
-        let away_for = |tunnel: &Tunnel| match &*tunnel.presence.borrow() {
-            Presence::Online(_) | Presence::Silent(..) => None,
-            Presence::Away(since) => Some(since.elapsed()),
-        };
         let entry = |(name, tunnel): (&Subdomain, &Arc<Tunnel>)| Entry {
             name: name.clone(),
             owner: tunnel.owner(),
-            away_for: away_for(tunnel),
+            away_for: tunnel.presence.borrow().away_since().map(|since| since.elapsed()),
         };
         self.tunnels.pin().iter().map(entry).collect()
     }
 
-    /// Waits until a name has come, gone online or away since the last call. For one listener.
+    /// Waits until a name was added, went online or went away since the last call. For one listener.
     pub(super) async fn changed(&self) {
         self.changed.notified().await;
     }
 
-    /// Forgets the names that have been away for longer than they are remembered.
+    /// Removes the names that have been away for too long.
     pub(super) fn sweep(&self) {
-        let _turn = self.reserved.lock();
+        let _turn = self.register.lock();
         let retention = self.retention.read().at_all;
-        self.tunnels.pin().retain(|_, tunnel| match &*tunnel.presence.borrow() {
-            Presence::Online(_) | Presence::Silent(..) => true,
-            Presence::Away(since) => since.elapsed() <= retention,
-        });
-    }
-
-    /// Every session that serves a name now.
-    pub(super) fn sessions(&self) -> Vec<Arc<Live>> {
-        let session = |tunnel: &Arc<Tunnel>| match &*tunnel.presence.borrow() {
-            Presence::Online(live) | Presence::Silent(live, _) => Some(live.clone()),
-            Presence::Away(_) => None,
-        };
-        self.tunnels.pin().values().filter_map(session).collect()
-    }
-
-    /// Changes a name's presence, if it is still this session's.
-    fn change(&self, name: &Subdomain, session: &str, to: impl FnOnce(Arc<Live>) -> Presence) {
-        let _turn = self.reserved.lock();
-        if let Some(tunnel) = self.find(name) {
-            tunnel.presence.send_if_modified(|presence| match presence {
-                Presence::Online(live) | Presence::Silent(live, _) if live.session == session => {
-                    *presence = to(live.clone());
-                    true
-                }
-                _ => false,
-            });
-        }
+        self.tunnels
+            .pin()
+            .retain(|_, tunnel| tunnel.presence.borrow().away_since().is_none_or(|since| since.elapsed() <= retention));
     }
 }
 
-/// A name that is kept for a session while its client gets the answer. Dropping it changes nothing else.
+/// Ends the tunnel that served a name before `by` got it. In a session whose tunnels all move, that is all there is to do.
+fn end_predecessor(register: &MutexGuard<'_, Register>, before: &Live, by: &Client, drain: Duration) {
+    let Some(session) = register.sessions.get(&before.client.session) else { return };
+    session.remove(before.tunnel);
+    if session.moves() {
+        return;
+    }
+    let same = session.client.session == by.session;
+    let mut unbind = Unbind::new(if same { UnbindReason::Moved } else { UnbindReason::Replaced }, drain);
+    if !same {
+        unbind.address = Some(by.address().to_string());
+        unbind.version = Some(by.version.clone());
+    }
+    session.transport.unbind(before.tunnel, &unbind);
+}
+
+/// A name that is reserved for a session until its client has the answer. Dropping it only ends the reservation.
 #[derive(Debug)]
-pub(crate) struct Reservation {
+pub(super) struct Reservation {
     directory: Arc<Directory>,
-    claim: Claim,
-}
-
-impl Reservation {
-    /// Gives the name to the session. A predecessor named in `replaces` drains within `drain`; one that is merely displaced
-    /// is closed. Fails if a newer session of the same client has reserved the name meanwhile.
-    pub(super) fn activate(self, transport: Arc<dyn Transport>, drain: Duration) -> Result<Registration, ErrorMessage> {
-        let Claim { name, owner, replaces, session } = self.claim.clone();
-        let directory = self.directory.clone();
-        let mut reserved = directory.reserved.lock();
-        if reserved.get(&name).is_none_or(|reserved| reserved.session != session) {
-            return Err(replaced());
-        }
-        reserved.remove(&name);
-        let live = Arc::new(Live { session: session.clone(), transport, owner: owner.clone() });
-        let presence = Presence::Online(live);
-        if let Some(tunnel) = directory.find(&name) {
-            tunnel.set_owner(owner);
-            if let Presence::Online(before) | Presence::Silent(before, _) = tunnel.presence.send_replace(presence) {
-                if replaces.as_deref() == Some(before.session.as_str()) {
-                    before.transport.drain(DrainReason::Handover, drain);
-                } else {
-                    before.transport.close(replaced());
-                }
-            }
-        } else {
-            directory.tunnels.pin().insert(name.clone(), Tunnel::new(presence, owner));
-        }
-        drop(reserved);
-        directory.changed.notify_one();
-        Ok(Registration { directory, name, session })
-    }
+    pub(super) name: Subdomain,
+    client: Arc<Client>,
 }
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        let mut reserved = self.directory.reserved.lock();
-        if reserved.get(&self.claim.name).is_some_and(|reserved| reserved.session == self.claim.session) {
-            reserved.remove(&self.claim.name);
+        let mut register = self.directory.register.lock();
+        if register.reserved.get(&self.name).is_some_and(|client| client.session == self.client.session) {
+            register.reserved.remove(&self.name);
         }
     }
 }
 
-/// A session's hold on its name.
+/// All tunnels of a session, on their way to its successor. Dropped before [`TakeOver::done`], they stay.
 #[derive(Debug)]
-pub(crate) struct Registration {
-    directory: Arc<Directory>,
-    name: Subdomain,
-    session: String,
+pub(super) struct TakeOver {
+    pub(super) old: Arc<Session>,
+    moving: Vec<(u32, Reservation)>,
+    done: bool,
 }
 
-impl Registration {
-    /// Notes that the client has fallen silent, or that it was heard again. Visitors wait for a silent one.
-    pub(super) fn set_silent(&self, silent: bool) {
-        self.directory.change(&self.name, &self.session, |live| {
-            if silent { Presence::Silent(live, Instant::now()) } else { Presence::Online(live) }
-        });
+impl TakeOver {
+    /// The name of the tunnel with this id, if it moves.
+    pub(super) fn name_of(&self, id: u32) -> Option<&Subdomain> {
+        self.moving.iter().find(|(moving, _)| *moving == id).map(|(_, reservation)| &reservation.name)
     }
+
+    /// Leaves a tunnel with the old session.
+    pub(super) fn leave_behind(&mut self, id: u32) {
+        self.moving.retain(|(moving, _)| *moving != id);
+    }
+
+    /// The names that move, with their ids. They are reserved.
+    pub(super) fn take(&mut self) -> Vec<(u32, Reservation)> {
+        std::mem::take(&mut self.moving)
+    }
+
+    /// Notes that the tunnels have moved.
+    pub(super) fn done(mut self) {
+        self.done = true;
+    }
+}
+
+impl Drop for TakeOver {
+    fn drop(&mut self) {
+        if !self.done {
+            self.old.set_moves(false);
+        }
+    }
+}
+
+/// A session's place in the directory. Dropping it ends the tunnels that the session still serves.
+#[derive(Debug)]
+pub(super) struct Registration {
+    directory: Arc<Directory>,
+    session: Arc<Session>,
 }
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        self.directory.change(&self.name, &self.session, |_| Presence::Away(Instant::now()));
-        self.directory.changed.notify_one();
+        self.directory.register.lock().sessions.remove(&self.session.client.session);
+        for (tunnel, _) in self.session.tunnels() {
+            self.directory.leave(&self.session, tunnel, false);
+        }
     }
 }
 
-fn taken(name: &Subdomain) -> ErrorMessage {
+/// The name is another client's.
+pub(super) fn taken(name: &Subdomain) -> ErrorMessage {
     ErrorMessage {
         code: ErrorCode::NameTaken,
         message: format!("the name \"{name}\" is in use by another client; choose another --subdomain"),
@@ -294,6 +399,14 @@ fn replaced() -> ErrorMessage {
         code: ErrorCode::Replaced,
         message: "another cok-client with the same key on this machine took the name over".to_owned(),
         retryable: false,
+    }
+}
+
+fn moved() -> ErrorMessage {
+    ErrorMessage {
+        code: ErrorCode::Moved,
+        message: "the session's tunnels have moved to its successor".to_owned(),
+        retryable: true,
     }
 }
 

@@ -1,10 +1,12 @@
-//! Tunnels: how clients connect, which session serves which name, and the names that outlive the process. It knows
-//! nothing of visitors.
+//! Tunnels: how clients connect, which session serves which name, and names that outlive the process. This part knows
+//! no visitors.
 
 mod accept;
+mod claims;
 mod directory;
 mod origin;
 mod presence;
+mod serve;
 mod session;
 mod snapshot;
 
@@ -12,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
+use aws_lc_rs::hmac;
 use cok_proto::DrainReason;
 use cok_transport::WindowBudget;
 use tokio::sync::Semaphore;
@@ -19,14 +22,15 @@ use tokio::time::{Instant, sleep};
 
 use self::directory::{Directory, Retention};
 pub(crate) use self::presence::{Live, Presence, Tunnel};
+use self::session::Client;
 pub(crate) use self::snapshot::Snapshot;
-use crate::admission::Admission;
+use crate::admission::{Admission, filler};
 use crate::drain::Drain;
 use crate::names::{PublicAddress, Subdomain};
 use crate::observe::Metrics;
 use crate::startup::startup;
 
-/// How often names that have been away for too long are forgotten.
+/// The interval at which names that have been away for too long are removed.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
 
 /// How long readiness waits for tunnels to reconnect, and the poll interval.
@@ -41,21 +45,21 @@ pub(crate) struct Config {
 }
 
 startup! {
-    /// What only a restart can change.
+    /// Settings that need a restart.
     struct Startup {
-        /// Bytes by which all windows of the process together may grow beyond the initial ones. 0 to 1 TiB, default
+        /// Bytes by which all windows of the process may grow in total, beyond their initial sizes. 0 to 1 TiB, default
         /// 256 MiB.
         window_budget: usize = "limits.window_budget",
-        /// The most sessions, with those that still authenticate. 1 to 1,000,000, default 10,000.
+        /// The most sessions, including those that still authenticate. 1 to 1,000,000, default 10,000.
         max_sessions: usize = "limits.max_sessions",
     }
 }
 
-/// What a reload changes, for sessions and requests that begin later.
+/// Settings that a reload changes, for new sessions and requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct LiveConfig {
-    /// How long visitors wait for a tunnel that is away: time enough for a client to restart. 0 s to 5 min, default
-    /// 10 s; longer than browsers and proxies wait is of no use.
+    /// How long visitors wait for a tunnel that is away: time enough for a client to restart. 0 s to 5 min, default 10
+    /// s; a grace longer than browsers and proxies wait is useless.
     pub(crate) reconnect_grace: Duration,
     /// How long an offline name answers 503 with `Retry-After` before it is forgotten (404). 1 s to 7 d, default 1 h.
     pub(crate) offline_retention: Duration,
@@ -65,9 +69,9 @@ pub(crate) struct LiveConfig {
     /// The most exchanges at once in a session. Each may hold `initial_window` in memory in either direction. 1 to
     /// 100,000, default 1,000.
     pub(crate) max_exchanges: u32,
-    /// Body bytes of an exchange under way before its receiver has measured the path. 16 KiB (a Data frame) to 8 MiB,
-    /// default 256 KiB. More starts faster over long paths, and is what each stalled visitor can hold. Over QUIC, whose
-    /// windows don't grow with the path, it is four times as much.
+    /// Body bytes of an exchange in flight before its receiver has measured the path. 16 KiB (a Data frame) to 8 MiB,
+    /// default 256 KiB. A larger window starts faster over long paths, and each stalled visitor can hold as much. Over
+    /// QUIC it is four times as large, since QUIC windows don't grow with the path.
     pub(crate) initial_window: u32,
     /// How long a client's Connect may take. 1 s to 5 min, default 10 s.
     pub(crate) handshake_timeout: Duration,
@@ -92,19 +96,21 @@ impl Default for LiveConfig {
     }
 }
 
-/// All tunnels, and what sessions need.
+/// All tunnels, and the shared state of sessions.
 #[derive(Debug)]
 pub(crate) struct Tunnels {
     config: ArcSwap<LiveConfig>,
     directory: Arc<Directory>,
     address: PublicAddress,
-    /// The budget that connection windows grow out of.
+    /// The budget for the growth of windows.
     windows: WindowBudget,
     /// Permits for sessions.
     sessions: Arc<Semaphore>,
     admission: Arc<Admission>,
     drain: Arc<Drain>,
     metrics: Arc<Metrics>,
+    /// The secret behind the names that the daemon picks.
+    names: hmac::Key,
 }
 
 /// How visitors wait for a tunnel that is away.
@@ -117,13 +123,14 @@ pub(crate) struct Waiting {
 }
 
 impl Tunnels {
-    /// No tunnels yet. Their names are under `address`.
+    /// Starts without tunnels. Their names are below `address`. Names that the daemon picks derive from `names_secret`.
     pub(crate) fn new(
         config: Config,
         address: PublicAddress,
         admission: Arc<Admission>,
         drain: Arc<Drain>,
         metrics: Arc<Metrics>,
+        names_secret: &[u8],
     ) -> Arc<Self> {
         let Config { startup, live } = config;
         Arc::new(Self {
@@ -135,23 +142,35 @@ impl Tunnels {
             admission,
             drain,
             metrics,
+            names: hmac::Key::new(hmac::HMAC_SHA256, names_secret),
         })
     }
 
-    /// Takes new settings.
+    /// Applies new settings.
     pub(crate) fn reload(&self, config: LiveConfig) {
         self.directory.set_retention(Retention::of(&config));
         self.config.store(Arc::new(config));
     }
 
-    /// The current settings. Not to be held across an await.
+    /// The current settings. Do not hold them across an await.
     fn config(&self) -> Guard<Arc<LiveConfig>> {
         self.config.load()
     }
 
-    /// The tunnel of a name that is, or lately was, in use.
+    /// Finds the tunnel of a name that is in use or was recently.
     pub(crate) fn find(&self, name: &Subdomain) -> Option<Arc<Tunnel>> {
         self.directory.find(name)
+    }
+
+    /// For a name that the daemon picks: characters that only this daemon can tell from the client. An installation gets
+    /// the same ones each time, and others for each `counter`.
+    fn name_filler(&self, client: &Client, counter: u32) -> String {
+        let mut context = hmac::Context::with_key(&self.names);
+        for part in [client.owner.key.as_bytes(), client.owner.instance.as_bytes(), &counter.to_be_bytes()] {
+            context.update(&u32::try_from(part.len()).unwrap_or(u32::MAX).to_be_bytes());
+            context.update(part);
+        }
+        filler(context.sign().as_ref())
     }
 
     /// How visitors wait for a tunnel that is away.
@@ -160,19 +179,19 @@ impl Tunnels {
         Waiting { max_held: config.max_held, grace: config.reconnect_grace }
     }
 
-    /// How many tunnels are online.
+    /// The number of tunnels that are online.
     pub(crate) fn online(&self) -> usize {
         self.directory.online()
     }
 
-    /// Asks every session to drain: its client connects to the next process.
+    /// Asks every session to drain, so that its client connects to the next process.
     pub(crate) fn drain_sessions(&self, within: Duration) {
-        for live in self.directory.sessions() {
-            live.transport.drain(DrainReason::Restart, within);
+        for session in self.directory.sessions() {
+            session.transport.drain(DrainReason::Restart, within);
         }
     }
 
-    /// Waits until these names are online again, but not for long: their clients may be gone.
+    /// Waits until these names are online again, at most [`RETURN_LIMIT`], since their clients may be gone.
     pub(crate) async fn back(&self, mut names: Vec<Subdomain>) {
         let limit = Instant::now() + RETURN_LIMIT;
         while !names.is_empty() && Instant::now() < limit {
@@ -181,7 +200,7 @@ impl Tunnels {
         }
     }
 
-    /// Forgets names that have been away for too long, again and again. Runs until it is dropped.
+    /// Removes names that have been away for too long, periodically. Runs until it is dropped.
     pub(crate) async fn sweep(self: Arc<Self>) {
         let mut interval = tokio::time::interval(SWEEP_EVERY);
         loop {

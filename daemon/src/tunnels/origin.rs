@@ -1,21 +1,21 @@
-//! Where a client connects from, and what the log says of tunnels that come to nothing.
+//! Where a client connects from, and log lines for clients that get no tunnel.
 
 use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
 use cok_certs::one_line;
+use cok_host::quoted::quoted;
 use cok_proto::{ErrorCode, ErrorMessage};
 use cok_transport::HandshakeError;
 use tracing::info;
 
 use crate::admission::KeyRecord;
-use crate::quoted::quoted;
 
-/// What a refusal of a name advises the client to do. The log leaves it out.
+/// The advice to the client in a refusal of a name. The log omits it.
 pub(super) const CHOOSE_ANOTHER: &str = "; choose another --subdomain";
 
-/// Where a tunnel comes from, and how.
+/// A client's address and transport.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Origin {
     pub(super) peer: IpAddr,
@@ -29,13 +29,13 @@ impl fmt::Display for Origin {
 }
 
 impl Origin {
-    /// Logs that a connection has ended before its client could be granted or refused anything.
+    /// Logs that a connection ended during the handshake.
     pub(super) fn unfinished(self, error: &HandshakeError) {
         let (peer, transport, error) = (self.peer, self.transport, one_line(&error.to_string()));
         info!(%peer, transport, error, "no tunnel came of a connection from {self}: {error}");
     }
 
-    /// Logs a refusal: for the operator, as its message is for the client's user.
+    /// Logs a refusal for the operator. Its own message is for the client's user.
     pub(super) fn refused(self, refusal: &ErrorMessage, wanted: Option<&str>, key: Option<&KeyRecord>) {
         let (peer, transport, code) = (self.peer, self.transport, &refusal.code);
         let (name, key) = (wanted.map(quoted), key.map(|key| &*key.name));
@@ -52,7 +52,7 @@ impl Origin {
     }
 }
 
-/// As precise as people want it: to the hour from a day on, to the minute from an hour on.
+/// Rounds a duration: to hours from a day on, to minutes from an hour on.
 pub(super) fn rounded(duration: Duration) -> humantime::FormattedDuration {
     const UNITS: [(u64, u64); 2] = [(24 * 3600, 3600), (3600, 60)];
     let seconds = duration.as_secs();

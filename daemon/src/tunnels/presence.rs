@@ -3,21 +3,31 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use cok_transport::Transport;
+use cok_proto::RequestHead;
+use cok_transport::{Exchange, OpenError, Transport};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::directory::Owner;
+use super::session::{Client, Owner};
 
-/// A session that serves a name.
+/// A tunnel in the session that serves it. Two of them are the same only if they are one allocation: a tunnel that moves
+/// to another session, or to another id, gets a new one.
 #[derive(Debug)]
 pub(crate) struct Live {
-    /// The session's id.
-    pub(crate) session: String,
-    /// Where its exchanges are opened.
-    pub(crate) transport: Arc<dyn Transport>,
-    pub(super) owner: Owner,
+    pub(super) client: Arc<Client>,
+    pub(super) transport: Arc<dyn Transport>,
+    /// The tunnel's id in the session.
+    pub(super) tunnel: u32,
+    /// When it came online.
+    pub(super) began: Instant,
+}
+
+impl Live {
+    /// Opens an exchange. With `end`, the request has no body.
+    pub(crate) fn open(&self, head: Arc<RequestHead>, end: bool) -> Result<Exchange, OpenError> {
+        self.transport.open(self.tunnel, head, end)
+    }
 }
 
 /// Whether a tunnel can be reached.
@@ -25,10 +35,30 @@ pub(crate) struct Live {
 pub(crate) enum Presence {
     /// This session serves it.
     Online(Arc<Live>),
-    /// This session serves it, but its client has not answered since then, though it was asked.
+    /// This session serves it, but its client has not answered a probe since then.
     Silent(Arc<Live>, Instant),
-    /// No session serves it since then.
+    /// No session serves it since then. It may come back.
     Away(Instant),
+    /// Its client has ended it at that time, so visitors do not wait for it.
+    Closed(Instant),
+}
+
+impl Presence {
+    /// What serves it, whether or not its client answers.
+    pub(super) fn served_by(&self) -> Option<&Arc<Live>> {
+        match self {
+            Self::Online(live) | Self::Silent(live, _) => Some(live),
+            Self::Away(_) | Self::Closed(_) => None,
+        }
+    }
+
+    /// Since when nothing serves it.
+    pub(super) fn away_since(&self) -> Option<Instant> {
+        match self {
+            Self::Online(_) | Self::Silent(..) => None,
+            Self::Away(since) | Self::Closed(since) => Some(*since),
+        }
+    }
 }
 
 /// A public name and what serves it.
@@ -45,20 +75,20 @@ impl Tunnel {
         Arc::new(Self { presence, owner, held: AtomicUsize::new(0) })
     }
 
-    /// Whether it can be reached, as that changes.
+    /// Watches whether it can be reached.
     pub(crate) fn presence(&self) -> watch::Receiver<Presence> {
         self.presence.subscribe()
     }
 
-    /// The session that serves it now.
+    /// What serves it now.
     pub(crate) fn live(&self) -> Option<Arc<Live>> {
         match &*self.presence.borrow() {
             Presence::Online(live) => Some(live.clone()),
-            Presence::Silent(..) | Presence::Away(_) => None,
+            _ => None,
         }
     }
 
-    /// A place among the visitors that wait for the tunnel, of whom there may be `most`.
+    /// Counts a visitor that waits for the tunnel. `None` if `most` wait already.
     pub(crate) fn hold(self: &Arc<Self>, most: usize) -> Option<Held> {
         let taken =
             self.held.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |held| (held < most).then_some(held + 1));
@@ -74,7 +104,7 @@ impl Tunnel {
     }
 }
 
-/// A visitor that waits for a tunnel; dropping it frees the place.
+/// A guard for a visitor that waits for a tunnel.
 #[derive(Debug)]
 pub(crate) struct Held(Arc<Tunnel>);
 

@@ -1,5 +1,4 @@
-//! The names in use, saved on disk: after a restart their visitors wait for the tunnels, as for any that is away, instead
-//! of getting 404.
+//! The names in use, saved on disk. After a restart, visitors wait for these tunnels and do not get 404.
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -12,16 +11,17 @@ use serde::{Deserialize, Serialize};
 use tracing::warn;
 
 use super::Tunnels;
-use super::directory::{Directory, Owner};
+use super::directory::Directory;
+use super::session::Owner;
 use crate::names::Subdomain;
 
 const FILE: &str = "names.json";
 
-/// The shortest time between two writes. Changes are written at once otherwise, but a crowd that comes back changes a
-/// thousand names.
+/// The shortest time between two writes. A single change is written at once, but returning clients change a thousand
+/// names together.
 const WRITE_EVERY: Duration = Duration::from_secs(1);
 
-/// A name as it is saved.
+/// A saved name.
 #[derive(Debug, Serialize, Deserialize)]
 struct Saved {
     name: String,
@@ -41,13 +41,13 @@ pub(crate) struct Snapshot {
 }
 
 impl Snapshot {
-    /// In this folder, which is created when it is needed.
+    /// A snapshot in this folder, which is created on demand.
     pub(crate) fn new(state_dir: &Path) -> Self {
         Self { path: state_dir.join(FILE) }
     }
 
-    /// Restores the names of the last process, and returns those that were online then. They count as away from now on: how
-    /// long the process was gone is no fault of theirs. A damaged file is reported and left out.
+    /// Restores the names of the last process, and returns those that were online then. Their absence counts from now,
+    /// not from the end of that process. A damaged file is logged and ignored.
     pub(crate) fn restore(&self, tunnels: &Tunnels) -> Vec<Subdomain> {
         self.restore_into(&tunnels.directory)
     }
@@ -84,7 +84,7 @@ impl Snapshot {
 
     async fn save_from(&self, directory: &Arc<Directory>) {
         let (snapshot, directory) = (self.clone(), directory.clone());
-        // A disk may be slow.
+        // The disk may be slow.
         if let Err(error) = tokio::task::spawn_blocking(move || snapshot.write(&directory)).await {
             warn!(%error, "the names in use could not be saved: {error}");
         }
@@ -110,7 +110,7 @@ impl Snapshot {
         }
     }
 
-    /// Saves the names whenever they change. Runs until it is dropped.
+    /// Saves the names after each change. Runs until it is dropped.
     pub(crate) async fn follow(self, tunnels: Arc<Tunnels>) {
         loop {
             tunnels.directory.changed().await;

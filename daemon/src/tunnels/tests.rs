@@ -9,7 +9,7 @@ use crate::admission::{self, KeyRecord};
 use crate::drain;
 use crate::names::{Hostname, KeyDigest, SubdomainPattern};
 
-/// Far more than anything here takes.
+/// A time limit far above what any test here takes.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How often two clients race for a name.
 const RACES: usize = 10_000;
@@ -26,10 +26,10 @@ fn tunnels() -> Arc<Tunnels> {
     let admission = Admission::new(admission::Config { startup: admission::Startup::default(), live });
     let config = Config { startup: Startup::default(), live: LiveConfig::default() };
     let address = PublicAddress { domain: Hostname::parse("tunnel.test").unwrap(), port: 443 };
-    Tunnels::new(config, address, admission, Drain::new(drain::Config::default()), Arc::default())
+    Tunnels::new(config, address, admission, Drain::new(drain::Config::default()), Arc::default(), b"secret")
 }
 
-/// A client with this key that asks for a name; whether it heard yes, and stays online for as long as the result is kept.
+/// Connects a client with this key that asks for a name. It stays online as long as the result is kept.
 async fn ask(tunnels: &Arc<Tunnels>, key: &str, name: &str) -> Result<Arc<dyn cok_transport::Transport>, ErrorCode> {
     let config =
         cok_transport::Config { initial_window: 256 * 1024, max_exchanges: 100, budget: WindowBudget::new(1 << 20) };
@@ -37,7 +37,7 @@ async fn ask(tunnels: &Arc<Tunnels>, key: &str, name: &str) -> Result<Arc<dyn co
     let (tunnels, accepting) = (tunnels.clone(), config.clone());
     tokio::spawn(async move {
         let handshake = memory::accept(daemon, accepting, PATIENCE).await.unwrap();
-        session::serve(&tunnels, handshake, Origin { peer: [127, 0, 0, 1].into(), transport: "memory" }).await;
+        serve::serve(&tunnels, handshake, Origin { peer: [127, 0, 0, 1].into(), transport: "memory" }).await;
     });
     let ask = Connect {
         key: key.to_owned(),
@@ -46,7 +46,7 @@ async fn ask(tunnels: &Arc<Tunnels>, key: &str, name: &str) -> Result<Arc<dyn co
         initial_window: 256 * 1024,
         ..Connect::default()
     };
-    match memory::connect(client, config, &ask, PATIENCE).await {
+    match memory::connect(client, config, &ask, &[], PATIENCE).await {
         Ok((transport, _)) => Ok(transport),
         Err(HandshakeError::Closed(CloseReason::Session(SessionError::Peer(refusal)))) => Err(refusal.code),
         Err(error) => panic!("{error}"),
@@ -74,7 +74,7 @@ async fn of_two_keys_that_race_for_a_name_one_hears_yes_and_keeps_it() {
             }
             other => panic!("race {race}: {other:?}"),
         };
-        // It heard yes, so the name is its own from here on, and its session goes on.
+        // It was granted the name, so it owns it from here on, and its session stays open.
         let status = winner.status();
         let name = Subdomain::parse(&name).unwrap();
         let mut presence = None;
@@ -87,43 +87,69 @@ async fn of_two_keys_that_race_for_a_name_one_hears_yes_and_keeps_it() {
     assert_eq!(won[0] + won[1], RACES);
 }
 
+/// A claim by a session of this client that was not granted.
+fn claim(name: &str, key: &str, session: &str) -> directory::Claim {
+    let record = KeyRecord {
+        name: key.into(),
+        digest: KeyDigest::of(key),
+        subdomains: Vec::new(),
+        max_tunnels: 1,
+        expires: None,
+    };
+    let client = Client {
+        session: session.to_owned(),
+        key: Arc::new(record),
+        owner: session::Owner { key: key.into(), instance: key.to_owned() },
+        origin: Origin { peer: [127, 0, 0, 1].into(), transport: "memory" },
+        version: String::new(),
+    };
+    let name = Subdomain::parse(name).unwrap();
+    directory::Claim { name, client: Arc::new(client), take_over: true, vanished: None }
+}
+
+async fn online(tunnels: &Tunnels, name: &str) -> Arc<Live> {
+    let name = Subdomain::parse(name).unwrap();
+    loop {
+        if let Some(live) = tunnels.find(&name).and_then(|tunnel| tunnel.live()) {
+            return live;
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+fn refusal(denied: directory::Denied) -> ErrorCode {
+    match denied {
+        directory::Denied::Refused(error) => error.code,
+        directory::Denied::Served(_) => panic!("a session of the same key serves it"),
+    }
+}
+
 #[tokio::test]
 async fn a_reservation_that_is_dropped_changes_nothing() {
     let tunnels = tunnels();
-    let name = Subdomain::parse("demo").unwrap();
     let before = ask(&tunnels, "a", "demo").await.unwrap();
-    let claim = |key: &str, session: &str| directory::Claim {
-        name: name.clone(),
-        owner: directory::Owner { key: key.into(), instance: key.to_owned() },
-        replaces: None,
-        session: session.to_owned(),
-    };
-    while tunnels.find(&name).and_then(|tunnel| tunnel.live()).is_none() {
-        tokio::task::yield_now().await;
-    }
-    let reservation = tunnels.directory.claim(claim("a", "next")).unwrap();
-    assert_eq!(tunnels.directory.claim(claim("b", "other")).unwrap_err().code, ErrorCode::NameTaken);
+    let live = online(&tunnels, "demo").await;
+    let reservation = tunnels.directory.claim(&claim("demo", "a", "next")).unwrap();
+    assert_eq!(refusal(tunnels.directory.claim(&claim("demo", "b", "other")).unwrap_err()), ErrorCode::NameTaken);
     drop(reservation);
-    assert!(tunnels.find(&name).and_then(|tunnel| tunnel.live()).is_some());
+    assert!(Arc::ptr_eq(&live, &online(&tunnels, "demo").await));
     assert!(matches!(*before.status().borrow(), cok_transport::Status::Open), "the predecessor serves on");
-    let free = Subdomain::parse("free").unwrap();
-    let reserved = directory::Claim { name: free.clone(), ..claim("a", "x") };
-    drop(tunnels.directory.claim(reserved.clone()).unwrap());
-    assert!(tunnels.find(&free).is_none(), "a name that was only reserved is not known");
-    assert!(tunnels.directory.claim(directory::Claim { name: free, ..claim("b", "y") }).is_ok());
+    drop(tunnels.directory.claim(&claim("free", "a", "x")).unwrap());
+    assert!(tunnels.find(&Subdomain::parse("free").unwrap()).is_none(), "a name that was only reserved is not known");
+    assert!(tunnels.directory.claim(&claim("free", "b", "y")).is_ok());
 }
 
 #[tokio::test]
 async fn a_newer_session_of_the_same_client_goes_before_an_older_one() {
     let tunnels = tunnels();
-    let claim = |session: &str| directory::Claim {
-        name: Subdomain::parse("demo").unwrap(),
-        owner: directory::Owner { key: "a".into(), instance: "a".to_owned() },
-        replaces: None,
-        session: session.to_owned(),
-    };
-    let older = tunnels.directory.claim(claim("older")).unwrap();
-    let _newer = tunnels.directory.claim(claim("newer")).unwrap();
-    let transport = ask(&tunnels, "a", "other").await.unwrap();
-    assert_eq!(older.activate(transport, PATIENCE).unwrap_err().code, ErrorCode::Replaced);
+    let older = tunnels.directory.claim(&claim("demo", "a", "older")).unwrap();
+    let _newer = tunnels.directory.claim(&claim("demo", "a", "newer")).unwrap();
+    let _transport = ask(&tunnels, "a", "other").await.unwrap();
+    let transport = online(&tunnels, "other").await.transport.clone();
+    let session = session::Session::new(claim("demo", "a", "older").client, transport);
+    let permit = tunnels.admission.tunnels.acquire(&claim("x", "c", "c").client.key, &older.name).unwrap();
+    let granted = claims::Granted { reservation: older, permit };
+    let online = tunnels.metrics.clone().tunnel_online();
+    let refused = tunnels.directory.activate(granted, &session, 0, online, PATIENCE).unwrap_err();
+    assert_eq!(refused.code, ErrorCode::Replaced);
 }

@@ -2,7 +2,6 @@
 //!
 //! It resolves no names and opens no sockets: the caller brings the addresses and the function that dials one.
 
-use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -14,23 +13,22 @@ const STAGGER: Duration = Duration::from_millis(250);
 const MAX_ADDRESSES: usize = 8;
 
 /// Dials the addresses in turn and returns the first answer. The next address is tried once one has failed or stays
-/// silent for a moment. If none answers, the error is the last failure.
-pub async fn first_of<T, E, F>(addresses: &[SocketAddr], dial: impl Fn(SocketAddr) -> F) -> Result<T, E>
+/// silent for a moment. If none answers, the error is all failures in their order; it is empty if there is no address.
+pub async fn first_of<T, E, F>(addresses: &[SocketAddr], dial: impl Fn(SocketAddr) -> F) -> Result<T, Vec<E>>
 where
-    E: From<io::Error>,
     F: Future<Output = Result<T, E>>,
 {
     let mut waiting = alternated(addresses).into_iter().take(MAX_ADDRESSES);
     let mut dials = FuturesUnordered::new();
-    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address").into();
+    let mut failures = Vec::new();
     loop {
         dials.extend(waiting.next().map(&dial));
         tokio::select! {
             biased;
             answer = dials.next() => match answer {
                 Some(Ok(answer)) => return Ok(answer),
-                Some(Err(error)) => last = error,
-                None => return Err(last),
+                Some(Err(error)) => failures.push(error),
+                None => return Err(failures),
             },
             () = tokio::time::sleep(STAGGER), if waiting.len() > 0 => {}
         }
@@ -53,6 +51,7 @@ fn alternated(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
 #[cfg(test)]
 mod tests {
     use std::future::pending;
+    use std::io;
 
     use tokio::time::{Instant, sleep};
 
@@ -73,7 +72,7 @@ mod tests {
     async fn a_dead_address_costs_a_moment_and_a_refused_one_nothing() {
         let three = addresses(&["1.0.0.1:1", "1.0.0.2:1", "1.0.0.3:1"]);
         let began = Instant::now();
-        let found: io::Result<SocketAddr> = first_of(&three, async |address| match address {
+        let found: Result<_, Vec<io::Error>> = first_of(&three, async |address| match address {
             _ if address == three[0] => pending().await,
             _ if address == three[1] => Err(io::ErrorKind::ConnectionRefused.into()),
             _ => Ok(address),
@@ -85,7 +84,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_slow_address_may_still_win() {
         let two = addresses(&["1.0.0.1:1", "1.0.0.2:1"]);
-        let found: io::Result<SocketAddr> = first_of(&two, async |address| {
+        let found: Result<_, Vec<io::Error>> = first_of(&two, async |address| {
             sleep(if address == two[0] { STAGGER * 2 } else { STAGGER * 3 }).await;
             Ok(address)
         })
@@ -96,9 +95,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn none_answers() {
         let two = addresses(&["1.0.0.1:1", "1.0.0.2:1"]);
-        let failed: io::Result<()> = first_of(&two, async |address| Err(io::Error::other(address.to_string()))).await;
-        assert_eq!(failed.unwrap_err().to_string(), "1.0.0.2:1");
-        let nowhere: io::Result<()> = first_of(&[], async |_| Ok(())).await;
-        assert_eq!(nowhere.unwrap_err().kind(), io::ErrorKind::NotFound);
+        let failed: Result<(), Vec<SocketAddr>> = first_of(&two, async |address| Err(address)).await;
+        assert_eq!(failed.unwrap_err(), two);
+        let nowhere: Result<(), Vec<SocketAddr>> = first_of(&[], async |_| Ok(())).await;
+        assert!(nowhere.unwrap_err().is_empty());
     }
 }

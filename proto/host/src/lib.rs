@@ -1,7 +1,11 @@
-//! What cok's programs ask of their machine in the same way: private files, folders, trust roots, dialling.
+//! What cok's programs ask of their machine in the same way: files of settings, private files, folders, trust roots,
+//! dialling.
 //!
-//! It knows nothing of tunnels, certificates of our own, or configuration.
+//! It knows nothing of tunnels, of our own certificates, or of any program's settings.
 
 pub mod dial;
+pub mod home;
 pub mod private_file;
+pub mod quoted;
+pub mod settings;
 pub mod trust;

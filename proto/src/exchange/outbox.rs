@@ -1,4 +1,4 @@
-//! What an exchange's sender has handed over and waits to go out.
+//! The parts that an exchange's sender has handed over and that wait to go out.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

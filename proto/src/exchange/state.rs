@@ -42,7 +42,7 @@ pub enum SendState {
     Stopped,
 }
 
-/// What becomes of a part that the sender hands over.
+/// The verdict on a part that the sender hands over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Handed {
     /// It is queued.

@@ -1,4 +1,4 @@
-//! What the owner does with an exchange: opens, reads, writes and abandons it, and lets go of its handles.
+//! The owner's operations on an exchange: it opens, reads, writes and abandons it, and releases its handles.
 
 use std::sync::Arc;
 
@@ -13,8 +13,8 @@ use crate::frame::{MAX_REQUEST_HEAD, MAX_RESPONSE_HEAD};
 use crate::head::{HeadTooLarge, RequestHead, ResponseHead, fields_len};
 use crate::session::{OpenError, Role};
 
-/// Body bytes that an exchange may queue before the pipe takes some: four TLS records. The driver so always finds a
-/// full write, and a stalled peer costs little memory.
+/// Body bytes that an exchange may queue before the pipe takes some: four TLS records. So the driver always has enough
+/// for a full write, and a stalled peer costs little memory.
 pub const SEND_BUFFER: usize = 64 * 1024;
 
 impl Mux {
@@ -120,7 +120,8 @@ impl Mux {
         Ok(())
     }
 
-    /// Abandons the exchange in both directions. [`ResetCode::NoError`] would not, so it goes out as `Cancelled`.
+    /// Abandons the exchange in both directions. [`ResetCode::NoError`] would not abandon it, so it goes out as
+    /// `Cancelled`.
     pub fn reset(&mut self, key: Key, code: ResetCode) {
         let code = if code == ResetCode::NoError { ResetCode::Cancelled } else { code };
         let Some(exchange) = self.exchanges.get_mut(key.0) else { return };

@@ -1,4 +1,4 @@
-//! What receiving, transmitting and the handles share: the rings of exchanges, the events and the slots.
+//! State that receiving, transmitting and the handles share: the rings of exchanges, the events and the slots.
 
 use super::exchange::{Ring, State};
 use super::{Event, Key, Mux};

@@ -23,6 +23,7 @@ impl Mux {
     pub fn receive(&mut self, message: Bytes, now: Instant) -> Result<(), SessionError> {
         self.now = now;
         self.liveness.received(now);
+        self.messages += 1;
         if self.is_closed() {
             return Ok(());
         }
@@ -129,7 +130,7 @@ impl Mux {
             }
             (role, Frame::Reset { id, code }) => {
                 let Some((key, exchange)) = self.find(kind, id)? else { return Ok(()) };
-                // A daemon's NO_ERROR cancels: no response of it could go on.
+                // NO_ERROR from a daemon cancels: it has no response that could go on.
                 if code == ResetCode::NoError && role == Role::Daemon {
                     if let Some(send) = exchange.send() {
                         send.stop();
@@ -182,7 +183,7 @@ impl Mux {
         Err(ProtocolError::NeverOpened { kind, id })
     }
 
-    /// Tells an exchange's reader that something came.
+    /// Notifies an exchange's reader of a new part.
     fn arrived(&mut self, key: Key, end: bool) {
         self.notify_readable(key);
         if end {

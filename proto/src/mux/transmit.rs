@@ -15,7 +15,7 @@ const SMALL_FRAME: usize = HEADER_LEN + 8;
 const DRAIN_ROOM: usize = 256;
 
 impl Mux {
-    /// Whether [`Mux::transmit`] has anything.
+    /// True if [`Mux::transmit`] has something to send.
     pub fn has_transmit(&self) -> bool {
         !self.control.is_empty()
             || self.pong.is_some()
@@ -64,7 +64,7 @@ impl Mux {
         false
     }
 
-    /// Writes Resets and credit. `true` if the message is full, as for the next three.
+    /// Writes Resets and credit. Returns `true` if the message is full, like the next three functions.
     fn transmit_credit(&mut self, out: &mut BytesMut) -> bool {
         while let Some(ids) = self.refused.front_mut() {
             if !fits(out, SMALL_FRAME) {
@@ -158,7 +158,7 @@ impl Mux {
         }
     }
 
-    /// Drops what waits of all exchanges, since the session has ended.
+    /// Drops the queues of all exchanges, since the session has ended.
     fn discard_rings(&mut self) {
         for key in std::mem::take(&mut self.control_ring) {
             self.exchanges[key.0].in_control = false;
@@ -236,7 +236,7 @@ fn put_body(exchange: &mut Exchange, out: &mut BytesMut) -> bool {
     true
 }
 
-/// Notes that the last part has gone out.
+/// Records that the last part has gone out.
 fn end(exchange: &mut Exchange) {
     exchange.outbox.finish = None;
     if let Some(send) = exchange.send() {

@@ -12,7 +12,7 @@ pub const DEAD_AFTER: Duration = Duration::from_secs(30);
 /// Age from which the round trip is measured again while credit flows.
 const STALE_AFTER: Duration = Duration::from_secs(1);
 
-/// What this side has heard of the peer, and when.
+/// What this side has received from the peer, and when.
 #[derive(Debug)]
 pub(crate) struct Liveness {
     last_received: Instant,
@@ -52,6 +52,11 @@ impl Liveness {
     pub(crate) fn probe(&mut self, now: Instant) -> Option<[u8; 8]> {
         let stale = self.measured_at.is_none_or(|at| now.saturating_duration_since(at) >= STALE_AFTER);
         (stale && self.outstanding.is_none()).then(|| self.ping(now))
+    }
+
+    /// A Ping that asks for a sign of life, if none is outstanding.
+    pub(crate) fn ask(&mut self, now: Instant) -> Option<[u8; 8]> {
+        self.outstanding.is_none().then(|| self.ping(now))
     }
 
     /// When [`Liveness::check`] is due.

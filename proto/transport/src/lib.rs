@@ -1,7 +1,7 @@
 //! The transports that carry a session.
 //!
-//! [`Transport`] is an interface to exchanges, because there all transports are alike. Over WebSocket the multiplexer
-//! of `cok-proto` makes exchanges, over QUIC streams do.
+//! [`Transport`] is an interface at the level of exchanges, where all transports are alike. Over WebSocket the
+//! multiplexer of `cok-proto` makes exchanges, over QUIC streams do.
 //!
 //! - [`ws`]: one WebSocket (RFC 6455) through the multiplexer.
 //! - [`quic`]: one QUIC connection (RFC 9000), a stream for each exchange.
@@ -35,6 +35,9 @@ use tokio::sync::watch;
 pub use self::congestion::Congestion;
 pub use cok_proto::mux::Config;
 pub use cok_proto::{ExchangeError, OpenError, Received, WindowBudget};
+
+/// How often a sign of life is looked for while somebody waits for it.
+const ANSWER_POLL: Duration = Duration::from_millis(20);
 
 /// One established session over some transport.
 ///
@@ -74,11 +77,17 @@ pub trait Transport: fmt::Debug + Send + Sync + 'static {
     /// Ends the session with an Error frame.
     fn close(&self, error: ErrorMessage);
 
-    /// The state of the session as it changes.
+    /// Watches the state of the session.
     fn status(&self) -> watch::Receiver<Status>;
 
-    /// Daemon: true while the client does not answer on its path, as it changes. The client may be heard again, or the
-    /// session ends. `None` if the connection itself reports a dead peer, as TCP does.
+    /// Sends a Ping, which the peer answers at once.
+    fn ping(&self);
+
+    /// A number that grows with each sign of life from the peer.
+    fn signs_of_life(&self) -> u64;
+
+    /// Daemon: watches whether the client is silent, true while it does not answer on its path. It may answer again, or
+    /// the session ends. `None` if the connection itself reports a dead peer, as TCP does.
     fn silence(&self) -> Option<watch::Receiver<bool>> {
         None
     }
@@ -93,6 +102,24 @@ impl dyn Transport {
     /// Waits for the next frame about a tunnel. `None` once the session has ended.
     pub async fn tunnel_frame(&self) -> Option<(u32, TunnelFrame)> {
         poll_fn(|cx| self.poll_tunnel(cx)).await
+    }
+
+    /// Whether the peer shows that it is there: asks it, and waits for a sign of life at most for `limit`.
+    pub async fn answers(&self, limit: Duration) -> bool {
+        let (before, deadline) = (self.signs_of_life(), tokio::time::Instant::now() + limit);
+        self.ping();
+        loop {
+            if matches!(*self.status().borrow(), Status::Closed(_)) {
+                return false;
+            }
+            if self.signs_of_life() != before {
+                return true;
+            }
+            if tokio::time::Instant::now() >= deadline {
+                return false;
+            }
+            tokio::time::sleep(ANSWER_POLL).await;
+        }
     }
 
     /// Waits for the end of the session.
@@ -128,7 +155,7 @@ pub enum CloseReason {
     /// The connection broke.
     #[error("connection lost: {0}")]
     Lost(String),
-    /// The peer was restarted, knows nothing of the session and says so (RFC 9000, section 10.3).
+    /// The peer restarted, does not know the session, and sent a stateless reset (RFC 9000, section 10.3).
     #[error("connection lost: the peer was restarted and has forgotten the session")]
     Forgotten,
     /// One of the sides ended it with an Error, or one broke the protocol or fell silent.

@@ -143,6 +143,14 @@ impl Transport for MuxSession {
         self.0.fail(&error);
     }
 
+    fn ping(&self) {
+        self.0.act(|state| state.mux.ping(Instant::now()));
+    }
+
+    fn signs_of_life(&self) -> u64 {
+        self.0.lock().mux.messages()
+    }
+
     fn status(&self) -> watch::Receiver<Status> {
         self.0.status.subscribe()
     }

@@ -1,5 +1,5 @@
-//! A session over one WebSocket (RFC 6455), on any byte stream. The stream's TLS and the daemon's HTTP upgrade are done
-//! by the caller.
+//! A session over one WebSocket (RFC 6455), on any byte stream. The caller does the stream's TLS and the daemon's HTTP
+//! upgrade.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -29,7 +29,7 @@ pub const SUBPROTOCOL: &str = "cok.v1";
 /// tunnel pays its whole size. TLS has a record's bytes in memory already: pieces of 4 KiB were as fast as pieces of 16
 /// KiB.
 const READ_BUFFER: usize = 4 * 1024;
-/// Bytes in the write buffer from which tungstenite writes by itself.
+/// Fill level in bytes at which tungstenite flushes its write buffer by itself.
 const WRITE_BUFFER: usize = 64 * 1024;
 /// Hard limit of the write buffer in bytes. It is above what one burst can leave unwritten.
 const MAX_WRITE_BUFFER: usize = WRITE_BUFFER + 4 * MAX_MESSAGE;

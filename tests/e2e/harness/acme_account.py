@@ -1,4 +1,4 @@
-"""What the owner of an ACME account may ask for with its key, past the daemon."""
+"""Requests of an ACME account's owner, made without the daemon."""
 
 import base64
 import json
@@ -11,8 +11,8 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
 
 def deactivate(server, kept):
-    """Ends an account (RFC 8555, section 7.3.6), as its owner does whose key others may know. `kept` is what the daemon
-    keeps of it; the request is signed as RFC 7515 has it, by ES256."""
+    """Deactivates an account (RFC 8555, section 7.3.6), as its owner does when the key may have leaked. `kept` is the
+    daemon's record of the account. The request is signed with ES256 (RFC 7515)."""
     context = ssl.create_default_context(cafile=str(server.ca_file))
 
     def ask(url, body=None):

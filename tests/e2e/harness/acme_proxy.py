@@ -1,5 +1,5 @@
-"""An HTTPS proxy between the daemon and pebble: it adds what pebble does not have (renewal information and profiles), notes
-what was asked, and does whatever servers and networks do to a client."""
+"""An HTTPS proxy between the daemon and pebble. It adds renewal information and profiles, which pebble lacks. It records
+requests and injects the faults of servers and networks."""
 
 import asyncio
 import datetime
@@ -13,7 +13,7 @@ from aiohttp import web
 from .acme_account import decode
 from .loop import Loop
 
-# The steps of an order in their order, and where pebble has them.
+# The steps of an order in sequence, and pebble's path of each.
 STEPS = {
     "directory": "/dir",
     "nonce": "/nonce-plz",
@@ -36,13 +36,13 @@ def step_of(path):
 
 
 def cut(request):
-    """The connection ends with no answer."""
+    """Closes the connection without a response."""
     request.transport.abort()
     return web.Response()
 
 
 def answer(status, problem=None, retry_after=None, text=None, **more):
-    """An answer in pebble's place: a problem document (RFC 7807) with `more` members, or another text."""
+    """Returns a fault that answers in pebble's place: a problem document (RFC 7807) with `more` members, or `text`."""
     headers = {"retry-after": str(retry_after)} if retry_after is not None else {}
 
     def respond(_request):
@@ -57,17 +57,17 @@ def answer(status, problem=None, retry_after=None, text=None, **more):
 
 
 def malformed(_request):
-    """JSON that breaks off."""
+    """Answers with truncated JSON."""
     return web.Response(text='{"status": "pend', content_type="application/json")
 
 
 class AcmeProxy(Loop):
-    """Stands before `pebble`. Every request is noted in `seen` as (step, payload); while `faults` has its step, what is
-    there is done instead of asking pebble, unless that answers nothing; its answers to a step get the header fields that
-    `headers` has for it. With a `window`, a function from a certificate's
-    identifier to two moments in seconds since 1970, the directory offers renewal information (RFC 9773), and with
-    `profiles` those. The certificates whose window was asked for are in `windows`. Orders show what they replace unless
-    `shows_replaces` is false."""
+    """Stands in front of `pebble`. `seen` records every request as (step, payload). `faults` maps a step to a function
+    that answers in pebble's place; if it returns None, pebble answers. `headers` maps a step to fields that are added to
+    its responses. `window` maps a certificate's identifier to two times in seconds since 1970. If it is set, the
+    directory offers renewal information (RFC 9773). `windows` lists the certificates whose window was requested. If
+    `profiles` is set, the directory offers them. Orders show the certificate that they replace unless `shows_replaces`
+    is false."""
 
     def __init__(self, pebble):
         self.pebble = pebble
@@ -86,7 +86,7 @@ class AcmeProxy(Loop):
         self.end()
 
     def hold(self, step):
-        """The next request of this step waits until `release`; `held` is set once there is one."""
+        """Makes the next request of this step wait until `release`. Sets `held` once it arrives."""
         self.held.clear()
         self._hold = (step, asyncio.Event())
 
@@ -95,11 +95,11 @@ class AcmeProxy(Loop):
             self.loop.call_soon_threadsafe(self._hold[1].set)
 
     def payloads(self, step):
-        """What the requests of a step said."""
+        """Returns the payloads of a step's requests."""
         return [payload for seen, payload in list(self.seen) if seen == step]
 
     def orders(self):
-        """How many have reached pebble or the test in its place."""
+        """Returns the number of orders that reached pebble or a fault."""
         return len(self.payloads("order"))
 
     async def _start(self):
@@ -135,7 +135,7 @@ class AcmeProxy(Loop):
                 return done
         if step == "window":
             return self._renewal_info(request.path.rpartition("/")[2])
-        # pebble makes its addresses from the host that it was asked as.
+        # pebble builds its URLs from the Host field.
         headers = {name: request.headers[name] for name in ("host", "content-type", "user-agent") if name in request.headers}
         url = self.pebble.directory.removesuffix("/dir") + request.path_qs
         try:
@@ -147,7 +147,7 @@ class AcmeProxy(Loop):
         if step == "directory":
             content = self._directory(content)
         if step == "order" and answered.status == 201 and "replaces" in payload and self.shows_replaces:
-            # RFC 9773, section 5: the order shows it.
+            # RFC 9773, section 5: the order repeats `replaces`.
             content = json.dumps({**json.loads(content), "replaces": payload["replaces"]}).encode()
         skip = {"content-length", "transfer-encoding", "connection", "date", "content-encoding"}
         headers = [(name, value) for name, value in answered.headers.items() if name.lower() not in skip]
@@ -174,7 +174,7 @@ class AcmeProxy(Loop):
 
 
 class Refuse:
-    """Refuses orders that name a certificate which they replace, and no others."""
+    """Refuses only orders that name a certificate to replace."""
 
     def __init__(self, status, problem):
         self._answer = answer(status, problem)
@@ -184,7 +184,7 @@ class Refuse:
 
 
 def _payload(body):
-    """What a signed request says (RFC 7515, flattened JSON); nothing if it says nothing."""
+    """Returns the payload of a signed request (RFC 7515, flattened JSON), or None if it is empty."""
     try:
         encoded = json.loads(body)["payload"]
         return json.loads(decode(encoded)) if encoded else None

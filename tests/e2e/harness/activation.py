@@ -1,11 +1,11 @@
-"""Listening sockets that are there before the daemon, as the service manager hands them over (sd_listen_fds(3))."""
+"""Listening sockets that exist before the daemon, as a service manager passes them (sd_listen_fds(3))."""
 
 import sys
 from pathlib import Path
 
 from .process import Here
 
-# Binds HTTPS and QUIC on one free port, and becomes the program that the arguments name.
+# Binds HTTPS and QUIC on one free port, then executes the program that the arguments name.
 HAND_OVER = """
 import os, socket, sys
 while True:
@@ -25,7 +25,7 @@ os.execv(sys.argv[1], sys.argv[1:])
 
 
 class Activated(Here):
-    """A place where the daemon finds its public sockets open."""
+    """A place that passes open public sockets to the daemon."""
 
     def command(self, *command):
         program = [str(part) for part in command]

@@ -1,4 +1,4 @@
-"""An authority of the tests' own: for the ACME server's HTTPS, and for certificates with whatever is wrong with them."""
+"""A certificate authority of the tests. It signs the ACME server's certificate, and faulty ones."""
 
 import datetime
 import ipaddress
@@ -29,7 +29,7 @@ def key_pem(key):
 
 
 class Authority:
-    """Keeps its certificate as `ca_file`."""
+    """A self-signed authority. `ca_file` is its certificate."""
 
     def __init__(self, folder):
         self.folder = folder
@@ -59,7 +59,7 @@ class Authority:
         )
 
     def pair(self, *names, begins=-DAY, ends=90 * DAY):
-        """A certificate for names and addresses, and its key, in PEM."""
+        """Returns a certificate for names and addresses and its key, both in PEM."""
         key = ec.generate_private_key(ec.SECP256R1())
         alternatives = x509.SubjectAlternativeName([_alternative(name) for name in names])
         certificate = (
@@ -70,7 +70,7 @@ class Authority:
         return certificate.public_bytes(serialization.Encoding.PEM).decode(), key_pem(key)
 
     def files(self, *names, stem="server", **more):
-        """The same as two files."""
+        """Writes the two of `pair` as files and returns their paths."""
         paths = [self.folder / f"{stem}.{kind}.pem" for kind in ("cert", "key")]
         for path, text in zip(paths, self.pair(*names, **more)):
             path.write_text(text)

@@ -1,4 +1,4 @@
-"""A daemon that gets its certificate by ACME, and what an operator and a visitor see of it."""
+"""A daemon that gets its certificate by ACME, from an operator's and a visitor's view."""
 
 import datetime
 import json
@@ -20,7 +20,7 @@ EMBEDDED = 'provider = "embedded"'
 
 
 def cokd(*arguments, inside=HERE, env=None):
-    """A command of the operator: exit code, standard output, standard error."""
+    """Runs a command of the operator. Returns exit code, standard output and standard error."""
     command = inside.command(BIN_DIR / "cokd", *arguments)
     result = subprocess.run(
         [str(part) for part in command], capture_output=True, text=True, check=False, timeout=30, env=env
@@ -29,8 +29,8 @@ def cokd(*arguments, inside=HERE, env=None):
 
 
 class Certified(Daemon):
-    """Asks `server` (Pebble, or what stands before it) with the solver of `solver`, the lines of [acme.dns], and
-    `acme`, more lines of [acme]. `dns` is where it answers itself, by the embedded solver."""
+    """A daemon that orders from `server` (Pebble or AcmeProxy). `solver` has the lines of [acme.dns], and `acme` more
+    lines of [acme]. `dns` is the address where the embedded solver answers queries."""
 
     def __init__(self, folder, server, dns=None, solver=EMBEDDED, acme="", **more):
         self.server, self.dns = server, dns
@@ -47,31 +47,31 @@ ca_file = "{server.ca_file}"
         super().__init__(folder, listen=listen, tls='mode = "acme"', more=acme + more.pop("more", ""), **more)
 
     def issued(self, start=0, deadline=60):
-        """Waits until there is a new certificate, and until it is served."""
+        """Waits until a new certificate is issued and served."""
         event = self.process.wait_event("issued", start=start, deadline=deadline)
         wait_for(lambda: serial_of(self.leaf()) == plain(event["serial"]), "the new certificate is served")
         return event
 
     def leaf(self, name="", deadline=20):
-        """The certificate that is served, whoever has signed it."""
+        """Returns the served certificate without verifying it."""
         context = ssl.create_default_context()
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         with context.wrap_socket(self.connect(deadline), server_hostname=self.host(name)) as connection:
             return x509.load_der_x509_certificate(connection.getpeercert(binary_form=True))
 
     def status(self):
-        """What `cokd cert status` says."""
+        """Returns the output of `cokd cert status`."""
         code, out, err = cokd("cert", "status", "--config", self.config, "--json", inside=self.inside)
         assert code == 0, err
         return json.loads(out)
 
     def renew(self, *options):
-        """`cokd cert renew`, which asks the running daemon."""
+        """Runs `cokd cert renew`, which asks the running daemon."""
         code, _, err = cokd("cert", "renew", "--config", self.config, *options, inside=self.inside)
         assert code == 0, err
 
     def store(self):
-        """The folder of its ACME server."""
+        """Returns the state folder of its ACME server."""
         (folder,) = (self.state / "acme").iterdir()
         return folder
 
@@ -80,7 +80,7 @@ ca_file = "{server.ca_file}"
         self.start()
 
     def failures(self, start=0):
-        """The events of attempts that failed."""
+        """Returns the log events of failed attempts."""
         lines = [json.loads(line) for line in self.process.lines[start:] if line.startswith("{")]
         return [line for line in lines if line.get("event") == "not_issued"]
 
@@ -90,7 +90,7 @@ def serial_of(certificate):
 
 
 def plain(serial):
-    """A serial number as the daemon writes it, in the form of `serial_of`."""
+    """Converts a serial number from the daemon's form to the form of `serial_of`."""
     return serial.replace(":", "").lower().lstrip("0")
 
 
@@ -104,12 +104,12 @@ def valid_now(certificate):
 
 
 def moment(value):
-    """Seconds since 1970 of what a status says."""
+    """Converts a time of a status to seconds since 1970."""
     return value if isinstance(value, (int, float)) else datetime.datetime.fromisoformat(value).timestamp()
 
 
 class Issuance:
-    """An ACME server and a daemon that gets its certificate there, by its own answers to DNS queries."""
+    """An ACME server and a daemon that gets its certificate there with the embedded solver."""
 
     def __init__(self, folder, proxy=False, **pebble):
         self.folder, self.daemon = folder, None
@@ -118,28 +118,28 @@ class Issuance:
         self.proxy = AcmeProxy(self.pebble) if proxy else None
 
     def start(self, **daemon):
-        """The daemon, which has no certificate yet."""
+        """Starts the daemon, which has no certificate yet."""
         self.daemon = Certified(self.folder / "cokd", self.proxy or self.pebble, self.dns, **daemon)
         return self.daemon
 
     def trust(self):
-        """Visitors and clients trust what pebble has signed, and nothing else, from now on."""
+        """From now on visitors and clients trust only certificates that pebble signed."""
         self.daemon.ca = self.pebble.root()
 
     def issued(self, **more):
-        """Waits for a new certificate that all trust."""
+        """Waits for a new certificate, which visitors and clients then trust."""
         event = self.daemon.issued(**more)
         self.trust()
         return event
 
     def renewed(self, *options):
-        """Asks for a new certificate as an operator does, and waits for it."""
+        """Requests a new certificate as an operator does, and waits for it."""
         start = len(self.daemon.process.lines)
         self.daemon.renew(*options)
         return self.issued(start=start)
 
     def orders_within(self, seconds=6):
-        """How many orders are placed while so much time passes: there is nothing to wait for when none is to come."""
+        """Returns the number of orders in this time. No condition can show that no order comes."""
         before = self.pebble.orders()
         threading.Event().wait(seconds)
         return self.pebble.orders() - before

@@ -1,14 +1,14 @@
-"""A clock that can be set while a program runs, by libfaketime from Debian. Only the time of day is changed; waits last as
-long as ever."""
+"""A clock that can be set while a program runs, by libfaketime from Debian. It changes only the time of day, not the
+length of waits."""
 
 import glob
 
-# The one for programs with threads.
+# The library for programs with threads.
 LIBRARY = "/usr/lib/*/faketime/libfaketimeMT.so.1"
 
 
 class Clock:
-    """`env` is for the programs that go by it."""
+    """Programs with `env` in their environment use this clock."""
 
     def __init__(self, folder):
         libraries = glob.glob(LIBRARY)
@@ -24,8 +24,8 @@ class Clock:
         }
 
     def set(self, ahead=0):
-        """So many seconds ahead of the real time, or behind."""
-        # In one go: programs read it at any time.
+        """Sets the clock `ahead` seconds before the real time, or behind it if negative."""
+        # Replaces the file atomically, since programs read it at any time.
         new = self._file.with_suffix(".new")
         new.write_text(f"{ahead:+d}\n")
         new.replace(self._file)

@@ -11,8 +11,8 @@ from pathlib import Path
 from .process import BIN_DIR, HERE, Process, spawn
 
 DOMAIN = "tunnel.test"
-# What is freed goes back to the system at once, so that memory can be judged from outside: large blocks by the C library's
-# allocator, which the client uses, and pages by the daemon's.
+# The allocators return freed memory to the system at once, so that tests can judge resident memory. The first setting
+# is for large blocks of the C library's allocator (client), the second for pages of the daemon's.
 GIVE_BACK = {"MALLOC_MMAP_THRESHOLD_": "32768", "MALLOC_ARENA_MAX": "1", "MIMALLOC_PURGE_DELAY": "0"}
 
 KEY = "cok_test-key-of-the-end-to-end-suite"
@@ -28,9 +28,9 @@ def digest(key):
 
 
 class Daemon:
-    """A cokd with its own folder, on free ports. It takes tunnels over any transport; `transport` is what its clients use
-    unless they are told otherwise. `inside` is where it and its visitors are; `listen`, `tls` and `more` are the
-    rest of its configuration. Visitors trust its own authority, or `ca` once that is set."""
+    """A cokd with its own folder, on free ports. It accepts tunnels over any transport; `transport` is its clients'
+    default. `inside` is the place of the daemon and its visitors. `listen`, `tls` and `more` are the rest of its
+    configuration. Visitors trust its own authority, or `ca` once that is set."""
 
     def __init__(
         self, folder, limits="", keys="", https="127.0.0.1:0", state=None, env=None, transport="ws", inside=HERE,
@@ -96,7 +96,7 @@ max_tunnels = 1000
         )
 
     def admin_get(self, path):
-        """Status and text from the admin address."""
+        """Returns status and text of a response from the admin address."""
         command = self.inside.command(
             "curl", "-sS", "--max-time", "20", "--write-out", "\n%{http_code}", f"http://{self.admin}{path}"
         )
@@ -108,7 +108,7 @@ max_tunnels = 1000
         return self.admin_get("/health/ready")[0] == 200
 
     def metrics(self):
-        """The samples there are, by name and labels."""
+        """Returns all samples by name and labels."""
         samples = (line.rsplit(" ", 1) for line in self.admin_get("/metrics")[1].splitlines() if not line.startswith("#"))
         return {name: float(value) for name, value in samples}
 
@@ -116,11 +116,11 @@ max_tunnels = 1000
         return self.metrics()[name]
 
     def answered(self, status=200):
-        """How many requests have been, to the end, with that status."""
+        """Returns the number of finished requests with this status."""
         return self.metrics().get(f'cok_requests_total{{status="{status}"}}', 0)
 
     def curl(self, name, path="/", *options, check=True, deadline=60):
-        """curl as a visitor; its completed process, with bytes on standard output."""
+        """Runs curl as a visitor. Returns its completed process, with bytes on standard output."""
         command = self.curl_command(name, path, *options, deadline=deadline)
         result = subprocess.run(command, capture_output=True, check=False, timeout=deadline + 10)
         if check:
@@ -128,12 +128,12 @@ max_tunnels = 1000
         return result
 
     def start_curl(self, name, path="/", *options, deadline=60):
-        """curl as a visitor that stays for a while; its output can be read as it comes."""
+        """Starts curl as a visitor. Its output can be read as it arrives."""
         command = self.curl_command(name, path, "--no-buffer", *options, deadline=deadline)
         return spawn(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
     def connect(self, deadline=20):
-        """A visitor's TCP connection."""
+        """Opens a visitor's TCP connection."""
         return self.inside.enter(lambda: socket.create_connection((self.address, self.port), timeout=deadline))
 
     def tls(self, alpn=None):
@@ -180,7 +180,7 @@ class Client:
         )
 
     def wait_online(self, start=0):
-        """Waits for the tunnel, which is carried as it was asked for."""
+        """Waits for the tunnel and checks its transport."""
         event = self.process.wait_event("connected", start=start)
         assert self.transport in (event["transport"], "auto"), event
         self.url = event["url"]
@@ -200,7 +200,7 @@ class Client:
 
 
 class Dev(Process):
-    """`cokd dev` on a free port, or as `options` say; `info` is the line that it prints."""
+    """`cokd dev` on a free port, or with `options`. `info` is the line that it prints."""
 
     def __init__(self, state, *arguments, options=("--https-port", "0"), inside=HERE):
         self.inside = inside
@@ -215,6 +215,6 @@ class Dev(Process):
         self.port = int(self.info["server"].rpartition(":")[2])
 
     def curl(self, url, *options):
-        """curl as a visitor. It resolves names under .localhost by itself."""
+        """Runs curl as a visitor. curl resolves names under .localhost by itself."""
         command = ["curl", "-sS", "--max-time", "30", "--cacert", self.info["ca_file"], *options, url]
         return subprocess.run(self.inside.command(*command), capture_output=True, check=True, timeout=40).stdout

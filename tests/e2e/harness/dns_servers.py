@@ -1,5 +1,4 @@
-"""DNS as the world has it: knot, which is authoritative for zones, and unbound, which resolves from the root down and trusts
-nobody more than it must. Both come from Debian."""
+"""Real DNS servers from Debian: knot is authoritative for zones, and unbound is a strict recursive resolver."""
 
 import itertools
 import signal
@@ -9,15 +8,15 @@ from .process import HERE, Process, wait_for
 
 DAEMON, PARENT, RESOLVER = "127.0.0.1", "127.0.0.2", "127.0.0.3"
 
-# The key that may update zones: name, algorithm, secret.
+# The key with permission to update zones: name, algorithm, secret.
 TSIG = ("cokd.", "hmac-sha256", "c2VjcmV0IG9mIHRoZSB0ZXN0cyBmb3IgdXBkYXRlcyE=")
 
 _serials = itertools.count(1)
 
 
 def dig(server, name, kind, *options, port=53, inside=HERE):
-    """What a name server says, in lines; in full unless `+short` is asked for. As by any resolver, what gets no answer is
-    asked again: datagrams get lost where many come at once."""
+    """Returns a name server's response in lines, in full unless `options` have `+short`. A query without a response is
+    repeated, as by any resolver, since datagrams can get lost."""
     command = inside.command("dig", f"@{server}", "-p", str(port), name, kind, "+time=2", "+tries=3", *options)
     result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20)
     assert result.returncode == 0, result.stdout + result.stderr
@@ -25,8 +24,8 @@ def dig(server, name, kind, *options, port=53, inside=HERE):
 
 
 class Knot:
-    """Serves `zones`: a list of lines in zone-file form for each name with the root's dot. An SOA record and an NS record,
-    which names `ns.<zone>` with this server's address, are added."""
+    """Serves `zones`, which maps absolute names to lines of a zone file. It adds an SOA record and an NS record, which
+    names `ns.<zone>` with this server's address."""
 
     def __init__(self, folder, zones, address=PARENT, port=53, inside=HERE):
         self.folder, self.address, self.port, self.inside = folder, address, port, inside
@@ -39,7 +38,7 @@ class Knot:
         listed = "".join(
             f"  - domain: {name}\n    file: {self._file(name)}\n    acl: [update]\n" for name in self.zones
         )
-        # The one key may change TXT records at one name; the other is known, and may nothing.
+        # The first key may change TXT records at one name. The second key has no permission.
         config = folder / "knot.conf"
         config.write_text(
             f"""
@@ -105,9 +104,9 @@ zone:
         return dig(self.address, name, kind, *options, port=self.port, inside=self.inside)
 
     def change(self, name, records):
-        """Another content of a zone."""
+        """Replaces a zone's records."""
         self._write(name, records)
-        # Read again at SIGHUP.
+        # knot reads zone files again on SIGHUP.
         self.process.popen.send_signal(signal.SIGHUP)
         serial = self._file(name).read_text().split()[6]
         wait_for(lambda: any(serial in line.split() for line in self.ask(name, "SOA", "+short")), "the zone has changed")
@@ -117,8 +116,8 @@ zone:
 
 
 class Unbound:
-    """Resolves from the root, which is `root`. It asks for no more of a name than it must (RFC 9156), in upper and lower case
-    at random (draft-vixie-dnsext-dns0x20), and takes no answer in which that has changed."""
+    """Resolves from the root server `root`. It minimises query names (RFC 9156) and randomises their case
+    (draft-vixie-dnsext-dns0x20). It rejects responses that change the case."""
 
     def __init__(self, folder, root=PARENT, address=RESOLVER, inside=HERE):
         folder.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""First packets of QUIC handshakes that never go on, in any number."""
+"""Initial packets of QUIC handshakes that never continue, in any number."""
 
 import os
 import socket
@@ -14,7 +14,7 @@ VERSION = QuicProtocolVersion.VERSION_1
 
 
 class Initials:
-    """Valid Initial packets (RFC 9000, section 17.2.2), with one ClientHello for all and an id and keys for each."""
+    """Valid Initial packets (RFC 9000, section 17.2.2), with one ClientHello for all. Each has its own id and keys."""
 
     def __init__(self, server_name, alpn):
         connection = QuicConnection(
@@ -37,13 +37,13 @@ class Initials:
         connection_id = os.urandom(self.id_length)
         header = self.header[:6] + connection_id + self.header[6 + self.id_length :]
         packet = self._keys(connection_id, is_client=True).encrypt_packet(header, self.payload, self.number)
-        # A shorter datagram would be ignored (section 14.1).
+        # A server ignores a shorter datagram (section 14.1).
         return packet.ljust(1200, b"\0")
 
 
 def flood(initials, target, addresses, count):
-    """Sends `count` of them from all the addresses in turn, and from ports of each; how many of what came back, by the
-    packet's type."""
+    """Sends `count` packets from the addresses in turn, from several ports of each. Returns the number of responses by
+    packet type."""
     sockets = []
     for address in addresses:
         sockets.append(socket.socket(type=socket.SOCK_DGRAM))
@@ -62,7 +62,7 @@ def flood(initials, target, addresses, count):
         from_ = sockets[number % len(sockets)]
         from_.sendto(next(initials), target)
         collect(from_)
-    # The last answers are on their way; all sockets together are given a moment.
+    # The last responses are on their way: all sockets share a short wait.
     time.sleep(0.2)
     for from_ in sockets:
         collect(from_)

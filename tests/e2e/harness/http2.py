@@ -1,4 +1,4 @@
-"""A visitor over HTTP/2 by the h2 library, which shows what curl hides: single streams, resets, extended CONNECT."""
+"""A visitor over HTTP/2 with the h2 library. Unlike curl it shows single streams, resets and extended CONNECT."""
 
 import h2.config
 import h2.connection
@@ -11,23 +11,23 @@ from . import raw
 
 
 class Http2:
-    """One connection; streams are read one after another."""
+    """One connection. The caller reads its streams one after another."""
 
     def __init__(self, daemon, name):
         self.authority = f"{daemon.host(name)}:{daemon.port}"
         self.socket = raw.connect(daemon, name, "h2")
         assert self.socket.selected_alpn_protocol() == "h2"
         self.connection = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding=None))
-        # What was asked before a GOAWAY goes on (RFC 9113, section 6.8), which the library forbids.
+        # Requests before a GOAWAY continue (RFC 9113, section 6.8), but the library forbids it.
         state = self.connection.state_machine
         going_away = (ConnectionState.CLIENT_OPEN, ConnectionInputs.RECV_GOAWAY)
         state._transitions = {**state._transitions, going_away: (None, ConnectionState.CLIENT_OPEN)}
         self.connection.initiate_connection()
         self.streams = {}
-        # The highest id that a GOAWAY said may be served: first any, then the last one (RFC 9113, section 6.8).
+        # The last stream id of a GOAWAY: first the highest possible one, then the real one (RFC 9113, section 6.8).
         self.last_stream = None
         self.flush()
-        # A server's settings come first (RFC 9113, section 3.4).
+        # A server sends its settings first (RFC 9113, section 3.4).
         self.receive()
 
     def __enter__(self):
@@ -68,7 +68,7 @@ class Stream:
         self.visitor, self.id = visitor, number
         self.headers = self.trailers = self.reset = None
         self.interim, self.data, self.ended = [], b"", False
-        # A visitor that is not `reading` grants this stream no more than the first window.
+        # If `reading` is false, the visitor grants this stream only the initial window.
         self.reading = True
 
     def handle(self, event):
@@ -123,7 +123,7 @@ class Stream:
                 return
 
     def read(self, length=None):
-        """Exactly `length` bytes, or all up to the end."""
+        """Reads exactly `length` bytes, or all up to the end."""
         if length is None:
             self.wait(lambda: self.ended or self.reset is not None)
             assert self.reset is None, f"reset with {self.reset}"

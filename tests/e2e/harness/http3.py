@@ -1,4 +1,4 @@
-"""A visitor over HTTP/3 by aioquic, which also sends what no honest visitor would: raw bytes on any stream."""
+"""A visitor over HTTP/3 with aioquic. It can also send raw bytes on any stream."""
 
 import socket
 import threading
@@ -24,7 +24,7 @@ def octets(value):
 
 
 def varint(value):
-    """RFC 9000, section 16."""
+    """Encodes a variable-length integer (RFC 9000, section 16)."""
     for bits, prefix in ((6, 0), (14, 1), (30, 2), (62, 3)):
         if value < 1 << bits:
             return (value | prefix << bits).to_bytes((bits + 2) // 8, "big")
@@ -32,18 +32,18 @@ def varint(value):
 
 
 def read_varint(data):
-    """Its value, and what comes behind it."""
+    """Returns a variable-length integer and the bytes after it."""
     length = 1 << (data[0] >> 6)
     return int.from_bytes(data[:length], "big") & (1 << (8 * length - 2)) - 1, data[length:]
 
 
 def frame(kind, payload=b"", length=None):
-    """RFC 9114, section 7.1; `length` promises another than there is."""
+    """Encodes a frame (RFC 9114, section 7.1). `length` replaces the true length."""
     return varint(kind) + varint(len(payload) if length is None else length) + payload
 
 
 def literal(name, value):
-    """A field line with a literal name, plain (RFC 9204, section 4.5.6)."""
+    """Encodes a field line with a literal name, without Huffman coding (RFC 9204, section 4.5.6)."""
 
     def integer(prefix, bits, number):
         most = (1 << bits) - 1
@@ -58,13 +58,13 @@ def literal(name, value):
 
 
 def section(*fields):
-    """An encoded field section of literals only, with whatever fields in whatever order."""
+    """Encodes a field section of literals only, with any fields in any order."""
     return b"\0\0" + b"".join(literal(name, value) for name, value in fields)
 
 
 class Http3:
-    """One connection, driven by a thread of its own. With `greedy` off it grants each stream and the connection no
-    more than the first window, and with `settle` off it does not even say its settings."""
+    """One connection, driven by its own thread. Without `greedy` it grants each stream and the connection only the
+    initial window. Without `settle` it sends no settings."""
 
     def __init__(self, daemon, name, greedy=True, settle=True, window=1 << 20, source="127.0.0.1"):
         host = daemon.host(name)
@@ -82,7 +82,7 @@ class Http3:
         self.streams = {}
         self.closed = None
         self.heads, self._unidirectional = set(), {}
-        self._changed = threading.Condition()  # its lock is one that a thread may take twice
+        self._changed = threading.Condition()  # its lock is reentrant
         self._peer = ("127.0.0.1", daemon.port)
         self._socket = self._bind(source)
         self._running = True
@@ -105,7 +105,7 @@ class Http3:
         self.leave()
 
     def leave(self, code=ErrorCode.H3_NO_ERROR):
-        """Closes the connection, if it is not closed yet."""
+        """Closes the connection unless it is closed."""
         if self._running:
             with self._changed:
                 self.quic.close(error_code=code)
@@ -113,13 +113,13 @@ class Http3:
             self.vanish()
 
     def vanish(self):
-        """Goes away without a word."""
+        """Stops without closing the connection."""
         self._running = False
         self._thread.join(DEADLINE)
         self._socket.close()
 
     def move(self, source):
-        """Goes on from another address."""
+        """Continues from another address."""
         moved = self._bind(source)
         with self._changed:
             old, self._socket = self._socket, moved
@@ -136,17 +136,17 @@ class Http3:
         return bound
 
     def _observe(self, h3):
-        """Lets the library know that the response to HEAD has no body."""
+        """Tells the library that the response to HEAD has no body."""
         check = h3._check_content_length
         h3._check_content_length = lambda stream: None if stream.stream_id in self.heads else check(stream)
         return h3
 
     @property
     def goaways(self):
-        """The ids that came with GOAWAY, which the library ignores."""
+        """Returns the ids of GOAWAY frames, which the library ignores."""
         with self._changed:
             control = bytes(self._unidirectional.get(3, b"\0"))
-        # The first of the daemon's streams is the control stream; its type comes first.
+        # The daemon's first stream is the control stream; its first byte is its type.
         assert control[0] == 0
         ids, rest = [], control[1:]
         while rest:
@@ -161,8 +161,8 @@ class Http3:
         while self._running:
             timer = self.quic.get_timer()
             now = time.monotonic()
-            # Short, since requests may set an earlier one meanwhile.
-            # It may be replaced meanwhile.
+            # A short wait, since a request may set an earlier timer.
+            # `move` may replace the socket during the wait.
             receiver = self._socket
             data = []
             try:
@@ -174,7 +174,7 @@ class Http3:
             except (TimeoutError, BlockingIOError):
                 pass
             except OSError:
-                # Nobody listens any more.
+                # The daemon's port is closed.
                 if not data:
                     time.sleep(0.001)
             with self._changed:
@@ -192,8 +192,7 @@ class Http3:
                 self._changed.notify_all()
 
     def _is_reset(self, datagram):
-        """Whether it says that the daemon knows nothing of the connection (RFC 9000, section 10.3.1), which the library
-        does not look at."""
+        """Returns whether it is a stateless reset (RFC 9000, section 10.3.1), which the library does not detect."""
         ids = [self.quic._peer_cid, *self.quic._peer_cid_available]
         return any(known.stateless_reset_token and datagram.endswith(known.stateless_reset_token) for known in ids)
 
@@ -202,7 +201,7 @@ class Http3:
             try:
                 self._socket.send(data)
             except OSError:
-                pass  # as if it were lost
+                pass  # like a lost packet
 
     def _handle(self, event):
         match event:
@@ -227,14 +226,14 @@ class Http3:
             assert self._changed.wait_for(condition, deadline), f"not within {deadline} s: {what}; closed: {self.closed}"
 
     def do(self, action):
-        """Calls `action` with the library's connection in hand, and sends what comes of it."""
+        """Calls `action` under the connection's lock, then sends pending packets."""
         with self._changed:
             result = action()
             self._flush()
             return result
 
     def wait_closed(self, deadline=DEADLINE):
-        """The code with which the connection was closed."""
+        """Waits until the connection is closed. Returns the code."""
         self.wait(lambda: self.closed, "the connection is closed", deadline)
         return self.closed[0]
 
@@ -255,7 +254,7 @@ class Http3:
         return stream
 
     def raw(self, data, end=False):
-        """A request's stream with these bytes."""
+        """Opens a request stream with these bytes."""
         with self._changed:
             stream = self._stream(self.quic.get_next_available_stream_id())
             self.quic.send_stream_data(stream.id, data, end)
@@ -263,14 +262,14 @@ class Http3:
         return stream
 
     def upload(self, path, body, **more):
-        """A request and what is there of its body, in one go: the daemon can't say stop in between."""
+        """Sends a request and its body at once, so that the daemon can't stop the upload in between."""
         with self._changed:
             stream = self.request(path, method="POST", end=False, **more)
             stream.send(body)
         return stream
 
     def raw_unidirectional(self, data, end=False):
-        """A unidirectional stream with these bytes."""
+        """Opens a unidirectional stream with these bytes."""
         with self._changed:
             stream = self._stream(self.quic.get_next_available_stream_id(is_unidirectional=True))
             self.quic.send_stream_data(stream.id, data, end)
@@ -287,7 +286,7 @@ class Stream:
         self.visitor, self.id = visitor, number
         self.headers = self.trailers = self.reset = self.stopped = None
         self.interim, self.data, self.ended = [], bytearray(), False
-        # Where the body goes that is not kept.
+        # Takes the body if it is not kept.
         self.sink = None
 
     def handle(self, event):
@@ -317,7 +316,7 @@ class Stream:
         return self.headers
 
     def read(self, length=None, deadline=DEADLINE):
-        """Exactly `length` bytes, or all up to the end."""
+        """Reads exactly `length` bytes, or all up to the end."""
         if length is None:
             self.wait(lambda: self.ended or self.reset is not None, "the end", deadline)
             assert self.reset is None, f"reset with {self.reset}"
@@ -330,12 +329,12 @@ class Stream:
         return data
 
     def wait_reset(self):
-        """The code with which the response was reset."""
+        """Waits until the response is reset. Returns the code."""
         self.visitor.wait(lambda: self.reset is not None, "the response is reset")
         return self.reset
 
     def wait_stopped(self):
-        """The code with which the daemon said that it reads no more."""
+        """Waits until the daemon stops the upload (STOP_SENDING). Returns the code."""
         self.visitor.wait(lambda: self.stopped is not None, "the request is stopped")
         return self.stopped
 
@@ -346,28 +345,28 @@ class Stream:
         self._unless_stopped(lambda: self.visitor.quic.send_stream_data(self.id, data, end))
 
     def _unless_stopped(self, action):
-        """What the daemon does not want any more is not sent: the library has reset the stream by itself then."""
+        """Does nothing if the daemon stopped the upload: the library has reset the stream by itself."""
         self.visitor.do(lambda: self.stopped is None and action())
 
     def send_trailers(self, fields):
         self.visitor.do(lambda: self.visitor.h3.send_headers(self.id, fields, end_stream=True))
 
     def cancel(self, code=ErrorCode.H3_REQUEST_CANCELLED):
-        """Wants no response, and sends no more of the request if there is more."""
+        """Stops the response, and resets an unfinished request."""
         self.stop(code)
         self.break_off(code)
 
     def stop(self, code=ErrorCode.H3_REQUEST_CANCELLED):
-        """Wants no response."""
+        """Stops the response."""
         self.visitor.do(lambda: self.visitor.quic.stop_stream(self.id, code))
 
     def break_off(self, code=ErrorCode.H3_REQUEST_CANCELLED):
-        """Sends no more of the request."""
+        """Resets the request."""
         self.visitor.do(lambda: self.visitor.quic.reset_stream(self.id, code))
 
     def stalled(self):
-        """Whether something is left to send, and the daemon has taken nothing for a while."""
+        """Returns whether data is left to send and the daemon takes none for a while."""
         sender = self.visitor.quic._streams[self.id].sender
         before = sender._buffer_start
-        time.sleep(0.3)  # what stands still for that long has stopped
+        time.sleep(0.3)  # a stream without progress for this time has stalled
         return 0 < before == sender._buffer_start < sender._buffer_stop

@@ -18,17 +18,17 @@ from .http2 import Http2
 from .http3 import Http3
 from .process import BIN_DIR, DEADLINE, Process, wait_for
 
-# How many names have visitors who stay, and visitors who have one connection for all.
+# The number of names with long-lived visitors and with visitors that use one connection for all requests.
 STAYING = 2
-# How long a visitor who has one connection for all waits after an answer.
+# The pause after a response of a visitor that uses one connection.
 THINKS = 0.1
-# How often a visitor over HTTP/3 who waits for an answer makes sure that the server is still there.
+# How often a visitor over HTTP/3 probes the server during its wait for a response.
 PINGS = 0.5
 
 
 class Site:
-    """Small answers, downloads and uploads of a second, WebSockets and streams of events (tests/load). `target` is what a
-    tunnel leads to."""
+    """The service of tests/load: small responses, transfers of one second, WebSockets and streams of events. `target` is
+    its address for a tunnel."""
 
     def __init__(self, inside):
         self._process = Process(BIN_DIR / "cok-load", "serve", inside=inside)
@@ -36,7 +36,7 @@ class Site:
         self.stop = self._process.stop
 
     def asked(self):
-        """The queries that requests for `/` have come with: what has reached the service, answered or not."""
+        """Returns the queries of all requests for `/` that reached the service, answered or not."""
 
         def fetch():
             with urllib.request.urlopen(f"{self.target}/asked", timeout=20) as answer:
@@ -47,8 +47,8 @@ class Site:
 
 @dataclass
 class Visit:
-    """One request: its kind, when it was due, when it got a connection or began to open one, whether another request had
-    that connection before, and when it was answered or failed, and why."""
+    """One request with its times and its result. `asked` is the time when it took or opened a connection. `reused` is
+    true if that connection carried an earlier request."""
 
     kind: str
     due: float
@@ -62,7 +62,7 @@ class Visit:
         return self.ended - self.due
 
     def died_with(self, killed, gone):
-        """Whether it had its connection before a process that was killed was gone, and broke off with it."""
+        """Returns whether its connection was to a killed process and broke off with it."""
         if isinstance(self.why, Exception):
             over = not isinstance(self.why, (TimeoutError, ConnectionRefusedError))
             broke_off = over and isinstance(self.why, (OSError, EOFError, Forgotten))
@@ -72,17 +72,16 @@ class Visit:
 
 
 class Load:
-    """Visits of a site through the tunnels of these clients, `rate` a second: most of them small, on kept connections, of
-    which there are no more for a name than a browser has; a quarter on connections of their own; and a tenth that takes a
-    second (tests/load). Beside them, for each of two names, one visitor over HTTP/2 and one over HTTP/3, one with a WebSocket
-    and one with a stream of events; the last two come back when they were told that it is over.
+    """Visits a site through the tunnels of these clients, `rate` times a second (tests/load). Most visits are small and use
+    kept connections, at most a browser's number for each name. A quarter uses new connections. A tenth takes a second.
+    Each of two names has four more visitors: one over HTTP/2, one over HTTP/3, one with a WebSocket, and one with a
+    stream of events. The last two connect again after a clean end.
 
-    Nothing is asked again but what a visitor has to expect: that a connection that was kept is over by the time that the
-    next request gets there, and that the server says that it has not looked at a request.
+    A visitor repeats a request if the server closed a kept connection before the request arrived. It also does if the
+    server says that it has not processed the request. It repeats no other request.
 
-    `answered` and `failed` have the visits, `rate` how many there were a second, `late` by how much one was sent later than
-    it was to be, since there was too much to do, `told` how often one of those who stay was told, and `repeated` the
-    queries of what was asked again."""
+    `answered` and `failed` have the visits, and `rate` is their rate. `late` is the longest delay of a visit's start on a
+    busy machine. `told` counts clean ends of long-lived visits. `repeated` has the queries of repeated requests."""
 
     def __init__(self, service, site, clients, rate):
         self.service, self.site, self.clients = service, site, clients
@@ -103,7 +102,7 @@ class Load:
             thread.start()
 
     def stop(self):
-        """Ends when the last visit has."""
+        """Stops the load and waits for its last visit."""
         if not self._stop.is_set():
             lasted = time.monotonic() - self.began
             self._stop.set()
@@ -115,19 +114,19 @@ class Load:
             self.rate = (len(self.answered) + len(self.failed)) / lasted
 
     def catch_up(self):
-        """Waits until all visits that have begun by now are answered or have failed, nobody else waits for a connection,
-        and those who stay are here."""
+        """Waits until all visits that have begun by now are over. No visit waits for a connection then, and all long-lived
+        visits are connected."""
         self._process.popen.stdin.write(b"\n")
         self._process.popen.stdin.flush()
-        assert self._caught_up.acquire(timeout=60), "all that has begun is over, and those who stay are here"
+        assert self._caught_up.acquire(timeout=60), "all visits are over, and the long-lived ones are connected"
 
     def describe(self, visit):
-        """A visit that failed, in words."""
+        """Describes a failed visit."""
         due, asked, ended = (moment and f"{moment - self.began:.2f}" for moment in (visit.due, visit.asked, visit.ended))
         return f"{visit.kind}, due at {due} s, asked at {asked} s, failed at {ended} s: {visit.why!r}"
 
     def _read(self):
-        """What the process says, to its end."""
+        """Reads the reports of the process until it ends."""
         for line in iter(self._process.next_stdout, None):
             said = json.loads(line)
             if said == "caught_up":
@@ -145,12 +144,12 @@ class Load:
                 self.late = max(self.late, value)
 
     def _query(self, visit):
-        """One of its own for each time that something is asked."""
+        """Returns a query that no other request has."""
         visit.asked, visit.reused = time.monotonic(), False
         return f"over-{next(self._queries)}"
 
     def _keep_asking(self, connect, name):
-        """One request after the other on one connection, and on the next one once that is over."""
+        """Sends one request after another on one connection, and opens a new one when it ends."""
         connection = None
         while not self._stop.is_set():
             visit = Visit(connect.version, time.monotonic())
@@ -182,11 +181,11 @@ class Load:
 
 
 class Forgotten(Exception):
-    """The server knows nothing of a connection any more, because it is another process (RFC 9000, section 10.3)."""
+    """A new server process does not know the connection (RFC 9000, section 10.3)."""
 
 
 class NotProcessed(Exception):
-    """The server has said that it has not looked at a request, so that it may be sent again, whatever it asks for."""
+    """The server says that it has not processed a request, so that any method may be repeated."""
 
 
 class OverHttp2:
@@ -198,7 +197,7 @@ class OverHttp2:
         self.visitor = Http2(service, name)
 
     def is_over(self):
-        """Looks at what has come since the last answer."""
+        """Returns whether the server closed it since the last response."""
         self.visitor.socket.setblocking(False)
         try:
             while True:
@@ -242,7 +241,7 @@ class OverHttp3:
         response, deadline = self.visitor.request(path), time.monotonic() + DEADLINE
         while not self._is_answered(response):
             assert time.monotonic() < deadline, "no answer in time"
-            # Else it might have nothing to say, and not hear of it, when the server forgets the connection.
+            # Without the probe it may send nothing, and not learn that the server lost the connection.
             self.visitor.do(lambda: self.visitor.quic.send_ping(0))
         if response.ended:
             return response.response()[b":status"], response.read()
@@ -253,7 +252,7 @@ class OverHttp3:
         raise ConnectionError(f"reset: {response.reset}, connection: {self.visitor.closed}")
 
     def _is_answered(self, response):
-        """Whether there is an answer or the end of the connection, for which it waits a while."""
+        """Waits briefly for a response or the end of the connection. Returns whether one came."""
         with suppress(AssertionError):
             response.wait(lambda: response.ended or response.reset is not None, "an answer", PINGS)
         return response.ended or response.reset is not None or self.visitor.closed

@@ -1,4 +1,4 @@
-"""An event loop on a thread of its own."""
+"""An event loop on its own thread."""
 
 import asyncio
 import threading
@@ -7,7 +7,7 @@ from .process import HERE
 
 
 class Loop:
-    """`call` has a coroutine run there; `end` ends it. `inside` is where its sockets are made."""
+    """`call` runs a coroutine in the loop; `end` stops the loop. `inside` is the place of its sockets."""
 
     def __init__(self, inside=HERE):
         self.loop = asyncio.new_event_loop()
@@ -15,7 +15,7 @@ class Loop:
         self.thread.start()
 
     def call(self, coroutine, deadline=20):
-        """What the coroutine returns."""
+        """Runs a coroutine in the loop and returns its result."""
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(deadline)
 
     def end(self):

@@ -1,6 +1,6 @@
 """A machine with systemd: a container that boots Debian, with the packages under test. It needs root.
 
-Its network is of its own, and whatever is written in it is gone with it. The suite's programs can run in its network."""
+It has its own network, and its file changes are lost when it stops. The suite's programs can run in its network."""
 
 import functools
 import hashlib
@@ -22,11 +22,11 @@ MAKE_PACKAGES = Path(__file__).parents[2] / "packages"
 
 @functools.cache
 def root():
-    """The folder with an installed Debian: made once, kept outside the checkout, never written to again."""
+    """Returns a folder with an installed Debian. It is made once, kept outside the checkout, and read-only afterwards."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cok-tests"
     made = cache / f"{SUITE}-{hashlib.sha256(PACKAGES.encode()).hexdigest()[:12]}"
     if not made.exists():
-        # Another run may make it as well; the first that is done has made it.
+        # Another run may build it at the same time: the first to finish wins.
         making = cache / f"{made.name}.{os.getpid()}"
         making.mkdir(parents=True)
         try:
@@ -45,7 +45,7 @@ def root():
 
 
 def packages(folder, version=None, env=os.environ):
-    """Makes the packages of the binaries under test; their folder."""
+    """Makes the packages of the binaries under test. Returns their folder."""
     env = {**env, "COK_BIN_DIR": str(BIN_DIR.resolve()), "COK_DEB_FAST": "1"}
     env |= {"COK_DEB_VERSION": version} if version else {}
     result = subprocess.run([MAKE_PACKAGES, folder], env=env, capture_output=True, text=True, check=False, timeout=600)
@@ -76,7 +76,7 @@ class Machine:
             raise
 
     def _leader(self):
-        """The child that is process 1 in there."""
+        """Returns the child process that is process 1 in the container."""
         children = Path(f"/proc/{self.container.pid}/task/{self.container.pid}/children").read_text().split()
         for child in children:
             status = Path(f"/proc/{child}/status").read_text()
@@ -89,11 +89,11 @@ class Machine:
         return self.run("systemctl", "is-system-running", check=False).stdout.strip() in ("running", "degraded")
 
     def path(self, path):
-        """A file in there, for this machine. Absolute links in it lead elsewhere."""
+        """Returns this machine's path of a file in the container. It does not resolve absolute links."""
         return Path(f"/proc/{self.leader}/root") / path.lstrip("/")
 
     def run(self, *command, check=True, deadline=120):
-        """A command's outcome, once it has ended; its output is text."""
+        """Runs a command in the container. Returns its completed process, with text output."""
         enter = ["nsenter", "--target", str(self.leader), "--all", "env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C.UTF-8"]
         command = enter + [str(part) for part in command]
         result = subprocess.run(
@@ -118,15 +118,15 @@ class Machine:
         return self.run("dpkg", "--install", *names)
 
     def command(self, *command):
-        """The command line that starts one of this machine's programs in the container's network."""
+        """Returns the command line that starts a program of this machine in the container's network."""
         return ["nsenter", "--target", str(self.leader), "--net", *map(str, command)]
 
     def enter(self, function):
-        """What the function returns, called in the container's network."""
+        """Calls the function in the container's network. Returns its result."""
         return enter(f"/proc/{self.leader}/ns/net", function)
 
     def stop(self):
-        """All that runs in there ends with it."""
+        """Stops the container with all its processes."""
         if self.container.poll() is None:
             self.container.send_signal(signal.SIGTERM)
             try:
@@ -136,7 +136,7 @@ class Machine:
 
 
 class Service(Daemon):
-    """cokd as the package's service on a machine, with what its clients and visitors need to know."""
+    """cokd as the package's service on a machine, with the details for its clients and visitors."""
 
     def __init__(self, machine, folder, limits="", more="", top="", tls='mode = "self-signed"'):
         self.machine = self.inside = machine
@@ -148,7 +148,7 @@ class Service(Daemon):
         self.configure()
 
     def configure(self, limits=None, more=None, domain=DOMAIN):
-        """Writes the configuration; nobody is told."""
+        """Writes the configuration without a reload."""
         limits, more = self.limits if limits is None else limits, self.more if more is None else more
         self.machine.path("/etc/cokd/cokd.toml").write_text(
             f'domain = "{domain}"\n{self.top}\n[tls]\n{self.certificates}\n[limits]\n{limits}\n[[keys]]\nname = "test"\n'
@@ -156,7 +156,7 @@ class Service(Daemon):
         )
 
     def trust(self):
-        """Takes the certificate authority that the service has made at its first start."""
+        """Trusts the certificate authority that the service made at its first start."""
         made = self.machine.path("/var/lib/private/cokd/authority/ca.pem")
         wait_for(made.exists, "the service has made its authority")
         shutil.copy(made, self.ca)

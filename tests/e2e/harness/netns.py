@@ -1,6 +1,6 @@
-"""Network namespaces: a home and an internet, and what lies between them. All of it needs root.
+"""Network namespaces: a home and an internet, and the paths between them. They need root.
 
-They are as far from this machine's own network as another machine: nothing leaves them, and nothing in here is changed."""
+They are isolated from this machine's own network and change nothing in it."""
 
 import ctypes
 import fcntl
@@ -23,7 +23,7 @@ _numbers = itertools.count()
 
 
 class Unavailable(Exception):
-    """This machine, or this user, can make no network namespaces."""
+    """This machine or this user can't make network namespaces."""
 
 
 def _ip(*arguments):
@@ -34,7 +34,7 @@ def _ip(*arguments):
 
 
 def enter(namespace, function):
-    """What the function returns, called in the network namespace of that path."""
+    """Calls the function in the network namespace of that path. Returns its result."""
 
     def run():
         with open(namespace) as opened:
@@ -53,7 +53,7 @@ class Namespace:
     def __init__(self, name):
         if os.geteuid():
             raise Unavailable("not run: only root can make the network namespaces that this needs")
-        # Names are the machine's: another run may be under way.
+        # Unique on the machine, since another run may be under way.
         self.name = f"cok-{os.getpid()}-{next(_numbers)}-{name}"
         _ip("netns", "add", self.name)
         self.ip("link", "set", "lo", "up")
@@ -64,28 +64,27 @@ class Namespace:
 
     @property
     def _etc(self):
-        """What programs in here find in /etc instead of this machine's (ip-netns(8))."""
+        """Returns the folder that replaces files of /etc in this namespace (ip-netns(8))."""
         return Path("/etc/netns") / self.name
 
     def resolver(self, address):
-        """The resolver that programs ask which are started in here from now on."""
+        """Sets the resolver for programs that start in this namespace from now on."""
         self._etc.mkdir(parents=True, exist_ok=True)
         (self._etc / "resolv.conf").write_text(f"nameserver {address}\noptions timeout:2 attempts:1\n")
 
     def command(self, *command):
-        """The command line that starts a program in here, in the process that it is started in."""
+        """Returns the command line that executes a program in this namespace, without a fork."""
         return ["ip", "netns", "exec", self.name, *map(str, command)]
 
     def enter(self, function):
-        """What the function returns, called in here: sockets that it makes, and devices that it opens, are of here for
-        good."""
+        """Calls the function in this namespace and returns its result. Sockets and devices that it opens stay there."""
         return enter(f"/run/netns/{self.name}", function)
 
     def ip(self, *arguments):
         return _ip("-n", self.name, *arguments)
 
     def address(self, device, *address):
-        """Gives a device an address, and starts it."""
+        """Adds an address to a device and starts it."""
         self.ip("address", "add", *address, "dev", device)
         self.ip("link", "set", device, "up")
 
@@ -97,14 +96,14 @@ class Namespace:
         self.enter(write)
 
     def nft(self, *arguments, rules=None):
-        """What a command of nftables says, read as JSON, or nothing for rules that are to be added."""
+        """Runs a command of nftables. Returns its parsed JSON, or None if `rules` are added."""
         command = self.command("nft", *(["--file", "-"] if rules else ["--json", *arguments]))
         result = subprocess.run(command, input=rules, capture_output=True, text=True, check=False, timeout=20)
         assert result.returncode == 0, result.stderr
         return json.loads(result.stdout)["nftables"] if result.stdout else []
 
     def drop(self, what, hooks=("input", "output")):
-        """Drops the packets that match, whether they come or go, until `let_pass`."""
+        """Drops matching packets in both directions until `let_pass`."""
         chains = "".join(f"chain {hook} {{ type filter hook {hook} priority 0; {what} drop; }};" for hook in hooks)
         self.nft(rules=f"table inet dropped {{ {chains} }}")
 
@@ -112,7 +111,7 @@ class Namespace:
         self.nft("delete", "table", "inet", "dropped")
 
     def count(self, what):
-        """Begins to count the packets that match and are sent, before any are dropped; a function that says how many."""
+        """Counts matching packets that are sent, even those that are dropped. Returns a function that gives the count."""
         table = f"counted{next(_numbers)}"
         chain = f"chain output {{ type filter hook output priority -10; {what} counter; }};"
         self.nft(rules=f"table inet {table} {{ {chain} }}")
@@ -125,7 +124,7 @@ class Namespace:
         return counted
 
     def sources(self, port):
-        """Begins to note who sends UDP to that port; a function that returns their addresses and ports."""
+        """Records senders of UDP to that port. Returns a function that gives their addresses and ports."""
         table = f"sources{next(_numbers)}"
         noted = "set seen { type ipv4_addr . inet_service; flags dynamic; size 1000; };"
         rule = f"udp dport {port} add @seen {{ ip saddr . udp sport }};"
@@ -138,7 +137,7 @@ class Namespace:
         return seen
 
     def tun(self, device):
-        """A new TUN interface, as an open file."""
+        """Returns a new TUN interface as an open file."""
 
         def open_device():
             file = os.open("/dev/net/tun", os.O_RDWR)
@@ -150,8 +149,8 @@ class Namespace:
 
 
 class Network:
-    """A home, an internet in which the daemon is to listen on DAEMON, and ways between them, to be added: at first there
-    is none. Packets from home take the last one added or chosen."""
+    """A home, an internet with the daemon's address DAEMON, and paths between them. At first there is no path. Packets
+    from home take the last path added or chosen."""
 
     def __init__(self):
         self.namespaces, self.links = [], []
@@ -174,7 +173,7 @@ class Network:
             namespace.delete()
 
     def cable(self, number=1, at_home=None):
-        """A way by 10.`number`.0.0/24 to the home, or to what is `at_home` instead."""
+        """Adds a path by 10.`number`.0.0/24 to the home, or to the namespace `at_home`."""
         home, device = at_home or self.home, f"way{number}"
         home.ip("link", "add", device, "type", "veth", "peer", "name", device, "netns", self.internet.name)
         home.address(device, f"10.{number}.0.2/24")
@@ -182,11 +181,11 @@ class Network:
         home.ip("route", "replace", "default", "via", f"10.{number}.0.1")
 
     def unplug(self, number):
-        """Takes away a way, and its address from the home."""
+        """Removes a path and the home's address on it."""
         self.home.ip("link", "delete", f"way{number}")
 
     def router(self):
-        """A way through a router that hides the home behind an address of its own; the router's namespace."""
+        """Adds a path through a router with NAT. Returns the router's namespace."""
         router = self.add("router")
         self.cable(at_home=router)
         self.home.ip("link", "add", "lan", "type", "veth", "peer", "name", "lan", "netns", router.name)
@@ -199,15 +198,15 @@ class Network:
         return router
 
     def link(self, **options):
-        """A way with the options of cok-link (tests/link): delay, rate, queue, loss, seed."""
+        """Adds a path with the options of cok-link (tests/link): delay, rate, queue, loss, seed."""
         ends = [side.tun("way9") for side in (self.home, self.internet)]
         for side, mine, other in ((self.home, 2, 1), (self.internet, 1, 2)):
-            # Room for what is sent while the link waits for a processor.
+            # Room for packets that arrive while the link waits for a processor.
             side.ip("link", "set", "way9", "mtu", MTU, "txqueuelen", 2000)
             side.address("way9", f"10.9.0.{mine}", "peer", f"10.9.0.{other}")
         self.home.ip("route", "replace", "default", "via", "10.9.0.1")
         options = [f"--{name}={value}" for name, value in options.items()]
-        # Its clock is part of what is measured, so it goes first where that is allowed.
+        # A delay of the link would distort the measurement, so it gets priority where that is allowed.
         first = ["sh", "-c", 'chrt --fifo --pid 1 $$ 2>/dev/null; exec "$@"', "sh"]
         self.links.append(spawn([*first, BIN_DIR / "cok-link", *options], stdin=ends[0], stdout=ends[1]))
         for file in ends:

@@ -70,12 +70,12 @@ http {{
         return f"http://127.0.0.1:{self.port}"
 
     def add(self, name, data):
-        """A file of the site; its SHA-256."""
+        """Adds a file to the site. Returns its SHA-256."""
         (self.site / name).write_bytes(data)
         return hashlib.sha256(data).hexdigest()
 
     def add_sparse(self, name, size):
-        """A file of zeros that takes no room."""
+        """Adds a sparse file of zeros."""
         with (self.site / name).open("wb") as file:
             file.truncate(size)
 

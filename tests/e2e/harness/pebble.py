@@ -1,4 +1,4 @@
-"""pebble from Debian: an ACME server (RFC 8555) in strict mode, whose certificates nobody else trusts."""
+"""pebble from Debian: an ACME server (RFC 8555) in strict mode. Only the tests trust its certificates."""
 
 import json
 import re
@@ -9,18 +9,16 @@ from .authority import Authority
 from .ports import CLOSE, LISTEN, TIME_WAIT, free_port, states
 from .process import HERE, Process, wait_for
 
-# An account that a server may ask ours to be bound to: identifier and HMAC key in base64url.
+# An external account for account binding: identifier and HMAC key in base64url.
 EXTERNAL_ACCOUNT = ("kid-1", "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W")
 
-# What two orders for two names take where proofs are not reused. pebble reuses one in a hundred even if it is told to reuse
-# none.
+# The number of proofs in two orders for two names without reuse. pebble reuses one in a hundred even at 0 percent.
 PROOFS_OF_TWO = [3, 4]
 
 
 class Pebble:
-    """Asks `dns` ("address:port") for the proofs, and nobody else. `nonce_reject` and `authorization_reuse` are percentages.
-    Stopped and started again it knows no account, order or authorization any more, and signs with other keys, on the
-    same port."""
+    """Queries only `dns` ("address:port") for proofs. `nonce_reject` and `authorization_reuse` are percentages.
+    A restart loses all accounts, orders and authorizations. The port stays, and the signing keys change."""
 
     def __init__(
         self, folder, dns, nonce_reject=0, authorization_reuse=100, external_account=False, validity=None, inside=HERE
@@ -36,13 +34,13 @@ class Pebble:
         self.start()
 
     def start(self):
-        # Another program may take a port that was free a moment ago.
+        # Another program may take a free port before pebble does.
         for attempt in range(5):
             ports = self.ports or (self.inside.enter(free_port), self.inside.enter(free_port))
             process = self._start(*ports)
             try:
                 process.wait_line(lambda line: "ACME directory available" in line, "directory")
-                # It says so before it listens. That it is the one who answers there is shown by its certificate.
+                # The line comes before it listens. Its certificate shows that no other program answers there.
                 for path in (f"{ports[0]}/dir", f"{ports[1]}/roots/0"):
                     wait_for(lambda path=path: self._answers(process, f"https://127.0.0.1:{path}"), "pebble answers")
                 break
@@ -80,12 +78,12 @@ class Pebble:
         )
 
     def orders(self):
-        """How many have been placed, before restarts too."""
+        """Returns the number of orders, including those before restarts."""
         return sum("There are now" in line and "orders in the db" in line for p in self.processes for line in p.lines)
 
     def settle(self):
-        """Waits until all that was asked by somebody who is gone is done and counted: it goes on with a request whose
-        sender was killed, and its lines arrive later than they were written."""
+        """Waits until all received requests are done and counted. pebble finishes the request of a killed sender, and its
+        log lines arrive late."""
 
         def asked():
             return sum("GET /dir -> " in line for line in self.process.lines)
@@ -96,21 +94,21 @@ class Pebble:
         self.inside.enter(lambda: wait_for(lambda: not left(), "pebble has no connections"))
         before = asked()
         self._get(self.directory)
-        wait_for(lambda: asked() > before, "pebble's lines are here")
+        wait_for(lambda: asked() > before, "pebble's lines have arrived")
 
     def accounts(self):
-        """How many have been made, before restarts too."""
+        """Returns the number of accounts, including those before restarts."""
         return sum("accounts in memory" in line for p in self.processes for line in p.lines)
 
     def proofs(self):
-        """How many proofs it has looked at."""
+        """Returns the number of proofs that it verified."""
         looked = re.compile(r"Pulled a task from the Tasks queue")
         return sum(bool(looked.search(line)) for process in self.processes for line in process.lines)
 
     def root(self):
-        """The root that its certificates lead to, as a file. It is another one after each start."""
+        """Returns a file with the root of its certificates, which changes at each start."""
         path = self.folder / f"root-{len(self.processes)}.pem"
-        # Not written again: visitors may be reading it.
+        # Written once, since visitors may be reading it.
         if not path.exists():
             path.write_bytes(self._get(f"https://127.0.0.1:{self.ports[1]}/roots/0"))
         return path

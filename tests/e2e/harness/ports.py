@@ -1,4 +1,4 @@
-"""Ports for programs that can't be told to take any that is free, and what the kernel knows of connections."""
+"""Free ports for programs that can't bind port 0, and the kernel's connection states."""
 
 import random
 import socket
@@ -7,16 +7,16 @@ from pathlib import Path
 # States of a connection in proc(5), /proc/net/tcp.
 FIN_WAIT1, TIME_WAIT, CLOSE, LISTEN = 0x04, 0x06, 0x07, 0x0A
 
-# Below those that the kernel gives away by itself (net.ipv4.ip_local_port_range), so that no other socket of a test gets
-# the port before the program has it.
+# Below the kernel's ephemeral ports (net.ipv4.ip_local_port_range), so that no other socket of a test takes the port
+# first.
 _untried = list(range(20000, 32000))
 random.shuffle(_untried)
 
 
 def free_port():
-    """A port of 127.0.0.1 that is free for TCP and UDP, never the same one twice: tests start programs side by side."""
+    """Returns a port of 127.0.0.1 that is free for TCP and UDP, and never the same one twice."""
     while True:
-        # One step, which no other thread comes between.
+        # One atomic step, safe between threads.
         port = _untried.pop()
         with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
             try:
@@ -28,6 +28,6 @@ def free_port():
 
 
 def states(port):
-    """The states of the TCP connections of the server on that port, by the ports of their other ends."""
+    """Returns the states of a server's TCP connections by the ports of their peers."""
     rows = [line.split() for line in Path("/proc/thread-self/net/tcp").read_text().splitlines()[1:]]
     return {int(row[2][-4:], 16): int(row[3], 16) for row in rows if row[1].endswith(f":{port:04X}")}

@@ -1,4 +1,4 @@
-"""Child processes, whose output is kept, and which are stopped by their own handles."""
+"""Child processes with recorded output, each stopped by its own handle."""
 
 import json
 import os
@@ -14,26 +14,26 @@ BIN_DIR = Path(os.environ.get("COK_BIN_DIR", "target/release"))
 
 DEADLINE = 20.0
 
-# Every child of this run in the order of their start, so that those of a test that failed can be ended.
+# Every child of this run in the order of their start, so that the children of a failed test can be ended.
 children = []
 
 
 def spawn(command, **options):
-    """Starts a program as the leader of a process group of its own."""
+    """Starts a program as the leader of a new process group."""
     child = subprocess.Popen([str(part) for part in command], start_new_session=True, **options)
     children.append(child)
     return child
 
 
 def end(child):
-    """Kills a program with all that it has started itself."""
+    """Kills a program and all its children."""
     if child.poll() is None:
         os.killpg(child.pid, signal.SIGKILL)
     child.wait(DEADLINE)
 
 
 def wait_for(condition, what, deadline=DEADLINE, every=0.02):
-    """Returns the condition's first true value; fails, saying `what`, if there is none in time."""
+    """Returns the condition's first true value. Fails with `what` if there is none in time."""
     end = time.monotonic() + deadline
     while True:
         value = condition()
@@ -45,7 +45,7 @@ def wait_for(condition, what, deadline=DEADLINE, every=0.02):
 
 
 class Here:
-    """Where the suite itself runs, as the place of a program or a socket; harness/netns.py has others."""
+    """The suite's own network, as the place of a program or a socket. harness/netns.py has others."""
 
     def command(self, *command):
         return list(command)
@@ -58,9 +58,9 @@ HERE = Here()
 
 
 class Process:
-    """A running program. Each line it prints is kept; JSON lines of its log can be waited for."""
+    """A running program. Its output is recorded, and tests can wait for lines of its JSON log."""
 
-    # As `children`, for the logs of a failed test.
+    # Like `children`, for the logs of a failed test.
     started = []
 
     def __init__(self, *command, env=None, cwd=None, inside=HERE, stdin=subprocess.DEVNULL):
@@ -100,7 +100,7 @@ class Process:
         return self.popen.pid
 
     def wait_line(self, matches, what, deadline=DEADLINE, start=0):
-        """The first line from `start` on for which `matches` returns something true, and that value."""
+        """Waits for the first line from `start` on that `matches`. Returns the line and the value of `matches`."""
         end = time.monotonic() + deadline
         seen = start
         with self._new:
@@ -114,11 +114,11 @@ class Process:
                 if ended or time.monotonic() > end:
                     why = "any more" if ended else f"within {deadline} s"
                     raise AssertionError(f"{self.command[0]}: no {what} {why}\n{self.output()}")
-                # Nobody reports that the output has ended; it is asked for now and then.
+                # The end of the output wakes no waiter, so this checks for it regularly.
                 self._new.wait(0.1)
 
     def wait_event(self, event, deadline=DEADLINE, start=0, **fields):
-        """The first log line with this event and these fields."""
+        """Waits for the first log line with this event and these fields."""
 
         def matches(line):
             if not line.startswith("{"):
@@ -130,51 +130,51 @@ class Process:
         return self.wait_line(matches, f"event {event} {fields}", deadline, start)
 
     def wait_stdout(self, deadline=DEADLINE):
-        """The next line on standard output."""
+        """Waits for the next line on standard output."""
         with suppress(queue.Empty):
             if (line := self.next_stdout(deadline)) is not None:
                 return line
         raise AssertionError(f"{self.command[0]}: no line on standard output\n{self.output()}")
 
     def next_stdout(self, deadline=None):
-        """The next line on standard output, or nothing once that has ended."""
+        """Returns the next line on standard output, or None after its end."""
         line = self.stdout.get(timeout=deadline)
         if line is None:
             self.stdout.put(None)
         return line
 
     def wait_exit(self, deadline=DEADLINE):
-        """The exit code, once all output is in."""
+        """Waits for the exit and all output. Returns the exit code."""
         code = self.popen.wait(deadline)
         for reader in self._readers:
             reader.join(deadline)
         return code
 
     def output(self, start=0):
-        """The last lines, at most from `start` on."""
+        """Returns the last lines, at most from `start` on."""
         return "\n".join(self.lines[start:][-60:])
 
     def memory(self):
-        """Resident memory and its peak, in bytes."""
+        """Returns resident memory and its peak in bytes."""
         status = Path(f"/proc/{self.pid}/status").read_text()
         fields = dict(line.split(":", 1) for line in status.splitlines())
         return tuple(int(fields[name].split()[0]) * 1024 for name in ("VmRSS", "VmHWM"))
 
     def processor_time(self):
-        """In clock ticks, in user mode and in the kernel."""
+        """Returns its processor time in clock ticks, in user mode and in the kernel."""
         fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
         return int(fields[11]) + int(fields[12])
 
     def reset_peak(self):
-        """Lets the peak of `memory` start anew."""
+        """Resets the peak of `memory`."""
         Path(f"/proc/{self.pid}/clear_refs").write_text("5")
 
     def kill(self):
-        """SIGKILL, which nothing can prepare for."""
+        """Sends SIGKILL."""
         end(self.popen)
 
     def stop(self, deadline=DEADLINE):
-        """SIGTERM, and SIGKILL if that does not help in time."""
+        """Sends SIGTERM, and SIGKILL if the program does not end in time."""
         if self.popen.poll() is None:
             self.popen.terminate()
             try:

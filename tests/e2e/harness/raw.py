@@ -1,13 +1,13 @@
-"""A recording HTTP/1.1 service, to see requests byte for byte, and raw TLS connections, to send such.
+"""A recording HTTP/1.1 service and raw TLS connections, to receive and send requests byte for byte.
 
-The real services of the suite parse what they get; what they got can only be seen here."""
+The suite's other services parse requests and do not show their bytes."""
 
 import socket
 import threading
 
 
 class Recorder:
-    """Answers each request with what `answer(head, connection)` returns; keeps the heads."""
+    """Answers each request with the bytes that `answer(head, connection)` returns, and records the heads."""
 
     def __init__(self, answer):
         self.heads = []
@@ -55,7 +55,7 @@ class Recorder:
 
 
 def read_head(connection):
-    """The bytes up to and including the empty line; nothing if the connection ends before."""
+    """Reads up to and including the empty line. Returns no bytes if the connection ends first."""
     head = b""
     while not head.endswith(b"\r\n\r\n"):
         byte = connection.recv(1)
@@ -76,12 +76,12 @@ def read_exactly(connection, length):
 
 
 def connect(daemon, name, alpn="http/1.1", deadline=20):
-    """A TLS connection to a tunnel's name."""
+    """Opens a TLS connection to a tunnel's name."""
     return daemon.tls(alpn).wrap_socket(daemon.connect(deadline), server_hostname=daemon.host(name))
 
 
 def fields(head):
-    """A head's fields, names in lower case, as pairs of bytes."""
+    """Returns a head's fields as pairs of bytes, with names in lower case."""
     lines = head.split(b"\r\n")[1:]
     pairs = [line.split(b":", 1) for line in lines if line]
     return [(name.lower(), value.strip()) for name, value in pairs]

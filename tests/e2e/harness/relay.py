@@ -1,4 +1,4 @@
-"""A relay in front of a daemon, TCP and UDP on one port, that can do to UDP what networks do to it."""
+"""A relay in front of a daemon, TCP and UDP on one port. It can drop UDP datagrams."""
 
 import asyncio
 import contextlib
@@ -6,12 +6,12 @@ import contextlib
 from .loop import Loop
 
 ANY = lambda packet: True  # noqa: E731
-# 1-RTT packets (RFC 9000, section 17.3): all that comes after a handshake.
+# 1-RTT packets (RFC 9000, section 17.3), which follow a handshake.
 SHORT = lambda packet: not packet[0] & 0x80  # noqa: E731
 
 
 class Relay(Loop):
-    """While `drops` is set, the datagrams for which it says so vanish, in both directions. TCP passes always."""
+    """Drops the datagrams for which `drops` is true, in both directions. TCP always passes."""
 
     def __init__(self, port):
         self.upstream = ("127.0.0.1", port)
@@ -71,7 +71,7 @@ class Relay(Loop):
 
 
 class Front(asyncio.DatagramProtocol):
-    """The side of the clients: each address gets a socket of its own towards the daemon."""
+    """The side of the clients. Each client address gets its own socket towards the daemon."""
 
     def __init__(self, relay):
         self.relay, self.backs = relay, {}

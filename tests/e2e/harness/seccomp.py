@@ -1,6 +1,6 @@
-"""Runs a program as in a container that forbids something: `seccomp.py udp|gso COMMAND …`.
+"""Runs a program under a seccomp filter, as a container may: `seccomp.py udp|gso COMMAND …`.
 
-A seccomp filter answers EPERM to what is forbidden: `udp`, making UDP sockets over IP; `gso`, UDP segmentation offload."""
+The filter answers EPERM: with `udp` to new UDP sockets over IP, with `gso` to UDP segmentation offload."""
 
 import ctypes
 import errno
@@ -24,7 +24,7 @@ def argument(number):
 
 
 def forbid(what):
-    """The filter's instructions: code, jump if true, jump if false, operand. A jump to the end allows."""
+    """Returns the filter's instructions: code, jump if true, jump if false, operand. A jump to the end allows the call."""
     match what:
         case "udp":
             return [

@@ -1,4 +1,4 @@
-"""Services by aiohttp and websockets, in one event loop on a thread of their own."""
+"""Services with aiohttp and websockets, in one event loop on their own thread."""
 
 import asyncio
 import hashlib
@@ -9,7 +9,7 @@ from websockets.exceptions import ConnectionClosed
 
 from .loop import Loop
 
-# The length of each message of a WebSocket that is told to flood.
+# The length of each message in a WebSocket's flood.
 FLOOD = 1 << 20
 
 
@@ -56,7 +56,7 @@ class Services(Loop):
         await self.ws_server.wait_closed()
 
     async def _echo(self, request):
-        """Streams the body back as it comes."""
+        """Streams the body back as it arrives."""
         response = web.StreamResponse(headers={"content-type": "application/octet-stream"})
         await response.prepare(request)
         async for chunk in request.content.iter_any():
@@ -71,7 +71,7 @@ class Services(Loop):
         return web.json_response({"sha256": digest.hexdigest(), "length": length})
 
     async def _swallow(self, request):
-        """Says in `uploads` how many bytes came, and whether that was all."""
+        """Records in `uploads` the number of bytes, and whether the body was complete."""
         length, whole = 0, False
         try:
             async for chunk in request.content.iter_any():
@@ -89,7 +89,7 @@ class Services(Loop):
         return response
 
     async def _steps(self, request):
-        """Writes event n+1 only once the visitor has confirmed n, which it does past the tunnel."""
+        """Writes event n+1 only after the visitor has confirmed n, which it does outside the tunnel."""
         stream, count = request.match_info["stream"], int(request.match_info["count"])
         confirmed = self.confirmed[stream] = asyncio.Queue()
         response = web.StreamResponse(headers={"content-type": request.query.get("type", "text/event-stream")})
@@ -103,11 +103,11 @@ class Services(Loop):
         self.loop.call_soon_threadsafe(self.confirmed[stream].put_nowait, number)
 
     async def _endless(self, request):
-        """Writes as fast as it is read, until the visitor leaves."""
+        """Writes bytes as fast as the visitor reads, until it leaves."""
         await self._flood(request, web.StreamResponse(), bytes(65536))
 
     async def _news(self, request):
-        """As above, but events."""
+        """Writes events as fast as the visitor reads, until it leaves."""
         response = web.StreamResponse(headers={"content-type": "Text/Event-Stream; charset=utf-8"})
         await self._flood(request, response, b"data: now\n\n" * 5000)
 
@@ -133,7 +133,7 @@ class Services(Loop):
             self.open_streams -= 1
 
     async def _ws(self, connection):
-        """Echoes; four words are orders."""
+        """Echoes messages. Four words are commands."""
         try:
             async for message in connection:
                 match message:
@@ -142,7 +142,7 @@ class Services(Loop):
                     case "fragments":
                         await connection.send(iter(["in ", "three ", "parts"]))
                     case "ping":
-                        # The visitor's pong has to come back before the answer goes out.
+                        # The answer waits for the visitor's pong.
                         await (await connection.ping(b"from the service"))
                         await connection.send("ponged")
                     case "flood":
@@ -151,5 +151,5 @@ class Services(Loop):
                     case _:
                         await connection.send(message)
         except ConnectionClosed:
-            pass  # by any code but 1000 and 1001
+            pass  # closed by a code other than 1000 and 1001
         self.ws_closed.append((connection.close_code, connection.close_reason))

@@ -1,4 +1,4 @@
-"""Visitors who send small requests at a steady rate, whatever becomes of the ones before."""
+"""Visitors that send small requests at a steady rate, independent of earlier responses."""
 
 import threading
 import time
@@ -7,8 +7,8 @@ from . import raw
 
 
 class Visitors:
-    """Sends `rate` requests a second, shared by so many connections, until it is stopped. Keeps how long each took, in
-    seconds, counted from when it was to be sent, so that a stall is seen by all that it holds up."""
+    """Sends `rate` requests a second over `connections` connections, until it is stopped. Records the time of each request
+    in seconds. The time counts from when the request is due, so that a stall shows in all requests that it delays."""
 
     def __init__(self, daemon, name, path="/", rate=50, connections=10, deadline=60):
         self.daemon, self.name, self.deadline = daemon, name, deadline
@@ -45,7 +45,7 @@ class Visitors:
         raw.read_exactly(connection, int(dict(raw.fields(head))[b"content-length"]) - len(body))
 
     def stop(self):
-        """Ends when the last of them is answered."""
+        """Stops, and waits for the last response."""
         self._stop.set()
         for thread in self._threads:
             thread.join()

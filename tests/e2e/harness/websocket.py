@@ -1,7 +1,7 @@
-"""WebSocket visitors: over HTTP/1.1 by the websockets library, over HTTP/2 by wsproto.
+"""WebSocket visitors: over HTTP/1.1 with the websockets library, over HTTP/2 with wsproto.
 
-The former by its asyncio side, on a loop of its own: its threaded side reads and writes one TLS connection from two
-threads at once, which Python's ssl module before 3.13 does not survive."""
+The websockets library runs on its own asyncio loop. Its threaded API reads and writes one TLS connection from two
+threads at once, which crashes Python's ssl module before 3.13."""
 
 import asyncio
 import threading
@@ -44,7 +44,7 @@ class WebSocket:
         return self.call(self.socket.recv())
 
     def recv_parts(self):
-        """The fragments of one message."""
+        """Returns the fragments of one message."""
 
         async def parts():
             return [part async for part in self.socket.recv_streaming()]
@@ -63,7 +63,7 @@ class WebSocket:
         self.call(self.socket.close(code, reason))
 
     def vanish(self):
-        """Ends the TCP connection without a word."""
+        """Ends the TCP connection without a closing handshake."""
         self.loop.call_soon_threadsafe(self.socket.transport.abort)
 
     def __enter__(self):
@@ -93,7 +93,7 @@ class Chat:
             self.stream.send(self.protocol.send(event))
 
     def receive(self):
-        """The next event; parts of a message are one."""
+        """Returns the next event. The parts of a message are joined."""
         parts = []
         while True:
             for event in self.protocol.events():
@@ -119,7 +119,7 @@ class OverHttp1:
         return self.socket.recv()
 
     def until_closed(self):
-        """The lengths of the messages that come, and the Close frame behind them. The library answers it."""
+        """Returns the lengths of the messages up to the Close frame, and that frame. The library answers it."""
         lengths = []
         while True:
             try:
@@ -133,7 +133,7 @@ class OverHttp1:
 
 
 class OverHttp2:
-    """The same in a stream of an HTTP/2 connection."""
+    """A WebSocket's visitor in a stream of an HTTP/2 connection."""
 
     def __init__(self, client):
         self.visitor = Http2(client.daemon, client.name)
@@ -151,7 +151,7 @@ class OverHttp2:
         while not isinstance(event := self.chat.receive(), CloseConnection):
             lengths.append(len(event.data))
         self.chat.send(event.response())
-        # Nothing comes behind it but the end of the stream.
+        # Only the end of the stream follows the Close frame.
         self.chat.stream.wait(lambda: self.chat.stream.ended or self.chat.stream.reset is not None)
         assert self.chat.stream.ended and not self.chat.stream.data
         self.chat.stream.send(b"", end=True)

@@ -1,4 +1,4 @@
-//! What becomes of a packet in one direction of the link. Pure: it takes `now` and knows no interface.
+//! Delay, queue and loss in one direction of the link. It takes `now` and does no I/O.
 
 use std::time::{Duration, Instant};
 
@@ -10,23 +10,23 @@ pub(crate) struct Lane {
     delay: Duration,
     /// Seconds for each byte.
     pace: f64,
-    /// The longest wait for a turn, which is the queue's length divided by the rate.
+    /// The longest wait in the queue: its length divided by the rate.
     patience: Duration,
     loss: f64,
     chance: Rng,
-    /// When the last admitted packet has left.
+    /// The time when the last admitted packet leaves the queue.
     free: Option<Instant>,
 }
 
 impl Lane {
-    /// A lane of `rate` bits a second, in front of which `queue` bytes may wait.
+    /// Makes a lane of `rate` bits a second with a queue of `queue` bytes.
     pub(crate) fn new(delay: Duration, rate: f64, queue: u64, loss: f64, seed: u64) -> Self {
         let pace = 8.0 / rate;
         let patience = Duration::from_secs_f64(pace * queue as f64);
         Self { delay, pace, patience, loss, chance: Rng::with_seed(seed), free: None }
     }
 
-    /// When a packet of `length` bytes comes out that comes in now; never if the queue is full or the packet is lost.
+    /// Returns when a packet that arrives now comes out, or `None` if the queue is full or the packet is lost.
     pub(crate) fn admit(&mut self, now: Instant, length: usize) -> Option<Instant> {
         let turn = self.free.map_or(now, |free| free.max(now));
         if turn - now > self.patience {
@@ -34,7 +34,7 @@ impl Lane {
         }
         let left = turn + Duration::from_secs_f64(self.pace * length as f64);
         self.free = Some(left);
-        // A packet is lost on the wire, so that it has taken its time there.
+        // A lost packet still takes its time on the wire.
         (self.chance.f64() >= self.loss).then_some(left + self.delay)
     }
 }

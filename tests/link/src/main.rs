@@ -1,10 +1,10 @@
 //! A link between two network namespaces, with a delay, a rate, a bounded queue and loss in each direction.
 //!
-//! Standard input and standard output are its two ends: TUN interfaces that whoever starts this has opened, each for
-//! reading and writing, without packet information. Whatever one of them sends comes out of the other one, later or not
-//! at all. It knows nothing of what the packets hold. It runs until it is killed, or until an interface is gone.
+//! Standard input and standard output are its two ends. The caller opens them as TUN interfaces, each for reading and
+//! writing, without packet information. A packet from one end comes out of the other end after the delay, or is lost.
+//! The link does not look into packets. It runs until it is killed or an interface is gone.
 //!
-//! Not installed anywhere: it stands in for `tc netem`, which not every kernel has.
+//! It stands in for `tc netem`, which not every kernel has. It is not installed.
 
 mod lane;
 
@@ -20,28 +20,28 @@ use clap::Parser;
 
 use crate::lane::Lane;
 
-/// How much later than due a packet may come out, so that a processor is not woken for each of them.
+/// The longest lateness of a packet, so that not each packet wakes a processor.
 const GRAIN: Duration = Duration::from_micros(300);
 
-/// The longest packet that a TUN interface can hand over.
+/// The longest packet of a TUN interface.
 const LONGEST: usize = 65_535;
 
-/// A link between two TUN interfaces, which are standard input and standard output.
+/// A link between two TUN interfaces, standard input and standard output.
 #[derive(Debug, Parser)]
 struct Args {
-    /// How long a packet is under way, in each direction
+    /// The delay in each direction
     #[arg(long, value_name = "TIME", default_value = "0s", value_parser = humantime::parse_duration)]
     delay: Duration,
-    /// How many megabits a second each direction carries
+    /// The rate of each direction in megabits a second
     #[arg(long, value_name = "MBIT", default_value_t = 1000.0)]
     rate: f64,
-    /// How many bytes may wait in each direction until it is their turn; what comes on top of that is dropped
+    /// The queue's length in bytes in each direction; a packet that exceeds it is dropped
     #[arg(long, value_name = "BYTES", default_value_t = 1 << 20)]
     queue: u64,
-    /// The probability with which a packet is lost, from 0 to 1
+    /// The probability of a packet's loss, from 0 to 1
     #[arg(long, value_name = "PROBABILITY", default_value_t = 0.0)]
     loss: f64,
-    /// Which packets are lost: the same ones for the same seed
+    /// The seed of the losses
     #[arg(long, value_name = "NUMBER", default_value_t = 1)]
     seed: u64,
 }
@@ -60,16 +60,16 @@ fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Carries packets in one direction, by two threads.
+/// Carries packets in one direction with two threads.
 fn carry(args: &Args, seed: u64, from: File, to: File) -> thread::JoinHandle<std::io::Result<()>> {
     let lane = Lane::new(args.delay, args.rate * 1e6, args.queue, args.loss, seed);
-    // Bounded by the lane, which admits no more than its queue and what fits on the wire.
+    // The lane bounds this channel: it admits only its queue and what fits on the wire.
     let (sender, receiver) = channel();
     thread::spawn(move || deliver(to, &receiver));
     thread::spawn(move || collect(from, lane, &sender))
 }
 
-/// A packet, and when it comes out at the other end.
+/// A packet and the time when it comes out.
 type Due = (Instant, Box<[u8]>);
 
 fn collect(mut from: File, mut lane: Lane, sender: &Sender<Due>) -> std::io::Result<()> {
@@ -88,7 +88,7 @@ fn deliver(mut to: File, receiver: &Receiver<Due>) {
         if !left.is_zero() {
             thread::sleep(left.max(GRAIN));
         }
-        // An interface that is down takes nothing, as a cable that is not plugged in.
+        // An interface that is down drops packets, like an unplugged cable.
         let _ = to.write(&packet);
     }
 }

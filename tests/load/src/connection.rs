@@ -1,4 +1,4 @@
-//! Connections to one address, by the names that are visited there.
+//! Connections to one address, pooled by host name.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -20,7 +20,7 @@ use tokio_rustls::client::TlsStream;
 use crate::exchanges::Body;
 use crate::visit::Why;
 
-/// How many connections a browser has to one name.
+/// A browser's connection limit for one host over HTTP/1.1.
 const BROWSER: usize = 6;
 
 /// How to connect.
@@ -36,7 +36,7 @@ impl Connector {
             roots.add(certificate?)?;
         }
         let mut config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
-        // Each of many visitors comes for the first time.
+        // Every visitor is new: no session to resume.
         config.resumption = Resumption::disabled();
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok(Self { address, tls: Arc::new(config).into() })
@@ -49,19 +49,19 @@ impl Connector {
         Ok(self.tls.connect(name, stream).await?)
     }
 
-    /// A connection for requests, which is closed when its half here is dropped.
+    /// Opens an HTTP/1.1 connection. It closes when the returned half is dropped.
     pub(crate) async fn http(&self, host: &str) -> Result<SendRequest<Body>, Why> {
         let stream = self.connect(host).await?;
         let (requests, connection) = http1::handshake(TokioIo::new(stream)).await?;
-        // Whoever has asked hears how it ends.
+        // The request itself reports a failed connection.
         tokio::spawn(connection);
         Ok(requests)
     }
 }
 
-/// What a browser keeps for one name.
+/// A browser's connections to one host.
 pub(crate) struct Pool {
-    /// Whose turn it is.
+    /// Limits the connections in use.
     pub(crate) turns: Semaphore,
     idle: Mutex<Vec<SendRequest<Body>>>,
 }
@@ -72,7 +72,7 @@ impl Pool {
         hosts.iter().map(|host| (host.clone(), pool())).collect()
     }
 
-    /// A connection that is still good, as far as one can know.
+    /// Returns a kept connection that still appears open.
     pub(crate) async fn take(&self) -> Option<SendRequest<Body>> {
         loop {
             let mut requests = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop()?;

@@ -1,4 +1,4 @@
-//! What visitors do, one by one.
+//! Single exchanges of a visitor with the service.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -20,13 +20,13 @@ use crate::connection::Connector;
 use crate::visit::Why;
 use crate::{PAUSE, PIECE, PIECES};
 
-/// Of requests, and of what the service answers.
+/// The body of requests and of the service's responses.
 pub(crate) type Body = UnsyncBoxBody<Bytes, Infallible>;
 
-/// How long the other end of a WebSocket may be silent.
+/// The longest silence of a WebSocket's peer.
 const SILENCE: Duration = Duration::from_secs(20);
 
-/// A body that comes piece by piece, with a pause after each of them: a second by the load's own wish.
+/// A body in pieces with a pause after each: it takes one second.
 pub(crate) fn pieces() -> Body {
     let pieces = stream::unfold(0, async |number| {
         if number > 0 {
@@ -37,7 +37,7 @@ pub(crate) fn pieces() -> Body {
     StreamBody::new(pieces).boxed_unsync()
 }
 
-/// Asks, and waits for the head of the response.
+/// Sends a request and waits for the head of the response.
 pub(crate) async fn ask(
     requests: &mut SendRequest<Body>,
     method: Method,
@@ -50,7 +50,7 @@ pub(crate) async fn ask(
     Ok(requests.send_request(request).await?)
 }
 
-/// Reads the response to its end, which must be `wanted`.
+/// Reads the whole response body, which must equal `wanted`.
 pub(crate) async fn is(response: Response<Incoming>, wanted: &[u8]) -> Result<(), Why> {
     let status = response.status();
     if status != StatusCode::OK {
@@ -74,8 +74,8 @@ pub(crate) async fn upload(connector: &Connector, host: &str) -> Result<(), Why>
     is(response, (PIECE.len() * PIECES).to_string().as_bytes()).await
 }
 
-/// Talks over a WebSocket until the other end says that it goes away, in a proper closing handshake. Says once that it
-/// is `here`.
+/// Exchanges messages over a WebSocket until the peer closes it as going away, with a full closing handshake. Calls
+/// `here` once it is connected.
 pub(crate) async fn talk(
     connector: &Connector,
     host: &str,
@@ -91,7 +91,7 @@ pub(crate) async fn talk(
             Err(_) => return Err(Why::TimedOut),
             Ok(Some(Ok(Message::Text(text)))) if text == "hello" => {}
             Ok(Some(Ok(Message::Close(Some(frame))))) if frame.code == CloseCode::Away => {
-                // Its answer is sent while more is asked for.
+                // The library sends its Close frame during the next read.
                 return match timeout(SILENCE, talk.next()).await {
                     Ok(None) => Ok(()),
                     other => Err(Why::wrong(format!("after the closing handshake: {other:?}"))),
@@ -106,7 +106,7 @@ pub(crate) async fn talk(
     Ok(())
 }
 
-/// Listens to a stream of events to its proper end. Says once that it is `here`.
+/// Reads a stream of events to its clean end. Calls `here` once it is connected.
 pub(crate) async fn listen(
     connector: &Connector,
     host: &str,

@@ -1,4 +1,4 @@
-//! Who visits, and how often.
+//! The visitors and their rates.
 
 use std::collections::{BTreeSet, HashMap};
 use std::io::Write as _;
@@ -19,25 +19,25 @@ use crate::exchanges::{Body, ask, download, is, listen, talk, upload};
 use crate::visit::{Visit, Why};
 use crate::{PAUSE, Visits};
 
-/// How long a visit may take from when it has its turn.
+/// The longest time for a visit, without its wait for a connection of the pool.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What the service answers to small requests.
+/// The service's response to small requests.
 const HELLO: &[u8] = b"hello";
 
-/// The kinds of visits that come again and again, with their shares of all.
+/// The repeated kinds of visits, with their shares of the rate.
 const KINDS: [(Kind, f64); 4] = [(Kind::Kept, 0.65), (Kind::Fresh, 0.25), (Kind::Download, 0.05), (Kind::Upload, 0.05)];
 
-/// What a visit is about.
+/// A kind of visit.
 #[derive(Clone, Copy, Debug)]
 enum Kind {
-    /// A small answer, over a connection that is kept: of those there are no more for a name than a browser has.
+    /// A small response over a kept connection. A host has at most a browser's number of them.
     Kept,
-    /// A small answer, over a connection of its own.
+    /// A small response over a new connection.
     Fresh,
-    /// A download of a second.
+    /// A download that takes one second.
     Download,
-    /// An upload of a second.
+    /// An upload that takes one second.
     Upload,
 }
 
@@ -52,7 +52,7 @@ impl Kind {
     }
 }
 
-/// What somebody stays for.
+/// A kind of long-lived visit.
 #[derive(Clone, Copy, Debug)]
 enum Staying {
     /// A WebSocket.
@@ -70,31 +70,31 @@ impl Staying {
     }
 }
 
-/// What is told about the load, a line each.
+/// A report on standard output, one line each.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
 enum Line<'a> {
-    /// Somebody was answered, or failed.
+    /// A visit got its response or failed.
     Visit(&'a Visit),
-    /// This query was asked and is asked again, by another query.
+    /// A request with this query failed and is repeated with another query.
     Repeated(&'a str),
-    /// One of those who stay was told that it is over.
+    /// A long-lived visit ended cleanly.
     Told(&'static str),
-    /// All that had begun is over, and those who stay are here.
+    /// All visits that had begun are over, and all long-lived visits are connected.
     CaughtUp,
-    /// By how many seconds a visit was later than it was to be, at most.
+    /// The longest delay of a visit's start, in seconds.
     Late(f64),
 }
 
 impl Line<'_> {
     fn print(&self) {
         let mut out = std::io::stdout().lock();
-        // Nobody reads any more: the end of standard input is near.
+        // The reader is gone: standard input will end, too.
         let _gone = serde_json::to_writer(&mut out, self).map_err(Into::into).and_then(|()| out.write_all(b"\n"));
     }
 }
 
-/// The load as it runs.
+/// The running load.
 struct Load {
     connector: Connector,
     pools: HashMap<String, Pool>,
@@ -105,19 +105,19 @@ struct Load {
     state: watch::Sender<State>,
 }
 
-/// What has come of it so far.
+/// Counts of the visits so far.
 #[derive(Debug, Default)]
 struct State {
     begun: u64,
-    /// Numbers of visits that are not over.
+    /// Numbers of the visits that are under way.
     open: BTreeSet<u64>,
-    /// How many wait for one of a browser's connections.
+    /// The number of visits that wait for a connection of a pool.
     waiting: usize,
-    /// How many of those who stay are here.
+    /// The number of long-lived visits that are connected.
     here: usize,
 }
 
-/// Visits until standard input ends.
+/// Runs the load until standard input ends.
 pub(crate) async fn run(args: Visits) -> anyhow::Result<()> {
     let load = Arc::new(Load {
         connector: Connector::new(args.address, &args.ca)?,
@@ -143,7 +143,7 @@ pub(crate) async fn run(args: Visits) -> anyhow::Result<()> {
         Line::CaughtUp.print();
     }
     load.stop.cancel();
-    // Also when one has panicked, and then with an error, since what it had to say is missing.
+    // A panic of a visit ends the load with an error, since its report is missing.
     while let Some(ended) = visitors.join_next().await {
         ended?;
     }
@@ -154,12 +154,12 @@ pub(crate) async fn run(args: Visits) -> anyhow::Result<()> {
 impl Load {
     async fn wait_for(&self, condition: impl Fn(&State) -> bool) {
         let mut state = self.state.subscribe();
-        // Its other end is in `self`.
+        // Never an error: `self` owns the sender.
         let _never_closed = state.wait_for(|state| condition(state)).await;
     }
 
-    /// Waits until all visits that have begun by now are over, nobody else waits for a connection, and those who stay
-    /// are here.
+    /// Waits until all visits that have begun by now are over. No visit waits for a connection then, and all long-lived
+    /// visits are connected.
     async fn catch_up(&self) {
         let begun = self.state.borrow().begun;
         self.wait_for(|state| state.open.first().is_none_or(|first| *first >= begun)).await;
@@ -167,7 +167,7 @@ impl Load {
         self.wait_for(|state| state.here == self.staying).await;
     }
 
-    /// Has somebody come again and again, each time somewhere else.
+    /// Starts visits at a steady rate, each to the next host.
     async fn keep_on(self: Arc<Self>, kind: Kind, rate: f64) {
         let (mut due, mut late) = (Instant::now(), Duration::ZERO);
         while !self.stop.is_cancelled() {
@@ -218,13 +218,13 @@ impl Load {
         turn.ok()
     }
 
-    /// One of its own for each time that something is asked.
+    /// Returns a query that no other request has.
     fn query(&self) -> String {
         self.next_query.fetch_add(1, Ordering::Relaxed).to_string()
     }
 
-    /// Asks over a connection that is kept. Nothing is asked again but what a visitor has to expect: that such a
-    /// connection is over by the time that the next request gets there (RFC 9112, section 9.5).
+    /// Sends a request over a kept connection. Repeats it only if the daemon closed that connection before the request
+    /// arrived, as every visitor must expect (RFC 9112, section 9.5).
     async fn kept(&self, host: &str, pool: &Pool, visit: &mut Visit) -> Result<(), Why> {
         let query = self.query();
         let mut requests = match pool.take().await {
@@ -255,7 +255,7 @@ impl Load {
         is(response, HELLO).await
     }
 
-    /// Has somebody come who stays, and comes again each time that it is over.
+    /// Keeps one long-lived visit, which connects again each time it ends.
     async fn stay(self: Arc<Self>, number: usize, kind: Staying) {
         let host = &self.hosts[number % self.hosts.len()];
         while !self.stop.is_cancelled() {
@@ -263,7 +263,7 @@ impl Load {
             visit.asks(false);
             let mut counted = false;
             let here = || {
-                // What becomes of it after that is another matter.
+                // The visit itself reports what happens after that.
                 let mut answered = visit.clone();
                 answered.ends(Ok(()));
                 Line::Visit(&answered).print();
@@ -283,7 +283,7 @@ impl Load {
                 Err(why) => {
                     visit.ends(Err(why));
                     Line::Visit(&visit).print();
-                    // Nobody comes again and again at once.
+                    // A failing visit does not reconnect in a tight loop.
                     sleep(PAUSE).await;
                 }
             }

@@ -1,7 +1,7 @@
 //! A steady load by visitors over HTTP/1.1, WebSockets and streams of events among them, and the service behind it.
 //!
-//! Not installed anywhere: the tests of restarts start it. It takes so little of a processor that how late an answer is
-//! tells of what is tested and not of the load itself.
+//! The tests of restarts start it; it is not installed. It uses so little processor time that a late response shows
+//! a delay of cok and not of the load.
 
 mod connection;
 mod exchanges;
@@ -16,7 +16,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use clap::Parser;
 
-/// What takes a second does so by its pauses: that many pieces, each of these bytes, and after each of them a pause.
+/// A body of one second has this many pieces of these bytes, with a pause after each.
 const PIECES: usize = 10;
 const PIECE: Bytes = Bytes::from_static(&[b'x'; 1000]);
 const PAUSE: Duration = Duration::from_millis(100);
@@ -24,31 +24,31 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// A steady load, or the service behind it.
 #[derive(Debug, Parser)]
 enum Args {
-    /// Answers, and says on standard output where
+    /// Serves, and prints its address to standard output
     Serve,
-    /// Visits, and writes what became of each visit to standard output, in a line of JSON
+    /// Visits, and reports each visit on standard output as a line of JSON
     ///
-    /// Ends when standard input does, and each visit with it. A line on standard input asks for a line on standard output,
-    /// for when all that has begun is over and those who stay are here.
+    /// The load and all visits end when standard input ends. A line on standard input asks for a `caught_up` line. It
+    /// comes once all visits that have begun are over and all long-lived visits are connected.
     Visit(Visits),
 }
 
-/// Who visits what.
+/// The visits to make.
 #[derive(Debug, clap::Args)]
 struct Visits {
-    /// Where all hosts are
+    /// The address of all hosts
     #[arg(long)]
     address: SocketAddr,
     /// The certificate authority to trust, in PEM
     #[arg(long)]
     ca: PathBuf,
-    /// How many visits a second
+    /// Visits a second
     #[arg(long)]
     rate: f64,
-    /// How many of the hosts have visitors with a WebSocket and visitors with a stream of events
+    /// The number of hosts with WebSockets and streams of events
     #[arg(long)]
     staying: usize,
-    /// The hosts, which are visited in turn
+    /// The hosts; visits go to each in turn
     #[arg(required = true)]
     hosts: Vec<String>,
 }

@@ -23,10 +23,10 @@ use tokio_tungstenite::tungstenite::protocol::Role;
 use crate::PAUSE;
 use crate::exchanges::{Body, pieces};
 
-/// The queries that requests for `/` have come with, answered or not.
+/// The queries of all requests for `/`, answered or not.
 type Asked = Arc<Mutex<String>>;
 
-/// Serves until it is killed.
+/// Serves until the process is killed.
 pub(crate) async fn serve() -> anyhow::Result<()> {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
     println!("http://{}", listener.local_addr()?);
@@ -90,7 +90,7 @@ async fn echo(upgrade: OnUpgrade) {
     let Ok(upgraded) = upgrade.await else { return };
     let mut talk =
         WebSocketStream::<TokioIo<Upgraded>>::from_raw_socket(TokioIo::new(upgraded), Role::Server, None).await;
-    // A close is answered by the library, once more is asked for.
+    // The library sends its Close frame during the next read.
     while let Some(Ok(message)) = talk.next().await {
         if message.is_text() && talk.send(message).await.is_err() {
             return;

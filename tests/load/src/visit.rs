@@ -1,4 +1,4 @@
-//! What became of a visit.
+//! The result of a visit.
 
 use std::error::Error as _;
 use std::io;
@@ -8,9 +8,8 @@ use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 use tokio_tungstenite::tungstenite;
 
-/// One visit: its kind, when it was due, when it got a connection or began to open one, whether another request had that
-/// connection before, and when it was answered or failed, and why. Times are those of the machine's monotonic clock, in
-/// seconds.
+/// One visit with its times and its result. `asked` is the time when it took or opened a connection, and `reused` is
+/// true if that connection carried an earlier request. Times are seconds of the machine's monotonic clock.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Visit {
     pub(crate) kind: &'static str,
@@ -22,12 +21,12 @@ pub(crate) struct Visit {
 }
 
 impl Visit {
-    /// One that was due so long ago.
+    /// A visit that was due `behind` ago.
     pub(crate) fn due(kind: &'static str, behind: Duration) -> Self {
         Self { kind, due: now() - behind.as_secs_f64(), asked: None, reused: false, ended: None, why: None }
     }
 
-    /// Its connection is there, or is about to be opened.
+    /// Notes that the visit takes or opens a connection.
     pub(crate) fn asks(&mut self, reused: bool) {
         self.asked = Some(now());
         self.reused = reused;
@@ -39,7 +38,7 @@ impl Visit {
     }
 }
 
-/// The time by the machine's monotonic clock, in seconds.
+/// Returns the machine's monotonic time in seconds.
 fn now() -> f64 {
     let time = clock_gettime(ClockId::Monotonic);
     time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
@@ -49,13 +48,13 @@ fn now() -> f64 {
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Why {
-    /// Nobody listens.
+    /// The address refuses connections.
     Refused(String),
     /// The connection broke off.
     BrokeOff(String),
-    /// There is no answer, or no end of it.
+    /// No complete response came in time.
     TimedOut,
-    /// It was not answered as it had to be.
+    /// The response was not the expected one.
     Wrong(String),
 }
 
@@ -69,7 +68,7 @@ impl From<io::Error> for Why {
     fn from(error: io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::ConnectionRefused => Self::Refused(error.to_string()),
-            // What rustls does not like.
+            // rustls reports a broken protocol this way.
             io::ErrorKind::InvalidData => Self::Wrong(error.to_string()),
             _ => Self::BrokeOff(format!("{error:?}")),
         }

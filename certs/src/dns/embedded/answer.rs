@@ -29,8 +29,8 @@ const MOST_ADDITIONALS: u16 = 2;
 pub enum Over {
     /// In a datagram. An answer that does not fit is asked for again over TCP.
     Udp,
-    /// In a datagram of a network that has had enough answers. Records are only given over TCP, where addresses cannot
-    /// be forged.
+    /// In a datagram from a network that has reached its answer limit. Records are only given over TCP, where addresses
+    /// cannot be forged.
     LimitedUdp,
     /// Over a TCP connection.
     Tcp,

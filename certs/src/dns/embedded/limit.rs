@@ -47,7 +47,7 @@ impl Limiter {
         let interval = Duration::from_secs(1) / RATE;
         let now = now.duration_since(self.started);
         let Some(slot) = self.slots.get_mut(index) else { return false };
-        // How far ahead of the even rate this answer is.
+        // How far this answer is ahead of the even rate.
         let early = slot.saturating_sub(now);
         if early >= interval * BURST {
             return false;

@@ -38,7 +38,7 @@ impl Embedded {
         answer::answer(&self.zone, &self.published.load(), query, over)
     }
 
-    /// Notes that an address is served, or why it is not. Returns true if [`Self::refused`] changes.
+    /// Records that an address is served, or why it is not. Returns true if [`Self::refused`] changes.
     pub fn note(&self, address: SocketAddr, refused: Option<&SolverError>) -> bool {
         let refused = refused.map(ToString::to_string);
         let mut addresses = self.addresses.lock();

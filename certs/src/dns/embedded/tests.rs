@@ -283,7 +283,7 @@ async fn no_bytes_make_it_panic() {
         [query(CHALLENGE, RecordType::TXT), query("a.tunnel.example.com.", RecordType::HTTPS), edns, signed, service];
     let mut state = 1_u64;
     let mut random = move || {
-        // Numerical Recipes' generator: repeatable, and good enough to disturb bytes.
+        // The generator of Numerical Recipes: repeatable, and random enough to corrupt bytes.
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (state >> 33) as usize
     };

@@ -255,11 +255,13 @@ async fn a_silent_service_times_out() {
 #[tokio::test]
 async fn a_visitor_who_leaves_frees_the_service() {
     let (listener, port) = listen().await;
+    let (came, mut has_come) = mpsc::channel(1);
     let (closed, mut is_closed) = mpsc::channel(1);
     accept_all(listener, move |_, mut stream| {
-        let closed = closed.clone();
+        let (came, closed) = (came.clone(), closed.clone());
         async move {
             let head = read_head(&mut stream).await.unwrap();
+            came.send(()).await.unwrap();
             if head.contains("/body") {
                 stream.write_all(b"HTTP/1.1 200 OK\r\n\r\nbegin").await.unwrap();
             }
@@ -270,11 +272,10 @@ async fn a_visitor_who_leaves_frees_the_service() {
     let daemon = Daemon::to(&port.to_string()).await;
     for target in ["/head", "/body"] {
         let mut visitor = daemon.get(target);
+        tokio::time::timeout(PATIENCE, has_come.recv()).await.expect("the request must come").unwrap();
         if target == "/body" {
             visitor.head().await.unwrap();
             assert_eq!(visitor.chunk().await.unwrap(), "begin");
-        } else {
-            tokio::time::sleep(Duration::from_millis(50)).await;
         }
         drop(visitor);
         tokio::time::timeout(Duration::from_secs(1), is_closed.recv()).await.expect("the service must see it").unwrap();

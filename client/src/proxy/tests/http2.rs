@@ -6,7 +6,7 @@ use h2::server::{Builder, SendResponse};
 use h2::{Reason, RecvStream};
 use http::{Request, Response};
 use rustls::pki_types::PrivateKeyDer;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use super::*;
 
@@ -179,17 +179,19 @@ async fn a_closed_connection_is_replaced() {
 }
 
 #[tokio::test]
-async fn failures_and_departures_are_told() {
+async fn visitors_and_services_learn_of_each_others_failures() {
     let (listener, target) = h2c().await;
     let (reset, mut was_reset) = mpsc::channel(1);
+    let head_came = Arc::new(Notify::new());
+    let may_die = head_came.clone();
     serve_http2(listener, Builder::new(), move |(request, mut respond)| {
-        let reset = reset.clone();
+        let (reset, may_die) = (reset.clone(), may_die.clone());
         async move {
             match request.uri().path() {
                 "/dies" => {
                     let mut send = respond.send_response(Response::new(()), false).unwrap();
                     send.send_data(Bytes::from_static(b"half"), false).unwrap();
-                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    may_die.notified().await;
                     send.send_reset(Reason::INTERNAL_ERROR);
                 }
                 "/silent" => std::future::pending().await,
@@ -205,6 +207,7 @@ async fn failures_and_departures_are_told() {
     let daemon = Daemon::with(&target, |options| options.response_timeout = Some(limit)).await;
     let mut visitor = daemon.get("/dies");
     assert_eq!(visitor.head().await.unwrap().status, 200);
+    head_came.notify_one();
     assert_eq!(visitor.rest().await.unwrap_err(), ExchangeError::Reset(ResetCode::LocalBroken));
     let error = daemon.get("/silent").head().await.unwrap_err();
     assert_eq!(error, ExchangeError::Reset(ResetCode::LocalTimeout));

@@ -5,7 +5,7 @@ use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-/// The word that calls this program: `cokd` if the shell finds this very file by it, or else its full path.
+/// The command that runs this program: `cokd` if the shell resolves that to this file, else the full path.
 pub(super) fn this_program() -> String {
     let name = "cokd";
     let Ok(file) = env::current_exe() else { return name.to_owned() };
@@ -13,7 +13,7 @@ pub(super) fn this_program() -> String {
     if is_found { name.to_owned() } else { quoted(&file.to_string_lossy()) }
 }
 
-/// The program that the shell starts by this name.
+/// The file that the shell runs for this command name.
 fn on_path(name: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH")?;
     env::split_paths(&path)
@@ -30,7 +30,7 @@ fn is_same(one: &Path, other: &Path) -> bool {
     matches!((identity(one), identity(other)), (Ok(one), Ok(other)) if one == other)
 }
 
-/// A text as one word of a shell's command line.
+/// Quotes a text as one shell word.
 pub(super) fn quoted(text: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+=:,@".contains(c);
     if !text.is_empty() && text.chars().all(plain) {

@@ -1,4 +1,4 @@
-//! What `cokd dev` prints once traffic passes: where the site is, and what a newcomer wants to know next.
+//! What `cokd dev` prints once traffic passes: the site's address and the next steps.
 
 use std::fmt;
 use std::path::Path;
@@ -10,13 +10,13 @@ use super::command::{quoted, this_program};
 use super::ports::Ports;
 use crate::names::Subdomain;
 
-/// All that there is to say.
+/// The content of the greeting.
 pub(super) struct Greeting<'a> {
     pub(super) url: &'a str,
     pub(super) subdomain: &'a Subdomain,
-    /// How the tunnel is carried.
+    /// The tunnel's transport.
     pub(super) transport: &'a str,
-    /// What the site leads to; none is the sample site.
+    /// The target; `None` for the sample site.
     pub(super) target: Option<&'a Target>,
     /// The daemon's own address, for clients.
     pub(super) server: &'a str,
@@ -26,7 +26,7 @@ pub(super) struct Greeting<'a> {
 }
 
 impl Greeting<'_> {
-    /// One line for programs.
+    /// The greeting as one line of JSON.
     pub(super) fn json(&self) -> String {
         let Self { url, transport, server, ca_file, key, ports, .. } = self;
         let admin = self.admin();
@@ -42,7 +42,7 @@ impl Greeting<'_> {
     }
 }
 
-/// The text for people.
+/// The greeting as text.
 impl fmt::Display for Greeting<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { url, subdomain, transport, target, server, ca_file, key, ports } = self;

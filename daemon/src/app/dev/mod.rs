@@ -19,7 +19,7 @@ use cok_client::{
     Event, HostHeader, NAME_TIMEOUT, Options, PROBE_INTERVAL, Server, Target, TransportChoice, Tunnel, instance_id,
     trust_file,
 };
-use cok_host::private_file;
+use cok_host::{home, private_file};
 use cok_transport::Congestion;
 use cok_transport::quic::{Dialer, Tuning};
 use tokio_util::sync::CancellationToken;
@@ -35,16 +35,16 @@ use crate::host::activation::Inherited;
 use crate::names::{ApiKey, Hostname, KeyDigest, Subdomain, SubdomainPattern};
 use crate::{drain, edge, listen, tunnels};
 
-/// Browsers resolve every name under .localhost to this machine; a wildcard right under .localhost is refused by TLS
-/// libraries, hence one label more.
+/// The base domain. Browsers resolve every name under .localhost to this machine. TLS libraries refuse the wildcard
+/// `*.localhost`, so there is one more label.
 const DOMAIN: &str = "cok.localhost";
-/// Connections to the target are on this machine or near.
+/// Time limit to connect to the target, which is local or nearby.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What a developer wants to hear: warnings, requests that failed, and what happens to the tunnel.
+/// The log filter: warnings, failed requests, and the tunnel's state.
 pub(crate) const LOG_FILTER: &str = "warn,cokd::app::dev=info,cok_client::proxy=info,cok_client::cli::report=info";
 
-/// What `cokd dev` takes.
+/// The options of `cokd dev`.
 #[derive(Debug, Args)]
 pub(crate) struct DevArgs {
     /// What to forward to: 3000, host:3000, http://…, https://…, h2c://… or unix:/path; without one, a sample site
@@ -75,7 +75,7 @@ pub(crate) struct DevArgs {
     pub(crate) verbose: bool,
 }
 
-/// The command line asks for what can't be.
+/// The command line asks for something impossible.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(crate) struct Usage(String);
@@ -96,7 +96,7 @@ async fn serve(args: &DevArgs, stop: &CancellationToken) -> anyhow::Result<()> {
     let state_dir = args
         .state_dir
         .clone()
-        .or_else(default_state_dir)
+        .or_else(|| Some(home::state_folder()?.join("cok/dev")))
         .ok_or_else(|| Usage("there is no home folder; name a place by --state-dir".to_owned()))?;
     // The printed commands work in any folder.
     let state_dir = std::path::absolute(state_dir).context("cannot use --state-dir")?;
@@ -147,7 +147,7 @@ async fn serve(args: &DevArgs, stop: &CancellationToken) -> anyhow::Result<()> {
             greeted = true;
         }
         Event::Connected { url, .. } => info!(event = "connected", url, "the tunnel is online again: {url}"),
-        // On loopback that takes a moment.
+        // On loopback this takes milliseconds.
         Event::Connecting { .. } => {}
         event => report(event),
     };
@@ -160,14 +160,8 @@ async fn serve(args: &DevArgs, stop: &CancellationToken) -> anyhow::Result<()> {
 
 fn greet(json: bool, greeting: &Greeting<'_>) {
     let text = if json { greeting.json() } else { greeting.to_string() };
-    // Standard output may be closed. The site is there all the same.
+    // Standard output may be closed. The site runs all the same.
     let _closed = writeln!(io::stdout(), "{text}");
-}
-
-fn default_state_dir() -> Option<PathBuf> {
-    let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    let state = absolute("XDG_STATE_HOME").or_else(|| Some(absolute("HOME")?.join(".local/state")))?;
-    Some(state.join("cok/dev"))
 }
 
 /// The key of this machine's development daemon, kept so that a second terminal's command stays valid.

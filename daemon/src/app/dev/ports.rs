@@ -1,4 +1,4 @@
-//! The ports of `cokd dev`, chosen before anything listens. None of them is the target's, or the site would lead into
+//! The ports of `cokd dev`, chosen before anything listens. None is the target's port: the site would forward to
 //! itself.
 
 use std::io;
@@ -15,9 +15,9 @@ use super::Usage;
 
 /// The HTTPS port unless the user names one.
 const HTTPS: u16 = 8443;
-/// How many ports of the kernel's choice are tried until one is free for TCP and UDP alike.
+/// How many ephemeral ports are tried until one is free for both TCP and UDP.
 const TRIES: usize = 100;
-/// How long the name of a target may take to resolve. Names of this machine take no time.
+/// Time limit to resolve a target's name. Local names resolve at once.
 const LOOKUP_LIMIT: Duration = Duration::from_secs(2);
 
 /// The ports that the user names; 0 stands for any free one.
@@ -32,18 +32,18 @@ pub(super) struct Wanted {
 pub(super) struct Ports {
     /// HTTPS over TCP and QUIC over UDP.
     pub(super) https: u16,
-    /// Plain HTTP, only where the user wants it.
+    /// Plain HTTP, if the user asks for it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) http: Option<u16>,
     /// Health and metrics.
     pub(super) admin: u16,
-    /// Says why HTTPS is not on its usual port, if the user has not asked for that.
+    /// Says why HTTPS is not on its default port, unless the user chose the port.
     #[serde(skip)]
     pub(super) notice: Option<String>,
 }
 
 impl Ports {
-    /// Chooses them. Fails if a port that the user names is taken or is the target's.
+    /// Chooses the ports. Fails if a port that the user names is taken or is the target's.
     pub(super) async fn choose(wanted: Wanted, target: &Target) -> anyhow::Result<Self> {
         let Wanted { https, http } = wanted;
         if http == Some(https.unwrap_or(HTTPS)) && http != Some(0) {
@@ -91,7 +91,7 @@ fn leads_to_itself(target: &Target, port: u16, advice: &str) -> Usage {
     Usage(format!("cannot forward to {target}: cokd dev itself listens on port {port}; {advice}"))
 }
 
-/// A port that is free for all that may listen there, and not reserved. It is reserved from then on.
+/// Reserves a port that is free for all listeners and not in `reserved`.
 fn free(reserved: &mut Vec<u16>) -> anyhow::Result<u16> {
     for _ in 0..TRIES {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no port is free on 127.0.0.1")?;
@@ -105,8 +105,8 @@ fn free(reserved: &mut Vec<u16>) -> anyhow::Result<u16> {
     bail!("no port is free for both TCP and UDP on 127.0.0.1; choose one by --https-port")
 }
 
-/// Fails if another program has the port. Browsers try ::1 first for names under .localhost, so it counts as well. Whatever
-/// else keeps a port from being used shows when the daemon binds it.
+/// Fails if another program has the port, also on ::1, which browsers try first for names under .localhost. Other
+/// errors show when the daemon binds the port.
 fn check(port: u16) -> Result<(), String> {
     for ip in [IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST)] {
         let address = SocketAddr::new(ip, port);
@@ -132,7 +132,7 @@ async fn is_own(target: &Target, port: u16) -> bool {
     }
 }
 
-/// A target's host and port; none for a Unix socket.
+/// A target's host and port; `None` for a Unix socket.
 fn address(target: &Target) -> Option<(&str, u16)> {
     match target {
         Target::Http(address) | Target::Https(address) | Target::H2c(address) => Some((&address.host, address.port)),
@@ -145,7 +145,7 @@ async fn is_loopback(host: &str) -> bool {
     if name == "localhost" || name.ends_with(".localhost") {
         return true;
     }
-    // 127.1 and names in /etc/hosts are known to the system's resolver only.
+    // Only the system's resolver knows 127.1 and names in /etc/hosts.
     match timeout(LOOKUP_LIMIT, lookup_host((host, 0))).await {
         Ok(Ok(mut addresses)) => addresses.any(|address| {
             let ip = address.ip().to_canonical();

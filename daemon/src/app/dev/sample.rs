@@ -20,7 +20,7 @@ use tokio::net::TcpListener;
 use tokio::time::Interval;
 use tracing::debug;
 
-/// How often the sample stream has an event.
+/// The interval between events of the sample stream.
 const TICK: Duration = Duration::from_secs(1);
 
 const PAGE: &str = r#"<!doctype html>
@@ -78,7 +78,7 @@ fn answer(request: Request<Incoming>) -> Response<BoxBody<Bytes, hyper::Error>> 
     response
 }
 
-/// A server-sent event every [`TICK`], for as long as somebody listens.
+/// A server-sent event every [`TICK`], for as long as the client listens.
 struct Ticks {
     interval: Interval,
     count: u64,

@@ -25,7 +25,7 @@ const CLOSE_WITHIN: Duration = Duration::from_secs(1);
 
 /// An ordered, reliable pipe of binary messages with a bounded write buffer.
 pub(crate) trait Pipe: Send + Unpin + 'static {
-    /// Polls for the next message. `None` once the peer has closed in order.
+    /// Polls for the next message. `None` once the peer has closed cleanly.
     fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, CloseReason>>>;
     /// Ready once [`Pipe::start_send`] may be called.
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), CloseReason>>;
@@ -33,7 +33,7 @@ pub(crate) trait Pipe: Send + Unpin + 'static {
     fn start_send(&mut self, message: Bytes) -> Result<(), CloseReason>;
     /// Writes the buffer out.
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), CloseReason>>;
-    /// Closes in order.
+    /// Closes cleanly.
     fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<()>;
 }
 

@@ -98,7 +98,7 @@ pub(super) fn fail(connection: Connection, mut control: Control, error: ErrorMes
     });
 }
 
-/// Why a connection has ended, by QUIC's account.
+/// Why a connection has ended, translated from quinn's error.
 pub(super) fn close_reason(connection: &Connection) -> CloseReason {
     match connection.close_reason() {
         Some(reason) => reason_of(&reason),

@@ -48,7 +48,7 @@ pub enum DialError {
         code: u8,
         /// The peer ended it.
         by_peer: bool,
-        /// What the library says of it.
+        /// The library's description.
         why: String,
     },
     /// The handshake failed otherwise.
@@ -92,8 +92,8 @@ impl Dialer {
         }
     }
 
-    /// Uses another socket from the next dial on; sessions keep theirs. A daemon that goes away keeps serving the
-    /// addresses of its sessions, so a dial to its successor must come from another one.
+    /// Uses another socket from the next dial on; sessions keep theirs. A stopping daemon keeps serving the addresses
+    /// of its sessions, so a dial to its successor must come from another one.
     pub fn renew(&self) {
         *self.endpoint.lock() = None;
     }

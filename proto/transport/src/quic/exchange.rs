@@ -1,8 +1,8 @@
 //! One exchange on its stream. The handles of its two directions are in `handles`.
 //!
-//! Frames that quinn does not take at once wait here, at most what was handed over after one `poll_ready`. Every poll
-//! of either direction moves them on. Bodies are not copied on their way to quinn. From quinn, pieces that are ready
-//! together are joined. The order of an exchange's parts is checked in cok-proto.
+//! Frames that quinn does not take at once wait here: at most those that were handed over after one `poll_ready`. Every
+//! poll of either direction moves them on. Bodies are not copied on their way to quinn. From quinn, pieces that are
+//! ready together are joined. The order of an exchange's parts is checked in cok-proto.
 
 mod buffers;
 mod handles;
@@ -26,7 +26,7 @@ use self::handles::{QuicRecv, QuicSend};
 use super::shared::{Shared, Slot};
 use crate::{ExchangeError, Received};
 
-/// Pieces that are taken from quinn under one lock. So many packets of 1,200 bytes hold a full Data frame.
+/// Pieces that are taken from quinn under one lock. This many packets of 1,200 bytes hold a full Data frame.
 const PIECES: usize = 14;
 
 /// Resolves to the stream once the peer grants one.
@@ -49,7 +49,7 @@ struct Inner {
     reader: ExchangeReader,
     /// Pieces taken from quinn that the reader has not got.
     pieces: VecDeque<Bytes>,
-    /// The part that came behind joined body bytes.
+    /// The part that arrived behind joined body bytes.
     next: Option<Received>,
     outbox: Outbox,
     stopped: Option<Stopped>,
@@ -58,13 +58,13 @@ struct Inner {
     send_waker: Option<Waker>,
 }
 
-/// The stream, as far as there is one.
+/// The state of the stream.
 enum Stream {
     /// Daemon: it opens once the peer grants it, and begins with this request.
     Opening { opening: Opening, asked: Asked },
     /// It carries both directions. It stays until the exchange is dropped, even if that is broken.
     Open { send: SendStream, recv: RecvStream },
-    /// It never came to be.
+    /// It was never opened.
     Missing,
 }
 
@@ -86,7 +86,7 @@ pub(super) struct Asked {
     pub(super) end: bool,
 }
 
-/// How the daemon's side of a new exchange begins.
+/// The stream of a new exchange on the daemon.
 pub(super) enum Begin {
     /// The stream is open.
     Opened(SendStream, RecvStream),

@@ -1,4 +1,4 @@
-//! GRO split: a layer that hands out single datagrams though the kernel gives them in batches.
+//! GRO split: a layer that returns single datagrams, although the kernel delivers them in batches.
 //!
 //! With receive offload (GRO) up to 64 datagrams come in one piece of memory. Quinn keeps such a piece until the last
 //! byte of its datagrams is read, so a stalled stream could hold 40 times its window. A datagram that is copied out
@@ -60,7 +60,7 @@ impl UdpLayer for GroSplit {
     }
 }
 
-/// Batches that are not all handed out.
+/// Batches with datagrams that are not handed out yet.
 #[derive(Debug)]
 struct Received {
     memory: Box<[u8]>,

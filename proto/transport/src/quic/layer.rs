@@ -1,4 +1,4 @@
-//! The one wrapper for UDP sockets. A layer says what it does differently; everything else goes to the socket below.
+//! A wrapper for UDP sockets. A layer overrides some operations; all others go to the socket below.
 
 use std::fmt;
 use std::io::{self, IoSliceMut};
@@ -10,8 +10,8 @@ use std::task::{Context, Poll};
 use quinn::udp::{RecvMeta, Transmit};
 use quinn::{AsyncUdpSocket, UdpPoller};
 
-/// What a layer over UDP sockets does differently. Every method but [`UdpLayer::below`] has a default: the same method
-/// of the socket below.
+/// The operations of a layer over UDP sockets. Every method but [`UdpLayer::below`] has a default: the same method of
+/// the socket below.
 pub trait UdpLayer: fmt::Debug + Send + Sync + 'static {
     /// The socket below. `None` if there is none: then nothing arrives, and what is sent is dropped.
     fn below(&self) -> Option<&Arc<dyn AsyncUdpSocket>>;

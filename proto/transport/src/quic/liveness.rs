@@ -46,7 +46,8 @@ impl Silence {
 const CLIENT_SAMPLE: Duration = Duration::from_millis(500);
 /// Silence after which the client asks while exchanges are open.
 const CLIENT_ASK_BUSY: Duration = Duration::from_secs(2);
-/// Silence after which the client asks otherwise. It is above the keep-alive interval, whose answer is a sign of life.
+/// Silence after which the client asks otherwise. It is above the keep-alive interval, since each answer counts as a
+/// sign of life.
 const CLIENT_ASK_IDLE: Duration = Duration::from_secs(5);
 /// How long the daemon's answer may take: three round trips of a bad mobile path.
 const CLIENT_ANSWER: Duration = Duration::from_secs(3);
@@ -120,7 +121,7 @@ pub(super) struct PeerLiveness {
     next: Instant,
 }
 
-/// What a sample of a session calls for.
+/// The action that a sample of a session requires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     /// Nothing: the client was heard, or had no reason to send.

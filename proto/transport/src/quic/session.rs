@@ -80,7 +80,7 @@ pub(super) async fn connect(
     Ok((shared, Arc::new(session), ack))
 }
 
-/// Streams that a client grants for so many exchanges. QUIC returns credit for ended streams in batches of an eighth,
+/// Streams that a client grants for this many exchanges. QUIC returns credit for ended streams in batches of an eighth,
 /// so a quarter more are granted.
 fn streams_for(exchanges: u32) -> VarInt {
     VarInt::from_u32(exchanges / 4 * 5 + 16)
@@ -190,6 +190,15 @@ impl Transport for QuicSession {
 
     fn close(&self, error: ErrorMessage) {
         self.shared.fail(&error);
+    }
+
+    fn ping(&self) {
+        self.shared.lock().ping = true;
+        self.shared.attention.notify_one();
+    }
+
+    fn signs_of_life(&self) -> u64 {
+        self.shared.connection.stats().udp_rx.datagrams
     }
 
     fn status(&self) -> watch::Receiver<Status> {

@@ -20,8 +20,8 @@ pub struct Tuning {
 /// 10.1).
 pub(super) const CLIENT_IDLE: Duration = Duration::from_secs(30);
 
-/// Silence after which a client sends a sign of life. A killed daemon's successor answers it with a reset, and visitors
-/// wait until the client has got that. (Home routers keep a UDP mapping for 30 s and more.) A daemon with 10,000 idle
+/// Silence after which a client sends a keep-alive. A killed daemon's successor answers it with a reset, and visitors
+/// wait until the client receives that. (Home routers keep a UDP mapping for 30 s and more.) A daemon with 10,000 idle
 /// tunnels receives 4,000 such packets a second.
 const KEEP_ALIVE: Duration = Duration::from_millis(2500);
 

@@ -9,8 +9,8 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use super::gro::split_gro;
 
-/// The size in bytes that we ask for each buffer of a socket. While the process is busy, 4 MiB hold 30 ms at 1 Gbit/s.
-/// The kernel grants at most `net.core.rmem_max` and `wmem_max`.
+/// The size in bytes that we request for each buffer of a socket. While the process is busy, 4 MiB hold 30 ms at 1
+/// Gbit/s. The kernel grants at most `net.core.rmem_max` and `wmem_max`.
 pub const BUFFER: usize = 4 * 1024 * 1024;
 
 /// Size in bytes from which a buffer was chosen on purpose. The kernel's default is 208 KiB.
@@ -26,8 +26,8 @@ pub struct Buffers {
 }
 
 /// Binds a daemon's socket. An IPv6 wildcard takes IPv4 as well. Sockets of the same user may share the address, so
-/// that a daemon that goes away keeps its peers while its successor has the port. Two daemons by mistake collide on
-/// TCP.
+/// that a stopping daemon keeps its peers while its successor has the port. A second daemon, started by mistake, fails
+/// on TCP.
 pub fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
     let socket = unbound(address)?;
     socket.set_reuse_port(true)?;
@@ -43,8 +43,8 @@ fn unbound(address: SocketAddr) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// Binds a client's socket to a wildcard address, so that the kernel picks the source address of each packet. A machine
-/// that changes its network so keeps its sessions by migration (RFC 9000, section 9).
+/// Binds a client's socket to a wildcard address, so that the kernel picks the source address of each packet. So a
+/// machine that changes its network keeps its sessions by migration (RFC 9000, section 9).
 pub(super) fn bind_any() -> io::Result<UdpSocket> {
     let bind = |address: SocketAddr| -> io::Result<UdpSocket> {
         let socket = unbound(address)?;

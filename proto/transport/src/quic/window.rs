@@ -1,9 +1,9 @@
 //! The connection window: how many bytes all streams of a session may hold together.
 //!
-//! QUIC has one window for the connection and one for each stream (RFC 9000, section 4). A stalled reader
-//! fills part of the connection window. With a fixed size, a few slow visitors would hold up all others. Here the
-//! window grows by one stream window for each stalled reader, and shrinks again. A session so holds at most
-//! [`BASE_STREAMS`] stream windows, and one for each exchange that stalls.
+//! QUIC has one window for the connection and one for each stream (RFC 9000, section 4). A stalled reader fills part of
+//! the connection window. With a fixed size, a few slow visitors would hold up all others. Here the window grows by one
+//! stream window for each stalled reader, and shrinks again. So a session holds at most [`BASE_STREAMS`] stream
+//! windows, and one for each exchange that stalls.
 
 use quinn::VarInt;
 

@@ -1,10 +1,11 @@
-//! The local service, and connections to it: one that is there already, or a fresh one.
+//! The local service, and the choice between an existing connection to it and a fresh one.
 
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
+use cok_host::dial::first_of;
 use http::HeaderValue;
 use http::uri::Scheme;
 use hyper::client::conn::http1;
@@ -17,24 +18,23 @@ use tokio_rustls::TlsConnector;
 
 use super::h2_pool::{H2Pool, Lease};
 use super::pool::{Connection, Pool};
-use super::trust::{HTTP_2, LocalTls};
-use crate::dial::first_of;
+use super::tls::{HTTP_2, LocalTls};
 use crate::server::resolve;
 use crate::target::{Address, Target};
 use crate::text::io_reason;
 
-/// What one HTTP/1.1 connection reads ahead; the longest head that the tunnel carries fits.
+/// The read buffer of an HTTP/1.1 connection. The longest head that the tunnel carries fits.
 const H1_BUFFER: usize = 80 * 1024;
 
 /// Any byte stream to the service.
-pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
-pub(super) type Io = Box<dyn Stream>;
+pub(crate) type Io = Box<dyn Stream>;
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum DialError {
+pub(crate) enum DialError {
     #[error("cannot connect to {to}: {why}")]
     Refused { to: String, why: String },
     #[error("cannot connect to {to} within {} s", .limit.as_secs_f32())]
@@ -42,25 +42,25 @@ pub(super) enum DialError {
 }
 
 /// A connection that an exchange can use.
-pub(super) enum Service {
-    /// It has this one for itself.
+pub(crate) enum Service {
+    /// One that the exchange has for itself.
     Http1(Connection),
-    /// It has a place on this one.
+    /// One that it shares with others.
     Http2(Lease),
 }
 
 /// The local service and how to reach it.
 #[derive(Debug)]
-pub(super) struct Local {
+pub(crate) struct Local {
     target: Target,
     own_host: HeaderValue,
     connect_timeout: Duration,
     tls: LocalTls,
-    pub(super) pool: Arc<Pool>,
+    pub(crate) pool: Arc<Pool>,
     h2_pool: Arc<H2Pool>,
-    /// What the service speaks, as far as it is known.
+    /// The HTTP version of the service: one of the values below.
     speaks: AtomicU8,
-    /// Held while a connection that others may share is opened, so that they wait for it.
+    /// Held while a connection is opened that others may share, so that they wait for it.
     opening: tokio::sync::Mutex<()>,
 }
 
@@ -70,8 +70,8 @@ const HTTP_1_1: u8 = 1;
 const HTTP_2_0: u8 = 2;
 
 impl Local {
-    pub(super) fn new(target: &Target, connect_timeout: Duration, trust: &ClientConfig) -> anyhow::Result<Self> {
-        let (own_host, speaks) = match target {
+    pub(crate) fn new(target: Target, connect_timeout: Duration, trust: &ClientConfig) -> anyhow::Result<Self> {
+        let (own_host, speaks) = match &target {
             Target::Http(address) => (address.authority(80), HTTP_1_1),
             Target::Https(address) => (address.authority(443), UNKNOWN),
             Target::H2c(address) => (address.authority(80), HTTP_2_0),
@@ -79,7 +79,7 @@ impl Local {
         };
         Ok(Self {
             own_host: HeaderValue::from_str(&own_host)?,
-            target: target.clone(),
+            target,
             connect_timeout,
             tls: LocalTls::new(trust),
             pool: Pool::new(),
@@ -90,19 +90,19 @@ impl Local {
     }
 
     /// The target's own host and port, as Host has it.
-    pub(super) fn own_host(&self) -> &HeaderValue {
+    pub(crate) fn own_host(&self) -> &HeaderValue {
         &self.own_host
     }
 
-    /// A connection; a `fresh` one has not lain idle, so the service can't have closed it meanwhile.
-    pub(super) async fn connect(&self, fresh: bool) -> Result<Service, DialError> {
+    /// A connection. A `fresh` one was never idle, so it has not met an idle timeout of the service.
+    pub(crate) async fn connect(&self, fresh: bool) -> Result<Service, DialError> {
         if let Some(lease) = self.lease() {
             return Ok(Service::Http2(lease));
         }
         if !fresh && let Some(connection) = self.pool.take() {
             return Ok(Service::Http1(connection));
         }
-        // Dialling takes a lot of memory and is rare: in a box, it does not weigh on every exchange.
+        // Dialling is rare and its future is large. A box keeps it out of every exchange's future.
         Box::pin(self.in_time(async {
             if self.speaks.load(Ordering::Relaxed) == HTTP_1_1 {
                 return self.open(true).await;
@@ -117,7 +117,7 @@ impl Local {
     }
 
     /// A connection that can be upgraded.
-    pub(super) async fn connect_http1(&self) -> Result<Connection, DialError> {
+    pub(crate) async fn connect_http1(&self) -> Result<Connection, DialError> {
         if matches!(self.target, Target::H2c(_)) {
             return Err(self.failed(&io::Error::other("an h2c:// target speaks HTTP/2 only, which has no upgrades")));
         }
@@ -140,7 +140,7 @@ impl Local {
         result.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())).map_err(|error| self.failed(&error))
     }
 
-    /// The failure as the user hears of it, with the address.
+    /// The failure with the service's address, for messages.
     fn failed(&self, error: &io::Error) -> DialError {
         let to = match &self.target {
             Target::Http(address) | Target::Https(address) | Target::H2c(address) => address.to_string(),
@@ -187,7 +187,7 @@ impl Local {
     }
 }
 
-/// Of several addresses' failures, the first of an address that this machine can reach.
+/// The most telling of all addresses' failures: the first of an address that this machine can reach.
 fn most_telling(failures: Vec<io::Error>) -> io::Error {
     let unreachable = |error: &io::Error| {
         matches!(

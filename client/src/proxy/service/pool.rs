@@ -1,8 +1,8 @@
 //! Idle HTTP/1.1 connections to the service.
 //!
-//! A connection lies here together with its driver, which is not polled meanwhile. The exchange that takes it polls the
-//! driver from its own task. This saves a task for each connection and a hop for each chunk. The price: a close by the
-//! service is only noticed when the connection is taken.
+//! A connection waits here together with its driver, which is not polled meanwhile. The exchange that takes the connection
+//! polls the driver from its own task. This saves a task for each connection and a hop for each chunk. The price: only an
+//! exchange that takes a connection, or the sweep, notices that the service has closed it.
 
 use std::fmt;
 use std::sync::{Arc, Weak};
@@ -14,46 +14,45 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 
-use super::body::RequestBody;
 use super::local::Io;
-use super::respond::Interim;
+use crate::proxy::body::RequestBody;
+use crate::proxy::respond::Interim;
 
-/// Idle connections that are kept. Each may hold a read buffer of a hundred kilobytes, and under a steady load few are idle.
+/// The most idle connections. Each may hold a read buffer of a hundred kilobytes, and under a steady load few are idle.
 const MAX_IDLE: usize = 64;
-/// How long a connection may lie idle: less than services usually allow.
+/// How long a connection may stay idle: less than services usually allow.
 const IDLE_FOR: Duration = Duration::from_secs(30);
-/// How often idle connections are looked at.
+/// How often the sweep removes closed and old connections.
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
 
 /// A connection and its driver.
-pub(super) struct Connection {
-    pub(super) sender: http1::SendRequest<RequestBody>,
+pub(crate) struct Connection {
+    pub(crate) sender: http1::SendRequest<RequestBody>,
     driver: Box<http1::Connection<TokioIo<Io>, RequestBody>>,
-    /// The driver has nothing left to do: the connection is closed, or upgraded.
+    /// The driver has ended: the connection is closed, or upgraded.
     ended: bool,
-    /// Interim responses that have come.
-    pub(super) interim: Arc<Interim>,
+    /// Interim responses that the service has sent.
+    pub(crate) interim: Arc<Interim>,
     /// It has carried a request before.
-    pub(super) reused: bool,
+    pub(crate) reused: bool,
 }
 
 impl Connection {
-    pub(super) fn new(
+    pub(crate) fn new(
         sender: http1::SendRequest<RequestBody>,
         driver: http1::Connection<TokioIo<Io>, RequestBody>,
     ) -> Self {
         Self { sender, driver: Box::new(driver), ended: false, interim: Arc::default(), reused: false }
     }
 
-    /// Lets the connection read and write; ready once it has ended. Why it ended reaches the task that waits for the response
-    /// or its body.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    /// Lets the connection read and write. Ready once it has ended. The response or its body reports the reason.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.ended = self.ended || self.driver.poll_without_shutdown(cx).is_ready();
         if self.ended { Poll::Ready(()) } else { Poll::Pending }
     }
 
-    /// After an upgrade: the bare byte stream, and what was read from it already.
-    pub(super) fn into_io(self) -> (Io, Bytes) {
+    /// After an upgrade: the bare byte stream, and the bytes already read from it.
+    pub(crate) fn into_io(self) -> (Io, Bytes) {
         let parts = self.driver.into_parts();
         (parts.io.into_inner(), parts.read_buf)
     }
@@ -70,22 +69,22 @@ impl fmt::Debug for Connection {
     }
 }
 
-/// The idle connections, the latest used last.
+/// The idle connections, the most recently used last.
 #[derive(Debug)]
-pub(super) struct Pool {
+pub(crate) struct Pool {
     idle: Mutex<Vec<(Instant, Connection)>>,
 }
 
 impl Pool {
-    /// An empty pool; a task sweeps it for as long as it exists.
-    pub(super) fn new() -> Arc<Self> {
+    /// An empty pool. A task sweeps it while it exists.
+    pub(crate) fn new() -> Arc<Self> {
         let pool = Arc::new(Self { idle: Mutex::default() });
         tokio::spawn(sweep(Arc::downgrade(&pool)));
         pool
     }
 
-    /// The connection that was used last and is still open.
-    pub(super) fn take(&self) -> Option<Connection> {
+    /// Takes the most recently used connection that is still open.
+    pub(crate) fn take(&self) -> Option<Connection> {
         loop {
             let (_, mut connection) = self.idle.lock().pop()?;
             if connection.is_ready() {
@@ -94,8 +93,8 @@ impl Pool {
         }
     }
 
-    /// Takes a connection back if it can carry another request.
-    pub(super) fn put(&self, mut connection: Connection) {
+    /// Keeps a connection if it can carry another request.
+    pub(crate) fn put(&self, mut connection: Connection) {
         if !connection.is_ready() {
             return;
         }

@@ -1,10 +1,10 @@
-//! What peers and files say, quoted for one line of a log or a message.
+//! Quotes text from peers and files for one line of a log or message.
 
-/// Enough of a value to recognise it.
+/// The most characters that are shown; enough to recognise a value.
 const MOST_QUOTED: usize = 60;
 
-/// A value in quotes: control characters are escaped, and a long one is cut.
-pub(crate) fn quoted(text: &str) -> String {
+/// Puts a value in quotes. Escapes control characters, and cuts a long value.
+pub fn quoted(text: &str) -> String {
     match text.char_indices().nth(MOST_QUOTED) {
         Some((end, _)) => format!("{:?}…", &text[..end]),
         None => format!("{text:?}"),

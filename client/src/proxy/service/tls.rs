@@ -12,24 +12,24 @@ const HTTP_1: &[u8] = b"http/1.1";
 /// ALPN name of HTTP/2.
 pub(super) const HTTP_2: &[u8] = b"h2";
 
-/// One configuration for each case.
+/// A configuration for each place of the service.
 #[derive(Debug)]
 pub(super) struct LocalTls {
-    /// On this machine, any certificate will do.
+    /// For this machine: accepts any certificate.
     loopback: Protocols,
-    /// Elsewhere, it must be one that the user trusts.
+    /// For other machines: accepts certificates that the user trusts.
     elsewhere: Protocols,
 }
 
 #[derive(Debug)]
 struct Protocols {
     best: Arc<ClientConfig>,
-    /// For upgrades, which HTTP/2 services seldom know.
+    /// HTTP/1.1 alone, for upgrades, which HTTP/2 services seldom support.
     http1: Arc<ClientConfig>,
 }
 
 impl LocalTls {
-    /// `trust` says whom the user trusts.
+    /// `trust` holds the authorities that the user trusts.
     pub(super) fn new(trust: &ClientConfig) -> Self {
         let mut any = trust.clone();
         any.dangerous().set_certificate_verifier(Arc::new(AnyCertificate(aws_lc_rs::default_provider())));
@@ -52,8 +52,8 @@ impl Protocols {
     }
 }
 
-/// Accepts whatever a service on this machine presents: developers sign their own certificates, and what listens on a
-/// loopback address is on this machine whatever its certificate says.
+/// Accepts any certificate of a service on this machine. Developers sign their own, and a loopback address is proof enough
+/// that the service is on this machine.
 #[derive(Debug)]
 struct AnyCertificate(CryptoProvider);
 

@@ -1,4 +1,4 @@
-//! The program: tunnels as the command line says, what is heard of them meanwhile, and an exit code at the end.
+//! The program: it runs the tunnels of the command line, reports on them, and ends with an exit code.
 
 mod args;
 pub mod man_pages;
@@ -23,9 +23,10 @@ pub use self::report::reporter;
 use self::service::ServiceCommand;
 use self::signals::{Signals, StopRequest};
 use crate::config::ConfigError;
+use crate::event::Refused;
 use crate::logging::{self, LogFormat};
 use crate::options::Options;
-use crate::tunnel::{Refused, Tunnel};
+use crate::tunnel::Tunnel;
 
 /// Something failed at run time.
 const FAILED: u8 = 1;
@@ -33,8 +34,8 @@ const FAILED: u8 = 1;
 const USAGE: u8 = 2;
 /// The daemon refused the key or the name.
 const REFUSED: u8 = 3;
-/// How long the last frames have to leave when the program ends at once. Without them the daemon would keep a name over QUIC
-/// until its time-out.
+/// How long the last frames have to leave when the program ends at once. Without them, the daemon would keep a tunnel over
+/// QUIC until its idle timeout.
 const LAST_WORDS: Duration = Duration::from_millis(100);
 
 /// Puts a local service at a public HTTPS address.
@@ -47,7 +48,7 @@ pub struct Cli {
     args: Args,
 }
 
-/// What it does besides; no target has such a name.
+/// Other things that the program does. No target may look like their names.
 #[derive(Debug, Subcommand)]
 enum Command {
     /// A unit of systemd that keeps the tunnels of the configuration file up
@@ -96,7 +97,7 @@ fn tunnels(args: &Args) -> ExitCode {
         Err(error) => return fail(FAILED, format, &anyhow!(error).context("cannot start")),
     };
     let result = runtime.block_on(run(tunnels));
-    // A name may still be looked up. The result is not needed any more.
+    // A lookup of a name may still block a thread. Its result is not needed any more.
     runtime.shutdown_background();
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -105,7 +106,7 @@ fn tunnels(args: &Args) -> ExitCode {
     }
 }
 
-/// One line: what, why and what to do. A line for each mistake in the configuration.
+/// Prints one line that says what, why and what to do. Prints a line for each mistake in the configuration.
 fn fail(code: u8, format: LogFormat, error: &anyhow::Error) -> ExitCode {
     let lines = match error.downcast_ref::<ConfigError>() {
         Some(error) => error.mistakes().to_vec(),
@@ -121,8 +122,8 @@ fn fail(code: u8, format: LogFormat, error: &anyhow::Error) -> ExitCode {
     ExitCode::from(code)
 }
 
-/// Keeps all tunnels up until it is asked to stop, or until one of them is refused. Asked again, it does not wait for what is
-/// under way.
+/// Keeps all tunnels up until a signal asks to stop, or until the daemon refuses one of them. After a second signal, it does
+/// not wait for requests under way.
 async fn run(tunnels: Vec<Options>) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
     let stop = CancellationToken::new();

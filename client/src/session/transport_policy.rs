@@ -1,4 +1,6 @@
-//! Which way to the daemon is taken next, and when QUIC is tried again. Pure: it takes what happened, and when.
+//! The choice of the transport for the next session, and of the time for the next try of QUIC.
+//!
+//! It opens no connections and reads no clock: the caller says what happened, and when.
 
 use std::time::Duration;
 
@@ -6,18 +8,18 @@ use tokio::time::Instant;
 
 use crate::transport::TransportChoice;
 
-/// The longest wait between two tries of QUIC: no tunnel stays on WebSocket for much longer than UDP is blocked.
+/// The longest wait between two tries of QUIC. It bounds how long a tunnel stays on WebSocket once UDP passes again.
 const PROBE_LAST: Duration = Duration::from_secs(600);
-/// A QUIC session that lived this long was a good one. After a shorter one the waits go on where they were: on a path that
-/// takes QUIC only for a while, the tunnel must not move to and fro.
+/// After a QUIC session that lived this long, the waits begin from the first again. After a shorter one they go on growing,
+/// so that a tunnel does not flap on a path that carries QUIC only for a while.
 const STEADY: Duration = Duration::from_secs(5 * 60);
 /// How long QUIC is avoided after it carried an echo but no answer to Connect.
 const AVOID: Duration = Duration::from_secs(60);
 
-/// The way to take for the next session.
+/// The transport to take for the next session.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Way {
-    /// Both, as a race.
+    /// Both, in a race.
     Race,
     /// QUIC alone, for this reason.
     Quic(String),
@@ -25,7 +27,7 @@ pub(super) enum Way {
     Ws(String),
 }
 
-/// What a tunnel knows about its transports.
+/// The state of the choice.
 #[derive(Debug)]
 pub(super) struct TransportPolicy {
     choice: TransportChoice,
@@ -33,13 +35,13 @@ pub(super) struct TransportPolicy {
     first: Duration,
     /// The next wait.
     interval: Duration,
-    /// Since when the tunnel has been on QUIC.
+    /// The time of the move to QUIC, while the tunnel is there.
     on_quic: Option<Instant>,
-    /// It has settled on WebSocket although QUIC was wanted.
+    /// The tunnel is on WebSocket although QUIC was wanted.
     fallen_back: bool,
-    /// When QUIC left Connect unanswered, and how that showed.
+    /// When QUIC left Connect unanswered, and the error.
     unanswered: Option<(Instant, String)>,
-    /// The way on which the daemon has just answered, and will be asked again.
+    /// The transport over which the daemon has just answered. The next try takes it again.
     again: Option<Way>,
 }
 
@@ -69,13 +71,13 @@ impl TransportPolicy {
         }
     }
 
-    /// The daemon has answered over this transport, and is asked again soon: the next try takes the same way, without a
+    /// The daemon has answered over this transport, and will be asked again. The next try takes the same one, without a
     /// race.
     pub(super) fn repeat(&mut self, is_quic: bool, reason: String) {
         self.again = Some(if is_quic { Way::Quic(reason) } else { Way::Ws(reason) });
     }
 
-    /// A session is up. True if the tunnel has thereby fallen back to WebSocket, and was not there before.
+    /// Notes that a session is up. Returns true if the tunnel has just fallen back to WebSocket.
     pub(super) fn settled(&mut self, is_quic: bool, now: Instant) -> bool {
         self.again = None;
         if is_quic {
@@ -98,19 +100,19 @@ impl TransportPolicy {
         self.choice == TransportChoice::Auto
     }
 
-    /// How long to wait until QUIC is tried again: at most the interval, and so much less that the clients which lost
-    /// QUIC together do not come back together.
+    /// The wait until the next try of QUIC: the interval, less up to a quarter. Clients that have lost QUIC together do not
+    /// come back together.
     pub(super) fn probe_wait(&self) -> Duration {
         self.interval.mul_f64(0.75 + fastrand::f64() / 4.0)
     }
 
-    /// QUIC was tried again in vain.
+    /// Notes that a try of QUIC has failed.
     pub(super) fn probe_failed(&mut self) {
         self.again = None;
         self.wait_longer();
     }
 
-    /// QUIC carried an echo, but Connect went unanswered: the next session tries the WebSocket first.
+    /// Notes that QUIC carried an echo, but no answer to Connect. The next try takes the WebSocket.
     pub(super) fn quic_unanswered(&mut self, why: String, now: Instant) {
         self.unanswered = Some((now, why));
     }
@@ -164,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn falling_back_is_told_once() {
+    fn falling_back_is_reported_once() {
         let (mut policy, now) = auto();
         assert!(policy.settled(false, now));
         assert!(!policy.settled(false, now), "another session on WebSocket is no news");

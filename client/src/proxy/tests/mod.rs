@@ -1,4 +1,4 @@
-//! The proxy between a daemon's end of an in-memory session and real services on real sockets.
+//! The proxy, between the daemon's end of an in-memory session and services on real sockets.
 
 mod http1;
 mod http2;
@@ -10,79 +10,72 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cok_proto::{Connect, ConnectAck, RequestHead, ResponseHead, Scheme};
-use cok_transport::{
-    Config, Congestion, Exchange, ExchangeError, Received, RecvHalf, SendHalf, Transport, WindowBudget, memory, quic,
-};
+use cok_transport::{Exchange, ExchangeError, Received, RecvHalf, SendHalf, Transport, WindowBudget, memory};
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::{Proxy, UnderWay};
-use crate::options::{HostHeader, Options};
-use crate::server::Server;
-use crate::target::Target;
-use crate::transport::TransportChoice;
-use crate::tunnel::serve;
+use super::{Config, Proxy};
+use crate::flight::{InFlight, UnderWay};
+use crate::options::HostHeader;
+use crate::trust::client_config;
 
 /// Long enough for a loaded machine, short enough to notice a hang.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// What a tunnel to `target` needs.
-fn options(target: &str) -> Options {
-    let tls = crate::server::client_config(rustls::RootCertStore::empty()).unwrap();
-    Options {
-        server: "https://tunnel.test".parse::<Server>().unwrap(),
-        connect_to: None,
-        transport: TransportChoice::Ws,
-        quic: quic::Dialer::new(&tls, &quic::Tuning::default()).unwrap(),
-        congestion: Congestion::default(),
-        probe_interval: PATIENCE,
-        tls,
-        key: "key".to_owned(),
-        subdomain: None,
-        name_timeout: Duration::ZERO,
-        instance: "instance".to_owned(),
-        target: target.parse::<Target>().unwrap(),
+/// What a proxy for `target` needs.
+fn config(target: &str) -> Config {
+    Config {
+        target: target.parse().unwrap(),
+        tls: client_config(rustls::RootCertStore::empty()).unwrap(),
         host_header: HostHeader::Preserve,
-        response_timeout: Some(PATIENCE),
         connect_timeout: PATIENCE,
+        response_timeout: Some(PATIENCE),
     }
 }
 
 /// A daemon's end of a session whose client forwards to a service.
-struct Daemon(Arc<dyn Transport>, Arc<Proxy>);
+struct Daemon {
+    session: Arc<dyn Transport>,
+    in_flight: Arc<InFlight>,
+}
 
 impl Daemon {
     async fn to(target: &str) -> Self {
         Self::with(target, |_| {}).await
     }
 
-    async fn with(target: &str, adjust: impl FnOnce(&mut Options)) -> Self {
-        let mut options = options(target);
-        adjust(&mut options);
-        let config = Config { initial_window: 256 * 1024, max_exchanges: 100, budget: WindowBudget::new(1 << 20) };
+    async fn with(target: &str, adjust: impl FnOnce(&mut Config)) -> Self {
+        let mut config = config(target);
+        adjust(&mut config);
+        let limits = cok_transport::Config {
+            initial_window: 256 * 1024,
+            max_exchanges: 100,
+            budget: WindowBudget::new(1 << 20),
+        };
         let ack = ConnectAck { initial_window: 256 * 1024, max_exchanges: 100, ..ConnectAck::default() };
         let ask = Connect { initial_window: 256 * 1024, ..Connect::default() };
         let (left, right) = memory::pipe();
         let accept = async {
-            let handshake = memory::accept(left, config.clone(), PATIENCE).await.unwrap();
+            let handshake = memory::accept(left, limits.clone(), PATIENCE).await.unwrap();
             handshake.accept(&ack)
         };
-        let (daemon, client) = tokio::join!(accept, memory::connect(right, config.clone(), &ask, PATIENCE));
+        let (session, client) = tokio::join!(accept, memory::connect(right, limits.clone(), &ask, PATIENCE));
         let (client, _) = client.unwrap();
-        let proxy = Proxy::new(&options).unwrap();
-        tokio::spawn(serve(client, proxy.clone()));
-        Self(daemon, proxy)
+        let in_flight = Arc::<InFlight>::default();
+        let proxy = Proxy::new(config, in_flight.clone()).unwrap();
+        tokio::spawn(proxy.serve(client));
+        Self { session, in_flight }
     }
 
     /// The client stops.
     fn stop(&self) {
-        self.1.in_flight.stop();
+        self.in_flight.stop();
     }
 
     /// How many requests the client has under way, and how many WebSockets and event streams.
     fn under_way(&self) -> (usize, usize) {
-        let UnderWay { requests, streams } = self.1.in_flight.under_way();
+        let UnderWay { requests, streams } = self.in_flight.under_way();
         (requests, streams)
     }
 
@@ -110,7 +103,7 @@ impl Daemon {
             authority: Authority::from_static("demo.tunnel.test"),
             headers,
         };
-        let Exchange { send, recv } = self.0.open(Arc::new(head), end).unwrap();
+        let Exchange { send, recv } = self.session.open(Arc::new(head), end).unwrap();
         Visitor { send, recv, ended: false }
     }
 
@@ -203,7 +196,7 @@ where
 
 #[tokio::test]
 async fn an_exchange_takes_little_memory() {
-    let proxy = Proxy::new(&options("1")).unwrap();
+    let proxy = Proxy::new(config("1"), Arc::default()).unwrap();
     let daemon = Daemon::to("1").await;
     let Visitor { send, recv, .. } = daemon.get("/");
     let head = RequestHead {

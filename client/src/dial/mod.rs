@@ -1,7 +1,6 @@
-//! The ways to the daemon: over QUIC, over a WebSocket, or over whichever proves itself first. Nothing is claimed on them
+//! Connections to the daemon: over QUIC, over a WebSocket, or over the one that proves itself first. They ask for no name
 //! before [`Path::connect`].
 
-mod addresses;
 mod failure;
 mod race;
 
@@ -9,8 +8,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cok_host::dial::first_of;
 use cok_proto::{Connect, ConnectAck};
-use cok_transport::{Config, HandshakeError, Transport, quic, tcp, ws};
+use cok_transport::{Congestion, HandshakeError, Transport, quic, tcp, ws};
+use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -20,27 +21,42 @@ use tracing::debug;
 
 use self::failure::Cause;
 use self::race::Winner;
-use crate::options::Options;
-use crate::server::resolve;
+use crate::server::{Server, resolve};
 use crate::text::io_reason;
+use crate::transport::TransportChoice;
 
-pub(crate) use self::addresses::first_of;
 pub(crate) use self::failure::Unreachable;
 
-/// For a QUIC handshake with one address: three first packets may get lost (they are repeated after 0.3, 0.9 and 2.1 s).
+/// Timeout of a QUIC handshake with one address. It survives three lost first packets: QUIC repeats them after 0.3, 0.9
+/// and 2.1 s.
 const QUIC_HANDSHAKE: Duration = Duration::from_secs(4);
-/// For the echo that shows that a QUIC connection carries data: a round trip, with room for a lost packet on a slow path.
+/// Timeout of the echo that proves that a QUIC connection carries data. It leaves room for a lost packet on a slow path.
 const ECHO: Duration = Duration::from_secs(2);
-/// For a TCP connection to one address.
+/// Timeout of a TCP connection to one address.
 const TCP: Duration = Duration::from_secs(10);
-/// For the TLS handshake.
+/// Timeout of the TLS handshake.
 const TLS: Duration = Duration::from_secs(10);
-/// For the upgrade to a WebSocket.
+/// Timeout of the upgrade to a WebSocket.
 const UPGRADE: Duration = Duration::from_secs(10);
-/// For the answer to Connect.
+/// Timeout of the answer to Connect.
 const CONNECT: Duration = Duration::from_secs(10);
 
-/// A connection that has been shown to carry data both ways.
+/// What connections to the daemon need.
+#[derive(Debug)]
+pub(crate) struct Config {
+    pub(crate) server: Server,
+    /// Dialled instead of the server's resolved address, over TCP and UDP alike.
+    pub(crate) connect_to: Option<SocketAddr>,
+    pub(crate) tls: Arc<ClientConfig>,
+    /// The user's choice. Here it only decides what a failure advises.
+    pub(crate) transport: TransportChoice,
+    /// Where QUIC connections are made.
+    pub(crate) quic: quic::Dialer,
+    /// The congestion controller over TCP.
+    pub(crate) congestion: Congestion,
+}
+
+/// A connection that is proven to carry data both ways.
 #[derive(Debug)]
 pub(crate) enum Path {
     /// A QUIC connection.
@@ -49,7 +65,7 @@ pub(crate) enum Path {
     Ws(Box<ws::Socket<TlsStream<TcpStream>>>),
 }
 
-/// A path, and why it was taken.
+/// A path, and the reason for its choice.
 #[derive(Debug)]
 pub(crate) struct Opened {
     pub(crate) path: Path,
@@ -57,7 +73,7 @@ pub(crate) struct Opened {
 }
 
 impl Path {
-    /// With the reason why it was taken.
+    /// Adds the reason for the choice of this path.
     pub(crate) fn because(self, reason: impl Into<String>) -> Opened {
         Opened { path: self, reason: reason.into() }
     }
@@ -66,68 +82,68 @@ impl Path {
         matches!(self, Self::Quic(_))
     }
 
-    /// Asks for a session. Over QUIC, it comes with a watch over the path.
+    /// Asks for a session. Over QUIC, the result includes the liveness of the path.
     pub(crate) async fn connect(
         self,
-        config: Config,
+        limits: cok_transport::Config,
         ask: &Connect,
     ) -> Result<(Arc<dyn Transport>, ConnectAck, Option<quic::PathLiveness>), HandshakeError> {
         match self {
             Self::Quic(link) => {
-                let quic::Session { transport, ack, path: health } = link.connect(config, ask, CONNECT).await?;
+                let quic::Session { transport, ack, path: health } = link.connect(limits, ask, &[], CONNECT).await?;
                 Ok((transport, ack, Some(health)))
             }
             Self::Ws(socket) => {
-                let (transport, ack) = ws::connect(*socket, config, ask, CONNECT).await?;
+                let (transport, ack) = ws::connect(*socket, limits, ask, &[], CONNECT).await?;
                 Ok((transport, ack, None))
             }
         }
     }
 }
 
-/// Opens QUIC or a WebSocket, whichever proves itself first.
-pub(crate) async fn race(options: &Options) -> Result<Opened, Unreachable> {
+/// Opens QUIC and a WebSocket, and takes the one that proves itself first.
+pub(crate) async fn race(config: &Config) -> Result<Opened, Unreachable> {
     let opened = async {
-        let addresses = addresses(options).await?;
-        let race = race::race(handshake(options, &addresses), echo, upgrade(options, &addresses));
+        let addresses = addresses(config).await?;
+        let race = race::race(handshake(config, &addresses), echo, upgrade(config, &addresses));
         Ok(match Box::pin(race).await? {
             Winner::Quic(link) => Path::Quic(link).because("QUIC answered first"),
             Winner::Ws(socket, why_not_quic) => Path::Ws(socket).because(why_not_quic),
         })
     };
-    opened.await.map_err(|cause| Unreachable::new(options, cause))
+    opened.await.map_err(|cause| Unreachable::new(config, cause))
 }
 
 /// Opens a QUIC connection.
-pub(crate) async fn quic(options: &Options) -> Result<Path, Unreachable> {
-    let link = async { echo(handshake(options, &addresses(options).await?).await?).await };
-    link.await.map(Path::Quic).map_err(|cause| Unreachable::new(options, cause))
+pub(crate) async fn quic(config: &Config) -> Result<Path, Unreachable> {
+    let link = async { echo(handshake(config, &addresses(config).await?).await?).await };
+    link.await.map(Path::Quic).map_err(|cause| Unreachable::new(config, cause))
 }
 
 /// Opens a WebSocket.
-pub(crate) async fn ws(options: &Options) -> Result<Path, Unreachable> {
-    let socket = async { upgrade(options, &addresses(options).await?).await };
-    socket.await.map(Path::Ws).map_err(|cause| Unreachable::new(options, cause))
+pub(crate) async fn ws(config: &Config) -> Result<Path, Unreachable> {
+    let socket = async { upgrade(config, &addresses(config).await?).await };
+    socket.await.map(Path::Ws).map_err(|cause| Unreachable::new(config, cause))
 }
 
-async fn addresses(options: &Options) -> Result<Vec<SocketAddr>, Cause> {
-    if let Some(address) = options.connect_to {
+async fn addresses(config: &Config) -> Result<Vec<SocketAddr>, Cause> {
+    if let Some(address) = config.connect_to {
         return Ok(vec![address]);
     }
-    let (host, port) = (options.server.host(), options.server.port());
+    let (host, port) = (config.server.host(), config.server.port());
     resolve(host, port).await.map_err(|error| Cause::of_lookup(&error))
 }
 
-/// The failure that tells most, of one for each address: the first of those that got furthest.
+/// The most telling of all addresses' failures: the first of those that got furthest.
 fn furthest(failures: Vec<Cause>) -> Cause {
     let furthest = failures.into_iter().rev().max_by_key(Cause::step);
     furthest.unwrap_or_else(|| Cause::Unresolved("it has no address".to_owned()))
 }
 
-async fn handshake(options: &Options, addresses: &[SocketAddr]) -> Result<Box<quic::Link>, Cause> {
-    let name = options.server.host();
+async fn handshake(config: &Config, addresses: &[SocketAddr]) -> Result<Box<quic::Link>, Cause> {
+    let name = config.server.host();
     let dial = async |address| {
-        let link = options.quic.dial(address, name, QUIC_HANDSHAKE).await;
+        let link = config.quic.dial(address, name, QUIC_HANDSHAKE).await;
         link.map_err(|error| Cause::of_quic(error, address))
     };
     first_of(addresses, dial).await.map(Box::new).map_err(furthest)
@@ -138,12 +154,12 @@ async fn echo(mut link: Box<quic::Link>) -> Result<Box<quic::Link>, Cause> {
     Ok(link)
 }
 
-async fn upgrade(options: &Options, addresses: &[SocketAddr]) -> Result<Box<ws::Socket<TlsStream<TcpStream>>>, Cause> {
-    let stream = tls(options, addresses).await?;
-    ws::open(stream, &options.server.authority(), UPGRADE).await.map(Box::new).map_err(Cause::of_upgrade)
+async fn upgrade(config: &Config, addresses: &[SocketAddr]) -> Result<Box<ws::Socket<TlsStream<TcpStream>>>, Cause> {
+    let stream = tls(config, addresses).await?;
+    ws::open(stream, &config.server.authority(), UPGRADE).await.map(Box::new).map_err(Cause::of_upgrade)
 }
 
-async fn tls(options: &Options, addresses: &[SocketAddr]) -> Result<TlsStream<TcpStream>, Cause> {
+async fn tls(config: &Config, addresses: &[SocketAddr]) -> Result<TlsStream<TcpStream>, Cause> {
     let stream = first_of(addresses, async |address| match timeout(TCP, TcpStream::connect(address)).await {
         Ok(result) => result.map_err(|error| Cause::of_tcp(&error, address)),
         Err(_) => Err(Cause::NoAnswer { from: Some(address), within: TCP }),
@@ -151,7 +167,7 @@ async fn tls(options: &Options, addresses: &[SocketAddr]) -> Result<TlsStream<Tc
     let stream = stream.await.map_err(furthest)?;
     let tuned = tcp::tune(&stream).and_then(|()| tcp::tune_tunnel(&stream));
     tuned.map_err(|error| Cause::Broken(format!("the connection broke: {}", io_reason(&error))))?;
-    let Options { server, tls, congestion, .. } = options;
+    let Config { server, tls, congestion, .. } = config;
     if let Err(error) = tcp::set_congestion(&stream, *congestion) {
         debug!(%congestion, %error, "the kernel's own congestion control stays, since {congestion} fails: {error}");
     }

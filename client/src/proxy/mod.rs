@@ -1,22 +1,18 @@
 //! Exchanges: a request from the tunnel is sent to the local service, its response goes back.
 //!
-//! One task an exchange. Over HTTP/1.1 that task polls the service's connection itself, so a chunk passes from socket
+//! Each exchange has one task. Over HTTP/1.1 that task polls the service's connection itself, so a chunk passes from socket
 //! to tunnel without a hop between tasks. Over HTTP/2 it polls its own stream of a shared connection.
 //!
-//! To follow a request: [`Proxy::exchange`] here, `request` (what the service gets), `local` (a connection), `http1` or
+//! To follow a request: [`Proxy::exchange`] here, `request` (what the service gets), `service` (a connection), `http1` or
 //! `http2` (there and back), `respond` (what the daemon gets).
 
 mod body;
-mod flight;
-mod h2_pool;
 mod http1;
 mod http2;
-mod local;
-mod pool;
 mod request;
 mod respond;
 mod response_timeout;
-mod trust;
+mod service;
 mod upgrade;
 
 #[cfg(test)]
@@ -26,17 +22,33 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cok_proto::{RequestHead, ResetCode};
-use cok_transport::{Exchange, Incoming, SendHalf};
+use cok_transport::{Exchange, Incoming, SendHalf, Transport};
 use http::header::UPGRADE;
+use rustls::ClientConfig;
 use tracing::{debug, info};
 
 use self::body::RequestBody;
-use self::flight::Flight;
-pub(crate) use self::flight::{InFlight, UnderWay};
-use self::local::{DialError, Local, Service};
 use self::request::Request;
-use crate::options::{HostHeader, Options};
+use self::service::local::{self, DialError, Local, Service};
+use crate::flight::{self, Flight, InFlight};
+use crate::options::HostHeader;
+use crate::target::Target;
 use crate::text::quoted;
+
+/// What the proxy needs.
+#[derive(Debug)]
+pub(crate) struct Config {
+    /// The local service.
+    pub(crate) target: Target,
+    /// Whom to trust behind `https://`.
+    pub(crate) tls: Arc<ClientConfig>,
+    /// What the service sees as Host.
+    pub(crate) host_header: HostHeader,
+    /// How long a connection to the service may take.
+    pub(crate) connect_timeout: Duration,
+    /// How long the service may take until its response begins; `None` for no limit.
+    pub(crate) response_timeout: Option<Duration>,
+}
 
 /// Forwards to one local service.
 #[derive(Debug)]
@@ -44,11 +56,10 @@ pub(crate) struct Proxy {
     local: Local,
     host: HostHeader,
     response_timeout: Option<Duration>,
-    /// What is under way.
-    pub(crate) in_flight: Arc<InFlight>,
+    in_flight: Arc<InFlight>,
 }
 
-/// Why an exchange came to nothing; each has its code for the daemon.
+/// Why an exchange failed. Each failure has a reset code for the daemon.
 #[derive(Debug, thiserror::Error)]
 enum Failure {
     #[error(transparent)]
@@ -65,11 +76,11 @@ enum Failure {
     Stopped,
 }
 
-/// What became of a request on a connection.
+/// The outcome of a request on a connection.
 enum Outcome {
-    /// The response is through.
+    /// The whole response was passed on.
     Answered,
-    /// The service closed the connection, or took no more on it, and has not begun to answer. It may be sent again.
+    /// The connection was closed before the response began. The request may be sent again.
     Unanswered(Box<Request>),
 }
 
@@ -86,18 +97,26 @@ impl Failure {
 }
 
 impl Proxy {
-    pub(crate) fn new(options: &Options) -> anyhow::Result<Arc<Self>> {
+    /// `in_flight` counts its exchanges.
+    pub(crate) fn new(config: Config, in_flight: Arc<InFlight>) -> anyhow::Result<Arc<Self>> {
         Ok(Arc::new(Self {
-            local: Local::new(&options.target, options.connect_timeout, &options.tls)?,
-            host: options.host_header.clone(),
-            response_timeout: options.response_timeout,
-            in_flight: Arc::default(),
+            local: Local::new(config.target, config.connect_timeout, &config.tls)?,
+            host: config.host_header,
+            response_timeout: config.response_timeout,
+            in_flight,
         }))
     }
 
+    /// Answers a session's requests until no more can come.
+    pub(crate) async fn serve(self: Arc<Self>, transport: Arc<dyn Transport>) {
+        while let Some(incoming) = transport.accept().await {
+            tokio::spawn(self.clone().exchange(incoming));
+        }
+    }
+
     /// Answers one request.
-    pub(crate) async fn exchange(self: Arc<Self>, incoming: Incoming) {
-        let Incoming { head, end, exchange: Exchange { mut send, recv } } = incoming;
+    async fn exchange(self: Arc<Self>, incoming: Incoming) {
+        let Incoming { head, end, exchange: Exchange { mut send, recv }, .. } = incoming;
         let (method, target) = (head.method.clone(), head.target.clone());
         let mut flight = self.in_flight.begin();
         let result = if head.headers.contains_key(UPGRADE) && !end {
@@ -122,7 +141,7 @@ impl Proxy {
         }
     }
 
-    /// Sends a request, a second time if it met a connection that the service was just closing.
+    /// Sends a request. Sends it again over a fresh connection if the service has just closed the first one.
     async fn forward(
         &self,
         head: RequestHead,

@@ -1,4 +1,4 @@
-//! The HTTP/2 connections to the service, each shared by many exchanges and driven by a task of its own.
+//! HTTP/2 connections to the service. Many exchanges share one, and a task of its own drives it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,39 +12,38 @@ use tracing::debug;
 
 use super::local::Io;
 
-/// How much of one response may be under way from the service: plenty on one machine or network, and what a stalled
-/// visitor can hold.
+/// The window of one stream: enough within one machine or network. It bounds what a stalled visitor can hold.
 const STREAM_WINDOW: u32 = 256 * 1024;
-/// The connection's window is left as wide as it goes (RFC 9113, section 6.9.1), or a few stalled visitors would stop
-/// all others. The streams' windows are the bound.
+/// The window of a connection: the widest that there is (RFC 9113, section 6.9.1). With less, a few stalled visitors would
+/// stop all others. The streams' windows are the bound.
 const CONNECTION_WINDOW: u32 = (1 << 31) - 1;
-/// How much of a request's body may wait in one stream for the socket.
+/// The bytes of a request's body that may wait in one stream for the socket.
 const SEND_BUFFER: usize = 64 * 1024;
-/// The longest header list that is read; the tunnel carries less.
+/// The longest header list that is read. The tunnel carries less.
 const HEADER_LIST: u32 = 128 * 1024;
-/// Connections at once. A second one is opened when the first has as many streams as the service allows.
+/// The most connections at once. Another one is opened when all have as many streams as the service allows.
 const MAX_CONNECTIONS: usize = 8;
 
 /// All connections that take new streams.
 #[derive(Debug, Default)]
-pub(super) struct H2Pool {
+pub(crate) struct H2Pool {
     links: Mutex<Vec<Link>>,
 }
 
 #[derive(Debug)]
 struct Link {
     sender: SendRequest<Bytes>,
-    /// Exchanges that use it. Its address also tells the connections apart.
+    /// The number of exchanges that use it. The address of this counter identifies the connection.
     active: Arc<AtomicUsize>,
 }
 
 impl H2Pool {
     /// A place on a connection; `None` if another connection should be opened.
-    pub(super) fn lease(self: &Arc<Self>, scheme: &Scheme) -> Option<Lease> {
+    pub(crate) fn lease(self: &Arc<Self>, scheme: &Scheme) -> Option<Lease> {
         let links = self.links.lock();
         let roomy =
             links.iter().find(|link| link.active.load(Ordering::Relaxed) < link.sender.current_max_send_streams());
-        // Once there are enough connections, the least busy one has a queue.
+        // With all connections open and full, the exchange queues on the least busy one.
         let queue = || {
             let least_busy = links.iter().min_by_key(|link| link.active.load(Ordering::Relaxed));
             least_busy.filter(|_| links.len() >= MAX_CONNECTIONS)
@@ -52,8 +51,8 @@ impl H2Pool {
         roomy.or_else(queue).map(|link| Lease::new(self.clone(), link, scheme.clone()))
     }
 
-    /// Begins HTTP/2 on a fresh byte stream.
-    pub(super) async fn open(self: &Arc<Self>, io: Io, scheme: &Scheme) -> Result<Lease, h2::Error> {
+    /// Starts HTTP/2 on a fresh byte stream.
+    pub(crate) async fn open(self: &Arc<Self>, io: Io, scheme: &Scheme) -> Result<Lease, h2::Error> {
         let (sender, mut connection) = Builder::new()
             .initial_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
@@ -74,7 +73,7 @@ impl H2Pool {
                 pool.forget(&active);
             }
         });
-        // The service's settings come before all else, so once it echoes they are there: how many streams it allows.
+        // The service sends its settings first. So after its answer to a ping, the limit of streams is known.
         if let Some(mut ping) = ping {
             ping.ping(Ping::opaque()).await?;
         }
@@ -88,8 +87,8 @@ impl H2Pool {
 }
 
 /// A place for one exchange on a connection, for as long as it is held.
-pub(super) struct Lease {
-    pub(super) sender: SendRequest<Bytes>,
+pub(crate) struct Lease {
+    pub(crate) sender: SendRequest<Bytes>,
     pool: Arc<H2Pool>,
     active: Arc<AtomicUsize>,
     scheme: Scheme,
@@ -101,12 +100,12 @@ impl Lease {
         Self { sender: link.sender.clone(), pool, active: link.active.clone(), scheme }
     }
 
-    pub(super) fn scheme(&self) -> Scheme {
+    pub(crate) fn scheme(&self) -> Scheme {
         self.scheme.clone()
     }
 
-    /// The connection takes no more streams.
-    pub(super) fn forget(&self) {
+    /// Takes the connection out of the pool, since it takes no more streams.
+    pub(crate) fn forget(&self) {
         self.pool.forget(&self.active);
     }
 }

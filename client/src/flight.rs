@@ -1,4 +1,4 @@
-//! What is under way, and how it hears that the client stops.
+//! Exchanges under way, and how they hear that the client stops.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-/// The exchanges of one tunnel.
+/// All exchanges of one client.
 #[derive(Debug, Default)]
 pub(crate) struct InFlight {
     requests: AtomicUsize,
@@ -16,28 +16,28 @@ pub(crate) struct InFlight {
     token: CancellationToken,
 }
 
-/// How many exchanges are under way.
+/// The numbers of exchanges under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct UnderWay {
-    /// Those that end by themselves.
+    /// Exchanges that end by themselves.
     pub(crate) requests: usize,
-    /// Those that last until somebody ends them: WebSockets, event streams.
+    /// WebSockets and event streams, which last until a peer ends them.
     pub(crate) streams: usize,
 }
 
 impl InFlight {
     /// Counts a request for as long as the result lives.
-    pub(super) fn begin(self: &Arc<Self>) -> Flight {
+    pub(crate) fn begin(self: &Arc<Self>) -> Flight {
         self.requests.fetch_add(1, Ordering::Relaxed);
         Flight { all: self.clone(), lasts: false }
     }
 
-    /// How many there are now.
+    /// The current numbers.
     pub(crate) fn under_way(&self) -> UnderWay {
         UnderWay { requests: self.requests.load(Ordering::Relaxed), streams: self.streams.load(Ordering::Relaxed) }
     }
 
-    /// The client stops: what lasts is to end.
+    /// Has WebSockets and event streams end, since the client stops.
     pub(crate) fn stop(&self) {
         self.stopping.store(true, Ordering::Release);
         self.token.cancel();
@@ -46,14 +46,14 @@ impl InFlight {
 
 /// One exchange, counted until it is dropped.
 #[derive(Debug)]
-pub(super) struct Flight {
+pub(crate) struct Flight {
     all: Arc<InFlight>,
     lasts: bool,
 }
 
 impl Flight {
-    /// The exchange lasts until somebody ends it; the result tells when the client stops.
-    pub(super) fn lasts(&mut self) -> Stop {
+    /// Counts the exchange as one that lasts until a peer ends it. The result says when the client stops.
+    pub(crate) fn lasts(&mut self) -> Stop {
         if !self.lasts {
             self.all.requests.fetch_sub(1, Ordering::Relaxed);
             self.all.streams.fetch_add(1, Ordering::Relaxed);
@@ -71,10 +71,10 @@ impl Drop for Flight {
     }
 }
 
-/// Tells one task when the client stops. The token takes a lock, so it is polled once, which has it wake the task; from then
-/// on the flag says enough.
+/// Wakes one task when the client stops. The first poll registers the task with the token, which takes a lock. Later polls
+/// read a flag.
 #[derive(Debug)]
-pub(super) struct Stop {
+pub(crate) struct Stop {
     all: Arc<InFlight>,
     waiting: Pin<Box<WaitForCancellationFutureOwned>>,
     registered: bool,
@@ -82,7 +82,7 @@ pub(super) struct Stop {
 
 impl Stop {
     /// Ready once the client stops. Must always be polled by the same task.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.all.stopping.load(Ordering::Acquire) {
             return Poll::Ready(());
         }

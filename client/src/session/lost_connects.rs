@@ -1,22 +1,23 @@
-//! Attempts that were given up after their Connect had been sent. It may still be under way, and once it arrives, the
-//! daemon takes it for the newer session: it closes ours as replaced, in favour of one that is not there any more.
+//! Attempts that ended after their Connect was sent, but before an answer came.
+//!
+//! Such a Connect may arrive late. The daemon then takes it for a newer session and closes the live one as replaced.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How long a Connect may be under way: the kernel goes on sending what a closed connection still held.
+/// How late a Connect may arrive: the kernel sends buffered data of a closed connection for a while.
 const LATE: Duration = Duration::from_secs(60);
-/// The most attempts that are remembered; each has lasted for seconds.
+/// The most attempts that are remembered. Each has lasted for seconds, so more are rare.
 const MOST: usize = 16;
 
-/// The latest attempts that were given up.
+/// The times of the latest lost attempts.
 #[derive(Debug, Default)]
 pub(super) struct LostConnects(VecDeque<Instant>);
 
 impl LostConnects {
-    /// An attempt was given up.
+    /// Remembers a lost attempt.
     pub(super) fn note(&mut self, now: Instant) {
         if self.0.len() == MOST {
             self.0.pop_front();
@@ -24,8 +25,8 @@ impl LostConnects {
         self.0.push_back(now);
     }
 
-    /// Whether one of them may be what has replaced our session. Each can do so only once; what comes after that is
-    /// another client.
+    /// Whether a lost attempt may have replaced the live session. Each can do so only once, so it is forgotten: the next
+    /// time, another client has replaced the session.
     pub(super) fn excuse(&mut self, now: Instant) -> bool {
         self.0.retain(|at| now - *at < LATE);
         self.0.pop_front().is_some()

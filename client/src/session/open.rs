@@ -1,4 +1,4 @@
-//! One session, and the set of those that have not ended.
+//! Open sessions: one, and the set of all that have not ended.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,23 +6,23 @@ use std::time::Duration;
 use cok_proto::{DrainReason, ErrorCode, ErrorMessage};
 use cok_transport::{CloseReason, Status, Transport, quic};
 
-/// A session as the loop of its tunnel sees it.
+/// A session as its loop sees it.
 #[derive(Debug)]
 pub(super) struct Session {
-    /// Its id, for the successor's `replaces`.
+    /// Its id. Its successor names it in `replaces`.
     pub(super) id: String,
-    /// Where its exchanges come from.
+    /// The source of its exchanges.
     pub(super) transport: Arc<dyn Transport>,
-    /// Over QUIC: whether the path still carries data.
+    /// The liveness of its path; only over QUIC.
     pub(super) health: Option<quic::PathLiveness>,
 }
 
 /// Why another session is needed.
 #[derive(Debug)]
 pub(super) enum Ended {
-    /// The daemon takes nothing new on this one and waits for the next.
+    /// The daemon takes no new requests on this one, and waits for the next.
     Replace,
-    /// The daemon goes away; another may come.
+    /// The daemon shuts down. Another one may start.
     Leaving,
     /// It is over.
     Closed(CloseReason),
@@ -38,7 +38,7 @@ impl Session {
         let mut status = self.transport.status();
         match status.wait_for(|status| *status != Status::Open).await.as_deref() {
             Ok(Status::Draining(drain)) if drain.reason == DrainReason::Shutdown => Ended::Leaving,
-            // What drained quickly was seen only at its end.
+            // A quick drain shows only at its end.
             Ok(Status::Draining(_) | Status::Closed(CloseReason::Drained)) => Ended::Replace,
             Ok(Status::Closed(reason)) => Ended::Closed(reason.clone()),
             _ => Ended::Closed(CloseReason::Lost("its driver is gone".to_owned())),
@@ -50,18 +50,18 @@ fn is_closed(transport: &dyn Transport) -> bool {
     matches!(*transport.status().borrow(), Status::Closed(_))
 }
 
-/// The sessions that have not ended. Dropped before their end, they are broken off.
+/// The sessions that have not ended. They are closed when this is dropped.
 #[derive(Debug, Default)]
 pub(super) struct Sessions(Vec<Arc<dyn Transport>>);
 
 impl Sessions {
-    /// Adds one, and forgets those that have ended.
+    /// Adds a session, and removes those that have ended.
     pub(super) fn add(&mut self, transport: Arc<dyn Transport>) {
         self.0.retain(|session| !is_closed(&**session));
         self.0.push(transport);
     }
 
-    /// Announces that nothing new is taken. Running exchanges may finish, at most until `deadline`.
+    /// Announces to the daemon that no new requests are taken. Running exchanges may finish until `deadline`.
     pub(super) fn announce(&self, deadline: Duration) {
         for session in &self.0 {
             session.drain(DrainReason::Shutdown, deadline);

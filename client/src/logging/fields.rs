@@ -1,4 +1,4 @@
-//! The fields of a log line for people: those that its message tells already are left out.
+//! The fields of a line of text: those whose values the message contains already are left out.
 
 use std::fmt::{self, Debug};
 
@@ -7,14 +7,14 @@ use tracing_subscriber::field::RecordFields;
 use tracing_subscriber::fmt::FormatFields;
 use tracing_subscriber::fmt::format::Writer;
 
-/// A value shorter than this stands in many messages by chance.
+/// A shorter value may be part of a message by chance.
 const LEAST: usize = 3;
 
-/// Writes the message, and behind it each field whose value the message does not have.
+/// Writes the message, then each field whose value the message does not contain.
 #[derive(Debug)]
-pub(super) struct Told;
+pub(super) struct MessageFirst;
 
-impl<'w> FormatFields<'w> for Told {
+impl<'w> FormatFields<'w> for MessageFirst {
     fn format_fields<R: RecordFields>(&self, mut writer: Writer<'w>, fields: R) -> fmt::Result {
         let mut entry = Entry::default();
         fields.record(&mut entry);
@@ -34,7 +34,7 @@ impl<'w> FormatFields<'w> for Told {
     }
 }
 
-/// What an entry consists of.
+/// The parts of an entry.
 #[derive(Debug, Default)]
 struct Entry {
     message: String,
@@ -46,7 +46,7 @@ impl Entry {
     fn add(&mut self, field: &Field, value: String, shown: String) {
         match field.name() {
             "message" => self.message = value,
-            // What the log crate adds about the place in the source.
+            // The log crate adds the place in the source.
             name if name.starts_with("log.") => {}
             name => self.fields.push((name, value, shown)),
         }
@@ -64,7 +64,7 @@ impl Visit for Entry {
     }
 }
 
-/// Without control characters: what peers have said must not command a terminal.
+/// Escapes control characters: the words of peers must not control a terminal.
 fn escaped(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {
@@ -102,7 +102,8 @@ mod tests {
     fn line(ansi: bool, log: impl FnOnce()) -> String {
         let kept = Kept::default();
         let to = kept.clone();
-        let subscriber = tracing_subscriber::fmt().fmt_fields(Told).with_ansi(ansi).without_time().with_target(false);
+        let subscriber =
+            tracing_subscriber::fmt().fmt_fields(MessageFirst).with_ansi(ansi).without_time().with_target(false);
         let subscriber = subscriber.with_writer(move || to.clone()).finish();
         tracing::subscriber::with_default(subscriber, log);
         let bytes = kept.0.lock().unwrap().clone();
@@ -110,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_message_tells_is_not_told_twice() {
+    fn values_in_the_message_are_not_repeated() {
         let said = line(false, || {
             let (reason, error) = ("no way", io::Error::other("broken"));
             tracing::info!(event = "lost", reason, %error, after = 7, "offline: no way: {error}");

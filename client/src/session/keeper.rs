@@ -1,44 +1,46 @@
-//! The loop of one tunnel: a session for as long as there is one, on the better transport, and a new one whenever it
-//! ends.
+//! The loop that keeps a session up: on the better transport, and a new one whenever it ends.
 
 use std::fmt;
 use std::future::pending;
+use std::sync::Arc;
 use std::time::Duration;
 
 use cok_proto::{Connect, ErrorCode, ErrorMessage, SessionError};
-use cok_transport::{CloseReason, HandshakeError};
+use cok_transport::{CloseReason, HandshakeError, Transport};
 use tokio::time::{Instant, sleep};
 use tracing::debug;
 
+use super::Config;
 use super::lost_connects::LostConnects;
-use super::session::{Ended, Session, Sessions};
+use super::open::{Ended, Session, Sessions};
 use super::taken::Taken;
 use super::transport_policy::{TransportPolicy, Way};
-use super::{Event, Refused, Tunnel, serve};
 use crate::dial::{self, Opened, Unreachable};
-use crate::proxy::UnderWay;
+use crate::event::{Event, Refused};
+use crate::flight::{InFlight, UnderWay};
 use crate::text::quoted;
 
 /// The first wait after a session was lost; the next ones double.
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 /// The longest wait between two tries.
 const BACKOFF_LAST: Duration = Duration::from_secs(15);
-/// A session that lived this long was a good one: after it, the waits begin from the first.
+/// After a session that lived this long, the waits begin from the first again.
 const GOOD_SESSION: Duration = Duration::from_secs(10);
-/// A session that lived this long before the daemon wanted it replaced, or was killed and is there again, is replaced at
-/// once: daemons restart that often, but one that turns every session away does not get a storm.
+/// A session that lived this long is replaced at once if the daemon asks for that or has restarted. Daemons may restart
+/// that often, but one that turns every session away does not get a storm.
 const HURRY_AFTER: Duration = Duration::from_secs(1);
-/// While QUIC is bad and the WebSocket cannot be opened either: the wait until it is tried again. The session may recover
-/// at any time, or end.
+/// The wait between two tries to move from a bad QUIC path to a WebSocket. Meanwhile the session may recover, or end.
 const ESCAPE_RETRY: Duration = Duration::from_secs(1);
 
-/// What the loop knows.
-pub(super) struct Keeper<'a, F> {
-    tunnel: &'a Tunnel,
+/// The state of the loop.
+pub(crate) struct Keeper<'a, S, F> {
+    config: &'a Config,
+    /// Starts to serve the exchanges of a new session.
+    serve: S,
     on_event: F,
-    /// The current one, and those before it that still drain.
+    /// The current session, and earlier ones that still drain.
     sessions: Sessions,
-    /// The name to ask for: the wanted one, or the one that was given.
+    /// The name to ask for: the wanted one, or the one that the daemon has given.
     subdomain: Option<String>,
     policy: TransportPolicy,
     lost_connects: LostConnects,
@@ -46,13 +48,13 @@ pub(super) struct Keeper<'a, F> {
     was_online: bool,
 }
 
-/// What comes after a failure.
+/// What follows a failure.
 enum Next {
     /// Another try, later each time.
     Retry,
-    /// Another try after this time, since only the name is in the way.
+    /// Another try after this time: another client has the name.
     Ask(Duration),
-    /// Nothing.
+    /// The end.
     GiveUp(Refused),
 }
 
@@ -63,33 +65,34 @@ enum Failure {
     Other(String),
 }
 
-impl<'a, F: FnMut(Event)> Keeper<'a, F> {
-    pub(super) fn new(tunnel: &'a Tunnel, on_event: F) -> Self {
-        let options = &tunnel.options;
+impl<'a, S: FnMut(Arc<dyn Transport>), F: FnMut(Event)> Keeper<'a, S, F> {
+    /// `serve` gets each new session, and must not wait.
+    pub(crate) fn new(config: &'a Config, serve: S, on_event: F) -> Self {
         Self {
-            tunnel,
+            config,
+            serve,
             on_event,
             sessions: Sessions::default(),
-            subdomain: options.subdomain.clone(),
-            policy: TransportPolicy::new(options.transport, options.probe_interval),
+            subdomain: config.subdomain.clone(),
+            policy: TransportPolicy::new(config.dial.transport, config.probe_interval),
             lost_connects: LostConnects::default(),
-            taken: Taken::new(options.name_timeout),
+            taken: Taken::new(config.name_timeout),
             was_online: false,
         }
     }
 
     /// Keeps a session up until the daemon refuses it.
-    pub(super) async fn keep_up(&mut self) -> Refused {
-        (self.on_event)(Event::Connecting { server: self.tunnel.options.server.to_string() });
+    pub(crate) async fn keep_up(&mut self) -> Refused {
+        (self.on_event)(Event::Connecting { server: self.config.dial.server.to_string() });
         let mut backoff = BACKOFF_FIRST;
-        // A session that the daemon wants replaced is, at once; but not one after the other.
+        // The daemon may have a session replaced at once, but not one right after the other.
         let mut hurried = false;
         // The latest session, as long as it drains.
         let mut before: Option<Session> = None;
         loop {
             before.take_if(|session| session.is_closed());
             let replaces = before.as_ref().map(|session| session.id.clone());
-            // Apart, so that what only the beginning needs does not stay in memory for as long as the session.
+            // Boxed, so that the memory for connecting is free while the session lives.
             let failure = match Box::pin(self.begin(replaces)).await {
                 Ok(session) => {
                     let began = Instant::now();
@@ -103,7 +106,7 @@ impl<'a, F: FnMut(Event)> Keeper<'a, F> {
                     }
                     before = Some(last);
                     if matches!(ended, Ended::Replace) {
-                        self.tunnel.options.quic.renew();
+                        self.config.dial.quic.renew();
                     }
                     match ended {
                         Ended::Replace if !hurried => {
@@ -133,9 +136,8 @@ impl<'a, F: FnMut(Event)> Keeper<'a, F> {
         }
     }
 
-    /// Takes nothing new, closes what would last, and lets requests finish, at most until `deadline`.
-    pub(super) async fn finish(&mut self, deadline: Duration) {
-        let in_flight = &self.tunnel.proxy.in_flight;
+    /// Takes no new requests, closes WebSockets and event streams, and lets requests finish until `deadline`.
+    pub(crate) async fn finish(&mut self, in_flight: &InFlight, deadline: Duration) {
         let UnderWay { requests, streams } = in_flight.under_way();
         if requests + streams > 0 {
             (self.on_event)(Event::Stopping { requests, streams, within: deadline });
@@ -145,26 +147,26 @@ impl<'a, F: FnMut(Event)> Keeper<'a, F> {
         self.sessions.ended().await;
     }
 
-    /// Opens a way to the daemon and asks for a session there.
+    /// Connects to the daemon and asks for a session.
     async fn begin(&mut self, replaces: Option<String>) -> Result<Session, Failure> {
-        let options = &self.tunnel.options;
+        let config = &self.config.dial;
         let opened = match self.policy.way(Instant::now()) {
-            Way::Race => dial::race(options).await,
-            Way::Quic(reason) => dial::quic(options).await.map(|path| path.because(reason)),
-            Way::Ws(reason) => dial::ws(options).await.map(|path| path.because(reason)),
+            Way::Race => dial::race(config).await,
+            Way::Quic(reason) => dial::quic(config).await.map(|path| path.because(reason)),
+            Way::Ws(reason) => dial::ws(config).await.map(|path| path.because(reason)),
         };
         let opened = opened.map_err(Failure::Unreachable)?;
         self.ask(opened, replaces).await
     }
 
-    /// Stays with a session, and with those that it moves to, until there has to be a new one.
+    /// Stays with a session, and with those on the other transport that it moves to, until a new one is needed.
     async fn stay(&mut self, mut session: Session) -> (Session, Ended) {
         loop {
             let opened = tokio::select! {
                 ended = session.ended() => return (session, ended),
                 opened = self.better(&session) => opened,
             };
-            // The daemon drains the old session as soon as it grants the new one; its end is looked at only after that.
+            // The daemon drains the old session as soon as it grants the new one, so the old one's end does not count here.
             match Box::pin(self.ask(opened, Some(session.id.clone()))).await {
                 Ok(next) => session = next,
                 Err(failure) => {
@@ -175,16 +177,16 @@ impl<'a, F: FnMut(Event)> Keeper<'a, F> {
         }
     }
 
-    /// Waits until the other transport is the better one, and opens it.
+    /// Waits until the other transport is the better one, and connects over it.
     async fn better(&mut self, session: &Session) -> Opened {
-        let options = &self.tunnel.options;
+        let config = &self.config.dial;
         if !self.policy.may_move() {
             return pending().await;
         }
         let Some(health) = &session.health else {
             loop {
                 sleep(self.policy.probe_wait()).await;
-                match Box::pin(dial::quic(options)).await {
+                match Box::pin(dial::quic(config)).await {
                     Ok(path) => return path.because("moved: QUIC answers again"),
                     Err(error) => debug!("still on WebSocket: {error}"),
                 }
@@ -193,7 +195,7 @@ impl<'a, F: FnMut(Event)> Keeper<'a, F> {
         };
         loop {
             let why = health.turned_bad().await;
-            match Box::pin(dial::ws(options)).await {
+            match Box::pin(dial::ws(config)).await {
                 Ok(path) => return path.because(format!("moved: QUIC turned bad: {why}")),
                 Err(error) => debug!("QUIC has turned bad: {why}; WebSocket fails too: {error}"),
             }
@@ -201,21 +203,22 @@ impl<'a, F: FnMut(Event)> Keeper<'a, F> {
         }
     }
 
-    /// Asks for a session, and serves it if it is granted.
+    /// Asks for a session, and has it served if the daemon grants it.
     async fn ask(&mut self, opened: Opened, replaces: Option<String>) -> Result<Session, Failure> {
-        let Tunnel { options, config, proxy } = self.tunnel;
+        let config = self.config;
         let ask = Connect {
-            key: options.key.clone(),
+            key: config.key.clone(),
+            tunnel: true,
             subdomain: self.subdomain.clone(),
-            instance: options.instance.clone(),
+            instance: config.instance.clone(),
             replaces,
-            initial_window: config.initial_window,
+            initial_window: config.limits.initial_window,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             features: Vec::new(),
         };
         let Opened { path, reason } = opened;
         let is_quic = path.is_quic();
-        let (transport, ack, health) = match path.connect(config.clone(), &ask).await {
+        let (transport, ack, health) = match path.connect(config.limits.clone(), &ask).await {
             Ok(session) => session,
             Err(error) => {
                 if let HandshakeError::Closed(CloseReason::Session(SessionError::Peer(ErrorMessage {
@@ -241,18 +244,18 @@ impl<'a, F: FnMut(Event)> Keeper<'a, F> {
         self.taken.clear();
         self.was_online = true;
         self.sessions.add(transport.clone());
-        tokio::spawn(serve(transport.clone(), proxy.clone()));
-        // The name that was given is the one to come back to.
-        self.subdomain = Some(ack.subdomain);
+        (self.serve)(transport.clone());
+        // The client asks for the same name when it comes back.
+        self.subdomain = ack.subdomain;
         if self.policy.settled(is_quic, Instant::now()) {
             (self.on_event)(Event::Fallback { from: "quic", to: transport.name(), reason: reason.clone() });
         }
         let (name, session) = (transport.name(), ack.session.clone());
-        (self.on_event)(Event::Connected { transport: name, url: ack.url, session, reason });
+        (self.on_event)(Event::Connected { transport: name, url: ack.url.unwrap_or_default(), session, reason });
         Ok(Session { id: ack.session, transport, health })
     }
 
-    /// What to do about a failure. Most Errors say whether trying again is of use.
+    /// Decides what follows a failure. Most errors of the daemon say whether to try again.
     fn after(&mut self, failure: &Failure) -> Next {
         let error = match failure {
             Failure::Closed(CloseReason::Session(SessionError::Peer(error))) if !error.retryable => error,
@@ -266,8 +269,8 @@ impl<'a, F: FnMut(Event)> Keeper<'a, F> {
             return Next::Retry;
         }
         let refused = Refused(error.clone());
-        if self.tunnel.options.subdomain.is_none() && refused.is_about_the_name() && self.subdomain.take().is_some() {
-            // Somebody else has the name that the server picked; it may pick another.
+        if self.config.subdomain.is_none() && refused.is_about_the_name() && self.subdomain.take().is_some() {
+            // Another client has the name that the daemon had picked. The daemon may pick another one.
             return Next::Retry;
         }
         if error.code != ErrorCode::NameTaken {
@@ -276,7 +279,7 @@ impl<'a, F: FnMut(Event)> Keeper<'a, F> {
         let first = !self.taken.is_waiting();
         let Some(wait) = self.taken.refused(now) else { return Next::GiveUp(refused) };
         if first {
-            let (name, within) = (self.subdomain.clone(), self.tunnel.options.name_timeout);
+            let (name, within) = (self.subdomain.clone(), self.config.name_timeout);
             (self.on_event)(Event::NameTaken { name, reason: quoted(&error.message), within });
         }
         Next::Ask(wait)

@@ -1,7 +1,6 @@
-//! Logs: structured to the journal where there is one, else on standard error, as text for people or as one JSON object a
-//! line.
+//! The log: structured entries for the journal, or lines on standard error, as text or as JSON.
 
-mod told;
+mod fields;
 
 use std::io::{self, IsTerminal as _, Write};
 use std::os::unix::fs::MetadataExt as _;
@@ -11,9 +10,9 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-use self::told::Told;
+use self::fields::MessageFirst;
 
-/// What the fields of an entry begin with in the journal, so that they can't pass for those of others: `COK_EVENT`.
+/// The prefix of our fields in the journal, as in `COK_EVENT`. It sets them apart from the journal's own.
 const FIELD_PREFIX: &str = "COK";
 
 /// Where log lines go, and how they look.
@@ -38,31 +37,31 @@ pub fn start(name: &str, format: LogFormat, default_filter: &str) {
             Ok(layer) => {
                 let layer =
                     layer.with_field_prefix(Some(FIELD_PREFIX.to_owned())).with_syslog_identifier(name.to_owned());
-                // Fails only if a subscriber is there already, which then goes on.
+                // This fails only if the process logs already, which then goes on.
                 let _second = tracing_subscriber::registry().with(filter).with(layer).try_init();
                 return;
             }
             Err(error) => complain(&format!("{name}: there is no journal: {error}; the log goes to standard error")),
         }
     }
-    // A terminal that is closed takes no lines, which is no reason to fail.
+    // Writing to a closed terminal fails. The program goes on without its log.
     let subscriber = tracing_subscriber::fmt().log_internal_errors(false).with_env_filter(filter);
     let subscriber = subscriber.with_writer(io::stderr).with_target(false);
-    // As above.
+    // This fails only if the process logs already, which then goes on.
     let _second = if format == LogFormat::Json {
         subscriber.json().flatten_event(true).with_current_span(false).with_span_list(false).try_init()
     } else {
         let colours = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-        let subscriber = subscriber.fmt_fields(Told).with_ansi(colours);
+        let subscriber = subscriber.fmt_fields(MessageFirst).with_ansi(colours);
         subscriber.with_writer(move || Lines { to: io::stderr(), colours }).try_init()
     };
 }
 
-/// Text of which each write is one line. Control characters in it are escaped: what peers have said is quoted there, and must
-/// neither look like lines of its own nor command a terminal.
+/// A writer of text that takes one line with each write. It escapes control characters, since lines quote peers: their words
+/// must not look like other lines, and must not control a terminal.
 struct Lines<W> {
     to: W,
-    /// Whether there are colours. [`Told`] has then escaped all other escape characters already.
+    /// Lets escape characters pass. [`MessageFirst`] has then escaped all but those of colours.
     colours: bool,
 }
 
@@ -90,18 +89,17 @@ impl<W: Write> Write for Lines<W> {
     }
 }
 
-/// Says on standard error why nothing comes of what was asked for, each line for itself. Where that leads to the journal,
-/// they are errors there (sd-daemon(3)).
+/// Prints an error on standard error, line by line. In the journal, each line becomes an entry with the priority of an
+/// error (sd-daemon(3)).
 pub fn complain(why: &str) {
     let level = if leads_to_journal() { "<3>" } else { "" };
     for line in why.lines() {
-        // Standard error may be closed, and there is no other place for it.
+        // If standard error is closed, there is no other place for the line.
         let _closed = writeln!(io::stderr(), "{level}{line}");
     }
 }
 
-/// As systemd.exec(5) has it: `JOURNAL_STREAM` names the device and inode of the journal's socket. A program whose
-/// standard error was sent elsewhere finds another one there.
+/// Whether standard error is the journal's socket: `JOURNAL_STREAM` names its device and inode (systemd.exec(5)).
 fn leads_to_journal() -> bool {
     let Ok(named) = std::env::var("JOURNAL_STREAM") else { return false };
     std::fs::metadata("/proc/self/fd/2").is_ok_and(|data| named == format!("{}:{}", data.dev(), data.ino()))

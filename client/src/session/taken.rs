@@ -1,18 +1,20 @@
-//! A name that another client has. It may be this one's own predecessor, of which the daemon does not know yet that it is
-//! gone: a container that was started again, a machine that was cut off. So the client asks again for a while.
+//! The wait for a name that another client has.
+//!
+//! It may be a predecessor of this one: a container that has restarted, a machine that was cut off. Until the daemon
+//! notices its end, this client asks again.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// The shortest wait between two tries; the longest is twice that, so that clients which wait for one name take turns.
+/// The shortest wait between two tries. The longest is twice that, so that several clients do not ask in step.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// For how long a taken name is asked for.
+/// How long the client goes on asking for a taken name.
 #[derive(Debug)]
 pub(super) struct Taken {
     timeout: Duration,
-    /// When it was refused first.
+    /// The time of the first refusal.
     since: Option<Instant>,
 }
 
@@ -22,19 +24,19 @@ impl Taken {
         Self { timeout, since: None }
     }
 
-    /// The name was refused: how long to wait until the next try; `None` once the time is up.
+    /// Notes a refusal. Returns the wait until the next try, or `None` once the time is up.
     pub(super) fn refused(&mut self, now: Instant) -> Option<Duration> {
         let since = *self.since.get_or_insert(now);
         let left = self.timeout.checked_sub(now - since).filter(|left| !left.is_zero())?;
         Some(RETRY.mul_f64(1.0 + fastrand::f64()).min(left))
     }
 
-    /// Whether the name is being waited for.
+    /// Whether the client waits for the name.
     pub(super) fn is_waiting(&self) -> bool {
         self.since.is_some()
     }
 
-    /// Something else happened than a refusal of the name.
+    /// Starts over: the last try did not end with a refusal of the name.
     pub(super) fn clear(&mut self) {
         self.since = None;
     }

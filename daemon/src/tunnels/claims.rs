@@ -1,0 +1,100 @@
+//! Which name a client gets: what it may have, what is free, and what a client that vanished leaves behind.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cok_proto::{ErrorCode, ErrorMessage};
+
+use super::Tunnels;
+use super::directory::{Claim, Denied, Reservation, taken};
+use super::origin::CHOOSE_ANOTHER;
+use super::presence::Live;
+use super::session::Client;
+use crate::admission::TunnelPermit;
+use crate::names::Subdomain;
+use cok_host::quoted;
+
+/// How long a client may take to show that it is still there, when another one of the same key wants its name.
+const PROBE: Duration = Duration::from_millis(2500);
+/// How many names are tried for a client that wants none in particular, for each pattern of its key.
+const SUGGESTIONS: u32 = 16;
+/// How often one name is claimed. Each time its client had just vanished, and another one came first.
+const ROUNDS: usize = 3;
+
+/// A name that is about to be a client's.
+#[derive(Debug)]
+pub(super) struct Granted {
+    pub(super) reservation: Reservation,
+    pub(super) permit: TunnelPermit,
+}
+
+/// Reserves the wanted name, or one that the daemon picks, or says why not.
+pub(super) async fn claim(
+    tunnels: &Tunnels,
+    client: &Arc<Client>,
+    wanted: Option<&str>,
+    take_over: bool,
+) -> Result<Granted, ErrorMessage> {
+    let Some(wanted) = wanted else { return pick(tunnels, client, take_over).await };
+    let name = Subdomain::parse(wanted).map_err(|error| {
+        let message = format!("{} cannot be a subdomain: {error}", quoted(wanted));
+        refusal(ErrorCode::NameForbidden, message)
+    })?;
+    if !client.key.may_use(&name) {
+        let message = format!("this key may not use the name \"{name}\"{CHOOSE_ANOTHER}");
+        return Err(refusal(ErrorCode::NameForbidden, message));
+    }
+    claim_name(tunnels, client, &name, take_over).await
+}
+
+/// Reserves the first name that no live tunnel has. A client that asks again gets the same one.
+async fn pick(tunnels: &Tunnels, client: &Arc<Client>, take_over: bool) -> Result<Granted, ErrorMessage> {
+    for counter in 0..SUGGESTIONS {
+        for name in client.key.suggestions(&tunnels.name_filler(client, counter)) {
+            let served = tunnels.directory.find(&name).and_then(|tunnel| tunnel.live());
+            if let Some(live) = served
+                && (live.client.session == client.session
+                    || live.client.owner.key != client.owner.key
+                    || answers(&live).await)
+            {
+                continue;
+            }
+            match claim_name(tunnels, client, &name, take_over).await {
+                Err(error) if error.code == ErrorCode::NameTaken => {}
+                result => return result,
+            }
+        }
+    }
+    Err(refusal(ErrorCode::NameTaken, "all names of this key are in use; name one yourself".to_owned()))
+}
+
+async fn claim_name(
+    tunnels: &Tunnels,
+    client: &Arc<Client>,
+    name: &Subdomain,
+    take_over: bool,
+) -> Result<Granted, ErrorMessage> {
+    let Some(permit) = tunnels.admission.tunnels.acquire(&client.key, name) else {
+        let message = format!("the key has its {} tunnels already", client.key.max_tunnels);
+        return Err(refusal(ErrorCode::LimitReached, message));
+    };
+    let mut claim = Claim { name: name.clone(), client: client.clone(), take_over, vanished: None };
+    for _ in 0..ROUNDS {
+        match tunnels.directory.claim(&claim) {
+            Ok(reservation) => return Ok(Granted { reservation, permit }),
+            Err(Denied::Refused(error)) => return Err(error),
+            Err(Denied::Served(live)) if answers(&live).await => break,
+            Err(Denied::Served(live)) => claim.vanished = Some(live),
+        }
+    }
+    Err(taken(name))
+}
+
+/// Whether the client that serves a tunnel is still there.
+async fn answers(live: &Live) -> bool {
+    live.transport.answers(PROBE).await
+}
+
+fn refusal(code: ErrorCode, message: String) -> ErrorMessage {
+    ErrorMessage { code, message, retryable: false }
+}

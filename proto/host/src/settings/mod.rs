@@ -1,0 +1,81 @@
+//! Reads a TOML file of settings key by key, and collects every mistake with its file, line and key.
+//!
+//! It knows no keys of its own: a program asks for each, says what it expects, and then looks at the mistakes.
+
+mod section;
+mod values;
+
+use std::cell::RefCell;
+use std::fmt;
+use std::ops::Range;
+
+use toml::de::DeTable;
+
+pub use self::section::Section;
+pub use self::values::got;
+
+/// One thing that is wrong in a file of settings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mistake {
+    /// The file, as the caller names it.
+    pub file: String,
+    /// The line, from 1.
+    pub line: usize,
+    /// The key with its sections; empty for a syntax error.
+    pub key: String,
+    /// What is wrong and what was expected.
+    pub message: String,
+}
+
+impl fmt::Display for Mistake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}: ", self.file, self.line)?;
+        if !self.key.is_empty() {
+            write!(f, "{}: ", self.key)?;
+        }
+        f.write_str(&self.message)
+    }
+}
+
+/// A text and the mistakes found in it so far.
+#[derive(Debug)]
+pub struct Reader<'a> {
+    text: &'a str,
+    file: &'a str,
+    mistakes: RefCell<Vec<Mistake>>,
+}
+
+impl<'a> Reader<'a> {
+    /// Takes the text; `file` names it in mistakes.
+    pub fn new(text: &'a str, file: &'a str) -> Self {
+        Self { text, file, mistakes: RefCell::default() }
+    }
+
+    /// The top of the document. A syntax error is the only mistake of its file.
+    pub fn root(&self) -> Result<Section<'_>, Vec<Mistake>> {
+        match DeTable::parse(self.text) {
+            Ok(table) => Ok(Section::new(self, String::new(), 0..0, table.into_inner())),
+            Err(error) => {
+                let message = error.message().lines().collect::<Vec<_>>().join("; ");
+                self.add(error.span().unwrap_or(0..0), String::new(), message);
+                Err(self.mistakes())
+            }
+        }
+    }
+
+    /// The mistakes so far, in the order of their lines.
+    pub fn mistakes(&self) -> Vec<Mistake> {
+        let mut mistakes = self.mistakes.borrow().clone();
+        mistakes.sort_by_key(|mistake| mistake.line);
+        mistakes
+    }
+
+    fn add(&self, span: Range<usize>, key: String, message: String) {
+        let before = self.text.get(..span.start).unwrap_or(self.text);
+        let line = before.matches('\n').count() + 1;
+        self.mistakes.borrow_mut().push(Mistake { file: self.file.to_owned(), line, key, message });
+    }
+}
+
+#[cfg(test)]
+mod tests;
