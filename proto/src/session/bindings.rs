@@ -44,8 +44,10 @@ struct Binding {
     exchanges: usize,
 }
 
-/// The tunnels of a session. Each Bind gets one answer, even if the tunnel ends before it: so both sides agree on the
-/// number of unanswered Binds, and Bind and Unbind in turns cannot fill a queue. A tunnel that was refused or has ended is not kept; its id is below `highest`.
+/// The tunnels of a session. A tunnel that was refused or has ended is not kept; its id is below `highest`.
+///
+/// Each Bind gets one answer, even if its tunnel ends before. So both sides agree on the number of unanswered Binds, and
+/// Bind and Unbind in turns cannot fill a queue.
 #[derive(Debug, Default)]
 pub(super) struct Bindings {
     by_id: HashMap<u32, Binding>,
