@@ -308,8 +308,12 @@ fn default_max_exchanges() -> u32 {
     DEFAULT_MAX_EXCHANGES
 }
 
-/// Parses a JSON payload, naming the frame in the error.
+/// Parses a payload, which must be a JSON object, naming the frame in the error. serde alone would also take the members
+/// as an array, in the order of our struct.
 pub(crate) fn parse<'de, T: Deserialize<'de>>(kind: &'static str, payload: &'de [u8]) -> Result<T, ProtocolError> {
+    if payload.trim_ascii_start().first().is_some_and(|first| *first == b'[') {
+        return Err(ProtocolError::Malformed { kind, why: "not a JSON object".to_owned() });
+    }
     serde_json::from_slice(payload).map_err(|error| ProtocolError::Malformed { kind, why: describe(&error) })
 }
 

@@ -103,6 +103,8 @@ pub struct Mux {
     exchanges: Slab<Exchange>,
     /// Exchanges that are not over on the wire.
     by_id: IdMap,
+    /// Daemon: exchanges whose requests wait to go out. They get their ids then: tunnels take turns, and ids rise.
+    unannounced: usize,
     events: VecDeque<Event>,
     liveness: Liveness,
     /// The latest time that the owner passed in. Reading and writing bodies uses it.
@@ -143,6 +145,7 @@ impl Mux {
             peer_window: 0,
             exchanges: Slab::new(),
             by_id: IdMap::default(),
+            unannounced: 0,
             events: VecDeque::new(),
             liveness: Liveness::new(now),
             now,
@@ -219,7 +222,7 @@ impl Mux {
 
     /// Whether a drained session has nothing left to do, so that its pipe may be closed.
     pub fn is_drained(&self) -> bool {
-        self.session.is_drained(self.by_id.len()) && !self.has_transmit()
+        self.session.is_drained(self.open_exchanges()) && !self.has_transmit()
     }
 
     /// The next event.
@@ -279,9 +282,9 @@ impl Mux {
         self.liveness.round_trip()
     }
 
-    /// How many exchanges are not over on the wire.
+    /// How many exchanges are not over on the wire, with those whose requests wait to go out.
     pub fn open_exchanges(&self) -> usize {
-        self.by_id.len()
+        self.by_id.len() + self.unannounced
     }
 
     /// Body bytes that arrived and wait for their readers, over all exchanges.

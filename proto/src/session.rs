@@ -22,13 +22,15 @@ pub use self::bindings::{MAX_BINDINGS, MAX_UNANSWERED};
 use self::draining::{Draining, Side};
 pub use self::liveness::{DEAD_AFTER, PING_AFTER};
 pub(crate) use self::liveness::{Liveness, Silent};
+pub use self::tunnels::Said;
 
 /// The most exchanges at once that a client allows, whatever ConnectAck announces. It equals the largest
 /// `max_exchanges` that cokd can be configured with, so it stops only a hostile daemon from filling our memory.
 pub const MAX_EXCHANGES: u32 = 100_000;
 
-/// Exchange ids stay below 2³¹. The daemon drains with [`DrainReason::Ids`] once it has used the last one.
-const ID_LIMIT: u32 = 1 << 31;
+/// Exchange ids stay below 2³¹. The daemon drains with [`DrainReason::Ids`] from this one on: the requests that wait to
+/// go out by then still find ids.
+const LAST_ID: u32 = (1 << 31) - 1 - MAX_EXCHANGES;
 /// How long exchanges may still run in a session that has used up its ids.
 const IDS_DEADLINE: Duration = Duration::from_secs(3600);
 
@@ -321,7 +323,7 @@ impl Session {
     /// Daemon: this exchange was opened. After the last id, the session drains.
     pub fn opened(&mut self, id: u32, now: Instant) {
         self.newest = self.newest.max(id);
-        if self.newest >= ID_LIMIT - 1 {
+        if self.newest >= LAST_ID {
             self.drain(DrainReason::Ids, IDS_DEADLINE, now);
         }
     }

@@ -5,15 +5,21 @@
 #[path = "support/encode.rs"]
 mod encode;
 
+use std::time::Duration;
+
 use bytes::{Bytes, BytesMut};
 use cok_proto::frame::{
     DATA_CHUNK, Frame, FrameHeader, FrameType, HEADER_LEN, MAX_DATA_FRAME, MAX_HEAD, MAX_PAYLOAD, MESSAGE_TARGET,
 };
 use cok_proto::head::{self, HeadTooLarge, MAX_FIELDS, RequestHead, ResponseHead};
-use cok_proto::{Connect, ConnectAck, Drain, DrainReason, ErrorCode, ErrorMessage, ProtocolError, ResetCode, Scheme};
+use cok_proto::{
+    Bind, Bound, Connect, ConnectAck, Drain, DrainReason, ErrorCode, ErrorMessage, ProtocolError, ResetCode, Scheme,
+    TunnelFrame, Unbind, UnbindReason,
+};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use proptest::prelude::*;
+use serde_json::Value;
 
 fn text() -> impl Strategy<Value = String> {
     prop_oneof!["[a-z0-9-]{0,20}", any::<String>()]
@@ -50,16 +56,26 @@ fn request() -> impl Strategy<Value = RequestHead> {
 }
 
 fn response() -> impl Strategy<Value = ResponseHead> {
-    (100..1000_u16, fields())
-        .prop_map(|(status, headers)| ResponseHead { status: StatusCode::from_u16(status).unwrap(), headers })
+    let reason = prop_oneof![
+        Just(Vec::new()),
+        prop::collection::vec(prop_oneof![Just(b'\t'), 0x20..=0x7e_u8, 0x80..=0xff_u8], 0..=255)
+    ];
+    let micros = prop::option::of(1..=u32::MAX);
+    (100..1000_u16, reason, micros, fields()).prop_map(|(status, reason, micros, headers)| ResponseHead {
+        status: StatusCode::from_u16(status).unwrap(),
+        reason: reason.into(),
+        first_byte: micros.map(|micros| Duration::from_micros(micros.into())),
+        headers,
+    })
 }
 
 fn connect() -> impl Strategy<Value = Connect> {
     let list = prop::collection::vec(text(), 0..4);
     let option = || prop::option::of(text());
-    (text(), option(), text(), option(), any::<u32>(), text(), list).prop_map(
-        |(key, subdomain, instance, replaces, initial_window, version, features)| Connect {
+    (text(), any::<bool>(), option(), text(), option(), any::<u32>(), text(), list).prop_map(
+        |(key, tunnel, subdomain, instance, replaces, initial_window, version, features)| Connect {
             key,
+            tunnel,
             subdomain,
             instance,
             replaces,
@@ -72,11 +88,13 @@ fn connect() -> impl Strategy<Value = Connect> {
 
 fn ack() -> impl Strategy<Value = ConnectAck> {
     let list = prop::collection::vec(text(), 0..4);
-    (text(), text(), text(), any::<u32>(), any::<u32>(), list).prop_map(
-        |(session, subdomain, url, initial_window, max_exchanges, features)| ConnectAck {
+    let option = || prop::option::of(text());
+    (text(), option(), option(), any::<u32>(), any::<u32>(), any::<u32>(), list).prop_map(
+        |(session, subdomain, url, moved, initial_window, max_exchanges, features)| ConnectAck {
             session,
             subdomain,
             url,
+            moved,
             initial_window,
             max_exchanges,
             features,
@@ -92,13 +110,41 @@ fn drain() -> impl Strategy<Value = Drain> {
 }
 
 fn error() -> impl Strategy<Value = ErrorMessage> {
-    use ErrorCode::{FlowControl, NameTaken, Other, Protocol, Replaced, Shutdown, Timeout, TooLarge, Version};
-    let known = [Protocol, Version, TooLarge, FlowControl, NameTaken, Replaced, Timeout, Shutdown, Other("new".into())];
+    use ErrorCode::{
+        Draining, FlowControl, Moved, NameTaken, Other, Protocol, Shutdown, TooLarge, Unsupported, Version,
+    };
+    let other = Other("new".into());
+    let known = [Protocol, Version, TooLarge, FlowControl, NameTaken, Shutdown, Unsupported, Draining, Moved, other];
     (prop::sample::select(known.to_vec()), text(), any::<bool>()).prop_map(|(code, message, retryable)| ErrorMessage {
         code,
         message,
         retryable,
     })
+}
+
+fn bind() -> impl Strategy<Value = Bind> {
+    let rules = prop::collection::btree_map(text(), prop_oneof![Just(Value::Null), text().prop_map(Value::from)], 0..3);
+    let rules = rules.prop_map(|rules| Value::Object(rules.into_iter().collect()));
+    let rules = prop_oneof![4 => rules, 1 => text().prop_map(Value::from)];
+    (prop_oneof![Just("http".to_owned()), text()], prop::option::of(text()), rules, any::<bool>())
+        .prop_map(|(kind, subdomain, rules, take_over)| Bind { kind, subdomain, rules, take_over })
+}
+
+fn unbind() -> impl Strategy<Value = Unbind> {
+    use UnbindReason::{Closed, Moved, Other, Replaced, Revoked};
+    let known = [Closed, Replaced, Moved, Revoked, Other("quota".to_owned())];
+    let option = || prop::option::of(text());
+    (prop::sample::select(known.to_vec()), any::<u64>(), option(), option())
+        .prop_map(|(reason, deadline_ms, address, version)| Unbind { reason, deadline_ms, address, version })
+}
+
+fn tunnel_frame() -> impl Strategy<Value = TunnelFrame> {
+    prop_oneof![
+        bind().prop_map(TunnelFrame::Bind),
+        (text(), text()).prop_map(|(subdomain, url)| TunnelFrame::Bound(Bound { subdomain, url })),
+        error().prop_map(TunnelFrame::Refused),
+        unbind().prop_map(TunnelFrame::Unbind),
+    ]
 }
 
 fn frame() -> impl Strategy<Value = Frame> {
@@ -109,7 +155,13 @@ fn frame() -> impl Strategy<Value = Frame> {
         ack().prop_map(Frame::ConnectAck),
         drain().prop_map(Frame::Drain),
         error().prop_map(Frame::Error),
-        (id(), request(), any::<bool>()).prop_map(|(id, head, end)| Frame::Request { id, head, end }),
+        (id(), tunnel_frame()).prop_map(|(id, frame)| Frame::Tunnel { id, frame }),
+        (id(), id(), request(), any::<bool>()).prop_map(|(id, tunnel, head, end)| Frame::Request {
+            id,
+            tunnel,
+            head,
+            end
+        }),
         (id(), response(), any::<bool>()).prop_map(|(id, head, end)| Frame::Response { id, head, end }),
         (id(), body, any::<bool>()).prop_map(|(id, body, end)| Frame::Data { id, body, end }),
         (id(), fields()).prop_map(|(id, fields)| Frame::Trailers { id, fields }),
@@ -317,7 +369,7 @@ fn a_foreign_version_is_known_by_its_first_byte() {
 
 #[test]
 fn a_head_that_does_not_fit_is_refused_to_its_sender() {
-    let head = |headers| ResponseHead { status: StatusCode::OK, headers };
+    let head = |headers| ResponseHead::new(StatusCode::OK, headers);
     let mut fields = HeaderMap::new();
     for index in 0..MAX_FIELDS {
         fields.append("x", HeaderValue::from(index));
@@ -353,6 +405,25 @@ fn unknown_codes_are_kept() {
     };
     let error = parse(r#"{"code":"quota","message":"m","retryable":true,"more":[1,{"x":null}]}"#);
     assert!(matches!(error, Ok(Some(Frame::Error(message))) if message.code == ErrorCode::Other("quota".to_owned())));
+}
+
+#[test]
+fn a_control_payload_is_an_object() {
+    for (kind, id, members) in [
+        (0x01, &[][..], r#"["k",true,null,"i"]"#),
+        (0x02, &[], r#"["s",null,null]"#),
+        (0x03, &[], r#"["restart",1]"#),
+        (0x04, &[0, 0, 0, 1], " []"),
+        (0x05, &[0, 0, 0, 1], r#"["a","u"]"#),
+        (0x06, &[0, 0, 0, 1], r#"["internal","m",true]"#),
+        (0x07, &[0, 0, 0, 1], r#"["closed"]"#),
+        (0xff, &[], r#"["internal","m",true]"#),
+    ] {
+        let mut bytes = vec![1, kind, 0, 0, 0, 0, (id.len() + members.len()) as u8];
+        bytes.extend_from_slice(id);
+        bytes.extend_from_slice(members.as_bytes());
+        assert!(matches!(Frame::decode(&mut bytes.into()), Err(ProtocolError::Malformed { .. })), "{members}");
+    }
 }
 
 #[test]

@@ -15,19 +15,32 @@ const SECOND: Duration = Duration::from_secs(1);
 
 /// A session whose handshake is done.
 fn established(role: Role, carrier: Carrier, now: Instant) -> Session {
-    let mut session = Session::new(role, carrier, 4);
-    match role {
+    let connect = Connect::default();
+    let ack = ack(4);
+    let session = match role {
         Role::Daemon => {
-            session.receive(Frame::Connect(Connect::default()), now).unwrap();
-            assert!(session.accept());
+            let mut session = Session::daemon(carrier, 4);
+            session.receive(Frame::Connect(connect), now).unwrap();
+            assert!(session.accept(&ack, &[]) && !session.accept(&ack, &[]));
+            session
         }
         Role::Client => {
-            let ack = ConnectAck { max_exchanges: 4, ..ConnectAck::default() };
+            let mut session = Session::client(carrier, &connect, &[]);
             session.receive(Frame::ConnectAck(ack), now).unwrap();
+            session
         }
-    }
+    };
     assert!(session.is_established());
     session
+}
+
+fn ack(max_exchanges: u32) -> ConnectAck {
+    ConnectAck {
+        subdomain: Some("demo".to_owned()),
+        url: Some("https://demo.example.com".to_owned()),
+        max_exchanges,
+        ..ConnectAck::default()
+    }
 }
 
 fn drain(deadline: Duration, last_exchange: Option<u32>) -> Frame {
@@ -39,9 +52,8 @@ fn drain(deadline: Duration, last_exchange: Option<u32>) -> Frame {
 fn a_client_allows_no_more_exchanges_than_the_limit() {
     for carrier in CARRIERS {
         let now = Instant::now();
-        let mut session = Session::new(Role::Client, carrier, 0);
-        let ack = ConnectAck { max_exchanges: u32::MAX, ..ConnectAck::default() };
-        session.receive(Frame::ConnectAck(ack), now).unwrap();
+        let mut session = Session::client(carrier, &Connect::default(), &[]);
+        session.receive(Frame::ConnectAck(ack(u32::MAX)), now).unwrap();
         assert_eq!(session.max_exchanges(), MAX_EXCHANGES);
     }
 }
@@ -50,9 +62,9 @@ fn a_client_allows_no_more_exchanges_than_the_limit() {
 fn a_path_is_tested_before_connect_over_streams_only() {
     let now = Instant::now();
     let ping = Frame::Ping([1; 8]);
-    let mut streams = Session::new(Role::Daemon, Carrier::Streams, 4);
+    let mut streams = Session::daemon(Carrier::Streams, 4);
     assert_eq!(streams.receive(ping.clone(), now), Ok(Some(Signal::Ping([1; 8]))));
-    let mut pipe = Session::new(Role::Daemon, Carrier::Pipe, 4);
+    let mut pipe = Session::daemon(Carrier::Pipe, 4);
     assert!(matches!(pipe.receive(ping, now), Err(SessionError::Protocol(_))));
 }
 
@@ -70,7 +82,7 @@ fn a_daemon_answers_a_drain_once_with_handover() {
         assert_eq!(session.receive(drain(SECOND / 2, None), now), Ok(None), "a second Drain is ignored");
         assert_eq!(session.take_drain(), None);
         assert_eq!(session.drain_deadline(), Some(now + 2 * SECOND), "one second more than the peer takes");
-        assert_eq!(session.may_open(0), Err(OpenError::Unavailable));
+        assert_eq!(session.may_open(0, 0), Err(OpenError::Unavailable));
         assert!(session.is_drained(0) && !session.is_drained(1));
     }
 }
@@ -134,9 +146,10 @@ fn the_last_id_drains_the_session() {
     for carrier in CARRIERS {
         let now = Instant::now();
         let mut session = established(Role::Daemon, carrier, now);
-        session.opened((1 << 31) - 2, now);
+        let last = (1 << 31) - 1 - MAX_EXCHANGES;
+        session.opened(last - 1, now);
         assert!(!session.is_draining());
-        session.opened((1 << 31) - 1, now);
+        session.opened(last, now);
         assert_eq!(session.take_drain().map(|drain| drain.reason), Some(DrainReason::Ids));
     }
 }
@@ -151,6 +164,6 @@ fn a_session_fails_once_and_with_a_bounded_text() {
     assert_eq!(session.fail(&error), None);
     session.close();
     assert_eq!(session.error(), Some(&sent));
-    assert_eq!(session.may_open(0), Err(OpenError::Unavailable));
+    assert_eq!(session.may_open(0, 0), Err(OpenError::Unavailable));
     assert_eq!(session.request(1, 0, 0), Ok(Admission::Refuse));
 }

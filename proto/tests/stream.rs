@@ -23,7 +23,7 @@ fn request() -> RequestHead {
 }
 
 fn response(status: u16) -> ResponseHead {
-    ResponseHead { status: StatusCode::from_u16(status).unwrap(), headers: HeaderMap::new() }
+    ResponseHead::new(StatusCode::from_u16(status).unwrap(), HeaderMap::new())
 }
 
 fn data(out: &mut BytesMut, body: &[u8], end: bool) {
@@ -78,7 +78,7 @@ fn a_response() -> BytesMut {
 
 fn a_request() -> BytesMut {
     let mut wire = BytesMut::new();
-    frame::put_request(&mut wire, 7, &request(), false);
+    frame::put_request(&mut wire, 7, 3, &request(), false);
     data(&mut wire, &[3; 400], false);
     skipped(&mut wire, 20);
     data(&mut wire, b"end", true);
@@ -123,7 +123,7 @@ proptest! {
 #[test]
 fn a_body_passes_as_it_comes() {
     let mut wire = BytesMut::new();
-    frame::put_request(&mut wire, 7, &request(), false);
+    frame::put_request(&mut wire, 7, 3, &request(), false);
     data(&mut wire, b"abcdef", true);
     let body = wire.split_off(wire.len() - 6).freeze();
     let mut reader = ExchangeReader::new(Role::Client, 7);
@@ -145,7 +145,7 @@ fn rules_of_an_exchange() {
     let wrong: [(&str, Role, Build); 12] = [
         ("body before its head", Role::Daemon, |out| data(out, b"x", false)),
         ("trailers before the head", Role::Daemon, |out| frame::put_trailers(out, 7, &HeaderMap::new())),
-        ("a request to a daemon", Role::Daemon, |out| frame::put_request(out, 7, &request(), true)),
+        ("a request to a daemon", Role::Daemon, |out| frame::put_request(out, 7, 3, &request(), true)),
         ("a response to a client", Role::Client, |out| frame::put_response(out, 7, &response(200), true)),
         ("another exchange", Role::Daemon, |out| frame::put_response(out, 8, &response(200), true)),
         ("an interim head with END", Role::Daemon, |out| frame::put_response(out, 7, &response(103), true)),
@@ -154,8 +154,8 @@ fn rules_of_an_exchange() {
             frame::put_response(out, 7, &response(200), false);
         }),
         ("two requests", Role::Client, |out| {
-            frame::put_request(out, 7, &request(), false);
-            frame::put_request(out, 7, &request(), false);
+            frame::put_request(out, 7, 3, &request(), false);
+            frame::put_request(out, 7, 3, &request(), false);
         }),
         ("more behind END", Role::Daemon, |out| {
             frame::put_response(out, 7, &response(204), true);

@@ -7,14 +7,14 @@
 mod encode;
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use cok_proto::frame::Frame;
 use cok_proto::mux::{Config, Mux};
 use cok_proto::{
-    Connect, ConnectAck, Drain, DrainReason, ErrorCode, ErrorMessage, RequestHead, ResetCode, ResponseHead, Scheme,
-    SessionError, WindowBudget,
+    Bind, Bound, Connect, ConnectAck, Drain, DrainReason, ErrorCode, ErrorMessage, RequestHead, ResetCode,
+    ResponseHead, Scheme, SessionError, TunnelFrame, Unbind, UnbindReason, WindowBudget,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use serde::Deserialize;
@@ -85,15 +85,14 @@ fn expected() -> BTreeMap<&'static str, Frame> {
         headers: HeaderMap::new(),
         ..get.clone()
     };
-    let head = |status, headers: &[(&str, &[u8])]| ResponseHead {
-        status: StatusCode::from_u16(status).unwrap(),
-        headers: fields(headers),
-    };
+    let head =
+        |status, headers: &[(&str, &[u8])]| ResponseHead::new(StatusCode::from_u16(status).unwrap(), fields(headers));
     BTreeMap::from([
         (
             "connect",
             Frame::Connect(Connect {
                 key: "ck_0123456789".to_owned(),
+                tunnel: true,
                 subdomain: Some("demo".to_owned()),
                 instance: "4f6c1d".to_owned(),
                 replaces: Some("s-41".to_owned()),
@@ -106,13 +105,25 @@ fn expected() -> BTreeMap<&'static str, Frame> {
             "connect-ack",
             Frame::ConnectAck(ConnectAck {
                 session: "s-42".to_owned(),
-                subdomain: "demo".to_owned(),
-                url: "https://demo.tunnel.example.com".to_owned(),
+                subdomain: Some("demo".to_owned()),
+                url: Some("https://demo.tunnel.example.com".to_owned()),
+                moved: 0,
                 initial_window: 262_144,
                 max_exchanges: 1000,
                 features: Vec::new(),
             }),
         ),
+        (
+            "connect-no-tunnel",
+            Frame::Connect(Connect {
+                key: "ck_0123456789".to_owned(),
+                tunnel: false,
+                instance: "4f6c1d".to_owned(),
+                ..Connect::default()
+            }),
+        ),
+        ("connect-ack-no-tunnel", Frame::ConnectAck(ack("s-42", 0))),
+        ("connect-ack-moved", Frame::ConnectAck(ack("s-43", 2))),
         (
             "drain-daemon",
             Frame::Drain(Drain { reason: DrainReason::Restart, deadline_ms: 30_000, last_exchange: Some(7) }),
@@ -121,9 +132,51 @@ fn expected() -> BTreeMap<&'static str, Frame> {
             "drain-client",
             Frame::Drain(Drain { reason: DrainReason::Shutdown, deadline_ms: 5_000, last_exchange: None }),
         ),
-        ("request", Frame::Request { id: 1, head: get, end: true }),
-        ("request-upgrade", Frame::Request { id: 2, head: upgrade, end: false }),
-        ("request-options", Frame::Request { id: 3, head: options, end: true }),
+        ("bind", tunnel(1, TunnelFrame::Bind(Bind::default()))),
+        (
+            "bind-full",
+            tunnel(
+                2,
+                TunnelFrame::Bind(Bind {
+                    subdomain: Some("api".to_owned()),
+                    rules: serde_json::json!({"basic_auth": ["a:b"]}),
+                    take_over: false,
+                    ..Bind::default()
+                }),
+            ),
+        ),
+        (
+            "bound",
+            tunnel(
+                2,
+                TunnelFrame::Bound(Bound {
+                    subdomain: "api".to_owned(),
+                    url: "https://api.tunnel.example.com".to_owned(),
+                }),
+            ),
+        ),
+        ("refused", tunnel(2, refused(ErrorCode::NameTaken, "api is in use", true))),
+        (
+            "refused-unsupported",
+            tunnel(2, refused(ErrorCode::Unsupported, "the rule \"basic_auth\" is not supported", false)),
+        ),
+        ("unbind", unbind(2, Unbind::new(UnbindReason::Closed, Duration::from_secs(5)))),
+        (
+            "unbind-replaced",
+            unbind(
+                0,
+                Unbind {
+                    address: Some("192.0.2.7:4711".to_owned()),
+                    version: Some("cok-client 0.1.0".to_owned()),
+                    ..Unbind::new(UnbindReason::Replaced, Duration::from_secs(30))
+                },
+            ),
+        ),
+        ("unbind-revoked", unbind(1 << 31, Unbind::new(UnbindReason::Revoked, Duration::ZERO))),
+        ("request", Frame::Request { id: 1, tunnel: 0, head: get.clone(), end: true }),
+        ("request-upgrade", Frame::Request { id: 2, tunnel: 0, head: upgrade, end: false }),
+        ("request-options", Frame::Request { id: 3, tunnel: 0, head: options, end: true }),
+        ("request-tunnel", Frame::Request { id: 4, tunnel: 2, head: post(), end: false }),
         ("response-interim", Frame::Response { id: 1, head: head(103, &[("link", b"</a.css>")]), end: false }),
         (
             "response",
@@ -134,6 +187,18 @@ fn expected() -> BTreeMap<&'static str, Frame> {
             },
         ),
         ("response-no-body", Frame::Response { id: 1, head: head(204, &[]), end: true }),
+        (
+            "response-reason",
+            Frame::Response {
+                id: 1,
+                head: ResponseHead {
+                    reason: Bytes::from_static(b"Not here"),
+                    first_byte: Some(Duration::from_micros(1500)),
+                    ..head(404, &[])
+                },
+                end: true,
+            },
+        ),
         ("data", Frame::Data { id: 1, body: Bytes::from_static(b"hello"), end: false }),
         ("data-end", Frame::Data { id: 1, body: Bytes::from_static(b"bye"), end: true }),
         ("data-empty-end", Frame::Data { id: 0x7fff_ffff, body: Bytes::new(), end: true }),
@@ -158,6 +223,38 @@ fn expected() -> BTreeMap<&'static str, Frame> {
             }),
         ),
     ])
+}
+
+fn ack(session: &str, moved: u32) -> ConnectAck {
+    ConnectAck {
+        session: session.to_owned(),
+        moved,
+        initial_window: 262_144,
+        max_exchanges: 1000,
+        ..ConnectAck::default()
+    }
+}
+
+fn tunnel(id: u32, frame: TunnelFrame) -> Frame {
+    Frame::Tunnel { id, frame }
+}
+
+fn refused(code: ErrorCode, message: &str, retryable: bool) -> TunnelFrame {
+    TunnelFrame::Refused(ErrorMessage { code, message: message.to_owned(), retryable })
+}
+
+fn unbind(id: u32, unbind: Unbind) -> Frame {
+    tunnel(id, TunnelFrame::Unbind(unbind))
+}
+
+fn post() -> RequestHead {
+    RequestHead {
+        method: Method::POST,
+        target: "/".parse().unwrap(),
+        scheme: Scheme::Https,
+        authority: "demo.tunnel.example.com".parse().unwrap(),
+        headers: HeaderMap::new(),
+    }
 }
 
 #[test]
@@ -186,14 +283,17 @@ fn side(to: &str, state: &str) -> Mux {
     let window = 8;
     let config = Config { initial_window: window, max_exchanges: 2, budget: WindowBudget::new(0) };
     let connect = Connect { initial_window: window, ..Connect::default() };
-    let ack = ConnectAck { initial_window: window, max_exchanges: 2, ..ConnectAck::default() };
-    let head = RequestHead {
-        method: Method::POST,
-        target: "/".parse().unwrap(),
-        scheme: Scheme::Https,
-        authority: "demo.tunnel.example.com".parse().unwrap(),
-        headers: HeaderMap::new(),
+    let ack = ConnectAck {
+        subdomain: Some("demo".to_owned()),
+        url: Some("https://demo.tunnel.example.com".to_owned()),
+        initial_window: window,
+        max_exchanges: 2,
+        ..ConnectAck::default()
     };
+    let mut head = post();
+    if state == "upgrade" {
+        head.headers.insert("upgrade", HeaderValue::from_static("x"));
+    }
     let receive = |mux: &mut Mux, frame: &Frame| {
         let mut bytes = BytesMut::new();
         encode::encode(&mut bytes, frame);
@@ -201,22 +301,21 @@ fn side(to: &str, state: &str) -> Mux {
     };
     let mut mux = match to {
         "daemon" => Mux::daemon(config, now),
-        _ => Mux::client(config, &connect, now),
+        _ => Mux::client(config, &connect, &[], now),
     };
     if state != "new" {
         if to == "daemon" {
             receive(&mut mux, &Frame::Connect(connect));
-            mux.accept(&ack);
+            mux.accept(&ack, &[]);
         } else {
             receive(&mut mux, &Frame::ConnectAck(ack));
         }
     }
-    if state == "exchange" {
-        if to == "daemon" {
-            mux.open(head.into(), false).unwrap();
-        } else {
-            receive(&mut mux, &Frame::Request { id: 1, head, end: false });
-        }
+    match (to, state) {
+        ("client", "asked") => assert!(mux.bind(1, &Bind::default())),
+        ("daemon", "exchange" | "upgrade") => drop(mux.open(0, head.into(), false).unwrap()),
+        (_, "exchange") => receive(&mut mux, &Frame::Request { id: 1, tunnel: 0, head, end: false }),
+        _ => assert!(["new", "established"].contains(&state), "{state}"),
     }
     mux.transmit(&mut BytesMut::new());
     mux
@@ -226,7 +325,6 @@ fn side(to: &str, state: &str) -> Mux {
 fn invalid_vectors_are_refused_with_their_code() {
     for vector in invalid() {
         assert!(["daemon", "client"].contains(&vector.to.as_str()), "{}", vector.name);
-        assert!(["new", "established", "exchange"].contains(&vector.state.as_str()), "{}", vector.name);
         let mut mux = side(&vector.to, &vector.state);
         let result = mux.receive(unhex(&vector.hex), Instant::now());
         let Err(SessionError::Protocol(error)) = result else { panic!("{}: {result:?}", vector.name) };

@@ -45,7 +45,7 @@ fn open(transport: &dyn Transport) -> ExchangeHalves {
         authority: Authority::from_static("demo.tunnel.test"),
         headers: HeaderMap::new(),
     };
-    transport.open(Arc::new(head), true).unwrap()
+    transport.open(0, Arc::new(head), true).unwrap()
 }
 
 async fn head(exchange: &mut ExchangeHalves) -> u16 {

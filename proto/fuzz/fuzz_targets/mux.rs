@@ -9,7 +9,11 @@ use arbitrary::Arbitrary;
 use bytes::{BufMut, Bytes, BytesMut};
 use cok_proto::frame::{self, Frame, FrameType, MAX_MESSAGE};
 use cok_proto::mux::{Config, Event, ExchangeKey, Mux};
-use cok_proto::{Connect, ConnectAck, Drain, DrainReason, RequestHead, ResponseHead, Role, Scheme, WindowBudget};
+use cok_proto::session::MAX_UNANSWERED;
+use cok_proto::{
+    Bind, Bound, Connect, ConnectAck, Drain, DrainReason, ErrorCode, ErrorMessage, RequestHead, ResetCode, ResponseHead,
+    Role, Scheme, TunnelFrame, Unbind, UnbindReason, WindowBudget,
+};
 use http::{HeaderMap, Method, StatusCode};
 use libfuzzer_sys::fuzz_target;
 
@@ -28,7 +32,11 @@ struct Input {
 enum Step {
     Receive(Vec<Sent>),
     ReceiveRaw(Vec<u8>),
-    Open { end: bool },
+    Open { tunnel: u8, end: bool },
+    Bind { id: u8 },
+    Answer { id: u8, granted: bool },
+    Unbind { id: u8 },
+    ResetTunnel { id: u8 },
     Head { exchange: u8, status: u16, end: bool },
     Send { exchange: u8, length: u16, end: bool },
     Trailers { exchange: u8 },
@@ -44,7 +52,11 @@ enum Step {
 /// A frame from the peer. Its id is small, so that it often names an exchange.
 #[derive(Arbitrary, Debug)]
 enum Sent {
-    Request { id: u8, end: bool },
+    Request { id: u8, tunnel: u8, upgrade: bool, end: bool },
+    Bind(u8),
+    Bound(u8),
+    Refused(u8),
+    Unbind(u8),
     Response { id: u8, status: u16, end: bool },
     Data { id: u8, length: u16, end: bool },
     Trailers { id: u8 },
@@ -87,18 +99,24 @@ impl Side {
         let budget = WindowBudget::new(BUDGET);
         let config = Config { initial_window: WINDOW, max_exchanges: MAX_EXCHANGES, budget: budget.clone() };
         let connect = Connect { initial_window: peer_window, ..Connect::default() };
-        let ack = ConnectAck { initial_window: peer_window, max_exchanges: MAX_EXCHANGES, ..ConnectAck::default() };
+        let ack = ConnectAck {
+            subdomain: Some("a".to_owned()),
+            url: Some("https://a".to_owned()),
+            initial_window: peer_window,
+            max_exchanges: MAX_EXCHANGES,
+            ..ConnectAck::default()
+        };
         let mut hello = BytesMut::new();
         let mut mux;
         if client {
-            mux = Mux::client(config, &connect, now);
+            mux = Mux::client(config, &connect, &[], now);
             frame::put_json(&mut hello, FrameType::ConnectAck, &ack);
             mux.receive(hello.freeze(), now).unwrap();
         } else {
             mux = Mux::daemon(config, now);
             frame::put_json(&mut hello, FrameType::Connect, &connect);
             mux.receive(hello.freeze(), now).unwrap();
-            mux.accept(&ack);
+            mux.accept(&ack, &[]);
         }
         let role = if client { Role::Client } else { Role::Daemon };
         Self { mux, role, budget, now, held: Vec::new(), opened: 0 }
@@ -117,11 +135,24 @@ impl Side {
                 self.receive(message.freeze());
             }
             Step::ReceiveRaw(bytes) => self.receive(bytes.into()),
-            Step::Open { end } => {
-                if let Ok(key) = self.mux.open(request().into(), end) {
+            Step::Open { tunnel, end } => {
+                if let Ok(key) = self.mux.open(tunnel.into(), request(tunnel % 2 == 1).into(), end) {
                     self.held.push(Held { key, send: true, recv: true, final_head: true });
                 }
             }
+            Step::Bind { id } => {
+                self.mux.bind(id.into(), &Bind::default());
+            }
+            Step::Answer { id, granted: true } => {
+                self.mux.bound(id.into(), bound());
+            }
+            Step::Answer { id, granted: false } => {
+                self.mux.refuse_bind(id.into(), &refusal());
+            }
+            Step::Unbind { id } => {
+                self.mux.unbind(id.into(), &unbind());
+            }
+            Step::ResetTunnel { id } => self.mux.reset_tunnel(id.into(), ResetCode::Cancelled),
             Step::Head { exchange, status, end } => {
                 let client = self.role == Role::Client;
                 let head = response(status);
@@ -220,7 +251,7 @@ impl Side {
         }
         let slots = 2 * MAX_EXCHANGES as usize;
         assert!(self.held.len() <= slots);
-        assert!(events <= 3 * slots + 4, "{events} events");
+        assert!(events <= 3 * slots + 4 + 2 * MAX_UNANSWERED + 256, "{events} events");
         let granted = self.held.len() * WINDOW as usize + BUDGET - self.budget.available();
         assert!(self.mux.unread_bytes() <= granted);
         assert!(self.mux.open_exchanges() <= MAX_EXCHANGES as usize || self.role == Role::Client);
@@ -252,7 +283,13 @@ impl Side {
 
 fn put(out: &mut BytesMut, frame: &Sent) {
     match *frame {
-        Sent::Request { id, end } => frame::put_request(out, id.into(), &request(), end),
+        Sent::Request { id, tunnel, upgrade, end } => {
+            frame::put_request(out, id.into(), tunnel.into(), &request(upgrade), end);
+        }
+        Sent::Bind(id) => frame::put_tunnel(out, id.into(), &TunnelFrame::Bind(Bind::default())),
+        Sent::Bound(id) => frame::put_tunnel(out, id.into(), &TunnelFrame::Bound(bound())),
+        Sent::Refused(id) => frame::put_tunnel(out, id.into(), &TunnelFrame::Refused(refusal())),
+        Sent::Unbind(id) => frame::put_tunnel(out, id.into(), &TunnelFrame::Unbind(unbind())),
         Sent::Response { id, status, end } => frame::put_response(out, id.into(), &response(status), end),
         Sent::Data { id, length, end } => {
             let length = usize::from(length % 16_000);
@@ -276,18 +313,34 @@ fn put(out: &mut BytesMut, frame: &Sent) {
     }
 }
 
-fn request() -> RequestHead {
+fn bound() -> Bound {
+    Bound { subdomain: "a".to_owned(), url: "https://a".to_owned() }
+}
+
+fn refusal() -> ErrorMessage {
+    ErrorMessage { code: ErrorCode::NameTaken, message: String::new(), retryable: true }
+}
+
+fn unbind() -> Unbind {
+    Unbind::new(UnbindReason::Closed, Duration::ZERO)
+}
+
+fn request(upgrade: bool) -> RequestHead {
+    let mut headers = HeaderMap::new();
+    if upgrade {
+        headers.insert("upgrade", http::HeaderValue::from_static("raw"));
+    }
     RequestHead {
         method: Method::GET,
         target: http::uri::PathAndQuery::from_static("/"),
         scheme: Scheme::Https,
         authority: http::uri::Authority::from_static("a"),
-        headers: HeaderMap::new(),
+        headers,
     }
 }
 
 /// One of the statuses that the multiplexer treats differently.
 fn response(status: u16) -> ResponseHead {
     let status = [200, 103, 101, 204][usize::from(status % 4)];
-    ResponseHead { status: StatusCode::from_u16(status).unwrap(), headers: HeaderMap::new() }
+    ResponseHead::new(StatusCode::from_u16(status).unwrap(), HeaderMap::new())
 }

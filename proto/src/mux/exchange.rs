@@ -30,12 +30,15 @@ pub(super) struct Both {
 
 #[derive(Debug)]
 pub(super) struct Exchange {
+    /// 0 while its request waits to go out.
     pub(super) id: u32,
     /// The tunnel that the request is for.
     pub(super) tunnel: u32,
     pub(super) state: State,
     /// The peer knows the id. On the daemon, its request may still wait to go out.
     pub(super) announced: bool,
+    /// Daemon: it counts among those whose requests wait to go out.
+    pub(super) waits_for_id: bool,
 
     pub(super) inbox: Inbox,
     pub(super) window: RecvWindow,
@@ -69,6 +72,7 @@ impl Exchange {
             tunnel,
             state,
             announced: false,
+            waits_for_id: false,
             inbox: Inbox::default(),
             window: RecvWindow::new(config.initial_window),
             outbox: Outbox::default(),

@@ -24,16 +24,15 @@ impl Mux {
         if head.encoded_len()? > MAX_REQUEST_HEAD {
             return Err(HeadTooLarge.into());
         }
-        let id = self.session.next_id();
         let send = SendState::after_request(end, head.is_upgrade());
         let state = State::Running { send, recv: RecvState::before_head() };
-        let mut exchange = Exchange::new(id, tunnel, state, &self.config, self.peer_window);
+        let mut exchange = Exchange::new(0, tunnel, state, &self.config, self.peer_window);
+        exchange.waits_for_id = true;
+        self.unannounced += 1;
         self.session.held(tunnel);
         exchange.outbox.heads.push_back(OutHead::Request { head, end });
         let key = ExchangeKey(self.exchanges.insert(exchange));
-        self.by_id.insert(id, key);
         self.schedule(key);
-        self.session.opened(id, self.now);
         Ok(key)
     }
 

@@ -66,12 +66,26 @@ impl Mux {
         }
     }
 
+    /// Daemon: the request of this exchange has gone out under a new id.
+    pub(super) fn announced(&mut self, key: ExchangeKey) {
+        let exchange = &mut self.exchanges[key.0];
+        if std::mem::take(&mut exchange.waits_for_id) {
+            exchange.announced = true;
+            self.unannounced -= 1;
+            self.by_id.insert(exchange.id, key);
+            self.session.opened(exchange.id, self.now);
+            self.session.announced(exchange.id);
+        }
+    }
+
     /// Forgets the id of an exchange that is over, so that frames for it are ignored.
     pub(super) fn forget_id(&mut self, key: ExchangeKey) {
         let exchange = &mut self.exchanges[key.0];
         if exchange.is_over() || self.session.is_closed() {
             exchange.settle_window(&self.config.budget);
-            if self.by_id.get(&exchange.id) == Some(&key) {
+            if std::mem::take(&mut exchange.waits_for_id) {
+                self.unannounced -= 1;
+            } else if self.by_id.get(&exchange.id) == Some(&key) {
                 self.by_id.remove(&exchange.id);
             }
         }

@@ -175,12 +175,9 @@ impl Mux {
     /// The exchange of an id. `None` if it is over, so that the frame has crossed its end.
     fn find(&mut self, kind: &'static str, id: u32) -> Result<Option<(ExchangeKey, &mut Exchange)>, ProtocolError> {
         if let Some(&key) = self.by_id.get(&id) {
-            let exchange = &mut self.exchanges[key.0];
-            // The peer cannot know the id of a request that still waits here.
-            if exchange.announced {
-                return Ok(Some((key, exchange)));
-            }
-        } else if self.session.was_opened(id) {
+            return Ok(Some((key, &mut self.exchanges[key.0])));
+        }
+        if self.session.was_opened(id) {
             return Ok(None);
         }
         Err(ProtocolError::NeverOpened { kind, id })

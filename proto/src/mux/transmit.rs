@@ -1,12 +1,12 @@
 //! Transmits messages: packs whole frames into messages of one TLS record, in the order that the module above states.
 
-use bytes::BytesMut;
+use bytes::{Buf as _, BytesMut};
 
 use super::exchange::{Exchange, Ring};
 use super::{ExchangeKey, Mux, SEND_BUFFER};
 use crate::error::ResetCode;
 use crate::exchange::{Finish, OutHead, Outbox};
-use crate::frame::{self, DATA_CHUNK, FrameType, HEADER_LEN, ID_LEN, MESSAGE_TARGET};
+use crate::frame::{self, DATA_CHUNK, FrameHeader, FrameType, HEADER_LEN, ID_LEN, MESSAGE_TARGET};
 use crate::head::fields_len;
 
 /// The length in bytes of a Reset, WindowUpdate, Ping or Pong.
@@ -30,21 +30,38 @@ impl Mux {
     /// up to [`MESSAGE_TARGET`]; only a single longer head or control frame exceeds it.
     pub fn transmit(&mut self, out: &mut BytesMut) -> bool {
         debug_assert!(out.is_empty(), "a message starts empty");
-        out.extend_from_slice(&self.control);
-        self.control.clear();
-        self.session.answers_sent();
-        if let Some(opaque) = self.pong.take() {
-            frame::put_pong(out, opaque);
-        }
+        let full = self.transmit_control(out);
         if self.is_closed() {
             self.discard_rings();
-        } else {
+        } else if !full {
             let _full = self.transmit_credit(out)
                 || self.transmit_urgent(out)
                 || self.transmit_drain(out)
                 || self.transmit_bulk(out);
         }
         !out.is_empty()
+    }
+
+    /// Writes control frames. `true` if the message is full: a thousand tunnels that move take several messages.
+    fn transmit_control(&mut self, out: &mut BytesMut) -> bool {
+        while let Ok(Some(header)) = FrameHeader::parse(&self.control) {
+            let length = HEADER_LEN + header.length;
+            if !fits(out, length) {
+                return true;
+            }
+            out.extend_from_slice(&self.control[..length]);
+            self.control.advance(length);
+        }
+        out.extend_from_slice(&self.control);
+        self.control.clear();
+        self.session.answers_sent();
+        if self.pong.is_some() && !fits(out, SMALL_FRAME) {
+            return true;
+        }
+        if let Some(opaque) = self.pong.take() {
+            frame::put_pong(out, opaque);
+        }
+        false
     }
 
     /// Writes Resets and credit. Returns `true` if the message is full, like the next three functions.
@@ -85,14 +102,15 @@ impl Mux {
     fn transmit_urgent(&mut self, out: &mut BytesMut) -> bool {
         while let Some(key) = self.urgent.front() {
             let exchange = &mut self.exchanges[key.0];
+            if exchange.waits_for_id {
+                exchange.id = self.session.next_id();
+            }
             let sent = if exchange.outbox.heads.is_empty() { put_body(exchange, out) } else { put_head(exchange, out) };
             if !sent {
                 return true;
             }
-            if exchange.announced {
-                self.session.announced(exchange.id);
-            }
-            if exchange.wanted_ring() != Ring::Urgent {
+            self.announced(key);
+            if self.exchanges[key.0].wanted_ring() != Ring::Urgent {
                 self.urgent.pop(&mut self.exchanges);
                 self.turn_over(key);
             }
@@ -181,7 +199,6 @@ fn put_head(exchange: &mut Exchange, out: &mut BytesMut) -> bool {
             *end
         }
     };
-    exchange.announced = true;
     exchange.outbox.heads.pop_front();
     if ended {
         end(exchange);

@@ -22,8 +22,19 @@ enum State {
     Moving,
     /// Bind was sent or received, and not answered.
     Asked,
+    /// It has ended before the answer to its Bind.
+    Withdrawn,
     /// Requests may come.
     Bound,
+}
+
+/// Who waits for the answer to a Bind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asker {
+    /// The client: the tunnel is bound or refused.
+    Waits,
+    /// Both sides count the answer, but the tunnel has ended.
+    Withdrew,
 }
 
 #[derive(Debug)]
@@ -34,6 +45,9 @@ struct Binding {
 }
 
 /// The tunnels of a session. A tunnel that was refused or has ended is not kept; its id is below `highest`.
+///
+/// Each Bind gets one answer, even if its tunnel ends before. So both sides agree on the number of unanswered Binds, and
+/// Bind and Unbind in turns cannot fill a queue.
 #[derive(Debug, Default)]
 pub(super) struct Bindings {
     by_id: HashMap<u32, Binding>,
@@ -41,6 +55,7 @@ pub(super) struct Bindings {
     has_first: bool,
     /// The highest id that was used; 0 for none.
     highest: u32,
+    /// Binds that the owner of the daemon's side has not answered.
     asked: usize,
     /// Daemon: answers to Binds that may not have gone out yet.
     unsent: usize,
@@ -72,12 +87,32 @@ impl Bindings {
     }
 
     /// Ends a tunnel; `false` if there is none of that id.
-    pub(super) fn remove(&mut self, id: u32) -> bool {
-        let removed = self.by_id.remove(&id);
-        if let Some(Binding { state: State::Asked, .. }) = removed {
-            self.asked -= 1;
+    pub(super) fn end(&mut self, id: u32) -> bool {
+        match self.by_id.get_mut(&id) {
+            None | Some(Binding { state: State::Withdrawn, .. }) => false,
+            Some(binding) if binding.state == State::Asked => {
+                binding.state = State::Withdrawn;
+                true
+            }
+            Some(_) => self.by_id.remove(&id).is_some(),
         }
-        removed.is_some()
+    }
+
+    /// A Bind is answered. `None` if none of this id waits for an answer.
+    fn settle(&mut self, id: u32, granted: bool) -> Option<Asker> {
+        let binding = self.by_id.get_mut(&id)?;
+        let asker = match binding.state {
+            State::Asked => Asker::Waits,
+            State::Withdrawn => Asker::Withdrew,
+            State::Moving | State::Bound => return None,
+        };
+        self.asked -= 1;
+        if granted && asker == Asker::Waits {
+            binding.state = State::Bound;
+        } else {
+            self.by_id.remove(&id);
+        }
+        Some(asker)
     }
 
     /// An Unbind came. `false` if the tunnel has ended already, because both sides may end it at once.
@@ -85,7 +120,7 @@ impl Bindings {
         if !self.was_used(id) {
             return Err(ProtocolError::NeverBound { kind: "Unbind", id });
         }
-        Ok(self.remove(id))
+        Ok(self.end(id))
     }
 
     // ---- the daemon's side ----
@@ -106,19 +141,11 @@ impl Bindings {
         Ok(())
     }
 
-    /// A Bind is answered; `false` if the client has withdrawn it.
-    pub(super) fn answer(&mut self, id: u32, granted: bool) -> bool {
-        let Some(binding) = self.by_id.get_mut(&id).filter(|binding| binding.state == State::Asked) else {
-            return false;
-        };
+    /// A Bind is answered. `None` if none of this id waits for an answer.
+    pub(super) fn answer(&mut self, id: u32, granted: bool) -> Option<Asker> {
+        let asker = self.settle(id, granted)?;
         self.unsent += 1;
-        if granted {
-            binding.state = State::Bound;
-            self.asked -= 1;
-        } else {
-            self.remove(id);
-        }
-        true
+        Some(asker)
     }
 
     /// All answers have gone out.
@@ -174,34 +201,34 @@ impl Bindings {
 
     /// A Bound or Refused came. `false` if the tunnel has ended meanwhile.
     pub(super) fn receive_answer(&mut self, kind: &'static str, id: u32, granted: bool) -> Result<bool, ProtocolError> {
+        if let Some(asker) = self.settle(id, granted) {
+            return Ok(asker == Asker::Waits);
+        }
+        if !self.was_used(id) {
+            return Err(ProtocolError::NeverBound { kind, id });
+        }
         let moves = granted && self.moved_left > 0;
-        let was_used = self.was_used(id);
-        match self.by_id.get_mut(&id) {
-            Some(binding) if moves && binding.state != State::Asked => {
+        let known = match self.by_id.get_mut(&id) {
+            Some(binding) if moves => {
                 binding.state = State::Bound;
-                self.moved_left -= 1;
-                self.forget_unmoved();
-            }
-            Some(binding) if binding.state == State::Asked => {
-                if granted {
-                    binding.state = State::Bound;
-                    self.asked -= 1;
-                } else {
-                    self.remove(id);
-                }
+                true
             }
             Some(_) => return Err(ProtocolError::Unexpected { kind, why: "its Bind is answered already" }),
-            None if was_used => return Ok(false),
-            None => return Err(ProtocolError::NeverBound { kind, id }),
+            None => false,
+        };
+        if moves {
+            self.moved_left -= 1;
+            self.forget_unmoved();
         }
-        Ok(true)
+        Ok(known)
     }
 
     /// A request for this tunnel came; `false` if the tunnel has ended. Over streams, a request may overtake Bound.
     pub(super) fn takes_request(&self, id: u32, carrier: Carrier) -> Result<bool, ProtocolError> {
         let kind = "HTTPRequest";
-        match self.by_id.get(&id) {
-            Some(binding) if binding.state == State::Bound || carrier == Carrier::Streams => Ok(true),
+        match self.by_id.get(&id).map(|binding| binding.state) {
+            Some(State::Withdrawn) => Ok(false),
+            Some(state) if state == State::Bound || carrier == Carrier::Streams => Ok(true),
             Some(_) => Err(ProtocolError::Unexpected { kind, why: "its tunnel is not bound yet" }),
             None if self.was_used(id) => Ok(false),
             None => Err(ProtocolError::NeverBound { kind, id }),
@@ -218,7 +245,8 @@ mod tests {
         let mut daemon = Bindings::default();
         daemon.receive_bind(1).unwrap();
         assert_eq!(daemon.exchanges(1), None);
-        assert!(daemon.answer(1, true) && !daemon.answer(1, true) && !daemon.answer(2, true));
+        assert_eq!(daemon.answer(1, true), Some(Asker::Waits));
+        assert_eq!((daemon.answer(1, true), daemon.answer(2, true)), (None, None));
         assert_eq!(daemon.exchanges(1), Some(0));
         assert!(daemon.receive_bind(1).is_err() && daemon.receive_bind(0).is_err());
         assert!(daemon.receive_unbind(1).unwrap() && !daemon.receive_unbind(1).unwrap());
@@ -243,12 +271,45 @@ mod tests {
     }
 
     #[test]
-    fn a_withdrawn_bind_is_not_answered() {
+    fn a_withdrawn_bind_counts_until_its_answer() {
+        for granted in [true, false] {
+            let mut daemon = Bindings::default();
+            daemon.receive_bind(3).unwrap();
+            assert!(daemon.receive_unbind(3).unwrap() && !daemon.receive_unbind(3).unwrap());
+            assert_eq!((daemon.asked, daemon.exchanges(3)), (1, None));
+            assert_eq!((daemon.answer(3, granted), daemon.answer(3, granted)), (Some(Asker::Withdrew), None));
+            assert_eq!((daemon.len(), daemon.asked), (0, 0));
+
+            let mut client = Bindings::default();
+            assert!(client.ask(3) && client.end(3) && !client.end(3));
+            assert_eq!(client.takes_request(3, Carrier::Streams), Ok(false));
+            assert_eq!(client.receive_answer("an answer", 3, granted), Ok(false));
+            assert_eq!((client.len(), client.asked), (0, 0));
+        }
+    }
+
+    #[test]
+    fn binds_that_are_withdrawn_at_once_are_bounded() {
         let mut daemon = Bindings::default();
-        daemon.receive_bind(3).unwrap();
-        assert!(daemon.receive_unbind(3).unwrap());
-        assert!(!daemon.answer(3, true) && !daemon.answer(3, false));
-        assert_eq!((daemon.len(), daemon.asked), (0, 0));
+        for id in 1..=MAX_UNANSWERED as u32 {
+            daemon.receive_bind(id).unwrap();
+            daemon.receive_unbind(id).unwrap();
+        }
+        assert!(daemon.receive_bind(100).is_err());
+    }
+
+    #[test]
+    fn a_tunnel_may_end_before_it_has_moved() {
+        let mut client = Bindings::default();
+        for id in [1, 2, 3] {
+            client.expect_moved(id);
+        }
+        client.moved(2);
+        assert!(client.end(1));
+        assert_eq!(client.receive_answer("Bound", 1, true), Ok(false));
+        assert_eq!(client.receive_answer("Bound", 2, true), Ok(true));
+        assert_eq!(client.len(), 1, "the third has not moved");
+        assert!(client.receive_answer("Bound", 2, true).is_err());
     }
 
     #[test]

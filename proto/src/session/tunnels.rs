@@ -3,7 +3,17 @@
 use crate::error::{ErrorCode, ProtocolError};
 use crate::message::{Bind, Bound, ErrorMessage, TunnelFrame, Unbind};
 
+use super::bindings::Asker;
 use super::{Admission, Phase, Role, Session, Signal, shortened};
+
+/// A frame about a tunnel that is to be sent.
+#[derive(Debug, PartialEq)]
+pub struct Said {
+    /// The frame.
+    pub frame: TunnelFrame,
+    /// Whether it has the effect that its sender wants. The answer to a Bind has none once the tunnel has ended.
+    pub counts: bool,
+}
 
 impl Session {
     pub(super) fn receive_tunnel(&mut self, id: u32, frame: TunnelFrame) -> Result<Option<Signal>, ProtocolError> {
@@ -27,24 +37,36 @@ impl Session {
     }
 
     /// Client: asks for a tunnel. Ids rise, and are above those of moved tunnels. `None` if it may not ask now.
-    pub fn bind(&mut self, id: u32, bind: &Bind) -> Option<TunnelFrame> {
+    pub fn bind(&mut self, id: u32, bind: &Bind) -> Option<Said> {
         let may = self.role == Role::Client && matches!(self.phase, Phase::Open) && self.bindings.ask(id);
-        may.then(|| TunnelFrame::Bind(bind.clone()))
+        may.then(|| Said { frame: TunnelFrame::Bind(bind.clone()), counts: true })
     }
 
-    /// Daemon: grants a tunnel. `None` if the client does not wait for it any more.
-    pub fn bound(&mut self, id: u32, bound: Bound) -> Option<TunnelFrame> {
-        (self.is_established() && self.bindings.answer(id, true)).then_some(TunnelFrame::Bound(bound))
+    /// Daemon: grants a tunnel. `None` if no Bind of this id waits for an answer.
+    pub fn bound(&mut self, id: u32, bound: Bound) -> Option<Said> {
+        self.answer(id, true, |granted| match granted {
+            true => TunnelFrame::Bound(bound),
+            false => TunnelFrame::Refused(withdrawn()),
+        })
     }
 
-    /// Daemon: refuses a tunnel. `None` if the client does not wait for it any more.
-    pub fn refuse_bind(&mut self, id: u32, error: &ErrorMessage) -> Option<TunnelFrame> {
-        (self.is_established() && self.bindings.answer(id, false)).then(|| TunnelFrame::Refused(shortened(error)))
+    /// Daemon: refuses a tunnel. `None` if no Bind of this id waits for an answer.
+    pub fn refuse_bind(&mut self, id: u32, error: &ErrorMessage) -> Option<Said> {
+        self.answer(id, false, |_| TunnelFrame::Refused(shortened(error)))
     }
 
-    /// Ends a tunnel. `None` if it has ended already.
-    pub fn unbind(&mut self, id: u32, unbind: &Unbind) -> Option<TunnelFrame> {
-        (self.is_established() && self.bindings.remove(id)).then(|| TunnelFrame::Unbind(unbind.clone()))
+    fn answer(&mut self, id: u32, granted: bool, frame: impl FnOnce(bool) -> TunnelFrame) -> Option<Said> {
+        if !self.is_established() {
+            return None;
+        }
+        let counts = self.bindings.answer(id, granted)? == Asker::Waits;
+        Some(Said { frame: frame(granted && counts), counts })
+    }
+
+    /// Ends a tunnel. `None` if it has ended already. A Bind of it that has no answer still gets one.
+    pub fn unbind(&mut self, id: u32, unbind: &Unbind) -> Option<Said> {
+        let ends = self.is_established() && self.bindings.end(id);
+        ends.then(|| Said { frame: TunnelFrame::Unbind(unbind.clone()), counts: true })
     }
 
     /// Daemon: all answers to Binds have gone out.
@@ -56,5 +78,14 @@ impl Session {
     pub fn request_for(&mut self, tunnel: u32) -> Result<Admission, ProtocolError> {
         let takes = self.bindings.takes_request(tunnel, self.carrier)?;
         Ok(if takes { Admission::Accept } else { Admission::Refuse })
+    }
+}
+
+/// Answers the Bind of a tunnel that has ended meanwhile.
+fn withdrawn() -> ErrorMessage {
+    ErrorMessage {
+        code: ErrorCode::Other("withdrawn".to_owned()),
+        message: "the tunnel was unbound before it was bound".to_owned(),
+        retryable: true,
     }
 }

@@ -7,4 +7,6 @@ mod model;
 mod order;
 mod pair;
 mod rules;
+mod tunnels;
+mod upgrades;
 mod wire;

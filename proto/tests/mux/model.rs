@@ -1,24 +1,41 @@
 //! A random walk of both sides against a simple model.
 //!
-//! The walk opens, answers, reads, abandons and releases exchanges at any time, and delays messages at will. After
+//! The walk binds and unbinds tunnels. It opens, answers, reads, abandons and releases exchanges at any time, and delays
+//! messages at will. After
 //! every step, four things must hold. No honest side has broken a rule; the monitor and both multiplexers judge that.
 //! What was read is what was written. No more is unread than the windows allow. No waiting task was forgotten. At the
 //! end, all memory and credit has been returned.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use bytes::Bytes;
 use cok_proto::mux::{Event, ExchangeKey};
-use cok_proto::{DrainReason, ErrorCode, ErrorMessage, ExchangeError, OpenError, Received, ResetCode, Role};
+use cok_proto::session::MAX_UNANSWERED;
+use cok_proto::{
+    Bind, DrainReason, ErrorCode, ErrorMessage, ExchangeError, OpenError, Received, ResetCode, Role, TunnelFrame,
+    Unbind, UnbindReason,
+};
 use proptest::prelude::*;
 
-use crate::pair::{Pair, Setup, events, request, response, trailers};
+use crate::pair::{Pair, Setup, bound, events, request, response, trailers};
 
 #[derive(Clone, Copy, Debug)]
 enum Op {
     Open {
+        tunnel: u8,
         end: bool,
+    },
+    Bind {
+        skipped: u8,
+    },
+    Answer {
+        tunnel: u8,
+        granted: bool,
+    },
+    Unbind {
+        side: Side,
+        tunnel: u8,
     },
     Head {
         exchange: u8,
@@ -135,8 +152,20 @@ struct Part {
     known_broken: bool,
 }
 
+/// What both owners know of a tunnel.
+#[derive(Debug, Default)]
+struct Tunnel {
+    /// The daemon's owner has the Bind and has not answered.
+    waits: bool,
+    /// The daemon has granted it.
+    bound: bool,
+    /// The side knows it, and it has not ended there.
+    lives: [bool; 2],
+}
+
 #[derive(Debug, Default)]
 struct Exchange {
+    tunnel: u32,
     parts: [Part; 2],
     /// A side abandoned it, so it may be incomplete.
     abandoned: bool,
@@ -152,6 +181,8 @@ struct Walk {
     setup: Setup,
     pair: Pair,
     exchanges: Vec<Exchange>,
+    tunnels: BTreeMap<u32, Tunnel>,
+    binds: usize,
     /// For each side, the exchange that a key names at the moment.
     current: [HashMap<ExchangeKey, usize>; 2],
     keys: [Vec<ExchangeKey>; 2],
@@ -167,6 +198,8 @@ impl Walk {
             heard: [pair.now; 2],
             pair,
             exchanges: Vec::new(),
+            tunnels: BTreeMap::from([(0, Tunnel { bound: true, lives: [true; 2], ..Tunnel::default() })]),
+            binds: 0,
             current: Default::default(),
             keys: Default::default(),
             drained: false,
@@ -183,7 +216,10 @@ impl Walk {
 
     fn step(&mut self, op: Op) {
         match op {
-            Op::Open { end } => self.open(end),
+            Op::Open { tunnel, end } => self.open(tunnel, end),
+            Op::Bind { skipped } => self.bind(skipped),
+            Op::Answer { tunnel, granted } => self.answer(tunnel, granted),
+            Op::Unbind { side, tunnel } => self.unbind(side, tunnel),
             Op::Head { exchange, interim, end } => {
                 if let Some((index, _)) = self.choose(Side::Client, exchange, |part| part.send_handle) {
                     self.head(index, interim, end);
@@ -235,11 +271,67 @@ impl Walk {
         self.check();
     }
 
-    fn open(&mut self, end: bool) {
+    /// The `pick`th tunnel that is as wanted.
+    fn pick_tunnel(&self, pick: u8, wanted: impl Fn(&Tunnel) -> bool) -> Option<u32> {
+        let ids: Vec<u32> = self.tunnels.iter().filter(|(_, tunnel)| wanted(tunnel)).map(|(id, _)| *id).collect();
+        ids.get(usize::from(pick) % ids.len().max(1)).copied()
+    }
+
+    fn bind(&mut self, skipped: u8) {
+        let id = self.tunnels.last_key_value().map_or(0, |(id, _)| *id) + 1 + u32::from(skipped % 3);
+        if self.pair.client.bind(id, &Bind::default()) {
+            self.tunnels.insert(id, Tunnel { lives: [false, true], ..Tunnel::default() });
+            self.binds += 1;
+        } else {
+            assert!(self.drained || self.binds >= MAX_UNANSWERED);
+        }
+    }
+
+    fn answer(&mut self, pick: u8, granted: bool) {
+        let Some(id) = self.pick_tunnel(pick, |tunnel| tunnel.waits) else { return };
+        let daemon = &mut self.pair.daemon;
+        let refusal = ErrorMessage { code: ErrorCode::NameTaken, message: "in use".to_owned(), retryable: true };
+        let counts = if granted { daemon.bound(id, bound(id)) } else { daemon.refuse_bind(id, &refusal) };
+        let Some(tunnel) = self.tunnels.get_mut(&id) else { return };
+        assert_eq!(counts, tunnel.lives[0], "the owner learns whether the tunnel has ended meanwhile");
+        tunnel.waits = false;
+        tunnel.bound = granted && counts;
+        tunnel.lives[0] = tunnel.bound;
+    }
+
+    fn unbind(&mut self, side: Side, pick: u8) {
+        let Some(id) = self.pick_tunnel(pick, |tunnel| tunnel.lives[side as usize]) else { return };
+        let unbind = Unbind::new(UnbindReason::Closed, Duration::from_secs(1));
+        assert!(self.pair.mux(side.role()).unbind(id, &unbind) && !self.pair.mux(side.role()).unbind(id, &unbind));
+        if let Some(tunnel) = self.tunnels.get_mut(&id) {
+            tunnel.lives[side as usize] = false;
+        }
+    }
+
+    /// A side hears of a tunnel. It hears nothing of one that has ended there.
+    fn hear(&mut self, side: Side, id: u32, frame: &TunnelFrame) {
+        let tunnel = self.tunnels.get_mut(&id).expect("asked for");
+        let lives = &mut tunnel.lives[side as usize];
+        match (side, frame) {
+            (Side::Daemon, TunnelFrame::Bind(_)) => {
+                assert!(!std::mem::replace(lives, true) && !std::mem::replace(&mut tunnel.waits, true));
+            }
+            (Side::Client, TunnelFrame::Bound(_)) => assert!(*lives),
+            (Side::Client, TunnelFrame::Refused(_)) | (_, TunnelFrame::Unbind(_)) => {
+                assert!(std::mem::replace(lives, false));
+            }
+            _ => panic!("{frame:?} from the wrong side"),
+        }
+    }
+
+    fn open(&mut self, pick: u8, end: bool) {
         let index = self.exchanges.len();
-        match self.pair.daemon.open(request(&format!("/{index}")), end) {
+        let Some(tunnel) = self.pick_tunnel(pick, |_| true) else { return };
+        let online = self.tunnels.get(&tunnel).is_some_and(|tunnel| tunnel.bound && tunnel.lives[0]);
+        match self.pair.daemon.open(tunnel, request(&format!("/{index}")), end) {
             Ok(key) => {
-                let mut exchange = Exchange::default();
+                assert!(online);
+                let mut exchange = Exchange { tunnel, ..Exchange::default() };
                 *exchange.part(Side::Daemon) = Part {
                     key: Some(key),
                     send_handle: true,
@@ -250,7 +342,8 @@ impl Walk {
                 self.exchanges.push(exchange);
                 self.hold(Side::Daemon, key, index);
             }
-            Err(OpenError::Saturated) => {}
+            Err(OpenError::Saturated) => assert!(online),
+            Err(OpenError::Unbound) => assert!(!online),
             Err(error) => assert!(self.drained && error == OpenError::Unavailable),
         }
     }
@@ -426,8 +519,10 @@ impl Walk {
             let mut written = Vec::new();
             for event in events(self.pair.mux(side.role())) {
                 match event {
-                    Event::Opened { key, head, end } => {
+                    Event::Opened { key, tunnel, head, end } => {
                         let index: usize = head.target.as_str()[1..].parse().unwrap();
+                        assert_eq!(tunnel, self.exchanges[index].tunnel);
+                        assert!(self.tunnels[&tunnel].bound && self.tunnels[&tunnel].lives[1]);
                         assert_eq!(end, self.exchanges[index].parts[0].sent_end.is_some() && end);
                         *self.exchanges[index].part(side) = Part {
                             key: Some(key),
@@ -449,8 +544,11 @@ impl Walk {
                             self.exchanges[*index].part(side).waits_to_write = false;
                         }
                     }
+                    Event::Tunnel { id, frame } => self.hear(side, id, &frame),
                     Event::Drain(_) => self.drained = true,
-                    Event::Connect(_) | Event::Established(_) => panic!("the session is established"),
+                    Event::Connect(_) | Event::Established(_) => {
+                        panic!("the session is established")
+                    }
                 }
             }
             let mux = self.pair.mux(side.role());
@@ -615,7 +713,10 @@ fn op() -> impl Strategy<Value = Op> {
     let wait = prop_oneof![6 => 0..100_u64, 1 => 100..9_000_u64];
     let x = any::<u8>;
     prop_oneof![
-        6 => any::<bool>().prop_map(|end| Op::Open { end }),
+        6 => (x(), any::<bool>()).prop_map(|(tunnel, end)| Op::Open { tunnel, end }),
+        3 => x().prop_map(|skipped| Op::Bind { skipped }),
+        3 => (x(), prop::bool::weighted(0.8)).prop_map(|(tunnel, granted)| Op::Answer { tunnel, granted }),
+        1 => (side(), x()).prop_map(|(side, tunnel)| Op::Unbind { side, tunnel }),
         8 => (x(), prop::bool::weighted(0.3), prop::bool::weighted(0.1))
             .prop_map(|(exchange, interim, end)| Op::Head { exchange, interim, end }),
         16 => (side(), x(), length, prop::bool::weighted(0.15))

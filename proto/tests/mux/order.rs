@@ -84,7 +84,7 @@ fn waiting_bodies_take_turns() {
 fn a_small_response_waits_for_at_most_one_bulk_message() {
     let (mut pair, _) = in_bulk(20);
     next(&mut pair);
-    pair.daemon.open(request("/quick"), true).unwrap();
+    pair.daemon.open(0, request("/quick"), true).unwrap();
     pair.transmit(Role::Daemon);
     pair.deliver(Role::Client).unwrap().unwrap();
     let quick_client = pair.opened();

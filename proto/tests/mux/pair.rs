@@ -8,7 +8,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 use cok_proto::frame::{self, Frame};
 use cok_proto::mux::{Config, Event, ExchangeKey, Mux};
 use cok_proto::{
-    Connect, ConnectAck, ExchangeError, Received, RequestHead, ResponseHead, Role, Scheme, SessionError, WindowBudget,
+    Bind, Bound, Connect, ConnectAck, ExchangeError, Received, RequestHead, ResponseHead, Role, Scheme, SessionError,
+    WindowBudget,
 };
 use http::{HeaderMap, Method, StatusCode};
 
@@ -66,6 +67,7 @@ impl Pair {
             client: Mux::client(
                 Config { initial_window: setup.client_window, max_exchanges: 0, budget: client_budget.clone() },
                 &connect,
+                &[],
                 now,
             ),
             to_client: VecDeque::new(),
@@ -82,7 +84,7 @@ impl Pair {
         let mut pair = Self::unconnected(setup);
         pair.settle();
         assert!(matches!(pair.daemon.poll_event(), Some(Event::Connect(_))));
-        pair.daemon.accept(&ack(setup));
+        pair.daemon.accept(&ack(setup), &[]);
         pair.settle();
         assert!(matches!(pair.client.poll_event(), Some(Event::Established(_))));
         pair
@@ -148,7 +150,22 @@ impl Pair {
 
     /// Opens an exchange and returns its key on both sides.
     pub(crate) fn open(&mut self, end: bool) -> (ExchangeKey, ExchangeKey) {
-        let daemon = self.daemon.open(request("/"), end).unwrap();
+        self.open_for(0, end)
+    }
+
+    /// Binds a tunnel. Drops the events.
+    pub(crate) fn bind(&mut self, id: u32) {
+        assert!(self.client.bind(id, &Bind::default()));
+        self.settle();
+        assert!(self.daemon.bound(id, bound(id)));
+        self.settle();
+        events(&mut self.daemon);
+        events(&mut self.client);
+    }
+
+    /// Opens an exchange of a tunnel and returns its key on both sides.
+    pub(crate) fn open_for(&mut self, tunnel: u32, end: bool) -> (ExchangeKey, ExchangeKey) {
+        let daemon = self.daemon.open(tunnel, request("/"), end).unwrap();
         self.settle();
         (daemon, self.opened())
     }
@@ -188,12 +205,18 @@ impl Pair {
 pub(crate) fn ack(setup: Setup) -> ConnectAck {
     ConnectAck {
         session: "session".to_owned(),
-        subdomain: "demo".to_owned(),
-        url: "https://demo.tunnel.example.com".to_owned(),
+        subdomain: Some("demo".to_owned()),
+        url: Some("https://demo.tunnel.example.com".to_owned()),
+        moved: 0,
         initial_window: setup.daemon_window,
         max_exchanges: setup.max_exchanges,
         features: Vec::new(),
     }
+}
+
+/// What a tunnel of this id is called in tests.
+pub(crate) fn bound(id: u32) -> Bound {
+    Bound { subdomain: format!("t{id}"), url: format!("https://t{id}.tunnel.example.com") }
 }
 
 pub(crate) fn request(target: &str) -> Arc<RequestHead> {
@@ -207,7 +230,7 @@ pub(crate) fn request(target: &str) -> Arc<RequestHead> {
 }
 
 pub(crate) fn response(status: u16) -> ResponseHead {
-    ResponseHead { status: StatusCode::from_u16(status).unwrap(), headers: HeaderMap::new() }
+    ResponseHead::new(StatusCode::from_u16(status).unwrap(), HeaderMap::new())
 }
 
 /// A response head without fields.

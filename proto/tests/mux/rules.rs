@@ -47,7 +47,7 @@ fn credit_frame(id: u32, increment: u32) -> BytesMut {
 
 fn request_frame(id: u32, end: bool) -> BytesMut {
     let mut out = BytesMut::new();
-    frame::put_request(&mut out, id, &request("/"), end);
+    frame::put_request(&mut out, id, 0, &request("/"), end);
     out
 }
 
@@ -75,7 +75,7 @@ fn foreign_versions_and_types_are_refused() {
     let cases: [(&[u8], ErrorCode); 9] = [
         (&[2], Version),
         (b"GET / HTTP/1.1\r\n", Version),
-        (&[1, 0x04, 0, 0, 0, 0, 0], Protocol),
+        (&[1, 0x08, 0, 0, 0, 0, 0], Protocol),
         (&[1, 0x7f, 0, 0, 0, 0, 0], Protocol),
         (&[1, 0xf2, 0, 0, 0, 0, 0], Protocol),
         (&[1, 0x12, 0, 0, 0, 0x3f, 0xfa], TooLarge),
@@ -194,7 +194,7 @@ fn ids_must_have_been_opened() {
         }
     }
     let mut pair = new();
-    pair.daemon.open(request("/"), true).unwrap();
+    pair.daemon.open(0, request("/"), true).unwrap();
     let error = refused(&mut pair, Role::Daemon, head_frame(1, 200), &ErrorCode::Protocol);
     assert!(matches!(error, ProtocolError::NeverOpened { .. }), "its request has not gone out yet: {error}");
 }
@@ -325,7 +325,7 @@ fn more_exchanges_than_announced_are_refused() {
     let mut pair = Pair::new(setup);
     pair.open(true);
     pair.open(true);
-    assert_eq!(pair.daemon.open(request("/"), true).unwrap_err(), OpenError::Saturated);
+    assert_eq!(pair.daemon.open(0, request("/"), true).unwrap_err(), OpenError::Saturated);
     let error = refused(&mut pair, Role::Client, request_frame(3, true), &ErrorCode::Protocol);
     assert_eq!(error, ProtocolError::TooManyExchanges(2));
 }
@@ -333,18 +333,18 @@ fn more_exchanges_than_announced_are_refused() {
 #[test]
 fn a_cancelled_request_that_never_went_out_leaves_no_trace() {
     let mut pair = new();
-    let first = pair.daemon.open(request("/1"), true).unwrap();
-    pair.daemon.open(request("/2"), true).unwrap();
+    let first = pair.daemon.open(0, request("/1"), true).unwrap();
+    pair.daemon.open(0, request("/2"), true).unwrap();
     pair.daemon.release_send(first);
     pair.daemon.release_recv(first);
     assert_eq!(pair.daemon.open_exchanges(), 1);
-    assert!(matches!(&pair.frames(Role::Daemon)[..], [Frame::Request { id: 2, .. }]));
+    assert!(matches!(&pair.frames(Role::Daemon)[..], [Frame::Request { id: 1, .. }]));
     assert_eq!(pair.daemon.broken(first), Some(ExchangeError::SessionLost), "its slot is free");
 
-    let third = pair.daemon.open(request("/3"), true).unwrap();
+    let third = pair.daemon.open(0, request("/3"), true).unwrap();
     pair.daemon.release_send(third);
     pair.daemon.release_recv(third);
-    let error = refused(&mut pair, Role::Daemon, data_frame(3, 1, false), &ErrorCode::Protocol);
+    let error = refused(&mut pair, Role::Daemon, data_frame(2, 1, false), &ErrorCode::Protocol);
     assert!(matches!(error, ProtocolError::NeverOpened { .. }), "the client cannot know of it: {error}");
 }
 
@@ -357,7 +357,7 @@ fn a_head_beyond_the_limit_is_refused_to_its_sender() {
     assert!(pair.client.send_response(client, head.clone(), true).is_err());
     let mut wide = (*request("/")).clone();
     wide.headers = head.headers;
-    assert!(matches!(pair.daemon.open(wide.into(), true), Err(OpenError::TooLarge(_))));
+    assert!(matches!(pair.daemon.open(0, wide.into(), true), Err(OpenError::TooLarge(_))));
     pair.client.send_response(client, response(413), true).unwrap();
     pair.settle();
 }
@@ -505,7 +505,7 @@ fn zero_credit_and_too_much_reset_that_exchange_only() {
 #[test]
 fn nothing_is_sent_beyond_the_credit() {
     let mut pair = Pair::new(Setup { client_window: 1000, ..Setup::default() });
-    let daemon = pair.daemon.open(request("/"), false).unwrap();
+    let daemon = pair.daemon.open(0, request("/"), false).unwrap();
     pair.daemon.send_data(daemon, Bytes::from(vec![0; 2500]), true);
     pair.settle();
     let client = pair.opened();
@@ -551,7 +551,7 @@ fn a_client_with_too_many_held_exchanges_refuses_requests() {
     let mut held = Vec::new();
     let mut refused = Vec::new();
     for round in 0..4 {
-        let keys = [(); 2].map(|()| pair.daemon.open(request("/"), true).unwrap());
+        let keys = [(); 2].map(|()| pair.daemon.open(0, request("/"), true).unwrap());
         pair.settle();
         held.extend(events(&mut pair.client).into_iter().filter_map(|event| match event {
             Event::Opened { key, .. } => Some(key),
@@ -597,7 +597,7 @@ fn refused_requests_are_bounded_while_nothing_can_be_written() {
 fn drain_goes_out_behind_requests_that_were_opened_before_it() {
     let mut pair = new();
     let now = pair.now;
-    pair.daemon.open(request("/"), true).unwrap();
+    pair.daemon.open(0, request("/"), true).unwrap();
     pair.daemon.drain(DrainReason::Restart, Duration::from_secs(1), now);
     let frames = pair.frames(Role::Daemon);
     assert!(
@@ -615,7 +615,7 @@ fn a_drain_stops_new_exchanges_and_lets_open_ones_finish() {
         pair.mux(side).drain(DrainReason::Shutdown, Duration::from_secs(5), now);
         pair.mux(side).drain(DrainReason::Restart, Duration::from_secs(9), now);
         pair.settle();
-        assert_eq!(pair.daemon.open(request("/"), true).unwrap_err(), OpenError::Unavailable);
+        assert_eq!(pair.daemon.open(0, request("/"), true).unwrap_err(), OpenError::Unavailable);
         let told: Vec<_> = events(pair.mux(if side == Role::Daemon { Role::Client } else { Role::Daemon }));
         let drain = told.iter().find_map(|event| if let Event::Drain(drain) = event { Some(drain) } else { None });
         assert_eq!(drain.map(cok_proto::Drain::deadline), Some(Duration::from_secs(5)));
@@ -700,7 +700,7 @@ fn every_exchange_gets_its_reason_at_the_end_of_the_session() {
     pair.client.send_response(client, response(200), false).unwrap();
     pair.client.send_data(client, Bytes::from_static(b"whole"), true);
     pair.settle();
-    let waiting = pair.daemon.open(request("/"), true).unwrap();
+    let waiting = pair.daemon.open(0, request("/"), true).unwrap();
     events(&mut pair.daemon);
     pair.daemon.close();
     assert_eq!(pair.daemon.broken(waiting), Some(ExchangeError::Reset(ResetCode::Unprocessed)), "any method again");
@@ -712,7 +712,7 @@ fn every_exchange_gets_its_reason_at_the_end_of_the_session() {
         assert!(told.iter().any(|event| matches!(event, Event::Readable(told) if *told == key)));
         assert!(told.iter().any(|event| matches!(event, Event::Writable(told) if *told == key)));
     }
-    assert_eq!(pair.daemon.open(request("/"), true).unwrap_err(), OpenError::Unavailable);
+    assert_eq!(pair.daemon.open(0, request("/"), true).unwrap_err(), OpenError::Unavailable);
     pair.daemon.send_data(running, Bytes::from_static(b"x"), true);
     assert!(pair.frames(Role::Daemon).is_empty());
     for key in [waiting, running, finished] {
@@ -725,7 +725,7 @@ fn every_exchange_gets_its_reason_at_the_end_of_the_session() {
 #[test]
 fn a_writer_is_called_back_once_there_is_room() {
     let mut pair = Pair::new(Setup { client_window: 1 << 20, ..Setup::default() });
-    let daemon = pair.daemon.open(request("/"), false).unwrap();
+    let daemon = pair.daemon.open(0, request("/"), false).unwrap();
     while pair.daemon.send_ready(daemon) == Ok(true) {
         pair.daemon.send_data(daemon, Bytes::from(vec![0; 10_000]), false);
     }

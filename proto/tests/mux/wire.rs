@@ -4,7 +4,9 @@ use std::collections::{HashMap, HashSet};
 
 use bytes::Bytes;
 use cok_proto::frame::{Frame, FrameHeader, FrameType, HEADER_LEN, MAX_MESSAGE, MESSAGE_TARGET};
-use cok_proto::{ResetCode, Role};
+use cok_proto::{ResetCode, Role, TunnelFrame};
+
+use cok_proto::session::MAX_UNANSWERED;
 
 use crate::pair::decode_all;
 
@@ -18,6 +20,20 @@ pub(crate) struct Monitor {
     finished: [bool; 2],
     pings: [Vec<[u8; 8]>; 2],
     exchanges: HashMap<u32, Exchange>,
+    tunnels: HashMap<u32, Tunnel>,
+    last_tunnel: u32,
+    /// Tunnels that move here and have not been named.
+    moving: u32,
+}
+
+#[derive(Debug, Default)]
+struct Tunnel {
+    /// Its Bind has no answer.
+    asked: bool,
+    /// It was bound. A request that waited may follow the daemon's Unbind.
+    bound: bool,
+    /// The side has sent Unbind.
+    unbound: [bool; 2],
 }
 
 /// Index 0: what the daemon sends; 1: what the client sends.
@@ -63,6 +79,10 @@ impl Monitor {
                 assert_eq!(from, Role::Daemon);
                 assert!(!std::mem::replace(&mut self.established, true));
                 self.windows[1] = ack.initial_window;
+                self.moving = ack.moved;
+                if ack.subdomain.is_some() {
+                    self.tunnels.insert(0, Tunnel { bound: true, ..Tunnel::default() });
+                }
             }
             Frame::Drain(drain) => {
                 assert!(self.drained[me].is_none(), "one Drain for each side");
@@ -71,7 +91,9 @@ impl Monitor {
                 }
                 self.drained[me] = Some(self.last_id);
             }
-            Frame::Request { id, head, end } => {
+            Frame::Tunnel { id, frame } => self.tunnel_sent(from, id, &frame),
+            Frame::Request { id, tunnel, head, end } => {
+                assert!(self.tunnels[&tunnel].bound, "a request only for a tunnel that was bound");
                 self.targets.insert(head.target.as_str().to_owned());
                 assert!(from == Role::Daemon && self.established && id > self.last_id);
                 assert!(self.drained[0].is_none(), "nothing new after Drain");
@@ -90,6 +112,10 @@ impl Monitor {
                 } else {
                     exchange.final_head = true;
                     exchange.ended[1] = end;
+                    if head.is_switch() {
+                        assert!(exchange.ended[0], "raw bytes follow the request's end");
+                        exchange.ended[0] = false;
+                    }
                 }
             }
             Frame::Data { id, body, end } => {
@@ -118,7 +144,35 @@ impl Monitor {
             Frame::Ping(opaque) => self.pings[me].push(opaque),
             Frame::Pong(opaque) => assert!(self.pings[1 - me].contains(&opaque), "a Pong echoes a Ping"),
             Frame::Error(_) => self.finished[me] = true,
-            Frame::StreamOpen { .. } | Frame::Skipped { .. } => panic!("never sent"),
+            Frame::Skipped { .. } => panic!("never sent"),
+        }
+    }
+
+    fn tunnel_sent(&mut self, from: Role, id: u32, frame: &TunnelFrame) {
+        assert!(self.established);
+        let me = usize::from(from == Role::Client);
+        match frame {
+            TunnelFrame::Bind(_) => {
+                assert!(from == Role::Client && id > self.last_tunnel && self.drained[1].is_none());
+                self.last_tunnel = id;
+                self.tunnels.insert(id, Tunnel { asked: true, ..Tunnel::default() });
+                assert!(self.tunnels.values().filter(|tunnel| tunnel.asked).count() <= MAX_UNANSWERED);
+            }
+            TunnelFrame::Bound(_) if self.moving > 0 => {
+                self.moving -= 1;
+                self.last_tunnel = self.last_tunnel.max(id);
+                self.tunnels.insert(id, Tunnel { bound: true, ..Tunnel::default() });
+            }
+            TunnelFrame::Bound(_) | TunnelFrame::Refused(_) => {
+                let tunnel = self.tunnels.get_mut(&id).expect("an answer only to a Bind");
+                assert!(from == Role::Daemon && tunnel.asked, "one answer to each Bind");
+                tunnel.asked = false;
+                tunnel.bound = matches!(frame, TunnelFrame::Bound(_));
+            }
+            TunnelFrame::Unbind(_) => {
+                let tunnel = self.tunnels.get_mut(&id).expect("an Unbind only of a known tunnel");
+                assert!(!std::mem::replace(&mut tunnel.unbound[me], true), "one Unbind from each side");
+            }
         }
     }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use cok_proto::frame::{self, FrameType};
-use cok_proto::session::{Admission, Session, Signal};
+use cok_proto::session::{Admission, Said, Session, Signal};
 use cok_proto::{Drain, DrainReason, ErrorMessage, Frame, ProtocolError, Role, TunnelFrame};
 use parking_lot::{Mutex, MutexGuard};
 use quinn::Connection;
@@ -156,14 +156,14 @@ impl Shared {
         Ok(())
     }
 
-    /// Sends what `what` says about a tunnel, if it says anything; whether it does.
-    pub(super) fn say(&self, id: u32, what: impl FnOnce(&mut Session) -> Option<TunnelFrame>) -> bool {
+    /// Sends what `what` says about a tunnel, if it says anything; whether that has an effect.
+    pub(super) fn say(&self, id: u32, what: impl FnOnce(&mut Session) -> Option<Said>) -> bool {
         let mut state = self.lock();
-        let Some(frame) = what(&mut state.session) else { return false };
+        let Some(Said { frame, counts }) = what(&mut state.session) else { return false };
         frame::put_tunnel(&mut state.outbox, id, &frame);
         drop(state);
         self.attention.notify_one();
-        true
+        counts
     }
 
     pub(super) fn poll_tunnel(&self, cx: &mut Context<'_>) -> Poll<Option<(u32, TunnelFrame)>> {

@@ -2,12 +2,12 @@
 
 use bytes::{BufMut as _, BytesMut};
 use cok_proto::frame::{self, FrameType};
-use cok_proto::{ConnectAck, ErrorCode, Frame, ResetCode};
+use cok_proto::{ErrorCode, Frame, ResetCode};
 use cok_transport::{Received, quic};
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{ConnectionError, Endpoint, ReadError, VarInt};
 
-use crate::pair::{Ends, LIMIT, config, connect, head, ok, soon};
+use crate::pair::{Ends, LIMIT, ack, config, connect, head, ok, soon};
 
 /// A client that writes any bytes.
 struct Raw {
@@ -35,7 +35,7 @@ impl Raw {
         frame::put_json(&mut ask, FrameType::Connect, &connect());
         control.0.write_all(&ask).await.unwrap();
         let handshake = soon(quic::accept(accepted, config(), LIMIT)).await.unwrap();
-        let daemon = handshake.accept(&ConnectAck::default());
+        let daemon = handshake.accept(&ack(), &[]);
         let mut raw = Self { connection, control, daemon, _endpoint: endpoint };
         assert!(matches!(raw.read_frame().await, Frame::ConnectAck(_)));
         raw
@@ -81,7 +81,7 @@ fn bytes(build: impl FnOnce(&mut BytesMut)) -> BytesMut {
 #[tokio::test]
 async fn control_frames_out_of_place() {
     let ends = Ends::new();
-    let ack = ConnectAck::default();
+    let ack = ack();
     for (wrong, code) in [
         (bytes(|out| frame::put_json(out, FrameType::Connect, &connect())), ErrorCode::Protocol),
         (bytes(|out| frame::put_json(out, FrameType::ConnectAck, &ack)), ErrorCode::Protocol),
@@ -89,7 +89,7 @@ async fn control_frames_out_of_place() {
         (bytes(|out| frame::put_reset(out, 1, ResetCode::Cancelled)), ErrorCode::Protocol),
         (bytes(|out| frame::put_window_update(out, 1, 1)), ErrorCode::Protocol),
         (bytes(|out| out.put_slice(&[2, 0xF0, 0, 0, 0, 0, 8])), ErrorCode::Version),
-        (bytes(|out| out.put_slice(&[1, 0x21, 0, 0, 0, 0, 0])), ErrorCode::Protocol),
+        (bytes(|out| out.put_slice(&[1, 0x22, 0, 0, 0, 0, 0])), ErrorCode::Protocol),
         (bytes(|out| out.put_slice(&[1, 0x80, 0, 0, 0x10, 0, 1])), ErrorCode::TooLarge),
         (bytes(|out| out.put_slice(&[1, 0x03, 0, 0, 0, 0x40, 1])), ErrorCode::TooLarge),
     ] {
@@ -107,13 +107,13 @@ async fn exchange_frames_out_of_place() {
         (bytes(|out| frame::put_response(out, 2, &ok(), true)), ErrorCode::Protocol),
         (bytes(|out| frame::put_data_header(out, 1, 5, false)), ErrorCode::Protocol),
         (bytes(|out| frame::put_trailers(out, 1, &http::HeaderMap::new())), ErrorCode::Protocol),
-        (bytes(|out| frame::put_request(out, 1, &head, true)), ErrorCode::Protocol),
+        (bytes(|out| frame::put_request(out, 1, 0, &head, true)), ErrorCode::Protocol),
         (bytes(|out| frame::put_ping(out, [0; 8])), ErrorCode::Protocol),
         (bytes(|out| out.put_slice(&[1, 0x11, 0, 0, 1, 0, 1])), ErrorCode::TooLarge),
         (bytes(|out| out.put_slice(&[1, 0x12, 0, 0, 0, 0, 3, 0, 0, 1])), ErrorCode::Protocol),
     ] {
         let raw = Raw::new(&ends).await;
-        let mut asked = raw.daemon.open(head.clone(), true).unwrap();
+        let mut asked = raw.daemon.open(0, head.clone(), true).unwrap();
         let (mut send, _recv) = soon(raw.connection.accept_bi()).await.unwrap();
         send.write_all(&wrong).await.unwrap();
         assert!(soon(asked.recv.recv()).await.is_err());
@@ -125,14 +125,14 @@ async fn exchange_frames_out_of_place() {
 async fn fin_without_end_breaks_only_its_exchange() {
     let ends = Ends::new();
     let raw = Raw::new(&ends).await;
-    let mut asked = raw.daemon.open(head("/"), true).unwrap();
+    let mut asked = raw.daemon.open(0, head("/"), true).unwrap();
     let (mut send, _recv) = soon(raw.connection.accept_bi()).await.unwrap();
     send.write_all(&bytes(|out| frame::put_response(out, 1, &ok(), false))).await.unwrap();
     send.finish().unwrap();
     assert!(matches!(soon(asked.recv.recv()).await, Ok(Received::Head { .. })));
     let error = soon(asked.recv.recv()).await.unwrap_err();
     assert_eq!(error, cok_transport::ExchangeError::Reset(ResetCode::LocalBroken));
-    assert!(raw.daemon.open(head("/"), true).is_ok());
+    assert!(raw.daemon.open(0, head("/"), true).is_ok());
 }
 
 #[tokio::test]

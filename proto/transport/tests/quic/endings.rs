@@ -47,7 +47,7 @@ async fn a_drained_session_ends_once_its_exchanges_have() {
     let (pair, _ends) = Pair::new().await;
     let (mut asked, incoming) = pair.exchange(true).await;
     pair.daemon.drain(DrainReason::Restart, LIMIT);
-    assert!(matches!(pair.daemon.open(head("/"), true), Err(OpenError::Unavailable)));
+    assert!(matches!(pair.daemon.open(0, head("/"), true), Err(OpenError::Unavailable)));
     let mut status = pair.client.status();
     let draining = soon(status.wait_for(|status| *status != Status::Open)).await.unwrap().clone();
     let Status::Draining(Drain { reason: DrainReason::Restart, last_exchange: Some(1), .. }) = draining else {
@@ -70,7 +70,7 @@ async fn a_draining_client_takes_nothing_new_and_finishes_open_exchanges() {
     let (mut asked, incoming) = pair.exchange(true).await;
     pair.client.drain(DrainReason::Shutdown, LIMIT);
     soon(pair.daemon.status().wait_for(|status| *status != Status::Open)).await.unwrap();
-    assert!(matches!(pair.daemon.open(head("/"), true), Err(OpenError::Unavailable)));
+    assert!(matches!(pair.daemon.open(0, head("/"), true), Err(OpenError::Unavailable)));
     let mut exchange = incoming.exchange;
     exchange.send.send_response(ok(), false).unwrap();
     send_all(&mut exchange.send, &Bytes::from_static(b"late"), 4).await;
@@ -110,7 +110,7 @@ async fn a_refusal_says_why() {
     tokio::spawn(async move {
         quic::accept(connection, config(), LIMIT).await.unwrap().refuse(&said);
     });
-    let refused = soon(link.connect(config(), &connect(), LIMIT)).await.unwrap_err();
+    let refused = soon(link.connect(config(), &connect(), &[], LIMIT)).await.unwrap_err();
     assert_eq!(refused, HandshakeError::Closed(SessionError::Peer(error).into()));
 }
 

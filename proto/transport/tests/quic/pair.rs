@@ -66,10 +66,10 @@ impl Ends {
         let (link, connection) = self.link().await;
         let most = daemon.max_exchanges;
         let ask = connect();
-        let (session, transport) = tokio::join!(link.connect(config(), &ask, LIMIT), async {
+        let (session, transport) = tokio::join!(link.connect(config(), &ask, &[], LIMIT), async {
             let handshake = quic::accept(connection, daemon, LIMIT).await.unwrap();
             assert_eq!(handshake.connect().instance, "i");
-            handshake.accept(&ConnectAck { session: "s".to_owned(), max_exchanges: most, ..ConnectAck::default() })
+            handshake.accept(&ConnectAck { max_exchanges: most, ..ack() }, &[])
         });
         let Session { transport: client, ack, path } = session.unwrap();
         assert_eq!(ack.session, "s");
@@ -93,7 +93,7 @@ impl Pair {
 
     /// An exchange on both sides.
     pub(crate) async fn exchange(&self, end: bool) -> (ExchangeHalves, Incoming) {
-        let asked = self.daemon.open(head("/"), end).unwrap();
+        let asked = self.daemon.open(0, head("/"), end).unwrap();
         let incoming = soon(self.client.accept()).await.unwrap();
         assert_eq!(incoming.end, end);
         (asked, incoming)
@@ -108,6 +108,16 @@ pub(crate) fn connect() -> Connect {
     Connect { key: "k".to_owned(), instance: "i".to_owned(), ..Connect::default() }
 }
 
+/// Grants a session with a first tunnel.
+pub(crate) fn ack() -> ConnectAck {
+    ConnectAck {
+        session: "s".to_owned(),
+        subdomain: Some("demo".to_owned()),
+        url: Some("https://demo.example.com".to_owned()),
+        ..ConnectAck::default()
+    }
+}
+
 pub(crate) fn head(target: &'static str) -> Arc<RequestHead> {
     Arc::new(RequestHead {
         method: Method::POST,
@@ -119,7 +129,7 @@ pub(crate) fn head(target: &'static str) -> Arc<RequestHead> {
 }
 
 pub(crate) fn ok() -> ResponseHead {
-    ResponseHead { status: StatusCode::OK, headers: HeaderMap::new() }
+    ResponseHead::new(StatusCode::OK, HeaderMap::new())
 }
 
 /// Fails if the future takes longer than a noisy machine would need.

@@ -15,7 +15,7 @@ async fn a_whole_exchange() {
     send_all(&mut asked.send, &Bytes::from_static(b"question"), 3).await;
     assert_eq!(read_all(&mut incoming.exchange.recv).await.0, b"question");
     let send = &mut incoming.exchange.send;
-    let hint = ResponseHead { status: StatusCode::EARLY_HINTS, headers: HeaderMap::new() };
+    let hint = ResponseHead::new(StatusCode::EARLY_HINTS, HeaderMap::new());
     send.send_response(hint.clone(), false).unwrap();
     send.send_response(ok(), false).unwrap();
     send.ready().await.unwrap();
@@ -113,8 +113,8 @@ async fn exchanges_wait_while_no_stream_is_granted() {
     let ends = Ends::new();
     // The daemon may open more than the client grants streams at first.
     let pair = ends.session(cok_transport::Config { max_exchanges: 3000, ..config() }).await;
-    let asked: Vec<_> = (0..3000).map(|_| pair.daemon.open(head("/"), true).unwrap()).collect();
-    assert!(matches!(pair.daemon.open(head("/"), true), Err(OpenError::Saturated)));
+    let asked: Vec<_> = (0..3000).map(|_| pair.daemon.open(0, head("/"), true).unwrap()).collect();
+    assert!(matches!(pair.daemon.open(0, head("/"), true), Err(OpenError::Saturated)));
     let client = pair.client.clone();
     tokio::spawn(async move {
         while let Some(mut incoming) = client.accept().await {
