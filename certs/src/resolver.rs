@@ -4,10 +4,11 @@ use std::fmt;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use cok_http::name::{Position, position};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
-/// Serves one certificate for a domain and the names directly below it, and refuses every other name.
+/// Serves one certificate for a domain and the names directly under it, and refuses every other name.
 ///
 /// The certificate can be replaced at any time. Reading it takes no lock.
 pub struct CertResolver {
@@ -26,12 +27,13 @@ impl CertResolver {
         self.current.store(certificate);
     }
 
-    /// True if `name` is the domain or directly below it.
+    /// True if `name` is the domain or directly under it.
     fn covers(&self, name: &str) -> bool {
-        let Some(split) = name.len().checked_sub(self.domain.len()) else { return false };
-        let (Some(label), Some(rest)) = (name.get(..split), name.get(split..)) else { return false };
-        let below = label.strip_suffix('.').is_some_and(|label| !label.is_empty() && !label.contains('.'));
-        rest.eq_ignore_ascii_case(&self.domain) && (label.is_empty() || below)
+        match position(name, &self.domain) {
+            Position::Domain => true,
+            Position::Under(label) => !label.is_empty(),
+            Position::Elsewhere => false,
+        }
     }
 }
 

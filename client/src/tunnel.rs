@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use cok_http::name::{MAX_LABEL, parse_label};
 use cok_proto::message::DEFAULT_WINDOW;
 use cok_transport::WindowBudget;
 use tokio_util::sync::CancellationToken;
@@ -23,13 +24,8 @@ const MAX_EXCHANGES: u32 = 1000;
 
 /// A name as the server knows it: one DNS label, in lower case.
 pub(crate) fn check_subdomain(text: &str) -> Result<String, String> {
-    let inner = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
-    let label = (1..=63).contains(&text.len()) && text.bytes().all(inner);
-    if label && !text.starts_with('-') && !text.ends_with('-') {
-        Ok(text.to_ascii_lowercase())
-    } else {
-        Err(format!("\"{text}\" is not one label of 1 to 63 letters, digits and inner hyphens"))
-    }
+    parse_label(text)
+        .map_err(|_| format!("\"{text}\" is not one label of 1 to {MAX_LABEL} letters, digits and inner hyphens"))
 }
 
 /// A tunnel.

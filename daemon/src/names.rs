@@ -4,30 +4,22 @@ use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use cok_http::name::{InvalidLabel, MAX_LABEL, check_label, parse_label};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-/// A DNS label is at most this long (RFC 1035, section 2.3.4).
-const MAX_LABEL: usize = 63;
 /// A DNS name in text is at most this long.
 const MAX_NAME: usize = 253;
 
 /// A name or key that breaks a rule; the message says which.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub(crate) struct InvalidName(&'static str);
-
-fn check_label(label: &str) -> Result<(), InvalidName> {
-    if label.is_empty() || label.len() > MAX_LABEL {
-        return Err(InvalidName("a label has 1 to 63 characters"));
-    }
-    if !label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
-        return Err(InvalidName("a label has only letters, digits and hyphens"));
-    }
-    if label.starts_with('-') || label.ends_with('-') {
-        return Err(InvalidName("a label neither starts nor ends with a hyphen"));
-    }
-    Ok(())
+pub(crate) enum InvalidName {
+    /// It is no DNS label, or has a part that is none.
+    #[error(transparent)]
+    Label(#[from] InvalidLabel),
+    /// It breaks this other rule.
+    #[error("{0}")]
+    Rule(&'static str),
 }
 
 /// A DNS host name (RFC 1123, section 2.1), in lower case.
@@ -38,15 +30,15 @@ impl Hostname {
     /// Checks `text`.
     pub(crate) fn parse(text: &str) -> Result<Self, InvalidName> {
         if text.len() > MAX_NAME {
-            return Err(InvalidName("a host name has at most 253 characters"));
+            return Err(InvalidName::Rule("a host name has at most 253 characters"));
         }
         if !text.contains('.') {
-            return Err(InvalidName("a host name has at least two labels, like \"tunnel.example.com\""));
+            return Err(InvalidName::Rule("a host name has at least two labels, like \"tunnel.example.com\""));
         }
         text.split('.').try_for_each(check_label)?;
         // What ends in a number is an address, or is taken for one by browsers.
         if text.rsplit('.').next().is_some_and(|last| last.bytes().all(|byte| byte.is_ascii_digit())) {
-            return Err(InvalidName("a host name is not an address: its last label is not a number"));
+            return Err(InvalidName::Rule("a host name is not an address: its last label is not a number"));
         }
         Ok(Self(text.to_ascii_lowercase()))
     }
@@ -70,8 +62,7 @@ pub(crate) struct Subdomain(Box<str>);
 impl Subdomain {
     /// Checks `text`.
     pub(crate) fn parse(text: &str) -> Result<Self, InvalidName> {
-        check_label(text)?;
-        Ok(Self(text.to_ascii_lowercase().into_boxed_str()))
+        Ok(Self(parse_label(text)?.into_boxed_str()))
     }
 
     /// The name.
@@ -120,7 +111,7 @@ impl SubdomainPattern {
     /// Checks `text`.
     pub(crate) fn parse(text: &str) -> Result<Self, InvalidName> {
         if text.matches('*').count() > 1 {
-            return Err(InvalidName("a pattern has at most one *"));
+            return Err(InvalidName::Rule("a pattern has at most one *"));
         }
         check_label(&text.replace('*', "x"))?;
         Ok(Self(text.to_ascii_lowercase()))
@@ -185,7 +176,7 @@ impl KeyDigest {
 
     /// Reads 64 hexadecimal digits.
     pub(crate) fn parse(text: &str) -> Result<Self, InvalidName> {
-        const WRONG: InvalidName = InvalidName("a SHA-256 digest has 64 hexadecimal digits");
+        const WRONG: InvalidName = InvalidName::Rule("a SHA-256 digest has 64 hexadecimal digits");
         // Digits are checked here: `from_str_radix` alone would also take a sign.
         if text.len() != 64 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return Err(WRONG);

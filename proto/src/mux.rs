@@ -2,8 +2,8 @@
 //!
 //! A pure state machine for one side of one session. The owner feeds it messages ([`Mux::receive`]) and the time
 //! ([`Mux::handle_timeout`]). It takes out messages ([`Mux::transmit`]) and events ([`Mux::poll_event`]), and acts on
-//! single exchanges by their [`Key`]. Nothing waits in it, and every queue is bounded: bodies by the granted windows
-//! and [`SEND_BUFFER`], exchanges by `max_exchanges`, Pongs by one.
+//! single exchanges by their [`ExchangeKey`]. Nothing waits in it, and every queue is bounded: bodies by the granted
+//! windows and [`SEND_BUFFER`], exchanges by `max_exchanges`, Pongs by one.
 //!
 //! Order of sending: control frames; credit and Resets; heads and the first bytes after them; then bodies, one Data
 //! frame for each tunnel in turn, and within a tunnel for each exchange in turn. The rules of the session are [`Session`]'s, those of an exchange's directions are
@@ -51,9 +51,9 @@ pub struct Config {
 
 /// Names an exchange on this side. Valid until both its handles are released.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Key(usize);
+pub struct ExchangeKey(usize);
 
-impl Key {
+impl ExchangeKey {
     /// A small number, reused after the exchange: an index for what the owner keeps about it.
     pub fn index(self) -> usize {
         self.0
@@ -79,7 +79,7 @@ pub enum Event {
     /// Client: a request arrived. The owner now holds both handles of the exchange.
     Opened {
         /// The exchange.
-        key: Key,
+        key: ExchangeKey,
         /// The tunnel that the request is for.
         tunnel: u32,
         /// The request.
@@ -88,9 +88,9 @@ pub enum Event {
         end: bool,
     },
     /// [`Mux::recv`] has something new for this exchange.
-    Readable(Key),
+    Readable(ExchangeKey),
     /// [`Mux::send_ready`] has something new for this exchange.
-    Writable(Key),
+    Writable(ExchangeKey),
 }
 
 /// One side of one session over one pipe. See the module's documentation.
@@ -120,7 +120,7 @@ pub struct Mux {
     /// Client: ids of refused requests, whose Resets wait to go out.
     refused: VecDeque<RangeInclusive<u32>>,
     /// Exchanges whose credit or Reset waits to go out.
-    control_ring: VecDeque<Key>,
+    control_ring: VecDeque<ExchangeKey>,
     urgent: Turns,
     bulk: Turns,
 }
@@ -186,7 +186,7 @@ impl Mux {
         self.session.close();
         self.pong = None;
         self.refused.clear();
-        let keys: Vec<Key> = self.exchanges.iter().map(|(index, _)| Key(index)).collect();
+        let keys: Vec<ExchangeKey> = self.exchanges.iter().map(|(index, _)| ExchangeKey(index)).collect();
         for key in keys {
             let exchange = &mut self.exchanges[key.0];
             if exchange.broken().is_none() {

@@ -22,8 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cok_proto::{RequestHead, ResetCode};
-use cok_transport::{Exchange, Incoming, SendHalf, Transport};
-use http::header::UPGRADE;
+use cok_transport::{ExchangeHalves, Incoming, SendHalf, Transport};
 use rustls::ClientConfig;
 use tracing::{debug, info};
 
@@ -116,10 +115,10 @@ impl Proxy {
 
     /// Answers one request.
     async fn exchange(self: Arc<Self>, incoming: Incoming) {
-        let Incoming { head, end, exchange: Exchange { mut send, recv }, .. } = incoming;
+        let Incoming { head, end, exchange: ExchangeHalves { mut send, recv }, .. } = incoming;
         let (method, target) = (head.method.clone(), head.target.clone());
         let mut flight = self.in_flight.begin();
-        let result = if head.headers.contains_key(UPGRADE) && !end {
+        let result = if head.is_upgrade() {
             Box::pin(upgrade::exchange(&self, head, &mut send, recv, &mut flight)).await
         } else {
             let body = if end { RequestBody::empty() } else { RequestBody::new(recv, &head.headers) };

@@ -1,19 +1,16 @@
 //! Exchanges that leave HTTP: once the service has answered 101, raw bytes go both ways. When the client stops, the visitor
-//! of a WebSocket gets a Close frame; other protocols know nothing of the kind.
+//! of a WebSocket gets a Close frame. Other protocols have no such frame and break off.
 
 use std::future::poll_fn;
-use std::io;
-use std::pin::{Pin, pin};
-use std::task::{Context, Poll, ready};
+use std::task::Poll;
 use std::time::Duration;
 
-use bytes::{Buf as _, Bytes, BytesMut};
+use cok_http::pump::{Pump, PumpError, Visitor};
 use cok_http::websocket::{Farewell, going_away, is_websocket};
 use cok_proto::RequestHead;
-use cok_transport::{Received, RecvHalf, SendHalf};
+use cok_transport::{RecvHalf, SendHalf};
 use http::StatusCode;
 use http::header::{CONNECTION, HeaderValue, UPGRADE};
-use tokio::io::{AsyncReadExt as _, AsyncWrite};
 use tokio::time::sleep;
 
 use super::body::RequestBody;
@@ -24,14 +21,10 @@ use super::request::Request;
 use super::respond::head_of;
 use super::{Failure, Proxy};
 
-/// What an upgraded connection reads at once.
-const READ_BUFFER: usize = 16 * 1024;
-/// With less room than this, reading begins a new buffer.
-const LEAST_ROOM: usize = 4 * 1024;
 /// How long an upgraded connection may go on once the client stops: the closing handshake of a WebSocket takes one round trip
 /// to the visitor.
 const CLOSING: Duration = Duration::from_secs(1);
-/// Why the client closes a WebSocket, as the visitor hears it.
+/// Why the client closes a WebSocket: the text in the visitor's Close frame.
 const STOPPING: &str = "the tunnel is being closed";
 
 /// Sends the request and, after a 101, carries bytes until both ways have ended.
@@ -61,155 +54,38 @@ pub(super) async fn exchange(
     send.send_response(head_of(parts), false).map_err(|_| Failure::TooLarge)?;
     let mut connection = connection;
     poll_fn(|cx| connection.poll(cx)).await;
-    let (mut io, read) = connection.into_io();
-    let mut up = Up { recv, chunk: Bytes::new(), unflushed: false, ending: false, done: false };
-    let mut down = Down { read, buffer: BytesMut::new(), farewell, done: false };
+    let (io, read) = connection.into_io();
+    let mut pump = Pump::new(io, read, &mut **send, recv, Visitor::Tunnel, farewell);
     let (mut stop, mut limit) = (flight.lasts(), None);
     poll_fn(|cx| {
         if limit.is_none() && stop.poll(cx).is_ready() {
             limit = Some(Box::pin(sleep(CLOSING)));
-            down.close();
+            pump.close_websocket();
         }
-        if let Poll::Ready(result) = up.poll(&mut io, cx) {
-            result?;
-        }
-        if let Poll::Ready(result) = down.poll(&mut io, send, cx) {
-            result?;
-        }
-        if up.done && down.done {
-            return Poll::Ready(Ok(()));
+        if let Poll::Ready(result) = pump.poll(cx) {
+            return Poll::Ready(result.map_err(failure));
         }
         match &mut limit {
-            Some(limit) => limit.as_mut().poll(cx).map(|()| down.end(send)),
+            Some(limit) => limit.as_mut().poll(cx).map(|()| cut(&mut pump)),
             None => Poll::Pending,
         }
     })
     .await
 }
 
-/// From the tunnel to the service.
-struct Up {
-    recv: Box<dyn RecvHalf>,
-    /// What the service does not take yet.
-    chunk: Bytes,
-    unflushed: bool,
-    /// Nothing follows the chunk.
-    ending: bool,
-    done: bool,
+/// Ends what has not ended in time. A visitor with a Close frame has seen the end. Other protocols break off, so that
+/// their bytes do not look complete.
+fn cut(pump: &mut Pump<'_, Io>) -> Result<(), Failure> {
+    if !pump.is_websocket_closed() {
+        return Err(Failure::Stopped);
+    }
+    pump.end_to_tunnel();
+    Ok(())
 }
 
-impl Up {
-    fn poll(&mut self, io: &mut Io, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
-        while !self.done {
-            if !self.chunk.is_empty() {
-                let written = ready!(Pin::new(&mut *io).poll_write(cx, &self.chunk)).map_err(broke)?;
-                if written == 0 {
-                    return Poll::Ready(Err(broke(io::ErrorKind::WriteZero.into())));
-                }
-                self.chunk.advance(written);
-                self.unflushed = true;
-                continue;
-            }
-            if self.ending {
-                ready!(Pin::new(&mut *io).poll_shutdown(cx)).map_err(broke)?;
-                self.done = true;
-                break;
-            }
-            match self.recv.poll_recv(cx) {
-                Poll::Pending => {
-                    if self.unflushed {
-                        ready!(Pin::new(&mut *io).poll_flush(cx)).map_err(broke)?;
-                        self.unflushed = false;
-                    }
-                    return Poll::Pending;
-                }
-                Poll::Ready(Err(_)) => return Poll::Ready(Err(Failure::Gone)),
-                Poll::Ready(Ok(Received::Data { data, end })) => (self.chunk, self.ending) = (data, end),
-                Poll::Ready(Ok(Received::Trailers(_))) => self.ending = true,
-                // The multiplexer lets no head come from a daemon but the one that opened the exchange.
-                Poll::Ready(Ok(Received::Head { .. })) => {}
-            }
-        }
-        Poll::Ready(Ok(()))
+fn failure(error: PumpError) -> Failure {
+    match error {
+        PumpError::Connection(error) => Failure::Broke(error.to_string()),
+        PumpError::Exchange(_) => Failure::Gone,
     }
-}
-
-/// From the service to the tunnel.
-struct Down {
-    /// What came right behind the 101.
-    read: Bytes,
-    buffer: BytesMut,
-    /// What a WebSocket's visitor hears when the client stops.
-    farewell: Option<Farewell>,
-    done: bool,
-}
-
-impl Down {
-    fn poll(&mut self, io: &mut Io, send: &mut Box<dyn SendHalf>, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
-        while !self.done {
-            if ready!(send.poll_ready(cx)).is_err() {
-                return Poll::Ready(Err(Failure::Gone));
-            }
-            if let Some(close) = self.farewell.as_mut().and_then(Farewell::close) {
-                send.send_data(close, false);
-                continue;
-            }
-            if !self.read.is_empty() {
-                let read = std::mem::take(&mut self.read);
-                self.pass(read, send);
-                continue;
-            }
-            if self.buffer.capacity() < LEAST_ROOM {
-                // Takes the same memory again once the tunnel is done with it.
-                self.buffer.reserve(READ_BUFFER);
-            }
-            match pin!(io.read_buf(&mut self.buffer)).poll(cx) {
-                Poll::Pending => return send.poll_broken(cx).map(|_| Err(Failure::Gone)),
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(broke(error))),
-                Poll::Ready(Ok(0)) => {
-                    send.send_data(Bytes::new(), true);
-                    self.done = true;
-                }
-                Poll::Ready(Ok(_)) => {
-                    let read = self.buffer.split().freeze();
-                    self.pass(read, send);
-                }
-            }
-        }
-        Poll::Ready(Ok(()))
-    }
-
-    fn pass(&mut self, data: Bytes, send: &mut Box<dyn SendHalf>) {
-        let data = match &mut self.farewell {
-            Some(farewell) => farewell.pass(data),
-            None => data,
-        };
-        if !data.is_empty() {
-            send.send_data(data, false);
-        }
-    }
-
-    /// The client stops: the visitor of a WebSocket gets a Close frame as soon as one may stand there.
-    fn close(&mut self) {
-        if let Some(farewell) = &mut self.farewell {
-            farewell.set_due();
-        }
-    }
-
-    /// Ends what has not ended in time. A visitor with a Close frame knows all; what others have must not look whole.
-    fn end(&mut self, send: &mut Box<dyn SendHalf>) -> Result<(), Failure> {
-        if !self.farewell.as_ref().is_some_and(Farewell::is_said) {
-            return Err(Failure::Stopped);
-        }
-        if !self.done {
-            send.send_data(Bytes::new(), true);
-            self.done = true;
-        }
-        Ok(())
-    }
-}
-
-#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
-fn broke(error: io::Error) -> Failure {
-    Failure::Broke(error.to_string())
 }

@@ -142,14 +142,18 @@ pub(crate) async fn asked_over(quic: &quinn::Endpoint) -> (Box<dyn Handshake>, C
 }
 
 pub(crate) fn grant(handshake: Box<dyn Handshake>, session: &str, name: &str) -> Arc<dyn Transport> {
-    handshake.accept(&ConnectAck {
-        session: session.to_owned(),
-        subdomain: name.to_owned(),
-        url: format!("https://{name}.tunnel.test"),
-        initial_window: DEFAULT_WINDOW,
-        max_exchanges: 10,
-        features: Vec::new(),
-    })
+    handshake.accept(
+        &ConnectAck {
+            session: session.to_owned(),
+            subdomain: Some(name.to_owned()),
+            url: Some(format!("https://{name}.tunnel.test")),
+            moved: 0,
+            initial_window: DEFAULT_WINDOW,
+            max_exchanges: 10,
+            features: Vec::new(),
+        },
+        &[],
+    )
 }
 
 pub(crate) fn refusal(code: ErrorCode) -> ErrorMessage {

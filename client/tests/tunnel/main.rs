@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use cok_client::{Event, Options};
 use cok_proto::{DrainReason, ErrorCode, ErrorMessage, RequestHead, Scheme};
-use cok_transport::{Exchange, Received, Status, Transport};
+use cok_transport::{ExchangeHalves, Received, Status, Transport};
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, Method};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -37,7 +37,7 @@ async fn slow_service() -> (String, mpsc::Sender<()>) {
     (port.to_string(), go_on)
 }
 
-fn open(transport: &dyn Transport) -> Exchange {
+fn open(transport: &dyn Transport) -> ExchangeHalves {
     let head = RequestHead {
         method: Method::GET,
         target: PathAndQuery::from_static("/"),
@@ -45,17 +45,17 @@ fn open(transport: &dyn Transport) -> Exchange {
         authority: Authority::from_static("demo.tunnel.test"),
         headers: HeaderMap::new(),
     };
-    transport.open(Arc::new(head), true).unwrap()
+    transport.open(0, Arc::new(head), true).unwrap()
 }
 
-async fn head(exchange: &mut Exchange) -> u16 {
+async fn head(exchange: &mut ExchangeHalves) -> u16 {
     match tokio::time::timeout(PATIENCE, exchange.recv.recv()).await.unwrap().unwrap() {
         Received::Head { head, .. } => head.status.as_u16(),
         other => panic!("{other:?}"),
     }
 }
 
-async fn body(exchange: &mut Exchange) -> Received {
+async fn body(exchange: &mut ExchangeHalves) -> Received {
     tokio::time::timeout(PATIENCE, exchange.recv.recv()).await.unwrap().unwrap()
 }
 

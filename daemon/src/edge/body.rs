@@ -21,9 +21,9 @@ use crate::drain::{Drain, Watch};
 #[derive(Debug)]
 pub(crate) struct Body {
     kind: Kind,
-    /// The request that it answers, for as long as the response goes on.
+    /// The request that it answers. Dropped when the response ends.
     context: Option<RequestContext>,
-    /// An upload that is no longer read, kept for as long as the response goes on.
+    /// An upload that is no longer read. Dropped when the response ends.
     kept: Option<Upload>,
 }
 
@@ -39,7 +39,7 @@ impl Body {
         Self::full(Bytes::new())
     }
 
-    /// A body that is all there.
+    /// A body that is complete.
     pub(super) fn full(bytes: impl Into<Bytes>) -> Self {
         Self { kind: Kind::Full(Full::new(bytes.into())), context: None, kept: None }
     }
@@ -128,7 +128,7 @@ pub(crate) struct Upload {
 }
 
 impl Upload {
-    /// Of which nothing is read yet.
+    /// An upload that has read nothing yet.
     pub(crate) fn new(body: RequestBody, send: Box<dyn SendHalf>) -> Self {
         Self { body, send, started: false }
     }

@@ -1,4 +1,4 @@
-//! A request's way into its tunnel: one attempt after the other, until there is a response. `retry` chooses the session,
+//! Sends a request into its tunnel: one attempt after the other, until there is a response. `retry` chooses the session,
 //! `respond` makes the response.
 
 use std::future::poll_fn;
@@ -7,7 +7,7 @@ use std::task::Poll;
 
 use cok_http::hop_by_hop::strip_request;
 use cok_proto::{RequestHead, ResetCode, Scheme};
-use cok_transport::{Exchange, ExchangeError, OpenError, Received, RecvHalf};
+use cok_transport::{ExchangeError, ExchangeHalves, OpenError, Received, RecvHalf};
 use http::header::{EXPECT, HOST};
 use http::uri::{Authority, PathAndQuery};
 use http::{Method, Request, Response, StatusCode, Version};
@@ -87,7 +87,7 @@ async fn send_upgrade(
     let mut lost: Option<Arc<Live>> = None;
     for _ in 0..MAX_ATTEMPTS {
         let live = find_live(&context.visitor, tunnel, lost.as_deref()).await?;
-        let Exchange { send, mut recv } = match live.open(request.head.clone(), true) {
+        let ExchangeHalves { send, mut recv } = match live.open(request.head.clone(), true) {
             Ok(exchange) => exchange,
             Err(OpenError::Unavailable | OpenError::Unbound) => {
                 lost = Some(live);
@@ -116,7 +116,7 @@ async fn send(context: &mut Context, tunnel: &Arc<Tunnel>, request: Outgoing) ->
             }
         };
         let end = body.is_none();
-        let Exchange { send, mut recv } = match live.open(head.clone(), end) {
+        let ExchangeHalves { send, mut recv } = match live.open(head.clone(), end) {
             Ok(exchange) => exchange,
             Err(OpenError::Unavailable | OpenError::Unbound) => {
                 lost = Some(live);
@@ -133,9 +133,9 @@ async fn send(context: &mut Context, tunnel: &Arc<Tunnel>, request: Outgoing) ->
                 let declined = answered.declined;
                 let mut response = respond(context, answered, recv, &head.method, version);
                 match upload {
-                    // It is not read any more, but dropping it would abandon the exchange.
+                    // The upload is no longer read, but dropping it would abandon the exchange.
                     Some(upload) if declined => response.body_mut().keep(upload),
-                    // The rest goes on by itself, and ends with the exchange.
+                    // The rest of the upload continues in a task and ends with the exchange.
                     Some(mut upload) => {
                         tokio::spawn(async move {
                             poll_fn(|cx| upload.poll(cx)).await;
@@ -171,16 +171,16 @@ fn not_opened(error: OpenError) -> Problem {
     if error == OpenError::Saturated { Problem::Busy } else { Problem::HeadTooLarge }
 }
 
-/// The daemon answers by itself; what the visitor still sends is not wanted.
+/// Drops the rest of the body, because the daemon answers by itself.
 fn give_up(body: Option<RequestBody>, expects: bool) {
     if let Some(body) = body.filter(|_| !expects) {
         linger(body);
     }
 }
 
-/// Waits for the final head and meanwhile carries the body on. If the visitor `expects` a 100, its body stays unread
-/// until the service has sent one (RFC 9110, section 10.1.1); reading it makes the edge send the visitor its 100. Where
-/// interim heads can reach the visitor, they go to `interim`.
+/// Waits for the final head and sends the body meanwhile. If the visitor `expects` a 100, its body stays unread until the
+/// service has sent one (RFC 9110, section 10.1.1). Reading the body makes the edge send the 100. Interim heads go to
+/// `interim`, if they can reach the visitor.
 async fn answer(
     recv: &mut Box<dyn RecvHalf>,
     upload: &mut Option<Upload>,

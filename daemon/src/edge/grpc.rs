@@ -1,5 +1,5 @@
-//! gRPC calls that can't go on: their visitors hear so as gRPC says it. Without a status they see a broken stream, which
-//! counts as an error inside the service, and is not tried again.
+//! gRPC calls that break off: their visitors get a status in trailers. Without one they would see a broken stream. Their
+//! libraries take that for an error of the service and do not retry.
 //!
 //! Source: the gRPC over HTTP/2 protocol (PROTOCOL-HTTP2.md) and the status codes (statuscodes.md) of the gRPC project.
 
@@ -9,7 +9,7 @@ use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
-/// UNAVAILABLE: who gets it may try again.
+/// UNAVAILABLE: the caller may retry.
 const UNAVAILABLE: HeaderValue = HeaderValue::from_static("14");
 
 /// Whether a response is one of gRPC, which ends with trailers. Not gRPC-Web, which has them in its body.

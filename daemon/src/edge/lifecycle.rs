@@ -8,7 +8,7 @@
 //!         Crossing ───────────────────────────┘              (HTTP/3)
 //! ```
 //!
-//! It says what has to happen next; what that means on the wire is up to the connection's task.
+//! It says what happens next. The connection's task carries it out on the wire.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -20,10 +20,10 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use super::visitor::Visitor;
 use crate::drain::{FIRST_REQUEST, Phase, Watch};
 
-/// Which rules a connection ends by.
+/// The rules by which a connection ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Protocol {
-    /// The library has a time-out for idle connections. Nothing tells a fresh connection that it will not be served.
+    /// HTTP/1.1. The library has a time-out for idle connections. No message can turn away a fresh connection.
     Http1,
     /// The library sends both GOAWAYs by itself.
     Http2,
@@ -48,16 +48,16 @@ pub(super) enum Action {
 enum State {
     /// Requests may come.
     Open,
-    /// The daemon goes away, and the first request may still come until then.
+    /// The daemon goes away. The first request may still come until the timer ends.
     AwaitingFirst(Pin<Box<Sleep>>),
-    /// The end is due, but waits while an upgrade is undecided: told to finish, the library would add `close` to a 101,
-    /// which some clients refuse.
+    /// The end is due, but waits while an upgrade is undecided. If the library finished now, it would add `close` to a
+    /// 101, which some clients refuse.
     Due(Action),
-    /// The end is announced, and requests that cross the announcement may still come until then.
+    /// The end is announced. Requests that cross the announcement may come until the timer ends.
     Crossing(Pin<Box<Sleep>>),
     /// Nothing new is taken.
     Finishing,
-    /// All is answered. The last GOAWAY may take until then to arrive.
+    /// All is answered. The timer gives the last GOAWAY time to arrive.
     Closing(Pin<Box<Sleep>>),
     Over,
 }

@@ -1,8 +1,8 @@
 //! The end of an HTTP/2 connection whose visitor still has much to read when the daemon stops.
 //!
 //! What the kernel has not sent yet would be lost: the visitor goes on with WINDOW_UPDATE as it reads, and a closed socket
-//! answers that with a reset. So the socket stays, and what comes is dropped, until the visitor has closed as well; but an
-//! idle one that does not notice is not waited for longer than it has bytes to get.
+//! answers that with a reset. So the socket stays open, and its input is dropped, until the visitor has closed as well. The
+//! daemon waits for an idle visitor only until the kernel has delivered everything.
 
 use std::io::{self, IoSlice};
 use std::os::fd::AsRawFd as _;
@@ -19,10 +19,10 @@ use tokio_rustls::server::TlsStream;
 use super::visitor::Visitor;
 use crate::drain::Phase;
 
-/// What is read at once, to be dropped.
+/// The size of the buffer for input that is dropped.
 const DROPPED: usize = 1024;
 
-/// How often the kernel is asked what is still on its way. It does not report that by itself.
+/// The interval at which the daemon asks the kernel for unacknowledged bytes. The kernel does not report them by itself.
 const LOOK: Duration = Duration::from_millis(50);
 
 /// A visitor's stream that is not closed at once when it is dropped while the daemon stops.

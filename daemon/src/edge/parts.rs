@@ -1,4 +1,4 @@
-//! What serving a visitor takes: the settings of the edge, and the parts that it hands requests to.
+//! What the edge needs to serve a visitor: its settings, and the parts that it hands requests to.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,12 +20,12 @@ pub(crate) struct Config {
     /// How long a request's head may take, and how long a visitor's connection may be idle (QUIC: at least 30 s). 1 s
     /// to 1 h, default 60 s.
     pub(crate) header_timeout: Duration,
-    /// The longest request head in bytes; more gets 431. 8 KiB to 56 KiB, default 48 KiB: with the fields that the
-    /// daemon adds it must fit into a head of the wire protocol (64 KiB).
+    /// The longest request head in bytes; a longer one gets 431. 8 KiB to 56 KiB, default 48 KiB. The daemon adds
+    /// fields, and the result must fit into a head of the wire protocol (64 KiB).
     pub(crate) max_header_bytes: u32,
     /// How much of a request body may be under way over HTTP/3, in bytes.
     pub(crate) initial_window: u32,
-    /// Peers whose word on a visitor's address counts: their `X-Forwarded-*` and `Forwarded` are kept.
+    /// Proxies that may report a visitor's address: their `X-Forwarded-*` and `Forwarded` fields are kept.
     pub(crate) trusted_proxies: Vec<IpNet>,
 }
 
@@ -41,13 +41,13 @@ impl Default for Config {
     }
 }
 
-/// What serving a visitor takes.
+/// What the edge needs to serve a visitor.
 #[derive(Debug)]
 pub(crate) struct Edge {
     /// The domain that the daemon serves.
     pub(crate) domain: Hostname,
     config: ArcSwap<Config>,
-    /// What visitors over TCP hear of HTTP/3 (RFC 7838); nothing without UDP.
+    /// The Alt-Svc field that offers HTTP/3 to visitors over TCP (RFC 7838). `None` without UDP.
     pub(super) alt_svc: Option<HeaderValue>,
     pub(super) tunnels: Arc<Tunnels>,
     pub(super) drain: Arc<Drain>,

@@ -29,7 +29,7 @@ pub(super) trait VisitorStream: Body<Data = Bytes, Error = BrokenOff> + fmt::Deb
     fn interim(&self) -> Arc<InterimHeads>;
 }
 
-/// The body will not be whole: the visitor has left, or broken a rule.
+/// The body broke off: the visitor has left, or has broken a rule.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("the request broke off")]
 pub(crate) struct BrokenOff;

@@ -35,7 +35,7 @@ pub(super) fn respond(
 ) -> Response<Body> {
     let ResponseHead { status, mut headers, .. } = answered.head;
     strip_response(&mut headers);
-    // The service's is about another address than ours (RFC 7838, section 3).
+    // The service's Alt-Svc names another address than ours (RFC 7838, section 3).
     headers.remove(ALT_SVC);
     let body = if answered.end {
         Body::empty()

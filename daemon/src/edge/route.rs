@@ -3,6 +3,8 @@
 //! Browsers share one HTTP/2 connection among all names that its certificate covers, so the TLS server name says
 //! nothing about a single request. What is not ours gets 421 (RFC 9110, section 15.5.20).
 
+use cok_http::name::{Position, position};
+
 use crate::names::{Hostname, Subdomain};
 
 /// What an authority stands for.
@@ -12,7 +14,7 @@ pub(crate) enum Route {
     Base,
     /// A tunnel's name.
     Tunnel(Subdomain),
-    /// A name right under the base domain that no tunnel can have.
+    /// A name directly under the base domain that no tunnel can have.
     Unusable,
     /// Not one of our names.
     Foreign,
@@ -22,19 +24,10 @@ pub(crate) enum Route {
 pub(crate) fn route(domain: &Hostname, host: &str) -> Route {
     // A fully qualified name may end in a dot.
     let host = host.strip_suffix('.').unwrap_or(host);
-    let domain = domain.as_str();
-    let Some(split) = host.len().checked_sub(domain.len()) else { return Route::Foreign };
-    let (Some(label), Some(rest)) = (host.get(..split), host.get(split..)) else { return Route::Foreign };
-    if !rest.eq_ignore_ascii_case(domain) {
-        return Route::Foreign;
-    }
-    if label.is_empty() {
-        return Route::Base;
-    }
-    // The wildcard covers one label (RFC 6125, section 6.4.3); deeper names are not ours.
-    match label.strip_suffix('.') {
-        Some(label) if !label.contains('.') => Subdomain::parse(label).map_or(Route::Unusable, Route::Tunnel),
-        _ => Route::Foreign,
+    match position(host, domain.as_str()) {
+        Position::Domain => Route::Base,
+        Position::Under(name) => Subdomain::parse(name).map_or(Route::Unusable, Route::Tunnel),
+        Position::Elsewhere => Route::Foreign,
     }
 }
 

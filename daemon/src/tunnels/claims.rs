@@ -12,7 +12,7 @@ use super::presence::Live;
 use super::session::Client;
 use crate::admission::TunnelPermit;
 use crate::names::Subdomain;
-use cok_host::quoted;
+use cok_host::quoted::quoted;
 
 /// How long a client may take to show that it is still there, when another one of the same key wants its name.
 const PROBE: Duration = Duration::from_millis(2500);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use cok_proto::RequestHead;
-use cok_transport::{Exchange, OpenError, Transport};
+use cok_transport::{ExchangeHalves, OpenError, Transport};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -25,7 +25,7 @@ pub(crate) struct Live {
 
 impl Live {
     /// Opens an exchange. With `end`, the request has no body.
-    pub(crate) fn open(&self, head: Arc<RequestHead>, end: bool) -> Result<Exchange, OpenError> {
+    pub(crate) fn open(&self, head: Arc<RequestHead>, end: bool) -> Result<ExchangeHalves, OpenError> {
         self.transport.open(self.tunnel, head, end)
     }
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use arbitrary::Arbitrary;
 use bytes::{BufMut, Bytes, BytesMut};
 use cok_proto::frame::{self, Frame, FrameType, MAX_MESSAGE};
-use cok_proto::mux::{Config, Event, Key, Mux};
+use cok_proto::mux::{Config, Event, ExchangeKey, Mux};
 use cok_proto::session::MAX_UNANSWERED;
 use cok_proto::{
     Bind, Bound, Connect, ConnectAck, Drain, DrainReason, ErrorCode, ErrorMessage, RequestHead, ResetCode, ResponseHead,
@@ -69,7 +69,7 @@ enum Sent {
 }
 
 struct Held {
-    key: Key,
+    key: ExchangeKey,
     send: bool,
     recv: bool,
     final_head: bool,
@@ -222,7 +222,7 @@ impl Side {
         }
     }
 
-    fn writable(&mut self, exchange: u8) -> Option<Key> {
+    fn writable(&mut self, exchange: u8) -> Option<ExchangeKey> {
         let key = self.choose(exchange).filter(|held| held.send && held.final_head).map(|held| held.key)?;
         (self.mux.send_ready(key) == Ok(true)).then_some(key)
     }
@@ -266,7 +266,7 @@ impl Side {
         self.check();
         self.mux.close();
         while self.transmit() {}
-        let keys: Vec<Key> = self.held.iter().map(|held| held.key).collect();
+        let keys: Vec<ExchangeKey> = self.held.iter().map(|held| held.key).collect();
         for held in std::mem::take(&mut self.held) {
             if held.send {
                 self.mux.release_send(held.key);

@@ -14,7 +14,7 @@ use http_body::{Body, Frame, SizeHint};
 pub struct TunnelBody {
     /// `None` once the body has ended.
     recv: Option<Box<dyn RecvHalf>>,
-    /// The bytes still to come, if the head told the length.
+    /// The bytes still to come, if the head announced a length.
     left: Option<u64>,
 }
 
@@ -24,7 +24,7 @@ impl TunnelBody {
         Self { recv: None, left: None }
     }
 
-    /// A body that `recv` brings, `length` bytes long if that is known.
+    /// A body that comes from `recv`, with its `length` if that is known.
     pub fn new(recv: Box<dyn RecvHalf>, length: Option<u64>) -> Self {
         Self { recv: Some(recv), left: length }
     }

@@ -2,11 +2,15 @@
 //!
 //! - [`TunnelBody`]: one direction of an exchange as an HTTP body.
 //! - [`hop_by_hop`]: the header fields that end at each hop.
+//! - [`name`]: the rules for the names of tunnels.
+//! - [`pump`]: raw bytes between a connection and an exchange that has left HTTP.
 //! - [`websocket`]: where the frames of a WebSocket end, and how it is closed between two of them.
 //! - [`is_event_stream`]: which responses last until one side ends them.
 
 mod body;
 pub mod hop_by_hop;
+pub mod name;
+pub mod pump;
 pub mod websocket;
 
 pub use self::body::{TunnelBody, content_length};

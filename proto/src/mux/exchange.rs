@@ -1,6 +1,6 @@
 //! One exchange as the multiplexer keeps it: its states, its queues, its credit, and the turns it waits for.
 
-use super::{Config, Key};
+use super::{Config, ExchangeKey};
 use crate::error::ResetCode;
 use crate::exchange::{ExchangeError, Inbox, Outbox, RecvState, RecvWindow, SendState, WindowBudget};
 
@@ -55,7 +55,7 @@ pub(super) struct Exchange {
     pub(super) reset: Option<ResetCode>,
     pub(super) ring: Ring,
     /// The next exchange of its tunnel in the same ring.
-    pub(super) next: Option<Key>,
+    pub(super) next: Option<ExchangeKey>,
     /// It waits in the ring for credit and Resets.
     pub(super) in_control: bool,
 

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 
 use super::exchange::{Exchange, State};
-use super::{Key, Mux};
+use super::{ExchangeKey, Mux};
 use crate::error::ResetCode;
 use crate::exchange::{ExchangeError, Finish, Handed, OutHead, Received, RecvState, SendState};
 use crate::frame::{MAX_REQUEST_HEAD, MAX_RESPONSE_HEAD};
@@ -19,7 +19,7 @@ pub const SEND_BUFFER: usize = 64 * 1024;
 
 impl Mux {
     /// Daemon: opens an exchange for a tunnel. With `end`, no body follows. The owner holds both handles.
-    pub fn open(&mut self, tunnel: u32, head: Arc<RequestHead>, end: bool) -> Result<Key, OpenError> {
+    pub fn open(&mut self, tunnel: u32, head: Arc<RequestHead>, end: bool) -> Result<ExchangeKey, OpenError> {
         self.session.may_open(tunnel, self.exchanges.len())?;
         if head.encoded_len()? > MAX_REQUEST_HEAD {
             return Err(HeadTooLarge.into());
@@ -31,13 +31,13 @@ impl Mux {
         self.unannounced += 1;
         self.session.held(tunnel);
         exchange.outbox.heads.push_back(OutHead::Request { head, end });
-        let key = Key(self.exchanges.insert(exchange));
+        let key = ExchangeKey(self.exchanges.insert(exchange));
         self.schedule(key);
         Ok(key)
     }
 
     /// Takes the reader's next part. `None` if there is none at the moment.
-    pub fn recv(&mut self, key: Key) -> Option<Result<Received, ExchangeError>> {
+    pub fn recv(&mut self, key: ExchangeKey) -> Option<Result<Received, ExchangeError>> {
         let now = self.now;
         let exchange = self.exchanges.get_mut(key.0)?;
         let Some(received) = exchange.inbox.pop() else { return exchange.broken().map(Err) };
@@ -56,7 +56,7 @@ impl Mux {
 
     /// Whether the exchange takes body bytes now. The error says why it takes none at all; `Reset(NoError)` if the peer
     /// wants no more. After `Ok(false)`, an [`Event::Writable`](super::Event::Writable) follows once that changes.
-    pub fn send_ready(&mut self, key: Key) -> Result<bool, ExchangeError> {
+    pub fn send_ready(&mut self, key: ExchangeKey) -> Result<bool, ExchangeError> {
         let Some(exchange) = self.exchanges.get_mut(key.0) else { return Err(ExchangeError::SessionLost) };
         match exchange.state {
             State::Broken(error) => return Err(error),
@@ -70,14 +70,14 @@ impl Mux {
 
     /// Why the exchange is over before its end; `None` while it is not. Once that changes, an
     /// [`Event::Writable`](super::Event::Writable) follows.
-    pub fn broken(&self, key: Key) -> Option<ExchangeError> {
+    pub fn broken(&self, key: ExchangeKey) -> Option<ExchangeError> {
         self.exchanges.get(key.0).map_or(Some(ExchangeError::SessionLost), Exchange::broken)
     }
 
     /// Client: queues a response head. With `end`, no body follows. Interim heads beyond
     /// [`MAX_INTERIM_HEADS`](crate::exchange::MAX_INTERIM_HEADS) are dropped, since they are hints. A second final head
     /// breaks the exchange, and so does a 101 to a request that is no upgrade or has not ended.
-    pub fn send_response(&mut self, key: Key, head: ResponseHead, end: bool) -> Result<(), HeadTooLarge> {
+    pub fn send_response(&mut self, key: ExchangeKey, head: ResponseHead, end: bool) -> Result<(), HeadTooLarge> {
         if head.encoded_len()? > MAX_RESPONSE_HEAD {
             return Err(HeadTooLarge);
         }
@@ -96,7 +96,7 @@ impl Mux {
 
     /// Queues body bytes of any length; call it after [`Mux::send_ready`] returned `Ok(true)`. With `end`, nothing
     /// follows. On the client, a body before the final head breaks the exchange.
-    pub fn send_data(&mut self, key: Key, data: Bytes, end: bool) {
+    pub fn send_data(&mut self, key: ExchangeKey, data: Bytes, end: bool) {
         if let Some(exchange) = self.hand_over(key, |send| send.body(end)) {
             if !data.is_empty() {
                 exchange.outbox.body.push(data);
@@ -109,7 +109,7 @@ impl Mux {
     }
 
     /// Queues trailers, which end the direction.
-    pub fn send_trailers(&mut self, key: Key, fields: HeaderMap) -> Result<(), HeadTooLarge> {
+    pub fn send_trailers(&mut self, key: ExchangeKey, fields: HeaderMap) -> Result<(), HeadTooLarge> {
         if fields_len(&fields)? > MAX_RESPONSE_HEAD {
             return Err(HeadTooLarge);
         }
@@ -122,7 +122,7 @@ impl Mux {
 
     /// Abandons the exchange in both directions. [`ResetCode::NoError`] would not abandon it, so it goes out as
     /// `Cancelled`.
-    pub fn reset(&mut self, key: Key, code: ResetCode) {
+    pub fn reset(&mut self, key: ExchangeKey, code: ResetCode) {
         let code = if code == ResetCode::NoError { ResetCode::Cancelled } else { code };
         let Some(exchange) = self.exchanges.get_mut(key.0) else { return };
         if exchange.is_over() {
@@ -143,15 +143,16 @@ impl Mux {
 
     /// Abandons all exchanges of a tunnel.
     pub fn reset_tunnel(&mut self, tunnel: u32, code: ResetCode) {
-        let of_tunnel = |(index, exchange): (usize, &Exchange)| (exchange.tunnel == tunnel).then_some(Key(index));
-        let keys: Vec<Key> = self.exchanges.iter().filter_map(of_tunnel).collect();
+        let of_tunnel =
+            |(index, exchange): (usize, &Exchange)| (exchange.tunnel == tunnel).then_some(ExchangeKey(index));
+        let keys: Vec<ExchangeKey> = self.exchanges.iter().filter_map(of_tunnel).collect();
         for key in keys {
             self.reset(key, code);
         }
     }
 
     /// The sender leaves. Before it has handed over its end, this abandons the exchange.
-    pub fn release_send(&mut self, key: Key) {
+    pub fn release_send(&mut self, key: ExchangeKey) {
         let Some(exchange) = self.exchanges.get_mut(key.0) else { return };
         exchange.held.send = false;
         if exchange.send().is_some_and(|send| !send.may_leave()) {
@@ -162,7 +163,7 @@ impl Mux {
 
     /// The reader leaves. On the daemon, leaving before the end abandons the exchange. On the client, the rest of the
     /// request is dropped, and NO_ERROR stops the daemon once the response has gone out.
-    pub fn release_recv(&mut self, key: Key) {
+    pub fn release_recv(&mut self, key: ExchangeKey) {
         let Some(exchange) = self.exchanges.get_mut(key.0) else { return };
         exchange.held.recv = false;
         exchange.inbox.clear();
@@ -181,7 +182,7 @@ impl Mux {
     }
     /// Advances the sender's state by a part. Returns the exchange if the part is to be queued. A part out of order
     /// ends this exchange, because the peer would end the session.
-    fn hand_over(&mut self, key: Key, step: impl FnOnce(&mut SendState) -> Handed) -> Option<&mut Exchange> {
+    fn hand_over(&mut self, key: ExchangeKey, step: impl FnOnce(&mut SendState) -> Handed) -> Option<&mut Exchange> {
         let handed = step(self.exchanges.get_mut(key.0)?.send()?);
         if handed == Handed::Misuse {
             self.reset(key, ResetCode::LocalBroken);

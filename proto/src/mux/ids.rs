@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
-use super::Key;
+use super::ExchangeKey;
 
 /// The live exchanges by id.
-pub(super) type IdMap = HashMap<u32, Key, BuildHasherDefault<IdHasher>>;
+pub(super) type IdMap = HashMap<u32, ExchangeKey, BuildHasherDefault<IdHasher>>;
 
 /// Spreads the bits of an id. No more is needed: ids rise one by one, and at most `max_exchanges` are kept.
 #[derive(Debug, Default)]

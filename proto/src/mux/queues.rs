@@ -1,14 +1,14 @@
 //! State that receiving, transmitting and the handles share: the rings of exchanges, the events and the slots.
 
 use super::exchange::{Ring, State};
-use super::{Event, Key, Mux};
+use super::{Event, ExchangeKey, Mux};
 use crate::error::ResetCode;
 use crate::exchange::RecvState;
 use crate::frame;
 
 impl Mux {
     /// Client: stops the upload once the response has gone out and the request's reader has left.
-    pub(super) fn stop_upload(&mut self, key: Key) {
+    pub(super) fn stop_upload(&mut self, key: ExchangeKey) {
         let exchange = &mut self.exchanges[key.0];
         if let State::Running { send, recv: recv @ RecvState::Unwanted } = &mut exchange.state
             && send.is_over()
@@ -21,7 +21,7 @@ impl Mux {
     }
 
     /// Puts an exchange into the ring where it belongs, unless it waits in one already.
-    pub(super) fn schedule(&mut self, key: Key) {
+    pub(super) fn schedule(&mut self, key: ExchangeKey) {
         let exchange = &mut self.exchanges[key.0];
         if exchange.ring != Ring::None {
             return;
@@ -35,7 +35,7 @@ impl Mux {
     }
 
     /// Queues an exchange for its credit or Reset.
-    pub(super) fn announce(&mut self, key: Key) {
+    pub(super) fn announce(&mut self, key: ExchangeKey) {
         let exchange = &mut self.exchanges[key.0];
         if !exchange.in_control {
             exchange.in_control = true;
@@ -44,14 +44,14 @@ impl Mux {
     }
 
     /// Queues [`Event::Readable`] unless one waits already: a message holds thousands of frames.
-    pub(super) fn notify_readable(&mut self, key: Key) {
+    pub(super) fn notify_readable(&mut self, key: ExchangeKey) {
         if !std::mem::replace(&mut self.exchanges[key.0].noted.recv, true) {
             self.events.push_back(Event::Readable(key));
         }
     }
 
     /// Queues [`Event::Writable`] unless one waits already.
-    pub(super) fn notify_writable(&mut self, key: Key) {
+    pub(super) fn notify_writable(&mut self, key: ExchangeKey) {
         if !std::mem::replace(&mut self.exchanges[key.0].noted.send, true) {
             self.events.push_back(Event::Writable(key));
         }
@@ -67,7 +67,7 @@ impl Mux {
     }
 
     /// Daemon: the request of this exchange has gone out under a new id.
-    pub(super) fn announced(&mut self, key: Key) {
+    pub(super) fn announced(&mut self, key: ExchangeKey) {
         let exchange = &mut self.exchanges[key.0];
         if std::mem::take(&mut exchange.waits_for_id) {
             exchange.announced = true;
@@ -79,7 +79,7 @@ impl Mux {
     }
 
     /// Forgets the id of an exchange that is over, so that frames for it are ignored.
-    pub(super) fn forget_id(&mut self, key: Key) {
+    pub(super) fn forget_id(&mut self, key: ExchangeKey) {
         let exchange = &mut self.exchanges[key.0];
         if exchange.is_over() || self.session.is_closed() {
             exchange.settle_window(&self.config.budget);
@@ -92,7 +92,7 @@ impl Mux {
     }
 
     /// Frees the slot once no handle and no queue refers to it.
-    pub(super) fn reap(&mut self, key: Key) {
+    pub(super) fn reap(&mut self, key: ExchangeKey) {
         let Some(exchange) = self.exchanges.get(key.0) else { return };
         let held = exchange.held.send || exchange.held.recv;
         let queued = exchange.ring != Ring::None || exchange.in_control;

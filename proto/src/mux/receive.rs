@@ -5,7 +5,7 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::exchange::{Exchange, State};
-use super::{Event, Key, Mux};
+use super::{Event, ExchangeKey, Mux};
 use crate::error::{ProtocolError, ResetCode};
 use crate::exchange::{ExchangeError, RecvState, SendState};
 use crate::frame::{Frame, FrameHeader, HEADER_LEN, MAX_DATA_FRAME, MAX_MESSAGE, SKIP_BUDGET};
@@ -95,7 +95,7 @@ impl Mux {
                 let state = State::Running { send: SendState::before_response(), recv };
                 let mut exchange = Exchange::new(id, tunnel, state, &self.config, self.peer_window);
                 exchange.announced = true;
-                let key = Key(self.exchanges.insert(exchange));
+                let key = ExchangeKey(self.exchanges.insert(exchange));
                 self.by_id.insert(id, key);
                 self.events.push_back(Event::Opened { key, tunnel, head, end });
             }
@@ -173,7 +173,7 @@ impl Mux {
     }
 
     /// The exchange of an id. `None` if it is over, so that the frame has crossed its end.
-    fn find(&mut self, kind: &'static str, id: u32) -> Result<Option<(Key, &mut Exchange)>, ProtocolError> {
+    fn find(&mut self, kind: &'static str, id: u32) -> Result<Option<(ExchangeKey, &mut Exchange)>, ProtocolError> {
         if let Some(&key) = self.by_id.get(&id) {
             return Ok(Some((key, &mut self.exchanges[key.0])));
         }
@@ -184,7 +184,7 @@ impl Mux {
     }
 
     /// Notifies an exchange's reader of a new part.
-    fn arrived(&mut self, key: Key, end: bool) {
+    fn arrived(&mut self, key: ExchangeKey, end: bool) {
         self.notify_readable(key);
         if end {
             let exchange = &mut self.exchanges[key.0];

@@ -3,7 +3,7 @@
 use bytes::{Buf as _, BytesMut};
 
 use super::exchange::{Exchange, Ring};
-use super::{Key, Mux, SEND_BUFFER};
+use super::{ExchangeKey, Mux, SEND_BUFFER};
 use crate::error::ResetCode;
 use crate::exchange::{Finish, OutHead, Outbox};
 use crate::frame::{self, DATA_CHUNK, FrameHeader, FrameType, HEADER_LEN, ID_LEN, MESSAGE_TARGET};
@@ -142,7 +142,7 @@ impl Mux {
     }
 
     /// Ends an exchange's turn: it queues again if it has more, and its writer may go on.
-    fn turn_over(&mut self, key: Key) {
+    fn turn_over(&mut self, key: ExchangeKey) {
         let exchange = &mut self.exchanges[key.0];
         exchange.ring = Ring::None;
         if exchange.writer_waits && exchange.outbox.body.len() < SEND_BUFFER {

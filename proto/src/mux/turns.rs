@@ -7,7 +7,7 @@ use std::hash::BuildHasherDefault;
 
 use slab::Slab;
 
-use super::Key;
+use super::ExchangeKey;
 use super::exchange::Exchange;
 use super::ids::IdHasher;
 
@@ -22,8 +22,8 @@ pub(super) struct Turns {
 
 #[derive(Clone, Copy, Debug)]
 struct List {
-    first: Key,
-    last: Key,
+    first: ExchangeKey,
+    last: ExchangeKey,
 }
 
 impl Turns {
@@ -32,7 +32,7 @@ impl Turns {
     }
 
     /// Queues an exchange behind the others of its tunnel.
-    pub(super) fn push(&mut self, key: Key, exchanges: &mut Slab<Exchange>) {
+    pub(super) fn push(&mut self, key: ExchangeKey, exchanges: &mut Slab<Exchange>) {
         exchanges[key.0].next = None;
         let tunnel = exchanges[key.0].tunnel;
         if let Some(list) = self.lists.get_mut(&tunnel) {
@@ -45,12 +45,12 @@ impl Turns {
     }
 
     /// The exchange whose turn it is.
-    pub(super) fn front(&self) -> Option<Key> {
+    pub(super) fn front(&self) -> Option<ExchangeKey> {
         self.lists.get(self.tunnels.front()?).map(|list| list.first)
     }
 
     /// Takes the exchange out whose turn it is. Then it is another tunnel's turn.
-    pub(super) fn pop(&mut self, exchanges: &mut Slab<Exchange>) -> Option<Key> {
+    pub(super) fn pop(&mut self, exchanges: &mut Slab<Exchange>) -> Option<ExchangeKey> {
         let tunnel = self.tunnels.pop_front()?;
         let list = self.lists.get_mut(&tunnel)?;
         let key = list.first;

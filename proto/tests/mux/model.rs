@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use bytes::Bytes;
-use cok_proto::mux::{Event, Key};
+use cok_proto::mux::{Event, ExchangeKey};
 use cok_proto::session::MAX_UNANSWERED;
 use cok_proto::{
     Bind, DrainReason, ErrorCode, ErrorMessage, ExchangeError, OpenError, Received, ResetCode, Role, TunnelFrame,
@@ -133,7 +133,7 @@ enum End {
 #[derive(Debug, Default)]
 struct Part {
     /// While a handle is held.
-    key: Option<Key>,
+    key: Option<ExchangeKey>,
     send_handle: bool,
     recv_handle: bool,
 
@@ -184,8 +184,8 @@ struct Walk {
     tunnels: BTreeMap<u32, Tunnel>,
     binds: usize,
     /// For each side, the exchange that a key names at the moment.
-    current: [HashMap<Key, usize>; 2],
-    keys: [Vec<Key>; 2],
+    current: [HashMap<ExchangeKey, usize>; 2],
+    keys: [Vec<ExchangeKey>; 2],
     heard: [std::time::Instant; 2],
     drained: bool,
 }
@@ -207,7 +207,7 @@ impl Walk {
     }
 
     /// The `pick`th exchange of which `side` holds the wanted handle.
-    fn choose(&mut self, side: Side, pick: u8, holds: impl Fn(&Part) -> bool) -> Option<(usize, Key)> {
+    fn choose(&mut self, side: Side, pick: u8, holds: impl Fn(&Part) -> bool) -> Option<(usize, ExchangeKey)> {
         let candidates: Vec<_> =
             (0..self.exchanges.len()).filter(|index| holds(&self.exchanges[*index].parts[side as usize])).collect();
         let index = *candidates.get(usize::from(pick) % candidates.len().max(1))?;
@@ -348,7 +348,7 @@ impl Walk {
         }
     }
 
-    fn hold(&mut self, side: Side, key: Key, index: usize) {
+    fn hold(&mut self, side: Side, key: ExchangeKey, index: usize) {
         let before = self.current[side as usize].insert(key, index);
         let holder = before.map(|before| self.exchanges[before].part(side).key);
         assert!(holder.is_none_or(|holder| holder != Some(key)) || before == Some(index), "a slot with two owners");
@@ -370,7 +370,7 @@ impl Walk {
     }
 
     /// Whether the part may write a body now, asked as an honest caller does.
-    fn may_write(&mut self, side: Side, index: usize) -> Option<Key> {
+    fn may_write(&mut self, side: Side, index: usize) -> Option<ExchangeKey> {
         let part = self.exchanges[index].part(side);
         let key = part.key?;
         if part.sent_end.is_some() || (side == Side::Client && !part.heads_sent.contains(&200)) {

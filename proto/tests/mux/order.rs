@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use bytes::Bytes;
 use cok_proto::Role;
 use cok_proto::frame::{DATA_CHUNK, Frame, MESSAGE_TARGET};
-use cok_proto::mux::{Key, SEND_BUFFER};
+use cok_proto::mux::{ExchangeKey, SEND_BUFFER};
 
 use crate::pair::{Pair, Setup, decode_all, request, response};
 
@@ -14,7 +14,7 @@ fn roomy() -> Pair {
 }
 
 /// A pair whose client sends `count` responses, each past its first bytes.
-fn in_bulk(count: usize) -> (Pair, Vec<(Key, Key)>) {
+fn in_bulk(count: usize) -> (Pair, Vec<(ExchangeKey, ExchangeKey)>) {
     let mut pair = roomy();
     let keys: Vec<_> = (0..count).map(|_| pair.open(true)).collect();
     for (_, client) in &keys {
@@ -28,7 +28,7 @@ fn in_bulk(count: usize) -> (Pair, Vec<(Key, Key)>) {
     (pair, keys)
 }
 
-fn fill(pair: &mut Pair, key: Key) {
+fn fill(pair: &mut Pair, key: ExchangeKey) {
     while pair.client.send_ready(key) == Ok(true) {
         pair.client.send_data(key, Bytes::from(vec![7; SEND_BUFFER / 4]), false);
     }

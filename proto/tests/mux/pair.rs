@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use cok_proto::frame::{self, Frame};
-use cok_proto::mux::{Config, Event, Key, Mux};
+use cok_proto::mux::{Config, Event, ExchangeKey, Mux};
 use cok_proto::{
     Bind, Bound, Connect, ConnectAck, ExchangeError, Received, RequestHead, ResponseHead, Role, Scheme, SessionError,
     WindowBudget,
@@ -149,7 +149,7 @@ impl Pair {
     }
 
     /// Opens an exchange and returns its key on both sides.
-    pub(crate) fn open(&mut self, end: bool) -> (Key, Key) {
+    pub(crate) fn open(&mut self, end: bool) -> (ExchangeKey, ExchangeKey) {
         self.open_for(0, end)
     }
 
@@ -164,14 +164,14 @@ impl Pair {
     }
 
     /// Opens an exchange of a tunnel and returns its key on both sides.
-    pub(crate) fn open_for(&mut self, tunnel: u32, end: bool) -> (Key, Key) {
+    pub(crate) fn open_for(&mut self, tunnel: u32, end: bool) -> (ExchangeKey, ExchangeKey) {
         let daemon = self.daemon.open(tunnel, request("/"), end).unwrap();
         self.settle();
         (daemon, self.opened())
     }
 
     /// The newest exchange that an event of the client names. Drops other events.
-    pub(crate) fn opened(&mut self) -> Key {
+    pub(crate) fn opened(&mut self) -> ExchangeKey {
         let opened = events(&mut self.client).into_iter().filter_map(|event| match event {
             Event::Opened { key, .. } => Some(key),
             _ => None,
@@ -273,7 +273,7 @@ pub(crate) struct ReadAll {
     pub(crate) error: Option<ExchangeError>,
 }
 
-pub(crate) fn read_all(mux: &mut Mux, key: Key) -> ReadAll {
+pub(crate) fn read_all(mux: &mut Mux, key: ExchangeKey) -> ReadAll {
     let mut all = ReadAll::default();
     while !all.ended {
         match mux.recv(key) {

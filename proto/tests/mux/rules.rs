@@ -302,7 +302,7 @@ fn misuse_of_a_client_stays_off_the_wire() {
     let all = read_all(&mut pair.daemon, daemon);
     assert_eq!((all.heads.len(), all.ended), (17, true), "sixteen interim heads and the final one");
 
-    let misuses: [fn(&mut Pair, cok_proto::mux::Key); 3] = [
+    let misuses: [fn(&mut Pair, cok_proto::mux::ExchangeKey); 3] = [
         |pair, key| pair.client.send_data(key, Bytes::from_static(b"x"), false),
         |pair, key| pair.client.send_trailers(key, trailers()).unwrap(),
         |pair, key| {

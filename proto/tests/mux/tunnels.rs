@@ -353,7 +353,7 @@ fn binds_with_long_names_leave_in_several_messages() {
 // ---- fairness ----
 
 /// Fills the queue of a response of the client.
-fn fill(pair: &mut Pair, key: cok_proto::mux::Key) {
+fn fill(pair: &mut Pair, key: cok_proto::mux::ExchangeKey) {
     while pair.client.send_ready(key) == Ok(true) {
         pair.client.send_data(key, Bytes::from(vec![7; SEND_BUFFER / 4]), false);
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use cok_proto::frame::{self, Frame};
-use cok_proto::mux::Key;
+use cok_proto::mux::ExchangeKey;
 use cok_proto::{ErrorCode, ExchangeError, RequestHead, ResetCode, Role, SessionError};
 use http::Method;
 
@@ -18,7 +18,7 @@ fn upgrade() -> Arc<RequestHead> {
     head.into()
 }
 
-fn asked(end: bool) -> (Pair, Key, Key) {
+fn asked(end: bool) -> (Pair, ExchangeKey, ExchangeKey) {
     let mut pair = Pair::new(Setup::default());
     let daemon = pair.daemon.open(0, upgrade(), end).unwrap();
     pair.settle();

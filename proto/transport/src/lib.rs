@@ -48,7 +48,7 @@ pub trait Transport: fmt::Debug + Send + Sync + 'static {
     fn name(&self) -> &'static str;
 
     /// Daemon: opens an exchange for a tunnel. With `end`, the request has no body.
-    fn open(&self, tunnel: u32, head: Arc<RequestHead>, end: bool) -> Result<Exchange, OpenError>;
+    fn open(&self, tunnel: u32, head: Arc<RequestHead>, end: bool) -> Result<ExchangeHalves, OpenError>;
 
     /// Client: polls for the next request. `None` once no more will come.
     fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<Option<Incoming>>;
@@ -165,7 +165,7 @@ pub enum CloseReason {
 
 /// An exchange's two directions. Each is a handle of its own and may be used in another task.
 #[derive(Debug)]
-pub struct Exchange {
+pub struct ExchangeHalves {
     /// Towards the peer.
     pub send: Box<dyn SendHalf>,
     /// From the peer.
@@ -182,7 +182,7 @@ pub struct Incoming {
     /// True if the request has no body.
     pub end: bool,
     /// The directions of its body and its response.
-    pub exchange: Exchange,
+    pub exchange: ExchangeHalves,
 }
 
 /// The direction towards the peer. Dropping it before its end abandons the exchange, with CANCELLED from the daemon and

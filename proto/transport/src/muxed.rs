@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use cok_proto::mux::{Event, Key, Mux};
+use cok_proto::mux::{Event, ExchangeKey, Mux};
 use cok_proto::{
     Bind, Bound, Connect, ConnectAck, DrainReason, ErrorMessage, RequestHead, ResetCode, TunnelFrame, Unbind,
 };
@@ -22,8 +22,8 @@ use tokio::sync::watch;
 
 use self::handles::{MuxRecv, MuxSend};
 use crate::{
-    CloseReason, Config, Exchange, Handshake, HandshakeError, Incoming, OpenError, SessionError, Status, Transport,
-    set_waker,
+    CloseReason, Config, ExchangeHalves, Handshake, HandshakeError, Incoming, OpenError, SessionError, Status,
+    Transport, set_waker,
 };
 
 pub(crate) use self::driver::Pipe;
@@ -80,7 +80,7 @@ impl Transport for MuxSession {
         self.0.name
     }
 
-    fn open(&self, tunnel: u32, head: Arc<RequestHead>, end: bool) -> Result<Exchange, OpenError> {
+    fn open(&self, tunnel: u32, head: Arc<RequestHead>, end: bool) -> Result<ExchangeHalves, OpenError> {
         let key = self.0.act(|state| state.mux.open(tunnel, head, end))?;
         Ok(self.0.exchange(key))
     }
@@ -207,7 +207,7 @@ pub(crate) struct Shared {
 
 struct State {
     mux: Mux,
-    /// The tasks that wait for an exchange, by [`Key::index`].
+    /// The tasks that wait for an exchange, by [`ExchangeKey::index`].
     waiting: Vec<Waiting>,
     /// Wakes the driver to send. Set while it has nothing to send, and not while it waits for the pipe.
     driver: Option<Waker>,
@@ -231,7 +231,7 @@ struct State {
 
 /// A request that waits to be accepted.
 struct Request {
-    key: Key,
+    key: ExchangeKey,
     tunnel: u32,
     head: RequestHead,
     end: bool,
@@ -304,13 +304,16 @@ impl Shared {
         });
     }
 
-    fn exchange(self: &Arc<Self>, key: Key) -> Exchange {
-        Exchange { send: Box::new(MuxSend::new(self.clone(), key)), recv: Box::new(MuxRecv::new(self.clone(), key)) }
+    fn exchange(self: &Arc<Self>, key: ExchangeKey) -> ExchangeHalves {
+        ExchangeHalves {
+            send: Box::new(MuxSend::new(self.clone(), key)),
+            recv: Box::new(MuxRecv::new(self.clone(), key)),
+        }
     }
 }
 
 impl State {
-    fn waiting(&mut self, key: Key) -> &mut Waiting {
+    fn waiting(&mut self, key: ExchangeKey) -> &mut Waiting {
         if self.waiting.len() <= key.index() {
             self.waiting.resize_with(key.index() + 1, Waiting::default);
         }

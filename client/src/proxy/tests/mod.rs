@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cok_proto::{Connect, ConnectAck, RequestHead, ResponseHead, Scheme};
-use cok_transport::{Exchange, ExchangeError, Received, RecvHalf, SendHalf, Transport, WindowBudget, memory};
+use cok_transport::{ExchangeError, ExchangeHalves, Received, RecvHalf, SendHalf, Transport, WindowBudget, memory};
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use tokio::net::{TcpListener, TcpStream};
@@ -53,14 +53,20 @@ impl Daemon {
             max_exchanges: 100,
             budget: WindowBudget::new(1 << 20),
         };
-        let ack = ConnectAck { initial_window: 256 * 1024, max_exchanges: 100, ..ConnectAck::default() };
+        let ack = ConnectAck {
+            subdomain: Some("demo".to_owned()),
+            url: Some("https://demo.tunnel.test".to_owned()),
+            initial_window: 256 * 1024,
+            max_exchanges: 100,
+            ..ConnectAck::default()
+        };
         let ask = Connect { initial_window: 256 * 1024, ..Connect::default() };
         let (left, right) = memory::pipe();
         let accept = async {
             let handshake = memory::accept(left, limits.clone(), PATIENCE).await.unwrap();
-            handshake.accept(&ack)
+            handshake.accept(&ack, &[])
         };
-        let (session, client) = tokio::join!(accept, memory::connect(right, limits.clone(), &ask, PATIENCE));
+        let (session, client) = tokio::join!(accept, memory::connect(right, limits.clone(), &ask, &[], PATIENCE));
         let (client, _) = client.unwrap();
         let in_flight = Arc::<InFlight>::default();
         let proxy = Proxy::new(config, in_flight.clone()).unwrap();
@@ -103,7 +109,7 @@ impl Daemon {
             authority: Authority::from_static("demo.tunnel.test"),
             headers,
         };
-        let Exchange { send, recv } = self.session.open(Arc::new(head), end).unwrap();
+        let ExchangeHalves { send, recv } = self.session.open(0, Arc::new(head), end).unwrap();
         Visitor { send, recv, ended: false }
     }
 
@@ -206,7 +212,8 @@ async fn an_exchange_takes_little_memory() {
         authority: Authority::from_static("demo.tunnel.test"),
         headers: HeaderMap::new(),
     };
-    let exchange = proxy.exchange(cok_transport::Incoming { head, end: true, exchange: Exchange { send, recv } });
+    let exchange =
+        proxy.exchange(cok_transport::Incoming { tunnel: 0, head, end: true, exchange: ExchangeHalves { send, recv } });
     // Each request's task is made, moved and freed: with dialling in it, it would take 8 KiB and a tenth more time.
     assert!(std::mem::size_of_val(&exchange) <= 4096);
 }

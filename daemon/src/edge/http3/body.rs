@@ -13,10 +13,10 @@ use http::HeaderMap;
 use http_body::Frame;
 use quinn::ReadError;
 
-use super::exchange::Exchange;
 use super::fields::check_trailers;
 use super::frames::{Piece, RequestFrames};
 use super::quic::Half;
+use super::request_state::RequestState;
 use super::violation::{Scope, Violation, wire};
 use crate::edge::interim::InterimHeads;
 use crate::edge::request::{BrokenOff, VisitorStream};
@@ -25,13 +25,13 @@ use crate::edge::request::{BrokenOff, VisitorStream};
 /// little more than a kilobyte.
 const GATHER: usize = 16 * 1024;
 
-/// A request's stream as it comes in. Letting go of it tells the visitor to stop sending.
+/// The incoming side of a request's stream. Dropping it asks the visitor to stop sending.
 #[derive(Debug)]
 pub(super) struct Receiver {
     stream: quinn::RecvStream,
     connection: quinn::Connection,
     frames: RequestFrames,
-    exchange: Arc<Exchange>,
+    state: Arc<RequestState>,
     /// Nothing more will come.
     ended: bool,
 }
@@ -53,8 +53,8 @@ impl From<Violation> for Broken {
 
 impl Receiver {
     /// Of a stream that has just been opened.
-    pub(super) fn new(stream: quinn::RecvStream, connection: quinn::Connection, exchange: Arc<Exchange>) -> Self {
-        Self { stream, connection, frames: RequestFrames::new(), exchange, ended: false }
+    pub(super) fn new(stream: quinn::RecvStream, connection: quinn::Connection, state: Arc<RequestState>) -> Self {
+        Self { stream, connection, frames: RequestFrames::new(), state, ended: false }
     }
 
     /// The next piece; `None` at the end.
@@ -95,15 +95,15 @@ impl Receiver {
         Poll::Ready(())
     }
 
-    /// Gives the request up, and the connection with it if it must be.
+    /// Abandons the request, and closes the connection if the violation demands it.
     pub(super) fn give_up(&self, broken: Broken) {
         match broken {
-            Broken::Violation(Violation { scope: Scope::Stream, code, .. }) => self.exchange.abort(code),
+            Broken::Violation(Violation { scope: Scope::Stream, code, .. }) => self.state.abort(code),
             Broken::Violation(Violation { scope: Scope::Connection, code, reason }) => {
                 self.connection.close(wire(code), reason.as_bytes());
-                self.exchange.abort(code);
+                self.state.abort(code);
             }
-            Broken::Gone => self.exchange.abort(Code::H3_REQUEST_CANCELLED),
+            Broken::Gone => self.state.abort(Code::H3_REQUEST_CANCELLED),
         }
     }
 }
@@ -112,7 +112,7 @@ impl Drop for Receiver {
     fn drop(&mut self) {
         if !self.ended {
             // The response stands, however much of the request there is left (RFC 9114, section 4.1).
-            let code = self.exchange.aborted().unwrap_or(Code::H3_NO_ERROR);
+            let code = self.state.aborted().unwrap_or(Code::H3_NO_ERROR);
             let _already_stopped = self.stream.stop(wire(code));
         }
     }
@@ -124,7 +124,7 @@ pub(super) struct Body {
     /// Decodes the trailers.
     h3: RequestStream<Half, Bytes>,
     half: Half,
-    exchange: Arc<Exchange>,
+    state: Arc<RequestState>,
     /// What was read before it was wanted.
     first: Option<Frame<Bytes>>,
     /// What the head promised.
@@ -150,11 +150,11 @@ impl Body {
         receiver: Receiver,
         h3: RequestStream<Half, Bytes>,
         half: Half,
-        exchange: Arc<Exchange>,
+        state: Arc<RequestState>,
         declared: Option<u64>,
     ) -> Result<Self, BrokenOff> {
         let mut body =
-            Self { receiver, h3, half, exchange, first: None, declared, received: 0, trailers: None, done: false };
+            Self { receiver, h3, half, state, first: None, declared, received: 0, trailers: None, done: false };
         let mut cx = Context::from_waker(std::task::Waker::noop());
         if let Poll::Ready(Some(first)) = body.poll_next(&mut cx) {
             body.first = Some(first?);
@@ -279,6 +279,6 @@ impl VisitorStream for Body {
     }
 
     fn interim(&self) -> Arc<InterimHeads> {
-        self.exchange.interim.clone()
+        self.state.interim.clone()
     }
 }

@@ -5,11 +5,11 @@
 //! what is left; `quic` says what it gets to see. One task accepts, and each request has one of its own (`request`).
 
 mod body;
-mod exchange;
 mod fields;
 mod frames;
 mod quic;
 mod request;
+mod request_state;
 mod unidirectional;
 mod violation;
 

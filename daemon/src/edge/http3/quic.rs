@@ -1,4 +1,4 @@
-//! What h3 takes for a QUIC connection.
+//! A QUIC connection as h3 sees it.
 //!
 //! h3 does four things for us: it codes field sections, knows which heads are well-formed, speaks of settings, and says
 //! GOAWAY. It reaches quinn only to write its own three streams. Of a request it sees the HEADERS frames, which the
@@ -127,7 +127,7 @@ impl SendStream<Bytes> for Own {
     }
 }
 
-/// The peer's control stream as h3 sees it: the settings, and silence ever after.
+/// The peer's control stream as h3 sees it: the settings, and nothing after them.
 #[derive(Debug)]
 pub(super) struct Control {
     id: quinn::StreamId,
@@ -135,7 +135,7 @@ pub(super) struct Control {
 }
 
 impl Control {
-    /// With a whole SETTINGS frame.
+    /// A stream that holds one complete SETTINGS frame.
     pub(super) fn new(id: quinn::StreamId, settings: &Bytes) -> Self {
         let mut stream = BytesMut::with_capacity(1 + settings.len());
         // The stream's type.

@@ -15,10 +15,10 @@ use http_body::Body as _;
 use tracing::debug;
 
 use super::body::{Body, Broken, Receiver};
-use super::exchange::Exchange;
 use super::fields::check_head;
 use super::frames::{DATA, Piece, write_integer};
 use super::quic::{Adapter, Half};
+use super::request_state::RequestState;
 use super::violation::wire;
 use crate::edge::body;
 use crate::edge::request::RequestBody;
@@ -27,29 +27,29 @@ use crate::edge::visitor::Visitor;
 
 /// How much of a response that is there already goes into one write, about.
 const GATHER: usize = 64 * 1024;
-/// How many chunks that may be.
+/// The most chunks in one write.
 const MAX_CHUNKS: usize = 64;
 
 /// What the connection's task hands to a request's.
 pub(super) struct Stream {
-    /// h3's way to the request's head.
+    /// Resolves to the request's head as h3 decodes it.
     pub(super) resolver: RequestResolver<Adapter, Bytes>,
     /// What h3 reads from and writes to.
     pub(super) half: Half,
-    /// The stream itself, as it goes out.
+    /// The outgoing side of the stream.
     pub(super) send: quinn::SendStream,
-    /// And as it comes in.
+    /// The incoming side of the stream.
     pub(super) recv: quinn::RecvStream,
-    /// What it is a stream of.
+    /// The connection of the stream.
     pub(super) connection: quinn::Connection,
 }
 
 /// Serves one request, until its response has arrived or is not wanted any more.
 pub(super) async fn serve(visitor: Arc<Visitor>, stream: Stream) {
     let Stream { resolver, half, send, recv, connection } = stream;
-    let exchange = Exchange::new();
-    let mut sender = Sender { stream: send, exchange: exchange.clone(), finished: false };
-    let mut receiver = Receiver::new(recv, connection, exchange.clone());
+    let state = RequestState::new();
+    let mut sender = Sender { stream: send, state: state.clone(), finished: false };
+    let mut receiver = Receiver::new(recv, connection, state.clone());
     let limit = visitor.edge.config().header_timeout;
     let frame = match tokio::time::timeout(limit, head(&mut receiver)).await {
         Ok(Ok(frame)) => frame,
@@ -57,7 +57,7 @@ pub(super) async fn serve(visitor: Arc<Visitor>, stream: Stream) {
             debug!(?broken, "no request");
             return receiver.give_up(broken);
         }
-        Err(_) => return exchange.abort(Code::H3_REQUEST_REJECTED),
+        Err(_) => return state.abort(Code::H3_REQUEST_REJECTED),
     };
     half.put_head(frame);
     let (request, stream) = match resolver.resolve_request().await {
@@ -73,7 +73,7 @@ pub(super) async fn serve(visitor: Arc<Visitor>, stream: Stream) {
             debug!(%error, "no request");
             // h3 closes the connection by itself where that is due.
             let code = if let StreamError::StreamError { code, .. } = error { code } else { Code::H3_MESSAGE_ERROR };
-            return exchange.abort(code);
+            return state.abort(code);
         }
     };
     let declared = match check_head(&request) {
@@ -84,7 +84,7 @@ pub(super) async fn serve(visitor: Arc<Visitor>, stream: Stream) {
         }
     };
     let (writer, reader) = stream.split();
-    if let Ok(body) = Body::new(receiver, reader, half.clone(), exchange, declared) {
+    if let Ok(body) = Body::new(receiver, reader, half.clone(), state, declared) {
         let request = request.map(|()| RequestBody::Stream(Box::pin(body)));
         // A visitor who has left needs no answer.
         let _ = respond(&visitor, request, Writer { h3: writer, half }, &mut sender).await;
@@ -107,19 +107,19 @@ async fn respond(
     mut writer: Writer,
     sender: &mut Sender,
 ) -> Result<(), Left> {
-    let exchange = sender.exchange.clone();
+    let state = sender.state.clone();
     let mut stopped = pin!(sender.stream.stopped());
     let response = {
         let mut responding = pin!(service::respond(visitor, request));
         loop {
             let response = tokio::select! {
                 biased;
-                () = exchange.changed() => None,
+                () = state.changed() => None,
                 _ = &mut stopped => return Err(sender.cancelled()),
                 response = &mut responding => Some(response),
             };
             sender.stands()?;
-            while let Some(interim) = exchange.interim.next() {
+            while let Some(interim) = state.interim.next() {
                 let mut response = Response::new(());
                 (*response.status_mut(), *response.headers_mut()) = (interim.status, interim.headers);
                 strip_response(response.headers_mut());
@@ -137,7 +137,7 @@ async fn respond(
     loop {
         let step = tokio::select! {
             biased;
-            () = exchange.changed() => Step::More,
+            () = state.changed() => Step::More,
             _ = &mut stopped => return Err(sender.cancelled()),
             step = std::future::poll_fn(|cx| ready.poll_gather(&mut body, cx)) => step,
         };
@@ -196,7 +196,7 @@ impl Writer {
     }
 }
 
-/// What a response has ready to be written: in slots, so that all of it goes into one write.
+/// The parts of a response that are ready, in slots, so that one write sends them all.
 struct Ready {
     /// A head, the header of a DATA frame, its payload, and trailers; what is absent is empty.
     parts: Vec<Bytes>,
@@ -210,7 +210,7 @@ enum Step {
     More,
     End,
     Trailers(HeaderMap),
-    /// It will not be whole.
+    /// The response broke off.
     Broken,
 }
 
@@ -267,32 +267,32 @@ impl Ready {
     }
 }
 
-/// A request's stream as it goes out. What is not finished when it is dropped is reset.
+/// The outgoing side of a request's stream. Dropping it before its end resets it.
 struct Sender {
     stream: quinn::SendStream,
-    exchange: Arc<Exchange>,
+    state: Arc<RequestState>,
     finished: bool,
 }
 
-/// The visitor has left: the exchange says why.
+/// The visitor has left. [`RequestState::aborted`] has the code.
 #[derive(Debug)]
 struct Left;
 
 impl Sender {
     /// Whether the request has not been given up.
     fn stands(&self) -> Result<(), Left> {
-        if self.exchange.aborted().is_some() { Err(Left) } else { Ok(()) }
+        if self.state.aborted().is_some() { Err(Left) } else { Ok(()) }
     }
 
     /// The visitor does not want the response.
     fn cancelled(&self) -> Left {
-        self.exchange.abort(Code::H3_REQUEST_CANCELLED);
+        self.state.abort(Code::H3_REQUEST_CANCELLED);
         Left
     }
 
     /// The response can't go on.
     fn unable(&self) -> Left {
-        self.exchange.abort(Code::H3_INTERNAL_ERROR);
+        self.state.abort(Code::H3_INTERNAL_ERROR);
         Left
     }
 
@@ -302,11 +302,11 @@ impl Sender {
         if parts.iter().all(Bytes::is_empty) {
             return Ok(());
         }
-        let exchange = self.exchange.clone();
+        let state = self.state.clone();
         loop {
             tokio::select! {
                 biased;
-                () = exchange.changed() => self.stands()?,
+                () = state.changed() => self.stands()?,
                 // What is written is cut off from the parts, so that this may begin again.
                 written = self.stream.write_all_chunks(parts) => return written.map_err(|_| self.cancelled()),
             }
@@ -319,7 +319,7 @@ impl Sender {
             self.finished = true;
             if let Ok(Some(_stopped)) = self.stream.stopped().await {
                 self.finished = false;
-                self.exchange.abort(Code::H3_REQUEST_CANCELLED);
+                self.state.abort(Code::H3_REQUEST_CANCELLED);
             }
         }
     }
@@ -328,7 +328,7 @@ impl Sender {
 impl Drop for Sender {
     fn drop(&mut self) {
         if !self.finished {
-            let code = self.exchange.aborted().unwrap_or(Code::H3_INTERNAL_ERROR);
+            let code = self.state.aborted().unwrap_or(Code::H3_INTERNAL_ERROR);
             let _already_closed = self.stream.reset(wire(code));
         }
     }

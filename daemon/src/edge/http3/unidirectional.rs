@@ -1,5 +1,5 @@
-//! The peer's unidirectional streams (RFC 9114, section 6.2): its settings, and QPACK instructions, which have nothing
-//! to say as neither side gets a dynamic table.
+//! The peer's unidirectional streams (RFC 9114, section 6.2): its settings and its QPACK instructions. Neither side gets
+//! a dynamic table, so few instructions are valid.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -95,20 +95,20 @@ impl Critical {
     }
 }
 
-/// The control stream: its settings are h3's to judge, what follows is judged here and dropped.
+/// The control stream. h3 judges its settings; the frames after them are judged here and dropped.
 async fn control(stream: &mut Critical, controls: &mpsc::Sender<Control>) -> Result<(), Violation> {
     let mut frames = ControlFrames::new();
     while let Some(bytes) = stream.next().await? {
         frames.push(bytes);
         while let Some(settings) = frames.next()? {
-            // Once at the most; there is room.
+            // There is one SETTINGS frame at most, so there is room.
             let _ = controls.try_send(Control::new(stream.stream.id(), &settings));
         }
     }
     Ok(())
 }
 
-/// What the peer's encoder says: with a table of no bytes it may set its capacity to nothing, and that is all
+/// The stream of the peer's encoder. Our table has no bytes, so the only valid instruction sets its capacity to zero
 /// (RFC 9204, section 3.2.3).
 async fn encoder(stream: &mut Critical) -> Result<(), Violation> {
     const CAPACITY_NONE: u8 = 0b0010_0000;
@@ -121,8 +121,8 @@ async fn encoder(stream: &mut Critical) -> Result<(), Violation> {
     Ok(())
 }
 
-/// What the peer's decoder says: as we insert nothing, it has nothing to acknowledge, and can only tell which streams
-/// it has given up (RFC 9204, section 4.4).
+/// The stream of the peer's decoder. We insert nothing, so the only valid instruction is Stream Cancellation
+/// (RFC 9204, section 4.4).
 async fn decoder(stream: &mut Critical) -> Result<(), Violation> {
     let mut instructions = DecoderInstructions::default();
     while let Some(bytes) = stream.next().await? {
@@ -134,7 +134,7 @@ async fn decoder(stream: &mut Critical) -> Result<(), Violation> {
 /// Reads Stream Cancellations, `01` and an integer with a prefix of six bits; drops them.
 #[derive(Debug, Default)]
 struct DecoderInstructions {
-    /// Within an integer: how many of its bytes have come behind the prefix.
+    /// Inside an integer: how many of its bytes have come after the prefix.
     within: Option<usize>,
 }
 

@@ -1,4 +1,4 @@
-//! What a peer may do wrong, and the code that it gets for it.
+//! Violations of HTTP/3, and the error codes that peers get for them.
 
 use h3::error::Code;
 
@@ -9,7 +9,7 @@ pub(super) struct Violation {
     pub(super) scope: Scope,
     /// The code that the peer gets.
     pub(super) code: Code,
-    /// The same for people; it goes with a connection's end, and into the log.
+    /// The reason in words, for the log and for the frame that closes a connection.
     pub(super) reason: &'static str,
 }
 
@@ -18,7 +18,7 @@ pub(super) struct Violation {
 pub(super) enum Scope {
     /// One request; the others go on.
     Stream,
-    /// Everything: what the peer means can't be known any more.
+    /// The connection: its state is no longer certain.
     Connection,
 }
 

@@ -1,35 +1,32 @@
 //! Connections that leave HTTP: Upgrade over HTTP/1.1 (RFC 9110, section 7.8) and WebSockets over HTTP/2 (RFC 8441).
 //! Inside the tunnel both are a GET with `upgrade`. HTTP/3 has no WebSockets here (RFC 9220).
 
-mod farewell;
-
 use std::future::poll_fn;
-use std::task::Poll;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use bytes::{Bytes, BytesMut};
-use cok_http::websocket::{WEBSOCKET, is_websocket};
-use cok_transport::{Received, RecvHalf, SendHalf, ws};
+use bytes::Bytes;
+use cok_http::pump::{Pump, PumpError, Visitor};
+use cok_http::websocket::{Farewell, WEBSOCKET, going_away, is_websocket};
+use cok_transport::{RecvHalf, SendHalf, ws};
 use http::header::{
     CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, TRANSFER_ENCODING,
     UPGRADE,
 };
 use http::{Method, Request, Response, StatusCode, Version};
 use hyper::ext::Protocol;
-use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tracing::debug;
 
-use self::farewell::TimedFarewell;
 use super::body::Body;
 use super::pages::Problem;
 use super::request::RequestBody;
 use crate::drain::Watch;
 
-/// What an upgraded connection reads at once, and holds while idle.
-const READ_BUFFER: usize = 16 * 1024;
+/// Why the daemon closes a WebSocket: the text in the visitor's Close frame.
+const RESTARTING: &str = "the server is restarting";
 
 /// How a request asks to leave HTTP.
 #[derive(Debug)]
@@ -75,7 +72,7 @@ impl Upgrade {
         !matches!(self, Self::None)
     }
 
-    /// Whether it is to a WebSocket, if the service agrees.
+    /// Whether the request asks for a WebSocket.
     pub(super) fn is_websocket(&self) -> bool {
         match self {
             Self::None => false,
@@ -84,7 +81,7 @@ impl Upgrade {
         }
     }
 
-    /// Puts into a request's fields what the tunnel expects.
+    /// Adds the fields that an upgrade has inside the tunnel.
     pub(super) fn prepare(&self, headers: &mut HeaderMap) {
         match self {
             Self::None => {}
@@ -100,7 +97,7 @@ impl Upgrade {
         }
     }
 
-    /// Turns the service's 101 into what the visitor expects; `None` if the service did not do as it was asked.
+    /// Turns the service's 101 into the visitor's response. `None` if the 101 does not match the request.
     pub(super) fn complete(&self, mut headers: HeaderMap, protocol: Option<HeaderValue>) -> Option<Response<Body>> {
         let mut response = Response::new(Body::empty());
         match self {
@@ -122,72 +119,39 @@ impl Upgrade {
     }
 }
 
-/// Carries raw bytes both ways until both have ended or one has broken. A WebSocket has a `time`: when that is up, the
-/// visitor hears that we go away.
-pub(super) async fn splice(visitor: OnUpgrade, send: Box<dyn SendHalf>, recv: Box<dyn RecvHalf>, time: Option<Watch>) {
+/// Carries raw bytes both ways until both have ended or one has broken. A WebSocket has a `farewell`: the phase in which
+/// its visitor gets a Close frame.
+pub(super) async fn splice(
+    visitor: OnUpgrade,
+    send: Box<dyn SendHalf>,
+    recv: Box<dyn RecvHalf>,
+    farewell: Option<Watch>,
+) {
     let upgraded = match visitor.await {
         Ok(upgraded) => upgraded,
         Err(error) => return debug!(%error, "the visitor left before the upgrade"),
     };
-    let (reader, writer) = tokio::io::split(TokioIo::new(upgraded));
-    let farewell = time.map(TimedFarewell::new);
-    let result = tokio::try_join!(to_tunnel(reader, send), to_visitor(recv, writer, farewell));
-    if let Err(error) = result {
+    if let Err(error) = carry(TokioIo::new(upgraded), send, recv, farewell).await {
         debug!(%error, "upgraded connection ended");
     }
 }
 
-async fn to_tunnel(
-    mut reader: tokio::io::ReadHalf<TokioIo<Upgraded>>,
+async fn carry(
+    connection: impl AsyncRead + AsyncWrite + Unpin,
     mut send: Box<dyn SendHalf>,
-) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    let mut buffer = BytesMut::new();
-    loop {
-        send.ready().await?;
-        buffer.reserve(READ_BUFFER);
-        let read = tokio::select! {
-            read = reader.read_buf(&mut buffer) => read?,
-            error = poll_fn(|cx| send.poll_broken(cx)) => return Err(error.into()),
-        };
-        if read == 0 {
-            send.send_data(Bytes::new(), true);
-            return Ok(());
+    recv: Box<dyn RecvHalf>,
+    mut farewell: Option<Watch>,
+) -> Result<(), PumpError> {
+    let close = farewell.is_some().then(|| Farewell::new(going_away(RESTARTING)));
+    let mut pump = Pump::new(connection, Bytes::new(), &mut *send, recv, Visitor::Connection, close);
+    poll_fn(|cx| {
+        if farewell.as_mut().is_some_and(|farewell| farewell.poll(cx).is_ready()) {
+            pump.close_websocket();
         }
-        send.send_data(buffer.split().freeze(), false);
-    }
+        pump.poll(cx)
+    })
+    .await
 }
 
-async fn to_visitor(
-    mut recv: Box<dyn RecvHalf>,
-    mut writer: tokio::io::WriteHalf<TokioIo<Upgraded>>,
-    mut timed: Option<TimedFarewell>,
-) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    loop {
-        let received = poll_fn(|cx| {
-            if timed.as_mut().is_some_and(|timed| timed.poll_due(cx).is_ready()) {
-                return Poll::Ready(Ok(None));
-            }
-            recv.poll_recv(cx).map_ok(Some)
-        });
-        let end = match received.await? {
-            Some(Received::Data { data, end }) => {
-                let data = match &mut timed {
-                    Some(timed) => timed.farewell.pass(data),
-                    None => data,
-                };
-                writer.write_all(&data).await?;
-                end
-            }
-            Some(Received::Trailers(_)) => true,
-            Some(Received::Head { .. }) | None => false,
-        };
-        if let Some(close) = timed.as_mut().and_then(|timed| timed.farewell.close()) {
-            writer.write_all(&close).await?;
-        }
-        writer.flush().await?;
-        if end {
-            writer.shutdown().await?;
-            return Ok(());
-        }
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -56,8 +56,7 @@ impl<'a> Reader<'a> {
         match DeTable::parse(self.text) {
             Ok(table) => Ok(Section::new(self, String::new(), 0..0, table.into_inner())),
             Err(error) => {
-                let message = error.message().lines().collect::<Vec<_>>().join("; ");
-                self.add(error.span().unwrap_or(0..0), String::new(), message);
+                self.add(error.span().unwrap_or(0..0), String::new(), error.message());
                 Err(self.mistakes())
             }
         }
@@ -70,7 +69,9 @@ impl<'a> Reader<'a> {
         mistakes
     }
 
-    fn add(&self, span: Range<usize>, key: String, message: String) {
+    fn add(&self, span: Range<usize>, key: String, message: &str) {
+        // A mistake is one line. TOML's own messages have several, and a program's may quote a value that has.
+        let message = message.lines().collect::<Vec<_>>().join("; ");
         let before = self.text.get(..span.start).unwrap_or(self.text);
         let line = before.matches('\n').count() + 1;
         self.mistakes.borrow_mut().push(Mistake { file: self.file.to_owned(), line, key, message });

@@ -39,7 +39,7 @@ impl<'a> Section<'a> {
     }
 
     fn wrong(&self, span: Range<usize>, key: &str, expected: &str, got: &str) {
-        self.reader.add(span, self.path_of(key), format!("expected {expected}, {got}"));
+        self.reader.add(span, self.path_of(key), &format!("expected {expected}, {got}"));
     }
 
     /// A key with its sections.
@@ -51,7 +51,7 @@ impl<'a> Section<'a> {
     pub fn mistake(&self, key: &str, message: &str) {
         let span =
             self.spans.iter().find(|(known, _)| *known == key).map_or(self.span.clone(), |(_, span)| span.clone());
-        self.reader.add(span, self.path_of(key), message.to_owned());
+        self.reader.add(span, self.path_of(key), message);
     }
 
     /// Whether a key that was asked for stands there, be it right or wrong.
@@ -62,7 +62,7 @@ impl<'a> Section<'a> {
     /// A whole section that must not be there.
     pub fn unused(self, message: &str) {
         if !self.table.is_empty() {
-            self.reader.add(self.span.clone(), self.prefix.trim_end_matches('.').to_owned(), message.to_owned());
+            self.reader.add(self.span.clone(), self.prefix.trim_end_matches('.').to_owned(), message);
         }
     }
 
@@ -288,7 +288,7 @@ impl<'a> Section<'a> {
                 }
                 other => {
                     let message = format!("expected a section [{path}], {}", describe(&other));
-                    self.reader.add(span, path, message);
+                    self.reader.add(span, path, &message);
                 }
             }
         }
@@ -331,7 +331,7 @@ impl<'a> Section<'a> {
                 }
                 _ => format!("unknown key; known here: {}", self.known.join(", ")),
             };
-            self.reader.add(key.span(), self.path_of(&name.escape_debug().to_string()), hint);
+            self.reader.add(key.span(), self.path_of(&name.escape_debug().to_string()), &hint);
         }
     }
 }

@@ -29,8 +29,7 @@ fn sections_with_names_of_the_users_choice() {
 
 #[test]
 fn mistakes_in_such_sections_name_the_section() {
-    let text =
-        "[services]\nx = 1\n[services.web]\nport = 80\nprot = 1\n[services.\"a\\nb\"]\n[services.c]\nport = \"c\"\n";
+    let text = "[services]\nx = 1\n[services.web]\nport = 80\nprot = 1\n[services.\"a\\nb\"]\n[services.c]\nport = \"c\\nd\"\n";
     assert_eq!(
         services(text).1,
         [
@@ -38,7 +37,7 @@ fn mistakes_in_such_sections_name_the_section() {
             "f:4: services.web.port: expected a string, got 80",
             "f:5: services.web.prot: unknown key; did you mean \"port\"?",
             "f:6: services.a\\nb.port: the key is missing",
-            "f:8: services.c.port: \"c\" is no port",
+            "f:8: services.c.port: \"c; d\" is no port",
         ]
     );
     assert_eq!(services("services = []").1, ["f:1: services: expected sections [services.NAME], got an array"]);

@@ -1,6 +1,6 @@
-//! The end of a visitor's WebSocket when the end that carries it goes away: a Close frame between two frames of the
-//! service, and then nothing of the service any more. The visitor's answer goes to the service as all else it says, so both
-//! ends see a closing handshake (RFC 6455, section 7).
+//! Closes a visitor's WebSocket when the daemon or the client goes away. The visitor gets a Close frame between two frames
+//! of the service, and nothing of the service after it. The service gets the visitor's answer like any other frame, so both
+//! see a closing handshake (RFC 6455, section 7).
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 
@@ -31,19 +31,19 @@ pub fn going_away(why: &str) -> Bytes {
 pub struct Farewell {
     frames: Frames,
     close: Bytes,
-    /// It is time to close.
+    /// The close was asked for.
     due: bool,
-    /// The Close frame is on its way.
+    /// Our Close frame was sent.
     said: bool,
 }
 
 impl Farewell {
-    /// For a WebSocket of which nothing has passed yet, to be closed by this frame: [`going_away`].
+    /// For a WebSocket that has sent nothing yet. `close` is the frame that closes it, such as [`going_away`].
     pub fn new(close: Bytes) -> Self {
         Self { frames: Frames::default(), close, due: false, said: false }
     }
 
-    /// From now on, the WebSocket is to be closed.
+    /// Asks for the Close frame.
     pub fn set_due(&mut self) {
         self.due = true;
     }
@@ -53,8 +53,8 @@ impl Farewell {
         self.said || self.frames.closed()
     }
 
-    /// What of the service's bytes goes to the visitor: all of them, once it is due those up to the end of the frame
-    /// that is under way, and after our Close none. A service that has sent a Close itself needs no help.
+    /// The part of the service's bytes that the visitor gets. Before the close is due, it gets all of them. After that it
+    /// gets the rest of the current frame, and nothing after our Close. A Close frame of the service replaces ours.
     pub fn pass(&mut self, mut data: Bytes) -> Bytes {
         if !self.due || self.frames.closed() {
             self.frames.follow(&data);
@@ -66,7 +66,7 @@ impl Farewell {
         data
     }
 
-    /// The Close frame, once, when it is time to send it.
+    /// The Close frame, once: when it is due and no frame is half sent.
     pub fn close(&mut self) -> Option<Bytes> {
         let now = self.due && !self.said && self.frames.at_boundary() && !self.frames.closed();
         self.said |= now;

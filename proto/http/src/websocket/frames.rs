@@ -1,5 +1,5 @@
-//! Where the frames of a WebSocket end (RFC 6455, section 5.2), in one direction. Only headers are looked at, and nothing
-//! is kept of what passes; what the frames mean is the business of the two ends.
+//! Where the frames of a WebSocket end (RFC 6455, section 5.2), in one direction. It reads only
+//! headers and keeps no payload. It does not judge what the frames mean.
 //!
 //! ```text
 //!  0          1                        2            4                10
@@ -9,25 +9,25 @@
 //!  +----------+------------------------+------------+----------------+-----------------+----------+
 //! ```
 
-/// The longest header, without the masking key, which is counted with the payload.
+/// The longest header without its masking key. The key counts as payload here.
 const LONGEST_HEADER: usize = 10;
-/// The bits of the first byte that say what a frame is.
+/// The bits of the first byte that hold the opcode.
 const OPCODE: u8 = 0x0f;
 /// The opcode of a Close frame (RFC 6455, section 5.5.1).
 const CLOSE: u8 = 0x8;
-/// The bit of the second byte that says that there is a masking key.
+/// The bit of the second byte that announces a masking key.
 const MASK: u8 = 0x80;
-/// How long that is.
+/// The length of a masking key.
 const MASKING_KEY: u64 = 4;
 
 /// Follows one direction of a WebSocket.
 #[derive(Debug, Default)]
 pub struct Frames {
-    /// As much of a header as has come.
+    /// The bytes of an incomplete header.
     header: [u8; LONGEST_HEADER],
-    /// How much that is; nothing once it is whole.
+    /// How many bytes of the header have come. Zero once it is complete.
     have: usize,
-    /// How much of a frame is still to come behind its header.
+    /// How many bytes of the current frame follow its header.
     left: u64,
     /// A Close frame has begun.
     closed: bool,
@@ -39,7 +39,7 @@ impl Frames {
         self.have == 0 && self.left == 0
     }
 
-    /// Whether a Close frame has passed, or is about to.
+    /// Whether a Close frame has begun.
     pub fn closed(&self) -> bool {
         self.closed
     }

@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use cok_proto::head::HeadTooLarge;
-use cok_proto::mux::Key;
+use cok_proto::mux::ExchangeKey;
 use cok_proto::{ResetCode, ResponseHead};
 use http::HeaderMap;
 
@@ -15,11 +15,11 @@ use crate::{ExchangeError, Received, RecvHalf, SendHalf, set_waker};
 
 pub(super) struct MuxSend {
     shared: Arc<Shared>,
-    key: Key,
+    key: ExchangeKey,
 }
 
 impl MuxSend {
-    pub(super) fn new(shared: Arc<Shared>, key: Key) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, key: ExchangeKey) -> Self {
         Self { shared, key }
     }
 }
@@ -83,11 +83,11 @@ impl fmt::Debug for MuxSend {
 
 pub(super) struct MuxRecv {
     shared: Arc<Shared>,
-    key: Key,
+    key: ExchangeKey,
 }
 
 impl MuxRecv {
-    pub(super) fn new(shared: Arc<Shared>, key: Key) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, key: ExchangeKey) -> Self {
         Self { shared, key }
     }
 }

@@ -96,7 +96,7 @@ pub(super) enum Begin {
 
 impl Exchange {
     /// Daemon: an exchange for this request.
-    pub(super) fn request(begin: Begin, asked: Asked, slot: Slot) -> crate::Exchange {
+    pub(super) fn request(begin: Begin, asked: Asked, slot: Slot) -> crate::ExchangeHalves {
         let reader = ExchangeReader::new(Role::Daemon, 0);
         let state = SendState::after_request(asked.end, asked.head.is_upgrade());
         let mut inner = Inner::new(Stream::Missing, state, 0, reader);
@@ -110,15 +110,15 @@ impl Exchange {
     }
 
     /// Client: an exchange whose request has been read off its stream.
-    pub(super) fn response(arrived: Accepted, slot: Slot) -> crate::Exchange {
+    pub(super) fn response(arrived: Accepted, slot: Slot) -> crate::ExchangeHalves {
         let Accepted { send, recv, reader, id } = arrived;
         let inner = Inner::new(Stream::Open { send, recv }, SendState::before_response(), id, reader);
         Self::halves(Arc::new(Self { role: Role::Client, slot, inner: Mutex::new(inner) }))
     }
 
-    fn halves(exchange: Arc<Self>) -> crate::Exchange {
+    fn halves(exchange: Arc<Self>) -> crate::ExchangeHalves {
         exchange.slot.attach(&exchange);
-        crate::Exchange { send: Box::new(QuicSend(exchange.clone())), recv: Box::new(QuicRecv(exchange)) }
+        crate::ExchangeHalves { send: Box::new(QuicSend(exchange.clone())), recv: Box::new(QuicRecv(exchange)) }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

@@ -135,7 +135,7 @@ impl Transport for QuicSession {
         "quic"
     }
 
-    fn open(&self, tunnel: u32, head: Arc<RequestHead>, end: bool) -> Result<crate::Exchange, OpenError> {
+    fn open(&self, tunnel: u32, head: Arc<RequestHead>, end: bool) -> Result<crate::ExchangeHalves, OpenError> {
         if head.encoded_len()? > MAX_REQUEST_HEAD {
             return Err(HeadTooLarge.into());
         }

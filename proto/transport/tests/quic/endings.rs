@@ -13,7 +13,7 @@ use crate::pair::{Ends, LIMIT, Pair, config, connect, head, noise, ok, read_all,
 async fn both_handles_learn_that_a_visitor_left() {
     let (pair, _ends) = Pair::new().await;
     let (asked, incoming) = pair.exchange(false).await;
-    let cok_transport::Exchange { mut send, mut recv } = incoming.exchange;
+    let cok_transport::ExchangeHalves { mut send, mut recv } = incoming.exchange;
     send.send_response(ok(), false).unwrap();
     soon(send.ready()).await.unwrap();
     drop(asked);

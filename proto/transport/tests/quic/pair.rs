@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use cok_proto::{Connect, ConnectAck, RequestHead, ResponseHead, Scheme};
 use cok_transport::quic::{self, Dialer, Link, Session, Tuning};
-use cok_transport::{Config, Exchange, Incoming, Received, Transport, WindowBudget};
+use cok_transport::{Config, ExchangeHalves, Incoming, Received, Transport, WindowBudget};
 use http::{HeaderMap, Method, StatusCode};
 use quinn::crypto::rustls::QuicServerConfig;
 use quinn::{Endpoint, ServerConfig};
@@ -92,7 +92,7 @@ impl Pair {
     }
 
     /// An exchange on both sides.
-    pub(crate) async fn exchange(&self, end: bool) -> (Exchange, Incoming) {
+    pub(crate) async fn exchange(&self, end: bool) -> (ExchangeHalves, Incoming) {
         let asked = self.daemon.open(0, head("/"), end).unwrap();
         let incoming = soon(self.client.accept()).await.unwrap();
         assert_eq!(incoming.end, end);

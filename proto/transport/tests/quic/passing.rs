@@ -130,7 +130,7 @@ async fn exchanges_wait_while_no_stream_is_granted() {
 async fn an_unwanted_upload_stops_and_the_response_goes_on() {
     let (pair, _ends) = Pair::new().await;
     let (mut asked, incoming) = pair.exchange(false).await;
-    let cok_transport::Exchange { mut send, recv } = incoming.exchange;
+    let cok_transport::ExchangeHalves { mut send, recv } = incoming.exchange;
     drop(recv);
     let stopped = soon(std::future::poll_fn(|cx| asked.send.poll_broken(cx))).await;
     assert_eq!(stopped, cok_transport::ExchangeError::Reset(cok_proto::ResetCode::NoError));

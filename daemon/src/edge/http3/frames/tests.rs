@@ -72,7 +72,7 @@ fn a_whole_request_passes() {
 }
 
 #[test]
-fn a_header_of_any_length_is_written_anew() {
+fn a_header_of_any_length_is_rewritten() {
     // The type in two bytes, the length in eight.
     let stream = [&b"\x40\x01\xc0\0\0\0\0\0\0\x08"[..], HEAD].concat();
     assert_eq!(read([&stream[..]]).head.as_deref(), Some(&frame(HEADERS, HEAD)[..]));

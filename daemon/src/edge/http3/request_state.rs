@@ -1,4 +1,4 @@
-//! What the two directions of one request share.
+//! The state that the two directions of one request share.
 
 use std::sync::{Arc, OnceLock};
 
@@ -7,31 +7,31 @@ use tokio::sync::Notify;
 
 use crate::edge::interim::InterimHeads;
 
-/// One request, seen by the task that answers it and by the reader of its body.
+/// Shared by the task that answers a request and the reader of its body.
 #[derive(Debug)]
-pub(super) struct Exchange {
-    /// Why it is to end early.
+pub(super) struct RequestState {
+    /// The code with which the request is reset, if it ends early.
     aborted: OnceLock<Code>,
     /// Interim heads for the visitor.
     pub(super) interim: Arc<InterimHeads>,
     changed: Arc<Notify>,
 }
 
-impl Exchange {
-    /// Of a request that has just come.
+impl RequestState {
+    /// For a request that has just come.
     pub(super) fn new() -> Arc<Self> {
         let changed = Arc::<Notify>::default();
         let interim = Arc::new(InterimHeads::new(changed.clone()));
         Arc::new(Self { aborted: OnceLock::new(), interim, changed })
     }
 
-    /// Gives the request up: what is left of it is reset with this code. The first code counts.
+    /// Abandons the request: both directions are reset with this code. The first code counts.
     pub(super) fn abort(&self, code: Code) {
         let _ = self.aborted.set(code);
         self.changed.notify_one();
     }
 
-    /// The code with which it was given up.
+    /// The code with which the request was abandoned.
     pub(super) fn aborted(&self) -> Option<Code> {
         self.aborted.get().copied()
     }
