@@ -44,10 +44,13 @@ impl Session {
 
     /// Daemon: grants a tunnel. `None` if no Bind of this id waits for an answer.
     pub fn bound(&mut self, id: u32, bound: Bound) -> Option<Said> {
-        self.answer(id, true, |granted| match granted {
-            true => TunnelFrame::Bound(bound),
-            false => TunnelFrame::Refused(withdrawn()),
-        })
+        self.answer(
+            id,
+            true,
+            |counts| {
+                if counts { TunnelFrame::Bound(bound) } else { TunnelFrame::Refused(withdrawn()) }
+            },
+        )
     }
 
     /// Daemon: refuses a tunnel. `None` if no Bind of this id waits for an answer.
@@ -60,7 +63,7 @@ impl Session {
             return None;
         }
         let counts = self.bindings.answer(id, granted)? == Asker::Waits;
-        Some(Said { frame: frame(granted && counts), counts })
+        Some(Said { frame: frame(counts), counts })
     }
 
     /// Ends a tunnel. `None` if it has ended already. A Bind of it that has no answer still gets one.
