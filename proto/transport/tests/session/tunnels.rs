@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use cok_proto::{
     Bind, Connect, ConnectAck, DrainReason, ErrorCode, ErrorMessage, ResetCode, TunnelFrame, Unbind, UnbindReason,
 };
 use cok_transport::{CloseReason, ExchangeError, OpenError, Received};
 
 use crate::carried::{CARRIED, Carried, Session, bound, heard};
-use crate::pair::{LIMIT, ack, connect, head, ok, read_all, soon};
+use crate::pair::{LIMIT, ack, connect, head, noise, ok, read_all, send_all, soon};
 
 fn refusal() -> ErrorMessage {
     ErrorMessage { code: ErrorCode::NameTaken, message: "in use".to_owned(), retryable: true }
@@ -148,13 +149,16 @@ async fn a_thousand_tunnels_move() {
 async fn a_bind_that_crosses_a_drain_is_refused() {
     for by in CARRIED {
         let session = Session::new(by).await;
-        let (asked, incoming) = session.exchange(0).await;
+        let (mut asked, mut incoming) = session.exchange(0).await;
         session.daemon.drain(DrainReason::Restart, LIMIT);
         // The client has not heard of it: nothing has run since.
         if session.client.bind(1, &Bind::default()) {
             let (id, TunnelFrame::Refused(error)) = heard(&session.client).await else { panic!("{by:?}") };
             assert_eq!((id, error.code, error.retryable), (1, ErrorCode::Draining, true));
         }
+        asked.send.send_data(Bytes::new(), true);
+        incoming.exchange.send.send_response(ok(), true).unwrap();
+        assert!(soon(incoming.exchange.recv.recv()).await.is_ok() && soon(asked.recv.recv()).await.is_ok());
         drop((asked, incoming));
         assert_eq!(soon(session.client.closed()).await, CloseReason::Drained, "{by:?}");
         assert!(!session.client.bind(2, &Bind::default()) && !session.client.unbind(0, &closed()));
@@ -162,7 +166,7 @@ async fn a_bind_that_crosses_a_drain_is_refused() {
     }
 }
 
-/// Two hundred downloads of one tunnel that nobody reads leave room for another tunnel.
+/// Two hundred downloads of one tunnel, which are not read, leave room for another tunnel.
 #[tokio::test]
 async fn unread_exchanges_of_a_tunnel_do_not_hold_up_another() {
     for by in [Carried::Ws, Carried::Quic] {
@@ -180,13 +184,13 @@ async fn unread_exchanges_of_a_tunnel_do_not_hold_up_another() {
             });
             unread.push(asked);
         }
+        let body = noise(100_000);
         for _ in 0..5 {
             let (mut asked, incoming) = session.exchange(1).await;
             let mut send = incoming.exchange.send;
             send.send_response(ok(), false).unwrap();
-            soon(send.ready()).await.unwrap();
-            send.send_data(vec![1; 100_000].into(), true);
-            assert_eq!(read_all(&mut asked.recv).await.0.len(), 100_000, "{by:?}");
+            let ((), (received, _)) = tokio::join!(send_all(&mut send, &body, 50_000), read_all(&mut asked.recv));
+            assert!(received == body, "{by:?}");
         }
     }
 }
