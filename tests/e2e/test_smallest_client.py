@@ -11,7 +11,7 @@ import pytest
 from harness import smallest
 from harness.cok import DOMAIN, KEY
 from harness.loop import Loop
-from harness.smallest import DATA, END, REQUEST, RESPONSE, Refused, Request
+from harness.smallest import Refused, wire
 
 VECTORS = Path(__file__).parents[2] / "proto" / "vectors" / "valid.json"
 
@@ -69,19 +69,20 @@ def web_place(services):
 def test_the_vectors_have_their_meaning():
     vectors = {row["name"]: bytes.fromhex(row["hex"]) for row in json.loads(VECTORS.read_text())}
     whole = bytearray(b"".join(vectors.values()))
-    frames = dict(zip(vectors, smallest.decode(whole), strict=True))
+    frames = dict(zip(vectors, wire.decode(whole), strict=True))
     assert not whole
     kind, flags, payload = frames["request"]
-    request = Request(payload[4:])
-    assert (kind, flags, request.tunnel, request.method, request.target) == (REQUEST, END, 0, b"GET", b"/a%20b?q=1")
+    request = wire.Request(payload[4:])
+    assert (kind, flags, request.tunnel) == (wire.REQUEST, wire.END, 0)
+    assert (request.method, request.target) == (b"GET", b"/a%20b?q=1")
     assert request.fields == [(b"accept", b"*/*"), (b"x-empty", b"")]
-    assert Request(frames["request-tunnel"][2][4:]).tunnel == 2
-    head = smallest.encode_response(404, b"Not here", [], 1500)
-    assert vectors["response-reason"] == smallest.encode(RESPONSE, bytes([0, 0, 0, 1]) + head, END)
-    head = smallest.encode_response(103, b"", [(b"link", b"</a.css>")])
-    assert vectors["response-interim"] == smallest.encode(RESPONSE, bytes([0, 0, 0, 1]) + head)
-    assert vectors["data-end"] == smallest.encode(DATA, bytes([0, 0, 0, 1]) + b"bye", END)
-    assert vectors["bind"] == smallest.encode(smallest.BIND, bytes([0, 0, 0, 1]) + b'{"kind":"http"}')
+    assert wire.Request(frames["request-tunnel"][2][4:]).tunnel == 2
+    head = wire.encode_response(404, b"Not here", [], 1500)
+    assert vectors["response-reason"] == wire.encode(wire.RESPONSE, bytes([0, 0, 0, 1]) + head, wire.END)
+    head = wire.encode_response(103, b"", [(b"link", b"</a.css>")])
+    assert vectors["response-interim"] == wire.encode(wire.RESPONSE, bytes([0, 0, 0, 1]) + head)
+    assert vectors["data-end"] == wire.encode(wire.DATA, bytes([0, 0, 0, 1]) + b"bye", wire.END)
+    assert vectors["bind"] == wire.encode(wire.BIND, bytes([0, 0, 0, 1]) + b'{"kind":"http"}')
 
 
 def test_traffic_passes(daemon, start, web_place, tmp_path):
