@@ -343,6 +343,7 @@ fn a_thousand_tunnels_move_in_messages_within_the_limit() {
 fn binds_with_long_names_leave_in_several_messages() {
     let mut pair = new();
     let long = Bind { subdomain: Some("x".repeat(16_000)), ..Bind::default() };
+    assert!(!pair.client.bind(1, &Bind { subdomain: Some("x".repeat(16_400)), ..Bind::default() }), "too long");
     for id in 1..=MAX_UNANSWERED as u32 {
         assert!(pair.client.bind(id, &long));
     }
