@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-/// All exchanges of one client.
+/// All exchanges of one tunnel.
 #[derive(Debug, Default)]
 pub(crate) struct InFlight {
     requests: AtomicUsize,
@@ -17,7 +17,7 @@ pub(crate) struct InFlight {
 }
 
 /// The numbers of exchanges under way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct UnderWay {
     /// Exchanges that end by themselves.
     pub(crate) requests: usize,

@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cok_proto::{RequestHead, ResetCode};
-use cok_transport::{ExchangeHalves, Incoming, SendHalf, Transport};
+use cok_transport::{ExchangeHalves, Incoming, SendHalf};
 use rustls::ClientConfig;
 use tracing::{debug, info};
 
@@ -106,15 +106,8 @@ impl Proxy {
         }))
     }
 
-    /// Answers a session's requests until no more can come.
-    pub(crate) async fn serve(self: Arc<Self>, transport: Arc<dyn Transport>) {
-        while let Some(incoming) = transport.accept().await {
-            tokio::spawn(self.clone().exchange(incoming));
-        }
-    }
-
     /// Answers one request.
-    async fn exchange(self: Arc<Self>, incoming: Incoming) {
+    pub(crate) async fn exchange(self: Arc<Self>, incoming: Incoming) {
         let Incoming { head, end, exchange: ExchangeHalves { mut send, recv }, .. } = incoming;
         let (method, target) = (head.method.clone(), head.target.clone());
         let mut flight = self.in_flight.begin();
