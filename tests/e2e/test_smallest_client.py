@@ -137,6 +137,24 @@ def test_a_name_moves_to_a_new_id(daemon, start, web_place, nginx):
     assert daemon.curl("smallest-move", "/echo", "--data", "ping").stdout == b"ping"
 
 
+def test_a_twin_takes_one_tunnel(daemon, start, web_place, nginx):
+    """Another session of the same key and instance displaces the tunnel that it asks for, and no other."""
+    first, second = start(None), start(None, version="twin 2")
+    first.bind(place(nginx.target), subdomain="smallest-twin")
+    first.bind(place(nginx.target), subdomain="smallest-only")
+    second.bind(web_place, subdomain="smallest-twin")
+    number, message = first.next_unbind()
+    assert (number, message["reason"], message["version"]) == (1, "replaced", "twin 2")
+    assert message["address"].startswith("127.0.0.1")
+    assert daemon.curl("smallest-twin", "/echo", "--data", "ping").stdout == b"ping"
+    assert daemon.curl("smallest-only").stdout == b"<h1>hello</h1>\n"
+    # It asks again, but does not displace the other in turn.
+    with pytest.raises(Refused) as refused:
+        first.bind(place(nginx.target), subdomain="smallest-twin", take_over=False)
+    assert refused.value.code == "name_taken"
+    assert daemon.curl("smallest-twin", "/echo", "--data", "pong").stdout == b"pong"
+
+
 REFUSED = [
     ("an unknown rule", {"rules": {"basic_auth": ["a:b"]}}, "unsupported"),
     ("rules that are no object", {"rules": []}, "unsupported"),
