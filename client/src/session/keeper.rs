@@ -176,7 +176,7 @@ impl<'a, S: FnMut(Arc<dyn Transport>), F: FnMut(Event)> Keeper<'a, S, F> {
                 Way::Ws(reason) => dial::ws(config).await.map(|path| path.because(reason)),
             }
         };
-        let opened = meanwhile(&mut self.tunnels, &mut self.commands, opening).await;
+        let opened = meanwhile(&mut self.tunnels, &mut self.commands, Box::pin(opening)).await;
         self.ask(opened.map_err(Failure::Unreachable)?, replaces).await
     }
 

@@ -145,7 +145,7 @@ impl Tunnels {
                 self.entries.insert(handle, entry);
             }
             Command::Close(handle, within) => self.close(handle, within, current),
-            // Whoever asked may have gone.
+            // The sender may have gone.
             Command::Status(answer) => drop(answer.send(self.status())),
         }
     }

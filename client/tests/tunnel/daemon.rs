@@ -212,7 +212,8 @@ pub(crate) fn refusal(code: ErrorCode) -> ErrorMessage {
 
 /// A running client with a tunnel, and what is heard of them.
 pub(crate) struct Client {
-    pub(crate) client: cok_client::Client,
+    /// Opens more tunnels.
+    pub(crate) opener: cok_client::Client,
     events: mpsc::UnboundedReceiver<Event>,
     pub(crate) stop: CancellationToken,
     pub(crate) running: JoinHandle<Result<(), Refused>>,
@@ -226,7 +227,7 @@ impl Client {
         let stop = CancellationToken::new();
         let stopped = stop.clone();
         let running = tokio::spawn(async move { driver.run(stopped, |event| drop(sender.send(event))).await });
-        Self { client, events, stop, running }
+        Self { opener: client, events, stop, running }
     }
 
     /// What happens next, after the first word of each tunnel.

@@ -33,7 +33,7 @@ async fn a_refused_tunnel_leaves_the_others_alone() {
     let mut client = daemon.client("1", Some("a"));
     let session = grant(daemon.asked().await.0, "s1", "a").await;
     client.connected().await;
-    client.client.open(tunnel("1", Some("b"))).unwrap();
+    client.opener.open(tunnel("1", Some("b"))).unwrap();
     let (id, bind) = asked_for(&*session).await;
     assert!(id > session.tunnel);
     assert_eq!((bind.subdomain.as_deref(), bind.take_over), (Some("b"), true));
@@ -42,7 +42,7 @@ async fn a_refused_tunnel_leaves_the_others_alone() {
         Event::Refused { retry_in: None, .. } => {}
         other => panic!("{other:?}"),
     }
-    let states: Vec<_> = client.client.status().await.into_iter().map(|tunnel| tunnel.state).collect();
+    let states: Vec<_> = client.opener.status().await.into_iter().map(|tunnel| tunnel.state).collect();
     assert!(matches!(states[..], [TunnelState::Online, TunnelState::Refused(_)]), "{states:?}");
     // The service is not there, so the client answers.
     assert_eq!(status_of(&*session, session.tunnel).await, ExchangeError::Reset(ResetCode::LocalRefused));
@@ -56,7 +56,7 @@ async fn a_closed_tunnel_is_unbound_and_its_requests_go_back() {
     let mut client = daemon.client("1", Some("a"));
     let session = grant(daemon.asked().await.0, "s1", "a").await;
     client.connected().await;
-    let opened = client.client.open(tunnel("1", Some("b"))).unwrap();
+    let opened = client.opener.open(tunnel("1", Some("b"))).unwrap();
     let (id, _) = asked_for(&*session).await;
     session.answer_bind(id, Ok(bound("b")));
     client.connected().await;
@@ -67,7 +67,7 @@ async fn a_closed_tunnel_is_unbound_and_its_requests_go_back() {
         }
         other => panic!("{other:?}"),
     }
-    assert_eq!(client.client.status().await.len(), 1);
+    assert_eq!(client.opener.status().await.len(), 1);
     client.stop.cancel();
     client.end().await.unwrap();
 }
@@ -98,7 +98,7 @@ async fn all_tunnels_move_to_the_next_session_or_ask_again() {
     let mut client = daemon.client("1", Some("a"));
     let session = grant(daemon.asked().await.0, "s1", "a").await;
     client.connected().await;
-    client.client.open(tunnel("1", Some("b"))).unwrap();
+    client.opener.open(tunnel("1", Some("b"))).unwrap();
     let (second, _) = asked_for(&*session).await;
     session.answer_bind(second, Ok(bound("b")));
     client.connected().await;
