@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from harness.cok import KEY
+from harness.cok import GIVE_BACK, KEY
 from harness.ports import free_port
 from harness.process import BIN_DIR, Process, wait_for
 
@@ -42,7 +42,7 @@ class Many:
 
 @pytest.fixture
 def many(own_daemon, nginx, transport, tmp_path):
-    daemon = own_daemon(transport=transport)
+    daemon = own_daemon(transport=transport, env=GIVE_BACK)
     client = Many(daemon, tmp_path / "many", nginx.target, NAMES)
     client.daemon = daemon
     client.wait_online(len(NAMES))
@@ -58,7 +58,7 @@ def test_forty_tunnels_share_a_session(many, own_daemon, nginx, transport, tmp_p
     assert len({event["session"] for event in many.events("connected")}) == 1
     assert many.daemon.metric("cok_active_tunnels") == len(NAMES)
     assert all(answers(many.daemon, name) for name in (NAMES[0], NAMES[17], NAMES[39]))
-    alone = own_daemon(transport=transport)
+    alone = own_daemon(transport=transport, env=GIVE_BACK)
     one = Many(alone, tmp_path / "one", nginx.target, NAMES[:1])
     one.wait_online(1)
     for name in (NAMES[0], NAMES[0], NAMES[0]):
@@ -70,8 +70,8 @@ def test_forty_tunnels_share_a_session(many, own_daemon, nginx, transport, tmp_p
     one.stop()
     with capsys.disabled():
         print(f"\n39 further tunnels over {transport}: daemon {cost[0]:.0f} KiB, client {cost[1]:.0f} KiB")
-    # An absurd figure would be a connection for each of them.
-    assert max(cost) < 39 * 50
+    # A connection for each tunnel would cost more. Visitors' connections come and go meanwhile.
+    assert max(cost) < 39 * 100
 
 
 def test_a_refused_tunnel_leaves_the_others_alone(own_daemon, nginx, transport, tmp_path):
