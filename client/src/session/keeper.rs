@@ -6,7 +6,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cok_proto::{Connect, SessionError};
+use cok_proto::{Connect, ErrorCode, SessionError};
 use cok_transport::{CloseReason, HandshakeError, Transport};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -15,7 +15,7 @@ use tracing::debug;
 use super::Config;
 use super::open::{Ended, Session, Sessions};
 use super::transport_policy::{TransportPolicy, Way};
-use super::tunnels::{Command, Current, Tunnels, long_wait};
+use super::tunnels::{Command, Current, LONGEST_WAIT, Tunnels, long_wait};
 use crate::dial::{self, Opened, Unreachable};
 use crate::event::{Event, Refused};
 use crate::flight::UnderWay;
@@ -176,7 +176,7 @@ impl<'a, S: FnMut(Arc<dyn Transport>), F: FnMut(Event)> Keeper<'a, S, F> {
                 Way::Ws(reason) => dial::ws(config).await.map(|path| path.because(reason)),
             }
         };
-        let opened = meanwhile(&mut self.tunnels, &mut self.commands, opening).await;
+        let opened = meanwhile(&mut self.tunnels, &mut self.commands, Box::pin(opening)).await;
         self.ask(opened.map_err(Failure::Unreachable)?, replaces).await
     }
 
@@ -277,7 +277,9 @@ impl<'a, S: FnMut(Arc<dyn Transport>), F: FnMut(Event)> Keeper<'a, S, F> {
         if !self.config.patience.keep_trying {
             return Next::GiveUp(refused);
         }
-        let retry_in = long_wait(self.refusals);
+        // A key that was refused may come back, but hardly soon.
+        let is_key = error.code == ErrorCode::Unauthorized;
+        let retry_in = if is_key { LONGEST_WAIT } else { long_wait(self.refusals) };
         (self.on_event)(Event::Disconnected { reason: refused.to_string(), retry_in, was_online: self.was_online });
         self.refusals = self.refusals.saturating_add(1);
         Next::Wait(retry_in)

@@ -174,21 +174,6 @@ mod tests {
     }
 
     #[test]
-    fn a_way_that_was_answered_is_taken_once_more() {
-        let (mut policy, now) = auto();
-        for (is_quic, way) in [(true, Way::Quic("it answered".to_owned())), (false, Way::Ws("it answered".to_owned()))]
-        {
-            policy.repeat(is_quic, "it answered".to_owned());
-            assert_eq!(policy.way(now), way);
-            assert_eq!(policy.way(now), Way::Race);
-            // What has happened since makes it old.
-            policy.repeat(is_quic, "it answered".to_owned());
-            policy.settled(is_quic, now);
-            assert_eq!(policy.way(now), Way::Race);
-        }
-    }
-
-    #[test]
     fn quic_and_ws_never_fall_back() {
         let now = Instant::now();
         let mut policy = TransportPolicy::new(TransportChoice::Quic, FIRST);

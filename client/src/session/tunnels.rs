@@ -16,9 +16,10 @@ use crate::flight::UnderWay;
 use crate::routes::{Routes, Slot};
 use crate::text::quoted;
 
-/// The shortest and the longest wait until a refused or displaced tunnel asks again.
+/// The shortest wait until a refused or displaced tunnel asks again.
 const LONG_WAIT: Duration = Duration::from_secs(60);
-const LONGEST_WAIT: Duration = Duration::from_secs(300);
+/// The longest wait until a refused tunnel or session asks again.
+pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(300);
 /// The wait until a tunnel asks again after a refusal that is about the moment.
 const SHORT_WAIT: Duration = Duration::from_secs(1);
 /// Extra time on top of the daemon's deadline for the exchanges of a tunnel that it has ended.
@@ -147,7 +148,7 @@ impl Tunnels {
                 self.entries.insert(handle, entry);
             }
             Command::Close(handle, within) => self.close(handle, within, current),
-            // Whoever asked may have gone.
+            // The sender may have gone.
             Command::Status(answer) => drop(answer.send(self.status())),
         }
     }

@@ -73,7 +73,11 @@ impl Daemon {
         let (client, _) = client.unwrap();
         let in_flight = Arc::<InFlight>::default();
         let proxy = Proxy::new(config, in_flight.clone()).unwrap();
-        tokio::spawn(proxy.serve(client));
+        tokio::spawn(async move {
+            while let Some(incoming) = client.accept().await {
+                tokio::spawn(proxy.clone().exchange(incoming));
+            }
+        });
         Self { session, in_flight }
     }
 
