@@ -12,7 +12,7 @@ use std::error::Error;
 use axum::body::{Body, Bytes};
 use axum::extract::Request;
 use axum::http::header::{CONNECTION, CONTENT_TYPE, HeaderMap, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, UPGRADE};
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{any, get, post};
 use axum::{Extension, Router};
@@ -104,7 +104,7 @@ async fn socket(mut request: Request) -> Response {
 
 /// Answers a gRPC call with its own message. With tonic, this is `Routes::into_axum_router`.
 async fn grpc(message: Bytes) -> Response {
-    let trailers = HeaderMap::from_iter([("grpc-status".parse().unwrap(), HeaderValue::from_static("0"))]);
+    let trailers = HeaderMap::from_iter([(HeaderName::from_static("grpc-status"), HeaderValue::from_static("0"))]);
     let body = Full::new(message).with_trailers(async move { Some(Ok(trailers)) });
     ([(CONTENT_TYPE, "application/grpc")], Body::new(body)).into_response()
 }

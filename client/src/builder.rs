@@ -26,6 +26,27 @@ const RESPONSE_TIMEOUT: Duration = Duration::from_secs(120);
 /// The default time limit for a connection to a service, which is local or nearby.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
+impl Client {
+    /// A client of the daemon at `server`, such as `https://tunnel.example.com`.
+    pub fn builder(server: impl Into<String>, key: impl Into<String>) -> ClientBuilder {
+        ClientBuilder::new(server.into(), key.into())
+    }
+
+    /// Another tunnel in the session of this client.
+    pub fn tunnel(&self) -> TunnelBuilder {
+        TunnelBuilder::new(Carrier::Shared(self.clone()))
+    }
+}
+
+impl Tunnel {
+    /// A tunnel with a client of its own. `server` is the daemon's address, such as `https://tunnel.example.com`.
+    ///
+    /// For settings of the client, see [`ClientBuilder::tunnel`].
+    pub fn builder(server: impl Into<String>, key: impl Into<String>) -> TunnelBuilder {
+        ClientBuilder::new(server.into(), key.into()).tunnel()
+    }
+}
+
 /// The settings of a client. Made by [`Client::builder`].
 #[derive(Clone, Debug)]
 pub struct ClientBuilder {
@@ -43,7 +64,7 @@ pub struct ClientBuilder {
 }
 
 impl ClientBuilder {
-    pub(crate) fn new(server: String, key: String) -> Self {
+    fn new(server: String, key: String) -> Self {
         Self {
             server,
             key,
@@ -202,10 +223,6 @@ enum Wanted {
 }
 
 impl TunnelBuilder {
-    pub(crate) fn of(client: Client) -> Self {
-        Self::new(Carrier::Shared(client))
-    }
-
     fn new(carrier: Carrier) -> Self {
         Self {
             carrier,

@@ -11,7 +11,6 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::builder::{ClientBuilder, TunnelBuilder};
 use crate::dial;
 use crate::event::{Event, Refused, TunnelHandle, TunnelStatus};
 use crate::events::{Events, Hub};
@@ -66,16 +65,6 @@ pub struct OpenTunnel {
 }
 
 impl Client {
-    /// A client of the daemon at `server`, such as `https://tunnel.example.com`.
-    pub fn builder(server: impl Into<String>, key: impl Into<String>) -> ClientBuilder {
-        ClientBuilder::new(server.into(), key.into())
-    }
-
-    /// Another tunnel in the session of this client.
-    pub fn tunnel(&self) -> TunnelBuilder {
-        TunnelBuilder::of(self.clone())
-    }
-
     /// The events of the client and of all its tunnels from now on, requests among them.
     pub fn events(&self) -> Events {
         self.hub.listen(None)

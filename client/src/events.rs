@@ -36,7 +36,7 @@ pub(crate) enum Standing {
 /// Takes events in and passes them on.
 #[derive(Debug, Default)]
 pub(crate) struct Hub {
-    /// The number of queues. Requests look only at this if nobody listens.
+    /// The number of queues. Requests look only at this if there are no listeners.
     listeners: AtomicUsize,
     queues: Mutex<Vec<Arc<Queue>>>,
     /// The standings of tunnels; `None` once the client has ended.

@@ -70,8 +70,9 @@ impl Flight {
     /// Counts the exchange as one that lasts until a peer ends it. The result says when the client stops.
     pub(crate) fn lasts(&mut self) -> Stop {
         if !self.lasts {
-            self.all.requests.fetch_sub(1, Ordering::Relaxed);
+            // In this order, so that it always counts as under way.
             self.all.streams.fetch_add(1, Ordering::Relaxed);
+            self.all.requests.fetch_sub(1, Ordering::Release);
             self.lasts = true;
         }
         let waiting = Box::pin(self.all.token.clone().cancelled_owned());
@@ -126,6 +127,23 @@ mod tests {
         assert_eq!(all.under_way(), UnderWay { requests: 1, streams: 1 });
         drop((one, two));
         assert_eq!(all.under_way(), UnderWay { requests: 0, streams: 0 });
+    }
+
+    #[tokio::test]
+    async fn idle_waits_for_the_last_exchange() {
+        let all = Arc::<InFlight>::default();
+        all.idle().await;
+        let (one, mut two) = (all.begin(), all.begin());
+        let _stop = two.lasts();
+        let waits = tokio::spawn({
+            let all = all.clone();
+            async move { all.idle().await }
+        });
+        drop(one);
+        tokio::task::yield_now().await;
+        assert!(!waits.is_finished());
+        drop(two);
+        waits.await.unwrap();
     }
 
     #[tokio::test]

@@ -2,7 +2,6 @@
 
 use tokio::sync::watch;
 
-use crate::builder::{ClientBuilder, TunnelBuilder};
 use crate::client::{Client, OpenTunnel};
 use crate::event::TunnelHandle;
 use crate::events::{Events, Standing};
@@ -12,7 +11,7 @@ use crate::settings::OpenError;
 /// A tunnel that is online, or reconnects. Dropping it closes it.
 #[derive(Debug)]
 pub struct Tunnel {
-    tunnel: OpenTunnel,
+    inner: OpenTunnel,
     standing: watch::Receiver<Standing>,
     url: String,
     /// Its client carries nothing else.
@@ -20,18 +19,11 @@ pub struct Tunnel {
 }
 
 impl Tunnel {
-    /// A tunnel with a client of its own. `server` is the daemon's address, such as `https://tunnel.example.com`.
-    ///
-    /// For settings of the client, see [`ClientBuilder::tunnel`].
-    pub fn builder(server: impl Into<String>, key: impl Into<String>) -> TunnelBuilder {
-        ClientBuilder::new(server.into(), key.into()).tunnel()
-    }
-
     pub(crate) async fn open(client: Client, options: TunnelOptions, owns_client: bool) -> Result<Self, OpenError> {
         let handle = client.new_handle();
         let standing = client.hub().follow(handle);
-        let tunnel = client.open_as(handle, options)?;
-        let mut tunnel = Self { tunnel, standing, url: String::new(), owns_client };
+        let inner = client.open_as(handle, options)?;
+        let mut tunnel = Self { inner, standing, url: String::new(), owns_client };
         let keeps_trying = client.keeps_trying();
         let is_settled = |standing: &Standing| match standing {
             Standing::Opening => false,
@@ -62,12 +54,12 @@ impl Tunnel {
 
     /// Names the tunnel in events.
     pub fn handle(&self) -> TunnelHandle {
-        self.tunnel.handle()
+        self.inner.handle()
     }
 
     /// The client that carries it.
     pub fn client(&self) -> &Client {
-        self.tunnel.client()
+        self.inner.client()
     }
 
     /// The events of the tunnel and of its client from now on, requests among them.
@@ -82,7 +74,7 @@ impl Tunnel {
             // The end of a client that was refused meanwhile is an end too.
             let _refused = client.close().await;
         } else {
-            self.tunnel.finish().await;
+            self.inner.finish().await;
         }
     }
 }
@@ -90,6 +82,6 @@ impl Tunnel {
 impl Drop for Tunnel {
     fn drop(&mut self) {
         self.client().hub().forget(self.handle());
-        self.tunnel.request_close();
+        self.inner.request_close();
     }
 }

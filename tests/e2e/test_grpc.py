@@ -7,6 +7,7 @@ from concurrent import futures
 import grpc
 import pytest
 
+from harness.grpc_channel import open_channel
 from harness.http3 import Http3
 from harness.ports import free_port
 
@@ -64,17 +65,6 @@ class Echo(grpc.GenericRpcHandler):
 
     def sum(self, requests, _context):
         return b"%d" % sum(int(request) for request in requests)
-
-
-def open_channel(daemon, name):
-    host = daemon.host(name)
-    options = [
-        ("grpc.ssl_target_name_override", host),
-        ("grpc.default_authority", host),
-        ("grpc.max_receive_message_length", -1),
-    ]
-    credentials = grpc.ssl_channel_credentials(daemon.ca.read_bytes())
-    return grpc.secure_channel(f"127.0.0.1:{daemon.port}", credentials, options)
 
 
 @pytest.fixture(scope="module")

@@ -2,16 +2,21 @@
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use cok_transport::SendHalf;
-use http::header::CONTENT_LENGTH;
-use http::{Method, StatusCode, Version, response};
-use http_body::Body as _;
+use cok_proto::ResponseHead;
+use cok_transport::{ExchangeError, SendHalf};
+use http::header::{CONTENT_LENGTH, EXPECT};
+use http::{HeaderMap, Method, StatusCode, Version, response};
+use http_body::{Body as _, Frame, SizeHint};
+use tokio::sync::oneshot;
+use tokio::sync::oneshot::error::TryRecvError;
+use tracing::debug;
 
 use super::Failure;
+use super::body::RequestBody;
 use super::request::Request;
 use super::respond::{head_of, is_endless};
 use super::response_timeout::ResponseTimeout;
@@ -29,7 +34,10 @@ pub(super) async fn exchange(
 ) -> Result<(), Failure> {
     let upload = request.message.body().progress();
     let is_head = request.message.method() == Method::HEAD;
-    let mut message = request.message.map(Body::new);
+    let expects = request.message.headers().contains_key(EXPECT) && !request.message.body().is_empty();
+    let (wanted, mut is_wanted) = oneshot::channel();
+    let wanted = expects.then_some(wanted);
+    let mut message = request.message.map(|body| Body::new(Expected { body, wanted }));
     // An exchange of a tunnel is like one of HTTP/2: it has trailers in both directions and nothing hop by hop.
     *message.version_mut() = Version::HTTP_2;
     let mut timer = pin!(None);
@@ -37,7 +45,12 @@ pub(super) async fn exchange(
     let mut answer = pin!(service.call(message));
     let response = poll_fn(|cx| {
         if let Poll::Ready(result) = answer.as_mut().poll(cx) {
-            return Poll::Ready(result.map_err(failure));
+            return Poll::Ready(result.map_err(|error| failure(&error)));
+        }
+        if !is_wanted.is_terminated()
+            && let Poll::Ready(Ok(())) = Pin::new(&mut is_wanted).poll(cx)
+        {
+            proceed(send);
         }
         if send.poll_broken(cx).is_ready() {
             return Poll::Ready(Err(Failure::Gone));
@@ -49,11 +62,50 @@ pub(super) async fn exchange(
     if parts.status.is_informational() {
         return Err(Failure::Broke(format!("its final response was {}", parts.status)));
     }
+    // A service that still holds the body may read it while it responds. One that has dropped it wants nothing.
+    if expects && !is_wanted.is_terminated() && !matches!(is_wanted.try_recv(), Err(TryRecvError::Closed)) {
+        proceed(send);
+    }
     announce_length(&mut parts, &body, is_head);
     let end = is_head || has_no_body(parts.status) || body.is_end_stream();
     let stop = (!end && is_endless(&parts.headers)).then(|| flight.lasts());
     send.send_response(head_of(parts), end).map_err(|_| Failure::TooLarge)?;
     if end { Ok(()) } else { pump(&mut body, send, stop).await }
+}
+
+/// Asks the visitor for the body, as HTTP servers do when their service begins to read (RFC 9110, section 10.1.1).
+fn proceed(send: &mut Box<dyn SendHalf>) {
+    if send.send_response(ResponseHead::new(StatusCode::CONTINUE, HeaderMap::new()), false).is_err() {
+        debug!("an empty head is too large for the tunnel");
+    }
+}
+
+/// The body of a request. It says when the service begins to read.
+struct Expected {
+    body: RequestBody,
+    /// `None` if the visitor does not wait for this.
+    wanted: Option<oneshot::Sender<()>>,
+}
+
+impl http_body::Body for Expected {
+    type Data = Bytes;
+    type Error = ExchangeError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ExchangeError>>> {
+        if let Some(wanted) = self.wanted.take() {
+            // The exchange may have its response already.
+            let _answered = wanted.send(());
+        }
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
 }
 
 /// Adds the length of the body if the body knows it, as HTTP servers do.
@@ -87,7 +139,7 @@ async fn pump(body: &mut Body, send: &mut Box<dyn SendHalf>, mut stop: Option<St
             }
             let polled = match contained(|| Pin::new(&mut *body).poll_frame(cx)) {
                 Ok(polled) => polled,
-                Err(panicked) => return Poll::Ready(Err(failure(panicked))),
+                Err(panicked) => return Poll::Ready(Err(failure(&panicked))),
             };
             match polled {
                 Poll::Pending => return send.poll_broken(cx).map(|_| Err(Failure::Gone)),
@@ -95,7 +147,7 @@ async fn pump(body: &mut Body, send: &mut Box<dyn SendHalf>, mut stop: Option<St
                     send.send_data(Bytes::new(), true);
                     return Poll::Ready(Ok(()));
                 }
-                Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(failure(ServiceError::Failed(error)))),
+                Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(failure(&ServiceError::Failed(error)))),
                 Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
                     Ok(data) => {
                         let end = body.is_end_stream();
@@ -115,6 +167,6 @@ async fn pump(body: &mut Body, send: &mut Box<dyn SendHalf>, mut stop: Option<St
     .await
 }
 
-fn failure(error: ServiceError) -> Failure {
-    Failure::Broke(explain(&error))
+fn failure(error: &ServiceError) -> Failure {
+    Failure::Broke(explain(error))
 }

@@ -23,7 +23,7 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    /// Reports the beginning of a request, and its end once the result is dropped. Leaves `send` alone if nobody listens.
+    /// Reports the beginning of a request, and its end once the result is dropped. Leaves `send` alone without listeners.
     pub(super) fn begin(&self, head: &RequestHead, send: Box<dyn SendHalf>) -> Box<dyn SendHalf> {
         if !self.hub.has_listeners() {
             return send;

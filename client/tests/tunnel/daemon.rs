@@ -4,7 +4,9 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cok_client::{ClientOptions, Event, HostHeader, Refused, Server, TransportChoice, TunnelOptions, trust_file};
+use cok_client::{
+    ClientBuilder, ClientOptions, Event, HostHeader, Refused, Server, TransportChoice, TunnelOptions, trust_file,
+};
 use cok_proto::message::DEFAULT_WINDOW;
 use cok_proto::{Bind, Bound, Connect, ConnectAck, ErrorCode, ErrorMessage, TunnelFrame};
 use cok_transport::{Config, Congestion, Handshake, Transport, WindowBudget, quic, ws};
@@ -75,6 +77,12 @@ impl Daemon {
             instance: "instance".to_owned(),
         };
         (client, tunnel(target, subdomain))
+    }
+
+    /// The settings of a client for it, as a library has them.
+    pub(crate) fn builder(&self) -> ClientBuilder {
+        let builder = cok_client::Client::builder("https://tunnel.test", "key").ca_file(self.ca.path());
+        builder.connect_to(self.listener.local_addr().unwrap()).transport(TransportChoice::Ws).instance("instance")
     }
 
     /// Begins to take QUIC connections on the port of the listener.

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "these are tests")]
 
 mod daemon;
+mod library;
 mod moving;
 mod tunnels;
 
