@@ -1,4 +1,4 @@
-"""The axum example: an application with the client in its own process, without a port."""
+"""The examples of the library: an axum application without a port, and a forwarder that prints requests."""
 
 import hashlib
 import os
@@ -15,24 +15,29 @@ from harness.websocket import WebSocket
 NAME = "axum"
 
 
+def start(example, *arguments, daemon, state, **env):
+    env |= {
+        "COK_SERVER": daemon.url(""),
+        "COK_API_KEY": KEY,
+        "COK_CA_FILE": str(daemon.ca),
+        "COK_CONNECT_TO": daemon.https,
+        "XDG_STATE_HOME": str(state),
+    }
+    return Process(BIN_DIR / "examples" / example, *arguments, env=env)
+
+
+def interrupt(process):
+    process.popen.send_signal(signal.SIGINT)
+    assert process.wait_exit() == 0
+
+
 @pytest.fixture(scope="module")
 def app(daemon, transport, tmp_path_factory):
-    app = Process(
-        BIN_DIR / "examples" / "axum",
-        env={
-            "COK_SERVER": daemon.url(""),
-            "COK_API_KEY": KEY,
-            "COK_SUBDOMAIN": NAME,
-            "COK_TRANSPORT": transport,
-            "COK_CA_FILE": str(daemon.ca),
-            "COK_CONNECT_TO": daemon.https,
-            "XDG_STATE_HOME": str(tmp_path_factory.mktemp("axum")),
-        },
-    )
+    state = tmp_path_factory.mktemp("axum")
+    app = start("axum", daemon=daemon, state=state, COK_SUBDOMAIN=NAME, COK_TRANSPORT=transport)
     assert app.wait_stdout() == daemon.url(NAME, "")
     yield app
-    app.popen.send_signal(signal.SIGINT)
-    assert app.wait_exit() == 0
+    interrupt(app)
 
 
 def test_a_browser_shows_its_page_and_uses_its_websocket(app, daemon, browse):
@@ -68,3 +73,14 @@ def test_a_panic_is_one_failed_request(app, daemon):
     code = daemon.curl(NAME, "/panic", "--output", "/dev/null", "--write-out", "%{http_code}").stdout
     assert code == b"502"
     assert b"Hello" in daemon.curl(NAME).stdout
+
+
+def test_a_forwarder_of_two_servers_prints_their_requests(daemon, nginx, services, tmp_path):
+    forward = start("forward", f"one={nginx.target}", f"two={services.web}", daemon=daemon, state=tmp_path)
+    for name, target in (("one", nginx.target), ("two", services.web)):
+        assert forward.wait_stdout() == f"{daemon.url(name, '')} -> {target}"
+    page = daemon.curl("one").stdout
+    assert forward.wait_stdout().startswith(f"GET /: 200, {len(page)} bytes in ")
+    daemon.curl("two", "/cookies?a=1")
+    assert forward.wait_stdout().startswith("GET /cookies?a=1: 200, 2 bytes in ")
+    interrupt(forward)
