@@ -27,14 +27,16 @@ def test_a_killed_client_is_waited_for(own_daemon, nginx, transport, gap):
 
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         visits = [pool.submit(visit) for _ in range(8)]
-        for _ in range(3):
-            wait_for(lambda seen=len(codes): len(codes) > seen + 20, "visitors are answered")
-            client.process.kill()
-            if gap:
-                time.sleep(gap)  # the client's downtime: a parameter of the test, not a condition
-            client.start()
-            client.wait_online()
-        stop.set()
+        try:
+            for _ in range(3):
+                wait_for(lambda seen=len(codes): len(codes) > seen + 20, "visitors are answered")
+                client.process.kill()
+                if gap:
+                    time.sleep(gap)  # the client's downtime: a parameter of the test, not a condition
+                client.start()
+                client.wait_online()
+        finally:
+            stop.set()
         for visit_ in visits:
             visit_.result()
     client.stop()
