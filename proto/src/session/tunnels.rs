@@ -44,10 +44,11 @@ impl Session {
 
     /// Daemon: grants a tunnel. `None` if no Bind of this id waits for an answer.
     pub fn bound(&mut self, id: u32, bound: Bound) -> Option<Said> {
-        self.answer(id, true, |granted| match granted {
-            true => TunnelFrame::Bound(bound),
-            false => TunnelFrame::Refused(withdrawn()),
-        })
+        self.answer(
+            id,
+            true,
+            |granted| if granted { TunnelFrame::Bound(bound) } else { TunnelFrame::Refused(withdrawn()) },
+        )
     }
 
     /// Daemon: refuses a tunnel. `None` if no Bind of this id waits for an answer.
