@@ -1,7 +1,6 @@
 //! Which name a client gets: what it may have, what is free, and what a client that vanished leaves behind.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use cok_proto::{ErrorCode, ErrorMessage};
 
