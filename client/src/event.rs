@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use cok_proto::{ErrorCode, ErrorMessage};
+use http::Method;
 
 use crate::text::quoted;
 
@@ -95,6 +96,8 @@ pub enum Event {
         tunnel: TunnelHandle,
         /// The user's name for it.
         label: Option<String>,
+        /// The kind of refusal.
+        code: ErrorCode,
         /// Why.
         reason: String,
         /// How long it waits until it asks again; `None` if asking again cannot help.
@@ -115,6 +118,32 @@ pub enum Event {
         /// How long it waits until it asks again. It does not displace the other client then.
         retry_in: Duration,
     },
+    /// A visitor's request has come. Requests are reported only while somebody listens.
+    RequestBegan {
+        /// The tunnel.
+        tunnel: TunnelHandle,
+        /// Names the request in the event of its end.
+        request: u64,
+        /// Its method.
+        method: Method,
+        /// Its path and query.
+        path: String,
+    },
+    /// A request has ended.
+    RequestEnded {
+        /// The tunnel.
+        tunnel: TunnelHandle,
+        /// The request.
+        request: u64,
+        /// The status of the response; `None` if there was none.
+        status: Option<u16>,
+        /// The bytes of the response's body.
+        bytes: u64,
+        /// The time from its beginning to its end.
+        time: Duration,
+        /// The response was passed on to its end.
+        complete: bool,
+    },
     /// The client stops while exchanges are under way. Without any, it stops without an event.
     Stopping {
         /// The number of requests that may finish.
@@ -124,6 +153,21 @@ pub enum Event {
         /// How long the requests may take.
         within: Duration,
     },
+}
+
+impl Event {
+    /// The tunnel that it is about; `None` if it is about the client.
+    pub fn tunnel(&self) -> Option<TunnelHandle> {
+        match self {
+            Self::Connected { tunnel, .. }
+            | Self::NameTaken { tunnel, .. }
+            | Self::Refused { tunnel, .. }
+            | Self::Displaced { tunnel, .. }
+            | Self::RequestBegan { tunnel, .. }
+            | Self::RequestEnded { tunnel, .. } => Some(*tunnel),
+            Self::Connecting { .. } | Self::Fallback { .. } | Self::Disconnected { .. } | Self::Stopping { .. } => None,
+        }
+    }
 }
 
 /// The daemon refuses this tunnel, and would refuse it again.

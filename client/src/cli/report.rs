@@ -71,6 +71,8 @@ pub fn reporter() -> impl FnMut(Event) {
                 retry_in.as_secs().div_ceil(60)
             );
         }
+        // The proxy logs requests.
+        Event::RequestBegan { .. } | Event::RequestEnded { .. } => {}
         Event::Stopping { requests, streams, within } => {
             info!(
                 event = "stopping",

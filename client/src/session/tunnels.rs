@@ -54,6 +54,8 @@ pub(crate) struct Patience {
     pub(crate) name_timeout: Duration,
     /// Whether to ask again after each refusal that may pass, whatever it says.
     pub(crate) keep_trying: bool,
+    /// Whether the session stays when the daemon has refused all its tunnels.
+    pub(crate) outlasts_refusals: bool,
 }
 
 /// The session that the tunnels are in, for events.
@@ -204,7 +206,8 @@ impl Tunnels {
             _ => None,
         });
         let first = refusals.next().flatten()?;
-        (!self.patience.keep_trying && refusals.all(|refusal| refusal.is_some())).then(|| Refused(first.clone()))
+        (!self.patience.outlasts_refusals && !self.patience.keep_trying && refusals.all(|refusal| refusal.is_some()))
+            .then(|| Refused(first.clone()))
     }
 
     // ---- sessions ----
@@ -369,6 +372,7 @@ impl Tunnels {
             on_event(Event::Refused {
                 tunnel: *handle,
                 label: entry.wanted.label.clone(),
+                code: error.code.clone(),
                 reason: quoted(&error.to_string()),
                 retry_in,
             });
@@ -408,7 +412,13 @@ impl Tunnels {
                 let message = "the key no longer allows the tunnel".to_owned();
                 let error = ErrorMessage { code: ErrorCode::Unauthorized, message, retryable: false };
                 let retry_in = self.patience.keep_trying.then_some(LONGEST_WAIT);
-                on_event(Event::Refused { tunnel, label, reason: quoted(&error.to_string()), retry_in });
+                on_event(Event::Refused {
+                    tunnel,
+                    label,
+                    code: error.code.clone(),
+                    reason: quoted(&error.to_string()),
+                    retry_in,
+                });
                 entry.state = State::Refused(retry_in.map(|wait| now + wait), error);
             }
             _ => entry.state = State::Waiting(now + SHORT_WAIT),

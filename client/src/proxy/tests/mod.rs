@@ -15,7 +15,9 @@ use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::{Config, Proxy};
+use super::{Config, Proxy, Watch};
+use crate::event::TunnelHandle;
+use crate::events::Hub;
 use crate::flight::{InFlight, UnderWay};
 use crate::options::HostHeader;
 use crate::trust::client_config;
@@ -31,6 +33,7 @@ fn config(target: &str) -> Config {
         host_header: HostHeader::Preserve,
         connect_timeout: PATIENCE,
         response_timeout: Some(PATIENCE),
+        watch: Watch { hub: Hub::new(), tunnel: TunnelHandle(0) },
     }
 }
 
