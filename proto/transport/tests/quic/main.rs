@@ -4,5 +4,6 @@
 
 mod abuse;
 mod endings;
+mod fairness;
 mod pair;
 mod passing;
