@@ -283,7 +283,12 @@ async fn read_head(send: SendStream, mut recv: RecvStream, slot: Slot) -> Option
                     Ok(Admission::Accept) => {
                         slot.set_tunnel(tunnel);
                         let accepted = Accepted { send, recv, reader, id };
-                        return Some(Incoming { tunnel, head, end, exchange: Exchange::response(accepted, slot) });
+                        return Some(Incoming {
+                            tunnel,
+                            head,
+                            end,
+                            exchange: Exchange::response(accepted, tunnel, slot),
+                        });
                     }
                     Ok(Admission::Refuse) => turn_away(send, recv, ResetCode::Unprocessed),
                     Err(error) => slot.session().fail(&(&error).into()),
