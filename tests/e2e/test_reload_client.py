@@ -190,7 +190,7 @@ def test_two_clients_are_listed_reloaded_and_stopped(file_client, nginx, tmp_pat
 
     for command in ("reload", "stop"):
         vague = control(command, state)
-        assert vague.returncode == 1 and "2 clients run: name one of " in vague.stderr and "--all" in vague.stderr
+        assert vague.returncode == 2 and "2 clients run: name one of " in vague.stderr and "--all" in vague.stderr
     wrong = control("stop", state, "1")
     assert wrong.returncode == 1 and "there is no client 1; these run: " in wrong.stderr
     reloaded = control("reload", state, "--all")

@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::mem;
 
 use serde::{Deserialize, Serialize};
 use tracing::{error, info, warn};
@@ -85,7 +86,9 @@ impl<'a> Running<'a> {
     fn apply(&mut self, plan: Plan) -> anyhow::Result<Changes> {
         let changes = Changes::between(&self.plan, &plan);
         let kept: BTreeSet<_> = plan.tunnels.values().map(|planned| planned.subdomain.clone()).collect();
-        let gone = self.open.extract_if(.., |name, _| !kept.contains(name));
+        let is_kept = |(name, _): &(Option<String>, _)| kept.contains(name);
+        let (open, gone): (Vec<_>, Vec<_>) = mem::take(&mut self.open).into_iter().partition(is_kept);
+        self.open = open.into_iter().collect();
         for (_, (tunnel, _)) in gone {
             self.overview.closed(tunnel.handle());
             tunnel.close();

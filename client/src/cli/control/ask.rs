@@ -14,6 +14,7 @@ use super::{Answer, ClientLine, Request, read_line, socket, to_line};
 use crate::cli::failure::{FAILED, USAGE};
 use crate::cli::plan::state_dir;
 use crate::cli::program::called;
+use crate::config::ConfigError;
 use crate::logging;
 use crate::text::quoted;
 
@@ -71,7 +72,9 @@ pub(in crate::cli) fn status(args: &StatusArgs) -> anyhow::Result<ExitCode> {
     } else if clients.is_empty() {
         println!("no client runs");
     } else {
-        table(&clients).iter().for_each(|line| println!("{line}"));
+        for line in table(&clients) {
+            println!("{line}");
+        }
     }
     Ok(code)
 }
@@ -130,7 +133,8 @@ impl PickArgs {
         match (self.pid, running.len()) {
             (None, 0) => bail!("no client runs"),
             (None, 2..) if !self.all => {
-                bail!("{} clients run: name one of {pids}, or say --all", running.len());
+                let why = format!("{} clients run: name one of {pids}, or say --all", running.len());
+                Err(ConfigError::new(why).into())
             }
             (None, _) => Ok(running),
             (Some(pid), _) => {

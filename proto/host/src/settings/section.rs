@@ -127,13 +127,11 @@ impl<'a> Section<'a> {
             DeValue::Integer(number) => integer(number).map(|number| number.to_string()),
             _ => None,
         };
-        match text {
-            Some(text) => parse(&text).map_err(|error| self.mistake(key, &error)).ok(),
-            None => {
-                self.wrong(value.span(), key, "a string or a whole number", &describe(value.get_ref()));
-                None
-            }
-        }
+        let Some(text) = text else {
+            self.wrong(value.span(), key, "a string or a whole number", &describe(value.get_ref()));
+            return None;
+        };
+        parse(&text).map_err(|error| self.mistake(key, &error)).ok()
     }
 
     /// A path.
