@@ -17,6 +17,24 @@ use crate::target::Target;
 use crate::times::parse_interval;
 use crate::transport::TransportChoice;
 
+/// The words of the command line. A tunnel with such a name could not be opened by it. Some are kept for later commands.
+pub(crate) const RESERVED: &[&str] = &[
+    "completions",
+    "config",
+    "doctor",
+    "help",
+    "http",
+    "man",
+    "reload",
+    "replay",
+    "requests",
+    "serve",
+    "service",
+    "start",
+    "status",
+    "stop",
+];
+
 /// The settings of the file. Flags and the environment beat them.
 #[derive(Debug, Default)]
 pub(crate) struct FileConfig {
@@ -97,27 +115,35 @@ impl FileConfig {
 
     /// `folder` is the one of the file.
     fn read(mut root: Section<'_>, folder: &Path) -> Self {
-        let config = Self {
+        let mut config = Self {
             server: root.text("server", |text| Server::from_str(text).map_err(|error| error.to_string())),
             api_key_file: root.path("api_key_file").map(|path| folder.join(path)),
             transport: root.text("transport", TransportChoice::parse),
             congestion: root.text("congestion", Congestion::from_str),
             probe_interval: root.text("probe_interval", parse_interval),
             ca_file: root.path("ca_file").map(|path| folder.join(path)),
-            tunnels: root
-                .sections("tunnels", "NAME")
-                .into_iter()
-                .filter_map(|(name, section)| Some((name.clone(), FileTunnel::read(&name, section)?)))
-                .collect(),
+            tunnels: BTreeMap::new(),
         };
+        let mut taken = BTreeMap::new();
+        for (name, section) in root.sections("tunnels", "NAME") {
+            if let Some(tunnel) = FileTunnel::read(&name, section, &mut taken) {
+                config.tunnels.insert(name, tunnel);
+            }
+        }
         root.finish();
         config
     }
 }
 
 impl FileTunnel {
-    fn read(name: &str, mut section: Section<'_>) -> Option<Self> {
-        let target = section.text("target", |text| text.parse::<Target>().map_err(|error| error.to_string()));
+    /// `taken` has the subdomains of earlier sections, each with its section.
+    fn read(name: &str, mut section: Section<'_>, taken: &mut BTreeMap<String, String>) -> Option<Self> {
+        if RESERVED.contains(&name) {
+            section.misnamed(&format!(
+                "\"{name}\" is a command of the client; give the section another name, and set subdomain = \"{name}\""
+            ));
+        }
+        let target = section.text_or_whole("target", |text| text.parse::<Target>().map_err(|error| error.to_string()));
         let mut subdomain = section.text("subdomain", check_subdomain);
         let host_header = section.text("host_header", HostHeader::from_str);
         if !section.has("target") {
@@ -127,6 +153,11 @@ impl FileTunnel {
             let unfit =
                 |why| section.mistake("subdomain", &format!("the section's name does not fit: {why}; set this key"));
             subdomain = check_subdomain(name).map_err(unfit).ok();
+        }
+        if let Some(subdomain) = &subdomain
+            && let Some(other) = taken.insert(subdomain.clone(), name.to_owned())
+        {
+            section.mistake("subdomain", &format!("[tunnels.{other}] has the name \"{subdomain}\" already"));
         }
         section.finish();
         Some(Self { target: target?, subdomain, host_header })
@@ -148,7 +179,7 @@ mod tests {
             congestion = "cubic"
             probe_interval = "1min"
             [tunnels.web]
-            target = "3000"
+            target = 3000
             [tunnels.api]
             target = "h2c://localhost:50051"
             subdomain = "Grpc"
@@ -158,6 +189,7 @@ mod tests {
         assert_eq!(config.api_key_file.unwrap(), Path::new("/etc/cok/key"));
         assert_eq!((config.transport, config.congestion), (Some(TransportChoice::Ws), Some(Congestion::Cubic)));
         assert_eq!(config.probe_interval, Some(Duration::from_secs(60)));
+        assert_eq!(config.tunnels["web"].target.to_string(), "http://localhost:3000");
         let names = config.tunnels.iter().map(|(name, tunnel)| (name.as_str(), tunnel.subdomain.as_deref().unwrap()));
         assert_eq!(names.collect::<Vec<_>>(), [("api", "grpc"), ("web", "web")]);
     }
@@ -165,7 +197,9 @@ mod tests {
     #[test]
     fn every_mistake_is_named_with_its_key_and_line() {
         let text = "srever = \"x\"\nserver = 1\ntransport = \"pigeon\"\n\n[tunnels.web]\ntarget = \"ftp://x\"\n\
-                    hots = 1\n[tunnels.-a]\ntarget = \"1\"\n[tunnels.-b]\nsubdomain = \"b\"\n[tunnels.c]\ntarget = \"login\"\n";
+                    hots = 1\n[tunnels.-a]\ntarget = \"1\"\n[tunnels.-b]\nsubdomain = \"b\"\n[tunnels.c]\ntarget = \"login\"\n\
+                    [tunnels.d]\ntarget = 70000\n[tunnels.status]\ntarget = true\n\
+                    [tunnels.x]\ntarget = 1\n[tunnels.y]\ntarget = 2\nsubdomain = \"X\"\n";
         let error = FileConfig::parse(text, Path::new(PATH)).unwrap_err();
         let starts = [
             "/etc/cok/client.toml:1: srever: unknown key",
@@ -176,6 +210,10 @@ mod tests {
             "/etc/cok/client.toml:8: tunnels.-a.subdomain: the section's name does not fit: \"-a\" is not one label",
             "/etc/cok/client.toml:10: tunnels.-b.target: the key is missing",
             "/etc/cok/client.toml:13: tunnels.c.target: cannot forward to \"login\"",
+            "/etc/cok/client.toml:15: tunnels.d.target: cannot forward to \"70000\"",
+            "/etc/cok/client.toml:16: tunnels.status: \"status\" is a command of the client; give the section another name",
+            "/etc/cok/client.toml:17: tunnels.status.target: expected a string or a whole number, got true",
+            "/etc/cok/client.toml:22: tunnels.y.subdomain: [tunnels.x] has the name \"x\" already",
         ];
         assert_eq!(error.mistakes().len(), starts.len(), "{:?}", error.mistakes());
         for (mistake, start) in error.mistakes().iter().zip(starts) {

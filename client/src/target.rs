@@ -122,7 +122,7 @@ impl Address {
                 None => (text, ""),
             },
         };
-        if host.is_empty() || host.contains(|c: char| c.is_whitespace() || c.is_control()) {
+        if host.is_empty() || host.contains(|c: char| !c.is_ascii_graphic()) {
             return Err("the host is missing or not a name");
         }
         let port = if port.is_empty() {
@@ -184,6 +184,7 @@ mod tests {
             "[::1",
             "unix:",
             "a b:1",
+            "é:1",
             "login",
             "a b",
         ] {

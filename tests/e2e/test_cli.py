@@ -362,14 +362,15 @@ def test_a_unit_of_the_user(tmp_path):
         assert installed.returncode == 0 and installed.stderr == ""
         assert f"wrote {unit}" in installed.stdout and "there is no systemctl here" in installed.stdout
         assert "systemctl --user enable --now cok-client" in installed.stdout
-    assert f'ExecStart="{BIN_DIR / "cok-client"}" --config "{config}"' in unit.read_text().splitlines()
+    assert f'ExecStart="{BIN_DIR / "cok-client"}" --config "{config}" --keep-trying' in unit.read_text().splitlines()
+    assert "ExecReload=/bin/kill -HUP $MAINPID" in unit.read_text().splitlines()
     assert service("status").stdout.startswith(f"installed: {unit}\n")
     removed = service("uninstall")
     assert removed.returncode == 0 and f"removed {unit}" in removed.stdout and not unit.exists()
 
     inside = run("cokd", "client", "service", "install", env={"XDG_CONFIG_HOME": str(settings), "PATH": "/nonexistent"})
     assert inside.returncode == 0, inside
-    assert f'ExecStart="{BIN_DIR / "cokd"}" client --config "{config}"' in unit.read_text().splitlines()
+    assert f'ExecStart="{BIN_DIR / "cokd"}" client --config "{config}" --keep-trying' in unit.read_text().splitlines()
 
     unit.write_text("[Service]\nExecStart=/usr/bin/mine\n")
     for refused in (service("install"), service("uninstall")):

@@ -221,23 +221,24 @@ def client_command(daemon, nginx, tmp_path, transport, name, form="json"):
     ]
 
 
-def test_sighup_is_ignored(tunnel, nginx):
-    """A client without a terminal, as under a service manager, logs the signal and goes on."""
+def test_sighup_does_not_stop_it(tunnel, nginx):
+    """A client without a terminal, as under a service manager, reloads. If its tunnel is not from a file, it says so."""
     client = tunnel(nginx.target)
     seen = len(client.process.lines)
     client.process.popen.send_signal(signal.SIGHUP)
-    assert "restart the client" in client.process.wait_event("hangup_ignored", start=seen)["message"]
+    said = client.process.wait_event("nothing_to_reload", start=seen)["message"]
+    assert said == "the tunnel is from the command line, not from a file, so there is nothing to reload"
     assert client.curl("/").stdout == b"<h1>hello</h1>\n"
     assert client.stop() == 0
 
 
-def test_sighup_with_an_open_terminal_is_ignored_too(daemon, nginx, tmp_path, transport):
+def test_sighup_with_an_open_terminal_does_not_stop_it_either(daemon, nginx, tmp_path, transport):
     command = client_command(daemon, nginx, tmp_path, transport, "terminal")
     process, ours = terminal(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     try:
         assert process.stdout.readline().startswith(b"https://terminal.")
         process.send_signal(signal.SIGHUP)
-        while b'"hangup_ignored"' not in process.stderr.readline():
+        while b'"nothing_to_reload"' not in process.stderr.readline():
             assert process.poll() is None
         assert daemon.curl("terminal", "/").stdout == b"<h1>hello</h1>\n"
         process.send_signal(signal.SIGINT)

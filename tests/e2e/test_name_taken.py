@@ -4,8 +4,8 @@ import signal
 
 from harness.cok import TRANSPORTS
 
-# The daemon ends the session of a client that is silent for 36 s.
-DEADLINE = 50
+# The daemon gives the old client 2.5 s to answer. The rest is a noisy machine's.
+DEADLINE = 10
 
 
 def test_a_client_that_vanished_does_not_keep_its_name(daemon, nginx):
@@ -20,12 +20,10 @@ def test_a_client_that_vanished_does_not_keep_its_name(daemon, nginx):
         for way in TRANSPORTS
     ]
     for client in second:
-        taken = client.process.wait_event("name_taken", name=client.name)
-        assert taken["message"] == f'the name "{client.name}" is in use by another client; trying again for 45 s'
         client.process.wait_event("connected", deadline=DEADLINE)
         assert client.curl("/").stdout == b"<h1>hello</h1>\n"
         said = client.process.output()
-        assert said.count('"name_taken"') == 1 and '"disconnected"' not in said
+        assert '"name_taken"' not in said and '"disconnected"' not in said
         assert client.stop() == 0
     for client in first.values():
         client.process.kill()

@@ -1,42 +1,51 @@
 //! The program: it runs the tunnels of the command line, reports on them, and ends with an exit code.
 
 mod args;
+mod control;
+mod failure;
 pub mod man_pages;
+mod overview;
+mod plan;
 mod program;
 mod report;
+mod running;
 mod service;
 mod signals;
+mod url;
 
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use clap::{CommandFactory as _, Parser, Subcommand};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
-use tracing::error;
 
 pub use self::args::Args;
+use self::args::{Flags, StartArgs};
+use self::control::{Control, Order, PickArgs, StatusArgs};
+use self::failure::{FAILED, REFUSED, USAGE, fail};
 use self::man_pages::{CompletionsArgs, ManArgs};
+use self::overview::Overview;
+use self::plan::{Invocation, Plan};
 pub use self::report::reporter;
+use self::running::Running;
 use self::service::ServiceCommand;
-use self::signals::{Signals, StopRequest};
+use self::signals::{Asked, Signals};
 use crate::client::Client;
 use crate::config::ConfigError;
 use crate::event::Refused;
 use crate::logging::{self, LogFormat};
-use crate::options::{ClientOptions, TunnelOptions};
+use crate::options::ClientOptions;
 
-/// Something failed at run time.
-const FAILED: u8 = 1;
-/// The command line or the configuration is wrong.
-const USAGE: u8 = 2;
-/// The daemon refused the key or the name.
-const REFUSED: u8 = 3;
 /// How long the last frames have to leave when the program ends at once. Without them, the daemon would keep a tunnel over
 /// QUIC until its idle timeout.
 const LAST_WORDS: Duration = Duration::from_millis(100);
+/// The most orders of the control socket that wait.
+const MAX_ORDERS: usize = 16;
 
 /// Puts a local service at a public HTTPS address.
 #[derive(Debug, Parser)]
@@ -51,6 +60,14 @@ pub struct Cli {
 /// Other things that the program does. No target may look like their names.
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Open tunnels of the configuration file
+    Start(Box<StartArgs>),
+    /// List the tunnels of all running clients
+    Status(StatusArgs),
+    /// Have a running client read its configuration file again; only tunnels that differ are opened, closed or changed
+    Reload(PickArgs),
+    /// Stop a running client
+    Stop(PickArgs),
     /// A unit of systemd that keeps the tunnels of the configuration file up
     #[command(subcommand)]
     Service(ServiceCommand),
@@ -73,30 +90,43 @@ pub fn main_of(cli: &Cli, words: &'static str) -> ExitCode {
 
 fn start(cli: &Cli) -> ExitCode {
     let done = match &cli.command {
-        None => return tunnels(&cli.args),
-        Some(Command::Service(command)) => service::run(command),
-        Some(Command::Completions(args)) => man_pages::completions(Cli::command(), args).map_err(Into::into),
-        Some(Command::Man(args)) => man_pages::man(Cli::command(), args).map_err(Into::into),
+        None => return tunnels(&cli.args.flags, cli.args.invocation()),
+        Some(Command::Start(args)) => return tunnels(&args.flags, Ok(args.invocation())),
+        Some(Command::Status(args)) => control::status(args),
+        Some(Command::Reload(args)) => control::reload(args),
+        Some(Command::Stop(args)) => control::stop(args),
+        Some(Command::Service(command)) => service::run(command).map(|()| ExitCode::SUCCESS),
+        Some(Command::Completions(args)) => {
+            man_pages::completions(Cli::command(), args).map(|()| ExitCode::SUCCESS).map_err(Into::into)
+        }
+        Some(Command::Man(args)) => {
+            man_pages::man(Cli::command(), args).map(|()| ExitCode::SUCCESS).map_err(Into::into)
+        }
     };
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) if error.is::<ConfigError>() => fail(USAGE, LogFormat::Text, &error),
         Err(error) => fail(FAILED, LogFormat::Text, &error),
     }
 }
 
-fn tunnels(args: &Args) -> ExitCode {
-    let format = args.log_format;
-    logging::start("cok-client", format, if args.verbose { "info,cok_client=debug" } else { "info" });
-    let (client, tunnels) = match args.options() {
-        Ok(options) => options,
+fn tunnels(flags: &Flags, invocation: anyhow::Result<Invocation>) -> ExitCode {
+    let format = flags.log_format;
+    logging::start("cok-client", format, if flags.verbose { "info,cok_client=debug" } else { "info" });
+    let prepared = invocation.and_then(|invocation| {
+        let plan = invocation.plan()?;
+        let client = invocation.client(&plan)?;
+        Ok((invocation, plan, client))
+    });
+    let (invocation, plan, client) = match prepared {
+        Ok(prepared) => prepared,
         Err(error) => return fail(USAGE, format, &error),
     };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(FAILED, format, &anyhow!(error).context("cannot start")),
     };
-    let result = runtime.block_on(run(client, tunnels));
+    let result = runtime.block_on(run(&invocation, plan, client));
     // A lookup of a name may still block a thread. Its result is not needed any more.
     runtime.shutdown_background();
     match result {
@@ -106,50 +136,68 @@ fn tunnels(args: &Args) -> ExitCode {
     }
 }
 
-/// Prints one line that says what, why and what to do. Prints a line for each mistake in the configuration.
-fn fail(code: u8, format: LogFormat, error: &anyhow::Error) -> ExitCode {
-    let lines = match error.downcast_ref::<ConfigError>() {
-        Some(error) => error.mistakes().to_vec(),
-        None => vec![format!("{error:#}").replace('\n', " ")],
-    };
-    for reason in lines {
-        match format {
-            LogFormat::Json if code == REFUSED => error!(event = "refused", reason),
-            LogFormat::Json => error!(event = "failed", reason),
-            _ => logging::complain(&format!("{}: {reason}", program::called())),
-        }
-    }
-    ExitCode::from(code)
-}
-
-/// Keeps all tunnels up until a signal asks to stop, or until the daemon has refused all of them. After a second signal, it
-/// does not wait for requests under way.
-async fn run(options: ClientOptions, tunnels: Vec<TunnelOptions>) -> anyhow::Result<()> {
+/// Keeps all tunnels up until a signal or the control socket asks to stop, or until the daemon has refused all of them.
+/// After a second signal, it does not wait for requests under way.
+async fn run(invocation: &Invocation, plan: Plan, options: ClientOptions) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
     let stop = CancellationToken::new();
+    let server = options.server.to_string();
     let (client, driver) = Client::new(options);
-    let mut opened = Vec::new();
-    for tunnel in tunnels {
-        opened.push(client.open(tunnel)?);
-    }
+    let overview = Arc::new(Overview::new(client.clone()));
+    let mut tunnels = Running::open(invocation, plan, client, &overview)?;
+    let (orders, mut ordered) = mpsc::channel(MAX_ORDERS);
+    let control = Control::new(&invocation.state_dir()?).await;
+    let mut controlled = JoinSet::new();
+    controlled.spawn(control::serve(control, server, overview.clone(), orders, stop.clone()));
     let mut running = JoinSet::new();
-    let stopped = stop.clone();
-    running.spawn(async move { driver.run(stopped, reporter()).await });
-    loop {
+    let (stopped, observed, mut report) = (stop.clone(), overview.clone(), reporter());
+    running.spawn(async move {
+        let on_event = |mut event| {
+            observed.note(&mut event);
+            report(event);
+        };
+        driver.run(stopped, on_event).await
+    });
+    let result = loop {
         tokio::select! {
-            ended = running.join_next() => return match ended {
+            ended = running.join_next() => break match ended {
                 None | Some(Ok(Ok(()))) => Ok(()),
                 Some(Ok(Err(refused))) => Err(refused.into()),
                 Some(Err(error)) => Err(error).context("the client's task failed"),
             },
-            request = signals.next() => match request {
-                StopRequest::Signal if stop.is_cancelled() => break,
-                StopRequest::Signal | StopRequest::HangUp => stop.cancel(),
+            asked = signals.next() => match asked {
+                Asked::Stop if stop.is_cancelled() => {
+                    // The session says goodbye as it is dropped.
+                    running.shutdown().await;
+                    sleep(LAST_WORDS).await;
+                    break Ok(());
+                }
+                Asked::Stop | Asked::HangUp => stop.cancel(),
+                // Its outcome is in the log.
+                Asked::Reload => drop(tunnels.reload()),
+            },
+            Some(order) = ordered.recv() => match order {
+                Order::Reload(answer) => drop(answer.send(tunnels.reload())),
+                Order::Stop => stop.cancel(),
             },
         }
+    };
+    // The socket goes before the program, so that nothing stale is left.
+    controlled.shutdown().await;
+    result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::RESERVED;
+
+    #[test]
+    fn no_tunnel_may_have_the_name_of_a_command() {
+        let command = Cli::command();
+        for name in command.get_subcommands().map(clap::Command::get_name) {
+            assert!(RESERVED.contains(&name), "{name}");
+        }
+        command.debug_assert();
     }
-    // The session says goodbye as it is dropped.
-    running.shutdown().await;
-    sleep(LAST_WORDS).await;
-    Ok(())
 }

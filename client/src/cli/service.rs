@@ -108,11 +108,12 @@ fn unit(program: &Path, subcommand: Option<&str>, config: &Path) -> anyhow::Resu
     // systemd expands variables in arguments, but not in the program's path.
     let (program, config) = (quoted(program)?, quoted(config)?.replace('$', "$$"));
     let program = [program.as_str()].into_iter().chain(subcommand).collect::<Vec<_>>().join(" ");
-    // systemd restarts it without limit, since the tunnels also try without limit. Two exit codes prevent that: with a
-    // wrong configuration (2) or after a refusal (3), another try would fail as well.
+    // systemd restarts it without limit, since the tunnels also try without limit. The exit code of a wrong configuration (2)
+    // prevents that, since another try would fail as well.
     Ok(format!(
         "{MARK}\n[Unit]\nDescription=cok: tunnels to local services\nStartLimitIntervalSec=0\n\n[Service]\nExecStart={program} \
-         --config {config}\nRestart=always\nRestartSec=2s\nRestartPreventExitStatus=2 3\nNoNewPrivileges=yes\n\
+         --config {config} --keep-trying\nExecReload=/bin/kill -HUP $MAINPID\nRestart=always\nRestartSec=2s\n\
+         RestartPreventExitStatus=2\nNoNewPrivileges=yes\n\
          LimitCORE=0\n\n[Install]\nWantedBy=default.target\n"
     ))
 }
@@ -151,9 +152,10 @@ mod tests {
         assert_eq!(quoted("/a b/c").unwrap(), r#""/a b/c""#);
         assert_eq!(quoted(r#"/100%/$HOME/"\"#).unwrap(), r#""/100%%/$HOME/\"\\""#);
         let text = unit(Path::new("/$a/cok-client"), None, Path::new("/$b")).unwrap();
-        assert!(text.contains(r#"ExecStart="/$a/cok-client" --config "/$$b""#), "{text}");
+        assert!(text.contains(r#"ExecStart="/$a/cok-client" --config "/$$b" --keep-trying"#), "{text}");
+        assert!(text.contains("\nExecReload=/bin/kill -HUP $MAINPID\n"), "{text}");
         let text = unit(Path::new("/cokd"), Some("client"), Path::new("/b")).unwrap();
-        assert!(text.contains(r#"ExecStart="/cokd" client --config "/b""#), "{text}");
+        assert!(text.contains(r#"ExecStart="/cokd" client --config "/b" --keep-trying"#), "{text}");
         assert!(quoted("/a\nExecStartPre=/bin/evil").is_err());
     }
 }

@@ -1,4 +1,4 @@
-//! The signals that ask the program to stop, and a SIGHUP that does not.
+//! The signals that ask the program to stop or to reload. SIGHUP means either.
 
 use std::fs::File;
 use std::io;
@@ -11,13 +11,15 @@ const TERMINAL: &str = "/dev/tty";
 /// SIGHUP's bit in the mask of ignored signals.
 const HANGUP_BIT: u64 = 1;
 
-/// Why the program is to stop.
+/// What a signal asks for.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum StopRequest {
-    /// SIGTERM or SIGINT.
-    Signal,
-    /// The terminal is closed. The shell and the kernel may both say so.
+pub(super) enum Asked {
+    /// SIGTERM or SIGINT: stop.
+    Stop,
+    /// SIGHUP, and the terminal is closed: stop. The shell and the kernel may both send it.
     HangUp,
+    /// Any other SIGHUP: read the file again.
+    Reload,
 }
 
 /// The signals of the process.
@@ -43,19 +45,18 @@ impl Signals {
         })
     }
 
-    /// Waits until the program is asked to stop.
-    pub(super) async fn next(&mut self) -> StopRequest {
-        loop {
-            tokio::select! {
-                _ = self.terminate.recv() => return StopRequest::Signal,
-                _ = self.interrupt.recv() => return StopRequest::Signal,
-                () = received(self.hangup.as_mut()) => {}
+    /// Waits for a signal.
+    pub(super) async fn next(&mut self) -> Asked {
+        tokio::select! {
+            _ = self.terminate.recv() => Asked::Stop,
+            _ = self.interrupt.recv() => Asked::Stop,
+            () = received(self.hangup.as_mut()) => {
+                if self.had_terminal && !has_terminal() {
+                    info!(event = "terminal_closed", "the terminal is closed, so the client stops");
+                    return Asked::HangUp;
+                }
+                Asked::Reload
             }
-            if self.had_terminal && !has_terminal() {
-                info!(event = "terminal_closed", "the terminal is closed, so the client stops");
-                return StopRequest::HangUp;
-            }
-            info!(event = "hangup_ignored", "SIGHUP is ignored: restart the client to apply a changed configuration");
         }
     }
 }

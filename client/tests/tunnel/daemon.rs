@@ -98,7 +98,7 @@ impl Daemon {
     pub(crate) async fn asked(&self) -> (Box<dyn Handshake>, Connect) {
         let asked = async {
             let stream = self.upgraded().await;
-            let handshake = ws::accept(stream, Vec::new(), config(), PATIENCE).await.unwrap();
+            let handshake = ws::accept(stream, Vec::new(), |_| 0, config(), PATIENCE).await.unwrap();
             let connect = handshake.connect().clone();
             (handshake, connect)
         };

@@ -5,7 +5,6 @@
 //! daemon waits for an idle visitor only until the kernel has delivered everything.
 
 use std::io::{self, IoSlice};
-use std::os::fd::AsRawFd as _;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -18,6 +17,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::visitor::Visitor;
 use crate::drain::Phase;
+use crate::host::tcp_queue::unacknowledged;
 
 /// The size of the buffer for input that is dropped.
 const DROPPED: usize = 1024;
@@ -62,16 +62,6 @@ impl Drop for LingeringClose {
             drop(visitor);
         });
     }
-}
-
-/// How many bytes the other side's kernel has not acknowledged, our FIN among them (tcp(7), SIOCOUTQ); 0 if that can't be
-/// known.
-#[expect(unsafe_code, reason = "nothing safe asks for it")]
-fn unacknowledged(socket: &TcpStream) -> libc::c_int {
-    let mut bytes: libc::c_int = 0;
-    // SAFETY: the descriptor is open, and the request writes one int.
-    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
-    if result == 0 { bytes } else { 0 }
 }
 
 impl AsyncRead for LingeringClose {

@@ -4,3 +4,4 @@
 pub(crate) mod activation;
 pub(crate) mod credentials;
 pub(crate) mod notify;
+pub(crate) mod tcp_queue;

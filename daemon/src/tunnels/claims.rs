@@ -1,12 +1,11 @@
 //! Which name a client gets: what it may have, what is free, and what a client that vanished leaves behind.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use cok_proto::{ErrorCode, ErrorMessage};
 
 use super::Tunnels;
-use super::directory::{Claim, Denied, Reservation, taken};
+use super::directory::{Claim, Denied, PROBE, Reservation, TakeFrom, taken};
 use super::origin::CHOOSE_ANOTHER;
 use super::presence::Live;
 use super::session::Client;
@@ -14,8 +13,6 @@ use crate::admission::TunnelPermit;
 use crate::names::Subdomain;
 use cok_host::quoted::quoted;
 
-/// How long a client may take to show that it is still there, when another one of the same key wants its name.
-const PROBE: Duration = Duration::from_millis(2500);
 /// How many names are tried for a client that wants none in particular, for each pattern of its key.
 const SUGGESTIONS: u32 = 16;
 /// How often one name is claimed. Each time its client had just vanished, and another one came first.
@@ -28,14 +25,22 @@ pub(super) struct Granted {
     pub(super) permit: TunnelPermit,
 }
 
+/// A client asks for a tunnel.
+#[derive(Debug)]
+pub(super) struct Request<'a> {
+    pub(super) client: &'a Arc<Client>,
+    /// The id that the tunnel will have.
+    pub(super) tunnel: u32,
+    /// `None` if the daemon is to pick the name.
+    pub(super) wanted: Option<&'a str>,
+    /// Whether it may displace another session of the same client.
+    pub(super) take_over: bool,
+}
+
 /// Reserves the wanted name, or one that the daemon picks, or says why not.
-pub(super) async fn claim(
-    tunnels: &Tunnels,
-    client: &Arc<Client>,
-    wanted: Option<&str>,
-    take_over: bool,
-) -> Result<Granted, ErrorMessage> {
-    let Some(wanted) = wanted else { return pick(tunnels, client, take_over).await };
+pub(super) async fn claim(tunnels: &Tunnels, request: Request<'_>) -> Result<Granted, ErrorMessage> {
+    let Request { client, tunnel, wanted, take_over } = request;
+    let Some(wanted) = wanted else { return pick(tunnels, client, tunnel).await };
     let name = Subdomain::parse(wanted).map_err(|error| {
         let message = format!("{} cannot be a subdomain: {error}", quoted(wanted));
         refusal(ErrorCode::NameForbidden, message)
@@ -44,22 +49,16 @@ pub(super) async fn claim(
         let message = format!("this key may not use the name \"{name}\"{CHOOSE_ANOTHER}");
         return Err(refusal(ErrorCode::NameForbidden, message));
     }
-    claim_name(tunnels, client, &name, take_over).await
+    let from = if take_over { TakeFrom::Client } else { TakeFrom::Session };
+    claim_name(tunnels, Claim { name, client: client.clone(), tunnel, from, vanished: None }).await
 }
 
 /// Reserves the first name that no live tunnel has. A client that asks again gets the same one.
-async fn pick(tunnels: &Tunnels, client: &Arc<Client>, take_over: bool) -> Result<Granted, ErrorMessage> {
+async fn pick(tunnels: &Tunnels, client: &Arc<Client>, tunnel: u32) -> Result<Granted, ErrorMessage> {
     for counter in 0..SUGGESTIONS {
         for name in client.key.suggestions(&tunnels.name_filler(client, counter)) {
-            let served = tunnels.directory.find(&name).and_then(|tunnel| tunnel.live());
-            if let Some(live) = served
-                && (live.client.session == client.session
-                    || live.client.owner.key != client.owner.key
-                    || answers(&live).await)
-            {
-                continue;
-            }
-            match claim_name(tunnels, client, &name, take_over).await {
+            let claim = Claim { name, client: client.clone(), tunnel, from: TakeFrom::Nobody, vanished: None };
+            match claim_name(tunnels, claim).await {
                 Err(error) if error.code == ErrorCode::NameTaken => {}
                 result => return result,
             }
@@ -68,17 +67,11 @@ async fn pick(tunnels: &Tunnels, client: &Arc<Client>, take_over: bool) -> Resul
     Err(refusal(ErrorCode::NameTaken, "all names of this key are in use; name one yourself".to_owned()))
 }
 
-async fn claim_name(
-    tunnels: &Tunnels,
-    client: &Arc<Client>,
-    name: &Subdomain,
-    take_over: bool,
-) -> Result<Granted, ErrorMessage> {
-    let Some(permit) = tunnels.admission.tunnels.acquire(&client.key, name) else {
-        let message = format!("the key has its {} tunnels already", client.key.max_tunnels);
-        return Err(refusal(ErrorCode::LimitReached, message));
+async fn claim_name(tunnels: &Tunnels, mut claim: Claim) -> Result<Granted, ErrorMessage> {
+    let key = &claim.client.key;
+    let Some(permit) = tunnels.admission.tunnels.acquire(key, &claim.name) else {
+        return Err(refusal(ErrorCode::LimitReached, format!("the key has its {} tunnels already", key.max_tunnels)));
     };
-    let mut claim = Claim { name: name.clone(), client: client.clone(), take_over, vanished: None };
     for _ in 0..ROUNDS {
         match tunnels.directory.claim(&claim) {
             Ok(reservation) => return Ok(Granted { reservation, permit }),
@@ -87,7 +80,7 @@ async fn claim_name(
             Err(Denied::Served(live)) => claim.vanished = Some(live),
         }
     }
-    Err(taken(name))
+    Err(taken(&claim.name))
 }
 
 /// Whether the client that serves a tunnel is still there.

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cok_proto::{ErrorCode, ErrorMessage, Unbind, UnbindReason};
+use cok_proto::{ErrorCode, ErrorMessage, ResetCode, Unbind, UnbindReason};
 use parking_lot::{Mutex, MutexGuard, RwLock};
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -23,6 +23,9 @@ use crate::observe::TunnelOnline;
 
 /// The most names in memory: live, away and reserved ones. A name that is away costs some 300 bytes for an hour.
 const MAX_NAMES: usize = 100_000;
+
+/// How long a client may take to show that it is still there, when another one of the same key wants its name.
+pub(super) const PROBE: Duration = Duration::from_millis(2500);
 
 /// How long a name that is away is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,9 +56,20 @@ pub(crate) struct Directory {
 #[derive(Debug, Default)]
 struct Register {
     /// Names that are about to be served by another session.
-    reserved: HashMap<Subdomain, Arc<Client>>,
+    reserved: HashMap<Subdomain, Reserved>,
+    /// How many reservations there were.
+    reservations: u64,
     /// Sessions by their ids.
     sessions: HashMap<String, Arc<Session>>,
+}
+
+/// The latest reservation of a name.
+#[derive(Debug)]
+struct Reserved {
+    number: u64,
+    client: Arc<Client>,
+    /// The id that the tunnel will have.
+    tunnel: u32,
 }
 
 /// A client asks for a name.
@@ -63,10 +77,22 @@ struct Register {
 pub(super) struct Claim {
     pub(super) name: Subdomain,
     pub(super) client: Arc<Client>,
-    /// Whether it may displace another session of the same key and instance.
-    pub(super) take_over: bool,
+    /// The id that the tunnel will have.
+    pub(super) tunnel: u32,
+    pub(super) from: TakeFrom,
     /// What serves the name, if its client was found to have vanished.
     pub(super) vanished: Option<Arc<Live>>,
+}
+
+/// From whom a claim may take a name. Anyone may have the name of a client that has vanished.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum TakeFrom {
+    /// From any session of the same key and instance.
+    Client,
+    /// From its own session, which moves the name to another id.
+    Session,
+    /// From no one: the daemon picks a name that is free.
+    Nobody,
 }
 
 /// Why a name can't be had.
@@ -119,39 +145,64 @@ impl Directory {
     pub(super) fn claim(self: &Arc<Self>, claim: &Claim) -> Result<Reservation, Denied> {
         let mut register = self.register.lock();
         self.judge(claim, &register)?;
-        Ok(self.reserve(&mut register, claim.name.clone(), claim.client.clone()))
+        Ok(self.reserve(&mut register, claim.name.clone(), claim.client.clone(), claim.tunnel))
     }
 
-    fn reserve(self: &Arc<Self>, register: &mut Register, name: Subdomain, client: Arc<Client>) -> Reservation {
-        register.reserved.insert(name.clone(), client.clone());
-        Reservation { directory: self.clone(), name, client }
+    fn reserve(
+        self: &Arc<Self>,
+        register: &mut Register,
+        name: Subdomain,
+        client: Arc<Client>,
+        tunnel: u32,
+    ) -> Reservation {
+        register.reservations += 1;
+        let number = register.reservations;
+        register.reserved.insert(name.clone(), Reserved { number, client, tunnel });
+        Reservation { directory: self.clone(), name, number }
     }
 
     fn judge(&self, claim: &Claim, register: &Register) -> Result<(), Denied> {
-        let Claim { name, client, take_over, vanished } = claim;
+        let Claim { name, client, tunnel, from, vanished } = claim;
         let refused = |error| Err(Denied::Refused(error));
         if register.sessions.get(&client.session).is_some_and(|session| session.moves()) {
             return refused(moved());
         }
-        // A newer session of the same client wins over an older one.
-        if register.reserved.get(name).is_some_and(|reserved| reserved.owner != client.owner) {
-            return refused(taken(name));
+        // A newer session of the same client wins over an older one, and a newer tunnel of a session likewise.
+        if let Some(reserved) = register.reserved.get(name) {
+            let same = reserved.client.session == client.session;
+            if same && reserved.tunnel > *tunnel && *from != TakeFrom::Nobody {
+                return refused(superseded());
+            }
+            let allowed = match from {
+                TakeFrom::Client => reserved.client.owner == client.owner,
+                TakeFrom::Session => same,
+                TakeFrom::Nobody => false,
+            };
+            if !allowed {
+                return refused(taken(name));
+            }
         }
-        let Some(tunnel) = self.find(name) else {
+        let Some(entry) = self.find(name) else {
             let room = self.tunnels.len() + register.reserved.len() < MAX_NAMES || register.reserved.contains_key(name);
             return if room { Ok(()) } else { refused(full()) };
         };
-        let presence = tunnel.presence.borrow();
+        let presence = entry.presence.borrow();
         let Some(live) = presence.served_by() else {
             let kept = presence.away_since().is_some_and(|since| since.elapsed() <= self.retention.read().with_key);
-            return if tunnel.owner().key == client.owner.key || !kept { Ok(()) } else { refused(taken(name)) };
+            return if entry.owner().key == client.owner.key || !kept { Ok(()) } else { refused(taken(name)) };
         };
-        if live.client.session == client.session
-            || (*take_over && live.client.owner == client.owner)
-            || vanished.as_ref().is_some_and(|vanished| Arc::ptr_eq(vanished, live))
-        {
+        let same = live.client.session == client.session;
+        if same && live.tunnel > *tunnel && *from != TakeFrom::Nobody {
+            return refused(superseded());
+        }
+        let allowed = match from {
+            TakeFrom::Client => live.client.owner == client.owner,
+            TakeFrom::Session => same,
+            TakeFrom::Nobody => false,
+        };
+        if allowed || vanished.as_ref().is_some_and(|vanished| Arc::ptr_eq(vanished, live)) {
             Ok(())
-        } else if live.client.owner.key == client.owner.key {
+        } else if !same && live.client.owner.key == client.owner.key {
             Err(Denied::Served(live.clone()))
         } else {
             refused(taken(name))
@@ -159,7 +210,7 @@ impl Directory {
     }
 
     /// Gives a reserved name to a session under this id. The tunnel that served it so far ends: its client gets Unbind.
-    /// Fails if a newer session of the same client has reserved the name meanwhile.
+    /// Fails if a newer session of the same client has reserved the name or taken over the session meanwhile.
     pub(super) fn activate(
         &self,
         granted: Granted,
@@ -171,9 +222,16 @@ impl Directory {
         let Granted { reservation, permit } = granted;
         let mut register = self.register.lock();
         let name = reservation.name.clone();
-        if register.reserved.get(&name).is_none_or(|client| client.session != session.client.session) {
+        let newest = register.reserved.get(&name);
+        if session.moves() || newest.is_none_or(|reserved| reserved.number != reservation.number) {
+            let by_itself = newest.is_some_and(|reserved| reserved.client.session == session.client.session);
+            let error = match (session.moves(), by_itself) {
+                (true, _) => moved(),
+                (false, true) => superseded(),
+                (false, false) => replaced(),
+            };
             drop(register);
-            return Err(replaced());
+            return Err(error);
         }
         register.reserved.remove(&name);
         let (client, transport) = (session.client.clone(), session.transport.clone());
@@ -250,8 +308,9 @@ impl Directory {
         let old = old.clone();
         let mut moving = Vec::new();
         for (id, name) in old.tunnels() {
-            if !register.reserved.contains_key(&name) {
-                moving.push((id, self.reserve(&mut register, name, client.clone())));
+            // What the old session itself was about to move to another id moves here instead.
+            if register.reserved.get(&name).is_none_or(|reserved| reserved.client.session == old.client.session) {
+                moving.push((id, self.reserve(&mut register, name, client.clone(), id)));
             }
         }
         old.set_moves(true);
@@ -312,6 +371,17 @@ fn end_predecessor(register: &MutexGuard<'_, Register>, before: &Live, by: &Clie
         unbind.version = Some(by.version.clone());
     }
     session.transport.unbind(before.tunnel, &unbind);
+    // The session's own task ends the tunnels that its client unbinds.
+    let (transport, tunnel) = (session.transport.clone(), before.tunnel);
+    tokio::spawn(async move {
+        // Over QUIC, a client that was killed and started again leaves a session that looks alive. Its requests are sent
+        // again once it is closed.
+        if !same && !transport.answers(PROBE).await {
+            return transport.close(vanished());
+        }
+        tokio::time::sleep(drain).await;
+        transport.reset_tunnel(tunnel, ResetCode::Cancelled);
+    });
 }
 
 /// A name that is reserved for a session until its client has the answer. Dropping it only ends the reservation.
@@ -319,13 +389,13 @@ fn end_predecessor(register: &MutexGuard<'_, Register>, before: &Live, by: &Clie
 pub(super) struct Reservation {
     directory: Arc<Directory>,
     pub(super) name: Subdomain,
-    client: Arc<Client>,
+    number: u64,
 }
 
 impl Drop for Reservation {
     fn drop(&mut self) {
         let mut register = self.directory.register.lock();
-        if register.reserved.get(&self.name).is_some_and(|client| client.session == self.client.session) {
+        if register.reserved.get(&self.name).is_some_and(|reserved| reserved.number == self.number) {
             register.reserved.remove(&self.name);
         }
     }
@@ -348,6 +418,11 @@ impl TakeOver {
     /// Leaves a tunnel with the old session.
     pub(super) fn leave_behind(&mut self, id: u32) {
         self.moving.retain(|(moving, _)| *moving != id);
+    }
+
+    /// Leaves out a name that the new session gets under another id.
+    pub(super) fn leave_out(&mut self, name: &Subdomain) {
+        self.moving.retain(|(_, reservation)| reservation.name != *name);
     }
 
     /// The names that move, with their ids. They are reserved.
@@ -402,10 +477,26 @@ fn replaced() -> ErrorMessage {
     }
 }
 
-fn moved() -> ErrorMessage {
+pub(super) fn moved() -> ErrorMessage {
     ErrorMessage {
         code: ErrorCode::Moved,
         message: "the session's tunnels have moved to its successor".to_owned(),
+        retryable: true,
+    }
+}
+
+fn superseded() -> ErrorMessage {
+    ErrorMessage {
+        code: ErrorCode::Moved,
+        message: "a later Bind of the session asks for the name".to_owned(),
+        retryable: true,
+    }
+}
+
+fn vanished() -> ErrorMessage {
+    ErrorMessage {
+        code: ErrorCode::Timeout,
+        message: "the client gave no sign of life, and another one has its name".to_owned(),
         retryable: true,
     }
 }

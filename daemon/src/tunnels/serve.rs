@@ -20,8 +20,8 @@ use tokio::time::{Instant, sleep_until};
 use tracing::info;
 
 use super::Tunnels;
-use super::claims::{Granted, claim};
-use super::directory::{Registration, TakeOver};
+use super::claims::{Granted, Request, claim};
+use super::directory::{Registration, TakeOver, moved};
 use super::origin::{Origin, rounded};
 use super::session::{Client, Owner, Session};
 use crate::drain::Phase;
@@ -130,13 +130,13 @@ async fn first_tunnel(
     tunnels: &Tunnels,
     client: &Arc<Client>,
     connect: &Connect,
-    take_over: Option<&mut TakeOver>,
+    mut take_over: Option<&mut TakeOver>,
 ) -> Result<Option<Granted>, ErrorMessage> {
     if !connect.tunnel {
         return Ok(None);
     }
     let wanted = connect.subdomain.as_deref();
-    if let Some(take_over) = take_over {
+    if let Some(take_over) = take_over.as_mut() {
         match take_over.name_of(0) {
             Some(name) if wanted.is_none_or(|wanted| wanted.eq_ignore_ascii_case(name.as_str())) => return Ok(None),
             // It asks for another name, so this one stays behind.
@@ -144,7 +144,10 @@ async fn first_tunnel(
             None => {}
         }
     }
-    claim(tunnels, client, wanted, true).await.map(Some)
+    if let (Some(take_over), Some(name)) = (take_over, wanted.and_then(|wanted| Subdomain::parse(wanted).ok())) {
+        take_over.leave_out(&name);
+    }
+    claim(tunnels, Request { client, tunnel: 0, wanted, take_over: true }).await.map(Some)
 }
 
 impl Tunnels {
@@ -226,7 +229,9 @@ impl Serving<'_> {
         }
         let (tunnels, client) = (self.tunnels.clone(), self.session.client.clone());
         self.claims.spawn(async move {
-            let result = claim(&tunnels, &client, bind.subdomain.as_deref(), bind.take_over).await;
+            let wanted = bind.subdomain.as_deref();
+            let request = Request { client: &client, tunnel: id, wanted, take_over: bind.take_over };
+            let result = claim(&tunnels, request).await;
             (id, bind.subdomain, result)
         });
     }
@@ -234,11 +239,17 @@ impl Serving<'_> {
     /// A Bind has its answer.
     fn claimed(&self, id: u32, wanted: Option<&str>, result: Result<Granted, ErrorMessage>) {
         let transport = &self.session.transport;
+        // The names that the session had by then have moved; this one has not.
+        let result = if self.session.moves() { result.and(Err(moved())) } else { result };
         match result {
             Ok(granted) => {
                 let bound = self.tunnels.bound(&granted.reservation.name);
-                if transport.answer_bind(id, Ok(bound)) && self.tunnels.activate(self.session, id, granted).is_err() {
-                    transport.unbind(id, &Unbind::new(UnbindReason::Replaced, self.tunnels.drain.timeout()));
+                if transport.answer_bind(id, Ok(bound))
+                    && let Err(error) = self.tunnels.activate(self.session, id, granted)
+                {
+                    let moved = error.code == ErrorCode::Moved;
+                    let reason = if moved { UnbindReason::Moved } else { UnbindReason::Replaced };
+                    transport.unbind(id, &Unbind::new(reason, self.tunnels.drain.timeout()));
                 }
             }
             Err(error) => {

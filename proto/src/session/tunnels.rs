@@ -50,9 +50,7 @@ impl Session {
         self.answer(
             id,
             true,
-            |counts| {
-                if counts { TunnelFrame::Bound(bound) } else { TunnelFrame::Refused(withdrawn()) }
-            },
+            |granted| if granted { TunnelFrame::Bound(bound) } else { TunnelFrame::Refused(withdrawn()) },
         )
     }
 

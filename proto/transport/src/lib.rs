@@ -31,6 +31,7 @@ use cok_proto::{
 };
 use http::HeaderMap;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 pub use self::congestion::Congestion;
 pub use cok_proto::mux::Config;
@@ -83,8 +84,8 @@ pub trait Transport: fmt::Debug + Send + Sync + 'static {
     /// Sends a Ping, which the peer answers at once.
     fn ping(&self);
 
-    /// A number that grows with each sign of life from the peer.
-    fn signs_of_life(&self) -> u64;
+    /// What the peer has shown of itself so far.
+    fn signs_of_life(&self) -> SignsOfLife;
 
     /// Daemon: watches whether the client is silent, true while it does not answer on its path. It may answer again, or
     /// the session ends. `None` if the connection itself reports a dead peer, as TCP does.
@@ -105,18 +106,28 @@ impl dyn Transport {
     }
 
     /// Whether the peer shows that it is there: asks it, and waits for a sign of life at most for `limit`.
+    ///
+    /// On a slow line the question waits behind other bytes, so bytes that are still being acknowledged in the second
+    /// half of the time count too. In the first half they do not: a kernel acknowledges the question for a client that
+    /// has stopped.
     pub async fn answers(&self, limit: Duration) -> bool {
-        let (before, deadline) = (self.signs_of_life(), tokio::time::Instant::now() + limit);
+        let before = self.signs_of_life();
+        let (half, deadline) = (Instant::now() + limit / 2, Instant::now() + limit);
+        let mut acknowledged = None;
         self.ping();
         loop {
             if matches!(*self.status().borrow(), Status::Closed(_)) {
                 return false;
             }
-            if self.signs_of_life() != before {
+            let (signs, now) = (self.signs_of_life(), Instant::now());
+            if signs.received != before.received {
                 return true;
             }
-            if tokio::time::Instant::now() >= deadline {
-                return false;
+            if now >= half && acknowledged.is_none() {
+                acknowledged = Some(signs.acknowledged);
+            }
+            if now >= deadline {
+                return acknowledged.is_some_and(|by_half| by_half != signs.acknowledged);
             }
             tokio::time::sleep(ANSWER_POLL).await;
         }
@@ -130,6 +141,15 @@ impl dyn Transport {
             _ => CloseReason::Lost("its driver has stopped".to_owned()),
         }
     }
+}
+
+/// Numbers that grow while a peer is there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SignsOfLife {
+    /// Messages or datagrams that came.
+    pub received: u64,
+    /// Bytes that its kernel has acknowledged, where that says more than `received`.
+    pub acknowledged: u64,
 }
 
 /// The state of a session.

@@ -22,8 +22,8 @@ use tokio::sync::watch;
 
 use self::handles::{MuxRecv, MuxSend};
 use crate::{
-    CloseReason, Config, ExchangeHalves, Handshake, HandshakeError, Incoming, OpenError, SessionError, Status,
-    Transport, set_waker,
+    CloseReason, Config, ExchangeHalves, Handshake, HandshakeError, Incoming, OpenError, SessionError, SignsOfLife,
+    Status, Transport, set_waker,
 };
 
 pub(crate) use self::driver::Pipe;
@@ -147,8 +147,16 @@ impl Transport for MuxSession {
         self.0.act(|state| state.mux.ping(Instant::now()));
     }
 
-    fn signs_of_life(&self) -> u64 {
-        self.0.lock().mux.messages()
+    fn signs_of_life(&self) -> SignsOfLife {
+        let mut state = self.0.lock();
+        state.probed = true;
+        let signs = SignsOfLife { received: state.mux.messages(), acknowledged: state.acknowledged };
+        let driver = state.attention.clone();
+        drop(state);
+        if let Some(driver) = driver {
+            driver.wake();
+        }
+        signs
     }
 
     fn status(&self) -> watch::Receiver<Status> {
@@ -223,6 +231,10 @@ struct State {
     ack: Option<ConnectAck>,
     handshake: Option<Waker>,
     close_reason: Option<CloseReason>,
+    /// Bytes that the peer's kernel had acknowledged when the driver last looked.
+    acknowledged: u64,
+    /// Somebody wants to know `acknowledged`.
+    probed: bool,
     /// Wakers that are called once the lock is free.
     woken: Vec<Waker>,
     /// A Drain that arrived and is not in `status` yet.
@@ -261,6 +273,8 @@ impl Shared {
                 ack: None,
                 handshake: None,
                 close_reason: None,
+                acknowledged: 0,
+                probed: false,
                 woken: Vec::new(),
                 drain: None,
             }),

@@ -20,6 +20,7 @@ mod session;
 mod settings;
 mod shared;
 mod socket;
+mod turns;
 mod window;
 
 use std::sync::Arc;

@@ -48,11 +48,15 @@ pub fn accept_key(key: &[u8]) -> String {
     tungstenite::handshake::derive_accept_key(key)
 }
 
+/// Tells how many bytes the peer's kernel has acknowledged on a stream; 0 if that is not known.
+pub type Acknowledged<S> = fn(&S) -> u64;
+
 /// Daemon: waits on an upgraded connection for the client's Connect, at most for `limit`. `read` is what was read from
 /// the connection behind the upgrade.
 pub async fn accept<S>(
     stream: S,
     read: Vec<u8>,
+    acknowledged: Acknowledged<S>,
     config: Config,
     limit: Duration,
 ) -> Result<Box<dyn Handshake>, HandshakeError>
@@ -60,7 +64,7 @@ where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let socket = WebSocketStream::from_partially_read(stream, read, Role::Server, Some(self::config())).await;
-    muxed::accept("ws", WsPipe(socket), config, limit).await
+    muxed::accept("ws", WsPipe { socket, acknowledged }, config, limit).await
 }
 
 /// Client: upgrades `stream`, which must lead to `authority`, at most for `limit`. The daemon does not know the client
@@ -94,7 +98,7 @@ pub async fn connect<S>(
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    muxed::connect("ws", WsPipe(socket.0), config, connect, moving, limit).await
+    muxed::connect("ws", WsPipe { socket: socket.0, acknowledged: |_| 0 }, config, connect, moving, limit).await
 }
 
 /// Client: an upgraded connection without a session.
@@ -123,12 +127,15 @@ fn request(authority: &str) -> Result<Request<()>, UpgradeError> {
     Ok(request)
 }
 
-struct WsPipe<S>(WebSocketStream<S>);
+struct WsPipe<S> {
+    socket: WebSocketStream<S>,
+    acknowledged: Acknowledged<S>,
+}
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Pipe for WsPipe<S> {
     fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, CloseReason>>> {
         loop {
-            return Poll::Ready(match ready!(Pin::new(&mut self.0).poll_next(cx)) {
+            return Poll::Ready(match ready!(Pin::new(&mut self.socket).poll_next(cx)) {
                 None | Some(Ok(Message::Close(_))) => None,
                 Some(Ok(Message::Binary(message))) => Some(Ok(message)),
                 // tungstenite answers pings by itself.
@@ -140,19 +147,23 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Pipe for WsPipe<S> {
     }
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), CloseReason>> {
-        Pin::new(&mut self.0).poll_ready(cx).map_err(|error| lost(&error))
+        Pin::new(&mut self.socket).poll_ready(cx).map_err(|error| lost(&error))
     }
 
     fn start_send(&mut self, message: Bytes) -> Result<(), CloseReason> {
-        Pin::new(&mut self.0).start_send(Message::Binary(message)).map_err(|error| lost(&error))
+        Pin::new(&mut self.socket).start_send(Message::Binary(message)).map_err(|error| lost(&error))
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), CloseReason>> {
-        Pin::new(&mut self.0).poll_flush(cx).map_err(|error| lost(&error))
+        Pin::new(&mut self.socket).poll_flush(cx).map_err(|error| lost(&error))
     }
 
     fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        Pin::new(&mut self.0).poll_close(cx).map(|_| ())
+        Pin::new(&mut self.socket).poll_close(cx).map(|_| ())
+    }
+
+    fn acknowledged(&self) -> u64 {
+        (self.acknowledged)(self.socket.get_ref())
     }
 }
 

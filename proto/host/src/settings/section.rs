@@ -54,6 +54,11 @@ impl<'a> Section<'a> {
         self.reader.add(span, self.path_of(key), message);
     }
 
+    /// A mistake about the name of the section itself.
+    pub fn misnamed(&self, message: &str) {
+        self.reader.add(self.span.clone(), self.prefix.trim_end_matches('.').to_owned(), message);
+    }
+
     /// Whether a key that was asked for stands there, be it right or wrong.
     pub fn has(&self, key: &str) -> bool {
         self.spans.iter().any(|(known, _)| *known == key)
@@ -112,6 +117,21 @@ impl<'a> Section<'a> {
                 None
             }
         }
+    }
+
+    /// A string as [`Section::text`] reads it, or a whole number, which `parse` gets in decimal digits.
+    pub fn text_or_whole<T>(&mut self, key: &'static str, parse: impl FnOnce(&str) -> Result<T, String>) -> Option<T> {
+        let value = self.take(key)?;
+        let text = match value.get_ref() {
+            DeValue::String(text) => Some(text.to_string()),
+            DeValue::Integer(number) => integer(number).map(|number| number.to_string()),
+            _ => None,
+        };
+        let Some(text) = text else {
+            self.wrong(value.span(), key, "a string or a whole number", &describe(value.get_ref()));
+            return None;
+        };
+        parse(&text).map_err(|error| self.mistake(key, &error)).ok()
     }
 
     /// A path.

@@ -59,3 +59,22 @@ fn a_path_may_not_be_empty() {
     assert_eq!(root.path("b"), None);
     assert_eq!(reader.mistakes()[0].to_string(), "f:2: b: expected a path, got nothing");
 }
+
+#[test]
+fn a_whole_number_may_stand_for_its_digits() {
+    let reader = Reader::new("a = 3000\nb = \"3000\"\nc = 0x10\nd = -1\ne = 1.5\nf = 7\n", "f");
+    let mut root = reader.root().unwrap();
+    let mut read = |key| root.text_or_whole(key, |text| Ok::<_, String>(text.to_owned()));
+    assert_eq!([read("a"), read("b"), read("c")], ["3000", "3000", "16"].map(|text| Some(text.to_owned())));
+    assert_eq!((read("d"), read("e"), read("none")), (None, None, None));
+    assert_eq!(root.text_or_whole("f", |text| Err::<(), _>(format!("{text} is odd"))), None);
+    let mistakes: Vec<_> = reader.mistakes().iter().map(ToString::to_string).collect();
+    assert_eq!(
+        mistakes,
+        [
+            "f:4: d: expected a string or a whole number, got -1",
+            "f:5: e: expected a string or a whole number, got 1.5",
+            "f:6: f: 7 is odd",
+        ]
+    );
+}

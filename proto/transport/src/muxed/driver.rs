@@ -35,6 +35,10 @@ pub(crate) trait Pipe: Send + Unpin + 'static {
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), CloseReason>>;
     /// Closes cleanly.
     fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<()>;
+    /// Bytes that the peer's kernel has acknowledged; 0 if that is not known.
+    fn acknowledged(&self) -> u64 {
+        0
+    }
 }
 
 pub(super) struct Driver<P> {
@@ -171,6 +175,9 @@ impl<P: Pipe> Driver<P> {
         }
         let mut state = self.shared.lock();
         set_waker(&mut state.attention, cx);
+        if std::mem::take(&mut state.probed) {
+            state.acknowledged = self.pipe.acknowledged();
+        }
         if state.mux.is_closed() {
             let reason = state.close_reason.clone();
             return Poll::Ready(reason.unwrap_or(CloseReason::Drained));

@@ -15,6 +15,7 @@ use quinn::{Connection, ConnectionError, RecvStream, SendStream, VarInt, WriteEr
 
 use super::liveness::{PeerLiveness, Verdict};
 use super::shared::Shared;
+use super::turns;
 use crate::{CloseReason, SessionError};
 
 /// How long an Error frame may take to arrive before the connection is closed anyway.
@@ -35,7 +36,7 @@ pub(super) struct Control {
 impl Control {
     pub(super) fn new(send: SendStream, recv: RecvStream) -> Self {
         // Control frames must not wait behind megabytes of bodies.
-        let _closed = send.set_priority(1);
+        let _closed = send.set_priority(turns::CONTROL);
         Self { send, recv, reader: ControlReader::default() }
     }
 

@@ -37,6 +37,7 @@ type Stopped = Pin<Box<dyn Future<Output = Result<Option<VarInt>, StoppedError>>
 /// The state that the two directions share.
 pub(super) struct Exchange {
     role: Role,
+    tunnel: u32,
     /// Dropped last: a draining session waits for it.
     slot: Slot,
     inner: Mutex<Inner>,
@@ -52,10 +53,23 @@ struct Inner {
     /// The part that arrived behind joined body bytes.
     next: Option<Received>,
     outbox: Outbox,
+    turn: Turn,
     stopped: Option<Stopped>,
     /// The waiting tasks. Quinn forgets them when we reset a stream ourselves.
     recv_waker: Option<Waker>,
     send_waker: Option<Waker>,
+}
+
+/// An exchange's place among those that send.
+#[derive(Default)]
+struct Turn {
+    /// Bytes handed to quinn.
+    sent: u64,
+    /// Counted among the writers that wait for room.
+    waits: bool,
+    /// It has let others pass, and writes next.
+    has_let_pass: bool,
+    priority: i32,
 }
 
 /// The state of the stream.
@@ -99,21 +113,21 @@ impl Exchange {
     pub(super) fn request(begin: Begin, asked: Asked, slot: Slot) -> crate::ExchangeHalves {
         let reader = ExchangeReader::new(Role::Daemon, 0);
         let state = SendState::after_request(asked.end, asked.head.is_upgrade());
-        let mut inner = Inner::new(Stream::Missing, state, 0, reader);
+        let (mut inner, tunnel) = (Inner::new(Stream::Missing, state, 0, reader), asked.tunnel);
         match begin {
             Begin::Opened(send, recv) => inner.opened(send, recv, &asked),
             Begin::Opening(opening) => inner.stream = Stream::Opening { opening, asked },
         }
-        let exchange = Arc::new(Self { role: Role::Daemon, slot, inner: Mutex::new(inner) });
+        let exchange = Arc::new(Self { role: Role::Daemon, tunnel, slot, inner: Mutex::new(inner) });
         exchange.lock().try_flush(&exchange);
         Self::halves(exchange)
     }
 
     /// Client: an exchange whose request has been read off its stream.
-    pub(super) fn response(arrived: Accepted, slot: Slot) -> crate::ExchangeHalves {
+    pub(super) fn response(arrived: Accepted, tunnel: u32, slot: Slot) -> crate::ExchangeHalves {
         let Accepted { send, recv, reader, id } = arrived;
         let inner = Inner::new(Stream::Open { send, recv }, SendState::before_response(), id, reader);
-        Self::halves(Arc::new(Self { role: Role::Client, slot, inner: Mutex::new(inner) }))
+        Self::halves(Arc::new(Self { role: Role::Client, tunnel, slot, inner: Mutex::new(inner) }))
     }
 
     fn halves(exchange: Arc<Self>) -> crate::ExchangeHalves {
@@ -155,6 +169,7 @@ impl Inner {
             pieces: VecDeque::new(),
             next: None,
             outbox: Outbox::default(),
+            turn: Turn::default(),
             stopped: None,
             recv_waker: None,
             send_waker: None,
@@ -214,12 +229,21 @@ impl Inner {
         let Stream::Open { send, .. } = &mut self.stream else { return Poll::Ready(()) };
         self.outbox.seal();
         while !self.outbox.chunks.is_empty() {
+            if exchange.session().is_contended() {
+                ready!(self.turn.take(cx, exchange, send));
+            } else {
+                self.turn.set_priority(0, send);
+            }
             let polled = {
                 let chunks = self.outbox.chunks.make_contiguous();
                 pin!(send.write_chunks(chunks)).poll(cx)
             };
+            self.turn.waits(polled.is_pending(), exchange);
             match ready!(polled) {
-                Ok(written) => drop(self.outbox.chunks.drain(..written.chunks)),
+                Ok(written) => {
+                    self.turn.sent(written.bytes, exchange);
+                    drop(self.outbox.chunks.drain(..written.chunks));
+                }
                 Err(error) => {
                     self.write_failed(&error, exchange.role);
                     return Poll::Ready(());
@@ -424,10 +448,53 @@ impl Inner {
     }
 }
 
+impl Turn {
+    /// Ready once the exchange may write. It lets others pass once: a writer that waits because its own stream is full
+    /// must not hold the others up.
+    fn take(&mut self, cx: &mut Context<'_>, exchange: &Exchange, send: &SendStream) -> Poll<()> {
+        let (tunnel, sent, may_pass) = (exchange.tunnel, self.sent, !self.has_let_pass);
+        let (priority, lets_pass) =
+            exchange.session().take_turns(|turns| (turns.priority(tunnel, sent), may_pass && turns.lets_pass(tunnel)));
+        self.set_priority(priority, send);
+        self.has_let_pass = lets_pass;
+        if lets_pass {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        Poll::Ready(())
+    }
+
+    fn set_priority(&mut self, priority: i32, send: &SendStream) {
+        if self.priority != priority {
+            self.priority = priority;
+            let _closed = send.set_priority(priority);
+        }
+    }
+
+    fn waits(&mut self, waits: bool, exchange: &Exchange) {
+        let waits = waits && exchange.session().is_contended();
+        if self.waits != waits {
+            self.waits = waits;
+            exchange.session().take_turns(|turns| turns.set_waiting(exchange.tunnel, waits));
+        }
+    }
+
+    fn sent(&mut self, bytes: usize, exchange: &Exchange) {
+        self.sent += bytes as u64;
+        if !exchange.session().is_contended() {
+            return;
+        }
+        exchange.session().take_turns(|turns| turns.sent(exchange.tunnel, bytes as u64));
+    }
+}
+
 impl Drop for Exchange {
     /// Both handles are gone. A direction that was finished still goes out.
     fn drop(&mut self) {
         let inner = self.inner.get_mut();
+        if inner.turn.waits {
+            self.slot.session().take_turns(|turns| turns.set_waiting(self.tunnel, false));
+        }
         let State::Running { send: SendState::Finished } = inner.state else { return };
         let Stream::Open { mut send, .. } = std::mem::replace(&mut inner.stream, Stream::Missing) else { return };
         let mut chunks: Vec<Bytes> = inner.outbox.chunks.drain(..).collect();

@@ -23,7 +23,7 @@ use tokio::sync::watch;
 use super::control::{Control, close_reason, drive, fail};
 use super::exchange::{Accepted, Asked, Begin, Exchange, exchange_id};
 use super::shared::{Shared, Slot};
-use crate::{CloseReason, Config, Handshake, HandshakeError, Incoming, OpenError, Status, Transport};
+use crate::{CloseReason, Config, Handshake, HandshakeError, Incoming, OpenError, SignsOfLife, Status, Transport};
 
 /// Daemon: waits on a new connection for the client's control stream and its Connect, at most for `limit`. Pings before
 /// Connect are answered, because a client tests its path with them.
@@ -197,8 +197,9 @@ impl Transport for QuicSession {
         self.shared.attention.notify_one();
     }
 
-    fn signs_of_life(&self) -> u64 {
-        self.shared.connection.stats().udp_rx.datagrams
+    fn signs_of_life(&self) -> SignsOfLife {
+        // Acknowledgements are datagrams.
+        SignsOfLife { received: self.shared.connection.stats().udp_rx.datagrams, acknowledged: 0 }
     }
 
     fn status(&self) -> watch::Receiver<Status> {
@@ -282,7 +283,12 @@ async fn read_head(send: SendStream, mut recv: RecvStream, slot: Slot) -> Option
                     Ok(Admission::Accept) => {
                         slot.set_tunnel(tunnel);
                         let accepted = Accepted { send, recv, reader, id };
-                        return Some(Incoming { tunnel, head, end, exchange: Exchange::response(accepted, slot) });
+                        return Some(Incoming {
+                            tunnel,
+                            head,
+                            end,
+                            exchange: Exchange::response(accepted, tunnel, slot),
+                        });
                     }
                     Ok(Admission::Refuse) => turn_away(send, recv, ResetCode::Unprocessed),
                     Err(error) => slot.session().fail(&(&error).into()),

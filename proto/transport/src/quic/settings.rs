@@ -43,7 +43,7 @@ pub(super) fn stream_window(initial_window: u32) -> u32 {
 pub(super) const FIRST_WINDOW: u32 = 1024 * 1024;
 
 /// The most unacknowledged bytes in quinn's send buffers over all streams of a tunnel: enough for 1 Gbit/s over 64 ms.
-const SEND_WINDOW: u64 = 8 * 1024 * 1024;
+pub(super) const SEND_WINDOW: u64 = 8 * 1024 * 1024;
 
 /// Bidirectional streams that a peer may open before it is known to be a visitor or a client. Each costs memory while
 /// idle (100 of them 47 KiB a connection), and a tunnel needs one.

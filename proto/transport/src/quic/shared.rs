@@ -15,6 +15,7 @@ use quinn::Connection;
 use slab::Slab;
 use tokio::sync::{Notify, watch};
 
+use super::turns::Turns;
 use super::window::ConnectionWindow;
 use crate::{CloseReason, OpenError, SessionError, Status, set_waker};
 
@@ -28,7 +29,10 @@ pub(super) struct Shared {
     pub(super) pongs: watch::Sender<u64>,
     /// Daemon: true while the client does not answer on its path.
     pub(super) silent: watch::Sender<bool>,
+    /// Several tunnels have exchanges, so that they take turns to send.
+    contended: AtomicBool,
     state: Mutex<State>,
+    turns: Mutex<Turns>,
 }
 
 pub(super) struct State {
@@ -75,13 +79,18 @@ struct Progress {
     reads: AtomicU64,
     /// `reads` at the last audit.
     seen: AtomicU64,
+    /// The reader has waited for the peer since the last audit.
+    kept_up: AtomicBool,
 }
 
 impl Progress {
-    /// Whether nothing was read since the last audit though something could be.
-    fn stalls(&self) -> bool {
+    /// Whether nothing was read since the last audit though something could be. While tunnels are `contended`, also
+    /// whether the reader never kept up: slow readers of one tunnel must not take the connection window from another.
+    fn stalls(&self, contended: bool) -> bool {
         let reads = self.reads.load(Ordering::Relaxed);
-        self.seen.swap(reads, Ordering::Relaxed) == reads && !self.waits.load(Ordering::Relaxed)
+        let none_read = self.seen.swap(reads, Ordering::Relaxed) == reads;
+        let kept_up = self.kept_up.swap(false, Ordering::Relaxed);
+        (none_read || (contended && !kept_up)) && !self.waits.load(Ordering::Relaxed)
     }
 }
 
@@ -97,6 +106,8 @@ impl Shared {
             attention: Notify::new(),
             pongs: watch::Sender::new(0),
             silent: watch::Sender::new(false),
+            contended: AtomicBool::new(false),
+            turns: Mutex::new(Turns::new()),
             state: Mutex::new(State {
                 session,
                 outbox: BytesMut::new(),
@@ -113,6 +124,18 @@ impl Shared {
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock()
+    }
+
+    /// Whether several tunnels have exchanges.
+    pub(super) fn is_contended(&self) -> bool {
+        self.contended.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn take_turns<T>(&self, act: impl FnOnce(&mut Turns) -> T) -> T {
+        let mut turns = self.turns.lock();
+        let result = act(&mut turns);
+        self.contended.store(turns.is_contended(), Ordering::Relaxed);
+        result
     }
 
     /// Announces that nothing new comes from this side.
@@ -259,6 +282,9 @@ impl Shared {
         let progress = Arc::<Progress>::default();
         let entry = Entry { progress: progress.clone(), tunnel, exchange: Weak::<NoExchange>::new() };
         let index = state.exchanges.insert(entry);
+        if let Some(tunnel) = tunnel {
+            self.take_turns(|turns| turns.opened(tunnel));
+        }
         let begins = !std::mem::replace(&mut state.auditing, true);
         drop(state);
         if begins {
@@ -286,7 +312,13 @@ impl Shared {
     /// Counts stalled readers and makes room for them in the connection window. Whether another audit is needed.
     pub(super) fn audit(&self) -> bool {
         let mut state = self.lock();
-        let stalled = state.exchanges.iter().filter(|(_, entry)| entry.progress.stalls()).count();
+        let mut turns = self.turns.lock();
+        let contended = turns.is_contended();
+        if let Some(size) = turns.adjust(self.connection.stats().path.cwnd) {
+            self.connection.set_send_window(size);
+        }
+        drop(turns);
+        let stalled = state.exchanges.iter().filter(|(_, entry)| entry.progress.stalls(contended)).count();
         if let Some(size) = state.window.adjust(stalled) {
             self.connection.set_receive_window(size);
         }
@@ -336,6 +368,7 @@ impl Slot {
     pub(super) fn set_tunnel(&self, tunnel: u32) {
         if let Some(entry) = self.0.session.lock().exchanges.get_mut(self.0.index) {
             entry.tunnel = Some(tunnel);
+            self.0.session.take_turns(|turns| turns.opened(tunnel));
         }
     }
 
@@ -347,6 +380,9 @@ impl Slot {
     pub(super) fn note_read(&self, waits: bool) {
         self.0.progress.reads.fetch_add(1, Ordering::Relaxed);
         self.0.progress.waits.store(waits, Ordering::Relaxed);
+        if waits {
+            self.0.progress.kept_up.store(true, Ordering::Relaxed);
+        }
     }
 }
 
@@ -355,6 +391,7 @@ impl Drop for SlotGuard {
         let mut state = self.session.lock();
         if let Some(Entry { tunnel: Some(tunnel), .. }) = state.exchanges.try_remove(self.index) {
             state.session.released(tunnel);
+            self.session.take_turns(|turns| turns.ended(tunnel));
         }
         let last = state.exchanges.is_empty() && state.session.is_draining();
         drop(state);

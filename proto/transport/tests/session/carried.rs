@@ -55,7 +55,7 @@ impl Session {
                 };
                 let daemon = async {
                     let far = upgraded(far).await;
-                    ws::accept(far, Vec::new(), config(), LIMIT).await.unwrap().accept(ack, moved)
+                    ws::accept(far, Vec::new(), |_| 0, config(), LIMIT).await.unwrap().accept(ack, moved)
                 };
                 let (client, daemon) = soon(async { tokio::join!(client, daemon) }).await;
                 Self { daemon, client, _ends: None }

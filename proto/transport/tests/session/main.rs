@@ -5,6 +5,7 @@
 mod abuse;
 mod carried;
 mod endings;
+mod fairness;
 mod pair;
 mod passing;
 mod tunnels;

@@ -1,0 +1,295 @@
+//! The client and the tunnels that follow from the command line, the environment and the file. Flags beat the environment,
+//! which beats the file.
+//!
+//! A reload makes the plan again. [`Plan::restarts`] and the tunnels say what has changed.
+
+use std::collections::BTreeMap;
+use std::mem;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow, bail};
+use cok_host::home;
+use cok_transport::{Congestion, quic};
+
+use super::args::Flags;
+use super::program::called;
+use crate::config::{FileConfig, FileTunnel};
+use crate::instance::instance_id;
+use crate::name::check_subdomain;
+use crate::options::{ClientOptions, HostHeader, TunnelOptions};
+use crate::server::Server;
+use crate::target::{FORMS, Target};
+use crate::transport::{PROBE_INTERVAL, TransportChoice};
+use crate::trust::{trust_file, trust_system};
+
+/// A tunnel's name in the file; `None` for the one of the command line.
+pub(super) type Label = Option<String>;
+
+/// Which tunnels the command line asks for.
+#[derive(Clone, Debug)]
+pub(super) enum Selection {
+    /// One to this target.
+    Target(Target),
+    /// The one of the file with this name. The user may have meant a target or a command.
+    Word(String),
+    /// Those of the file with these names.
+    Named(Vec<String>),
+    /// All of the file.
+    All,
+}
+
+/// What the command line asks for.
+#[derive(Clone, Debug)]
+pub(super) struct Invocation {
+    selection: Selection,
+    flags: Flags,
+}
+
+/// What to open.
+#[derive(Debug)]
+pub(super) struct Plan {
+    /// What a running client cannot change.
+    connection: Connection,
+    /// The tunnels.
+    pub(super) tunnels: BTreeMap<Label, Planned>,
+}
+
+/// The settings of the session.
+#[derive(Debug, PartialEq, Eq)]
+struct Connection {
+    server: Server,
+    key: String,
+    transport: TransportChoice,
+    congestion: Congestion,
+    probe_interval: Duration,
+    ca_file: Option<PathBuf>,
+}
+
+/// What becomes of a named tunnel that is not in the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Missing {
+    /// It is a mistake.
+    Refused,
+    /// It is closed, if others are left.
+    Gone,
+}
+
+/// One tunnel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Planned {
+    /// Its name; without one the daemon picks.
+    pub(super) subdomain: Option<String>,
+    /// The local service.
+    pub(super) target: Target,
+    /// What the service sees as Host.
+    pub(super) host_header: HostHeader,
+}
+
+impl Invocation {
+    pub(super) fn new(selection: Selection, flags: &Flags) -> Self {
+        Self { selection, flags: flags.clone() }
+    }
+
+    /// Whether the tunnels are from the file, so that a reload can change them.
+    pub(super) fn has_tunnels_of_file(&self) -> bool {
+        !matches!(self.selection, Selection::Target(_))
+    }
+
+    /// Reads the environment and the file.
+    pub(super) fn plan(&self) -> anyhow::Result<Plan> {
+        self.read(Missing::Refused)
+    }
+
+    /// Reads them for a reload: named tunnels may be gone from the file, but not all.
+    pub(super) fn plan_again(&self) -> anyhow::Result<Plan> {
+        self.read(Missing::Gone)
+    }
+
+    fn read(&self, missing: Missing) -> anyhow::Result<Plan> {
+        let flags = &self.flags;
+        let mut file = FileConfig::load(flags.config.as_deref())?;
+        let wanted = self.wanted(mem::take(&mut file.tunnels), missing)?;
+        let named = match flags.server.clone().or_else(|| env("COK_SERVER")) {
+            Some(server) => Some(Server::from_str(&server)?),
+            None => file.server.clone(),
+        };
+        let server = named.or_else(|| flags.url.as_ref().map(|url| url.server.clone())).context(
+            "no server: name one by --server https://tunnel.example.com, COK_SERVER or `server` in the configuration \
+             file",
+        )?;
+        if let Some(url) = &flags.url {
+            url.check(&server)?;
+        }
+        let connection = Connection {
+            server,
+            key: self.key(&file)?,
+            transport: self.transport(&file)?,
+            congestion: flags.congestion.or(file.congestion).unwrap_or_default(),
+            probe_interval: flags.probe_interval.or(file.probe_interval).unwrap_or(PROBE_INTERVAL),
+            ca_file: flags.ca_file.clone().or(file.ca_file),
+        };
+        let subdomain = self.subdomain()?;
+        if wanted.is_empty() {
+            bail!("nothing to forward to: say {} 3000, or put [tunnels.NAME] into the configuration file", called());
+        }
+        if wanted.len() > 1 && subdomain.is_some() {
+            let flag = if flags.url.is_some() { "--url" } else { "--subdomain" };
+            bail!("{flag} names one tunnel, but the configuration file has {}", wanted.len());
+        }
+        let tunnels = wanted.into_iter().map(|(label, tunnel)| {
+            let planned = Planned {
+                subdomain: subdomain.clone().or(tunnel.subdomain),
+                target: tunnel.target,
+                host_header: flags.host_header.clone().or(tunnel.host_header).unwrap_or_default(),
+            };
+            (label, planned)
+        });
+        Ok(Plan { connection, tunnels: tunnels.collect() })
+    }
+
+    /// The settings of the client.
+    pub(super) fn client(&self, plan: &Plan) -> anyhow::Result<ClientOptions> {
+        let (flags, connection) = (&self.flags, &plan.connection);
+        let tls = match &connection.ca_file {
+            Some(path) => trust_file(path)?,
+            None => trust_system()?,
+        };
+        let quic = quic::Dialer::new(&tls, &quic::Tuning { congestion: connection.congestion })?;
+        if flags.connect_timeout.is_zero() {
+            bail!("--connect-timeout must be more than 0");
+        }
+        Ok(ClientOptions {
+            server: connection.server.clone(),
+            connect_to: flags.connect_to,
+            tls,
+            transport: connection.transport,
+            quic,
+            congestion: connection.congestion,
+            probe_interval: connection.probe_interval,
+            key: connection.key.clone(),
+            name_timeout: flags.name_timeout,
+            keep_trying: flags.keep_trying,
+            instance: instance_id(&self.state_dir()?),
+        })
+    }
+
+    /// The settings of a tunnel.
+    pub(super) fn tunnel(&self, label: &Label, planned: &Planned) -> TunnelOptions {
+        let flags = &self.flags;
+        TunnelOptions {
+            label: label.clone(),
+            subdomain: planned.subdomain.clone(),
+            target: planned.target.clone(),
+            host_header: planned.host_header.clone(),
+            response_timeout: (!flags.response_timeout.is_zero()).then_some(flags.response_timeout),
+            connect_timeout: flags.connect_timeout,
+        }
+    }
+
+    /// Where the client keeps its files.
+    pub(super) fn state_dir(&self) -> anyhow::Result<PathBuf> {
+        state_dir(self.flags.state_dir.as_deref())
+    }
+
+    /// The tunnels that the command line asks for. `named` are those of the file.
+    fn wanted(
+        &self,
+        mut named: BTreeMap<String, FileTunnel>,
+        missing: Missing,
+    ) -> anyhow::Result<Vec<(Label, FileTunnel)>> {
+        let words = match &self.selection {
+            Selection::Target(target) => {
+                let tunnel = FileTunnel { target: target.clone(), subdomain: None, host_header: None };
+                return Ok(vec![(None, tunnel)]);
+            }
+            Selection::All => return Ok(named.into_iter().map(|(name, tunnel)| (Some(name), tunnel)).collect()),
+            Selection::Word(word) => std::slice::from_ref(word),
+            Selection::Named(names) => names,
+        };
+        let found = |word: &String| named.contains_key(word);
+        if let Some(word) = words.iter().find(|word| !found(word))
+            && !(missing == Missing::Gone && words.iter().any(found))
+        {
+            let names: Vec<&str> = named.keys().map(String::as_str).collect();
+            let has = if names.is_empty() { "no tunnels".to_owned() } else { names.join(", ") };
+            let why = format!("there is no tunnel \"{word}\": the configuration file has {has}");
+            match self.selection {
+                Selection::Word(_) => bail!("{why}; a TARGET looks like {FORMS}"),
+                _ => bail!(why),
+            }
+        }
+        Ok(words.iter().filter_map(|word| Some((Some(word.clone()), named.remove(word)?))).collect())
+    }
+
+    /// The name of the one tunnel, if the command line or the environment has one.
+    fn subdomain(&self) -> anyhow::Result<Option<String>> {
+        if let Some(url) = &self.flags.url {
+            return Ok(Some(url.subdomain.clone()));
+        }
+        let name = self.flags.subdomain.clone().or_else(|| env("COK_SUBDOMAIN"));
+        name.map(|name| check_subdomain(&name).map_err(|why| anyhow!("--subdomain: {why}"))).transpose()
+    }
+
+    fn transport(&self, file: &FileConfig) -> anyhow::Result<TransportChoice> {
+        match (self.flags.transport, env("COK_TRANSPORT")) {
+            (Some(transport), _) => Ok(transport),
+            (None, Some(text)) => TransportChoice::parse(&text).map_err(|why| anyhow!("COK_TRANSPORT: {why}")),
+            (None, None) => Ok(file.transport.unwrap_or(TransportChoice::Auto)),
+        }
+    }
+
+    fn key(&self, file: &FileConfig) -> anyhow::Result<String> {
+        let from_file = |path: &PathBuf| {
+            std::fs::read_to_string(path).with_context(|| format!("cannot read the API key file {}", path.display()))
+        };
+        let flags = &self.flags;
+        let key = match (&flags.api_key, &flags.api_key_file, env("COK_API_KEY").as_ref(), &file.api_key_file) {
+            (Some(key), ..) | (None, None, Some(key), _) => key.clone(),
+            (None, Some(path), ..) | (None, None, None, Some(path)) => from_file(path)?,
+            (None, None, None, None) => {
+                bail!("no API key: give one by --api-key-file, COK_API_KEY or `api_key_file` in the configuration file")
+            }
+        };
+        let key = key.trim();
+        if key.is_empty() || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
+            bail!("the API key is empty, or not one word of printable characters");
+        }
+        Ok(key.to_owned())
+    }
+}
+
+impl Planned {
+    /// Whether requests go to the same service in the same way.
+    pub(super) fn same_service(&self, other: &Self) -> bool {
+        (&self.target, &self.host_header) == (&other.target, &other.host_header)
+    }
+}
+
+impl Plan {
+    /// The settings that differ from those of a later plan, and that only a restart changes.
+    pub(super) fn restarts(&self, later: &Self) -> Vec<&'static str> {
+        let (old, new) = (&self.connection, &later.connection);
+        let all = [
+            ("server", old.server != new.server),
+            ("the API key", old.key != new.key),
+            ("transport", old.transport != new.transport),
+            ("congestion", old.congestion != new.congestion),
+            ("probe_interval", old.probe_interval != new.probe_interval),
+            ("ca_file", old.ca_file != new.ca_file),
+        ];
+        all.into_iter().filter_map(|(name, differs)| differs.then_some(name)).collect()
+    }
+}
+
+/// Where clients keep their files: here, or in the user's home.
+pub(super) fn state_dir(named: Option<&Path>) -> anyhow::Result<PathBuf> {
+    let folder = named.map(Path::to_owned).or_else(|| Some(home::state_folder()?.join("cok")));
+    folder.context("there is no home folder; name a place by --state-dir")
+}
+
+/// The value of an environment variable, unless it is empty.
+fn env(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
