@@ -10,12 +10,12 @@ use cok_host::home;
 use cok_host::settings::{Reader, Section};
 use cok_transport::Congestion;
 
+use crate::name::check_subdomain;
 use crate::options::HostHeader;
 use crate::server::Server;
 use crate::target::Target;
 use crate::times::parse_interval;
 use crate::transport::TransportChoice;
-use crate::tunnel::check_subdomain;
 
 /// The settings of the file. Flags and the environment beat them.
 #[derive(Debug, Default)]

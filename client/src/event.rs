@@ -1,21 +1,55 @@
-//! The events of a tunnel, as its user sees them.
+//! The events of a client and its tunnels, as their user sees them.
 
 use std::time::Duration;
 
 use cok_proto::{ErrorCode, ErrorMessage};
+use http::Method;
 
 use crate::text::quoted;
 
-/// A change in the life of a tunnel.
+/// Names a tunnel of a client, from its opening until the client ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TunnelHandle(pub(crate) u64);
+
+/// Where a tunnel stands.
 #[derive(Clone, Debug)]
+pub struct TunnelStatus {
+    /// The tunnel.
+    pub tunnel: TunnelHandle,
+    /// The user's name for it.
+    pub label: Option<String>,
+    /// Its latest public address.
+    pub url: Option<String>,
+    /// Whether it can be reached.
+    pub state: TunnelState,
+}
+
+/// Whether a tunnel can be reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TunnelState {
+    /// It can.
+    Online,
+    /// It waits for the daemon.
+    Connecting,
+    /// The daemon has refused it, for this reason.
+    Refused(String),
+}
+
+/// A change in the life of a client or of one of its tunnels.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
 pub enum Event {
-    /// It is about to connect for the first time.
+    /// The client is about to connect for the first time.
     Connecting {
         /// The daemon.
         server: String,
     },
-    /// It is online.
+    /// A tunnel is online.
     Connected {
+        /// The tunnel.
+        tunnel: TunnelHandle,
+        /// The user's name for it.
+        label: Option<String>,
         /// The transport that carries it: `quic` or `ws`.
         transport: &'static str,
         /// Its public address.
@@ -25,7 +59,7 @@ pub enum Event {
         /// Why it takes this transport.
         reason: String,
     },
-    /// It falls back to a transport that is not the wanted one. [`Event::Connected`] follows.
+    /// The client falls back to a transport that is not the wanted one. [`Event::Connected`] follows.
     Fallback {
         /// The wanted transport.
         from: &'static str,
@@ -34,7 +68,7 @@ pub enum Event {
         /// Why.
         reason: String,
     },
-    /// It is offline.
+    /// The client is offline, with all its tunnels.
     Disconnected {
         /// Why.
         reason: String,
@@ -45,6 +79,10 @@ pub enum Event {
     },
     /// Another client has the name, but may have vanished. So the tunnel asks again.
     NameTaken {
+        /// The tunnel.
+        tunnel: TunnelHandle,
+        /// The user's name for it.
+        label: Option<String>,
         /// The wanted name; `None` if the daemon was to pick one.
         name: Option<String>,
         /// Why it was refused.
@@ -52,7 +90,61 @@ pub enum Event {
         /// For how long it asks again, at most.
         within: Duration,
     },
-    /// It stops while exchanges are under way. Without any, it stops without an event.
+    /// The daemon refuses a tunnel. The others go on.
+    Refused {
+        /// The tunnel.
+        tunnel: TunnelHandle,
+        /// The user's name for it.
+        label: Option<String>,
+        /// The kind of refusal.
+        code: ErrorCode,
+        /// Why.
+        reason: String,
+        /// How long it waits until it asks again; `None` if asking again cannot help.
+        retry_in: Option<Duration>,
+    },
+    /// Another client of this installation has taken a tunnel's name over.
+    Displaced {
+        /// The tunnel.
+        tunnel: TunnelHandle,
+        /// The user's name for it.
+        label: Option<String>,
+        /// Its public address.
+        url: Option<String>,
+        /// Where the other client connects from.
+        address: Option<String>,
+        /// The other client's version.
+        version: Option<String>,
+        /// How long it waits until it asks again. It does not displace the other client then.
+        retry_in: Duration,
+    },
+    /// A visitor's request has come. Requests are reported only while somebody listens.
+    RequestBegan {
+        /// The tunnel.
+        tunnel: TunnelHandle,
+        /// Names the request in the event of its end.
+        request: u64,
+        /// Its method.
+        method: Method,
+        /// Its path and query.
+        path: String,
+    },
+    /// A request has ended.
+    RequestEnded {
+        /// The tunnel.
+        tunnel: TunnelHandle,
+        /// The request.
+        request: u64,
+        /// The status of the response; `None` if there was none.
+        status: Option<u16>,
+        /// The bytes of the response's body.
+        bytes: u64,
+        /// The time from its beginning to its end.
+        time: Duration,
+        /// The response was passed on to its end.
+        complete: bool,
+    },
+    /// The client stops while exchanges are under way. Without any, it stops without an event.
     Stopping {
         /// The number of requests that may finish.
         requests: usize,
@@ -61,6 +153,21 @@ pub enum Event {
         /// How long the requests may take.
         within: Duration,
     },
+}
+
+impl Event {
+    /// The tunnel that it is about; `None` if it is about the client.
+    pub fn tunnel(&self) -> Option<TunnelHandle> {
+        match self {
+            Self::Connected { tunnel, .. }
+            | Self::NameTaken { tunnel, .. }
+            | Self::Refused { tunnel, .. }
+            | Self::Displaced { tunnel, .. }
+            | Self::RequestBegan { tunnel, .. }
+            | Self::RequestEnded { tunnel, .. } => Some(*tunnel),
+            Self::Connecting { .. } | Self::Fallback { .. } | Self::Disconnected { .. } | Self::Stopping { .. } => None,
+        }
+    }
 }
 
 /// The daemon refuses this tunnel, and would refuse it again.

@@ -1,23 +1,26 @@
 //! Exchanges under way, and how they hear that the client stops.
 
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
+use tokio::sync::Notify;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-/// All exchanges of one client.
+/// All exchanges of one tunnel.
 #[derive(Debug, Default)]
 pub(crate) struct InFlight {
     requests: AtomicUsize,
     streams: AtomicUsize,
     stopping: AtomicBool,
     token: CancellationToken,
+    /// Wakes those who wait until nothing is under way.
+    ended: Notify,
 }
 
 /// The numbers of exchanges under way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct UnderWay {
     /// Exchanges that end by themselves.
     pub(crate) requests: usize,
@@ -35,6 +38,18 @@ impl InFlight {
     /// The current numbers.
     pub(crate) fn under_way(&self) -> UnderWay {
         UnderWay { requests: self.requests.load(Ordering::Relaxed), streams: self.streams.load(Ordering::Relaxed) }
+    }
+
+    /// Waits until nothing is under way.
+    pub(crate) async fn idle(&self) {
+        loop {
+            let mut ended = pin!(self.ended.notified());
+            ended.as_mut().enable();
+            if self.under_way() == UnderWay::default() {
+                return;
+            }
+            ended.await;
+        }
     }
 
     /// Has WebSockets and event streams end, since the client stops.
@@ -67,7 +82,9 @@ impl Flight {
 impl Drop for Flight {
     fn drop(&mut self) {
         let count = if self.lasts { &self.all.streams } else { &self.all.requests };
-        count.fetch_sub(1, Ordering::Relaxed);
+        if count.fetch_sub(1, Ordering::Release) == 1 {
+            self.all.ended.notify_waiters();
+        }
     }
 }
 

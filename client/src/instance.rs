@@ -54,7 +54,8 @@ fn load(path: &Path) -> io::Result<Option<String>> {
     }
 }
 
-fn new_id() -> String {
+/// An id for one run.
+pub(crate) fn new_id() -> String {
     let mut bytes = [0; ID_LEN / 2];
     if getrandom::fill(&mut bytes).is_err() {
         bytes = fastrand::u128(..).to_be_bytes();

@@ -1,31 +1,109 @@
 //! The cok client: it dials out to a cokd daemon and carries the requests that come back to a local service.
 //!
-//! As a library it opens a tunnel in the same process: see [`Tunnel`]. To follow a session, open `session/keeper.rs`; to
-//! follow a request, `proxy/mod.rs`.
+//! As a library it opens tunnels in the same process. One tunnel to a local server:
+//!
+//! ```no_run
+//! use cok_client::Tunnel;
+//!
+//! # async fn run() -> Result<(), cok_client::OpenError> {
+//! let tunnel = Tunnel::builder("https://tunnel.example.com", "cok_my-key").subdomain("demo").target("3000").open().await?;
+//! println!("{}", tunnel.url());
+//! tokio::signal::ctrl_c().await.ok();
+//! tunnel.close().await;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The target may be a service in the same process, such as an axum application. It needs no port:
+//!
+//! ```no_run
+//! use axum::routing::get;
+//! use axum::{Extension, Router};
+//! use cok_client::{Tunnel, VisitorAddress};
+//!
+//! # async fn run() -> Result<(), cok_client::OpenError> {
+//! let app = Router::new().route("/", get(|Extension(VisitorAddress(ip))| async move { format!("Hello, {ip}") }));
+//! let tunnel = Tunnel::builder("https://tunnel.example.com", "cok_my-key").service(app).open().await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Several tunnels share the session of a [`Client`]:
+//!
+//! ```no_run
+//! use cok_client::{Client, Event};
+//!
+//! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+//! let client = Client::builder("https://tunnel.example.com", "cok_my-key").keep_trying(true).connect()?;
+//! let mut events = client.events();
+//! let web = client.tunnel().subdomain("web").target("3000").open().await?;
+//! let api = client.tunnel().subdomain("api").target("h2c://localhost:50051").open().await?;
+//! while let Some(event) = events.next().await {
+//!     if let Event::RequestBegan { tunnel, method, path, .. } = event
+//!         && tunnel == web.handle()
+//!     {
+//!         println!("{method} {path}");
+//!     }
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A tunnel closes when it is dropped, and a client with its last clone and tunnel. All of it runs on Tokio.
+//!
+//! The feature `program`, which is on by default, adds the command line. A library does without:
+//! `cok-client = { default-features = false }`.
+//!
+//! To follow a session in the code, open `session/keeper.rs`; to follow a request, `proxy/mod.rs`.
 
+mod builder;
+#[cfg(feature = "program")]
 pub mod cli;
+mod client;
+#[cfg(feature = "program")]
 mod config;
 mod dial;
 mod event;
+mod events;
 mod flight;
 mod instance;
+#[cfg(feature = "program")]
 pub mod logging;
+mod name;
 mod options;
 mod proxy;
+mod routes;
 mod server;
+mod service;
 mod session;
+mod settings;
 mod target;
 mod text;
+#[cfg(feature = "program")]
 mod times;
 mod transport;
 mod trust;
 mod tunnel;
 
-pub use event::{Event, Refused};
+pub use builder::{ClientBuilder, TunnelBuilder};
+pub use client::Client;
+#[doc(hidden)]
+pub use client::{Driver, OpenTunnel};
+pub use cok_proto::{ErrorCode, ErrorMessage};
+pub use cok_transport::Congestion;
+pub use event::{Event, Refused, TunnelHandle, TunnelState, TunnelStatus};
+pub use events::Events;
+pub use http;
 pub use instance::instance_id;
-pub use options::{HostHeader, NAME_TIMEOUT, Options};
-pub use server::Server;
-pub use target::Target;
+#[doc(hidden)]
+pub use options::{ClientOptions, TunnelOptions};
+pub use options::{HostHeader, NAME_TIMEOUT};
+pub use server::{InvalidServer, Server};
+pub use service::{Body, BoxError, LocalService, VisitorAddress};
+pub use settings::{OpenError, SettingError};
+pub use target::{Address, InvalidTarget, Target};
 pub use transport::{PROBE_INTERVAL, TransportChoice};
+pub use trust::{CaFileError, TrustError};
+#[doc(hidden)]
 pub use trust::{trust_file, trust_system};
 pub use tunnel::Tunnel;

@@ -1,4 +1,4 @@
-//! The settings of one tunnel.
+//! The settings of a client and its tunnels.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,13 +11,13 @@ use crate::server::Server;
 use crate::target::Target;
 use crate::transport::TransportChoice;
 
-/// The default of [`Options::name_timeout`]. The daemon needs up to 36 s to notice that a client over QUIC has vanished, and
+/// The default of [`ClientOptions::name_timeout`]. The daemon needs up to 36 s to notice that a client over QUIC has vanished, and
 /// keeps its name until then.
 pub const NAME_TIMEOUT: Duration = Duration::from_secs(45);
 
-/// The settings of one tunnel.
+/// The settings of one client.
 #[derive(Clone, Debug)]
-pub struct Options {
+pub struct ClientOptions {
     /// The daemon.
     pub server: Server,
     /// An address to dial instead of the daemon's resolved one, over TCP and UDP.
@@ -26,21 +26,30 @@ pub struct Options {
     pub tls: Arc<ClientConfig>,
     /// How to reach it.
     pub transport: TransportChoice,
-    /// Opens QUIC connections. Clones share their sockets, so all tunnels of a process should use clones of one.
+    /// Opens QUIC connections. Clones share their sockets.
     pub quic: quic::Dialer,
     /// The congestion controller over TCP. Over QUIC, [`quic::Tuning`] sets it.
     pub congestion: Congestion,
-    /// With [`TransportChoice::Auto`], the wait until a tunnel on WebSocket tries QUIC again. It must be more than zero.
+    /// With [`TransportChoice::Auto`], the wait until a client on WebSocket tries QUIC again. It must be more than zero.
     /// It doubles with every failed try, up to ten minutes. [`crate::PROBE_INTERVAL`] is a good choice.
     pub probe_interval: Duration,
     /// The API key.
     pub key: String,
-    /// The wanted name; without one the daemon picks.
-    pub subdomain: Option<String>,
     /// How long to ask for a name that another client has. Zero asks once. [`NAME_TIMEOUT`] is a good choice.
     pub name_timeout: Duration,
+    /// Whether to ask again every few minutes after each refusal that may pass, such as one of the key.
+    pub keep_trying: bool,
     /// This installation, see [`crate::instance_id`].
     pub instance: String,
+}
+
+/// The settings of one tunnel.
+#[derive(Clone, Debug)]
+pub struct TunnelOptions {
+    /// The user's name for the tunnel, for messages.
+    pub label: Option<String>,
+    /// The wanted name; without one the daemon picks.
+    pub subdomain: Option<String>,
     /// The local service.
     pub target: Target,
     /// What the service sees as Host.

@@ -5,7 +5,6 @@ use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
-use anyhow::{anyhow, bail};
 use tokio::net::lookup_host;
 
 use crate::target::Address;
@@ -14,21 +13,30 @@ use crate::target::Address;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Server(Address);
 
+/// A server's address that cannot be understood.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the server \"{server}\"{why}")]
+pub struct InvalidServer {
+    server: String,
+    why: String,
+}
+
 impl FromStr for Server {
-    type Err = anyhow::Error;
+    type Err = InvalidServer;
 
     /// Reads `https://host[:port]`, or without the scheme.
-    fn from_str(text: &str) -> anyhow::Result<Self> {
+    fn from_str(text: &str) -> Result<Self, InvalidServer> {
+        let invalid = |why: String| InvalidServer { server: text.to_owned(), why };
         let rest = match text.split_once("://") {
             Some(("https", rest)) => rest,
-            Some(_) => bail!("the server \"{text}\" must be https://…"),
+            Some(_) => return Err(invalid(" must be https://…".to_owned())),
             None => text,
         };
         let rest = rest.strip_suffix('/').unwrap_or(rest);
         if rest.contains(['/', '?', '#', '@']) {
-            bail!("the server \"{text}\" must be only a host and a port");
+            return Err(invalid(" must be only a host and a port".to_owned()));
         }
-        let address = Address::parse(rest, 443).map_err(|why| anyhow!("the server \"{text}\": {why}"))?;
+        let address = Address::parse(rest, 443).map_err(|why| invalid(format!(": {why}")))?;
         Ok(Self(address))
     }
 }

@@ -4,6 +4,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use crate::service::LocalService;
+
 /// The local service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
@@ -16,6 +18,8 @@ pub enum Target {
     H2c(Address),
     /// HTTP/1.1 over a Unix socket.
     Unix(PathBuf),
+    /// A service in this process.
+    Service(LocalService),
 }
 
 /// A host and a port.
@@ -141,6 +145,7 @@ impl fmt::Display for Target {
             Self::Https(address) => write!(f, "https://{address}"),
             Self::H2c(address) => write!(f, "h2c://{address}"),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Service(_) => f.write_str("the service in this process"),
         }
     }
 }

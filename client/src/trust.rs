@@ -3,25 +3,40 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::anyhow;
 use cok_host::trust;
+pub use cok_host::trust::CaFileError;
 use rustls::crypto::aws_lc_rs;
 use rustls::{ClientConfig, RootCertStore};
 
+/// Why there is no TLS towards the daemon.
+#[derive(Debug, thiserror::Error)]
+pub enum TrustError {
+    /// The system trusts no authority.
+    #[error("the system has no trusted certificates; install its package of them (ca-certificates) or use --ca-file")]
+    NoSystemRoots,
+    /// A file of authorities cannot be used.
+    #[error(transparent)]
+    CaFile(#[from] CaFileError),
+    /// TLS cannot be set up on this machine.
+    #[error("TLS cannot be set up: {0}")]
+    Tls(String),
+}
+
 /// TLS that trusts the authorities of the system.
-pub fn trust_system() -> anyhow::Result<Arc<ClientConfig>> {
-    client_config(trust::system().map_err(|error| anyhow!("{error} or use --ca-file"))?)
+pub fn trust_system() -> Result<Arc<ClientConfig>, TrustError> {
+    client_config(trust::system().map_err(|_| TrustError::NoSystemRoots)?)
 }
 
 /// TLS that trusts the authorities in a PEM file, and no others.
-pub fn trust_file(path: &Path) -> anyhow::Result<Arc<ClientConfig>> {
+pub fn trust_file(path: &Path) -> Result<Arc<ClientConfig>, TrustError> {
     client_config(trust::file(path)?)
 }
 
 /// TLS that trusts these authorities and speaks HTTP/1.1.
-pub(crate) fn client_config(roots: RootCertStore) -> anyhow::Result<Arc<ClientConfig>> {
+pub(crate) fn client_config(roots: RootCertStore) -> Result<Arc<ClientConfig>, TrustError> {
     let mut config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-        .with_safe_default_protocol_versions()?
+        .with_safe_default_protocol_versions()
+        .map_err(|error| TrustError::Tls(error.to_string()))?
         .with_root_certificates(roots)
         .with_no_client_auth();
     config.alpn_protocols = vec![b"http/1.1".to_vec()];

@@ -1,87 +1,95 @@
-//! One tunnel: a session with the daemon, and the local service behind it.
+//! A tunnel as the owner of a client sees it.
 
-use std::sync::Arc;
-use std::time::Duration;
+use tokio::sync::watch;
 
-use cok_http::name::{MAX_LABEL, parse_label};
-use cok_proto::message::DEFAULT_WINDOW;
-use cok_transport::WindowBudget;
-use tokio_util::sync::CancellationToken;
+use crate::builder::{ClientBuilder, TunnelBuilder};
+use crate::client::{Client, OpenTunnel};
+use crate::event::TunnelHandle;
+use crate::events::{Events, Standing};
+use crate::options::TunnelOptions;
+use crate::settings::OpenError;
 
-use crate::dial;
-use crate::event::{Event, Refused};
-use crate::flight::InFlight;
-use crate::options::Options;
-use crate::proxy::{self, Proxy};
-use crate::session::{self, Keeper};
-
-/// How long requests under way may take once the client stops.
-const DRAIN: Duration = Duration::from_secs(10);
-/// The bytes by which the windows of a session's exchanges may grow in all.
-const WINDOW_BUDGET: usize = 64 * 1024 * 1024;
-/// The most exchanges at once that the daemon may open.
-const MAX_EXCHANGES: u32 = 1000;
-
-/// A name as the server knows it: one DNS label, in lower case.
-pub(crate) fn check_subdomain(text: &str) -> Result<String, String> {
-    parse_label(text)
-        .map_err(|_| format!("\"{text}\" is not one label of 1 to {MAX_LABEL} letters, digits and inner hyphens"))
-}
-
-/// A tunnel.
+/// A tunnel that is online, or reconnects. Dropping it closes it.
 #[derive(Debug)]
 pub struct Tunnel {
-    session: session::Config,
-    proxy: Arc<Proxy>,
-    in_flight: Arc<InFlight>,
+    tunnel: OpenTunnel,
+    standing: watch::Receiver<Standing>,
+    url: String,
+    /// Its client carries nothing else.
+    owns_client: bool,
 }
 
 impl Tunnel {
-    /// A tunnel that is not connected yet.
-    pub fn new(options: Options) -> anyhow::Result<Self> {
-        let in_flight = Arc::<InFlight>::default();
-        let service = proxy::Config {
-            target: options.target,
-            tls: options.tls.clone(),
-            host_header: options.host_header,
-            connect_timeout: options.connect_timeout,
-            response_timeout: options.response_timeout,
-        };
-        let session = session::Config {
-            dial: dial::Config {
-                server: options.server,
-                connect_to: options.connect_to,
-                tls: options.tls,
-                transport: options.transport,
-                quic: options.quic,
-                congestion: options.congestion,
-            },
-            limits: cok_transport::Config {
-                initial_window: DEFAULT_WINDOW,
-                max_exchanges: MAX_EXCHANGES,
-                budget: WindowBudget::new(WINDOW_BUDGET),
-            },
-            probe_interval: options.probe_interval,
-            key: options.key,
-            instance: options.instance,
-            subdomain: options.subdomain,
-            name_timeout: options.name_timeout,
-        };
-        Ok(Self { session, proxy: Proxy::new(service, in_flight.clone())?, in_flight })
+    /// A tunnel with a client of its own. `server` is the daemon's address, such as `https://tunnel.example.com`.
+    ///
+    /// For settings of the client, see [`ClientBuilder::tunnel`].
+    pub fn builder(server: impl Into<String>, key: impl Into<String>) -> TunnelBuilder {
+        ClientBuilder::new(server.into(), key.into()).tunnel()
     }
 
-    /// Keeps the tunnel up until `stop`. It reconnects without end; only a refusal by the daemon ends it early.
-    ///
-    /// At the end it closes WebSockets and event streams, and lets other requests finish. If its future is dropped, running
-    /// requests are reset.
-    pub async fn run(&self, stop: CancellationToken, on_event: impl FnMut(Event)) -> Result<(), Refused> {
-        let serve = |transport| drop(tokio::spawn(self.proxy.clone().serve(transport)));
-        let mut keeper = Keeper::new(&self.session, serve, on_event);
-        let result = tokio::select! {
-            refused = keeper.keep_up() => Err(refused),
-            () = stop.cancelled() => Ok(()),
+    pub(crate) async fn open(client: Client, options: TunnelOptions, owns_client: bool) -> Result<Self, OpenError> {
+        let handle = client.new_handle();
+        let standing = client.hub().follow(handle);
+        let tunnel = client.open_as(handle, options)?;
+        let mut tunnel = Self { tunnel, standing, url: String::new(), owns_client };
+        let keeps_trying = client.keeps_trying();
+        let is_settled = |standing: &Standing| match standing {
+            Standing::Opening => false,
+            Standing::Online(_) => true,
+            Standing::Refused { again, .. } => !(keeps_trying && *again),
         };
-        keeper.finish(&self.in_flight, DRAIN).await;
-        result
+        let settled = tunnel.standing.wait_for(is_settled).await.map(|standing| standing.clone());
+        match settled {
+            Ok(Standing::Online(url)) => {
+                tunnel.url = url;
+                Ok(tunnel)
+            }
+            Ok(Standing::Refused { code, reason, .. }) => Err(OpenError::Refused { code, reason }),
+            Ok(Standing::Opening) | Err(_) => match client.ended().await {
+                Ok(()) => Err(OpenError::Closed),
+                Err(refused) => Err(refused.into()),
+            },
+        }
+    }
+
+    /// Its public address. It changes only if the daemon picked the name, and must pick another one after a reconnect.
+    pub fn url(&self) -> String {
+        match &*self.standing.borrow() {
+            Standing::Online(url) => url.clone(),
+            Standing::Opening | Standing::Refused { .. } => self.url.clone(),
+        }
+    }
+
+    /// Names the tunnel in events.
+    pub fn handle(&self) -> TunnelHandle {
+        self.tunnel.handle()
+    }
+
+    /// The client that carries it.
+    pub fn client(&self) -> &Client {
+        self.tunnel.client()
+    }
+
+    /// The events of the tunnel and of its client from now on, requests among them.
+    pub fn events(&self) -> Events {
+        self.client().hub().listen(Some(self.handle()))
+    }
+
+    /// Closes the tunnel. Returns once the requests under way have finished, or after ten seconds.
+    pub async fn close(self) {
+        let client = self.client().clone();
+        if self.owns_client {
+            // The end of a client that was refused meanwhile is an end too.
+            let _refused = client.close().await;
+        } else {
+            self.tunnel.finish().await;
+        }
+    }
+}
+
+impl Drop for Tunnel {
+    fn drop(&mut self) {
+        self.client().hub().forget(self.handle());
+        self.tunnel.request_close();
     }
 }

@@ -161,10 +161,7 @@ impl RequestHead {
 impl ResponseHead {
     /// The encoded length in bytes, or an error if the format cannot carry it.
     pub fn encoded_len(&self) -> Result<usize, HeadTooLarge> {
-        if self.reason.len() > usize::from(u8::MAX) {
-            return Err(HeadTooLarge);
-        }
-        Ok(2 + 4 + 1 + self.reason.len() + fields_len(&self.headers)?)
+        Ok(2 + 4 + 1 + self.sent_reason().len() + fields_len(&self.headers)?)
     }
 
     /// Appends the encoded head; [`ResponseHead::encoded_len`] must have succeeded.
@@ -173,9 +170,16 @@ impl ResponseHead {
         // 0 stands for a time that was not measured.
         let micros = |time: Duration| u32::try_from(time.as_micros()).unwrap_or(u32::MAX).max(1);
         out.put_u32(self.first_byte.map_or(0, micros));
-        out.put_u8(self.reason.len() as u8);
-        out.put_slice(&self.reason);
+        let reason = self.sent_reason();
+        out.put_u8(reason.len() as u8);
+        out.put_slice(reason);
         put_fields(out, &self.headers);
+    }
+
+    /// The reason phrase, or an empty one if the wire cannot carry it: it is a hint and must not cost the response.
+    fn sent_reason(&self) -> &[u8] {
+        let fits = u8::try_from(self.reason.len()).is_ok() && is_reason(&self.reason);
+        if fits { &self.reason } else { b"" }
     }
 
     /// Decodes a whole payload. Values share its memory.

@@ -393,6 +393,25 @@ fn a_head_that_does_not_fit_is_refused_to_its_sender() {
 }
 
 #[test]
+fn a_reason_phrase_that_cannot_be_carried_is_left_out() {
+    for (reason, carried) in [
+        (vec![b'r'; 255], true),
+        (vec![b'r'; 256], false),
+        (b"OK\r\nset-cookie: a=1".to_vec(), false),
+        (b"caf\xc3\xa9\tau lait".to_vec(), true),
+        (b"\x7f".to_vec(), false),
+    ] {
+        let head =
+            ResponseHead { reason: reason.clone().into(), ..ResponseHead::new(StatusCode::OK, HeaderMap::new()) };
+        let mut out = BytesMut::new();
+        head.encode(&mut out);
+        assert_eq!(head.encoded_len(), Ok(out.len()));
+        let decoded = ResponseHead::decode(out.freeze()).unwrap();
+        assert_eq!(decoded.reason, if carried { reason } else { Vec::new() });
+    }
+}
+
+#[test]
 fn unknown_codes_are_kept() {
     for code in 0..20 {
         assert_eq!(ResetCode::from(code).to_u32(), code);

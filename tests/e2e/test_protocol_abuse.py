@@ -12,7 +12,8 @@ from harness.cok import KEY, Daemon
 from harness.http2 import Http2
 from harness.websocket import WebSocket
 
-CONNECT, ACK, DRAIN, REQUEST, RESPONSE, DATA, TRAILERS, RESET, WINDOW = 1, 2, 3, 0x10, 0x11, 0x12, 0x13, 0x14, 0x15
+CONNECT, ACK, DRAIN, BIND, BOUND, REFUSED, UNBIND = 1, 2, 3, 4, 5, 6, 7
+REQUEST, RESPONSE, DATA, TRAILERS, RESET, WINDOW = 0x10, 0x11, 0x12, 0x13, 0x14, 0x15
 PING, PONG, ERROR = 0xF0, 0xF1, 0xFF
 END = 1
 
@@ -40,6 +41,18 @@ def frame(kind, payload=b"", flags=0, version=1):
 def connect_frame(**fields):
     ask = {"key": KEY, "subdomain": "abuse", "instance": "abuser", **fields}
     return frame(CONNECT, json.dumps({name: value for name, value in ask.items() if value is not None}).encode())
+
+
+def tunnel_frame(frame_type, tunnel, **members):
+    return frame(frame_type, struct.pack(">I", tunnel) + json.dumps(members).encode())
+
+
+def bind(tunnel, **members):
+    return tunnel_frame(BIND, tunnel, **members)
+
+
+def unbind(tunnel):
+    return tunnel_frame(UNBIND, tunnel, reason="closed")
 
 
 def dial(daemon, subprotocol="cok.v1"):
@@ -72,12 +85,13 @@ def established(daemon, **fields):
         yield socket_, stream, json.loads(expect(stream, ACK))
 
 
-def response(number, status=200, fields=(), flags=0):
+def response(number, status=200, fields=(), flags=0, reason=b""):
     """Encodes HTTPResponse for an exchange."""
     head = b"".join(
         struct.pack(">H", len(name)) + name + struct.pack(">H", len(value)) + value for name, value in fields
     )
-    return frame(RESPONSE, number + struct.pack(">HH", status, len(fields)) + head, flags)
+    begin = number + struct.pack(">HIB", status, 0, len(reason)) + reason
+    return frame(RESPONSE, begin + struct.pack(">H", len(fields)) + head, flags)
 
 
 @contextlib.contextmanager
@@ -110,6 +124,9 @@ BEFORE = [
     ("cut off", frame(CONNECT, b"{}")[:-1], "protocol"),
     ("not JSON", frame(CONNECT, b"{"), "protocol"),
     ("no key", frame(CONNECT, b'{"instance": "x"}'), "protocol"),
+    ("bind first", bind(1), "protocol"),
+    ("bind before the answer", connect_frame() + bind(1), "protocol"),
+    ("an array", frame(CONNECT, json.dumps([KEY, True, "abuse", "abuser"]).encode()), "protocol"),
     ("wrong key", connect_frame(key="cok_wrong"), "unauthorized"),
     ("wrong name", connect_frame(subdomain="a_b"), "name_forbidden"),
     ("no instance", connect_frame(instance=""), "protocol"),
@@ -134,7 +151,18 @@ AFTER = [
     ("short reset", frame(RESET, b"1234"), "protocol"),
     ("long data", struct.pack(">BBBI", 1, DATA, 0, 16 * 1024) + bytes(16 * 1024), "too_large"),
     ("long head", struct.pack(">BBBI", 1, RESPONSE, 0, 65 * 1024), "too_large"),
-    ("stream", frame(0x20, struct.pack(">I", 1) + b"{}"), "protocol"),
+    *[(f"reserved {kind:#x}", frame(kind, bytes([0, 0, 0, 1])), "protocol") for kind in (0x16, 0x17, 0x20, 0x21)],
+    ("bind 0", bind(0), "protocol"),
+    ("bind twice", bind(1) * 2, "protocol"),
+    ("bind falls", bind(5) + bind(4), "protocol"),
+    ("33 binds at once", b"".join(bind(number) for number in range(1, 34)), "limit_reached"),
+    ("33 withdrawn binds", b"".join(bind(number) + unbind(number) for number in range(1, 34)), "limit_reached"),
+    ("bind without an object", frame(BIND, bytes([0, 0, 0, 1]) + b"[]"), "protocol"),
+    ("bind without an id", frame(BIND, b"{}"), "protocol"),
+    ("long bind", bind(1, subdomain="x" * 17_000), "too_large"),
+    ("bound", tunnel_frame(BOUND, 1, subdomain="a", url="u"), "protocol"),
+    ("refused", tunnel_frame(REFUSED, 1, code="internal", message="", retryable=True), "protocol"),
+    ("unbind of none", unbind(1), "protocol"),
     ("skipped without end", frame(0x90, bytes(100_000)) * 1, None),
 ]
 
@@ -148,6 +176,20 @@ def test_violations_in_the_session(site, daemon, message, code):
             socket_.send(message)
         error = error_of(socket_, stream)
     assert error["code"] == (code or "protocol")
+    assert site.curl("/").stdout == b"<h1>hello</h1>\n"
+
+
+@pytest.mark.parametrize("withdrawn", [False, True], ids=["refused", "withdrawn"])
+def test_a_flood_of_binds(site, daemon, withdrawn):
+    """A client that reads no answers: the session ends, or its Binds wait, and the daemon has not grown."""
+    before = daemon.process.memory()[0]
+    with established(daemon) as (socket_, _stream, _ack):
+        with contextlib.suppress(ConnectionClosed):
+            for first in range(1, 100_000, 16):
+                numbers = range(first, first + 16)
+                unbinds = [unbind(number) for number in numbers if withdrawn]
+                socket_.send(b"".join([bind(number, kind="none") for number in numbers] + unbinds))
+        assert daemon.process.memory()[0] - before < 8 << 20
     assert site.curl("/").stdout == b"<h1>hello</h1>\n"
 
 
@@ -203,8 +245,11 @@ AFTER_THE_END = [
     ("trailers before the head", lambda number: [frame(TRAILERS, number + bytes(2))]),
     ("interim head that ends", lambda number: [response(number, 103, flags=END)]),
     ("interim heads without end", lambda number: [response(number, 103)] * 100),
-    ("a field count that lies", lambda number: [frame(RESPONSE, number + struct.pack(">HH", 200, 1000))]),
-    ("bytes behind the head", lambda number: [frame(RESPONSE, number + struct.pack(">HH", 200, 0) + b"more")]),
+    ("a field count that lies", lambda number: [frame(RESPONSE, number + struct.pack(">HIBH", 200, 0, 0, 1000))]),
+    ("bytes behind the head", lambda number: [frame(RESPONSE, number + struct.pack(">HIBH", 200, 0, 0, 0) + b"more")]),
+    ("a line end in the reason", lambda number: [response(number, reason=b"OK\r\nset-cookie: evil=1")]),
+    ("a reason that lies", lambda number: [frame(RESPONSE, number + struct.pack(">HIBH", 200, 0, 200, 0))]),
+    ("a switch to no upgrade", lambda number: [response(number, 101)]),
 ]
 
 
@@ -252,13 +297,14 @@ def test_invalid_messages(daemon, message):
 def test_noise(site, daemon):
     """The daemon gets random bytes and corrupted frames, before and in sessions. It serves on, and its memory does not grow."""
     chance = random.Random(20261123)
+    types = [CONNECT, DRAIN, BIND, UNBIND, RESPONSE, DATA, RESET, WINDOW, ERROR, 0x90]
     before = daemon.process.memory()[0]
     for turn in range(200):
         with contextlib.ExitStack() as stack:
             enter = stack.enter_context
             socket_ = enter(established(daemon))[0] if turn % 2 else enter(dial(daemon))
             message = bytearray(
-                frame(chance.choice([CONNECT, DRAIN, RESPONSE, DATA, RESET, WINDOW, ERROR, 0x90]), chance.randbytes(40))
+                frame(chance.choice(types), chance.randbytes(40))
                 if turn % 3 else chance.randbytes(chance.randrange(1, 500))
             )
             if turn % 5 == 0:

@@ -16,13 +16,13 @@ use super::program::called;
 use crate::config::{FileConfig, FileTunnel};
 use crate::instance::instance_id;
 use crate::logging::LogFormat;
-use crate::options::{HostHeader, Options};
+use crate::name::check_subdomain;
+use crate::options::{ClientOptions, HostHeader, TunnelOptions};
 use crate::server::Server;
 use crate::target::{FORMS, is_bare_word};
 use crate::times::{parse_interval, parse_time};
 use crate::transport::{PROBE_INTERVAL, TransportChoice};
 use crate::trust::{trust_file, trust_system};
-use crate::tunnel::check_subdomain;
 
 /// Which tunnels to open.
 #[derive(Debug, clap::Args)]
@@ -48,6 +48,9 @@ pub struct Args {
     /// How long to ask for a name that another client has, such as one that vanished; 0 to ask once
     #[arg(long, value_name = "TIME", default_value = "45s", value_parser = parse_time)]
     name_timeout: Duration,
+    /// Ask again every few minutes after each refusal that may pass, such as one of the key, instead of ending
+    #[arg(long)]
+    keep_trying: bool,
     /// How to reach the server; quic and ws never fall back to the other [env: COK_TRANSPORT] [default: auto]
     #[arg(long, value_name = "TRANSPORT")]
     transport: Option<TransportChoice>,
@@ -96,8 +99,8 @@ pub struct Args {
 }
 
 impl Args {
-    /// The tunnels to open.
-    pub(super) fn tunnels(&self) -> anyhow::Result<Vec<Options>> {
+    /// The client, and the tunnels to open.
+    pub(super) fn options(&self) -> anyhow::Result<(ClientOptions, Vec<TunnelOptions>)> {
         let mut file = FileConfig::load(self.config.as_deref())?;
         let wanted = self.wanted(mem::take(&mut file.tunnels))?;
         let server = match self.server.clone().or_else(|| env("COK_SERVER")) {
@@ -132,42 +135,47 @@ impl Args {
             bail!("--subdomain names one tunnel, but the configuration file has {}", wanted.len());
         }
         let instance = instance_id(&state_dir);
-        let options = wanted.into_iter().map(|tunnel| Options {
-            server: server.clone(),
+        let client = ClientOptions {
+            server,
             connect_to: self.connect_to,
-            tls: tls.clone(),
+            tls,
             transport,
-            quic: quic.clone(),
+            quic,
             congestion,
             probe_interval: self.probe_interval.or(file.probe_interval).unwrap_or(PROBE_INTERVAL),
-            key: key.clone(),
-            subdomain: subdomain.clone().or(tunnel.subdomain),
+            key,
             name_timeout: self.name_timeout,
-            instance: instance.clone(),
+            keep_trying: self.keep_trying,
+            instance,
+        };
+        let tunnels = wanted.into_iter().map(|(label, tunnel)| TunnelOptions {
+            label,
+            subdomain: subdomain.clone().or(tunnel.subdomain),
             target: tunnel.target,
             host_header: self.host_header.clone().or(tunnel.host_header).unwrap_or_default(),
             response_timeout: (!self.response_timeout.is_zero()).then_some(self.response_timeout),
             connect_timeout: self.connect_timeout,
         });
-        Ok(options.collect())
+        Ok((client, tunnels.collect()))
     }
 
-    /// The tunnels that the command line asks for. `named` are those of the file.
-    fn wanted(&self, mut named: BTreeMap<String, FileTunnel>) -> anyhow::Result<Vec<FileTunnel>> {
+    /// The tunnels that the command line asks for, with their names in the file. `named` are those of the file.
+    fn wanted(&self, mut named: BTreeMap<String, FileTunnel>) -> anyhow::Result<Vec<(Option<String>, FileTunnel)>> {
         let words: Vec<&str> = self.target.iter().map(String::as_str).collect();
         let target = match (words.as_slice(), self.port) {
             ([] | ["http"], Some(port)) => port.to_string(),
             (_, Some(_)) => bail!("--port is a TARGET of its own; give only one of them"),
-            ([], None) => return Ok(named.into_values().collect()),
+            ([], None) => return Ok(named.into_iter().map(|(name, tunnel)| (Some(name), tunnel)).collect()),
             (["http"], None) => bail!("the TARGET is missing; say {} http 3000", called()),
             ([word] | ["http", word], None) if is_bare_word(word) => {
                 let tunnel = named.remove(*word);
-                return Ok(vec![tunnel.ok_or_else(|| no_such_tunnel(word, &named))?]);
+                let tunnel = tunnel.ok_or_else(|| no_such_tunnel(word, &named))?;
+                return Ok(vec![(Some((*word).to_owned()), tunnel)]);
             }
             ([target] | ["http", target], None) => (*target).to_owned(),
             ([kind, ..], None) => bail!("\"{kind}\" is no kind of tunnel; say {} [http] TARGET", called()),
         };
-        Ok(vec![FileTunnel { target: target.parse()?, subdomain: None, host_header: None }])
+        Ok(vec![(None, FileTunnel { target: target.parse()?, subdomain: None, host_header: None })])
     }
 
     fn transport(&self, file: &FileConfig) -> anyhow::Result<TransportChoice> {

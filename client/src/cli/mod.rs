@@ -22,11 +22,11 @@ use self::man_pages::{CompletionsArgs, ManArgs};
 pub use self::report::reporter;
 use self::service::ServiceCommand;
 use self::signals::{Signals, StopRequest};
+use crate::client::Client;
 use crate::config::ConfigError;
 use crate::event::Refused;
 use crate::logging::{self, LogFormat};
-use crate::options::Options;
-use crate::tunnel::Tunnel;
+use crate::options::{ClientOptions, TunnelOptions};
 
 /// Something failed at run time.
 const FAILED: u8 = 1;
@@ -88,15 +88,15 @@ fn start(cli: &Cli) -> ExitCode {
 fn tunnels(args: &Args) -> ExitCode {
     let format = args.log_format;
     logging::start("cok-client", format, if args.verbose { "info,cok_client=debug" } else { "info" });
-    let tunnels = match args.tunnels() {
-        Ok(tunnels) => tunnels,
+    let (client, tunnels) = match args.options() {
+        Ok(options) => options,
         Err(error) => return fail(USAGE, format, &error),
     };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(FAILED, format, &anyhow!(error).context("cannot start")),
     };
-    let result = runtime.block_on(run(tunnels));
+    let result = runtime.block_on(run(client, tunnels));
     // A lookup of a name may still block a thread. Its result is not needed any more.
     runtime.shutdown_background();
     match result {
@@ -122,30 +122,25 @@ fn fail(code: u8, format: LogFormat, error: &anyhow::Error) -> ExitCode {
     ExitCode::from(code)
 }
 
-/// Keeps all tunnels up until a signal asks to stop, or until the daemon refuses one of them. After a second signal, it does
-/// not wait for requests under way.
-async fn run(tunnels: Vec<Options>) -> anyhow::Result<()> {
+/// Keeps all tunnels up until a signal asks to stop, or until the daemon has refused all of them. After a second signal, it
+/// does not wait for requests under way.
+async fn run(options: ClientOptions, tunnels: Vec<TunnelOptions>) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
     let stop = CancellationToken::new();
-    let mut running = JoinSet::new();
-    for options in tunnels {
-        let (tunnel, stop) = (Tunnel::new(options)?, stop.clone());
-        running.spawn(async move { tunnel.run(stop, reporter()).await });
+    let (client, driver) = Client::new(options);
+    let mut opened = Vec::new();
+    for tunnel in tunnels {
+        opened.push(client.open(tunnel)?);
     }
-    let mut result = Ok(());
+    let mut running = JoinSet::new();
+    let stopped = stop.clone();
+    running.spawn(async move { driver.run(stopped, reporter()).await });
     loop {
         tokio::select! {
-            ended = running.join_next() => match ended {
-                None => return result,
-                Some(Ok(Ok(()))) => {}
-                Some(Ok(Err(refused))) => {
-                    result = Err(refused.into());
-                    stop.cancel();
-                }
-                Some(Err(error)) => {
-                    result = Err(error).context("a tunnel's task failed");
-                    stop.cancel();
-                }
+            ended = running.join_next() => return match ended {
+                None | Some(Ok(Ok(()))) => Ok(()),
+                Some(Ok(Err(refused))) => Err(refused.into()),
+                Some(Err(error)) => Err(error).context("the client's task failed"),
             },
             request = signals.next() => match request {
                 StopRequest::Signal if stop.is_cancelled() => break,
@@ -153,8 +148,8 @@ async fn run(tunnels: Vec<Options>) -> anyhow::Result<()> {
             },
         }
     }
-    // Each tunnel says goodbye as it is dropped.
+    // The session says goodbye as it is dropped.
     running.shutdown().await;
     sleep(LAST_WORDS).await;
-    result
+    Ok(())
 }

@@ -1,5 +1,6 @@
 //! Reports on tunnels: addresses on standard output, the rest in the log.
 
+use std::collections::HashMap;
 use std::io::{self, Write as _};
 use std::time::Duration;
 
@@ -7,19 +8,19 @@ use tracing::{info, warn};
 
 use crate::event::Event;
 
-/// Reports the events of one tunnel. Its address goes to standard output, alone on its line, once it is online and after
-/// each change. The log gets the rest.
+/// Reports the events of a client. The address of each tunnel goes to standard output, alone on its line, once it is online
+/// and after each change. The log gets the rest.
 pub fn reporter() -> impl FnMut(Event) {
-    let mut shown = String::new();
+    let mut shown = HashMap::new();
     move |event| match event {
         Event::Connecting { server } => info!(event = "connecting", server, "connecting to {server}"),
-        Event::Connected { transport, url, session, reason } => {
-            if url != shown {
+        Event::Connected { tunnel, label, transport, url, session, reason } => {
+            if shown.get(&tunnel) != Some(&url) {
                 // Standard output may be closed. The tunnel stays up all the same.
                 let _closed = writeln!(io::stdout(), "{url}");
-                shown.clone_from(&url);
+                shown.insert(tunnel, url.clone());
             }
-            info!(event = "connected", transport, url, session, reason, "the tunnel is online: {url}");
+            info!(event = "connected", tunnel = label, transport, url, session, reason, "the tunnel is online: {url}");
         }
         Event::Fallback { from, to, reason } => {
             info!(event = "fallback", from, to, reason, "the tunnel takes {to}: {reason}");
@@ -28,13 +29,14 @@ pub fn reporter() -> impl FnMut(Event) {
             let state = if was_online { "the tunnel is offline" } else { "not connected yet" };
             warn!(event = "disconnected", reason, retry_in_ms = retry_in.as_millis() as u64, "{state}: {reason}");
         }
-        Event::NameTaken { name, reason, within } => {
+        Event::NameTaken { label, name, reason, within, .. } => {
             let why = match &name {
                 Some(name) => format!("the name \"{name}\" is in use by another client"),
                 None => reason.clone(),
             };
             warn!(
                 event = "name_taken",
+                tunnel = label,
                 name,
                 reason,
                 within_ms = within.as_millis() as u64,
@@ -42,6 +44,35 @@ pub fn reporter() -> impl FnMut(Event) {
                 within.as_secs()
             );
         }
+        Event::Refused { label, reason, retry_in, .. } => {
+            let who = label.as_ref().map_or_else(|| "the tunnel".to_owned(), |label| format!("the tunnel {label}"));
+            let then = match retry_in {
+                Some(wait) => format!("; asking again in {} min", wait.as_secs().div_ceil(60)),
+                None => String::new(),
+            };
+            let retry_in_ms = retry_in.map(|wait| wait.as_millis() as u64);
+            warn!(event = "tunnel_refused", tunnel = label, reason, retry_in_ms, "{who} is refused: {reason}{then}");
+        }
+        Event::Displaced { label, url, address, version, retry_in, .. } => {
+            let by = match (&version, &address) {
+                (Some(version), Some(address)) => format!("cok-client {version} at {address}"),
+                (None, Some(address)) => format!("a client at {address}"),
+                _ => "another client".to_owned(),
+            };
+            let what = url.clone().or_else(|| label.clone()).unwrap_or_else(|| "the tunnel".to_owned());
+            warn!(
+                event = "displaced",
+                tunnel = label,
+                url,
+                address,
+                version,
+                retry_in_ms = retry_in.as_millis() as u64,
+                "{what} was taken over by {by}, with the same key and instance; asking again in {} min without taking over",
+                retry_in.as_secs().div_ceil(60)
+            );
+        }
+        // The proxy logs requests.
+        Event::RequestBegan { .. } | Event::RequestEnded { .. } => {}
         Event::Stopping { requests, streams, within } => {
             info!(
                 event = "stopping",

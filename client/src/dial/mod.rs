@@ -82,19 +82,21 @@ impl Path {
         matches!(self, Self::Quic(_))
     }
 
-    /// Asks for a session. Over QUIC, the result includes the liveness of the path.
+    /// Asks for a session, to which the tunnels `moving` may move from the one that it replaces. Over QUIC, the result
+    /// includes the liveness of the path.
     pub(crate) async fn connect(
         self,
         limits: cok_transport::Config,
         ask: &Connect,
+        moving: &[u32],
     ) -> Result<(Arc<dyn Transport>, ConnectAck, Option<quic::PathLiveness>), HandshakeError> {
         match self {
             Self::Quic(link) => {
-                let quic::Session { transport, ack, path: health } = link.connect(limits, ask, &[], CONNECT).await?;
+                let quic::Session { transport, ack, path: health } = link.connect(limits, ask, moving, CONNECT).await?;
                 Ok((transport, ack, Some(health)))
             }
             Self::Ws(socket) => {
-                let (transport, ack) = ws::connect(*socket, limits, ask, &[], CONNECT).await?;
+                let (transport, ack) = ws::connect(*socket, limits, ask, moving, CONNECT).await?;
                 Ok((transport, ack, None))
             }
         }

@@ -3,17 +3,19 @@
 //! Each exchange has one task. Over HTTP/1.1 that task polls the service's connection itself, so a chunk passes from socket
 //! to tunnel without a hop between tasks. Over HTTP/2 it polls its own stream of a shared connection.
 //!
-//! To follow a request: [`Proxy::exchange`] here, `request` (what the service gets), `service` (a connection), `http1` or
-//! `http2` (there and back), `respond` (what the daemon gets).
+//! To follow a request: [`Proxy::exchange`] here, `request` (what the service gets), `service` (a connection), `http1`,
+//! `http2` or `in_process` (there and back), `respond` (what the daemon gets).
 
 mod body;
 mod http1;
 mod http2;
+mod in_process;
 mod request;
 mod respond;
 mod response_timeout;
 mod service;
 mod upgrade;
+mod watched;
 
 #[cfg(test)]
 mod tests;
@@ -22,13 +24,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cok_proto::{RequestHead, ResetCode};
-use cok_transport::{ExchangeHalves, Incoming, SendHalf, Transport};
+use cok_transport::{ExchangeHalves, Incoming, SendHalf};
 use rustls::ClientConfig;
 use tracing::{debug, info};
 
 use self::body::RequestBody;
 use self::request::Request;
-use self::service::local::{self, DialError, Local, Service};
+use self::service::local::{self, DialError, InvalidHost, Local, Service};
+pub(crate) use self::watched::Watch;
 use crate::flight::{self, Flight, InFlight};
 use crate::options::HostHeader;
 use crate::target::Target;
@@ -47,6 +50,8 @@ pub(crate) struct Config {
     pub(crate) connect_timeout: Duration,
     /// How long the service may take until its response begins; `None` for no limit.
     pub(crate) response_timeout: Option<Duration>,
+    /// Reports requests.
+    pub(crate) watch: Watch,
 }
 
 /// Forwards to one local service.
@@ -55,6 +60,7 @@ pub(crate) struct Proxy {
     local: Local,
     host: HostHeader,
     response_timeout: Option<Duration>,
+    watch: Watch,
     in_flight: Arc<InFlight>,
 }
 
@@ -97,25 +103,20 @@ impl Failure {
 
 impl Proxy {
     /// `in_flight` counts its exchanges.
-    pub(crate) fn new(config: Config, in_flight: Arc<InFlight>) -> anyhow::Result<Arc<Self>> {
+    pub(crate) fn new(config: Config, in_flight: Arc<InFlight>) -> Result<Arc<Self>, InvalidHost> {
         Ok(Arc::new(Self {
             local: Local::new(config.target, config.connect_timeout, &config.tls)?,
             host: config.host_header,
             response_timeout: config.response_timeout,
+            watch: config.watch,
             in_flight,
         }))
     }
 
-    /// Answers a session's requests until no more can come.
-    pub(crate) async fn serve(self: Arc<Self>, transport: Arc<dyn Transport>) {
-        while let Some(incoming) = transport.accept().await {
-            tokio::spawn(self.clone().exchange(incoming));
-        }
-    }
-
     /// Answers one request.
-    async fn exchange(self: Arc<Self>, incoming: Incoming) {
-        let Incoming { head, end, exchange: ExchangeHalves { mut send, recv }, .. } = incoming;
+    pub(crate) async fn exchange(self: Arc<Self>, incoming: Incoming) {
+        let Incoming { head, end, exchange: ExchangeHalves { send, recv }, .. } = incoming;
+        let mut send = self.watch.begin(&head, send);
         let (method, target) = (head.method.clone(), head.target.clone());
         let mut flight = self.in_flight.begin();
         let result = if head.is_upgrade() {
@@ -150,6 +151,9 @@ impl Proxy {
     ) -> Result<(), Failure> {
         let mut request = Request::new(head, body, self.local.own_host(), &self.host);
         let limit = self.response_timeout;
+        if let Some(service) = self.local.in_process() {
+            return Box::pin(in_process::exchange(service, request, send, limit, flight)).await;
+        }
         for fresh in [false, true] {
             let outcome = match self.local.connect(fresh).await? {
                 Service::Http1(connection) => {

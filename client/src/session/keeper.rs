@@ -2,22 +2,23 @@
 
 use std::fmt;
 use std::future::pending;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cok_proto::{Connect, ErrorCode, ErrorMessage, SessionError};
+use cok_proto::{Connect, ErrorCode, SessionError};
 use cok_transport::{CloseReason, HandshakeError, Transport};
-use tokio::time::{Instant, sleep};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep, sleep_until};
 use tracing::debug;
 
 use super::Config;
-use super::lost_connects::LostConnects;
 use super::open::{Ended, Session, Sessions};
-use super::taken::Taken;
 use super::transport_policy::{TransportPolicy, Way};
+use super::tunnels::{Command, Current, LONGEST_WAIT, Tunnels, long_wait};
 use crate::dial::{self, Opened, Unreachable};
 use crate::event::{Event, Refused};
-use crate::flight::{InFlight, UnderWay};
+use crate::flight::UnderWay;
 use crate::text::quoted;
 
 /// The first wait after a session was lost; the next ones double.
@@ -38,13 +39,14 @@ pub(crate) struct Keeper<'a, S, F> {
     /// Starts to serve the exchanges of a new session.
     serve: S,
     on_event: F,
+    tunnels: Tunnels,
+    /// What the user wants.
+    commands: mpsc::UnboundedReceiver<Command>,
     /// The current session, and earlier ones that still drain.
     sessions: Sessions,
-    /// The name to ask for: the wanted one, or the one that the daemon has given.
-    subdomain: Option<String>,
     policy: TransportPolicy,
-    lost_connects: LostConnects,
-    taken: Taken,
+    /// Refusals of sessions since the last one that was granted.
+    refusals: u32,
     was_online: bool,
 }
 
@@ -52,8 +54,8 @@ pub(crate) struct Keeper<'a, S, F> {
 enum Next {
     /// Another try, later each time.
     Retry,
-    /// Another try after this time: another client has the name.
-    Ask(Duration),
+    /// Another try after this time, since the daemon has refused the session.
+    Wait(Duration),
     /// The end.
     GiveUp(Refused),
 }
@@ -67,36 +69,47 @@ enum Failure {
 
 impl<'a, S: FnMut(Arc<dyn Transport>), F: FnMut(Event)> Keeper<'a, S, F> {
     /// `serve` gets each new session, and must not wait.
-    pub(crate) fn new(config: &'a Config, serve: S, on_event: F) -> Self {
+    pub(crate) fn new(
+        config: &'a Config,
+        tunnels: Tunnels,
+        commands: mpsc::UnboundedReceiver<Command>,
+        serve: S,
+        on_event: F,
+    ) -> Self {
         Self {
             config,
             serve,
             on_event,
+            tunnels,
+            commands,
             sessions: Sessions::default(),
-            subdomain: config.subdomain.clone(),
             policy: TransportPolicy::new(config.dial.transport, config.probe_interval),
-            lost_connects: LostConnects::default(),
-            taken: Taken::new(config.name_timeout),
+            refusals: 0,
             was_online: false,
         }
     }
 
-    /// Keeps a session up until the daemon refuses it.
+    /// Keeps a session up until the daemon refuses it, or all its tunnels.
     pub(crate) async fn keep_up(&mut self) -> Refused {
         (self.on_event)(Event::Connecting { server: self.config.dial.server.to_string() });
         let mut backoff = BACKOFF_FIRST;
         // The daemon may have a session replaced at once, but not one right after the other.
         let mut hurried = false;
-        // The latest session, as long as it drains.
+        // The latest session, whose tunnels the next one may take over.
         let mut before: Option<Session> = None;
         loop {
-            before.take_if(|session| session.is_closed());
-            let replaces = before.as_ref().map(|session| session.id.clone());
+            if before.is_none() {
+                self.tunnels.lost();
+            }
+            let replaces = before.as_ref().map(|session| session.current.id.clone());
             // Boxed, so that the memory for connecting is free while the session lives.
             let failure = match Box::pin(self.begin(replaces)).await {
                 Ok(session) => {
                     let began = Instant::now();
-                    let (last, ended) = self.stay(session).await;
+                    let (last, ended) = match self.stay(session).await {
+                        Ok(ended) => ended,
+                        Err(refused) => return refused,
+                    };
                     let enough = match ended {
                         Ended::Replace | Ended::Closed(CloseReason::Forgotten) => HURRY_AFTER,
                         _ => GOOD_SESSION,
@@ -104,7 +117,7 @@ impl<'a, S: FnMut(Arc<dyn Transport>), F: FnMut(Event)> Keeper<'a, S, F> {
                     if began.elapsed() >= enough {
                         (backoff, hurried) = (BACKOFF_FIRST, false);
                     }
-                    before = Some(last);
+                    before = Some(last).filter(|_| ended.leaves_tunnels());
                     if matches!(ended, Ended::Replace) {
                         self.config.dial.quic.renew();
                     }
@@ -122,8 +135,8 @@ impl<'a, S: FnMut(Arc<dyn Transport>), F: FnMut(Event)> Keeper<'a, S, F> {
             };
             match self.after(&failure) {
                 Next::GiveUp(refused) => return refused,
-                Next::Ask(wait) => {
-                    sleep(wait).await;
+                Next::Wait(wait) => {
+                    self.pause(wait).await;
                     continue;
                 }
                 Next::Retry => {}
@@ -131,85 +144,95 @@ impl<'a, S: FnMut(Arc<dyn Transport>), F: FnMut(Event)> Keeper<'a, S, F> {
             let retry_in = backoff.mul_f64(0.5 + fastrand::f64() / 2.0);
             let (reason, was_online) = (failure.to_string(), self.was_online);
             (self.on_event)(Event::Disconnected { reason, retry_in, was_online });
-            sleep(retry_in).await;
+            self.pause(retry_in).await;
             backoff = (backoff * 2).min(BACKOFF_LAST);
         }
     }
 
     /// Takes no new requests, closes WebSockets and event streams, and lets requests finish until `deadline`.
-    pub(crate) async fn finish(&mut self, in_flight: &InFlight, deadline: Duration) {
-        let UnderWay { requests, streams } = in_flight.under_way();
+    pub(crate) async fn finish(&mut self, deadline: Duration) {
+        let UnderWay { requests, streams } = self.tunnels.under_way();
         if requests + streams > 0 {
             (self.on_event)(Event::Stopping { requests, streams, within: deadline });
         }
         self.sessions.announce(deadline);
-        in_flight.stop();
+        self.tunnels.stop();
         self.sessions.ended().await;
+    }
+
+    /// Waits, and meanwhile does what the user wants.
+    async fn pause(&mut self, time: Duration) {
+        meanwhile(&mut self.tunnels, &mut self.commands, sleep(time)).await;
     }
 
     /// Connects to the daemon and asks for a session.
     async fn begin(&mut self, replaces: Option<String>) -> Result<Session, Failure> {
         let config = &self.config.dial;
-        let opened = match self.policy.way(Instant::now()) {
-            Way::Race => dial::race(config).await,
-            Way::Quic(reason) => dial::quic(config).await.map(|path| path.because(reason)),
-            Way::Ws(reason) => dial::ws(config).await.map(|path| path.because(reason)),
+        let way = self.policy.way(Instant::now());
+        let opening = async {
+            match way {
+                Way::Race => dial::race(config).await,
+                Way::Quic(reason) => dial::quic(config).await.map(|path| path.because(reason)),
+                Way::Ws(reason) => dial::ws(config).await.map(|path| path.because(reason)),
+            }
         };
-        let opened = opened.map_err(Failure::Unreachable)?;
-        self.ask(opened, replaces).await
+        let opened = meanwhile(&mut self.tunnels, &mut self.commands, Box::pin(opening)).await;
+        self.ask(opened.map_err(Failure::Unreachable)?, replaces).await
     }
 
-    /// Stays with a session, and with those on the other transport that it moves to, until a new one is needed.
-    async fn stay(&mut self, mut session: Session) -> (Session, Ended) {
+    /// Stays with a session, and with those on the other transport that it moves to, until a new one is needed. An error
+    /// once the daemon has refused all tunnels.
+    async fn stay(&mut self, mut session: Session) -> Result<(Session, Ended), Refused> {
         loop {
-            let opened = tokio::select! {
-                ended = session.ended() => return (session, ended),
-                opened = self.better(&session) => opened,
+            let opened = match self.serve_tunnels(&session).await {
+                Left::Ended(ended) => return Ok((session, ended)),
+                Left::Refused(refused) => return Err(refused),
+                Left::Better(opened) => opened,
             };
             // The daemon drains the old session as soon as it grants the new one, so the old one's end does not count here.
-            match Box::pin(self.ask(opened, Some(session.id.clone()))).await {
+            match Box::pin(self.ask(opened, Some(session.current.id.clone()))).await {
                 Ok(next) => session = next,
                 Err(failure) => {
-                    debug!("the tunnel could not move to the other transport: {failure}");
+                    debug!("the session could not move to the other transport: {failure}");
                     self.policy.probe_failed();
                 }
             }
         }
     }
 
-    /// Waits until the other transport is the better one, and connects over it.
-    async fn better(&mut self, session: &Session) -> Opened {
-        let config = &self.config.dial;
-        if !self.policy.may_move() {
-            return pending().await;
-        }
-        let Some(health) = &session.health else {
-            loop {
-                sleep(self.policy.probe_wait()).await;
-                match Box::pin(dial::quic(config)).await {
-                    Ok(path) => return path.because("moved: QUIC answers again"),
-                    Err(error) => debug!("still on WebSocket: {error}"),
-                }
-                self.policy.probe_failed();
-            }
-        };
+    /// Binds tunnels in a session and takes in what the daemon says about them, until there is a reason to leave it.
+    async fn serve_tunnels(&mut self, session: &Session) -> Left {
+        let Self { config, tunnels, commands, policy, on_event, .. } = self;
+        let current = &session.current;
+        let mut better = pin!(better(&config.dial, policy, session));
+        let mut ended = pin!(session.ended());
         loop {
-            let why = health.turned_bad().await;
-            match Box::pin(dial::ws(config)).await {
-                Ok(path) => return path.because(format!("moved: QUIC turned bad: {why}")),
-                Err(error) => debug!("QUIC has turned bad: {why}; WebSocket fails too: {error}"),
+            let now = Instant::now();
+            tunnels.bind_due(current, now);
+            tunnels.end_exchanges(current, now);
+            if let Some(refused) = tunnels.all_refused() {
+                return Left::Refused(refused);
             }
-            sleep(ESCAPE_RETRY).await;
+            tokio::select! {
+                biased;
+                // What the daemon says of a tunnel comes before the end of the session.
+                Some((id, frame)) = current.transport.tunnel_frame() => tunnels.receive(id, frame, current, on_event),
+                ended = &mut ended => return Left::Ended(ended),
+                Some(command) = commands.recv() => tunnels.apply(command, Some(current)),
+                () = until(tunnels.next_due()) => {}
+                opened = &mut better => return Left::Better(opened),
+            }
         }
     }
 
     /// Asks for a session, and has it served if the daemon grants it.
     async fn ask(&mut self, opened: Opened, replaces: Option<String>) -> Result<Session, Failure> {
         let config = self.config;
+        let moving = if replaces.is_some() { self.tunnels.moving() } else { Vec::new() };
         let ask = Connect {
             key: config.key.clone(),
-            tunnel: true,
-            subdomain: self.subdomain.clone(),
+            tunnel: false,
+            subdomain: None,
             instance: config.instance.clone(),
             replaces,
             initial_window: config.limits.initial_window,
@@ -218,22 +241,15 @@ impl<'a, S: FnMut(Arc<dyn Transport>), F: FnMut(Event)> Keeper<'a, S, F> {
         };
         let Opened { path, reason } = opened;
         let is_quic = path.is_quic();
-        let (transport, ack, health) = match path.connect(config.limits.clone(), &ask).await {
+        let answered = path.connect(config.limits.clone(), &ask, &moving).await;
+        let (transport, ack, health) = match answered {
             Ok(session) => session,
             Err(error) => {
-                if let HandshakeError::Closed(CloseReason::Session(SessionError::Peer(ErrorMessage {
-                    code: ErrorCode::NameTaken,
-                    ..
-                }))) = error
-                {
-                    self.policy.repeat(is_quic, reason);
-                } else if let HandshakeError::TimedOut(_)
+                if let HandshakeError::TimedOut(_)
                 | HandshakeError::Closed(CloseReason::Lost(_) | CloseReason::Forgotten) = error
+                    && is_quic
                 {
-                    self.lost_connects.note(Instant::now());
-                    if is_quic {
-                        self.policy.quic_unanswered(error.to_string(), Instant::now());
-                    }
+                    self.policy.quic_unanswered(error.to_string(), Instant::now());
                 }
                 return Err(match error {
                     HandshakeError::Closed(reason) => Failure::Closed(reason),
@@ -241,48 +257,89 @@ impl<'a, S: FnMut(Arc<dyn Transport>), F: FnMut(Event)> Keeper<'a, S, F> {
                 });
             }
         };
-        self.taken.clear();
-        self.was_online = true;
+        (self.refusals, self.was_online) = (0, true);
         self.sessions.add(transport.clone());
         (self.serve)(transport.clone());
-        // The client asks for the same name when it comes back.
-        self.subdomain = ack.subdomain;
         if self.policy.settled(is_quic, Instant::now()) {
             (self.on_event)(Event::Fallback { from: "quic", to: transport.name(), reason: reason.clone() });
         }
-        let (name, session) = (transport.name(), ack.session.clone());
-        (self.on_event)(Event::Connected { transport: name, url: ack.url.unwrap_or_default(), session, reason });
-        Ok(Session { id: ack.session, transport, health })
+        self.tunnels.began(ack.moved);
+        Ok(Session { current: Current { transport, id: ack.session, reason }, health })
     }
 
     /// Decides what follows a failure. Most errors of the daemon say whether to try again.
     fn after(&mut self, failure: &Failure) -> Next {
-        let error = match failure {
-            Failure::Closed(CloseReason::Session(SessionError::Peer(error))) if !error.retryable => error,
-            _ => {
-                self.taken.clear();
-                return Next::Retry;
-            }
-        };
-        let now = Instant::now();
-        if error.code == ErrorCode::Replaced && self.lost_connects.excuse(now) {
+        let Failure::Closed(CloseReason::Session(SessionError::Peer(error))) = failure else { return Next::Retry };
+        if error.retryable {
             return Next::Retry;
         }
         let refused = Refused(error.clone());
-        if self.config.subdomain.is_none() && refused.is_about_the_name() && self.subdomain.take().is_some() {
-            // Another client has the name that the daemon had picked. The daemon may pick another one.
-            return Next::Retry;
-        }
-        if error.code != ErrorCode::NameTaken {
+        if !self.config.patience.keep_trying {
             return Next::GiveUp(refused);
         }
-        let first = !self.taken.is_waiting();
-        let Some(wait) = self.taken.refused(now) else { return Next::GiveUp(refused) };
-        if first {
-            let (name, within) = (self.subdomain.clone(), self.config.name_timeout);
-            (self.on_event)(Event::NameTaken { name, reason: quoted(&error.message), within });
+        // A key that was refused may come back, but hardly soon.
+        let is_key = error.code == ErrorCode::Unauthorized;
+        let retry_in = if is_key { LONGEST_WAIT } else { long_wait(self.refusals) };
+        (self.on_event)(Event::Disconnected { reason: refused.to_string(), retry_in, was_online: self.was_online });
+        self.refusals = self.refusals.saturating_add(1);
+        Next::Wait(retry_in)
+    }
+}
+
+/// Why the loop leaves a session.
+enum Left {
+    /// A new one is needed.
+    Ended(Ended),
+    /// The other transport is the better one.
+    Better(Opened),
+    /// The daemon has refused all tunnels.
+    Refused(Refused),
+}
+
+/// Waits for a future, and meanwhile does what the user wants.
+async fn meanwhile<T>(
+    tunnels: &mut Tunnels,
+    commands: &mut mpsc::UnboundedReceiver<Command>,
+    future: impl Future<Output = T>,
+) -> T {
+    let mut future = pin!(future);
+    loop {
+        tokio::select! {
+            result = &mut future => return result,
+            Some(command) = commands.recv() => tunnels.apply(command, None),
         }
-        Next::Ask(wait)
+    }
+}
+
+/// Waits until the other transport is the better one, and connects over it.
+async fn better(config: &dial::Config, policy: &mut TransportPolicy, session: &Session) -> Opened {
+    if !policy.may_move() {
+        return pending().await;
+    }
+    let Some(health) = &session.health else {
+        loop {
+            sleep(policy.probe_wait()).await;
+            match Box::pin(dial::quic(config)).await {
+                Ok(path) => return path.because("moved: QUIC answers again"),
+                Err(error) => debug!("still on WebSocket: {error}"),
+            }
+            policy.probe_failed();
+        }
+    };
+    loop {
+        let why = health.turned_bad().await;
+        match Box::pin(dial::ws(config)).await {
+            Ok(path) => return path.because(format!("moved: QUIC turned bad: {why}")),
+            Err(error) => debug!("QUIC has turned bad: {why}; WebSocket fails too: {error}"),
+        }
+        sleep(ESCAPE_RETRY).await;
+    }
+}
+
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(at) => sleep_until(at).await,
+        None => pending().await,
     }
 }
 

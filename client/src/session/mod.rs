@@ -1,17 +1,18 @@
-//! The session with the daemon: kept up over the better transport, and opened again whenever it ends.
+//! The session with the daemon: kept up over the better transport, and opened again whenever it ends. It carries the
+//! tunnels of the client.
 //!
-//! It carries exchanges and knows nothing of the services behind them. Whatever starts it also brings a function that
-//! serves the exchanges of a new session.
+//! It knows nothing of HTTP and of the services behind the tunnels; `routes` leads to them.
 
 mod keeper;
-mod lost_connects;
 mod open;
 mod taken;
 mod transport_policy;
+mod tunnels;
 
 use std::time::Duration;
 
 pub(crate) use self::keeper::Keeper;
+pub(crate) use self::tunnels::{Command, Patience, Tunnels, Wanted};
 use crate::dial;
 
 /// What a session needs.
@@ -27,8 +28,6 @@ pub(crate) struct Config {
     pub(crate) key: String,
     /// This installation.
     pub(crate) instance: String,
-    /// The wanted name; without one the daemon picks.
-    pub(crate) subdomain: Option<String>,
-    /// How long to ask for a name that another client has.
-    pub(crate) name_timeout: Duration,
+    /// How to deal with refusals.
+    pub(crate) patience: Patience,
 }

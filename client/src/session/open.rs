@@ -3,16 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use cok_proto::{DrainReason, ErrorCode, ErrorMessage};
+use cok_proto::{DrainReason, ErrorCode, ErrorMessage, SessionError};
 use cok_transport::{CloseReason, Status, Transport, quic};
+
+use super::tunnels::Current;
 
 /// A session as its loop sees it.
 #[derive(Debug)]
 pub(super) struct Session {
-    /// Its id. Its successor names it in `replaces`.
-    pub(super) id: String,
-    /// The source of its exchanges.
-    pub(super) transport: Arc<dyn Transport>,
+    /// The session, and what events say of it.
+    pub(super) current: Current,
     /// The liveness of its path; only over QUIC.
     pub(super) health: Option<quic::PathLiveness>,
 }
@@ -28,14 +28,20 @@ pub(super) enum Ended {
     Closed(CloseReason),
 }
 
-impl Session {
-    pub(super) fn is_closed(&self) -> bool {
-        is_closed(&*self.transport)
+impl Ended {
+    /// Whether the daemon may still hold the session's tunnels, so that the next session can take them over.
+    pub(super) fn leaves_tunnels(&self) -> bool {
+        match self {
+            Self::Replace | Self::Leaving => true,
+            Self::Closed(reason) => !matches!(reason, CloseReason::Session(SessionError::Peer(_))),
+        }
     }
+}
 
+impl Session {
     /// Waits until another session is needed.
     pub(super) async fn ended(&self) -> Ended {
-        let mut status = self.transport.status();
+        let mut status = self.current.transport.status();
         match status.wait_for(|status| *status != Status::Open).await.as_deref() {
             Ok(Status::Draining(drain)) if drain.reason == DrainReason::Shutdown => Ended::Leaving,
             // A quick drain shows only at its end.

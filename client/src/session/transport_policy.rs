@@ -41,8 +41,6 @@ pub(super) struct TransportPolicy {
     fallen_back: bool,
     /// When QUIC left Connect unanswered, and the error.
     unanswered: Option<(Instant, String)>,
-    /// The transport over which the daemon has just answered. The next try takes it again.
-    again: Option<Way>,
 }
 
 impl TransportPolicy {
@@ -54,15 +52,11 @@ impl TransportPolicy {
             on_quic: None,
             fallen_back: false,
             unanswered: None,
-            again: None,
         }
     }
 
     /// How to open the next session.
     pub(super) fn way(&mut self, now: Instant) -> Way {
-        if let Some(way) = self.again.take() {
-            return way;
-        }
         match (self.choice, self.unanswered.take()) {
             (TransportChoice::Ws, _) => Way::Ws("chosen by --transport ws".to_owned()),
             (TransportChoice::Quic, _) => Way::Quic("chosen by --transport quic".to_owned()),
@@ -71,15 +65,8 @@ impl TransportPolicy {
         }
     }
 
-    /// The daemon has answered over this transport, and will be asked again. The next try takes the same one, without a
-    /// race.
-    pub(super) fn repeat(&mut self, is_quic: bool, reason: String) {
-        self.again = Some(if is_quic { Way::Quic(reason) } else { Way::Ws(reason) });
-    }
-
     /// Notes that a session is up. Returns true if the tunnel has just fallen back to WebSocket.
     pub(super) fn settled(&mut self, is_quic: bool, now: Instant) -> bool {
-        self.again = None;
         if is_quic {
             (self.on_quic, self.fallen_back) = (Some(now), false);
             return false;
@@ -108,7 +95,6 @@ impl TransportPolicy {
 
     /// Notes that a try of QUIC has failed.
     pub(super) fn probe_failed(&mut self) {
-        self.again = None;
         self.wait_longer();
     }
 
@@ -185,21 +171,6 @@ mod tests {
         assert_eq!(policy.way(now + SECOND), Way::Race);
         policy.quic_unanswered("silence".to_owned(), now);
         assert_eq!(policy.way(now + AVOID), Way::Race, "that was long ago");
-    }
-
-    #[test]
-    fn a_way_that_was_answered_is_taken_once_more() {
-        let (mut policy, now) = auto();
-        for (is_quic, way) in [(true, Way::Quic("it answered".to_owned())), (false, Way::Ws("it answered".to_owned()))]
-        {
-            policy.repeat(is_quic, "it answered".to_owned());
-            assert_eq!(policy.way(now), way);
-            assert_eq!(policy.way(now), Way::Race);
-            // What has happened since makes it old.
-            policy.repeat(is_quic, "it answered".to_owned());
-            policy.settled(is_quic, now);
-            assert_eq!(policy.way(now), Way::Race);
-        }
     }
 
     #[test]

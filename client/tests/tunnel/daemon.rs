@@ -1,11 +1,12 @@
 //! As much of a daemon as a tunnel sees, and a client for it.
 
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cok_client::{Event, HostHeader, Options, Refused, Server, TransportChoice, Tunnel, trust_file};
+use cok_client::{ClientOptions, Event, HostHeader, Refused, Server, TransportChoice, TunnelOptions, trust_file};
 use cok_proto::message::DEFAULT_WINDOW;
-use cok_proto::{Connect, ConnectAck, ErrorCode, ErrorMessage};
+use cok_proto::{Bind, Bound, Connect, ConnectAck, ErrorCode, ErrorMessage, TunnelFrame};
 use cok_transport::{Config, Congestion, Handshake, Transport, WindowBudget, quic, ws};
 use quinn::crypto::rustls::QuicServerConfig;
 use rustls::pki_types::PrivateKeyDer;
@@ -53,14 +54,14 @@ impl Daemon {
         subdomain: Option<&str>,
     ) -> Client {
         let mut options = self.options(target, subdomain);
-        (options.transport, options.probe_interval) = (transport, probe_interval);
+        (options.0.transport, options.0.probe_interval) = (transport, probe_interval);
         Client::start(options)
     }
 
     /// What a client for it needs that forwards to `target` over WebSocket.
-    pub(crate) fn options(&self, target: &str, subdomain: Option<&str>) -> Options {
+    pub(crate) fn options(&self, target: &str, subdomain: Option<&str>) -> (ClientOptions, TunnelOptions) {
         let tls = trust_file(self.ca.path()).unwrap();
-        Options {
+        let client = ClientOptions {
             server: "https://tunnel.test".parse::<Server>().unwrap(),
             connect_to: Some(self.listener.local_addr().unwrap()),
             transport: TransportChoice::Ws,
@@ -69,14 +70,11 @@ impl Daemon {
             probe_interval: PATIENCE,
             tls,
             key: "key".to_owned(),
-            subdomain: subdomain.map(str::to_owned),
             name_timeout: Duration::ZERO,
+            keep_trying: false,
             instance: "instance".to_owned(),
-            target: target.parse().unwrap(),
-            host_header: HostHeader::Preserve,
-            response_timeout: None,
-            connect_timeout: PATIENCE,
-        }
+        };
+        (client, tunnel(target, subdomain))
     }
 
     /// Begins to take QUIC connections on the port of the listener.
@@ -141,40 +139,95 @@ pub(crate) async fn asked_over(quic: &quinn::Endpoint) -> (Box<dyn Handshake>, C
     tokio::time::timeout(PATIENCE, asked).await.expect("a client must come")
 }
 
-pub(crate) fn grant(handshake: Box<dyn Handshake>, session: &str, name: &str) -> Arc<dyn Transport> {
-    handshake.accept(
-        &ConnectAck {
-            session: session.to_owned(),
-            subdomain: Some(name.to_owned()),
-            url: Some(format!("https://{name}.tunnel.test")),
-            moved: 0,
-            initial_window: DEFAULT_WINDOW,
-            max_exchanges: 10,
-            features: Vec::new(),
-        },
-        &[],
-    )
+/// What a client needs for a tunnel to `target`.
+pub(crate) fn tunnel(target: &str, subdomain: Option<&str>) -> TunnelOptions {
+    TunnelOptions {
+        label: None,
+        subdomain: subdomain.map(str::to_owned),
+        target: target.parse().unwrap(),
+        host_header: HostHeader::Preserve,
+        response_timeout: None,
+        connect_timeout: PATIENCE,
+    }
+}
+
+/// A session that was granted, and its first tunnel.
+pub(crate) struct Session {
+    pub(crate) transport: Arc<dyn Transport>,
+    /// The tunnel's id.
+    pub(crate) tunnel: u32,
+    /// The name that the client asked for.
+    pub(crate) wanted: Option<String>,
+}
+
+impl Deref for Session {
+    type Target = dyn Transport;
+
+    fn deref(&self) -> &Self::Target {
+        &*self.transport
+    }
+}
+
+/// Grants a session without a tunnel.
+pub(crate) fn accept(handshake: Box<dyn Handshake>, session: &str, moved: &[(u32, Bound)]) -> Arc<dyn Transport> {
+    let ack = ConnectAck {
+        session: session.to_owned(),
+        moved: u32::try_from(moved.len()).unwrap(),
+        initial_window: DEFAULT_WINDOW,
+        max_exchanges: 10,
+        ..ConnectAck::default()
+    };
+    handshake.accept(&ack, moved)
+}
+
+/// The next Bind.
+pub(crate) async fn asked_for(transport: &dyn Transport) -> (u32, Bind) {
+    match tokio::time::timeout(PATIENCE, transport.tunnel_frame()).await.expect("a Bind must come") {
+        Some((id, TunnelFrame::Bind(bind))) => (id, bind),
+        other => panic!("{other:?}"),
+    }
+}
+
+pub(crate) fn bound(name: &str) -> Bound {
+    Bound { subdomain: name.to_owned(), url: format!("https://{name}.tunnel.test") }
+}
+
+/// Grants a session and the tunnel that its client then asks for.
+pub(crate) async fn grant(handshake: Box<dyn Handshake>, session: &str, name: &str) -> Session {
+    let transport = accept(handshake, session, &[]);
+    let (tunnel, bind) = asked_for(&*transport).await;
+    assert!(transport.answer_bind(tunnel, Ok(bound(name))));
+    Session { transport, tunnel, wanted: bind.subdomain }
+}
+
+/// Grants a session to which this tunnel moves.
+pub(crate) fn grant_moved(handshake: Box<dyn Handshake>, session: &str, name: &str, tunnel: u32) -> Session {
+    let transport = accept(handshake, session, &[(tunnel, bound(name))]);
+    Session { transport, tunnel, wanted: None }
 }
 
 pub(crate) fn refusal(code: ErrorCode) -> ErrorMessage {
     ErrorMessage { code, message: "no".to_owned(), retryable: false }
 }
 
-/// A running tunnel, and what is heard of it.
+/// A running client with a tunnel, and what is heard of them.
 pub(crate) struct Client {
+    /// Opens more tunnels.
+    pub(crate) opener: cok_client::Client,
     events: mpsc::UnboundedReceiver<Event>,
     pub(crate) stop: CancellationToken,
     pub(crate) running: JoinHandle<Result<(), Refused>>,
 }
 
 impl Client {
-    pub(crate) fn start(options: Options) -> Self {
+    pub(crate) fn start((options, tunnel): (ClientOptions, TunnelOptions)) -> Self {
+        let (client, driver) = cok_client::Client::new(options);
+        client.open(tunnel).unwrap();
         let (sender, events) = mpsc::unbounded_channel();
         let stop = CancellationToken::new();
-        let tunnel = Tunnel::new(options).unwrap();
         let stopped = stop.clone();
-        let running = tokio::spawn(async move { tunnel.run(stopped, |event| drop(sender.send(event))).await });
-        Self { events, stop, running }
+        let running = tokio::spawn(async move { driver.run(stopped, |event| drop(sender.send(event))).await });
+        Self { opener: client, events, stop, running }
     }
 
     /// What happens next, after the first word of each tunnel.

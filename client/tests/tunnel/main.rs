@@ -4,21 +4,22 @@
 
 mod daemon;
 mod moving;
+mod tunnels;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use cok_client::{Event, Options};
+use cok_client::Event;
 use cok_proto::{DrainReason, ErrorCode, ErrorMessage, RequestHead, Scheme};
-use cok_transport::{ExchangeHalves, Received, Status, Transport};
+use cok_transport::{ExchangeHalves, Received, Status};
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, Method};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
-use self::daemon::{Client, Daemon, PATIENCE, grant, refusal};
+use self::daemon::{Client, Daemon, PATIENCE, Session, accept, asked_for, bound, grant, grant_moved, refusal};
 
 /// A service whose answer waits for a signal; its port, and the sender of that signal.
 async fn slow_service() -> (String, mpsc::Sender<()>) {
@@ -37,7 +38,7 @@ async fn slow_service() -> (String, mpsc::Sender<()>) {
     (port.to_string(), go_on)
 }
 
-fn open(transport: &dyn Transport) -> ExchangeHalves {
+fn open(session: &Session) -> ExchangeHalves {
     let head = RequestHead {
         method: Method::GET,
         target: PathAndQuery::from_static("/"),
@@ -45,7 +46,7 @@ fn open(transport: &dyn Transport) -> ExchangeHalves {
         authority: Authority::from_static("demo.tunnel.test"),
         headers: HeaderMap::new(),
     };
-    transport.open(0, Arc::new(head), true).unwrap()
+    session.open(session.tunnel, Arc::new(head), true).unwrap()
 }
 
 async fn head(exchange: &mut ExchangeHalves) -> u16 {
@@ -64,24 +65,27 @@ async fn a_lost_session_is_followed_by_one_of_the_same_name() {
     let daemon = Daemon::start().await;
     let mut client = daemon.client("1", None);
     let (handshake, connect) = daemon.asked().await;
-    assert_eq!((connect.key.as_str(), connect.subdomain, connect.instance.as_str()), ("key", None, "instance"));
-    let session = grant(handshake, "s1", "picked");
-    assert_eq!(client.connected().await, "s1");
-    session.close(ErrorMessage { code: ErrorCode::Internal, message: "oops".to_owned(), retryable: true });
+    assert_eq!((connect.key.as_str(), connect.tunnel, connect.instance.as_str()), ("key", false, "instance"));
+    let session = grant(handshake, "s1", "picked").await;
+    assert_eq!((client.connected().await.as_str(), &session.wanted), ("s1", &None));
+    let oops = || ErrorMessage { code: ErrorCode::Internal, message: "oops".to_owned(), retryable: true };
+    session.close(oops());
     assert!(client.disconnected().await.contains("oops"));
     let (handshake, connect) = daemon.asked().await;
-    assert_eq!((connect.subdomain.as_deref(), connect.replaces), (Some("picked"), None));
-    let session = grant(handshake, "s2", "picked");
-    assert_eq!(client.connected().await, "s2");
+    assert_eq!(connect.replaces, None);
+    let session = grant(handshake, "s2", "picked").await;
+    assert_eq!((client.connected().await.as_str(), session.wanted.as_deref()), ("s2", Some("picked")));
 
-    // Somebody else has the picked name by now.
-    session.close(ErrorMessage { code: ErrorCode::Internal, message: "oops".to_owned(), retryable: true });
+    // Another client has the picked name by now.
+    session.close(oops());
     client.disconnected().await;
-    daemon.asked().await.0.refuse(&refusal(ErrorCode::NameTaken));
-    client.disconnected().await;
-    let (handshake, connect) = daemon.asked().await;
-    assert_eq!(connect.subdomain, None);
-    grant(handshake, "s3", "another");
+    let transport = accept(daemon.asked().await.0, "s3", &[]);
+    let (id, bind) = asked_for(&*transport).await;
+    assert_eq!(bind.subdomain.as_deref(), Some("picked"));
+    transport.answer_bind(id, Err(refusal(ErrorCode::NameTaken)));
+    let (id, bind) = asked_for(&*transport).await;
+    assert_eq!(bind.subdomain, None);
+    transport.answer_bind(id, Ok(bound("another")));
     assert_eq!(client.connected().await, "s3");
     client.stop.cancel();
     client.end().await.unwrap();
@@ -90,19 +94,23 @@ async fn a_lost_session_is_followed_by_one_of_the_same_name() {
 #[tokio::test]
 async fn a_refusal_is_final() {
     let daemon = Daemon::start().await;
-    for (code, subdomain) in [(ErrorCode::Unauthorized, None), (ErrorCode::NameTaken, Some("wanted"))] {
-        let client = daemon.client("1", subdomain);
-        let (handshake, connect) = daemon.asked().await;
-        assert_eq!(connect.subdomain.as_deref(), subdomain);
-        handshake.refuse(&refusal(code.clone()));
-        assert_eq!(client.end().await.unwrap_err().0.code, code);
-    }
+    let client = daemon.client("1", None);
+    daemon.asked().await.0.refuse(&refusal(ErrorCode::Unauthorized));
+    assert_eq!(client.end().await.unwrap_err().0.code, ErrorCode::Unauthorized);
+
+    let client = daemon.client("1", Some("wanted"));
+    let transport = accept(daemon.asked().await.0, "s1", &[]);
+    let (id, bind) = asked_for(&*transport).await;
+    assert_eq!(bind.subdomain.as_deref(), Some("wanted"));
+    transport.answer_bind(id, Err(refusal(ErrorCode::NameForbidden)));
+    assert_eq!(client.end().await.unwrap_err().0.code, ErrorCode::NameForbidden);
+
     // Likewise once it is online.
     let mut client = daemon.client("1", None);
-    let session = grant(daemon.asked().await.0, "s1", "picked");
+    let session = grant(daemon.asked().await.0, "s2", "picked").await;
     client.connected().await;
-    session.close(refusal(ErrorCode::Replaced));
-    assert_eq!(client.end().await.unwrap_err().0.code, ErrorCode::Replaced);
+    session.close(refusal(ErrorCode::Unauthorized));
+    assert_eq!(client.end().await.unwrap_err().0.code, ErrorCode::Unauthorized);
 }
 
 #[tokio::test]
@@ -110,9 +118,9 @@ async fn a_draining_session_finishes_while_its_successor_runs() {
     let (target, go_on) = slow_service().await;
     let daemon = Daemon::start().await;
     let mut client = daemon.client(&target, Some("demo"));
-    let session = grant(daemon.asked().await.0, "s1", "demo");
+    let session = grant(daemon.asked().await.0, "s1", "demo").await;
     client.connected().await;
-    let mut exchange = open(&*session);
+    let mut exchange = open(&session);
     assert_eq!(head(&mut exchange).await, 200);
     session.drain(DrainReason::Restart, PATIENCE);
     // The first attempt fails, and the next one still says whom it replaces.
@@ -121,7 +129,7 @@ async fn a_draining_session_finishes_while_its_successor_runs() {
     client.disconnected().await;
     let (handshake, connect) = daemon.asked().await;
     assert_eq!(connect.replaces.as_deref(), Some("s1"));
-    grant(handshake, "s2", "demo");
+    let _next = grant_moved(handshake, "s2", "demo", session.tunnel);
     assert_eq!(client.connected().await, "s2");
     go_on.send(()).await.unwrap();
     assert_eq!(body(&mut exchange).await, Received::Data { data: Bytes::from_static(b"done"), end: true });
@@ -134,9 +142,9 @@ async fn stopping_lets_running_exchanges_finish() {
     let (target, go_on) = slow_service().await;
     let daemon = Daemon::start().await;
     let mut client = daemon.client(&target, Some("demo"));
-    let session = grant(daemon.asked().await.0, "s1", "demo");
+    let session = grant(daemon.asked().await.0, "s1", "demo").await;
     client.connected().await;
-    let mut exchange = open(&*session);
+    let mut exchange = open(&session);
     assert_eq!(head(&mut exchange).await, 200);
     client.stop.cancel();
     let mut status = session.status();
@@ -154,13 +162,13 @@ async fn a_daemon_that_leaves_is_asked_again() {
     let (target, go_on) = slow_service().await;
     let daemon = Daemon::start().await;
     let mut client = daemon.client(&target, Some("demo"));
-    let session = grant(daemon.asked().await.0, "s1", "demo");
+    let session = grant(daemon.asked().await.0, "s1", "demo").await;
     client.connected().await;
-    let mut exchange = open(&*session);
+    let mut exchange = open(&session);
     assert_eq!(head(&mut exchange).await, 200);
     session.drain(DrainReason::Shutdown, PATIENCE);
     assert!(client.disconnected().await.contains("shutting down"));
-    let _next = grant(daemon.asked().await.0, "s2", "demo");
+    let _next = grant(daemon.asked().await.0, "s2", "demo").await;
     assert_eq!(client.connected().await, "s2");
     go_on.send(()).await.unwrap();
     assert_eq!(body(&mut exchange).await, Received::Data { data: Bytes::from_static(b"done"), end: true });
@@ -169,40 +177,23 @@ async fn a_daemon_that_leaves_is_asked_again() {
 }
 
 #[tokio::test]
-async fn an_attempt_that_was_given_up_may_replace_its_successor_once() {
-    let daemon = Daemon::start().await;
-    let mut client = daemon.client("1", Some("demo"));
-    // The connection breaks after the client has asked, so what became of it is unknown.
-    let mut stream = daemon.upgraded().await;
-    assert_ne!(stream.read(&mut [0; 1024]).await.unwrap(), 0);
-    drop(stream);
-    assert!(client.disconnected().await.contains("connection lost"));
-    let session = grant(daemon.asked().await.0, "s1", "demo");
-    client.connected().await;
-    session.close(refusal(ErrorCode::Replaced));
-    client.disconnected().await;
-    let session = grant(daemon.asked().await.0, "s2", "demo");
-    client.connected().await;
-    // By now it is somebody else.
-    session.close(refusal(ErrorCode::Replaced));
-    assert_eq!(client.end().await.unwrap_err().0.code, ErrorCode::Replaced);
-}
-
-#[tokio::test]
 async fn a_taken_name_is_asked_for_again() {
     let daemon = Daemon::start().await;
-    let options = Options { name_timeout: PATIENCE, ..daemon.options("1", Some("demo")) };
+    let mut options = daemon.options("1", Some("demo"));
+    options.0.name_timeout = PATIENCE;
     let mut client = Client::start(options);
+    let transport = accept(daemon.asked().await.0, "s1", &[]);
+    let (id, _) = asked_for(&*transport).await;
     let began = Instant::now();
-    daemon.asked().await.0.refuse(&refusal(ErrorCode::NameTaken));
+    transport.answer_bind(id, Err(refusal(ErrorCode::NameTaken)));
     match client.event().await {
         Event::NameTaken { name, within, .. } => assert_eq!((name.as_deref(), within), (Some("demo"), PATIENCE)),
         other => panic!("{other:?}"),
     }
-    let (handshake, connect) = daemon.asked().await;
-    assert_eq!(connect.subdomain.as_deref(), Some("demo"));
+    let (id, bind) = asked_for(&*transport).await;
+    assert_eq!(bind.subdomain.as_deref(), Some("demo"));
     assert!(began.elapsed() >= Duration::from_secs(1), "not at once");
-    grant(handshake, "s1", "demo");
+    transport.answer_bind(id, Ok(bound("demo")));
     assert_eq!(client.connected().await, "s1");
     client.stop.cancel();
     client.end().await.unwrap();
@@ -211,12 +202,16 @@ async fn a_taken_name_is_asked_for_again() {
 #[tokio::test]
 async fn a_name_that_stays_taken_is_refused_in_the_end() {
     let daemon = Daemon::start().await;
-    let options = Options { name_timeout: Duration::from_millis(300), ..daemon.options("1", Some("demo")) };
+    let mut options = daemon.options("1", Some("demo"));
+    options.0.name_timeout = Duration::from_millis(300);
     let mut client = Client::start(options);
+    let transport = accept(daemon.asked().await.0, "s1", &[]);
     for _ in 0..2 {
-        daemon.asked().await.0.refuse(&refusal(ErrorCode::NameTaken));
+        let (id, _) = asked_for(&*transport).await;
+        transport.answer_bind(id, Err(refusal(ErrorCode::NameTaken)));
     }
     assert!(matches!(client.event().await, Event::NameTaken { .. }));
+    assert!(matches!(client.event().await, Event::Refused { retry_in: Some(_), .. }));
     assert_eq!(client.end().await.unwrap_err().0.code, ErrorCode::NameTaken);
 }
 
@@ -224,7 +219,7 @@ async fn a_name_that_stays_taken_is_refused_in_the_end() {
 async fn a_tunnel_says_what_it_does_before_it_is_online() {
     let daemon = Daemon::start().await;
     let mut options = daemon.options("1", Some("demo"));
-    options.connect_to = Some(([127, 0, 0, 1], 1).into());
+    options.0.connect_to = Some(([127, 0, 0, 1], 1).into());
     let mut client = Client::start(options);
     match client.any_event().await {
         Event::Connecting { server } => assert_eq!(server, "https://tunnel.test"),
@@ -246,9 +241,9 @@ async fn a_stop_says_what_it_waits_for() {
     let (target, go_on) = slow_service().await;
     let daemon = Daemon::start().await;
     let mut client = daemon.client(&target, Some("demo"));
-    let session = grant(daemon.asked().await.0, "s1", "demo");
+    let session = grant(daemon.asked().await.0, "s1", "demo").await;
     client.connected().await;
-    let mut exchange = open(&*session);
+    let mut exchange = open(&session);
     assert_eq!(head(&mut exchange).await, 200);
     client.stop.cancel();
     match client.event().await {

@@ -7,7 +7,7 @@ use cok_proto::{DrainReason, ErrorCode};
 use cok_transport::CloseReason;
 use tokio::net::UdpSocket;
 
-use crate::daemon::{Daemon, PATIENCE, asked_over, grant, refusal};
+use crate::daemon::{Daemon, PATIENCE, asked_over, grant, grant_moved, refusal};
 
 #[tokio::test]
 async fn without_an_answer_over_udp_auto_falls_back_and_quic_does_not() {
@@ -15,7 +15,7 @@ async fn without_an_answer_over_udp_auto_falls_back_and_quic_does_not() {
     // It takes packets and never answers one, as where UDP is blocked.
     let silent = UdpSocket::bind(daemon.listener.local_addr().unwrap()).await.unwrap();
     let mut auto = daemon.client_by(TransportChoice::Auto, PATIENCE, "1", Some("demo"));
-    let _session = grant(daemon.asked().await.0, "s1", "demo");
+    let _session = grant(daemon.asked().await.0, "s1", "demo").await;
     let why = auto.fell_back().await;
     assert!(why.starts_with("QUIC: no answer within "), "{why}");
     assert_ne!(silent.recv(&mut [0; 2048]).await.unwrap(), 0, "QUIC was tried");
@@ -36,7 +36,7 @@ async fn moving_to_quic_names_the_session_that_it_replaces() {
     let daemon = Daemon::start().await;
     let silent = UdpSocket::bind(daemon.listener.local_addr().unwrap()).await.unwrap();
     let mut client = daemon.client_by(TransportChoice::Auto, Duration::from_millis(50), "1", Some("demo"));
-    let first = grant(daemon.asked().await.0, "s1", "demo");
+    let first = grant(daemon.asked().await.0, "s1", "demo").await;
     client.fell_back().await;
     drop(silent);
     let endpoint = daemon.quic();
@@ -46,7 +46,7 @@ async fn moving_to_quic_names_the_session_that_it_replaces() {
     handshake.refuse(&refusal(ErrorCode::LimitReached));
     let (handshake, connect) = asked_over(&endpoint).await;
     assert_eq!(connect.replaces.as_deref(), Some("s1"));
-    let second = grant(handshake, "s2", "demo");
+    let second = grant_moved(handshake, "s2", "demo", first.tunnel);
     first.drain(DrainReason::Handover, PATIENCE);
     match client.event().await {
         Event::Connected { transport: "quic", session, reason, .. } => {
@@ -68,11 +68,8 @@ async fn a_quic_that_leaves_connect_unanswered_makes_way_for_the_websocket() {
     let (_unanswered, _) = asked_over(&endpoint).await;
     let why = client.disconnected().await;
     assert!(why.starts_with("no answer to the request for a session"), "{why}");
-    let session = grant(daemon.asked().await.0, "s1", "demo");
+    let _session = grant(daemon.asked().await.0, "s1", "demo").await;
     assert_eq!(client.fell_back().await, format!("QUIC: {why}"));
-    // As if the Connect had arrived late and displaced the session: the client comes back.
-    session.close(refusal(ErrorCode::Replaced));
-    client.disconnected().await;
     client.stop.cancel();
     client.end().await.unwrap();
 }

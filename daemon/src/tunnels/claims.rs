@@ -1,12 +1,11 @@
 //! Which name a client gets: what it may have, what is free, and what a client that vanished leaves behind.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use cok_proto::{ErrorCode, ErrorMessage};
 
 use super::Tunnels;
-use super::directory::{Claim, Denied, Reservation, TakeFrom, taken};
+use super::directory::{Claim, Denied, PROBE, Reservation, TakeFrom, taken};
 use super::origin::CHOOSE_ANOTHER;
 use super::presence::Live;
 use super::session::Client;
@@ -14,8 +13,6 @@ use crate::admission::TunnelPermit;
 use crate::names::Subdomain;
 use cok_host::quoted::quoted;
 
-/// How long a client may take to show that it is still there, when another one of the same key wants its name.
-const PROBE: Duration = Duration::from_millis(2500);
 /// How many names are tried for a client that wants none in particular, for each pattern of its key.
 const SUGGESTIONS: u32 = 16;
 /// How often one name is claimed. Each time its client had just vanished, and another one came first.

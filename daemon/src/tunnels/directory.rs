@@ -24,6 +24,9 @@ use crate::observe::TunnelOnline;
 /// The most names in memory: live, away and reserved ones. A name that is away costs some 300 bytes for an hour.
 const MAX_NAMES: usize = 100_000;
 
+/// How long a client may take to show that it is still there, when another one of the same key wants its name.
+pub(super) const PROBE: Duration = Duration::from_millis(2500);
+
 /// How long a name that is away is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Retention {
@@ -371,6 +374,11 @@ fn end_predecessor(register: &MutexGuard<'_, Register>, before: &Live, by: &Clie
     // The session's own task ends the tunnels that its client unbinds.
     let (transport, tunnel) = (session.transport.clone(), before.tunnel);
     tokio::spawn(async move {
+        // Over QUIC, a client that was killed and started again leaves a session that looks alive. Its requests are sent
+        // again once it is closed.
+        if !same && !transport.answers(PROBE).await {
+            return transport.close(vanished());
+        }
         tokio::time::sleep(drain).await;
         transport.reset_tunnel(tunnel, ResetCode::Cancelled);
     });
@@ -481,6 +489,14 @@ fn superseded() -> ErrorMessage {
     ErrorMessage {
         code: ErrorCode::Moved,
         message: "a later Bind of the session asks for the name".to_owned(),
+        retryable: true,
+    }
+}
+
+fn vanished() -> ErrorMessage {
+    ErrorMessage {
+        code: ErrorCode::Timeout,
+        message: "the client gave no sign of life, and another one has its name".to_owned(),
         retryable: true,
     }
 }

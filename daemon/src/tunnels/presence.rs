@@ -11,8 +11,8 @@ use tokio::time::Instant;
 
 use super::session::{Client, Owner};
 
-/// A tunnel in the session that serves it. Two of them are the same only if they are one allocation: a tunnel that moves
-/// to another session, or to another id, gets a new one.
+/// A tunnel in the session that serves it. A tunnel that moves to another session, or to another id, gets a new one, so
+/// two are the same only if they are one allocation.
 #[derive(Debug)]
 pub(crate) struct Live {
     pub(super) client: Arc<Client>,

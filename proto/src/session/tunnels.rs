@@ -1,6 +1,7 @@
 //! What both sides say about the tunnels of their session.
 
 use crate::error::{ErrorCode, ProtocolError};
+use crate::frame::{ID_LEN, MAX_CONTROL};
 use crate::message::{Bind, Bound, ErrorMessage, TunnelFrame, Unbind};
 
 use super::bindings::Asker;
@@ -36,9 +37,11 @@ impl Session {
         Ok(known.then_some(Signal::Tunnel { id, frame }))
     }
 
-    /// Client: asks for a tunnel. Ids rise, and are above those of moved tunnels. `None` if it may not ask now.
+    /// Client: asks for a tunnel. Ids rise, and are above those of moved tunnels. `None` if it may not ask now, or if the
+    /// Bind is too long for a frame.
     pub fn bind(&mut self, id: u32, bind: &Bind) -> Option<Said> {
-        let may = self.role == Role::Client && matches!(self.phase, Phase::Open) && self.bindings.ask(id);
+        let open = self.role == Role::Client && matches!(self.phase, Phase::Open);
+        let may = open && fits(bind) && self.bindings.ask(id);
         may.then(|| Said { frame: TunnelFrame::Bind(bind.clone()), counts: true })
     }
 
@@ -61,7 +64,7 @@ impl Session {
             return None;
         }
         let counts = self.bindings.answer(id, granted)? == Asker::Waits;
-        Some(Said { frame: frame(granted && counts), counts })
+        Some(Said { frame: frame(counts), counts })
     }
 
     /// Ends a tunnel. `None` if it has ended already. A Bind of it that has no answer still gets one.
@@ -80,6 +83,11 @@ impl Session {
         let takes = self.bindings.takes_request(tunnel, self.carrier)?;
         Ok(if takes { Admission::Accept } else { Admission::Refuse })
     }
+}
+
+/// Whether a Bind fits into a frame. The peer would end the session.
+fn fits(bind: &Bind) -> bool {
+    serde_json::to_vec(bind).is_ok_and(|payload| ID_LEN + payload.len() <= MAX_CONTROL)
 }
 
 /// Answers the Bind of a tunnel that has ended meanwhile.

@@ -26,14 +26,14 @@ fn name_taken() -> ErrorMessage {
     ErrorMessage { code: ErrorCode::NameTaken, message: "in use".to_owned(), retryable: true }
 }
 
-fn tunnel_frame(id: u32, frame: TunnelFrame) -> BytesMut {
+fn tunnel_frame(id: u32, frame: &TunnelFrame) -> BytesMut {
     let mut out = BytesMut::new();
-    frame::put_tunnel(&mut out, id, &frame);
+    frame::put_tunnel(&mut out, id, frame);
     out
 }
 
 fn bind_frame(id: u32) -> BytesMut {
-    tunnel_frame(id, TunnelFrame::Bind(Bind::default()))
+    tunnel_frame(id, &TunnelFrame::Bind(Bind::default()))
 }
 
 /// What a side hears about tunnels. Drops other events.
@@ -134,7 +134,7 @@ fn more_tunnels_than_allowed_end_the_session() {
 #[test]
 fn binds_that_are_withdrawn_at_once_are_bounded() {
     let mut pair = new();
-    let unbind = |id| tunnel_frame(id, TunnelFrame::Unbind(closed()));
+    let unbind = |id| tunnel_frame(id, &TunnelFrame::Unbind(closed()));
     for id in 1..=MAX_UNANSWERED as u32 {
         pair.inject(Role::Daemon, [bind_frame(id), unbind(id)].concat()).unwrap();
     }
@@ -154,7 +154,7 @@ fn a_withdrawn_bind_still_gets_its_answer() {
         assert!(!counts, "the owner learns that the tunnel has ended");
         let frames = pair.frames(Role::Daemon);
         assert!(matches!(frames[..], [Frame::Tunnel { id: 1, frame: TunnelFrame::Refused(_) }]), "{frames:?}");
-        pair.inject(Role::Client, tunnel_frame(1, TunnelFrame::Refused(name_taken()))).unwrap();
+        pair.inject(Role::Client, tunnel_frame(1, &TunnelFrame::Refused(name_taken()))).unwrap();
         assert!(said(&mut pair.client).is_empty());
         assert_eq!(pair.daemon.open(1, request("/"), true).unwrap_err(), OpenError::Unbound);
     }
@@ -185,9 +185,9 @@ fn a_bind_in_a_draining_session_is_refused() {
 #[test]
 fn an_answer_to_no_bind_ends_the_session() {
     for answer in [TunnelFrame::Bound(bound(1)), TunnelFrame::Refused(name_taken())] {
-        ends(&mut new(), Role::Client, tunnel_frame(1, answer.clone()), &ErrorCode::Protocol);
-        ends(&mut new(), Role::Client, tunnel_frame(0, answer.clone()), &ErrorCode::Protocol);
-        ends(&mut new(), Role::Daemon, tunnel_frame(0, answer), &ErrorCode::Protocol);
+        ends(&mut new(), Role::Client, tunnel_frame(1, &answer), &ErrorCode::Protocol);
+        ends(&mut new(), Role::Client, tunnel_frame(0, &answer), &ErrorCode::Protocol);
+        ends(&mut new(), Role::Daemon, tunnel_frame(0, &answer), &ErrorCode::Protocol);
     }
 }
 
@@ -343,6 +343,7 @@ fn a_thousand_tunnels_move_in_messages_within_the_limit() {
 fn binds_with_long_names_leave_in_several_messages() {
     let mut pair = new();
     let long = Bind { subdomain: Some("x".repeat(16_000)), ..Bind::default() };
+    assert!(!pair.client.bind(1, &Bind { subdomain: Some("x".repeat(16_400)), ..Bind::default() }), "too long");
     for id in 1..=MAX_UNANSWERED as u32 {
         assert!(pair.client.bind(id, &long));
     }

@@ -20,6 +20,7 @@ use super::h2_pool::{H2Pool, Lease};
 use super::pool::{Connection, Pool};
 use super::tls::{HTTP_2, LocalTls};
 use crate::server::resolve;
+use crate::service::LocalService;
 use crate::target::{Address, Target};
 use crate::text::io_reason;
 
@@ -40,6 +41,11 @@ pub(crate) enum DialError {
     #[error("cannot connect to {to} within {} s", .limit.as_secs_f32())]
     TimedOut { to: String, limit: Duration },
 }
+
+/// A target's host that cannot stand in a request.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot forward to \"{0}\": that is no host")]
+pub(crate) struct InvalidHost(pub(crate) String);
 
 /// A connection that an exchange can use.
 pub(crate) enum Service {
@@ -70,15 +76,15 @@ const HTTP_1_1: u8 = 1;
 const HTTP_2_0: u8 = 2;
 
 impl Local {
-    pub(crate) fn new(target: Target, connect_timeout: Duration, trust: &ClientConfig) -> anyhow::Result<Self> {
+    pub(crate) fn new(target: Target, connect_timeout: Duration, trust: &ClientConfig) -> Result<Self, InvalidHost> {
         let (own_host, speaks) = match &target {
             Target::Http(address) => (address.authority(80), HTTP_1_1),
             Target::Https(address) => (address.authority(443), UNKNOWN),
             Target::H2c(address) => (address.authority(80), HTTP_2_0),
-            Target::Unix(_) => ("localhost".to_owned(), HTTP_1_1),
+            Target::Unix(_) | Target::Service(_) => ("localhost".to_owned(), HTTP_1_1),
         };
         Ok(Self {
-            own_host: HeaderValue::from_str(&own_host)?,
+            own_host: HeaderValue::from_str(&own_host).map_err(|_| InvalidHost(own_host))?,
             target,
             connect_timeout,
             tls: LocalTls::new(trust),
@@ -92,6 +98,14 @@ impl Local {
     /// The target's own host and port, as Host has it.
     pub(crate) fn own_host(&self) -> &HeaderValue {
         &self.own_host
+    }
+
+    /// The service, if it is in this process. It needs no connection, but for upgrades.
+    pub(crate) fn in_process(&self) -> Option<&LocalService> {
+        match &self.target {
+            Target::Service(service) => Some(service),
+            _ => None,
+        }
     }
 
     /// A connection. A `fresh` one was never idle, so it has not met an idle timeout of the service.
@@ -144,7 +158,7 @@ impl Local {
     fn failed(&self, error: &io::Error) -> DialError {
         let to = match &self.target {
             Target::Http(address) | Target::Https(address) | Target::H2c(address) => address.to_string(),
-            Target::Unix(_) => self.target.to_string(),
+            Target::Unix(_) | Target::Service(_) => self.target.to_string(),
         };
         match error.kind() {
             io::ErrorKind::TimedOut => DialError::TimedOut { to, limit: self.connect_timeout },
@@ -154,6 +168,7 @@ impl Local {
 
     async fn open(&self, http1_only: bool) -> io::Result<Service> {
         match &self.target {
+            Target::Service(service) => http1(Box::new(service.connect())).await,
             Target::Unix(path) => http1(Box::new(UnixStream::connect(path).await?)).await,
             Target::Http(address) => http1(Box::new(self.tcp(address).await?)).await,
             Target::H2c(address) => self.http2(Box::new(self.tcp(address).await?), &Scheme::HTTP).await,

@@ -15,7 +15,9 @@ use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::{Config, Proxy};
+use super::{Config, Proxy, Watch};
+use crate::event::TunnelHandle;
+use crate::events::Hub;
 use crate::flight::{InFlight, UnderWay};
 use crate::options::HostHeader;
 use crate::trust::client_config;
@@ -31,6 +33,7 @@ fn config(target: &str) -> Config {
         host_header: HostHeader::Preserve,
         connect_timeout: PATIENCE,
         response_timeout: Some(PATIENCE),
+        watch: Watch { hub: Hub::new(), tunnel: TunnelHandle(0) },
     }
 }
 
@@ -70,7 +73,11 @@ impl Daemon {
         let (client, _) = client.unwrap();
         let in_flight = Arc::<InFlight>::default();
         let proxy = Proxy::new(config, in_flight.clone()).unwrap();
-        tokio::spawn(proxy.serve(client));
+        tokio::spawn(async move {
+            while let Some(incoming) = client.accept().await {
+                tokio::spawn(proxy.clone().exchange(incoming));
+            }
+        });
         Self { session, in_flight }
     }
 

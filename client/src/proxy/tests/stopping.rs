@@ -51,7 +51,7 @@ async fn read(visitor: &mut Visitor, length: usize) -> Bytes {
 async fn a_websocket_is_closed_between_two_frames() {
     let (port, connection) = service(switch("WebSocket") + "\u{2}\u{6}mess").await;
     let daemon = Daemon::to(&port.to_string()).await;
-    let mut visitor = daemon.open("GET", "/", WEBSOCKET, false);
+    let mut visitor = daemon.open("GET", "/", WEBSOCKET, true);
     assert_eq!(visitor.head().await.unwrap().status, 101);
     let mut service = connection.await.unwrap();
     assert_eq!(read(&mut visitor, 6).await, &b"\x02\x06mess"[..]);
@@ -76,7 +76,7 @@ async fn a_websocket_is_closed_between_two_frames() {
 async fn a_visitor_who_does_not_answer_has_a_second() {
     let (port, connection) = service(switch("websocket")).await;
     let daemon = Daemon::to(&port.to_string()).await;
-    let mut visitor = daemon.open("GET", "/", WEBSOCKET, false);
+    let mut visitor = daemon.open("GET", "/", WEBSOCKET, true);
     assert_eq!(visitor.head().await.unwrap().status, 101);
     let mut service = connection.await.unwrap();
     let began = Instant::now();
@@ -92,7 +92,7 @@ async fn a_visitor_who_does_not_answer_has_a_second() {
 async fn an_upgrade_that_comes_late_is_closed_at_once() {
     let (listener, port) = listen().await;
     let daemon = Daemon::to(&port.to_string()).await;
-    let mut visitor = daemon.open("GET", "/", WEBSOCKET, false);
+    let mut visitor = daemon.open("GET", "/", WEBSOCKET, true);
     let (mut service, _) = listener.accept().await.unwrap();
     assert_ne!(service.read(&mut [0; 4096]).await.unwrap(), 0);
     assert_eq!(daemon.under_way(), (1, 0));
@@ -108,7 +108,7 @@ async fn an_upgrade_that_comes_late_is_closed_at_once() {
 async fn another_protocol_is_broken_off() {
     let (port, connection) = service(switch("odd/1") + "odd").await;
     let daemon = Daemon::to(&port.to_string()).await;
-    let mut visitor = daemon.open("GET", "/", &[("upgrade", "odd/1")], false);
+    let mut visitor = daemon.open("GET", "/", &[("upgrade", "odd/1")], true);
     assert_eq!(visitor.head().await.unwrap().status, 101);
     let _service = connection.await.unwrap();
     assert_eq!(read(&mut visitor, 3).await, "odd");

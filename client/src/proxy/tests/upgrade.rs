@@ -27,7 +27,7 @@ async fn echo_service() -> u16 {
 async fn bytes_pass_both_ways_after_a_101() {
     let port = echo_service().await;
     let daemon = Daemon::to(&port.to_string()).await;
-    let mut visitor = daemon.open("GET", "/chat", FIELDS, false);
+    let mut visitor = daemon.open("GET", "/chat", FIELDS, true);
     let head = visitor.head().await.unwrap();
     assert_eq!(head.status, 101);
     assert!(!visitor.ended);
@@ -83,7 +83,7 @@ async fn a_visitor_who_leaves_ends_the_connection() {
         }
     });
     let daemon = Daemon::to(&port.to_string()).await;
-    let mut visitor = daemon.open("GET", "/", FIELDS, false);
+    let mut visitor = daemon.open("GET", "/", FIELDS, true);
     assert_eq!(visitor.head().await.unwrap().status, 101);
     drop(visitor);
     tokio::time::timeout(Duration::from_secs(1), is_closed.recv()).await.expect("the service must see it").unwrap();
@@ -99,7 +99,7 @@ async fn another_answer_is_an_ordinary_response() {
     });
     let daemon = Daemon::to(&port.to_string()).await;
     for _ in 0..2 {
-        let mut visitor = daemon.open("GET", "/", FIELDS, false);
+        let mut visitor = daemon.open("GET", "/", FIELDS, true);
         assert_eq!(visitor.response().await.unwrap(), (426, "no".to_owned()));
     }
 }
@@ -110,7 +110,7 @@ async fn services_without_upgrades_say_so() {
     drop(listener);
     for target in [port.to_string(), format!("h2c://127.0.0.1:{port}")] {
         let daemon = Daemon::to(&target).await;
-        let error = daemon.open("GET", "/", FIELDS, false).head().await.unwrap_err();
+        let error = daemon.open("GET", "/", FIELDS, true).head().await.unwrap_err();
         assert_eq!(error, ExchangeError::Reset(ResetCode::LocalRefused));
     }
 }

@@ -16,8 +16,8 @@ use clap::Args;
 use cok_client::cli::reporter;
 use cok_client::logging::{self, LogFormat};
 use cok_client::{
-    Event, HostHeader, NAME_TIMEOUT, Options, PROBE_INTERVAL, Server, Target, TransportChoice, Tunnel, instance_id,
-    trust_file,
+    Client, ClientOptions, Event, HostHeader, NAME_TIMEOUT, PROBE_INTERVAL, Server, Target, TransportChoice,
+    TunnelOptions, instance_id, trust_file,
 };
 use cok_host::{home, private_file};
 use cok_transport::Congestion;
@@ -114,7 +114,7 @@ async fn serve(args: &DevArgs, stop: &CancellationToken) -> anyhow::Result<()> {
     let server = app.address().server_url();
     let ca_file = state_dir.join("authority/ca.pem");
     let tls = trust_file(&ca_file)?;
-    let tunnel = Tunnel::new(Options {
+    let (client, driver) = Client::new(ClientOptions {
         server: Server::from_str(&server)?,
         connect_to: Some(https),
         transport: args.transport,
@@ -123,9 +123,13 @@ async fn serve(args: &DevArgs, stop: &CancellationToken) -> anyhow::Result<()> {
         probe_interval: PROBE_INTERVAL,
         tls,
         key: key.clone(),
-        subdomain: Some(args.subdomain.to_string()),
         name_timeout: NAME_TIMEOUT,
+        keep_trying: false,
         instance: instance_id(&state_dir),
+    });
+    client.open(TunnelOptions {
+        label: None,
+        subdomain: Some(args.subdomain.to_string()),
         target: target.clone(),
         host_header: HostHeader::Preserve,
         response_timeout: None,
@@ -151,7 +155,7 @@ async fn serve(args: &DevArgs, stop: &CancellationToken) -> anyhow::Result<()> {
         Event::Connecting { .. } => {}
         event => report(event),
     };
-    let result = tunnel.run(stop.clone(), on_event).await;
+    let result = driver.run(stop.clone(), on_event).await;
     // The daemon answers until the client's requests have finished.
     daemon_stop.cancel();
     serving.await.context("the daemon's task failed")?;

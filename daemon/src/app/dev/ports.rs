@@ -136,7 +136,7 @@ async fn is_own(target: &Target, port: u16) -> bool {
 fn address(target: &Target) -> Option<(&str, u16)> {
     match target {
         Target::Http(address) | Target::Https(address) | Target::H2c(address) => Some((&address.host, address.port)),
-        Target::Unix(_) => None,
+        Target::Unix(_) | Target::Service(_) => None,
     }
 }
 

@@ -23,7 +23,7 @@ use quinn::{ConnectionError, ReadError, RecvStream, SendStream, StoppedError, Va
 
 use self::buffers::{Joined, MOST_JOINED, Outbox};
 use self::handles::{QuicRecv, QuicSend};
-use super::shared::{Shared, Slot};
+use super::shared::{Abandon, Shared, Slot};
 use crate::{ExchangeError, Received};
 
 /// Pieces that are taken from quinn under one lock. This many packets of 1,200 bytes hold a full Data frame.
@@ -131,7 +131,8 @@ impl Exchange {
     }
 
     fn halves(exchange: Arc<Self>) -> crate::ExchangeHalves {
-        exchange.slot.attach(&exchange);
+        let weak = Arc::downgrade(&exchange);
+        exchange.slot.attach(weak);
         crate::ExchangeHalves { send: Box::new(QuicSend(exchange.clone())), recv: Box::new(QuicRecv(exchange)) }
     }
 
@@ -139,13 +140,14 @@ impl Exchange {
         self.inner.lock()
     }
 
-    /// Abandons the exchange unless it is over.
-    pub(super) fn abandon(&self, code: ResetCode) {
-        self.lock().reset(code);
-    }
-
     fn session(&self) -> &Arc<Shared> {
         self.slot.session()
+    }
+}
+
+impl Abandon for Exchange {
+    fn abandon(&self, code: ResetCode) {
+        self.lock().reset(code);
     }
 }
 

@@ -9,13 +9,12 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use cok_proto::frame::{self, FrameType};
 use cok_proto::session::{Admission, Said, Session, Signal};
-use cok_proto::{Drain, DrainReason, ErrorMessage, Frame, ProtocolError, Role, TunnelFrame};
+use cok_proto::{Drain, DrainReason, ErrorMessage, Frame, ProtocolError, ResetCode, Role, TunnelFrame};
 use parking_lot::{Mutex, MutexGuard};
 use quinn::Connection;
 use slab::Slab;
 use tokio::sync::{Notify, watch};
 
-use super::exchange::Exchange;
 use super::turns::Turns;
 use super::window::ConnectionWindow;
 use crate::{CloseReason, OpenError, SessionError, Status, set_waker};
@@ -51,13 +50,25 @@ pub(super) struct State {
     tunnel_waiter: Option<Waker>,
 }
 
+/// What a session does to an exchange when its tunnel ends. The session knows its exchanges by this alone.
+pub(super) trait Abandon: Send + Sync {
+    /// Abandons the exchange unless it is over.
+    fn abandon(&self, code: ResetCode);
+}
+
+/// Stands for the exchange of a slot that has none yet.
+struct NoExchange;
+
+impl Abandon for NoExchange {
+    fn abandon(&self, _code: ResetCode) {}
+}
+
 /// An exchange, as its session knows it.
-#[derive(Default)]
 struct Entry {
     progress: Arc<Progress>,
     /// The tunnel that it is for. On the client, it is known once the head has come.
     tunnel: Option<u32>,
-    exchange: Weak<Exchange>,
+    exchange: Weak<dyn Abandon>,
 }
 
 /// The progress of one exchange's reader.
@@ -202,7 +213,7 @@ impl Shared {
     }
 
     /// The exchanges of a tunnel.
-    pub(super) fn exchanges_of(&self, tunnel: u32) -> Vec<Arc<Exchange>> {
+    pub(super) fn exchanges_of(&self, tunnel: u32) -> Vec<Arc<dyn Abandon>> {
         let state = self.lock();
         let of_tunnel = state.exchanges.iter().filter(|(_, entry)| entry.tunnel == Some(tunnel));
         of_tunnel.filter_map(|(_, entry)| entry.exchange.upgrade()).collect()
@@ -269,7 +280,7 @@ impl Shared {
 
     fn slot(self: &Arc<Self>, mut state: MutexGuard<'_, State>, tunnel: Option<u32>) -> Slot {
         let progress = Arc::<Progress>::default();
-        let entry = Entry { progress: progress.clone(), tunnel, exchange: Weak::new() };
+        let entry = Entry { progress: progress.clone(), tunnel, exchange: Weak::<NoExchange>::new() };
         let index = state.exchanges.insert(entry);
         if let Some(tunnel) = tunnel {
             self.take_turns(|turns| turns.opened(tunnel));
@@ -347,9 +358,9 @@ impl Slot {
     }
 
     /// The exchange that uses the slot.
-    pub(super) fn attach(&self, exchange: &Arc<Exchange>) {
+    pub(super) fn attach(&self, exchange: Weak<dyn Abandon>) {
         if let Some(entry) = self.0.session.lock().exchanges.get_mut(self.0.index) {
-            entry.exchange = Arc::downgrade(exchange);
+            entry.exchange = exchange;
         }
     }
 

@@ -114,6 +114,8 @@ pub(crate) fn ack() -> ConnectAck {
         session: "s".to_owned(),
         subdomain: Some("demo".to_owned()),
         url: Some("https://demo.example.com".to_owned()),
+        initial_window: 256 * 1024,
+        max_exchanges: 1000,
         ..ConnectAck::default()
     }
 }

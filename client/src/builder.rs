@@ -1,0 +1,308 @@
+//! Makes clients and tunnels from few settings; the rest has defaults.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use cok_host::home;
+use cok_transport::{Congestion, quic};
+use http::{Request, Response};
+use tower_service::Service;
+
+use crate::client::Client;
+use crate::instance::{instance_id, new_id};
+use crate::name::check_subdomain;
+use crate::options::{ClientOptions, HostHeader, NAME_TIMEOUT, TunnelOptions};
+use crate::service::{Body, BoxError, LocalService};
+use crate::settings::{OpenError, SettingError};
+use crate::target::Target;
+use crate::text::explain;
+use crate::transport::{PROBE_INTERVAL, TransportChoice};
+use crate::trust::{trust_file, trust_system};
+use crate::tunnel::Tunnel;
+
+/// The default time limit until a service begins its response.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(120);
+/// The default time limit for a connection to a service, which is local or nearby.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The settings of a client. Made by [`Client::builder`].
+#[derive(Clone, Debug)]
+pub struct ClientBuilder {
+    server: String,
+    key: String,
+    ca_file: Option<PathBuf>,
+    connect_to: Option<SocketAddr>,
+    transport: TransportChoice,
+    congestion: Congestion,
+    probe_interval: Duration,
+    name_timeout: Duration,
+    keep_trying: bool,
+    state_dir: Option<PathBuf>,
+    instance: Option<String>,
+}
+
+impl ClientBuilder {
+    pub(crate) fn new(server: String, key: String) -> Self {
+        Self {
+            server,
+            key,
+            ca_file: None,
+            connect_to: None,
+            transport: TransportChoice::Auto,
+            congestion: Congestion::default(),
+            probe_interval: PROBE_INTERVAL,
+            name_timeout: NAME_TIMEOUT,
+            keep_trying: false,
+            state_dir: None,
+            instance: None,
+        }
+    }
+
+    /// Trusts the authorities in this PEM file. Default: those of the system.
+    #[must_use]
+    pub fn ca_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.ca_file = Some(path.into());
+        self
+    }
+
+    /// Dials this address, over TCP and UDP. Default: what the server's name resolves to.
+    #[must_use]
+    pub fn connect_to(mut self, address: SocketAddr) -> Self {
+        self.connect_to = Some(address);
+        self
+    }
+
+    /// How to reach the daemon. Default: QUIC where it works, a WebSocket where it does not.
+    #[must_use]
+    pub fn transport(mut self, transport: TransportChoice) -> Self {
+        self.transport = transport;
+        self
+    }
+
+    /// The congestion control of the session. Default: BBR.
+    #[must_use]
+    pub fn congestion(mut self, congestion: Congestion) -> Self {
+        self.congestion = congestion;
+        self
+    }
+
+    /// The wait until a client on WebSocket tries QUIC again. It doubles with every failed try, up to ten minutes. Default:
+    /// [`PROBE_INTERVAL`].
+    #[must_use]
+    pub fn probe_interval(mut self, interval: Duration) -> Self {
+        self.probe_interval = interval;
+        self
+    }
+
+    /// How long to ask for a name that another client has. Zero asks once. Default: [`NAME_TIMEOUT`].
+    #[must_use]
+    pub fn name_timeout(mut self, timeout: Duration) -> Self {
+        self.name_timeout = timeout;
+        self
+    }
+
+    /// Whether to ask again every few minutes after each refusal that may pass, such as one of the key. Opening a tunnel then
+    /// waits instead of failing. Default: false.
+    #[must_use]
+    pub fn keep_trying(mut self, keep_trying: bool) -> Self {
+        self.keep_trying = keep_trying;
+        self
+    }
+
+    /// The folder of the instance id. Default: cok's folder in the user's state directory; without a home, the id is new in
+    /// every run.
+    #[must_use]
+    pub fn state_dir(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.state_dir = Some(folder.into());
+        self
+    }
+
+    /// The instance id, in place of the one in the state directory. A client gets the names of another one back at once
+    /// if it has the same key and id.
+    #[must_use]
+    pub fn instance(mut self, id: impl Into<String>) -> Self {
+        self.instance = Some(id.into());
+        self
+    }
+
+    /// A tunnel with a client of its own.
+    pub fn tunnel(self) -> TunnelBuilder {
+        TunnelBuilder::new(Carrier::Own(Box::new(self)))
+    }
+
+    /// Starts the client. It connects in the background, and reconnects without end.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a Tokio runtime.
+    pub fn connect(self) -> Result<Client, SettingError> {
+        let (client, driver) = Client::new(self.options()?);
+        Ok(client.start(driver))
+    }
+
+    fn options(self) -> Result<ClientOptions, SettingError> {
+        if self.key.is_empty() || !self.key.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(SettingError::Key);
+        }
+        if self.probe_interval.is_zero() {
+            return Err(SettingError::Zero("the probe interval"));
+        }
+        let server = self.server.parse()?;
+        let tls = match &self.ca_file {
+            Some(path) => trust_file(path)?,
+            None => trust_system()?,
+        };
+        let dialer = quic::Dialer::new(&tls, &quic::Tuning { congestion: self.congestion });
+        let instance = self.instance.unwrap_or_else(|| {
+            let folder = self.state_dir.or_else(|| Some(home::state_folder()?.join("cok")));
+            folder.map_or_else(new_id, |folder| instance_id(&folder))
+        });
+        Ok(ClientOptions {
+            server,
+            connect_to: self.connect_to,
+            quic: dialer.map_err(|error| SettingError::Quic(explain(&error)))?,
+            tls,
+            transport: self.transport,
+            congestion: self.congestion,
+            probe_interval: self.probe_interval,
+            key: self.key,
+            name_timeout: self.name_timeout,
+            keep_trying: self.keep_trying,
+            instance,
+        })
+    }
+}
+
+/// The settings of a tunnel. Made by [`Tunnel::builder`] or [`Client::tunnel`].
+#[derive(Clone, Debug)]
+pub struct TunnelBuilder {
+    carrier: Carrier,
+    label: Option<String>,
+    subdomain: Option<String>,
+    target: Option<Wanted>,
+    host_header: HostHeader,
+    response_timeout: Option<Duration>,
+    connect_timeout: Duration,
+}
+
+/// The client that carries a tunnel.
+#[derive(Clone, Debug)]
+enum Carrier {
+    /// One that there is.
+    Shared(Client),
+    /// One that is made with the tunnel.
+    Own(Box<ClientBuilder>),
+}
+
+#[derive(Clone, Debug)]
+enum Wanted {
+    Text(String),
+    Service(LocalService),
+}
+
+impl TunnelBuilder {
+    pub(crate) fn of(client: Client) -> Self {
+        Self::new(Carrier::Shared(client))
+    }
+
+    fn new(carrier: Carrier) -> Self {
+        Self {
+            carrier,
+            label: None,
+            subdomain: None,
+            target: None,
+            host_header: HostHeader::default(),
+            response_timeout: Some(RESPONSE_TIMEOUT),
+            connect_timeout: CONNECT_TIMEOUT,
+        }
+    }
+
+    /// The wanted name, one DNS label. Default: the daemon picks one.
+    #[must_use]
+    pub fn subdomain(mut self, name: impl Into<String>) -> Self {
+        self.subdomain = Some(name.into());
+        self
+    }
+
+    /// A name for the tunnel in events.
+    #[must_use]
+    pub fn label(mut self, label: impl Into<String>) -> Self {
+        self.label = Some(label.into());
+        self
+    }
+
+    /// The local service: `3000`, `host:3000`, `http://…`, `https://…`, `h2c://…` or `unix:/path`.
+    #[must_use]
+    pub fn target(mut self, target: impl Into<String>) -> Self {
+        self.target = Some(Wanted::Text(target.into()));
+        self
+    }
+
+    /// A service in this process in place of a target, such as an axum `Router`. Each request gets a clone of it, and has
+    /// [`VisitorAddress`](crate::VisitorAddress) in its extensions. A panic in the service fails only its own request.
+    #[must_use]
+    pub fn service<S, B>(mut self, service: S) -> Self
+    where
+        S: Service<Request<Body>, Response = Response<B>> + Clone + Send + Sync + 'static,
+        S::Error: Into<BoxError>,
+        S::Future: Send,
+        B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        self.target = Some(Wanted::Service(LocalService::new(service)));
+        self
+    }
+
+    /// What the service sees as Host. Default: what the visitor asked for.
+    #[must_use]
+    pub fn host_header(mut self, host: HostHeader) -> Self {
+        self.host_header = host;
+        self
+    }
+
+    /// How long the service may take until its response begins; `None` for no limit. The time of an upload does not count.
+    /// Default: 120 s.
+    #[must_use]
+    pub fn response_timeout(mut self, limit: impl Into<Option<Duration>>) -> Self {
+        self.response_timeout = limit.into();
+        self
+    }
+
+    /// How long a connection to the target may take. Default: 5 s.
+    #[must_use]
+    pub fn connect_timeout(mut self, limit: Duration) -> Self {
+        self.connect_timeout = limit;
+        self
+    }
+
+    /// Opens the tunnel and waits until it is online, however long that takes. If the future is dropped before, the tunnel is
+    /// closed.
+    pub async fn open(self) -> Result<Tunnel, OpenError> {
+        let target = match self.target {
+            None => return Err(SettingError::NoTarget.into()),
+            Some(Wanted::Text(text)) => text.parse().map_err(SettingError::Target)?,
+            Some(Wanted::Service(service)) => Target::Service(service),
+        };
+        if self.connect_timeout.is_zero() {
+            return Err(SettingError::Zero("the connect timeout").into());
+        }
+        let subdomain = match &self.subdomain {
+            Some(name) => Some(check_subdomain(name).map_err(SettingError::Subdomain)?),
+            None => None,
+        };
+        let (client, owned) = match self.carrier {
+            Carrier::Shared(client) => (client, false),
+            Carrier::Own(builder) => (builder.connect()?, true),
+        };
+        let options = TunnelOptions {
+            label: self.label,
+            subdomain,
+            target,
+            host_header: self.host_header,
+            response_timeout: self.response_timeout,
+            connect_timeout: self.connect_timeout,
+        };
+        Tunnel::open(client, options, owned).await
+    }
+}

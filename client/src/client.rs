@@ -1,0 +1,266 @@
+//! One session with a daemon, and the tunnels that it carries.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use cok_proto::message::DEFAULT_WINDOW;
+use cok_transport::WindowBudget;
+use rustls::ClientConfig;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use crate::builder::{ClientBuilder, TunnelBuilder};
+use crate::dial;
+use crate::event::{Event, Refused, TunnelHandle, TunnelStatus};
+use crate::events::{Events, Hub};
+use crate::flight::InFlight;
+use crate::options::{ClientOptions, TunnelOptions};
+use crate::proxy::{self, Proxy, Watch};
+use crate::routes::{Routes, Slot};
+use crate::session::{self, Command, Keeper, Patience, Tunnels, Wanted};
+use crate::settings::SettingError;
+
+/// How long requests under way may take once the client stops, or their tunnel is closed.
+const DRAIN: Duration = Duration::from_secs(10);
+/// The bytes by which the windows of a session's exchanges may grow in all.
+const WINDOW_BUDGET: usize = 64 * 1024 * 1024;
+/// The most exchanges at once that the daemon may open.
+const MAX_EXCHANGES: u32 = 1000;
+
+/// Opens and closes the tunnels of a client. Clones are of the same client.
+#[derive(Clone, Debug)]
+pub struct Client {
+    commands: mpsc::UnboundedSender<Command>,
+    handles: Arc<AtomicU64>,
+    tls: Arc<ClientConfig>,
+    hub: Arc<Hub>,
+    keeps_trying: bool,
+    /// `None` if the caller runs the driver.
+    running: Option<Arc<Running>>,
+}
+
+/// The task of a client. Dropping this stops the client.
+#[derive(Debug)]
+struct Running {
+    stop: CancellationToken,
+    ended: watch::Receiver<Option<Result<(), Refused>>>,
+}
+
+/// Keeps the session of a client up.
+#[derive(Debug)]
+pub struct Driver {
+    session: session::Config,
+    routes: Arc<Routes>,
+    commands: mpsc::UnboundedReceiver<Command>,
+    hub: Arc<Hub>,
+}
+
+/// A tunnel of a client.
+#[derive(Debug)]
+pub struct OpenTunnel {
+    client: Client,
+    handle: TunnelHandle,
+    slot: Arc<Slot>,
+}
+
+impl Client {
+    /// A client of the daemon at `server`, such as `https://tunnel.example.com`.
+    pub fn builder(server: impl Into<String>, key: impl Into<String>) -> ClientBuilder {
+        ClientBuilder::new(server.into(), key.into())
+    }
+
+    /// Another tunnel in the session of this client.
+    pub fn tunnel(&self) -> TunnelBuilder {
+        TunnelBuilder::of(self.clone())
+    }
+
+    /// The events of the client and of all its tunnels from now on, requests among them.
+    pub fn events(&self) -> Events {
+        self.hub.listen(None)
+    }
+
+    /// Waits until the client has ended. It fails if the daemon has refused it.
+    pub async fn ended(&self) -> Result<(), Refused> {
+        let Some(running) = &self.running else { return Ok(()) };
+        let mut ended = running.ended.clone();
+        // Without a result, the runtime has dropped the task.
+        ended.wait_for(Option::is_some).await.map_or(Ok(()), |result| result.clone().unwrap_or(Ok(())))
+    }
+
+    /// Closes all tunnels and the session. WebSockets and event streams are closed; other requests have ten seconds to
+    /// finish. Dropping the client and all its tunnels does the same in the background.
+    pub async fn close(self) -> Result<(), Refused> {
+        if let Some(running) = &self.running {
+            running.stop.cancel();
+        }
+        self.ended().await
+    }
+
+    /// A client that is not connected yet, and what keeps it connected.
+    pub fn new(options: ClientOptions) -> (Self, Driver) {
+        let (sender, commands) = mpsc::unbounded_channel();
+        let (tls, hub, keeps_trying) = (options.tls.clone(), Hub::new(), options.keep_trying);
+        let session = session::Config {
+            dial: dial::Config {
+                server: options.server,
+                connect_to: options.connect_to,
+                tls: options.tls,
+                transport: options.transport,
+                quic: options.quic,
+                congestion: options.congestion,
+            },
+            limits: cok_transport::Config {
+                initial_window: DEFAULT_WINDOW,
+                max_exchanges: MAX_EXCHANGES,
+                budget: WindowBudget::new(WINDOW_BUDGET),
+            },
+            probe_interval: options.probe_interval,
+            key: options.key,
+            instance: options.instance,
+            patience: Patience {
+                name_timeout: options.name_timeout,
+                keep_trying: options.keep_trying,
+                outlasts_refusals: false,
+            },
+        };
+        let driver = Driver { session, routes: Arc::default(), commands, hub: hub.clone() };
+        (Self { commands: sender, handles: Arc::default(), tls, hub, keeps_trying, running: None }, driver)
+    }
+
+    /// Opens a tunnel as soon as there is a session. Fails if its service cannot be used as it is named.
+    pub fn open(&self, options: TunnelOptions) -> Result<OpenTunnel, SettingError> {
+        self.open_as(self.new_handle(), options)
+    }
+
+    /// A handle for a tunnel that is still to be opened.
+    pub(crate) fn new_handle(&self) -> TunnelHandle {
+        TunnelHandle(self.handles.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Opens a tunnel under this handle.
+    pub(crate) fn open_as(&self, handle: TunnelHandle, options: TunnelOptions) -> Result<OpenTunnel, SettingError> {
+        let in_flight = Arc::<InFlight>::default();
+        let (label, subdomain) = (options.label.clone(), options.subdomain.clone());
+        let slot = Slot::new(self.proxy(handle, options, in_flight.clone())?, in_flight);
+        self.send(Command::Open(handle, Wanted { label, subdomain, slot: slot.clone() }));
+        Ok(OpenTunnel { client: self.clone(), handle, slot })
+    }
+
+    /// Where all tunnels stand. Empty once the driver has ended.
+    pub async fn status(&self) -> Vec<TunnelStatus> {
+        let (sender, answer) = oneshot::channel();
+        self.send(Command::Status(sender));
+        answer.await.unwrap_or_default()
+    }
+
+    /// Runs the driver in a task. The client then ends with its last clone and its last tunnel, and not because all its
+    /// tunnels are refused.
+    pub(crate) fn start(mut self, mut driver: Driver) -> Self {
+        driver.session.patience.outlasts_refusals = true;
+        let stop = CancellationToken::new();
+        let (result, ended) = watch::channel(None);
+        let (hub, stopped) = (self.hub.clone(), stop.clone());
+        tokio::spawn(async move {
+            result.send_replace(Some(driver.run(stopped, |_| {}).await));
+            hub.close();
+        });
+        self.running = Some(Arc::new(Running { stop, ended }));
+        self
+    }
+
+    pub(crate) fn hub(&self) -> &Arc<Hub> {
+        &self.hub
+    }
+
+    /// Whether refused tunnels ask again, and opening them waits.
+    pub(crate) fn keeps_trying(&self) -> bool {
+        self.keeps_trying
+    }
+
+    fn proxy(
+        &self,
+        tunnel: TunnelHandle,
+        options: TunnelOptions,
+        in_flight: Arc<InFlight>,
+    ) -> Result<Arc<Proxy>, SettingError> {
+        let service = proxy::Config {
+            target: options.target,
+            tls: self.tls.clone(),
+            host_header: options.host_header,
+            connect_timeout: options.connect_timeout,
+            response_timeout: options.response_timeout,
+            watch: Watch { hub: self.hub.clone(), tunnel },
+        };
+        Proxy::new(service, in_flight).map_err(|error| SettingError::TargetHost(error.0))
+    }
+
+    /// Without effect once the driver has ended.
+    fn send(&self, command: Command) {
+        let _ended = self.commands.send(command);
+    }
+}
+
+impl OpenTunnel {
+    /// Names the tunnel in events.
+    pub fn handle(&self) -> TunnelHandle {
+        self.handle
+    }
+
+    /// Sends later requests to another service. The daemon does not notice. The name in `options` has no effect.
+    pub fn set_service(&self, options: TunnelOptions) -> Result<(), SettingError> {
+        self.slot.set(self.client.proxy(self.handle, options, self.slot.in_flight.clone())?);
+        Ok(())
+    }
+
+    /// Closes the tunnel. Requests under way may finish.
+    pub fn close(self) {
+        self.request_close();
+    }
+
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    pub(crate) fn request_close(&self) {
+        self.client.send(Command::Close(self.handle, DRAIN));
+    }
+
+    /// Closes the tunnel and waits until its requests under way have finished.
+    pub(crate) async fn finish(&self) {
+        self.request_close();
+        // The driver answers in the order of the commands, so the tunnel takes no new requests afterwards.
+        self.client.status().await;
+        let _late = timeout(DRAIN, self.slot.in_flight.idle()).await;
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+impl Driver {
+    /// Keeps the session up until `stop`. It reconnects without end; only refusals by the daemon end it early.
+    ///
+    /// At the end it closes WebSockets and event streams, and lets other requests finish. If its future is dropped, running
+    /// requests are reset.
+    pub async fn run(self, stop: CancellationToken, mut on_event: impl FnMut(Event)) -> Result<(), Refused> {
+        let Self { session, routes, commands, hub } = self;
+        let on_event = |event| {
+            hub.publish(&event);
+            on_event(event);
+        };
+        let tunnels = Tunnels::new(routes.clone(), session.patience);
+        let serve = |transport| drop(tokio::spawn(routes.clone().serve(transport)));
+        let mut keeper = Keeper::new(&session, tunnels, commands, serve, on_event);
+        let result = tokio::select! {
+            refused = keeper.keep_up() => Err(refused),
+            () = stop.cancelled() => Ok(()),
+        };
+        keeper.finish(DRAIN).await;
+        result
+    }
+}
