@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::session::{Client, Owner};
 
-/// A tunnel in the session that serves it. A tunnel that moves to another session, or to another id, gets a new one, so
+/// A tunnel in the session that serves it. A tunnel that moves to another session, or to another id, gets a new one. So
 /// two are the same only if they are one allocation.
 #[derive(Debug)]
 pub(crate) struct Live {

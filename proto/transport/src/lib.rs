@@ -107,9 +107,8 @@ impl dyn Transport {
 
     /// Whether the peer shows that it is there: asks it, and waits for a sign of life at most for `limit`.
     ///
-    /// On a slow line the question waits behind other bytes, so bytes that are still being acknowledged in the second
-    /// half of the time count too. In the first half they do not: a kernel acknowledges the question for a client that
-    /// has stopped.
+    /// On a slow line the question waits behind other bytes. So acknowledged bytes count too, but only in the second half
+    /// of the time: at first, the kernel of a stopped client acknowledges the question.
     pub async fn answers(&self, limit: Duration) -> bool {
         let before = self.signs_of_life();
         let (half, deadline) = (Instant::now() + limit / 2, Instant::now() + limit);

@@ -150,7 +150,7 @@ async fn a_displaced_session_learns_by_whom_and_goes_on_with_its_other_tunnels()
     served_by(&tunnels, "n4", &first, 0).await;
     assert!(old.is_open() && new.is_open());
 
-    // The displaced one asks again, and displaces nobody.
+    // The displaced one asks again, and displaces no other.
     let bind = Bind { subdomain: Some("n3".to_owned()), take_over: false, ..Bind::default() };
     assert_eq!(old.ask(6, bind.clone()).await.unwrap_err().code, ErrorCode::NameTaken);
     served_by(&tunnels, "n3", &new, 1).await;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use cok_proto::{Bound, Connect, ConnectAck, TunnelFrame};
-use cok_transport::{ExchangeHalves, Incoming, Transport, memory, quic, ws};
+use cok_transport::{Config, ExchangeHalves, Incoming, Transport, memory, quic, ws};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 
 use crate::pair::{Ends, LIMIT, ack, config, connect, head, soon};
@@ -30,7 +30,7 @@ impl Session {
         Self::begin(by, &connect(), &[], &ack(), &[]).await
     }
 
-    /// A session that begins with these frames. The client takes the tunnels `moving` over.
+    /// A session that begins with these frames, and with the limit in `ack`. The client takes the tunnels `moving` over.
     pub(crate) async fn begin(
         by: Carried,
         connect: &Connect,
@@ -38,12 +38,13 @@ impl Session {
         ack: &ConnectAck,
         moved: &[(u32, Bound)],
     ) -> Self {
+        let daemon = Config { max_exchanges: ack.max_exchanges, ..config() };
         match by {
             Carried::Memory => {
                 let (near, far) = memory::pipe();
                 let (client, handshake) =
                     tokio::join!(memory::connect(near, config(), connect, moving, LIMIT), async {
-                        Some(memory::accept(far, config(), LIMIT).await.unwrap().accept(ack, moved))
+                        Some(memory::accept(far, daemon, LIMIT).await.unwrap().accept(ack, moved))
                     });
                 Self { daemon: handshake.unwrap(), client: client.unwrap().0, _ends: None }
             }
@@ -55,7 +56,7 @@ impl Session {
                 };
                 let daemon = async {
                     let far = upgraded(far).await;
-                    ws::accept(far, Vec::new(), |_| 0, config(), LIMIT).await.unwrap().accept(ack, moved)
+                    ws::accept(far, Vec::new(), |_| 0, daemon, LIMIT).await.unwrap().accept(ack, moved)
                 };
                 let (client, daemon) = soon(async { tokio::join!(client, daemon) }).await;
                 Self { daemon, client, _ends: None }
@@ -64,7 +65,7 @@ impl Session {
                 let ends = Ends::new();
                 let (link, connection) = ends.link().await;
                 let (session, daemon) = tokio::join!(link.connect(config(), connect, moving, LIMIT), async {
-                    quic::accept(connection, config(), LIMIT).await.unwrap().accept(ack, moved)
+                    quic::accept(connection, daemon, LIMIT).await.unwrap().accept(ack, moved)
                 });
                 Self { daemon, client: session.unwrap().transport, _ends: Some(ends) }
             }
