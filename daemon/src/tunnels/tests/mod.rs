@@ -1,6 +1,7 @@
 //! Tunnels over the in-memory transport: a daemon's side, and clients that speak the protocol.
 
 mod bindings;
+mod footprint;
 mod names;
 mod takeover;
 

@@ -71,7 +71,7 @@ fn read(daemon: &Arc<dyn Transport>, tunnel: u32, read: &Arc<AtomicU64>) -> toki
                 Received::Head { head, .. } => assert_eq!(head.status, StatusCode::OK),
                 Received::Trailers(_) => panic!("the body has no end"),
             }
-            // Unlike a socket, this loop would never let another task run.
+            // Unlike a socket, this never makes the task wait.
             tokio::task::yield_now().await;
         }
     })
