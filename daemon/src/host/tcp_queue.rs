@@ -22,9 +22,9 @@ pub(crate) fn unacknowledged(socket: &TcpStream) -> libc::c_int {
     if result == 0 { bytes } else { 0 }
 }
 
-/// A count that grows with what a connection carries (tcp(7), TCP_INFO): bytes that came, bytes that the other side's
-/// kernel acknowledged, and segments that it acknowledged, even behind a lost one. Empty segments do not count: a kernel
-/// sends them for a program that has stopped. 0 if that can't be known.
+/// A count that grows with what a connection carries (tcp(7), TCP_INFO); 0 if that can't be known. It adds up the bytes
+/// that came, and the bytes and segments that the other side's kernel acknowledged, even behind a lost one. Empty
+/// segments do not count: a kernel sends them for a program that has stopped.
 #[expect(unsafe_code, reason = "nothing safe asks for it")]
 pub(crate) fn progress(socket: &TcpStream) -> u64 {
     let mut info = [0_u8; DELIVERED + size_of::<u32>()];
