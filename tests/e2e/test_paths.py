@@ -80,6 +80,36 @@ def test_a_lossy_link(afar, network, transport):
     assert afar.sessions() == 1
 
 
+@pytest.mark.parametrize("way", ["download", "upload"])
+def test_a_slow_line_keeps_its_name(afar, network, transport, way):
+    """Another client with the key asks for the name while a transfer fills a line of 4 kB/s. It is refused."""
+    network.link(delay="20ms", rate=0.032, queue=16_000)
+    first = afar.start(transport)
+    options = {
+        "download": ("/file.bin", "--output", afar.folder / "file.bin"),
+        "upload": ("/uploads/file.bin", "--upload-file", afar.nginx.site / "file.bin"),
+    }[way]
+    transfer = afar.client.start_curl(*options)
+
+    def passed():
+        return network.home.bytes("way9", {"download": "tx", "upload": "rx"}[way])
+
+    began = passed()
+    wait_for(lambda: passed() > began + 20_000, "the transfer fills the line")
+    second = afar.daemon.client(
+        afar.nginx.target, "afar", transport=transport, wait=False, state=afar.folder / "other", inside=network.internet,
+        options=("--name-timeout", "0"),
+    )
+    assert second.process.wait_exit() == 3
+    assert "in use" in second.process.wait_event("refused")["reason"]
+    seen = passed()
+    wait_for(lambda: passed() > seen + 10_000, "the transfer goes on")
+    assert transfer.poll() is None and "disconnected" not in first.output()
+    transfer.kill()
+    # On this line it would take long to part.
+    first.kill()
+
+
 @pytest.mark.parametrize("blocked", [UDP, AFTER_THE_HANDSHAKE], ids=["all of UDP", "UDP after the handshake"])
 def test_auto_without_udp(afar, network, blocked):
     """The tunnel is up on WebSocket within 2 s, and the log gives the reason."""

@@ -5,9 +5,12 @@ use std::os::fd::AsRawFd as _;
 
 use tokio::net::TcpStream;
 
-/// Where `tcpi_bytes_acked` is in the kernel's `struct tcp_info` (linux/tcp.h), whose layout is fixed. The libc crate's
+/// Where the kernel's `struct tcp_info` (linux/tcp.h) has `tcpi_bytes_acked`. The layout is fixed, and the libc crate's
 /// ends before it.
 const BYTES_ACKED: usize = 120;
+const BYTES_RECEIVED: usize = 128;
+/// Where it has `tcpi_delivered`, if the kernel is Linux 4.18 or later.
+const DELIVERED: usize = 192;
 
 /// How many bytes the other side's kernel has not acknowledged, our FIN among them (tcp(7), SIOCOUTQ); 0 if that can't be
 /// known.
@@ -19,18 +22,22 @@ pub(crate) fn unacknowledged(socket: &TcpStream) -> libc::c_int {
     if result == 0 { bytes } else { 0 }
 }
 
-/// How many bytes the other side's kernel has acknowledged (tcp(7), TCP_INFO); 0 if that can't be known.
+/// A count that grows with what a connection carries (tcp(7), TCP_INFO); 0 if that can't be known. It adds up the bytes
+/// that came, and the bytes and segments that the other side's kernel acknowledged, even behind a lost one. Empty
+/// segments do not count: a kernel sends them for a program that has stopped.
 #[expect(unsafe_code, reason = "nothing safe asks for it")]
-pub(crate) fn acknowledged(socket: &TcpStream) -> u64 {
-    let mut info = [0_u8; BYTES_ACKED + size_of::<u64>()];
+pub(crate) fn progress(socket: &TcpStream) -> u64 {
+    let mut info = [0_u8; DELIVERED + size_of::<u32>()];
     let Ok(mut length) = libc::socklen_t::try_from(info.len()) else { return 0 };
     let (fd, buffer) = (socket.as_raw_fd(), info.as_mut_ptr().cast());
     // SAFETY: the descriptor is open, and the kernel writes at most `length` bytes to the buffer, which has as many.
     let result = unsafe { libc::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, buffer, &raw mut length) };
-    match info.last_chunk() {
-        Some(acknowledged) if result == 0 => u64::from_ne_bytes(*acknowledged),
-        _ => 0,
+    if result != 0 {
+        return 0;
     }
+    let bytes = |at: usize| info[at..].first_chunk().map_or(0, |bytes| u64::from_ne_bytes(*bytes));
+    let delivered = info.last_chunk().map_or(0, |segments| u32::from_ne_bytes(*segments));
+    bytes(BYTES_ACKED).wrapping_add(bytes(BYTES_RECEIVED)).wrapping_add(delivered.into())
 }
 
 #[cfg(test)]
@@ -43,20 +50,25 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn acknowledged_bytes_are_those_that_arrived() {
+    async fn what_a_connection_carries_is_its_progress() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let mut sender = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        let (mut receiver, _) = listener.accept().await.unwrap();
-        // The SYN counts as a byte.
-        let before = acknowledged(&sender);
-        sender.write_all(&[7; 10_000]).await.unwrap();
-        receiver.read_exact(&mut [0; 10_000]).await.unwrap();
-        let arrived = async {
-            while acknowledged(&sender) < before + 10_000 || unacknowledged(&sender) > 0 {
-                tokio::task::yield_now().await;
-            }
-        };
-        tokio::time::timeout(Duration::from_secs(10), arrived).await.unwrap();
-        assert_eq!(acknowledged(&sender), before + 10_000);
+        let mut near = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (mut far, _) = listener.accept().await.unwrap();
+        for _ in 0..2 {
+            let before = progress(&near);
+            near.write_all(&[7; 10_000]).await.unwrap();
+            far.read_exact(&mut [0; 10_000]).await.unwrap();
+            let arrived = async {
+                while progress(&near) <= before + 10_000 || unacknowledged(&near) > 0 {
+                    tokio::task::yield_now().await;
+                }
+            };
+            tokio::time::timeout(Duration::from_secs(10), arrived).await.unwrap();
+            let sent = progress(&near);
+            assert!(sent < before + 10_100, "bytes, and some segments");
+            far.write_all(&[7; 10_000]).await.unwrap();
+            near.read_exact(&mut [0; 10_000]).await.unwrap();
+            assert_eq!(progress(&near), sent + 10_000);
+        }
     }
 }

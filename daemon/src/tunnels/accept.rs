@@ -19,7 +19,7 @@ use super::origin::Origin;
 use super::{Tunnels, serve};
 use crate::admission::ConnectionPermit;
 use crate::drain::Phase;
-use crate::host::tcp_queue::acknowledged;
+use crate::host::tcp_queue::progress;
 
 /// The answer to a client when the session limit is reached.
 const FULL: &str = "the server has as many tunnels as it can take";
@@ -104,7 +104,7 @@ impl Tunnels {
         }
         let limit = self.config().handshake_timeout;
         let handshake =
-            ws::accept(stream, read, |stream| acknowledged(stream.get_ref().0), self.session_config(), limit).await;
+            ws::accept(stream, read, |stream| progress(stream.get_ref().0), self.session_config(), limit).await;
         handshake.inspect_err(|error| origin.unfinished(error)).ok()
     }
 

@@ -107,12 +107,13 @@ impl dyn Transport {
 
     /// Whether the peer shows that it is there: asks it, and waits for a sign of life at most for `limit`.
     ///
-    /// On a slow line the question waits behind other bytes. So acknowledged bytes count too, but only in the second half
-    /// of the time: at first, the kernel of a stopped client acknowledges the question.
+    /// On a slow line, the question waits behind other bytes, and a message takes seconds to come. So what the connection
+    /// carries in the second half of the time counts too. In the first half it does not: a kernel acknowledges the
+    /// question for a client that has stopped.
     pub async fn answers(&self, limit: Duration) -> bool {
         let before = self.signs_of_life();
         let (half, deadline) = (Instant::now() + limit / 2, Instant::now() + limit);
-        let mut acknowledged = None;
+        let mut progress = None;
         self.ping();
         loop {
             if matches!(*self.status().borrow(), Status::Closed(_)) {
@@ -122,11 +123,11 @@ impl dyn Transport {
             if signs.received != before.received {
                 return true;
             }
-            if now >= half && acknowledged.is_none() {
-                acknowledged = Some(signs.acknowledged);
+            if now >= half && progress.is_none() {
+                progress = Some(signs.progress);
             }
             if now >= deadline {
-                return acknowledged.is_some_and(|by_half| by_half != signs.acknowledged);
+                return progress.is_some_and(|by_half| by_half != signs.progress);
             }
             tokio::time::sleep(ANSWER_POLL).await;
         }
@@ -147,8 +148,8 @@ impl dyn Transport {
 pub struct SignsOfLife {
     /// Messages or datagrams that came.
     pub received: u64,
-    /// Bytes that its kernel has acknowledged, where that says more than `received`.
-    pub acknowledged: u64,
+    /// A count that grows with what the connection carries, where that says more than `received`.
+    pub progress: u64,
 }
 
 /// The state of a session.

@@ -150,7 +150,7 @@ impl Transport for MuxSession {
     fn signs_of_life(&self) -> SignsOfLife {
         let mut state = self.0.lock();
         state.probed = true;
-        let signs = SignsOfLife { received: state.mux.messages(), acknowledged: state.acknowledged };
+        let signs = SignsOfLife { received: state.mux.messages(), progress: state.progress };
         let driver = state.attention.clone();
         drop(state);
         if let Some(driver) = driver {
@@ -231,9 +231,9 @@ struct State {
     ack: Option<ConnectAck>,
     handshake: Option<Waker>,
     close_reason: Option<CloseReason>,
-    /// Bytes that the peer's kernel had acknowledged when the driver last looked.
-    acknowledged: u64,
-    /// Somebody wants to know `acknowledged`.
+    /// The pipe's progress when the driver last looked.
+    progress: u64,
+    /// Somebody wants to know `progress`.
     probed: bool,
     /// Wakers that are called once the lock is free.
     woken: Vec<Waker>,
@@ -273,7 +273,7 @@ impl Shared {
                 ack: None,
                 handshake: None,
                 close_reason: None,
-                acknowledged: 0,
+                progress: 0,
                 probed: false,
                 woken: Vec::new(),
                 drain: None,

@@ -48,15 +48,15 @@ pub fn accept_key(key: &[u8]) -> String {
     tungstenite::handshake::derive_accept_key(key)
 }
 
-/// Tells how many bytes the peer's kernel has acknowledged on a stream; 0 if that is not known.
-pub type Acknowledged<S> = fn(&S) -> u64;
+/// Tells a count that grows with what a stream carries in either direction; 0 if that is not known.
+pub type Progress<S> = fn(&S) -> u64;
 
 /// Daemon: waits on an upgraded connection for the client's Connect, at most for `limit`. `read` is what was read from
 /// the connection behind the upgrade.
 pub async fn accept<S>(
     stream: S,
     read: Vec<u8>,
-    acknowledged: Acknowledged<S>,
+    progress: Progress<S>,
     config: Config,
     limit: Duration,
 ) -> Result<Box<dyn Handshake>, HandshakeError>
@@ -64,7 +64,7 @@ where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let socket = WebSocketStream::from_partially_read(stream, read, Role::Server, Some(self::config())).await;
-    muxed::accept("ws", WsPipe { socket, acknowledged }, config, limit).await
+    muxed::accept("ws", WsPipe { socket, progress }, config, limit).await
 }
 
 /// Client: upgrades `stream`, which must lead to `authority`, at most for `limit`. The daemon does not know the client
@@ -98,7 +98,7 @@ pub async fn connect<S>(
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    muxed::connect("ws", WsPipe { socket: socket.0, acknowledged: |_| 0 }, config, connect, moving, limit).await
+    muxed::connect("ws", WsPipe { socket: socket.0, progress: |_| 0 }, config, connect, moving, limit).await
 }
 
 /// Client: an upgraded connection without a session.
@@ -129,7 +129,7 @@ fn request(authority: &str) -> Result<Request<()>, UpgradeError> {
 
 struct WsPipe<S> {
     socket: WebSocketStream<S>,
-    acknowledged: Acknowledged<S>,
+    progress: Progress<S>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Pipe for WsPipe<S> {
@@ -162,8 +162,8 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Pipe for WsPipe<S> {
         Pin::new(&mut self.socket).poll_close(cx).map(|_| ())
     }
 
-    fn acknowledged(&self) -> u64 {
-        (self.acknowledged)(self.socket.get_ref())
+    fn progress(&self) -> u64 {
+        (self.progress)(self.socket.get_ref())
     }
 }
 

@@ -102,6 +102,11 @@ class Namespace:
         assert result.returncode == 0, result.stderr
         return json.loads(result.stdout)["nftables"] if result.stdout else []
 
+    def bytes(self, device, direction):
+        """Returns how many bytes a device has sent (`tx`) or received (`rx`)."""
+        (link,) = json.loads(_ip("-n", self.name, "-json", "-statistics", "link", "show", "dev", device))
+        return link["stats64"][direction]["bytes"]
+
     def drop(self, what, hooks=("input", "output")):
         """Drops matching packets in both directions until `let_pass`."""
         chains = "".join(f"chain {hook} {{ type filter hook {hook} priority 0; {what} drop; }};" for hook in hooks)

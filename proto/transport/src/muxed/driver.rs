@@ -35,8 +35,8 @@ pub(crate) trait Pipe: Send + Unpin + 'static {
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), CloseReason>>;
     /// Closes cleanly.
     fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<()>;
-    /// Bytes that the peer's kernel has acknowledged; 0 if that is not known.
-    fn acknowledged(&self) -> u64 {
+    /// A count that grows with what the pipe carries in either direction; 0 if that is not known.
+    fn progress(&self) -> u64 {
         0
     }
 }
@@ -176,7 +176,7 @@ impl<P: Pipe> Driver<P> {
         let mut state = self.shared.lock();
         set_waker(&mut state.attention, cx);
         if std::mem::take(&mut state.probed) {
-            state.acknowledged = self.pipe.acknowledged();
+            state.progress = self.pipe.progress();
         }
         if state.mux.is_closed() {
             let reason = state.close_reason.clone();

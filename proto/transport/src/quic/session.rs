@@ -199,7 +199,7 @@ impl Transport for QuicSession {
 
     fn signs_of_life(&self) -> SignsOfLife {
         // Acknowledgements are datagrams.
-        SignsOfLife { received: self.shared.connection.stats().udp_rx.datagrams, acknowledged: 0 }
+        SignsOfLife { received: self.shared.connection.stats().udp_rx.datagrams, progress: 0 }
     }
 
     fn status(&self) -> watch::Receiver<Status> {

@@ -100,8 +100,8 @@ impl Turns {
         }
     }
 
-    /// Sets the room in quinn's send buffers. One tunnel gets all of it. Several get twice what the path carries, since
-    /// more would only delay their turns. Returns the room if it changes.
+    /// Sets the room in quinn's send buffers: all of it for one tunnel, and for several twice what the path carries. More
+    /// would only make their turns late. Returns it if it changes.
     pub(super) fn adjust(&mut self, congestion_window: u64) -> Option<u64> {
         let shared = congestion_window.saturating_mul(2).clamp(LEAST_SEND_WINDOW, SEND_WINDOW);
         let window = if self.is_contended() { shared } else { SEND_WINDOW };
