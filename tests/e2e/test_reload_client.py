@@ -58,23 +58,24 @@ def test_reloads_do_not_disturb_the_other_tunnels(file_client, daemon, nginx):
 
 def test_a_reload_changes_tunnels(file_client, daemon, nginx, services):
     """A new target takes effect without a frame, a new subdomain replaces the old one, and all other tunnels stay."""
-    client = file_client({"web": nginx.target, "api": nginx.target, "gone": nginx.target})
-    client.online("web", "api", "gone")
+    client = file_client({"reload-web": nginx.target, "reload-api": nginx.target, "reload-gone": nginx.target})
+    client.online("reload-web", "reload-api", "reload-gone")
     before = status(client.state)[client.pid]["tunnels"]
-    visitor = daemon.start_curl("web", "/random.bin", "--limit-rate", "500k", "--output", client.folder / "got")
+    visitor = daemon.start_curl("reload-web", "/random.bin", "--limit-rate", "500k", "--output", client.folder / "got")
     wait_for(lambda: (client.folder / "got").exists(), "the download has begun")
     seen = len(client.process.lines)
-    client.write({"web": services.web, "api": {"target": nginx.target, "subdomain": "api-2"}, "new": nginx.target})
-    assert client.reload() == "reloaded: opened new; closed gone; changed api, web"
-    client.online("api", "new", start=seen)
-    assert code(daemon, "web") != "502" and daemon.curl("web", "/").stdout != HELLO
-    assert daemon.curl("api-2", "/").stdout == daemon.curl("new", "/").stdout == HELLO
-    assert (code(daemon, "api"), code(daemon, "gone")) == ("503", "503")
+    other_name = {"target": nginx.target, "subdomain": "reload-api-2"}
+    client.write({"reload-web": services.web, "reload-api": other_name, "reload-new": nginx.target})
+    assert client.reload() == "reloaded: opened reload-new; closed reload-gone; changed reload-api, reload-web"
+    client.online("reload-api", "reload-new", start=seen)
+    assert code(daemon, "reload-web") != "502" and daemon.curl("reload-web", "/").stdout != HELLO
+    assert daemon.curl("reload-api-2", "/").stdout == daemon.curl("reload-new", "/").stdout == HELLO
+    assert (code(daemon, "reload-api"), code(daemon, "reload-gone")) == ("503", "503")
     # The download from the old target goes on.
     assert visitor.wait(60) == 0 and (client.folder / "got").stat().st_size == 1 << 20
     after = {tunnel["label"]: tunnel for tunnel in status(client.state)[client.pid]["tunnels"]}
     assert {tunnel["session"] for tunnel in [*before, *after.values()]} == {before[0]["session"]}
-    assert after["web"]["target"] == services.web and after["web"]["state"] == "online"
+    assert after["reload-web"]["target"] == services.web and after["reload-web"]["state"] == "online"
     assert client.reload() == "reloaded: no tunnel has changed"
 
 
