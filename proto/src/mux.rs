@@ -11,7 +11,6 @@
 
 mod exchange;
 mod handles;
-mod ids;
 mod queues;
 pub(crate) mod receive;
 mod transmit;
@@ -26,12 +25,12 @@ use bytes::BytesMut;
 use slab::Slab;
 
 use self::exchange::{Exchange, State};
-use self::ids::IdMap;
 use self::turns::Turns;
 use crate::error::ResetCode;
 use crate::exchange::{ExchangeError, WindowBudget};
 use crate::frame::{self, FrameType};
 use crate::head::RequestHead;
+use crate::ids::ById;
 use crate::message::{Bound, Connect, ConnectAck, Drain, DrainReason, ErrorMessage, TunnelFrame};
 use crate::session::{Carrier, Liveness, Role, Session, SessionError, Silent};
 
@@ -102,7 +101,7 @@ pub struct Mux {
     peer_window: u32,
     exchanges: Slab<Exchange>,
     /// Exchanges that are not over on the wire.
-    by_id: IdMap,
+    by_id: ById<ExchangeKey>,
     /// Daemon: exchanges whose requests wait to go out. They get their ids then: tunnels take turns, and ids rise.
     unannounced: usize,
     events: VecDeque<Event>,
@@ -144,7 +143,7 @@ impl Mux {
             config,
             peer_window: 0,
             exchanges: Slab::new(),
-            by_id: IdMap::default(),
+            by_id: ById::default(),
             unannounced: 0,
             events: VecDeque::new(),
             liveness: Liveness::new(now),

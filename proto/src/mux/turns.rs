@@ -2,14 +2,13 @@
 //!
 //! A tunnel with hundreds of exchanges so gets no more of the pipe than a tunnel with one.
 
-use std::collections::{HashMap, VecDeque};
-use std::hash::BuildHasherDefault;
+use std::collections::VecDeque;
 
 use slab::Slab;
 
 use super::ExchangeKey;
 use super::exchange::Exchange;
-use super::ids::IdHasher;
+use crate::ids::ById;
 
 /// Exchanges that wait for a turn. Each is in at most one such ring. The exchanges of a tunnel are a linked list through
 /// [`Exchange::next`], so that no queue is allocated for each tunnel.
@@ -17,7 +16,7 @@ use super::ids::IdHasher;
 pub(super) struct Turns {
     /// Tunnels with exchanges that wait, in the order of their turns.
     tunnels: VecDeque<u32>,
-    lists: HashMap<u32, List, BuildHasherDefault<IdHasher>>,
+    lists: ById<List>,
 }
 
 #[derive(Clone, Copy, Debug)]

@@ -3,9 +3,8 @@
 //!
 //! It knows ids only. Names and owners are the daemon's, targets are the client's.
 
-use std::collections::HashMap;
-
 use crate::error::ProtocolError;
+use crate::ids::ById;
 
 use super::Carrier;
 
@@ -50,7 +49,7 @@ struct Binding {
 /// Bind and Unbind in turns cannot fill a queue.
 #[derive(Debug, Default)]
 pub(super) struct Bindings {
-    by_id: HashMap<u32, Binding>,
+    by_id: ById<Binding>,
     /// Whether the session has, or had, Connect's own tunnel.
     has_first: bool,
     /// The highest id that was used; 0 for none.

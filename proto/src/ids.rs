@@ -1,16 +1,15 @@
-//! Exchanges by their ids.
+//! Maps from the ids of exchanges and tunnels.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
-use super::ExchangeKey;
+/// A map by id. Each request looks several up, and a general hash would take longer than the rest of the lookup.
+pub(crate) type ById<T> = HashMap<u32, T, BuildHasherDefault<IdHasher>>;
 
-/// The live exchanges by id.
-pub(super) type IdMap = HashMap<u32, ExchangeKey, BuildHasherDefault<IdHasher>>;
-
-/// Spreads the bits of an id. No more is needed: ids rise one by one, and at most `max_exchanges` are kept.
+/// Spreads the bits of an id. No more is needed, because ids rise one by one. A client can choose tunnel ids that collide.
+/// There are at most a thousand of them, and they slow its own session alone.
 #[derive(Debug, Default)]
-pub(super) struct IdHasher(u64);
+pub(crate) struct IdHasher(u64);
 
 impl Hasher for IdHasher {
     fn finish(&self) -> u64 {
