@@ -13,6 +13,7 @@ use hyper::body::Incoming;
 
 use super::request::Request;
 use super::respond::{head_of, is_endless};
+use super::response_body::pass_on;
 use super::response_timeout::ResponseTimeout;
 use super::service::pool::{Connection, Pool};
 use super::{Failure, Outcome};
@@ -141,26 +142,9 @@ async fn pump(
                 let _ended = connection.poll(cx);
                 polled = Pin::new(&mut *body).poll_frame(cx);
             }
-            match polled {
-                Poll::Pending => return send.poll_broken(cx).map(|_| Err(Failure::Gone)),
-                Poll::Ready(None) => {
-                    send.send_data(Bytes::new(), true);
-                    return Poll::Ready(Ok(()));
-                }
-                Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(failure(&error))),
-                Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
-                    Ok(data) => {
-                        let end = body.is_end_stream();
-                        send.send_data(data, end);
-                        if end {
-                            return Poll::Ready(Ok(()));
-                        }
-                    }
-                    Err(frame) => {
-                        let trailers = frame.into_trailers().unwrap_or_default();
-                        return Poll::Ready(send.send_trailers(trailers).map_err(|_| Failure::TooLarge));
-                    }
-                },
+            let polled = polled.map_err(|error| failure(&error));
+            if let Some(done) = pass_on(polled, || body.is_end_stream(), send, cx) {
+                return done;
             }
         }
     })

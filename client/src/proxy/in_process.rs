@@ -19,6 +19,7 @@ use super::Failure;
 use super::body::RequestBody;
 use super::request::Request;
 use super::respond::{head_of, is_endless};
+use super::response_body::pass_on;
 use super::response_timeout::ResponseTimeout;
 use crate::flight::{Flight, Stop};
 use crate::service::{Body, LocalService, ServiceError, contained};
@@ -141,26 +142,9 @@ async fn pump(body: &mut Body, send: &mut Box<dyn SendHalf>, mut stop: Option<St
                 Ok(polled) => polled,
                 Err(panicked) => return Poll::Ready(Err(failure(&panicked))),
             };
-            match polled {
-                Poll::Pending => return send.poll_broken(cx).map(|_| Err(Failure::Gone)),
-                Poll::Ready(None) => {
-                    send.send_data(Bytes::new(), true);
-                    return Poll::Ready(Ok(()));
-                }
-                Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(failure(&ServiceError::Failed(error)))),
-                Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
-                    Ok(data) => {
-                        let end = body.is_end_stream();
-                        send.send_data(data, end);
-                        if end {
-                            return Poll::Ready(Ok(()));
-                        }
-                    }
-                    Err(frame) => {
-                        let trailers = frame.into_trailers().unwrap_or_default();
-                        return Poll::Ready(send.send_trailers(trailers).map_err(|_| Failure::TooLarge));
-                    }
-                },
+            let polled = polled.map_err(|error| failure(&ServiceError::Failed(error)));
+            if let Some(done) = pass_on(polled, || body.is_end_stream(), send, cx) {
+                return done;
             }
         }
     })

@@ -12,6 +12,7 @@ mod http2;
 mod in_process;
 mod request;
 mod respond;
+mod response_body;
 mod response_timeout;
 mod service;
 mod upgrade;

@@ -2,16 +2,17 @@
 
 use std::sync::Arc;
 
+use cok_host::quoted::quoted;
 use cok_proto::{ErrorCode, ErrorMessage};
 
 use super::Tunnels;
-use super::directory::{Claim, Denied, PROBE, Reservation, TakeFrom, taken};
+use super::directory::{Claim, Denied, PROBE, Reservation, TakeFrom};
 use super::origin::CHOOSE_ANOTHER;
 use super::presence::Live;
+use super::refusals::taken;
 use super::session::Client;
 use crate::admission::TunnelPermit;
 use crate::names::Subdomain;
-use cok_host::quoted::quoted;
 
 /// How many names are tried for a client that wants none in particular, for each pattern of its key.
 const SUGGESTIONS: u32 = 16;
@@ -57,7 +58,7 @@ pub(super) async fn claim(tunnels: &Tunnels, request: Request<'_>) -> Result<Gra
 async fn pick(tunnels: &Tunnels, client: &Arc<Client>, tunnel: u32) -> Result<Granted, ErrorMessage> {
     for counter in 0..SUGGESTIONS {
         for name in client.key.suggestions(&tunnels.name_filler(client, counter)) {
-            let claim = Claim { name, client: client.clone(), tunnel, from: TakeFrom::Nobody, vanished: None };
+            let claim = Claim { name, client: client.clone(), tunnel, from: TakeFrom::NoOne, vanished: None };
             match claim_name(tunnels, claim).await {
                 Err(error) if error.code == ErrorCode::NameTaken => {}
                 result => return result,

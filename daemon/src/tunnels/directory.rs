@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cok_proto::{ErrorCode, ErrorMessage, ResetCode, Unbind, UnbindReason};
+use cok_proto::{ErrorMessage, ResetCode, Unbind, UnbindReason};
 use parking_lot::{Mutex, MutexGuard, RwLock};
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -17,7 +17,9 @@ use tokio::time::Instant;
 use super::LiveConfig;
 use super::claims::Granted;
 use super::presence::{Live, Presence, Tunnel};
+use super::refusals::{self, full, moved, replaced, superseded, taken};
 use super::session::{Binding, Client, Owner, Session};
+use super::takeover::TakeOver;
 use crate::names::Subdomain;
 use crate::observe::TunnelOnline;
 
@@ -92,7 +94,7 @@ pub(super) enum TakeFrom {
     /// From its own session, which moves the name to another id.
     Session,
     /// From no one: the daemon picks a name that is free.
-    Nobody,
+    NoOne,
 }
 
 /// Why a name can't be had.
@@ -111,6 +113,19 @@ pub(super) struct Entry {
     pub(super) owner: Owner,
     /// `None` while it is online.
     pub(super) away_for: Option<Duration>,
+}
+
+impl Claim {
+    /// Whether it may take the name from `holder`, who has it, or is about to have it, under this id.
+    fn may_take_from(&self, holder: &Client, tunnel: u32) -> Result<bool, Denied> {
+        let same = holder.session == self.client.session;
+        match self.from {
+            TakeFrom::Client | TakeFrom::Session if same && tunnel > self.tunnel => Err(Denied::Refused(superseded())),
+            TakeFrom::Client => Ok(holder.owner == self.client.owner),
+            TakeFrom::Session => Ok(same),
+            TakeFrom::NoOne => Ok(false),
+        }
+    }
 }
 
 impl Directory {
@@ -162,25 +177,16 @@ impl Directory {
     }
 
     fn judge(&self, claim: &Claim, register: &Register) -> Result<(), Denied> {
-        let Claim { name, client, tunnel, from, vanished } = claim;
+        let Claim { name, client, vanished, .. } = claim;
         let refused = |error| Err(Denied::Refused(error));
         if register.sessions.get(&client.session).is_some_and(|session| session.moves()) {
             return refused(moved());
         }
         // A newer session of the same client wins over an older one, and a newer tunnel of a session likewise.
-        if let Some(reserved) = register.reserved.get(name) {
-            let same = reserved.client.session == client.session;
-            if same && reserved.tunnel > *tunnel && *from != TakeFrom::Nobody {
-                return refused(superseded());
-            }
-            let allowed = match from {
-                TakeFrom::Client => reserved.client.owner == client.owner,
-                TakeFrom::Session => same,
-                TakeFrom::Nobody => false,
-            };
-            if !allowed {
-                return refused(taken(name));
-            }
+        if let Some(reserved) = register.reserved.get(name)
+            && !claim.may_take_from(&reserved.client, reserved.tunnel)?
+        {
+            return refused(taken(name));
         }
         let Some(entry) = self.find(name) else {
             let room = self.tunnels.len() + register.reserved.len() < MAX_NAMES || register.reserved.contains_key(name);
@@ -192,15 +198,9 @@ impl Directory {
             return if entry.owner().key == client.owner.key || !kept { Ok(()) } else { refused(taken(name)) };
         };
         let same = live.client.session == client.session;
-        if same && live.tunnel > *tunnel && *from != TakeFrom::Nobody {
-            return refused(superseded());
-        }
-        let allowed = match from {
-            TakeFrom::Client => live.client.owner == client.owner,
-            TakeFrom::Session => same,
-            TakeFrom::Nobody => false,
-        };
-        if allowed || vanished.as_ref().is_some_and(|vanished| Arc::ptr_eq(vanished, live)) {
+        if claim.may_take_from(&live.client, live.tunnel)?
+            || vanished.as_ref().is_some_and(|vanished| Arc::ptr_eq(vanished, live))
+        {
             Ok(())
         } else if !same && live.client.owner.key == client.owner.key {
             Err(Denied::Served(live.clone()))
@@ -314,7 +314,7 @@ impl Directory {
             }
         }
         old.set_moves(true);
-        Some(TakeOver { old, moving, done: false })
+        Some(TakeOver::new(old, moving))
     }
 
     // ---- names that outlive the process ----
@@ -377,10 +377,12 @@ fn end_predecessor(register: &MutexGuard<'_, Register>, before: &Live, by: &Clie
         // Over QUIC, a client that was killed and started again leaves a session that looks alive. Its requests are sent
         // again once it is closed.
         if !same && !transport.answers(PROBE).await {
-            return transport.close(vanished());
+            return transport.close(refusals::vanished());
         }
-        tokio::time::sleep(drain).await;
-        transport.reset_tunnel(tunnel, ResetCode::Cancelled);
+        tokio::select! {
+            () = tokio::time::sleep(drain) => transport.reset_tunnel(tunnel, ResetCode::Cancelled),
+            _ = transport.closed() => {}
+        }
     });
 }
 
@@ -401,49 +403,6 @@ impl Drop for Reservation {
     }
 }
 
-/// All tunnels of a session, on their way to its successor. Dropped before [`TakeOver::done`], they stay.
-#[derive(Debug)]
-pub(super) struct TakeOver {
-    pub(super) old: Arc<Session>,
-    moving: Vec<(u32, Reservation)>,
-    done: bool,
-}
-
-impl TakeOver {
-    /// The name of the tunnel with this id, if it moves.
-    pub(super) fn name_of(&self, id: u32) -> Option<&Subdomain> {
-        self.moving.iter().find(|(moving, _)| *moving == id).map(|(_, reservation)| &reservation.name)
-    }
-
-    /// Leaves a tunnel with the old session.
-    pub(super) fn leave_behind(&mut self, id: u32) {
-        self.moving.retain(|(moving, _)| *moving != id);
-    }
-
-    /// Leaves out a name that the new session gets under another id.
-    pub(super) fn leave_out(&mut self, name: &Subdomain) {
-        self.moving.retain(|(_, reservation)| reservation.name != *name);
-    }
-
-    /// The names that move, with their ids. They are reserved.
-    pub(super) fn take(&mut self) -> Vec<(u32, Reservation)> {
-        std::mem::take(&mut self.moving)
-    }
-
-    /// Notes that the tunnels have moved.
-    pub(super) fn done(mut self) {
-        self.done = true;
-    }
-}
-
-impl Drop for TakeOver {
-    fn drop(&mut self) {
-        if !self.done {
-            self.old.set_moves(false);
-        }
-    }
-}
-
 /// A session's place in the directory. Dropping it ends the tunnels that the session still serves.
 #[derive(Debug)]
 pub(super) struct Registration {
@@ -457,54 +416,5 @@ impl Drop for Registration {
         for (tunnel, _) in self.session.tunnels() {
             self.directory.leave(&self.session, tunnel, false);
         }
-    }
-}
-
-/// The name is another client's.
-pub(super) fn taken(name: &Subdomain) -> ErrorMessage {
-    ErrorMessage {
-        code: ErrorCode::NameTaken,
-        message: format!("the name \"{name}\" is in use by another client; choose another --subdomain"),
-        retryable: false,
-    }
-}
-
-fn replaced() -> ErrorMessage {
-    ErrorMessage {
-        code: ErrorCode::Replaced,
-        message: "another cok-client with the same key on this machine took the name over".to_owned(),
-        retryable: false,
-    }
-}
-
-pub(super) fn moved() -> ErrorMessage {
-    ErrorMessage {
-        code: ErrorCode::Moved,
-        message: "the session's tunnels have moved to its successor".to_owned(),
-        retryable: true,
-    }
-}
-
-fn superseded() -> ErrorMessage {
-    ErrorMessage {
-        code: ErrorCode::Moved,
-        message: "a later Bind of the session asks for the name".to_owned(),
-        retryable: true,
-    }
-}
-
-fn vanished() -> ErrorMessage {
-    ErrorMessage {
-        code: ErrorCode::Timeout,
-        message: "the client gave no sign of life, and another one has its name".to_owned(),
-        retryable: true,
-    }
-}
-
-fn full() -> ErrorMessage {
-    ErrorMessage {
-        code: ErrorCode::LimitReached,
-        message: "the server has no room for another name".to_owned(),
-        retryable: true,
     }
 }

@@ -6,9 +6,11 @@ mod claims;
 mod directory;
 mod origin;
 mod presence;
+mod refusals;
 mod serve;
 mod session;
 mod snapshot;
+mod takeover;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -21,9 +21,11 @@ use tracing::info;
 
 use super::Tunnels;
 use super::claims::{Granted, Request, claim};
-use super::directory::{Registration, TakeOver, moved};
+use super::directory::Registration;
 use super::origin::{Origin, rounded};
+use super::refusals::moved;
 use super::session::{Client, Owner, Session};
+use super::takeover::TakeOver;
 use crate::drain::Phase;
 use crate::names::Subdomain;
 

@@ -4,8 +4,10 @@
 //! poll of either direction moves them on. Bodies are not copied on their way to quinn. From quinn, pieces that are
 //! ready together are joined. The order of an exchange's parts is checked in cok-proto.
 
+mod begin;
 mod buffers;
 mod handles;
+mod turn;
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -17,12 +19,14 @@ use bytes::{Bytes, BytesMut};
 use cok_proto::exchange::{Handed, SendState};
 use cok_proto::frame;
 use cok_proto::stream::{Arrived, ExchangeReader};
-use cok_proto::{RequestHead, ResetCode, Role};
+use cok_proto::{ResetCode, Role};
 use parking_lot::{Mutex, MutexGuard};
 use quinn::{ConnectionError, ReadError, RecvStream, SendStream, StoppedError, VarInt, WriteError};
 
+pub(super) use self::begin::{Accepted, Asked, Begin, exchange_id};
 use self::buffers::{Joined, MOST_JOINED, Outbox};
 use self::handles::{QuicRecv, QuicSend};
+use self::turn::Turn;
 use super::shared::{Abandon, Shared, Slot};
 use crate::{ExchangeError, Received};
 
@@ -60,18 +64,6 @@ struct Inner {
     send_waker: Option<Waker>,
 }
 
-/// An exchange's place among those that send.
-#[derive(Default)]
-struct Turn {
-    /// Bytes handed to quinn.
-    sent: u64,
-    /// Counted among the writers that wait for room.
-    waits: bool,
-    /// It has let others pass, and writes next.
-    has_let_pass: bool,
-    priority: i32,
-}
-
 /// The state of the stream.
 enum Stream {
     /// Daemon: it opens once the peer grants it, and begins with this request.
@@ -89,23 +81,6 @@ enum State {
     Running { send: SendState },
     /// It was abandoned, or the session ended under it.
     Broken(ExchangeError),
-}
-
-/// A request that opens an exchange.
-#[derive(Clone)]
-pub(super) struct Asked {
-    pub(super) tunnel: u32,
-    pub(super) head: Arc<RequestHead>,
-    /// It has no body.
-    pub(super) end: bool,
-}
-
-/// The stream of a new exchange on the daemon.
-pub(super) enum Begin {
-    /// The stream is open.
-    Opened(SendStream, RecvStream),
-    /// The peer grants no stream at the moment.
-    Opening(Opening),
 }
 
 impl Exchange {
@@ -149,14 +124,6 @@ impl Abandon for Exchange {
     fn abandon(&self, code: ResetCode) {
         self.lock().reset(code);
     }
-}
-
-/// A stream that the daemon opened, up to and with the request's head.
-pub(super) struct Accepted {
-    pub(super) send: SendStream,
-    pub(super) recv: RecvStream,
-    pub(super) reader: ExchangeReader,
-    pub(super) id: u32,
 }
 
 impl Inner {
@@ -448,53 +415,11 @@ impl Inner {
     }
 }
 
-impl Turn {
-    /// Ready once the exchange may write. It lets others pass once: a writer that waits because its own stream is full
-    /// must not hold the others up.
-    fn take(&mut self, cx: &mut Context<'_>, exchange: &Exchange, send: &SendStream) -> Poll<()> {
-        let (tunnel, sent, may_pass) = (exchange.tunnel, self.sent, !self.has_let_pass);
-        let (priority, lets_pass) =
-            exchange.session().take_turns(|turns| (turns.priority(tunnel, sent), may_pass && turns.lets_pass(tunnel)));
-        self.set_priority(priority, send);
-        self.has_let_pass = lets_pass;
-        if lets_pass {
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
-        }
-        Poll::Ready(())
-    }
-
-    fn set_priority(&mut self, priority: i32, send: &SendStream) {
-        if self.priority != priority {
-            self.priority = priority;
-            let _closed = send.set_priority(priority);
-        }
-    }
-
-    fn waits(&mut self, waits: bool, exchange: &Exchange) {
-        let waits = waits && exchange.session().is_contended();
-        if self.waits != waits {
-            self.waits = waits;
-            exchange.session().take_turns(|turns| turns.set_waiting(exchange.tunnel, waits));
-        }
-    }
-
-    fn sent(&mut self, bytes: usize, exchange: &Exchange) {
-        self.sent += bytes as u64;
-        if !exchange.session().is_contended() {
-            return;
-        }
-        exchange.session().take_turns(|turns| turns.sent(exchange.tunnel, bytes as u64));
-    }
-}
-
 impl Drop for Exchange {
     /// Both handles are gone. A direction that was finished still goes out.
     fn drop(&mut self) {
         let inner = self.inner.get_mut();
-        if inner.turn.waits {
-            self.slot.session().take_turns(|turns| turns.set_waiting(self.tunnel, false));
-        }
+        inner.turn.leave(self.tunnel, self.slot.session());
         let State::Running { send: SendState::Finished } = inner.state else { return };
         let Stream::Open { mut send, .. } = std::mem::replace(&mut inner.stream, Stream::Missing) else { return };
         let mut chunks: Vec<Bytes> = inner.outbox.chunks.drain(..).collect();
@@ -508,11 +433,6 @@ impl Drop for Exchange {
             });
         }
     }
-}
-
-/// The exchange's id: the number of its stream among the daemon's, from 1.
-pub(super) fn exchange_id(send: &SendStream) -> u32 {
-    u32::try_from(send.id().index() + 1).unwrap_or(u32::MAX)
 }
 
 /// A stream's error code as a reset code. Codes beyond 32 bits count as CANCELLED.

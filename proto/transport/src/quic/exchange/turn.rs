@@ -1,0 +1,67 @@
+//! When an exchange may write, beside those of other tunnels. The rules are in `turns`.
+
+use std::task::{Context, Poll};
+
+use quinn::SendStream;
+
+use super::Exchange;
+use crate::quic::shared::Shared;
+
+/// An exchange's place among those that send.
+#[derive(Default)]
+pub(super) struct Turn {
+    /// Bytes handed to quinn.
+    sent: u64,
+    /// Counted among the writers that wait for room.
+    waits: bool,
+    /// It has let others pass, and writes next.
+    has_let_pass: bool,
+    priority: i32,
+}
+
+impl Turn {
+    /// Ready once the exchange may write. It lets others pass once: a writer that waits because its own stream is full
+    /// must not hold the others up.
+    pub(super) fn take(&mut self, cx: &mut Context<'_>, exchange: &Exchange, send: &SendStream) -> Poll<()> {
+        let (tunnel, sent, may_pass) = (exchange.tunnel, self.sent, !self.has_let_pass);
+        let (priority, lets_pass) =
+            exchange.session().take_turns(|turns| (turns.priority(tunnel, sent), may_pass && turns.lets_pass(tunnel)));
+        self.set_priority(priority, send);
+        self.has_let_pass = lets_pass;
+        if lets_pass {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        Poll::Ready(())
+    }
+
+    pub(super) fn set_priority(&mut self, priority: i32, send: &SendStream) {
+        if self.priority != priority {
+            self.priority = priority;
+            let _closed = send.set_priority(priority);
+        }
+    }
+
+    pub(super) fn waits(&mut self, waits: bool, exchange: &Exchange) {
+        let waits = waits && exchange.session().is_contended();
+        if self.waits != waits {
+            self.waits = waits;
+            exchange.session().take_turns(|turns| turns.set_waiting(exchange.tunnel, waits));
+        }
+    }
+
+    pub(super) fn sent(&mut self, bytes: usize, exchange: &Exchange) {
+        self.sent += bytes as u64;
+        if !exchange.session().is_contended() {
+            return;
+        }
+        exchange.session().take_turns(|turns| turns.sent(exchange.tunnel, bytes as u64));
+    }
+
+    /// The exchange is over: it does not wait any more.
+    pub(super) fn leave(&mut self, tunnel: u32, session: &Shared) {
+        if std::mem::take(&mut self.waits) {
+            session.take_turns(|turns| turns.set_waiting(tunnel, false));
+        }
+    }
+}
