@@ -1,4 +1,4 @@
-//! When an exchange may write, beside those of other tunnels. The rules are in `turns`.
+//! When an exchange may write, while those of other tunnels wait for their turns. The rules are in `turns`.
 
 use std::task::{Context, Poll};
 
