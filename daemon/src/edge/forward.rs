@@ -225,6 +225,11 @@ fn problem(error: ExchangeError) -> Problem {
     match error {
         ExchangeError::Reset(ResetCode::LocalRefused) => Problem::ServiceAbsent,
         ExchangeError::Reset(ResetCode::LocalTimeout) => Problem::ServiceSlow,
+        ExchangeError::Reset(ResetCode::LocalUnresolved) => Problem::ServiceUnresolved,
+        ExchangeError::Reset(ResetCode::LocalUntrusted) => Problem::ServiceUntrusted,
+        ExchangeError::Reset(ResetCode::LocalMismatch) => Problem::ServiceMismatch,
+        ExchangeError::Reset(ResetCode::LocalInvalid) => Problem::ServiceInvalid,
+        ExchangeError::Reset(ResetCode::TooLarge) => Problem::ResponseTooLarge,
         ExchangeError::Reset(_) => Problem::ServiceBroke,
         ExchangeError::SessionLost => Problem::Offline,
     }

@@ -10,19 +10,18 @@ use http::HeaderValue;
 use http::uri::Scheme;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 
+use super::dial_error::{DialError, lookup_failed};
 use super::h2_pool::{H2Pool, Lease};
 use super::pool::{Connection, Pool};
 use super::tls::{HTTP_2, LocalTls};
 use crate::server::resolve;
 use crate::service::LocalService;
 use crate::target::{Address, Target};
-use crate::text::io_reason;
 
 /// The read buffer of an HTTP/1.1 connection. The longest head that the tunnel carries fits.
 const H1_BUFFER: usize = 80 * 1024;
@@ -32,15 +31,6 @@ pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 pub(crate) type Io = Box<dyn Stream>;
-
-/// Why there is no connection.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum DialError {
-    #[error("cannot connect to {to}: {why}")]
-    Refused { to: String, why: String },
-    #[error("cannot connect to {to} within {} s", .limit.as_secs_f32())]
-    TimedOut { to: String, limit: Duration },
-}
 
 /// A target's host that cannot stand in a request.
 #[derive(Debug, thiserror::Error)]
@@ -76,7 +66,7 @@ const HTTP_1_1: u8 = 1;
 const HTTP_2_0: u8 = 2;
 
 impl Local {
-    pub(crate) fn new(target: Target, connect_timeout: Duration, trust: &ClientConfig) -> Result<Self, InvalidHost> {
+    pub(crate) fn new(target: Target, connect_timeout: Duration, tls: LocalTls) -> Result<Self, InvalidHost> {
         let (own_host, speaks) = match &target {
             Target::Http(address) => (address.authority(80), HTTP_1_1),
             Target::Https(address) => (address.authority(443), UNKNOWN),
@@ -87,7 +77,7 @@ impl Local {
             own_host: HeaderValue::from_str(&own_host).map_err(|_| InvalidHost(own_host))?,
             target,
             connect_timeout,
-            tls: LocalTls::new(trust),
+            tls,
             pool: Pool::new(),
             h2_pool: Arc::default(),
             speaks: AtomicU8::new(speaks),
@@ -133,14 +123,14 @@ impl Local {
     /// A connection that can be upgraded.
     pub(crate) async fn connect_http1(&self) -> Result<Connection, DialError> {
         if matches!(self.target, Target::H2c(_)) {
-            return Err(self.failed(&io::Error::other("an h2c:// target speaks HTTP/2 only, which has no upgrades")));
+            return Err(self.without_upgrades());
         }
         if let Some(connection) = self.pool.take() {
             return Ok(connection);
         }
         match self.in_time(self.open(true)).await? {
             Service::Http1(connection) => Ok(connection),
-            Service::Http2(_) => Err(self.failed(&io::Error::other("the service speaks HTTP/2 only"))),
+            Service::Http2(_) => Err(self.without_upgrades()),
         }
     }
 
@@ -154,16 +144,20 @@ impl Local {
         result.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())).map_err(|error| self.failed(&error))
     }
 
+    fn without_upgrades(&self) -> DialError {
+        DialError::Mismatch {
+            to: self.target.to_string(),
+            why: "it speaks HTTP/2 only, which has no upgrades".to_owned(),
+        }
+    }
+
     /// The failure with the service's address, for messages.
     fn failed(&self, error: &io::Error) -> DialError {
         let to = match &self.target {
             Target::Http(address) | Target::Https(address) | Target::H2c(address) => address.to_string(),
             Target::Unix(_) | Target::Service(_) => self.target.to_string(),
         };
-        match error.kind() {
-            io::ErrorKind::TimedOut => DialError::TimedOut { to, limit: self.connect_timeout },
-            _ => DialError::Refused { to, why: io_reason(error) },
-        }
+        DialError::new(to, self.connect_timeout, error)
     }
 
     async fn open(&self, http1_only: bool) -> io::Result<Service> {
@@ -195,7 +189,7 @@ impl Local {
     }
 
     async fn tcp(&self, address: &Address) -> io::Result<TcpStream> {
-        let addresses = resolve(&address.host, address.port).await?;
+        let addresses = resolve(&address.host, address.port).await.map_err(lookup_failed)?;
         let stream = first_of(&addresses, TcpStream::connect).await.map_err(most_telling)?;
         cok_transport::tcp::tune(&stream)?;
         Ok(stream)
