@@ -375,7 +375,7 @@ fn a_reset_reaches_the_other_side_with_its_code() {
             let (own, other) = if side == Role::Daemon { (daemon, client) } else { (client, daemon) };
             pair.mux(side).reset(own, code);
             pair.settle();
-            let told = if code == NoError { Cancelled } else { code };
+            let told = if code == ResetCode::NoError { ResetCode::Cancelled } else { code };
             let other_side = if side == Role::Daemon { Role::Client } else { Role::Daemon };
             let error = ExchangeError::Reset(told);
             assert_eq!(pair.mux(other_side).broken(other), Some(error));
