@@ -14,14 +14,17 @@ mod lifetime;
 mod linger;
 mod lingering_close;
 mod pages;
+mod parting;
 mod parts;
 mod request;
 mod respond;
+mod response_judge;
 mod retry;
 mod route;
 mod service;
 mod tcp;
 mod upgrade;
+mod upload;
 mod visitor;
 
 pub(crate) use self::parts::{Config, Edge, Parts};

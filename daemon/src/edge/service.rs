@@ -3,7 +3,8 @@
 use std::str::FromStr as _;
 use std::sync::Arc;
 
-use http::header::{ALT_SVC, CONTENT_LENGTH, EXPECT, HOST, UPGRADE};
+use cok_http::expects_continue;
+use http::header::{ALT_SVC, CONTENT_LENGTH, HOST, UPGRADE};
 use http::uri::Authority;
 use http::{Method, Request, Response, StatusCode, Version};
 use http_body::Body as _;
@@ -91,7 +92,7 @@ fn drop_body(response: &mut Response<Body>) {
 /// The page for a problem. The visitor's body is read and dropped.
 fn refuse(problem: Problem, request: Request<RequestBody>) -> Response<Body> {
     let response = page(problem, request.headers());
-    if !request.headers().contains_key(EXPECT) {
+    if !expects_continue(request.headers()) {
         linger(request.into_body());
     }
     response

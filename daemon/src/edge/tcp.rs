@@ -27,6 +27,7 @@ use super::parts::Edge;
 use super::request::RequestBody;
 use super::service::respond;
 use super::visitor::{Arrival, Peer, Visitor};
+use crate::host::flushes::Flushing;
 
 /// HTTP/1.1: what one connection reads ahead and gathers for writing. The longest head fits, and a slow upload holds no
 /// more than this.
@@ -80,7 +81,8 @@ pub(crate) async fn serve(edge: Arc<Edge>, stream: TlsStream<TcpStream>, peer: S
             .header_read_timeout(header_timeout)
             .max_header_size(max_header_bytes as usize)
             .max_buf_size(H1_BUFFER);
-        let connection = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
+        let io = Flushing::new(stream, visitor.flushes.clone());
+        let connection = builder.serve_connection(TokioIo::new(io), service).with_upgrades();
         drive(connection, Lifecycle::new(&visitor, Protocol::Http1, fresh)).await
     };
     if let Err(error) = result {
@@ -93,7 +95,7 @@ trait Connection: Future<Output = hyper::Result<()>> {
     fn finish(self: Pin<&mut Self>);
 }
 
-impl<S> Connection for http1::UpgradeableConnection<TokioIo<TlsStream<TcpStream>>, S>
+impl<S> Connection for http1::UpgradeableConnection<TokioIo<Flushing<TlsStream<TcpStream>>>, S>
 where
     S: HttpService<Incoming, ResBody = Body>,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
