@@ -19,8 +19,9 @@ use hyper::upgrade::OnUpgrade;
 use tracing::debug;
 
 use super::body::Body;
+use super::claims::is_dropped;
 use super::context::Context;
-use super::headers::{join_cookies, set_forwarded};
+use super::headers::{add_via, is_loop, join_cookies, mark_loop, set_forwarded};
 use super::interim::InterimHeads;
 use super::linger::linger;
 use super::pages::{Problem, page};
@@ -45,6 +46,11 @@ pub(super) async fn forward(
     authority: Authority,
     upgrade: Upgrade,
 ) -> Response<Body> {
+    if is_loop(request.headers(), &authority) {
+        let response = page(Problem::Loop, request.headers());
+        give_up(Some(request.into_body()), false);
+        return response;
+    }
     let on_upgrade = upgrade.is_some().then(|| hyper::upgrade::on(&mut request));
     let (parts, body) = request.into_parts();
     let (interim, version) = (body.interim(), parts.version);
@@ -76,12 +82,16 @@ fn prepare(visitor: &Visitor, parts: http::request::Parts, authority: Authority,
     let trusted = config.trusted_proxies.iter().any(|network| network.contains(&address));
     strip_request(&mut headers, |name| {
         // An expectation has no meaning over HTTP/1.0 (RFC 9110, section 10.1.1). The authority takes the place of Host.
-        *name == HOST || (*name == EXPECT && parts.version == Version::HTTP_10)
+        *name == HOST || (*name == EXPECT && parts.version == Version::HTTP_10) || is_dropped(name, trusted)
     });
     if matches!(parts.version, Version::HTTP_2 | Version::HTTP_3) {
         join_cookies(&mut headers);
     }
     set_forwarded(&mut headers, address, trusted, &authority);
+    mark_loop(&mut headers, &authority);
+    if config.via {
+        add_via(&mut headers, parts.version, visitor.edge.domain.as_str());
+    }
     upgrade.prepare(&mut headers);
     let target = parts.uri.into_parts().path_and_query.map_or_else(Target::root, Target::from);
     let method = if upgrade.is_some() { Method::GET } else { parts.method };

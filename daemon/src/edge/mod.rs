@@ -2,6 +2,7 @@
 //! no sockets and opens no tunnels; `listen` brings connections, `tunnels` carries requests.
 
 mod body;
+mod claims;
 mod context;
 mod forward;
 mod grpc;
