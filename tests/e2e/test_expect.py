@@ -162,7 +162,7 @@ def test_an_unknown_expectation_has_no_effect(silent, http):
 
 
 def test_an_expectation_over_http_1_0_has_no_effect(silent):
-    """RFC 9110, section 10.1.1: it is ignored, and nobody gets an interim head over HTTP/1.0."""
+    """RFC 9110, section 10.1.1: it is ignored, and a visitor over HTTP/1.0 gets no interim head."""
     with raw.connect(silent.client.daemon, silent.client.name) as connection:
         connection.sendall(expecting(silent.client, 5).replace(b"HTTP/1.1", b"HTTP/1.0") + b"hello")
         assert raw.read_head(connection).startswith(b"HTTP/1.0 200 ")

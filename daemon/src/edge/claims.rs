@@ -2,7 +2,7 @@
 //! usually sets them. So the daemon drops them, unless a trusted proxy sent them, and `headers` sets some afresh.
 //!
 //! Names count as a CGI-like service sees them, which takes `_` and other marks for `-`: `X_Real_IP` is `X-Real-IP`. A
-//! name that only looks like one of these is dropped whoever sent it.
+//! name that only looks like one of these is dropped even from a trusted proxy.
 
 use http::HeaderName;
 

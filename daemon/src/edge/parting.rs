@@ -14,7 +14,7 @@ use tokio::time::{Instant, Sleep, sleep};
 
 use crate::host::flushes::Flushes;
 
-/// How often the body looks whether its bytes are gone. Their going wakes nobody.
+/// How often the body looks whether its bytes are gone. No waker reports it.
 const LOOK: Duration = Duration::from_millis(5);
 
 /// How long an HTTP/2 head may take from the queue of its stream to the connection. Only then is a reset behind it.

@@ -86,7 +86,7 @@ mod tests {
         stream.write_all(b"ab").await.unwrap();
         stream.flush().await.unwrap();
         assert_eq!(flushes.count(), 1);
-        // Nobody reads, so only a part fits.
+        // The far end does not read, so only a part fits.
         stream.write_all(b"cdefgh").await.unwrap();
         let mut cx = Context::from_waker(std::task::Waker::noop());
         assert!(Pin::new(&mut stream).poll_flush(&mut cx).is_pending());
