@@ -210,8 +210,8 @@ struct Asked<'a> {
     interim: Option<&'a InterimHeads>,
 }
 
-/// Waits for the final head and sends the body meanwhile. A body whose visitor may wait for a 100 is `held_back`: it stays
-/// unread until the service has sent one, or has been silent for a while. Reading makes the edge's library send the 100.
+/// Waits for the final head and sends the body meanwhile. A body is `held_back` while its visitor may wait for a 100. It stays
+/// unread until the service has sent one or has been silent for a while. Reading it makes the edge's library send the 100.
 async fn answer(
     recv: &mut Box<dyn RecvHalf>,
     upload: &mut Option<Upload>,
