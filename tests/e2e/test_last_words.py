@@ -68,3 +68,20 @@ def test_a_head_alone_arrives(dying, version):
     for _ in range(TRIES):
         got = ask(dying.client.daemon, dying.client.name, version)
         assert (got.status, got.whole, got.body) == (200, False, b"") or (got.status, got.whole) == (502, True)
+
+
+def test_over_http_1_0_the_end_of_the_connection_is_not_the_end_of_the_body(dying):
+    """A body without a length ends with the connection. One that broke off ends with a reset."""
+    dying.framing, dying.words = b"transfer-encoding: chunked", [chunk(b"start\n"), chunk(b"last words")]
+    for _ in range(TRIES):
+        got = dying.client.curl("/", "--http1.0", "--no-alpn", check=False)
+        assert got.returncode and got.stdout == b"start\nlast words"
+
+
+def test_an_unread_upload_does_not_cost_the_last_words(dying):
+    """The visitor is still sending when the service dies. Bytes that the daemon has not read reset a closed connection."""
+    dying.framing, dying.words = b"transfer-encoding: chunked", [chunk(b"start\n"), chunk(b"last words")]
+    for _ in range(TRIES):
+        got = ask(dying.client.daemon, dying.client.name, "h1", method="POST", body=bytes(300_000))
+        assert (got.status, got.whole) == (200, False)
+        assert got.body == b"start\nlast words"

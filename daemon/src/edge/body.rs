@@ -65,7 +65,7 @@ impl Body {
             delivery: match version {
                 Version::HTTP_2 => Delivery::Http2(std::sync::Arc::default()),
                 Version::HTTP_3 => Delivery::Http3,
-                _ => Delivery::Http1,
+                _ => Delivery::Http1 { to_close: version < Version::HTTP_11 && content == Content::Open },
             },
             flushes,
             parting: None,

@@ -12,7 +12,7 @@ use bytes::{Buf, Bytes};
 use cok_transport::ExchangeError;
 use tokio::time::{Instant, Sleep, sleep};
 
-use crate::host::flushes::Flushes;
+use crate::host::flushes::{Close, Flushes};
 
 /// How often the body looks whether its bytes are gone. No waker reports it.
 const LOOK: Duration = Duration::from_millis(5);
@@ -64,8 +64,8 @@ impl Buf for Chunk {
 /// How a visitor's connection takes a body.
 #[derive(Debug)]
 pub(super) enum Delivery {
-    /// The connection polls the body, and flushes after that.
-    Http1,
+    /// The connection polls the body, and flushes after that. The body may end with the connection (RFC 9112, section 8).
+    Http1 { to_close: bool },
     /// The library queues chunks per stream; each holds a reference until it is written.
     Http2(Arc<()>),
     /// The edge writes them itself.
@@ -100,11 +100,14 @@ impl Parting {
     pub(super) fn poll(&mut self, delivery: &Delivery, flushes: &Flushes, cx: &mut Context<'_>) -> Poll<ExchangeError> {
         loop {
             let gone = match delivery {
-                Delivery::Http1 => flushes.count() > self.flushes,
+                Delivery::Http1 { .. } => flushes.count() > self.flushes,
                 Delivery::Http2(queued) => Arc::strong_count(queued) == 1 && self.began.elapsed() >= HEAD,
                 Delivery::Http3 => true,
             };
             if gone || self.began.elapsed() >= MOST {
+                if let Delivery::Http1 { to_close } = delivery {
+                    flushes.close(if *to_close { Close::Reset } else { Close::Lingering });
+                }
                 return Poll::Ready(self.error);
             }
             ready!(self.look.as_mut().poll(cx));
@@ -136,7 +139,7 @@ mod tests {
         let flushes = Flushes::default();
         let mut parting = Parting::new(ExchangeError::SessionLost, &flushes);
         let began = Instant::now();
-        poll_fn(|cx| parting.poll(&Delivery::Http1, &flushes, cx)).await;
+        poll_fn(|cx| parting.poll(&Delivery::Http1 { to_close: false }, &flushes, cx)).await;
         assert!(began.elapsed() >= MOST);
     }
 }

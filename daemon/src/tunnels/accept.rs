@@ -98,7 +98,7 @@ impl Tunnels {
         let upgraded = upgraded.await.inspect_err(gone).ok()?;
         // Unwraps the connection, so that no HTTP state stays in memory.
         let parts = upgraded.downcast::<TokioIo<Flushing<TlsStream<TcpStream>>>>().ok()?;
-        let (stream, read) = (parts.io.into_inner().into_inner(), parts.read_buf.to_vec());
+        let (stream, read) = (parts.io.into_inner().into_inner()?, parts.read_buf.to_vec());
         drop(parts.read_buf);
         if let Err(error) = cok_transport::tcp::tune_tunnel(stream.get_ref().0) {
             debug!(%peer, %error, "cannot bound the tunnel's unsent bytes: {error}");
