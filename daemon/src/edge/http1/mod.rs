@@ -1,0 +1,14 @@
+//! HTTP/1.1 as it comes: a layer between TLS and the HTTP library, which judges the bytes of each request before the
+//! library tidies them.
+//!
+//! The layer finds where each message ends by itself ([`head`], [`chunks`]), and hands one message after the other to the
+//! library. A faulty head never gets there: the library sees a [harmless one](head::stand_in) in its place, and the
+//! service gets the verdict through [`Verdicts`]. Of a connection whose framing is in doubt nothing more is read.
+
+mod chunks;
+mod head;
+mod stream;
+mod verdicts;
+
+pub(crate) use self::stream::Stream;
+pub(super) use self::verdicts::{Seen, Verdicts};
