@@ -6,9 +6,10 @@ mod context;
 mod forward;
 mod grpc;
 mod headers;
-
+mod http1;
 pub(crate) mod http3;
 mod interim;
+mod judge;
 mod lifecycle;
 mod lifetime;
 mod linger;
@@ -24,6 +25,7 @@ mod tcp;
 mod upgrade;
 mod visitor;
 
+pub(crate) use self::http1::Stream as Http1Stream;
 pub(crate) use self::parts::{Config, Edge, Parts};
 pub(crate) use self::route::{Route, route};
 pub(crate) use self::tcp::serve;

@@ -19,6 +19,7 @@ use super::origin::Origin;
 use super::{Tunnels, serve};
 use crate::admission::ConnectionPermit;
 use crate::drain::Phase;
+use crate::edge::Http1Stream;
 use crate::host::tcp_queue::progress;
 
 /// The answer to a client when the session limit is reached.
@@ -96,8 +97,9 @@ impl Tunnels {
         let gone = |error: &hyper::Error| debug!(%peer, %error, "a client left before its upgrade: {error}");
         let upgraded = upgraded.await.inspect_err(gone).ok()?;
         // Unwraps the connection, so that no HTTP state stays in memory.
-        let parts = upgraded.downcast::<TokioIo<TlsStream<TcpStream>>>().ok()?;
-        let (stream, read) = (parts.io.into_inner(), parts.read_buf.to_vec());
+        let parts = upgraded.downcast::<TokioIo<Http1Stream<TlsStream<TcpStream>>>>().ok()?;
+        let (stream, held) = parts.io.into_inner().into_inner();
+        let read = [&parts.read_buf[..], &held].concat();
         drop(parts.read_buf);
         if let Err(error) = cok_transport::tcp::tune_tunnel(stream.get_ref().0) {
             debug!(%peer, %error, "cannot bound the tunnel's unsent bytes: {error}");

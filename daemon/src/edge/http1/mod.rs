@@ -11,4 +11,4 @@ mod stream;
 mod verdicts;
 
 pub(crate) use self::stream::Stream;
-pub(super) use self::verdicts::{Seen, Verdicts};
+pub(super) use self::verdicts::{Judged, Verdicts};

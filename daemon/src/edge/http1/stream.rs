@@ -235,11 +235,15 @@ impl<S: AsyncRead + Unpin> Stream<S> {
         pin!(self.inner.read_buf(&mut self.held)).poll(cx)
     }
 
-    fn poll_read_http(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    /// Makes one step. Ready with `true` at the end of the connection.
+    fn poll_read_http(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<bool>> {
         if self.held.is_empty() {
             let before = buffer.filled().len();
             ready!(Pin::new(&mut self.inner).poll_read(cx, buffer))?;
             let fresh = &buffer.filled()[before..];
+            if fresh.is_empty() {
+                return Poll::Ready(Ok(true));
+            }
             let passed = self.pass(fresh);
             if passed < fresh.len() {
                 self.held.extend_from_slice(&fresh[passed..]);
@@ -248,18 +252,37 @@ impl<S: AsyncRead + Unpin> Stream<S> {
         } else if !self.pass_held() && ready!(self.poll_hold(cx))? == 0 {
             self.refuse(Fault::CutShort);
         }
-        Poll::Ready(Ok(()))
+        Poll::Ready(Ok(false))
     }
 
-    fn poll_read_raw(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    /// Does the same for a connection that has left HTTP.
+    fn poll_read_raw(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<bool>> {
         if !self.held.is_empty() {
             self.ready = std::mem::take(&mut self.held).freeze();
-            return Poll::Ready(Ok(()));
+            return Poll::Ready(Ok(false));
         }
+        let before = buffer.filled().len();
         match ready!(Pin::new(&mut self.inner).poll_read(cx, buffer)) {
             // A visitor may end its direction without saying so in TLS. The other direction goes on.
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Poll::Ready(Ok(())),
-            result => Poll::Ready(result),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Poll::Ready(Ok(true)),
+            result => Poll::Ready(result.map(|()| buffer.filled().len() == before)),
+        }
+    }
+
+    /// Waits for the decision about an upgrade. Meanwhile it holds what comes, and so notices a visitor who leaves.
+    fn poll_undecided(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        loop {
+            if let Poll::Ready(switched) = self.verdicts.poll_switched(cx) {
+                self.state = if switched { State::Raw } else { State::Head };
+                return Poll::Ready(Ok(false));
+            }
+            if self.held.len() >= MAX_HELD {
+                return Poll::Pending;
+            }
+            if ready!(self.poll_hold(cx))? == 0 {
+                // Who has sent something and ended its direction may still want the answer.
+                return if self.held.is_empty() { Poll::Ready(Ok(true)) } else { Poll::Pending };
+            }
         }
     }
 
@@ -292,29 +315,14 @@ impl<S: AsyncRead + Unpin> AsyncRead for Stream<S> {
                 buffer.put_slice(&this.ready.split_to(length));
                 return Poll::Ready(Ok(()));
             }
-            match this.state {
+            let ended = match this.state {
                 State::Head | State::Length(_) | State::Chunks(_) => ready!(this.poll_read_http(cx, buffer))?,
+                State::Undecided => ready!(this.poll_undecided(cx))?,
                 State::Raw => ready!(this.poll_read_raw(cx, buffer))?,
-                State::Undecided => match this.verdicts.poll_switched(cx) {
-                    Poll::Ready(true) => {
-                        this.state = State::Raw;
-                        continue;
-                    }
-                    Poll::Ready(false) => {
-                        this.state = State::Head;
-                        continue;
-                    }
-                    Poll::Pending if this.held.len() >= MAX_HELD => return Poll::Pending,
-                    Poll::Pending => {
-                        if ready!(this.poll_hold(cx))? > 0 {
-                            continue;
-                        }
-                    }
-                },
                 State::Broken => return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "broken framing"))),
                 State::Refused => return Poll::Pending,
-            }
-            if buffer.filled().len() > before || (this.held.is_empty() && this.ready.is_empty()) {
+            };
+            if ended || buffer.filled().len() > before {
                 return Poll::Ready(Ok(()));
             }
         }

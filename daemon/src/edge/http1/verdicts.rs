@@ -21,6 +21,20 @@ pub(in crate::edge) struct Seen {
     pub(in crate::edge) doubt: Option<Doubt>,
 }
 
+/// A request of a connection that was judged.
+#[derive(Debug)]
+pub(in crate::edge) struct Judged {
+    pub(in crate::edge) verdicts: Arc<Verdicts>,
+    pub(in crate::edge) seen: Seen,
+}
+
+impl Judged {
+    /// The request that the library hands out next.
+    pub(in crate::edge) fn next(verdicts: &Arc<Verdicts>) -> Self {
+        Self { verdicts: verdicts.clone(), seen: verdicts.next() }
+    }
+}
+
 /// Passes on what was seen, in the order of the requests, and brings back what became of an upgrade.
 #[derive(Debug, Default)]
 pub(in crate::edge) struct Verdicts(Mutex<Inner>);
@@ -42,7 +56,7 @@ impl Verdicts {
     }
 
     /// Of the request that the library hands out next.
-    pub(in crate::edge) fn next(&self) -> Seen {
+    pub(super) fn next(&self) -> Seen {
         self.0.lock().seen.pop_front().unwrap_or_default()
     }
 
@@ -73,6 +87,11 @@ impl Verdicts {
                 Poll::Pending
             }
         }
+    }
+
+    #[cfg(test)]
+    pub(super) fn has_next(&self) -> bool {
+        !self.0.lock().seen.is_empty()
     }
 
     pub(super) fn lingers(&self) -> bool {
