@@ -6,7 +6,7 @@ import pytest
 
 from harness import raw
 from harness.http2 import Http2
-from harness.http3 import Http3
+from harness.process import wait_for
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 SECOND = b"GET /second HTTP/1.1\r\nHost: %(host)b\r\n\r\n"
@@ -20,29 +20,12 @@ class Witness(raw.Recorder):
         super().__init__(self.read)
 
     def read(self, head, connection):
-        fields = dict(raw.fields(head))
         self.bodies.append(None)
         try:
-            if b"chunked" in fields.get(b"transfer-encoding", b""):
-                body = b""
-                while size := int(read_line(connection), 16):
-                    body += raw.read_exactly(connection, size)
-                    assert read_line(connection) == b""
-                while read_line(connection):
-                    pass
-            else:
-                body = raw.read_exactly(connection, int(fields.get(b"content-length", 0)))
+            self.bodies[-1] = raw.read_body(head, connection)
         except (EOFError, ValueError):
             return None
-        self.bodies[-1] = body
         return OK
-
-
-def read_line(connection):
-    line = b""
-    while not line.endswith(b"\r\n"):
-        line += raw.read_exactly(connection, 1)
-    return line[:-2]
 
 
 @pytest.fixture(scope="module")
@@ -209,8 +192,7 @@ def test_a_faulty_body_is_never_whole(witness, name, at_once):
             connection.sendall(head + rest)
         else:
             connection.sendall(head + b"5\r\nhello\r\n")
-            while not witness.bodies:
-                pass
+            wait_for(lambda: witness.bodies, "the service sees the head")
             connection.sendall(rest)
         answer = b""
         while chunk := connection.recv(65536):
@@ -258,6 +240,13 @@ def test_targets_pass_over_other_versions(witness, multiplexed, target):
     assert lines_seen(witness) == [b"GET " + target + b" HTTP/1.1"]
 
 
+def unchecked(visitor):
+    """Keeps the visitor's own library from refusing a request."""
+    if isinstance(visitor, Http2):
+        visitor.connection.config.validate_outbound_headers = False
+        visitor.connection.config.normalize_outbound_headers = False
+
+
 MULTIPLEXED = {
     "another Host": ({}, [("host", "other.tunnel.test")], b"400"),
     "two Hosts": ({}, [("host", "%"), ("host", "%")], b"400"),
@@ -283,9 +272,7 @@ def test_faults_over_other_versions(witness, multiplexed, name):
         changes["authority"] = changes["authority"].replace("%", host)
     extra = [(key, value.replace("%", host)) for key, value in extra]
     with multiplexed(witness.client.daemon, witness.client.name) as visitor:
-        if isinstance(visitor, Http2):
-            visitor.connection.config.validate_outbound_headers = False
-            visitor.connection.config.normalize_outbound_headers = False
+        unchecked(visitor)
         stream = visitor.request(changes.pop("path"), extra=extra, **changes)
         try:
             assert stream.response()[b":status"] == status
@@ -297,20 +284,23 @@ def test_faults_over_other_versions(witness, multiplexed, name):
 def test_host_may_repeat_the_authority(witness, multiplexed):
     with multiplexed(witness.client.daemon, witness.client.name) as visitor:
         host = witness.client.host
-        stream = visitor.request("/", authority=host, extra=[("host", host.upper() + ":443")])
+        again = host
+        if isinstance(visitor, Http2):
+            # The library for HTTP/3 takes nothing but the same spelling.
+            unchecked(visitor)
+            again = host.upper() + ":443"
+        stream = visitor.request("/", authority=host, extra=[("host", again)])
         assert stream.response()[b":status"] == b"200"
 
 
-@pytest.mark.parametrize("trailer", ["content-length", "host", "trailer", "expect"])
+@pytest.mark.parametrize("trailer", [b"content-length", b"host", b"trailer", b"expect"])
 def test_trailers_that_frame_end_a_request(witness, multiplexed, trailer):
     with multiplexed(witness.client.daemon, witness.client.name) as visitor:
-        if isinstance(visitor, Http2):
-            visitor.connection.config.validate_outbound_headers = False
+        unchecked(visitor)
         stream = visitor.request("/", method="POST", end=False)
         stream.send(b"hello")
-        while not witness.bodies:
-            pass
-        stream.send_trailers([(trailer, "5")])
+        wait_for(lambda: witness.bodies, "the service sees the head")
+        stream.send_trailers([(trailer, b"5")])
         try:
             assert stream.response()[b":status"] == b"400"
         except AssertionError as error:
