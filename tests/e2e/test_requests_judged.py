@@ -257,6 +257,7 @@ MULTIPLEXED = {
     "a foreign authority": ({"authority": "www.example.com"}, [], b"421"),
     "an asterisk": ({"path": "*"}, [], b"400"),
     "a query without a path": ({"path": "?q"}, [], b"400"),
+    "a fragment": ({"path": "/x#y"}, [], b"400"),
     "two lengths": ({}, [("content-length", "0"), ("content-length", "0")], b"400"),
     "TRACE": ({"method": "TRACE"}, [], b"405"),
 }

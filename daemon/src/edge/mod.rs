@@ -25,7 +25,6 @@ mod tcp;
 mod upgrade;
 mod visitor;
 
-pub(crate) use self::http1::Stream as Http1Stream;
 pub(crate) use self::parts::{Config, Edge, Parts};
 pub(crate) use self::route::{Route, route};
 pub(crate) use self::tcp::serve;

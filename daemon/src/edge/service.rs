@@ -12,7 +12,7 @@ use tracing::debug;
 use super::body::Body;
 use super::context::Context;
 use super::forward::forward;
-use super::http1::Judged;
+use super::http1::{Judged, unwrap};
 use super::judge::judge;
 use super::linger::linger;
 use super::pages::{Problem, page};
@@ -113,7 +113,7 @@ async fn answer(
 fn answer_on_base(visitor: &Visitor, mut request: Request<RequestBody>) -> Response<Body> {
     let path = request.uri().path();
     if path == cok_transport::ws::PATH {
-        return visitor.edge.tunnels.upgrade(&mut request, visitor.address()).map(Body::full);
+        return visitor.edge.tunnels.upgrade(&mut request, visitor.address(), unwrap).map(Body::full);
     }
     if matches!(*request.method(), Method::GET | Method::HEAD)
         && let Some(response) = visitor.edge.health.answer(path, Asker::Public)

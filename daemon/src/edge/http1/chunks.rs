@@ -7,7 +7,7 @@ use crate::edge::judge::{Fault, is_forbidden_trailer};
 
 /// The most digits of a chunk's size.
 const MAX_DIGITS: usize = 16;
-/// The most bytes of all extensions of a body. Nobody uses them.
+/// The most bytes of all extensions of a body, which hardly any program sends.
 const MAX_EXTENSIONS: usize = 4 * 1024;
 /// The most bytes of trailers that the HTTP library takes.
 const MAX_TRAILERS: usize = 16 * 1024;

@@ -10,5 +10,17 @@ mod head;
 mod stream;
 mod verdicts;
 
-pub(crate) use self::stream::Stream;
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
+
+pub(super) use self::stream::Stream;
 pub(super) use self::verdicts::{Judged, Verdicts};
+
+/// The TLS connection below an upgraded one, and what was read from it already.
+pub(super) fn unwrap(upgraded: Upgraded) -> Option<(TlsStream<TcpStream>, Vec<u8>)> {
+    let parts = upgraded.downcast::<TokioIo<Stream<TlsStream<TcpStream>>>>().ok()?;
+    let (stream, held) = parts.io.into_inner().into_inner();
+    Some((stream, [&parts.read_buf[..], &held].concat()))
+}

@@ -30,7 +30,7 @@ const DROPS: usize = 16;
 
 /// A connection, as the HTTP library sees it.
 #[derive(Debug)]
-pub(crate) struct Stream<S> {
+pub(in crate::edge) struct Stream<S> {
     inner: S,
     verdicts: Arc<Verdicts>,
     /// The longest head.
@@ -89,7 +89,7 @@ impl<S> Stream<S> {
     }
 
     /// The connection itself, once it has left HTTP, and what was read from it and not handed out.
-    pub(crate) fn into_inner(self) -> (S, Vec<u8>) {
+    pub(super) fn into_inner(self) -> (S, Vec<u8>) {
         (self.inner, [&self.ready[..], &self.held[..]].concat())
     }
 

@@ -46,7 +46,7 @@ struct Inner {
     switched: Option<bool>,
     /// Wakes the reader, which waits for the decision.
     waiting: Option<Waker>,
-    /// Input that nobody reads may follow the last response.
+    /// The visitor may still send after the last response.
     lingers: bool,
 }
 
