@@ -2,6 +2,7 @@
 //! no sockets and opens no tunnels; `listen` brings connections, `tunnels` carries requests.
 
 mod body;
+mod claims;
 mod context;
 mod forward;
 mod grpc;
@@ -15,14 +16,17 @@ mod lifetime;
 mod linger;
 mod lingering_close;
 mod pages;
+mod parting;
 mod parts;
 mod request;
 mod respond;
+mod response_judge;
 mod retry;
 mod route;
 mod service;
 mod tcp;
 mod upgrade;
+mod upload;
 mod visitor;
 
 pub(crate) use self::parts::{Config, Edge, Parts};

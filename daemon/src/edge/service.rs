@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, ALT_SVC, CONNECTION, CONTENT_LENGTH, EXPECT, UPGRADE};
+use cok_http::expects_continue;
+use http::header::{ACCEPT, ALT_SVC, CONNECTION, CONTENT_LENGTH, UPGRADE};
 use http::uri::Authority;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::Body as _;
@@ -137,7 +138,7 @@ fn drop_body(response: &mut Response<Body>) {
 /// The page for a problem. The visitor's body is read and dropped.
 fn refuse(problem: Problem, request: Request<RequestBody>) -> Response<Body> {
     let response = page(problem, request.headers());
-    if !request.headers().contains_key(EXPECT) {
+    if !expects_continue(request.headers()) {
         linger(request.into_body());
     }
     response

@@ -28,6 +28,7 @@ use super::parts::Edge;
 use super::request::RequestBody;
 use super::service::respond;
 use super::visitor::{Arrival, Peer, Visitor};
+use crate::host::flushes::Flushing;
 
 /// HTTP/1.1: what one connection reads ahead and gathers for writing. The longest head fits, and a slow upload holds no
 /// more than this.
@@ -77,7 +78,8 @@ pub(crate) async fn serve(edge: Arc<Edge>, stream: TlsStream<TcpStream>, peer: S
         }
     } else {
         let verdicts = Verdicts::new();
-        let io = Stream::new(stream, max_header_bytes as usize, verdicts.clone());
+        let io = Flushing::new(stream, visitor.flushes.clone());
+        let io = Stream::new(io, max_header_bytes as usize, verdicts.clone());
         let service = service_fn(|request: Request<Incoming>| {
             let (visitor, judged) = (visitor.clone(), Judged::next(&verdicts));
             let request = request.map(|body| RequestBody::hyper(body, judged.seen.doubt.clone()));
@@ -102,7 +104,7 @@ trait Connection: Future<Output = hyper::Result<()>> {
     fn finish(self: Pin<&mut Self>);
 }
 
-impl<S> Connection for http1::UpgradeableConnection<TokioIo<Stream<TlsStream<TcpStream>>>, S>
+impl<S> Connection for http1::UpgradeableConnection<TokioIo<Stream<Flushing<TlsStream<TcpStream>>>>, S>
 where
     S: HttpService<Incoming, ResBody = Body>,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,

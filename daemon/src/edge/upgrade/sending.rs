@@ -5,9 +5,9 @@ use std::task::Context;
 
 use cok_transport::SendHalf;
 
-use crate::edge::body::Upload;
 use crate::edge::linger::linger;
 use crate::edge::request::RequestBody;
+use crate::edge::upload::Upload;
 
 /// The request's direction of an upgrade.
 pub(in crate::edge) struct Sending {
