@@ -1,12 +1,13 @@
 //! Sends a request into its tunnel: one attempt after the other, until there is a response. `retry` chooses the session,
 //! `respond` makes the response.
 
-use std::future::poll_fn;
+use std::future::{Future as _, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Poll, ready};
 use std::time::Duration;
 
+use bytes::Bytes;
 use cok_http::expects_continue;
 use cok_http::hop_by_hop::strip_request;
 use cok_proto::{RequestHead, ResetCode, ResponseHead, Scheme, Target};
@@ -29,7 +30,7 @@ use super::request::RequestBody;
 use super::respond::{FinalHead, respond, respond_to_upgrade};
 use super::response_judge::{Content, judge_final, judge_interim};
 use super::retry::{MAX_ATTEMPTS, find_live, may_repeat, settle};
-use super::upgrade::Upgrade;
+use super::upgrade::{Sending, Upgrade};
 use super::upload::Upload;
 use super::visitor::Visitor;
 use crate::tunnels::{Live, Tunnel};
@@ -38,24 +39,28 @@ use crate::tunnels::{Live, Tunnel};
 /// none; curl waits for the same time.
 const CONTINUE_AFTER: Duration = Duration::from_secs(1);
 
-/// Sends a request into its tunnel and returns the response.
+/// Sends a request into its tunnel and returns the response. `target` replaces the one in the request, if the HTTP library
+/// could not take it.
 pub(super) async fn forward(
     context: &mut Context,
     tunnel: &Arc<Tunnel>,
     mut request: Request<RequestBody>,
     authority: Authority,
-    upgrade: Upgrade,
+    target: Option<Bytes>,
 ) -> Response<Body> {
     if is_loop(request.headers(), &authority) {
         let response = page(Problem::Loop, request.headers());
         give_up(Some(request.into_body()), false);
         return response;
     }
+    let upgrade = Upgrade::of(&request);
     let on_upgrade = upgrade.is_some().then(|| hyper::upgrade::on(&mut request));
     let (parts, body) = request.into_parts();
     let (interim, version) = (body.interim(), parts.version);
-    let head = Arc::new(prepare(&context.visitor, parts, authority, &upgrade));
-    let body = (!body.is_end_stream() && !upgrade.is_some()).then_some(body);
+    let target = target.and_then(|bytes| Target::from_bytes(bytes).ok());
+    let head = Arc::new(prepare(&context.visitor, parts, authority, target, &upgrade));
+    // An extended CONNECT has raw bytes where others have a body.
+    let body = (!body.is_end_stream() && !upgrade.is_connect()).then_some(body);
     let outgoing = Outgoing { head: head.clone(), version, body, interim };
     let result = match on_upgrade {
         Some(on_upgrade) => send_upgrade(context, tunnel, outgoing, &upgrade, on_upgrade).await,
@@ -75,7 +80,13 @@ struct Outgoing {
 }
 
 /// Makes the head that goes into the tunnel.
-fn prepare(visitor: &Visitor, parts: http::request::Parts, authority: Authority, upgrade: &Upgrade) -> RequestHead {
+fn prepare(
+    visitor: &Visitor,
+    parts: http::request::Parts,
+    authority: Authority,
+    target: Option<Target>,
+    upgrade: &Upgrade,
+) -> RequestHead {
     let mut headers = parts.headers;
     let address = visitor.address();
     let config = visitor.edge.config();
@@ -93,8 +104,9 @@ fn prepare(visitor: &Visitor, parts: http::request::Parts, authority: Authority,
         add_via(&mut headers, parts.version, visitor.edge.domain.as_str());
     }
     upgrade.prepare(&mut headers);
-    let target = parts.uri.into_parts().path_and_query.map_or_else(Target::root, Target::from);
-    let method = if upgrade.is_some() { Method::GET } else { parts.method };
+    let target =
+        target.unwrap_or_else(|| parts.uri.into_parts().path_and_query.map_or_else(Target::root, Target::from));
+    let method = if upgrade.is_connect() { Method::GET } else { parts.method };
     RequestHead { method, target, scheme: Scheme::Https, authority, headers }
 }
 
@@ -106,21 +118,55 @@ async fn send_upgrade(
     upgrade: &Upgrade,
     on_upgrade: OnUpgrade,
 ) -> Result<Response<Body>, Problem> {
+    let Outgoing { head, version, body, .. } = request;
     let mut lost: Option<Arc<Live>> = None;
     for _ in 0..MAX_ATTEMPTS {
-        let live = find_live(&context.visitor, tunnel, lost.as_deref()).await?;
-        let ExchangeHalves { send, mut recv } = match live.open(request.head.clone(), true) {
+        let live = match find_live(&context.visitor, tunnel, lost.as_deref()).await {
+            Ok(live) => live,
+            Err(problem) => {
+                give_up(body, false);
+                return Err(problem);
+            }
+        };
+        let ExchangeHalves { send, mut recv } = match live.open(head.clone(), body.is_none()) {
             Ok(exchange) => exchange,
             Err(OpenError::Unavailable | OpenError::Unbound) => {
                 lost = Some(live);
                 continue;
             }
-            Err(error) => return Err(not_opened(error)),
+            Err(error) => {
+                give_up(body, false);
+                return Err(not_opened(error));
+            }
         };
-        let asked = Asked { method: &request.head.method, upgrade: true, interim: None };
-        let answered = answer(&mut recv, &mut None, &mut false, &asked).await.map_err(problem)?;
-        return respond_to_upgrade(context, answered, upgrade, on_upgrade, send, recv, request.version);
+        let mut sending = Sending::new(body, send);
+        let answered = {
+            // The body is not the answer's business here: what sends it is still needed behind it.
+            let (mut no_upload, mut held_back) = (None, false);
+            let asked = Asked { method: &head.method, upgrade: true, interim: None };
+            let mut answer = pin!(answer(&mut recv, &mut no_upload, &mut held_back, &asked));
+            poll_fn(|cx| {
+                sending.poll(cx);
+                answer.as_mut().poll(cx)
+            })
+            .await
+        };
+        return match answered {
+            Ok(answered) if answered.head.is_switch() => {
+                respond_to_upgrade(context, answered, upgrade, on_upgrade, sending.into_send(), recv, version)
+            }
+            Ok(answered) => {
+                let response = respond(context, answered, recv, version);
+                sending.decline();
+                Ok(response)
+            }
+            Err(error) => {
+                sending.give_up();
+                Err(problem(error))
+            }
+        };
     }
+    give_up(body, false);
     Err(Problem::Offline)
 }
 

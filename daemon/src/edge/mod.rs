@@ -7,9 +7,10 @@ mod context;
 mod forward;
 mod grpc;
 mod headers;
-
+mod http1;
 pub(crate) mod http3;
 mod interim;
+mod judge;
 mod lifecycle;
 mod lifetime;
 mod linger;

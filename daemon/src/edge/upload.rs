@@ -34,6 +34,11 @@ impl Upload {
         self.body
     }
 
+    /// What it sends to, once the body has ended.
+    pub(crate) fn into_send(self) -> Box<dyn SendHalf> {
+        self.send
+    }
+
     /// Carries on. Ready once nothing is left to do: all is sent, it is not wanted any more, or the
     /// visitor has gone.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {

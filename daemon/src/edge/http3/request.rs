@@ -116,7 +116,7 @@ async fn respond(
     let state = sender.state.clone();
     let mut stopped = pin!(sender.stream.stopped());
     let response = {
-        let mut responding = pin!(service::respond(visitor, request));
+        let mut responding = pin!(service::respond(visitor, request, None));
         loop {
             let response = tokio::select! {
                 biased;
