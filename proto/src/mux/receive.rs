@@ -139,7 +139,7 @@ impl Mux {
                     }
                     self.arrived(key, true);
                 } else {
-                    // Nobody is left who could come to the break.
+                    // No reader is left that could come to the break.
                     self.reset(key, ResetCode::Cancelled);
                 }
             }

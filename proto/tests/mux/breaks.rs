@@ -142,18 +142,20 @@ fn a_service_gets_an_upload_up_to_where_it_broke_off() {
 
 #[test]
 fn an_upload_that_nobody_takes_is_given_up_after_a_while() {
+    // Four steps are longer than the daemon waits, and three are not.
+    const STEP: Duration = Duration::from_secs(LINGER.as_secs() / 4 + 1);
     let mut pair = with_window(5);
     let (_, client) = broken_upload(&mut pair);
     assert_eq!(pair.daemon.open_exchanges(), 1);
     for _ in 0..3 {
-        pair.advance(LINGER / 3 - Duration::from_millis(1));
+        pair.advance(STEP);
         let now = pair.now;
         pair.daemon.handle_timeout(now).unwrap();
         pair.settle();
     }
     assert_eq!((pair.daemon.open_exchanges(), pair.client.broken(client)), (1, None));
-    assert!(pair.daemon.next_timeout().unwrap() <= pair.now + Duration::from_millis(3));
-    pair.advance(Duration::from_millis(3));
+    assert!(pair.daemon.next_timeout().unwrap() <= pair.now + STEP);
+    pair.advance(STEP);
     let now = pair.now;
     pair.daemon.handle_timeout(now).unwrap();
     pair.settle();
