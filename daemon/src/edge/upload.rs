@@ -71,7 +71,7 @@ impl Upload {
                         Err(frame) => {
                             let trailers = frame.into_trailers().unwrap_or_default();
                             if self.send.send_trailers(trailers).is_err() {
-                                self.send.reset(ResetCode::TooLarge);
+                                self.send.break_off(ResetCode::TooLarge);
                             }
                             return Poll::Ready(());
                         }
@@ -82,7 +82,7 @@ impl Upload {
                     return Poll::Ready(());
                 }
                 Poll::Ready(Some(Err(_))) => {
-                    self.send.reset(ResetCode::Cancelled);
+                    self.send.break_off(ResetCode::Cancelled);
                     return Poll::Ready(());
                 }
             }

@@ -50,6 +50,8 @@ impl SendHalf for Silent {
         Ok(())
     }
 
+    fn break_off(&mut self, _code: ResetCode) {}
+
     fn reset(&mut self, _code: ResetCode) {}
 }
 
