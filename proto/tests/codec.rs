@@ -167,6 +167,7 @@ fn frame() -> impl Strategy<Value = Frame> {
         (id(), fields()).prop_map(|(id, fields)| Frame::Trailers { id, fields }),
         (id(), id()).prop_map(|(id, code)| Frame::Reset { id, code: code.into() }),
         (id(), 0..9_u32).prop_map(|(id, code)| Frame::Reset { id, code: code.into() }),
+        (id(), 0..9_u32).prop_map(|(id, code)| Frame::Break { id, code: code.into() }),
         (id(), id()).prop_map(|(id, increment)| Frame::WindowUpdate { id, increment }),
         any::<[u8; 8]>().prop_map(Frame::Ping),
         any::<[u8; 8]>().prop_map(Frame::Pong),

@@ -215,6 +215,8 @@ fn expected() -> BTreeMap<&'static str, Frame> {
         ("reset-local-untrusted", Frame::Reset { id: 1, code: ResetCode::LocalUntrusted }),
         ("reset-local-mismatch", Frame::Reset { id: 1, code: ResetCode::LocalMismatch }),
         ("reset-local-invalid", Frame::Reset { id: 1, code: ResetCode::LocalInvalid }),
+        ("break-local-broken", Frame::Break { id: 1, code: ResetCode::LocalBroken }),
+        ("break-cancelled", Frame::Break { id: 1, code: ResetCode::Cancelled }),
         ("window-update", Frame::WindowUpdate { id: 1, increment: 131_072 }),
         ("ping", Frame::Ping(*b"\x01\x02\x03\x04\x05\x06\x07\x08")),
         ("pong", Frame::Pong(*b"\x01\x02\x03\x04\x05\x06\x07\x08")),

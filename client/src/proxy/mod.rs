@@ -162,7 +162,7 @@ impl Proxy {
                 } else {
                     info!(%method, target, error, "{method} {target}: {error}");
                 }
-                send.reset(failure.code());
+                send.break_off(failure.code());
             }
         }
     }

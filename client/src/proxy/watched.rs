@@ -75,6 +75,11 @@ impl SendHalf for Watched {
         Ok(())
     }
 
+    fn break_off(&mut self, code: ResetCode) {
+        self.complete = false;
+        self.send.break_off(code);
+    }
+
     fn reset(&mut self, code: ResetCode) {
         self.complete = false;
         self.send.reset(code);

@@ -131,6 +131,12 @@ impl Monitor {
                 assert!(from == Role::Daemon || exchange.final_head);
                 exchange.ended[me] = true;
             }
+            Frame::Break { id, code } => {
+                let exchange = self.sending(me, id);
+                assert!(from == Role::Daemon || exchange.final_head, "a break follows its head");
+                assert!(code != ResetCode::NoError);
+                exchange.ended[me] = true;
+            }
             Frame::Reset { id, code } => {
                 let exchange = self.exchanges.get_mut(&id).expect("a Reset only for an announced exchange");
                 assert!(!exchange.reset[me], "one Reset for each side");
