@@ -49,8 +49,8 @@ pub(super) async fn forward(
     target: Option<Bytes>,
 ) -> Response<Body> {
     if is_loop(request.headers(), &authority) {
-        let response = page(Problem::Loop, request.headers());
-        give_up(Some(request.into_body()), false);
+        let (response, held_back) = (page(Problem::Loop, request.headers()), expects_continue(request.headers()));
+        give_up(Some(request.into_body()), held_back);
         return response;
     }
     let upgrade = Upgrade::of(&request);
