@@ -7,6 +7,7 @@
 //! `http2` or `in_process` (there and back), `respond` (what the daemon gets).
 
 mod body;
+mod framing;
 mod http1;
 mod http2;
 mod in_process;
@@ -37,6 +38,9 @@ use crate::flight::{self, Flight, InFlight};
 use crate::options::HostHeader;
 use crate::target::Target;
 use crate::text::quoted;
+
+/// The failure of a service that sends interim responses without end.
+const INTERIM_FLOOD: &str = "it sent interim responses without end";
 
 /// What the proxy needs.
 #[derive(Debug)]
