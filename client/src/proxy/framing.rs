@@ -28,9 +28,9 @@ pub(super) fn set_length(status: StatusCode, length: Length, headers: &mut Heade
     let said = one_length(headers);
     let length = match length {
         Length::Bodiless if status == StatusCode::NO_CONTENT || headers.contains_key(TRANSFER_ENCODING) => None,
-        Length::Bodiless => said.unwrap_or_default(),
+        Length::Bodiless => said.ok().flatten(),
         Length::Decided(length) => length,
-        Length::Announced => said.ok_or_else(|| Failure::Broke("its Content-Length is not one number".to_owned()))?,
+        Length::Announced => said?,
     };
     match length {
         // In its place, and in place of all its values.
@@ -53,23 +53,23 @@ pub(super) fn check_coding(version: Version, headers: &HeaderMap) -> Result<(), 
     }
 }
 
-/// The length that a head announces; `Some(None)` if it announces none, `None` if it announces no single number. Equal
-/// values count once.
-fn one_length(headers: &HeaderMap) -> Option<Option<u64>> {
+/// The length that a head announces. It is one number, which may stand there more than once.
+fn one_length(headers: &HeaderMap) -> Result<Option<u64>, Failure> {
+    let invalid = || Failure::Broke("its Content-Length is not one number".to_owned());
     let values = headers.get_all(CONTENT_LENGTH).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
     let mut said = None;
     for value in values {
         let digits = value.trim_ascii();
         if !digits.iter().all(u8::is_ascii_digit) {
-            return None;
+            return Err(invalid());
         }
-        let length = std::str::from_utf8(digits).ok()?.parse().ok()?;
+        let length = std::str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok()).ok_or_else(invalid)?;
         if said.is_some_and(|said| said != length) {
-            return None;
+            return Err(invalid());
         }
         said = Some(length);
     }
-    Some(said)
+    Ok(said)
 }
 
 #[cfg(test)]

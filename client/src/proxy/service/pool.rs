@@ -10,7 +10,7 @@
 
 use std::collections::VecDeque;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -32,6 +32,10 @@ const QUIET: Duration = Duration::from_millis(50);
 const MAX_RESTING: usize = 64;
 /// How long a fresh connection waits for its first response before an idle one is given up for it.
 const STARVED: Duration = Duration::from_millis(100);
+/// How long it then waits at most until another one is given up.
+const MAX_STARVED: Duration = Duration::from_secs(1);
+/// By how much one fresh connection lowers the limit while it waits.
+const MAX_TAKEN: usize = 2;
 /// The most idle connections. Each may hold a read buffer of a hundred kilobytes.
 const MAX_IDLE: usize = 512;
 /// How long a connection may stay idle: less than services usually allow.
@@ -80,6 +84,16 @@ struct Waiting {
 #[derive(Debug)]
 struct Starving {
     since: Instant,
+    /// By how much the limit is lower for it.
+    taken: AtomicUsize,
+    /// When an idle connection last ended for it.
+    last: Mutex<Option<Instant>>,
+}
+
+impl Starving {
+    fn new() -> Arc<Self> {
+        Arc::new(Self { since: Instant::now(), taken: AtomicUsize::new(0), last: Mutex::default() })
+    }
 }
 
 /// What a request gets.
@@ -200,14 +214,13 @@ impl Pool {
         let is_first = !connection.reused;
         connection.reused = true;
         let mut state = self.state.lock();
-        if is_first {
-            state.limit += 1;
-        }
-        if state.is_starving(connection.took) {
-            state.starving.pop_front();
-            state.shrink();
+        if let Some(starving) = state.starved_by(connection.took) {
+            state.give_to(&starving);
             drop(state);
             return;
+        }
+        if is_first {
+            state.limit += 1;
         }
         let permit = connection.permit.take();
         if connection.is_bodiless || is_distrusted {
@@ -261,7 +274,7 @@ impl Pool {
             None => state.resting.pop_front(),
         };
         if given_up.is_some() {
-            state.shrink();
+            state.give_to(starving);
         } else if !state.starving.iter().any(|other| Arc::ptr_eq(other, starving)) {
             state.starving.push_back(starving.clone());
         }
@@ -310,15 +323,20 @@ impl State {
         }
     }
 
-    /// Whether a fresh connection has waited so much longer than a response of `took` that the service seems to have no
+    /// The fresh connection that has waited so much longer than a response of `took` that the service seems to have no
     /// thread for it.
-    fn is_starving(&self, took: Duration) -> bool {
-        self.starving.front().is_some_and(|starving| starving.since.elapsed() >= STARVED.max(took * 2))
+    fn starved_by(&mut self, took: Duration) -> Option<Arc<Starving>> {
+        let is_starving = |starving: &Arc<Starving>| starving.since.elapsed() >= STARVED.max(took * 2);
+        if self.starving.front().is_some_and(is_starving) { self.starving.pop_front() } else { None }
     }
 
-    /// The service keeps fewer connections than it was trusted with.
-    fn shrink(&mut self) {
-        self.limit = AT_FIRST.max(self.limit - 1);
+    /// An idle connection ends for a fresh one. No other takes its place.
+    fn give_to(&mut self, starving: &Starving) {
+        if self.limit > 1 && starving.taken.load(Ordering::Relaxed) < MAX_TAKEN {
+            self.limit -= 1;
+            starving.taken.fetch_add(1, Ordering::Relaxed);
+        }
+        *starving.last.lock() = Some(Instant::now());
     }
 }
 
@@ -353,8 +371,7 @@ pub(crate) struct Starvation {
 impl Starvation {
     /// Watches the connection that a permit is for, from now on.
     pub(super) fn of(permit: &Permit) -> Self {
-        let starving = Arc::new(Starving { since: Instant::now() });
-        Self { pool: permit.pool.clone(), starving, timer: Box::pin(sleep(STARVED)), every: STARVED }
+        Self { pool: permit.pool.clone(), starving: Starving::new(), timer: Box::pin(sleep(STARVED)), every: STARVED }
     }
 
     /// Gives up a connection whenever it is time. `waits_for_visitor` says that the service is not late.
@@ -363,7 +380,7 @@ impl Starvation {
             if !waits_for_visitor {
                 self.pool.give_up(&self.starving);
                 // A slow response alone costs only a few idle connections.
-                self.every *= 2;
+                self.every = MAX_STARVED.min(self.every * 2);
             }
             self.timer.as_mut().reset(Instant::now() + self.every);
         }
@@ -374,6 +391,12 @@ impl Drop for Starvation {
     fn drop(&mut self) {
         let mut state = self.pool.state.lock();
         state.starving.retain(|other| !Arc::ptr_eq(other, &self.starving));
+        // A response right behind the end of an idle connection shows that the service had no thread for both. Otherwise
+        // the service was only slow.
+        let helped = self.starving.last.lock().is_some_and(|last| last.elapsed() < STARVED);
+        if !helped {
+            state.limit += self.starving.taken.load(Ordering::Relaxed);
+        }
     }
 }
 
