@@ -7,6 +7,7 @@
 //! `http2` or `in_process` (there and back), `respond` (what the daemon gets).
 
 mod body;
+mod framing;
 mod http1;
 mod http2;
 mod in_process;
@@ -44,6 +45,9 @@ use crate::target::Target;
 use crate::target_trust::Fingerprint;
 use crate::text::quoted;
 use crate::upgrades::Upgrades;
+
+/// The failure of a service that sends interim responses without end.
+const INTERIM_FLOOD: &str = "it sent interim responses without end";
 
 /// What the proxy needs.
 #[derive(Debug)]
@@ -175,9 +179,6 @@ impl Proxy {
         send: &mut Box<dyn SendHalf>,
         flight: &mut Flight,
     ) -> Result<(), Failure> {
-        if head.target.path_and_query().is_none() {
-            return Err(Failure::Broke("the HTTP library cannot write this target".to_owned()));
-        }
         let mut request = Request::new(head, body, self.local.own_host(), &self.host);
         let limit = self.response_timeout;
         if let Some(service) = self.local.in_process() {

@@ -16,6 +16,7 @@ use tokio::time::sleep;
 use super::body::RequestBody;
 use super::flight::Flight;
 use super::http1::{Answer, ask, respond};
+use super::invalid::diagnose;
 use super::lent::{Returned, lend};
 use super::local::Io;
 use super::request::Request;
@@ -87,7 +88,11 @@ pub(super) async fn exchange(
     let mut request = Request::new(head, body, proxy.local.own_host(), &proxy.host);
     let (connection, response) = loop {
         let mut connection = proxy.local.connect_http1().await?;
-        match ask(&mut connection, request, send, proxy.response_timeout).await? {
+        let answer = match ask(&mut connection, request, send, proxy.response_timeout).await {
+            Err(Failure::Invalid(why)) => return Err(diagnose(&connection.into_io().1, &why)),
+            answer => answer?,
+        };
+        match answer {
             Answer::Response(response) => break (connection, response),
             Answer::None(_) if !connection.reused => return Err(Failure::Broke("it closed the connection".to_owned())),
             Answer::None(again) => request = *again,

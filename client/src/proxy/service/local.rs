@@ -1,6 +1,8 @@
 //! The local service, and the choice between an existing connection to it and a fresh one.
 
+use std::future::poll_fn;
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
@@ -8,29 +10,20 @@ use std::time::Duration;
 use cok_host::dial::first_of;
 use http::HeaderValue;
 use http::uri::Scheme;
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
 use rustls_pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 
 use super::dial_error::{DialError, lookup_failed};
 use super::h2_pool::{H2Pool, Lease};
-use super::pool::{Connection, Pool};
+use super::pool::{Connection, Grant, Permit, Pool, Starvation};
 use super::tls::{HTTP_2, LocalTls};
+use super::wire::{Ending, Wire};
 use crate::server::resolve;
 use crate::service::LocalService;
 use crate::target::{Address, Target};
 
-/// The read buffer of an HTTP/1.1 connection. The longest head that the tunnel carries fits.
-const H1_BUFFER: usize = 80 * 1024;
-
-/// Any byte stream to the service.
-pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
-
-pub(crate) type Io = Box<dyn Stream>;
+pub(crate) use super::wire::Io;
 
 /// A target's host that cannot stand in a request.
 #[derive(Debug, thiserror::Error)]
@@ -103,21 +96,28 @@ impl Local {
         if let Some(lease) = self.lease() {
             return Ok(Service::Http2(lease));
         }
-        if !fresh && let Some(connection) = self.pool.take() {
-            return Ok(Service::Http1(connection));
+        if self.speaks.load(Ordering::Relaxed) != HTTP_1_1 {
+            // Dialling is rare and its future is large. A box keeps it out of every exchange's future.
+            let service = Box::pin(self.in_time(async {
+                let _opening = self.opening.lock().await;
+                if let Some(lease) = self.lease() {
+                    return Ok(Some(Service::Http2(lease)));
+                }
+                // Another exchange may have found out meanwhile.
+                if self.speaks.load(Ordering::Relaxed) == HTTP_1_1 {
+                    return Ok(None);
+                }
+                self.open(false, self.pool.open()).await.map(Some)
+            }));
+            if let Some(service) = service.await? {
+                return Ok(service);
+            }
         }
-        // Dialling is rare and its future is large. A box keeps it out of every exchange's future.
-        Box::pin(self.in_time(async {
-            if self.speaks.load(Ordering::Relaxed) == HTTP_1_1 {
-                return self.open(true).await;
-            }
-            let _opening = self.opening.lock().await;
-            match self.lease() {
-                Some(lease) => Ok(Service::Http2(lease)),
-                None => self.open(false).await,
-            }
-        }))
-        .await
+        let permit = match if fresh { Grant::Open(self.pool.open()) } else { self.pool.acquire().await } {
+            Grant::Connection(connection) => return Ok(Service::Http1(connection)),
+            Grant::Open(permit) => permit,
+        };
+        Box::pin(self.in_time(self.open(true, permit))).await
     }
 
     /// A connection that can be upgraded.
@@ -125,10 +125,11 @@ impl Local {
         if matches!(self.target, Target::H2c(_)) {
             return Err(self.without_upgrades());
         }
-        if let Some(connection) = self.pool.take() {
-            return Ok(connection);
-        }
-        match self.in_time(self.open(true)).await? {
+        let permit = match self.pool.acquire().await {
+            Grant::Connection(connection) => return Ok(connection),
+            Grant::Open(permit) => permit,
+        };
+        match self.in_time(self.open(true, permit)).await? {
             Service::Http1(connection) => Ok(connection),
             Service::Http2(_) => Err(self.without_upgrades()),
         }
@@ -160,32 +161,52 @@ impl Local {
         DialError::new(to, self.connect_timeout, error)
     }
 
-    async fn open(&self, http1_only: bool) -> io::Result<Service> {
+    async fn open(&self, http1_only: bool, permit: Permit) -> io::Result<Service> {
+        let mut starvation = Starvation::of(&permit);
+        let mut dial = pin!(self.dial(http1_only, permit));
+        let mut service = poll_fn(|cx| {
+            starvation.poll(cx, false);
+            dial.as_mut().poll(cx)
+        })
+        .await?;
+        if let Service::Http1(connection) = &mut service {
+            connection.starvation = Some(starvation);
+        }
+        Ok(service)
+    }
+
+    async fn dial(&self, http1_only: bool, permit: Permit) -> io::Result<Service> {
         match &self.target {
-            Target::Service(service) => http1(Box::new(service.connect())).await,
-            Target::Unix(path) => http1(Box::new(UnixStream::connect(path).await?)).await,
-            Target::Http(address) => http1(Box::new(self.tcp(address).await?)).await,
-            Target::H2c(address) => self.http2(Box::new(self.tcp(address).await?), &Scheme::HTTP).await,
+            Target::Service(service) => http1(Box::new(service.connect()), Ending::Strict, permit).await,
+            Target::Unix(path) => http1(Box::new(UnixStream::connect(path).await?), Ending::Strict, permit).await,
+            Target::Http(address) => http1(Box::new(self.tcp(address).await?), Ending::Strict, permit).await,
+            Target::H2c(address) => {
+                let wire = Wire::http2(Box::new(self.tcp(address).await?), Ending::Strict);
+                self.http2(wire, &Scheme::HTTP).await
+            }
             Target::Https(address) => {
                 let tcp = self.tcp(address).await?;
-                let config = self.tls.config(tcp.peer_addr()?.ip().is_loopback(), http1_only);
+                let is_loopback = tcp.peer_addr()?.ip().is_loopback();
+                let config = self.tls.config(is_loopback, http1_only);
                 let name = ServerName::try_from(address.host.clone()).map_err(io::Error::other)?;
                 let stream = TlsConnector::from(config).connect(name, tcp).await?;
+                // Nobody can cut a connection within this machine, so its end needs no proof.
+                let ending = if is_loopback { Ending::Lenient } else { Ending::Strict };
                 let is_http2 = stream.get_ref().1.alpn_protocol() == Some(HTTP_2);
                 if !http1_only {
                     self.speaks.store(if is_http2 { HTTP_2_0 } else { HTTP_1_1 }, Ordering::Relaxed);
                 }
                 if is_http2 {
-                    self.http2(Box::new(stream), &Scheme::HTTPS).await
+                    self.http2(Wire::http2(Box::new(stream), ending), &Scheme::HTTPS).await
                 } else {
-                    http1(Box::new(stream)).await
+                    http1(Box::new(stream), ending, permit).await
                 }
             }
         }
     }
 
-    async fn http2(&self, io: Io, scheme: &Scheme) -> io::Result<Service> {
-        Ok(Service::Http2(self.h2_pool.open(io, scheme).await.map_err(io::Error::other)?))
+    async fn http2(&self, wire: Wire, scheme: &Scheme) -> io::Result<Service> {
+        Ok(Service::Http2(self.h2_pool.open(wire, scheme).await.map_err(io::Error::other)?))
     }
 
     async fn tcp(&self, address: &Address) -> io::Result<TcpStream> {
@@ -208,8 +229,9 @@ fn most_telling(failures: Vec<io::Error>) -> io::Error {
     told.unwrap_or_else(|| io::Error::other("the name has no address"))
 }
 
-async fn http1(io: Io) -> io::Result<Service> {
-    let handshake = http1::Builder::new().max_buf_size(H1_BUFFER).handshake(TokioIo::new(io));
-    let (sender, driver) = handshake.await.map_err(io::Error::other)?;
-    Ok(Service::Http1(Connection::new(sender, driver)))
+async fn http1(io: Io, ending: Ending, mut permit: Permit) -> io::Result<Service> {
+    let mut connection = Connection::open(io, ending).await?;
+    permit.opened();
+    connection.permit = Some(permit);
+    Ok(Service::Http1(connection))
 }
