@@ -1,5 +1,5 @@
-"""A git repository behind a tunnel: git's own http-backend as a CGI program behind lighttpd, which keeps a body until
-its end, since CGI needs its length. A push above git's buffer goes out in chunks, after a small request that probes for
+"""A git repository behind a tunnel: git's own http-backend as a CGI program of lighttpd. CGI needs a length, so lighttpd
+keeps a body until its end. A push above git's buffer goes out in chunks, after a small request that probes for
 authentication."""
 
 import os

@@ -13,9 +13,9 @@ from harness.node import node
 TIMEOUT = 80
 
 
-@pytest.fixture
-def service():
-    process = node("brief_keep_alive.mjs", TIMEOUT)
+@pytest.fixture(params=["announced", "silent"])
+def service(request):
+    process = node("brief_keep_alive.mjs", TIMEOUT, request.param)
     yield f"http://127.0.0.1:{process.wait_stdout()}"
     process.stop()
 
