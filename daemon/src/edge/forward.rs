@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use cok_http::hop_by_hop::strip_request;
-use cok_proto::{RequestHead, ResetCode, Scheme};
+use cok_proto::{RequestHead, ResetCode, Scheme, Target};
 use cok_transport::{ExchangeError, ExchangeHalves, OpenError, Received, RecvHalf};
 use http::header::{EXPECT, HOST};
-use http::uri::{Authority, PathAndQuery};
+use http::uri::Authority;
 use http::{Method, Request, Response, StatusCode, Version};
 use http_body::Body as _;
 use hyper::upgrade::OnUpgrade;
@@ -71,7 +71,7 @@ fn prepare(visitor: &Visitor, parts: http::request::Parts, authority: Authority,
     let trusted = visitor.edge.config().trusted_proxies.iter().any(|network| network.contains(&address));
     set_forwarded(&mut headers, address, trusted, &authority);
     upgrade.prepare(&mut headers);
-    let target = parts.uri.into_parts().path_and_query.unwrap_or_else(|| PathAndQuery::from_static("/"));
+    let target = parts.uri.into_parts().path_and_query.map_or_else(Target::root, Target::from);
     let method = if upgrade.is_some() { Method::GET } else { parts.method };
     RequestHead { method, target, scheme: Scheme::Https, authority, headers }
 }

@@ -520,7 +520,7 @@ impl Walk {
             for event in events(self.pair.mux(side.role())) {
                 match event {
                     Event::Opened { key, tunnel, head, end } => {
-                        let index: usize = head.target.as_str()[1..].parse().unwrap();
+                        let index: usize = head.target.to_text()[1..].parse().unwrap();
                         assert_eq!(tunnel, self.exchanges[index].tunnel);
                         assert!(self.tunnels[&tunnel].bound && self.tunnels[&tunnel].lives[1]);
                         assert_eq!(end, self.exchanges[index].parts[0].sent_end.is_some() && end);
