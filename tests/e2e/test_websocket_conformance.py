@@ -13,7 +13,8 @@ EXCLUDED = ["9.*", "12.*", "13.*"]
 
 
 def verdicts(url):
-    """Runs the cases. Returns the verdicts on messages and close, and the close code, by case."""
+    """Runs the cases. Returns the verdicts on messages and close, and the close code, by case. `NON-STRICT` counts as
+    `OK`: in both the service conforms, and in some cases only the timing of its bytes tells which it is."""
 
     async def go():
         try:
@@ -22,7 +23,7 @@ def verdicts(url):
             return failure.results
 
     return {
-        result.case_id: (result.behavior.value, result.behavior_close.value, result.remote_close_code)
+        result.case_id: (result.behavior.value.replace("NON-STRICT", "OK"), result.behavior_close.value, result.remote_close_code)
         for result in asyncio.run(go())
     }
 
@@ -36,7 +37,7 @@ def door(tunnel, services):
 
 def test_the_verdicts_are_the_same(door, services):
     direct = verdicts(services.ws.replace("http", "ws", 1))
-    passed = [verdict for verdict in direct.values() if verdict[0] in ("OK", "NON-STRICT", "INFORMATIONAL")]
+    passed = [verdict for verdict in direct.values() if verdict[0] in ("OK", "INFORMATIONAL")]
     # The service's library fails one case by itself, 7.1.5.
     assert (len(passed), len(direct)) == (246, 247), direct
     assert verdicts(f"ws://127.0.0.1:{door.port}") == direct
