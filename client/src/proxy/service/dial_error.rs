@@ -57,6 +57,11 @@ impl DialError {
                 Self::Mismatch { to, why }
             }
             Some(_) => Self::Mismatch { to, why: Cause::of_tls(error).to_string() },
+            None if error.kind() == io::ErrorKind::UnexpectedEof => {
+                let why =
+                    "it closes the connection when TLS begins; if it speaks plain HTTP, say http://… as the target";
+                Self::Mismatch { to, why: why.to_owned() }
+            }
             None if error.kind() == io::ErrorKind::TimedOut => Self::TimedOut { to, limit },
             None => Self::Refused { to, why: io_reason(error) },
         }

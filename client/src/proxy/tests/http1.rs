@@ -217,8 +217,10 @@ async fn a_service_that_dies_is_not_a_success() {
     assert_eq!(visitor.chunk().await.unwrap(), "half");
     die.notify_one();
     assert_eq!(visitor.rest().await.unwrap_err(), ExchangeError::Reset(ResetCode::LocalBroken));
-    for target in ["/head", "/nonsense", "/switch"] {
-        assert_eq!(daemon.get(target).head().await.unwrap_err(), ExchangeError::Reset(ResetCode::LocalBroken));
+    for (target, code) in
+        [("/head", ResetCode::LocalBroken), ("/nonsense", ResetCode::LocalInvalid), ("/switch", ResetCode::LocalBroken)]
+    {
+        assert_eq!(daemon.get(target).head().await.unwrap_err(), ExchangeError::Reset(code));
     }
 }
 
