@@ -188,7 +188,8 @@ impl Response {
                     let last = self.counter.end()?;
                     let mut trailers = frame.into_trailers().unwrap_or_default();
                     judge_trailers(&mut trailers);
-                    self.trailers = Some(trailers);
+                    // An empty section would be a frame without a field, which some decoders refuse.
+                    self.trailers = Some(trailers).filter(|trailers| !trailers.is_empty());
                     if !last.is_empty() {
                         return Poll::Ready(Ok(Some(Frame::data(self.delivery.chunk(last)))));
                     }

@@ -82,7 +82,12 @@ impl Upload {
                     return Poll::Ready(());
                 }
                 Poll::Ready(Some(Err(_))) => {
-                    self.send.break_off(ResetCode::Cancelled);
+                    // The service may have all that was announced, and then reads no break behind it.
+                    if self.body.size_hint().exact() == Some(0) {
+                        self.send.reset(ResetCode::Cancelled);
+                    } else {
+                        self.send.break_off(ResetCode::Cancelled);
+                    }
                     return Poll::Ready(());
                 }
             }
