@@ -67,6 +67,8 @@ struct State {
     waiting: VecDeque<Waiting>,
     /// Fresh connections without a response that need an idle one to end.
     starving: VecDeque<Arc<Starving>>,
+    /// When a connection last ended for one of them.
+    given_up: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -123,6 +125,7 @@ impl Pool {
             limit: AT_FIRST,
             waiting: VecDeque::new(),
             starving: VecDeque::new(),
+            given_up: None,
         };
         let pool = Arc::new(Self { state: Mutex::new(state), is_distrusted: AtomicBool::new(false) });
         tokio::spawn(sweep(Arc::downgrade(&pool)));
@@ -214,6 +217,10 @@ impl Pool {
         let is_first = !connection.reused;
         connection.reused = true;
         let mut state = self.state.lock();
+        if is_first && let Some(given_up) = state.given_up {
+            // Until then, the service had no thread for it.
+            connection.took = connection.took.min(given_up.elapsed());
+        }
         if let Some(starving) = state.starved_by(connection.took) {
             state.give_to(&starving);
             drop(state);
@@ -336,7 +343,9 @@ impl State {
             self.limit -= 1;
             starving.taken.fetch_add(1, Ordering::Relaxed);
         }
-        *starving.last.lock() = Some(Instant::now());
+        let now = Instant::now();
+        *starving.last.lock() = Some(now);
+        self.given_up = Some(now);
     }
 }
 
