@@ -28,6 +28,12 @@ pub enum ResetCode {
 }
 
 impl ResetCode {
+    /// The code as one that ends an exchange or a direction: NO_ERROR ends none, and becomes CANCELLED.
+    #[must_use]
+    pub fn or_cancelled(self) -> Self {
+        if self == Self::NoError { Self::Cancelled } else { self }
+    }
+
     /// The code on the wire.
     pub const fn to_u32(self) -> u32 {
         match self {

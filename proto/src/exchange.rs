@@ -28,6 +28,10 @@ pub const MAX_INTERIM_HEADS: u8 = 16;
 /// a peer who sends single bytes cannot hold a whole read buffer with each.
 const SHARE_FROM: usize = 4 * 1024;
 
+/// How long a daemon whose visitor has left still waits for the client to take a body that broke off. Measured from the
+/// last time that the owner has passed in, which may be some seconds ago.
+pub const LINGER: std::time::Duration = std::time::Duration::from_secs(30);
+
 /// What a reader gets, in order.
 #[derive(Debug, PartialEq)]
 pub enum Received {

@@ -149,6 +149,13 @@ pub enum Frame {
         /// Why.
         code: ResetCode,
     },
+    /// A Reset with END: the sender's direction breaks off behind what was sent before.
+    Break {
+        /// Exchange id.
+        id: u32,
+        /// Why.
+        code: ResetCode,
+    },
     /// More credit for the peer's body bytes.
     WindowUpdate {
         /// Exchange id.
@@ -193,7 +200,7 @@ impl Frame {
             Self::Response { .. } => FrameType::HttpResponse.name(),
             Self::Data { .. } => FrameType::Data.name(),
             Self::Trailers { .. } => FrameType::Trailers.name(),
-            Self::Reset { .. } => FrameType::Reset.name(),
+            Self::Reset { .. } | Self::Break { .. } => FrameType::Reset.name(),
             Self::WindowUpdate { .. } => FrameType::WindowUpdate.name(),
             Self::Ping(_) => FrameType::Ping.name(),
             Self::Pong(_) => FrameType::Pong.name(),
@@ -256,7 +263,8 @@ impl Frame {
             }
             FrameType::Reset => {
                 let (id, code) = take_pair(kind, &payload)?;
-                Self::Reset { id, code: code.into() }
+                let code = code.into();
+                if end { Self::Break { id, code } } else { Self::Reset { id, code } }
             }
             FrameType::WindowUpdate => {
                 let (id, increment) = take_pair(kind, &payload)?;
@@ -319,7 +327,16 @@ pub fn put_data_header(out: &mut BytesMut, id: u32, length: usize, end: bool) {
 
 /// Appends a Reset.
 pub fn put_reset(out: &mut BytesMut, id: u32, code: ResetCode) {
-    FrameHeader { kind: FrameType::Reset, end: false, length: 8 }.put(out);
+    put_reset_with(out, id, code, false);
+}
+
+/// Appends a Reset with END, behind which nothing of its direction follows.
+pub fn put_break(out: &mut BytesMut, id: u32, code: ResetCode) {
+    put_reset_with(out, id, code, true);
+}
+
+fn put_reset_with(out: &mut BytesMut, id: u32, code: ResetCode, end: bool) {
+    FrameHeader { kind: FrameType::Reset, end, length: 8 }.put(out);
     out.put_u32(id);
     out.put_u32(code.to_u32());
 }

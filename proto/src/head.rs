@@ -9,11 +9,15 @@
 //! Repeated fields stay apart and keep their order within a name. Values are opaque bytes (RFC 9110, section 5.5). The
 //! module checks the format; what a field means to HTTP is not decided here.
 
+mod target;
+
+pub use self::target::{InvalidTarget, Target};
+
 use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http::header::UPGRADE;
-use http::uri::{Authority, PathAndQuery};
+use http::uri::Authority;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
 use crate::error::ProtocolError;
@@ -46,9 +50,8 @@ impl Scheme {
 pub struct RequestHead {
     /// The method.
     pub method: Method,
-    /// The request target in origin form or `*` (RFC 9112, section 3.2), byte for byte as the visitor sent it. A query
-    /// without a path, which [`PathAndQuery`] allows, gets a `/` in front.
-    pub target: PathAndQuery,
+    /// The request target.
+    pub target: Target,
     /// The scheme that the visitor used.
     pub scheme: Scheme,
     /// The authority that the visitor used; it has the port if the visitor named one.
@@ -104,7 +107,7 @@ pub struct HeadTooLarge;
 impl RequestHead {
     /// The encoded length in bytes, or an error if the format cannot carry it.
     pub fn encoded_len(&self) -> Result<usize, HeadTooLarge> {
-        let target = self.target.as_str().len() + self.missing_slash().len();
+        let target = self.target.as_bytes().len();
         let (method, authority) = (self.method.as_str().len(), self.authority.as_str().len());
         if method > usize::from(u8::MAX) || target > usize::from(u16::MAX) || authority > usize::from(u16::MAX) {
             return Err(HeadTooLarge);
@@ -117,20 +120,13 @@ impl RequestHead {
         let method = self.method.as_str();
         out.put_u8(method.len() as u8);
         out.put_slice(method.as_bytes());
-        let (slash, target) = (self.missing_slash(), self.target.as_str());
-        out.put_u16((slash.len() + target.len()) as u16);
-        out.put_slice(slash.as_bytes());
-        out.put_slice(target.as_bytes());
+        put_u16_bytes(out, self.target.as_bytes());
         out.put_u8(match self.scheme {
             Scheme::Http => 0,
             Scheme::Https => 1,
         });
         put_u16_bytes(out, self.authority.as_str().as_bytes());
         put_fields(out, &self.headers);
-    }
-
-    fn missing_slash(&self) -> &'static str {
-        if self.target.as_str().starts_with(['/', '*']) { "" } else { "/" }
     }
 
     /// Decodes a whole payload. Values share its memory.
@@ -140,11 +136,7 @@ impl RequestHead {
         let method = take(KIND, &mut payload, length)?;
         let method = Method::from_bytes(&method).map_err(|_| malformed(KIND, "invalid method"))?;
         let target = take_u16_bytes(KIND, &mut payload)?;
-        // PathAndQuery's parser would drop a fragment and take a bare query.
-        if !target.starts_with(b"/") && target != "*" || target.contains(&b'#') {
-            return Err(malformed(KIND, "invalid target"));
-        }
-        let target = PathAndQuery::from_maybe_shared(target).map_err(|_| malformed(KIND, "invalid target"))?;
+        let target = Target::from_bytes(target).map_err(|_| malformed(KIND, "invalid target"))?;
         let scheme = match payload.try_get_u8().map_err(|_| truncated(KIND))? {
             0 => Scheme::Http,
             1 => Scheme::Https,

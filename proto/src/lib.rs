@@ -27,7 +27,7 @@ pub mod stream;
 pub use error::{ErrorCode, ProtocolError, ResetCode};
 pub use exchange::{ExchangeError, Received, WindowBudget};
 pub use frame::{Frame, FrameHeader, FrameType};
-pub use head::{RequestHead, ResponseHead, Scheme};
+pub use head::{RequestHead, ResponseHead, Scheme, Target};
 pub use message::{
     Bind, Bound, Connect, ConnectAck, Drain, DrainReason, ErrorMessage, TunnelFrame, Unbind, UnbindReason,
 };

@@ -118,6 +118,8 @@ pub struct Mux {
     pong: Option<[u8; 8]>,
     /// Client: ids of refused requests, whose Resets wait to go out.
     refused: VecDeque<RangeInclusive<u32>>,
+    /// Daemon: when the first of the exchanges that linger is given up, at the earliest.
+    linger_check: Option<Instant>,
     /// Exchanges whose credit or Reset waits to go out.
     control_ring: VecDeque<ExchangeKey>,
     urgent: Turns,
@@ -153,6 +155,7 @@ impl Mux {
             control: BytesMut::new(),
             pong: None,
             refused: VecDeque::new(),
+            linger_check: None,
             control_ring: VecDeque::new(),
             urgent: Turns::default(),
             bulk: Turns::default(),
@@ -238,16 +241,18 @@ impl Mux {
 
     /// The latest time for the next call of [`Mux::handle_timeout`]. `None` after the end.
     pub fn next_timeout(&self) -> Option<Instant> {
-        (!self.is_closed()).then(|| self.liveness.deadline())
+        let alive = self.liveness.deadline();
+        (!self.is_closed()).then(|| self.linger_check.map_or(alive, |check| check.min(alive)))
     }
 
-    /// Queues a Ping if one is due. An error once the peer has been silent for
+    /// Queues a Ping if one is due, and gives up what has lingered long enough. An error once the peer has been silent for
     /// [`DEAD_AFTER`](crate::session::DEAD_AFTER).
     pub fn handle_timeout(&mut self, now: Instant) -> Result<(), SessionError> {
         self.now = now;
         if self.is_closed() {
             return Ok(());
         }
+        self.end_lingering();
         match self.liveness.check(now) {
             Ok(None) => Ok(()),
             Ok(Some(ping)) => {

@@ -8,7 +8,7 @@
 
 use bytes::{Buf as _, Bytes, BytesMut};
 
-use crate::error::ProtocolError;
+use crate::error::{ProtocolError, ResetCode};
 use crate::exchange::{Received, RecvState};
 use crate::frame::{Frame, FrameHeader, FrameType, HEADER_LEN, ID_LEN, SKIP_BUDGET};
 use crate::head::RequestHead;
@@ -28,6 +28,8 @@ pub enum Arrived {
     },
     /// A response head, a piece of a body, or trailers.
     Part(Received),
+    /// The direction broke off.
+    Break(ResetCode),
 }
 
 /// Reads one direction of one exchange.
@@ -104,6 +106,12 @@ impl ExchangeReader {
                     let frame = Frame::decode_payload(header, frame.slice(HEADER_LEN..))?;
                     return self.head(frame).map(Some);
                 }
+                // Without END, RESET_STREAM takes its place.
+                FrameType::Reset if header.end => {
+                    let Some(frame) = self.pieces.take_frame(HEADER_LEN + header.length) else { return Ok(None) };
+                    let frame = Frame::decode_payload(header, frame.slice(HEADER_LEN..))?;
+                    return self.head(frame).map(Some);
+                }
                 FrameType::Skippable(_) => self.pieces.skip(header)?,
                 kind => {
                     return Err(ProtocolError::Unexpected { kind: kind.name(), why: "on the stream of an exchange" });
@@ -137,6 +145,12 @@ impl ExchangeReader {
                 self.state.check_body("Trailers")?;
                 self.state.end();
                 Ok(Arrived::Part(Received::Trailers(fields)))
+            }
+            (Frame::Break { id, code }, _) => {
+                self.check_id("Reset", id)?;
+                self.state.check_body("Reset")?;
+                self.state.stop();
+                Ok(Arrived::Break(code.or_cancelled()))
             }
             _ => Err(ProtocolError::Unexpected { kind: "head", why: "only the other side sends it" }),
         }

@@ -211,6 +211,8 @@ fn expected() -> BTreeMap<&'static str, Frame> {
         ("reset-local-timeout", Frame::Reset { id: 1, code: ResetCode::LocalTimeout }),
         ("reset-local-broken", Frame::Reset { id: 1, code: ResetCode::LocalBroken }),
         ("reset-too-large", Frame::Reset { id: 1, code: ResetCode::TooLarge }),
+        ("break-local-broken", Frame::Break { id: 1, code: ResetCode::LocalBroken }),
+        ("break-cancelled", Frame::Break { id: 1, code: ResetCode::Cancelled }),
         ("window-update", Frame::WindowUpdate { id: 1, increment: 131_072 }),
         ("ping", Frame::Ping(*b"\x01\x02\x03\x04\x05\x06\x07\x08")),
         ("pong", Frame::Pong(*b"\x01\x02\x03\x04\x05\x06\x07\x08")),

@@ -1,6 +1,7 @@
-"""Interim responses: the service answers `Expect: 100-continue`, and other interim responses do no harm."""
+"""Interim responses: a service may answer `Expect: 100-continue` or not, and other interim responses do no harm."""
 
 import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
@@ -36,7 +37,7 @@ def expecting(client, length):
 
 
 def test_the_visitor_waits_for_the_service(gated):
-    """The visitor gets its 100 only when the service sends one. Then the body passes."""
+    """The visitor gets its 100 when the service sends one in time. Then the body passes."""
     with raw.connect(gated.client.daemon, gated.client.name) as connection:
         connection.sendall(expecting(gated.client, 5))
         # Half a second is enough for a premature 100 to arrive.
@@ -96,3 +97,73 @@ def test_other_interim_responses_do_no_harm(tunnel, http):
     for _ in range(2):
         assert client.curl("/", http, "--write-out", "%{http_code}").stdout == b"ok200"
     recorder.stop()
+
+
+class Silent(BaseHTTPRequestHandler):
+    """Python's own HTTP/1.0 server: it sends no 100, and returns the length of a body."""
+
+    def do_POST(self):
+        length = len(self.rfile.read(int(self.headers["content-length"])))
+        self.server.expected.append(self.headers.get("expect"))
+        self.send_response(200)
+        self.send_header("content-length", str(len(str(length))))
+        self.end_headers()
+        self.wfile.write(b"%d" % length)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def silent(tunnel):
+    """A service that never sends a 100."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Silent)
+    server.expected = []
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    server.client = tunnel(f"http://127.0.0.1:{server.server_port}")
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_service_need_not_send_a_100(silent, http, tmp_path):
+    """curl expects a 100 for each body above one megabyte, and sends it after a second without one."""
+    (tmp_path / "body").write_bytes(bytes(3 << 20))
+    for options in (["--data", "hello", "--header", "expect: 100-continue"], ["--data-binary", f"@{tmp_path}/body"]):
+        length = 5 if options[1] == "hello" else 3 << 20
+        assert silent.client.curl("/", http, *options, deadline=10).stdout == b"%d" % length
+
+
+def test_a_visitor_that_waits_gets_its_100(silent):
+    """A visitor over HTTP/1.1 that sends nothing without a 100 gets one from the daemon after a second."""
+    with raw.connect(silent.client.daemon, silent.client.name) as connection:
+        connection.sendall(expecting(silent.client, 5))
+        assert raw.read_head(connection) == CONTINUE
+        connection.sendall(b"hello")
+        assert raw.read_head(connection).startswith(b"HTTP/1.1 200 ")
+
+
+def test_over_streams_the_body_goes_on(silent, multiplexed):
+    with multiplexed(silent.client.daemon, silent.client.name) as visitor:
+        extra = [("expect", "100-continue"), ("content-length", "5")]
+        waiting = visitor.request("/", method="POST", end=False, extra=extra)
+        if multiplexed.__name__ == "Http3":
+            waiting.wait(lambda: waiting.interim, "the daemon's 100")
+            assert [head[b":status"] for head in waiting.interim] == [b"100"]
+        waiting.send(b"hello", end=True)
+        assert waiting.response()[b":status"] == b"200" and waiting.read() == b"5"
+
+
+def test_an_unknown_expectation_has_no_effect(silent, http):
+    """It passes to the service, which may judge it, and holds nothing back."""
+    options = ["--data", "hello", "--header", "expect: foo"]
+    assert silent.client.curl("/", http, *options, "--write-out", " %{time_total}").stdout.startswith(b"5 0.")
+    assert silent.expected == ["foo"]
+
+
+def test_an_expectation_over_http_1_0_has_no_effect(silent):
+    """RFC 9110, section 10.1.1: it is ignored, and a visitor over HTTP/1.0 gets no interim head."""
+    with raw.connect(silent.client.daemon, silent.client.name) as connection:
+        connection.sendall(expecting(silent.client, 5).replace(b"HTTP/1.1", b"HTTP/1.0") + b"hello")
+        assert raw.read_head(connection).startswith(b"HTTP/1.0 200 ")
+    assert silent.expected == [None]

@@ -54,16 +54,100 @@ def test_hop_by_hop_fields_end_at_their_hop(recorder, http):
     assert b"x-kept: 1" in head and b"x-own" not in head and b"keep-alive" not in head
 
 
-def test_the_visitor_is_named_and_claims_are_not_believed(recorder, http):
-    claims = ["x-forwarded-for: 6.6.6.6", "x-forwarded-proto: ftp", "x-forwarded-host: evil", "forwarded: for=6.6.6.6"]
-    recorder.client.curl("/", http, *(part for claim in claims for part in ("--header", claim)))
-    fields = received(recorder)
-    host = f"{recorder.client.daemon.host(recorder.client.name)}:{recorder.client.daemon.port}"
-    assert fields[b"host"].decode() == host
-    assert fields[b"x-forwarded-for"] == b"127.0.0.1"
-    assert fields[b"x-forwarded-proto"] == b"https"
-    assert fields[b"x-forwarded-host"].decode() == host
-    assert fields[b"forwarded"].decode() == f'for=127.0.0.1;host="{host}";proto=https'
+# Fields that name the visitor, its scheme, the host, the port, a prefix, the original URL or a certificate.
+CLAIMS = [
+    "x-forwarded-for", "forwarded", "x-real-ip", "true-client-ip", "cf-connecting-ip", "cf-connecting-ipv6",
+    "x-client-ip", "x-cluster-client-ip", "fastly-client-ip", "fly-client-ip", "x-original-forwarded-for",
+    "x-envoy-external-address", "x-proxyuser-ip", "wl-proxy-client-ip", "proxy-client-ip", "x-appengine-user-ip",
+    "client-ip", "x-remote-ip", "http-client-ip", "http-x-forwarded-for",
+    "x-forwarded-proto", "x-forwarded-scheme", "x-scheme", "x-url-scheme", "x-forwarded-ssl", "front-end-https",
+    "cf-visitor", "cloudfront-forwarded-proto",
+    "x-forwarded-host", "x-forwarded-server", "x-host", "x-original-host", "x-http-host-override",
+    "x-forwarded-port", "x-forwarded-prefix", "x-forwarded-path", "x-script-name", "x-original-url", "x-rewrite-url",
+    "x-original-uri", "x-forwarded-user",
+    "x-ssl-client-verify", "ssl-client-cert", "x-client-cert", "client-cert", "client-cert-chain",
+    "x-forwarded-client-cert",
+]
+SPELLINGS = [str, str.upper, lambda name: name.replace("-", "_"), lambda name: name.replace("-", "_", 1)]
+# What looks like a claim and is none.
+HARMLESS = ["my_field", "x_api_key", "x-requested-with", "x-http-method-override", "x-request-id", "x-original-filename"]
+
+
+def test_the_visitor_is_named_and_claims_are_not_believed(recorder, tracing_visitor):
+    client = recorder.client
+    for spelling in SPELLINGS:
+        # HTTP/2 and HTTP/3 have names in lower case only.
+        claims = [(spelling(name).lower(), "6.6.6.6") for name in CLAIMS]
+        harmless = [(name, "kept") for name in HARMLESS]
+        tracing_visitor(client, [*claims[::2], *harmless, *claims[1::2]])
+        fields = raw.fields(recorder.heads[-1])
+        assert b"6.6.6.6" not in recorder.heads[-1]
+        names = [name for name, _ in fields]
+        assert [name.decode() for name in names if name.decode() in HARMLESS] == HARMLESS
+        assert len(names) == len(set(names))
+        fields = dict(fields)
+        host = f"{client.daemon.host(client.name)}:{client.daemon.port}"
+        assert fields[b"host"].decode() == host
+        assert fields[b"x-forwarded-for"] == fields[b"x-real-ip"] == b"127.0.0.1"
+        assert fields[b"x-forwarded-proto"] == b"https"
+        assert fields[b"x-forwarded-host"].decode() == host
+        assert fields[b"x-forwarded-port"] == b"%d" % client.daemon.port
+        assert fields[b"forwarded"].decode() == f'for=127.0.0.1;host="{host}";proto=https'
+
+
+def test_fields_for_proxies_end_here(recorder, http):
+    """`Proxy` would become the variable HTTP_PROXY of a CGI service."""
+    fields = ["proxy: http://evil.example", "proxy-authorization: Basic eDp5", "proxy_authorization: x"]
+    recorder.client.curl("/", http, *(part for field in fields for part in ("--header", field)))
+    assert not [name for name in received(recorder) if name.startswith(b"proxy")]
+
+
+def test_a_trusted_proxy_names_its_visitor(own_daemon, transport, recorder):
+    """Its fields stay, except for those that only look like them. The daemon adds the proxy's address."""
+    daemon = own_daemon(transport=transport, more='[proxies]\ntrusted = ["127.0.0.0/8"]\n[http]\nvia = true')
+    client = daemon.client(recorder.target)
+    sent = {
+        "x-forwarded-for": "6.6.6.6", "x-forwarded-proto": "http", "x-forwarded-host": "www.example.com",
+        "true-client-ip": "6.6.6.6", "x-forwarded-prefix": "/app", "x_real_ip": "7.7.7.7", "proxy": "evil",
+    }
+    client.curl("/", *(part for name, value in sent.items() for part in ("--header", f"{name}: {value}")))
+    fields = {name.decode(): value.decode() for name, value in received(recorder).items()}
+    assert fields["x-forwarded-for"] == "6.6.6.6, 127.0.0.1" and fields["x-real-ip"] == "6.6.6.6"
+    for name in ("x-forwarded-proto", "x-forwarded-host", "true-client-ip", "x-forwarded-prefix"):
+        assert fields[name] == sent[name]
+    assert not {"x_real_ip", "proxy", "x-forwarded-port"} & set(fields)
+    # Via is an option.
+    assert fields["via"] == "2 tunnel.test"
+    recorder.client.curl("/")
+    assert b"via" not in received(recorder)
+
+
+def test_fields_keep_their_order(recorder, tracing_visitor):
+    """Also around those that are dropped."""
+    sent = ["x-e", "x-real-ip", "x-a", "accept-language", "x_forwarded_for", "x-d", "te", "x-b", "x-c"]
+    tracing_visitor(recorder.client, [(name, "trailers") for name in sent])
+    names = [name.decode() for name, _ in raw.fields(recorder.heads[-1])]
+    assert [name for name in names if name in sent and name not in ("x-real-ip", "te")] == [
+        "x-e", "x-a", "accept-language", "x-d", "x-b", "x-c"
+    ]
+
+
+def test_a_loop_ends_with_508(recorder, tunnel, http):
+    """A request says which tunnels it has been in (RFC 8586). One that comes back to its tunnel gets 508."""
+    client = recorder.client
+    host = client.daemon.host(client.name)
+    client.curl("/", http, "--header", "cdn-loop: other.example;x=1, another")
+    listed = [value for name, value in raw.fields(recorder.heads[-1]) if name == b"cdn-loop"]
+    assert listed == [b"other.example;x=1, another", host.encode()]
+    # A second tunnel, whose service is the first.
+    second = tunnel("http://127.0.0.1:1")
+    status = ["--output", "/dev/null", "--write-out", "%{http_code}"]
+    back = ["--header", f"cdn-loop: {second.host}, {host.upper()} ; x=1"]
+    before = len(recorder.heads)
+    assert client.curl("/", http, *back, *status).stdout == b"508"
+    assert b"Loop detected" in client.curl("/", http, *back, "--data", "body").stdout
+    assert len(recorder.heads) == before
+    assert client.curl("/", http, "--header", f"cdn-loop: {second.host}", *status).stdout == b"200"
 
 
 PARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"

@@ -11,6 +11,7 @@ import pytest
 from harness import smallest
 from harness.cok import DOMAIN, KEY
 from harness.loop import Loop
+from harness.small_client import SmallClient
 from harness.smallest import Refused, wire
 
 VECTORS = Path(__file__).parents[2] / "proto" / "vectors" / "valid.json"
@@ -19,32 +20,6 @@ VECTORS = Path(__file__).parents[2] / "proto" / "vectors" / "valid.json"
 def place(url):
     parts = urlsplit(url)
     return parts.hostname, parts.port
-
-
-class SmallClient:
-    """One session of the smallest client, on a loop of its own."""
-
-    def __init__(self, daemon, transport, target, **members):
-        self.daemon, self.loop = daemon, Loop()
-        address = ("127.0.0.1", daemon.port)
-        self.session = self.loop.call(smallest.open_session(transport, address, DOMAIN, daemon.ca))
-        self.ack = self.loop.call(self.session.connect(KEY, f"smallest-{transport}", target, **members))
-
-    def bind(self, target, **members):
-        """Returns the new tunnel's id and name."""
-        number, bound = self.loop.call(self.session.bind(target, **members))
-        assert bound["url"] == self.daemon.url(bound["subdomain"])[:-1]
-        return number, bound["subdomain"]
-
-    def unbind(self, number):
-        self.loop.loop.call_soon_threadsafe(self.session.unbind, number)
-
-    def next_unbind(self):
-        return self.loop.call(self.session.unbound.get())
-
-    def stop(self):
-        self.loop.call(self.session.close())
-        self.loop.end()
 
 
 @pytest.fixture

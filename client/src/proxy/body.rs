@@ -9,7 +9,6 @@ use bytes::Bytes;
 use cok_http::{TunnelBody, content_length};
 use cok_transport::{ExchangeError, RecvHalf};
 use http::HeaderMap;
-use http::header::EXPECT;
 use http_body::{Body, Frame, SizeHint};
 
 /// The body as the HTTP libraries take it.
@@ -26,8 +25,6 @@ pub(super) struct Progress {
     frames: AtomicU64,
     /// The service waits for more of the body from the visitor.
     visitors_turn: AtomicBool,
-    /// The visitor waits for a 100 from the service before it sends the body.
-    expects: bool,
 }
 
 impl Progress {
@@ -38,7 +35,7 @@ impl Progress {
 
     /// Whether the service waits for the visitor.
     pub(super) fn waits_for_visitor(&self) -> bool {
-        self.visitors_turn.load(Ordering::Relaxed) && !(self.expects && self.frames() == 0)
+        self.visitors_turn.load(Ordering::Relaxed)
     }
 }
 
@@ -48,8 +45,7 @@ impl RequestBody {
     }
 
     pub(super) fn new(recv: Box<dyn RecvHalf>, headers: &HeaderMap) -> Self {
-        let progress = Progress { expects: headers.contains_key(EXPECT), ..Progress::default() };
-        Self { body: TunnelBody::new(recv, content_length(headers)), progress: Some(Arc::new(progress)) }
+        Self { body: TunnelBody::new(recv, content_length(headers)), progress: Some(Arc::default()) }
     }
 
     /// Whether there never was a body.

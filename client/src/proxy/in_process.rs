@@ -6,9 +6,10 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use cok_http::expects_continue;
 use cok_proto::ResponseHead;
 use cok_transport::{ExchangeError, SendHalf};
-use http::header::{CONTENT_LENGTH, EXPECT};
+use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, Method, StatusCode, Version, response};
 use http_body::{Body as _, Frame, SizeHint};
 use tokio::sync::oneshot;
@@ -35,7 +36,7 @@ pub(super) async fn exchange(
 ) -> Result<(), Failure> {
     let upload = request.message.body().progress();
     let is_head = request.message.method() == Method::HEAD;
-    let expects = request.message.headers().contains_key(EXPECT) && !request.message.body().is_empty();
+    let expects = expects_continue(request.message.headers()) && !request.message.body().is_empty();
     let (wanted, mut is_wanted) = oneshot::channel();
     let wanted = expects.then_some(wanted);
     let mut message = request.message.map(|body| Body::new(Expected { body, wanted }));

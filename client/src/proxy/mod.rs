@@ -126,7 +126,7 @@ impl Proxy {
             let body = if end { RequestBody::empty() } else { RequestBody::new(recv, &head.headers) };
             self.forward(head, body, &mut send, &mut flight).await
         };
-        let target = quoted(target.as_str());
+        let target = quoted(&target.to_text());
         match result {
             Ok(()) => debug!(%method, target, "{method} {target}: answered"),
             Err(Failure::Gone) => debug!(%method, target, "{method} {target}: the visitor left"),
@@ -137,7 +137,7 @@ impl Proxy {
                 } else {
                     info!(%method, target, error, "{method} {target}: {error}");
                 }
-                send.reset(failure.code());
+                send.break_off(failure.code());
             }
         }
     }
@@ -150,6 +150,9 @@ impl Proxy {
         send: &mut Box<dyn SendHalf>,
         flight: &mut Flight,
     ) -> Result<(), Failure> {
+        if head.target.path_and_query().is_none() {
+            return Err(Failure::Broke("the HTTP library cannot write this target".to_owned()));
+        }
         let mut request = Request::new(head, body, self.local.own_host(), &self.host);
         let limit = self.response_timeout;
         if let Some(service) = self.local.in_process() {

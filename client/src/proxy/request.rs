@@ -33,7 +33,9 @@ impl Request {
         let mut message = http::Request::new(body);
         *message.method_mut() = method;
         *message.headers_mut() = headers;
-        *message.uri_mut() = Uri::from(target);
+        if let Some(target) = target.path_and_query() {
+            *message.uri_mut() = Uri::from(target.clone());
+        }
         Self { message, repeatable }
     }
 

@@ -4,7 +4,7 @@ use cok_http::hop_by_hop::strip_response;
 use cok_http::is_event_stream;
 use cok_proto::ResponseHead;
 use cok_transport::SendHalf;
-use http::header::{CONTENT_LENGTH, HeaderMap, UPGRADE};
+use http::header::{CONTENT_LENGTH, HeaderMap};
 use http::{StatusCode, response};
 use parking_lot::Mutex;
 use tracing::debug;
@@ -12,15 +12,10 @@ use tracing::debug;
 /// The most interim heads that one exchange passes on; more are dropped. The protocol ends a session after more than 16.
 const MAX_INTERIM: u8 = 12;
 
-/// The head for the tunnel, without fields that concern only the connection to the service (RFC 9110, section 7.6.1). A
-/// 101 keeps Upgrade.
+/// The head for the tunnel, without fields that concern only the connection to the service (RFC 9110, section 7.6.1).
 pub(super) fn head_of(parts: response::Parts) -> ResponseHead {
     let response::Parts { status, mut headers, .. } = parts;
-    let protocol = headers.remove(UPGRADE).filter(|_| status == StatusCode::SWITCHING_PROTOCOLS);
-    strip_response(&mut headers);
-    if let Some(protocol) = protocol {
-        headers.insert(UPGRADE, protocol);
-    }
+    strip_response(status, &mut headers);
     ResponseHead::new(status, headers)
 }
 

@@ -29,7 +29,7 @@ impl Watch {
             return send;
         }
         let request = self.hub.number();
-        let (method, path) = (head.method.clone(), head.target.as_str().to_owned());
+        let (method, path) = (head.method.clone(), head.target.to_text().into_owned());
         self.hub.publish(&Event::RequestBegan { tunnel: self.tunnel, request, method, path });
         let watch = self.clone();
         Box::new(Watched { send, watch, request, began: Instant::now(), status: None, bytes: 0, complete: false })
@@ -73,6 +73,11 @@ impl SendHalf for Watched {
         self.send.send_trailers(fields)?;
         self.complete = true;
         Ok(())
+    }
+
+    fn break_off(&mut self, code: ResetCode) {
+        self.complete = false;
+        self.send.break_off(code);
     }
 
     fn reset(&mut self, code: ResetCode) {

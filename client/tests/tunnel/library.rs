@@ -3,9 +3,9 @@
 use axum::Router;
 use axum::routing::get;
 use cok_client::{Client, ErrorCode, Event, OpenError, SettingError, Tunnel};
-use cok_proto::{RequestHead, TunnelFrame};
+use cok_proto::{RequestHead, Target, TunnelFrame};
 use cok_transport::{ExchangeHalves, Received, Transport};
-use http::uri::{Authority, PathAndQuery};
+use http::uri::Authority;
 
 use super::*;
 use crate::daemon::{accept, asked_for, bound, refusal};
@@ -14,7 +14,7 @@ use crate::daemon::{accept, asked_for, bound, refusal};
 async fn visit(session: &dyn Transport, tunnel: u32) -> Vec<u8> {
     let head = RequestHead {
         method: http::Method::GET,
-        target: PathAndQuery::from_static("/"),
+        target: Target::root(),
         scheme: cok_proto::Scheme::Https,
         authority: Authority::from_static("demo.tunnel.test"),
         headers: http::HeaderMap::new(),

@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use cok_client::Event;
-use cok_proto::{DrainReason, ErrorCode, ErrorMessage, RequestHead, Scheme};
+use cok_proto::{DrainReason, ErrorCode, ErrorMessage, RequestHead, Scheme, Target};
 use cok_transport::{ExchangeHalves, Received, Status};
-use http::uri::{Authority, PathAndQuery};
+use http::uri::Authority;
 use http::{HeaderMap, Method};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
@@ -42,7 +42,7 @@ async fn slow_service() -> (String, mpsc::Sender<()>) {
 fn open(session: &Session) -> ExchangeHalves {
     let head = RequestHead {
         method: Method::GET,
-        target: PathAndQuery::from_static("/"),
+        target: Target::root(),
         scheme: Scheme::Https,
         authority: Authority::from_static("demo.tunnel.test"),
         headers: HeaderMap::new(),

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use cok_client::{Event, TunnelState};
-use cok_proto::{ErrorCode, RequestHead, ResetCode, Scheme, TunnelFrame, Unbind, UnbindReason};
+use cok_proto::{ErrorCode, RequestHead, ResetCode, Scheme, Target, TunnelFrame, Unbind, UnbindReason};
 use cok_transport::{ExchangeError, Transport};
-use http::uri::{Authority, PathAndQuery};
+use http::uri::Authority;
 use http::{HeaderMap, Method};
 
 use crate::daemon::{Client, Daemon, PATIENCE, accept, asked_for, bound, grant, refusal, tunnel};
@@ -14,7 +14,7 @@ use crate::daemon::{Client, Daemon, PATIENCE, accept, asked_for, bound, grant, r
 async fn status_of(transport: &dyn Transport, tunnel: u32) -> ExchangeError {
     let head = RequestHead {
         method: Method::GET,
-        target: PathAndQuery::from_static("/"),
+        target: Target::root(),
         scheme: Scheme::Https,
         authority: Authority::from_static("demo.tunnel.test"),
         headers: HeaderMap::new(),

@@ -110,6 +110,9 @@ impl Config {
             text.parse::<IpNet>().or_else(|_| text.parse::<std::net::IpAddr>().map(IpNet::from)).ok()
         });
         proxies.finish();
+        let mut http = root.section("http");
+        limits.edge.via = http.flag("via", false);
+        http.finish();
         root.finish();
         let trusted_proxies = trusted_proxies.unwrap_or_default();
         limits.admission.live.exempt.clone_from(&trusted_proxies);
@@ -293,6 +296,7 @@ fn limits(mut section: Section<'_>) -> Limits {
             max_header_bytes: section.bytes("max_header_bytes", 8 * KIB, 56 * KIB, edge.max_header_bytes.into()) as u32,
             initial_window,
             trusted_proxies: Vec::new(),
+            via: edge.via,
         },
     };
     section.finish();

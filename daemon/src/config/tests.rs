@@ -24,7 +24,7 @@ fn the_example_lacks_only_a_key_and_shows_the_defaults() {
     // The message about an unknown key lists all known ones, so the example must contain each.
     let providers = ["embedded", "exec", "httpreq", "rfc2136"];
     let providers = providers.map(|provider| format!("[acme.dns]\nprovider = {provider:?}"));
-    let sections = ["[listen]", "[tls]", "[acme]", "[limits]", "[transport]", "[proxies]", "[[keys]]"];
+    let sections = ["[listen]", "[tls]", "[acme]", "[limits]", "[transport]", "[proxies]", "[http]", "[[keys]]"];
     for section in sections.into_iter().chain(providers.iter().map(String::as_str)) {
         let listed = mistakes(&format!("domain = \"a.example\"\n{section}\nxxxxxxxxxxxx = 1\n"));
         let known = listed.iter().find_map(|mistake| mistake.split_once("known here: ")).unwrap().1;
@@ -80,7 +80,7 @@ subdomains = ["a.b", 3]
         [
             "cokd.toml:1: domain: expected a host name such as \"tunnel.example.com\", a host name has at least two labels, like \"tunnel.example.com\"",
             "cokd.toml:2: state_dir: expected a path, got 7",
-            "cokd.toml:3: colour: unknown key; known here: domain, state_dir, listen, tls, acme, keys, limits, transport, proxies",
+            "cokd.toml:3: colour: unknown key; known here: domain, state_dir, listen, tls, acme, keys, limits, transport, proxies, http",
             "cokd.toml:6: listen.https: expected an address such as \"[::]:443\", got \"here\"",
             "cokd.toml:7: listen.htpp: unknown key; did you mean \"http\"?",
             "cokd.toml:10: tls.mode: expected \"acme\", \"files\" or \"self-signed\", got \"acne\"",

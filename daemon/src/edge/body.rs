@@ -1,4 +1,4 @@
-//! Bodies of responses to visitors, and the upload of a request's body into a tunnel.
+//! Bodies of responses to visitors.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -6,16 +6,20 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use cok_http::TunnelBody;
 use cok_proto::ResetCode;
-use cok_transport::{ExchangeError, RecvHalf, SendHalf};
-use http::HeaderMap;
+use cok_transport::{ExchangeError, RecvHalf};
+use http::{HeaderMap, Version};
 use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::Full;
+use tracing::debug;
 
 use super::context::Context as RequestContext;
 use super::grpc;
 use super::lifetime::Lifetime;
-use super::request::RequestBody;
+use super::parting::{Chunk, Delivery, Parting};
+use super::response_judge::{Content, Counter, Violation, judge_trailers};
+use super::upload::Upload;
 use crate::drain::{Drain, Watch};
+use crate::host::flushes::Flushes;
 
 /// A response's body.
 #[derive(Debug)]
@@ -30,7 +34,7 @@ pub(crate) struct Body {
 #[derive(Debug)]
 enum Kind {
     Full(Full<Bytes>),
-    Tunnel(Response),
+    Tunnel(Box<Response>),
 }
 
 impl Body {
@@ -44,11 +48,29 @@ impl Body {
         Self { kind: Kind::Full(Full::new(bytes.into())), context: None, kept: None }
     }
 
-    /// A body that comes from a tunnel, `length` bytes long if that is known. Its lifetime says how the daemon ends it.
-    pub(super) fn tunnel(recv: Box<dyn RecvHalf>, length: Option<u64>, lifetime: Lifetime, drain: &Drain) -> Self {
-        let farewell = lifetime.farewell(drain);
-        let response = Response { body: TunnelBody::new(recv, length), lifetime, farewell };
-        Self { kind: Kind::Tunnel(response), context: None, kept: None }
+    /// A body that comes from a tunnel for a visitor over this version of HTTP. Its lifetime says how the daemon ends it.
+    pub(super) fn tunnel(
+        recv: Box<dyn RecvHalf>,
+        content: Content,
+        lifetime: Lifetime,
+        drain: &Drain,
+        (version, flushes): (Version, Flushes),
+    ) -> Self {
+        let response = Response {
+            body: TunnelBody::new(recv, None),
+            counter: Counter::new(content),
+            trailers: None,
+            lifetime,
+            farewell: lifetime.farewell(drain),
+            delivery: match version {
+                Version::HTTP_2 => Delivery::Http2(std::sync::Arc::default()),
+                Version::HTTP_3 => Delivery::Http3,
+                _ => Delivery::Http1 { to_close: version < Version::HTTP_11 && content == Content::Open },
+            },
+            flushes,
+            parting: None,
+        };
+        Self { kind: Kind::Tunnel(Box::new(response)), context: None, kept: None }
     }
 
     /// Holds an upload until the body ends.
@@ -65,12 +87,15 @@ impl Body {
 }
 
 impl http_body::Body for Body {
-    type Data = Bytes;
+    type Data = Chunk;
     type Error = ExchangeError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ExchangeError>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Chunk>, ExchangeError>>> {
         match &mut self.kind {
-            Kind::Full(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
+            Kind::Full(body) => {
+                let frame = ready!(Pin::new(body).poll_frame(cx)).map(|Ok(frame)| Ok(frame.map_data(Chunk::from)));
+                Poll::Ready(frame)
+            }
             Kind::Tunnel(response) => response.poll_frame(cx),
         }
     }
@@ -78,14 +103,14 @@ impl http_body::Body for Body {
     fn is_end_stream(&self) -> bool {
         match &self.kind {
             Kind::Full(body) => body.is_end_stream(),
-            Kind::Tunnel(response) => response.body.is_end_stream(),
+            Kind::Tunnel(response) => response.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.kind {
             Kind::Full(body) => body.size_hint(),
-            Kind::Tunnel(response) => response.body.size_hint(),
+            Kind::Tunnel(response) => response.size_hint(),
         }
     }
 }
@@ -94,102 +119,117 @@ impl http_body::Body for Body {
 #[derive(Debug)]
 struct Response {
     body: TunnelBody,
+    counter: Counter,
+    /// Trailers that have come together with the last byte.
+    trailers: Option<HeaderMap>,
     lifetime: Lifetime,
     /// When the daemon ends it properly.
     farewell: Option<Watch>,
+    delivery: Delivery,
+    /// The flushes of the visitor's connection.
+    flushes: Flushes,
+    /// It has broken off.
+    parting: Option<Parting>,
 }
 
 impl Response {
-    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ExchangeError>>> {
-        let is_grpc = self.lifetime == Lifetime::Grpc;
-        if !self.body.is_end_stream()
-            && let Some(farewell) = &mut self.farewell
-            && farewell.poll(cx).is_ready()
-        {
-            // The exchange is abandoned with it. A stream of events may end anywhere: visitors drop an incomplete event
-            // (WHATWG HTML, section 9.2.6).
-            self.body.end();
-            let trailers: Option<HeaderMap> = is_grpc.then(grpc::restarting);
-            return Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))));
-        }
-        Poll::Ready(match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
-            Some(Err(error)) if is_grpc => Some(grpc::lost(error).map(Frame::trailers).ok_or(error)),
-            frame => frame,
-        })
-    }
-}
-
-/// Carries a request's body into the tunnel, chunk by chunk, as the tunnel takes it.
-#[derive(Debug)]
-pub(crate) struct Upload {
-    body: RequestBody,
-    send: Box<dyn SendHalf>,
-    started: bool,
-}
-
-impl Upload {
-    /// An upload that has read nothing yet.
-    pub(crate) fn new(body: RequestBody, send: Box<dyn SendHalf>) -> Self {
-        Self { body, send, started: false }
-    }
-
-    /// Whether none of the body has been read, so that it can be sent over another session.
-    pub(crate) fn is_unread(&self) -> bool {
-        !self.started
-    }
-
-    /// What is left of the body.
-    pub(crate) fn into_rest(self) -> RequestBody {
-        self.body
-    }
-
-    /// Carries on. Ready once nothing is left to do: all is sent, it is not wanted any more, or the
-    /// visitor has gone.
-    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Chunk>, ExchangeError>>> {
         loop {
-            match self.send.poll_ready(cx) {
-                Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(_)) => return Poll::Ready(()),
-                Poll::Pending => {
-                    // While the service reads nothing, the visitor may leave.
-                    ready!(self.body.poll_abandoned(cx));
-                    self.send.reset(ResetCode::Cancelled);
-                    return Poll::Ready(());
+            if let Some(parting) = &mut self.parting {
+                let error = ready!(parting.poll(&self.delivery, &self.flushes, cx));
+                return Poll::Ready(Some(Err(error)));
+            }
+            let is_grpc = self.lifetime == Lifetime::Grpc;
+            if !self.is_end_stream()
+                && let Some(farewell) = &mut self.farewell
+                && farewell.poll(cx).is_ready()
+            {
+                // The exchange is abandoned with it. A stream of events may end anywhere: visitors drop an incomplete event
+                // (WHATWG HTML, section 9.2.6).
+                self.body.end();
+                let trailers: Option<HeaderMap> = is_grpc.then(grpc::restarting);
+                return Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))));
+            }
+            match ready!(self.poll_judged(cx)) {
+                Ok(frame) => return Poll::Ready(frame.map(Ok)),
+                Err(Broken::Exchange(error)) => {
+                    if is_grpc && let Some(trailers) = grpc::lost(error) {
+                        return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
+                    }
+                    self.parting = Some(Parting::new(error, &self.flushes));
+                }
+                Err(Broken::Rule(violation)) => {
+                    debug!(%violation, "a client broke a rule of HTTP");
+                    self.body.end();
+                    self.parting = Some(Parting::new(ExchangeError::Reset(ResetCode::LocalBroken), &self.flushes));
                 }
             }
-            match Pin::new(&mut self.body).poll_frame(cx) {
-                Poll::Pending => {
-                    // While the visitor is silent, the exchange may end.
-                    return self.send.poll_broken(cx).map(|_| ());
-                }
-                Poll::Ready(Some(Ok(frame))) => {
-                    self.started = true;
-                    match frame.into_data() {
-                        Ok(data) => {
-                            let end = self.body.is_end_stream();
-                            self.send.send_data(data, end);
-                            if end {
-                                return Poll::Ready(());
-                            }
-                        }
-                        Err(frame) => {
-                            let trailers = frame.into_trailers().unwrap_or_default();
-                            if self.send.send_trailers(trailers).is_err() {
-                                self.send.reset(ResetCode::TooLarge);
-                            }
-                            return Poll::Ready(());
-                        }
+        }
+    }
+
+    /// The next part that the judge lets pass; `None` at the end.
+    fn poll_judged(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Frame<Chunk>>, Broken>> {
+        loop {
+            if let Some(trailers) = self.trailers.take() {
+                return Poll::Ready(Ok(Some(Frame::trailers(trailers))));
+            }
+            let Some(frame) = ready!(Pin::new(&mut self.body).poll_frame(cx)).transpose()? else {
+                let last = self.counter.end()?;
+                return Poll::Ready(Ok((!last.is_empty()).then(|| Frame::data(self.delivery.chunk(last)))));
+            };
+            match frame.into_data() {
+                Ok(data) => {
+                    let data = self.counter.take(data, self.body.is_end_stream())?;
+                    if !data.is_empty() {
+                        return Poll::Ready(Ok(Some(Frame::data(self.delivery.chunk(data)))));
                     }
                 }
-                Poll::Ready(None) => {
-                    self.send.send_data(Bytes::new(), true);
-                    return Poll::Ready(());
-                }
-                Poll::Ready(Some(Err(_))) => {
-                    self.send.reset(ResetCode::Cancelled);
-                    return Poll::Ready(());
+                Err(frame) => {
+                    let last = self.counter.end()?;
+                    let mut trailers = frame.into_trailers().unwrap_or_default();
+                    judge_trailers(&mut trailers);
+                    self.trailers = Some(trailers);
+                    if !last.is_empty() {
+                        return Poll::Ready(Ok(Some(Frame::data(self.delivery.chunk(last)))));
+                    }
                 }
             }
         }
+    }
+
+    /// Whether nothing more will come, not even an error.
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+            && self.trailers.is_none()
+            && self.parting.is_none()
+            && self.counter.left().is_none_or(|left| left == 0)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self.counter.left() {
+            Some(left) => SizeHint::with_exact(left),
+            None if self.body.is_end_stream() => SizeHint::with_exact(0),
+            None => SizeHint::default(),
+        }
+    }
+}
+
+/// Why a body from a tunnel breaks off.
+enum Broken {
+    /// Its exchange has ended early.
+    Exchange(ExchangeError),
+    /// It breaks a rule.
+    Rule(Violation),
+}
+
+impl From<ExchangeError> for Broken {
+    fn from(error: ExchangeError) -> Self {
+        Self::Exchange(error)
+    }
+}
+
+impl From<Violation> for Broken {
+    fn from(violation: Violation) -> Self {
+        Self::Rule(violation)
     }
 }

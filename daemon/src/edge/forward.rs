@@ -1,46 +1,66 @@
 //! Sends a request into its tunnel: one attempt after the other, until there is a response. `retry` chooses the session,
 //! `respond` makes the response.
 
-use std::future::poll_fn;
+use std::future::{Future as _, poll_fn};
+use std::pin::pin;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Poll, ready};
+use std::time::Duration;
 
+use bytes::Bytes;
+use cok_http::expects_continue;
 use cok_http::hop_by_hop::strip_request;
-use cok_proto::{RequestHead, ResetCode, Scheme};
+use cok_proto::{RequestHead, ResetCode, ResponseHead, Scheme, Target};
 use cok_transport::{ExchangeError, ExchangeHalves, OpenError, Received, RecvHalf};
-use http::header::{EXPECT, HOST};
-use http::uri::{Authority, PathAndQuery};
+use http::header::{EXPECT, HOST, HeaderMap};
+use http::uri::Authority;
 use http::{Method, Request, Response, StatusCode, Version};
 use http_body::Body as _;
 use hyper::upgrade::OnUpgrade;
 use tracing::debug;
 
-use super::body::{Body, Upload};
+use super::body::Body;
+use super::claims::is_dropped;
 use super::context::Context;
-use super::headers::{join_cookies, set_forwarded};
+use super::headers::{add_via, is_loop, join_cookies, mark_loop, set_forwarded};
 use super::interim::InterimHeads;
 use super::linger::linger;
 use super::pages::{Problem, page};
 use super::request::RequestBody;
 use super::respond::{FinalHead, respond, respond_to_upgrade};
+use super::response_judge::{Content, judge_final, judge_interim};
 use super::retry::{MAX_ATTEMPTS, find_live, may_repeat, settle};
-use super::upgrade::Upgrade;
+use super::upgrade::{Sending, Upgrade};
+use super::upload::Upload;
 use super::visitor::Visitor;
 use crate::tunnels::{Live, Tunnel};
 
-/// Sends a request into its tunnel and returns the response.
+/// How long a service may take to send a 100 before its visitor's body goes on (RFC 9110, section 10.1.1). Many services send
+/// none; curl waits for the same time.
+const CONTINUE_AFTER: Duration = Duration::from_secs(1);
+
+/// Sends a request into its tunnel and returns the response. `target` replaces the one in the request, if the HTTP library
+/// could not take it.
 pub(super) async fn forward(
     context: &mut Context,
     tunnel: &Arc<Tunnel>,
     mut request: Request<RequestBody>,
     authority: Authority,
-    upgrade: Upgrade,
+    target: Option<Bytes>,
 ) -> Response<Body> {
+    if is_loop(request.headers(), &authority) {
+        let response = page(Problem::Loop, request.headers());
+        give_up(Some(request.into_body()), false);
+        return response;
+    }
+    let upgrade = Upgrade::of(&request);
     let on_upgrade = upgrade.is_some().then(|| hyper::upgrade::on(&mut request));
     let (parts, body) = request.into_parts();
     let (interim, version) = (body.interim(), parts.version);
-    let head = Arc::new(prepare(&context.visitor, parts, authority, &upgrade));
-    let body = (!body.is_end_stream() && !upgrade.is_some()).then_some(body);
+    let target = target.and_then(|bytes| Target::from_bytes(bytes).ok());
+    let head = Arc::new(prepare(&context.visitor, parts, authority, target, &upgrade));
+    // An extended CONNECT has raw bytes where others have a body.
+    let body = (!body.is_end_stream() && !upgrade.is_connect()).then_some(body);
     let outgoing = Outgoing { head: head.clone(), version, body, interim };
     let result = match on_upgrade {
         Some(on_upgrade) => send_upgrade(context, tunnel, outgoing, &upgrade, on_upgrade).await,
@@ -60,19 +80,33 @@ struct Outgoing {
 }
 
 /// Makes the head that goes into the tunnel.
-fn prepare(visitor: &Visitor, parts: http::request::Parts, authority: Authority, upgrade: &Upgrade) -> RequestHead {
+fn prepare(
+    visitor: &Visitor,
+    parts: http::request::Parts,
+    authority: Authority,
+    target: Option<Target>,
+    upgrade: &Upgrade,
+) -> RequestHead {
     let mut headers = parts.headers;
-    strip_request(&mut headers);
+    let address = visitor.address();
+    let config = visitor.edge.config();
+    let trusted = config.trusted_proxies.iter().any(|network| network.contains(&address));
+    strip_request(&mut headers, |name| {
+        // An expectation has no meaning over HTTP/1.0 (RFC 9110, section 10.1.1). The authority takes the place of Host.
+        *name == HOST || (*name == EXPECT && parts.version == Version::HTTP_10) || is_dropped(name, trusted)
+    });
     if matches!(parts.version, Version::HTTP_2 | Version::HTTP_3) {
         join_cookies(&mut headers);
     }
-    headers.remove(HOST);
-    let address = visitor.address();
-    let trusted = visitor.edge.config().trusted_proxies.iter().any(|network| network.contains(&address));
     set_forwarded(&mut headers, address, trusted, &authority);
+    mark_loop(&mut headers, &authority);
+    if config.via {
+        add_via(&mut headers, parts.version, visitor.edge.domain.as_str());
+    }
     upgrade.prepare(&mut headers);
-    let target = parts.uri.into_parts().path_and_query.unwrap_or_else(|| PathAndQuery::from_static("/"));
-    let method = if upgrade.is_some() { Method::GET } else { parts.method };
+    let target =
+        target.unwrap_or_else(|| parts.uri.into_parts().path_and_query.map_or_else(Target::root, Target::from));
+    let method = if upgrade.is_connect() { Method::GET } else { parts.method };
     RequestHead { method, target, scheme: Scheme::Https, authority, headers }
 }
 
@@ -84,20 +118,55 @@ async fn send_upgrade(
     upgrade: &Upgrade,
     on_upgrade: OnUpgrade,
 ) -> Result<Response<Body>, Problem> {
+    let Outgoing { head, version, body, .. } = request;
     let mut lost: Option<Arc<Live>> = None;
     for _ in 0..MAX_ATTEMPTS {
-        let live = find_live(&context.visitor, tunnel, lost.as_deref()).await?;
-        let ExchangeHalves { send, mut recv } = match live.open(request.head.clone(), true) {
+        let live = match find_live(&context.visitor, tunnel, lost.as_deref()).await {
+            Ok(live) => live,
+            Err(problem) => {
+                give_up(body, false);
+                return Err(problem);
+            }
+        };
+        let ExchangeHalves { send, mut recv } = match live.open(head.clone(), body.is_none()) {
             Ok(exchange) => exchange,
             Err(OpenError::Unavailable | OpenError::Unbound) => {
                 lost = Some(live);
                 continue;
             }
-            Err(error) => return Err(not_opened(error)),
+            Err(error) => {
+                give_up(body, false);
+                return Err(not_opened(error));
+            }
         };
-        let answered = answer(&mut recv, &mut None, false, None).await.map_err(problem)?;
-        return respond_to_upgrade(context, answered, upgrade, on_upgrade, send, recv, request.version);
+        let mut sending = Sending::new(body, send);
+        let answered = {
+            // The body is not the answer's business here: what sends it is still needed behind it.
+            let (mut no_upload, mut held_back) = (None, false);
+            let asked = Asked { method: &head.method, upgrade: true, interim: None };
+            let mut answer = pin!(answer(&mut recv, &mut no_upload, &mut held_back, &asked));
+            poll_fn(|cx| {
+                sending.poll(cx);
+                answer.as_mut().poll(cx)
+            })
+            .await
+        };
+        return match answered {
+            Ok(answered) if answered.head.is_switch() => {
+                respond_to_upgrade(context, answered, upgrade, on_upgrade, sending.into_send(), recv, version)
+            }
+            Ok(answered) => {
+                let response = respond(context, answered, recv, version);
+                sending.decline();
+                Ok(response)
+            }
+            Err(error) => {
+                sending.give_up();
+                Err(problem(error))
+            }
+        };
     }
+    give_up(body, false);
     Err(Problem::Offline)
 }
 
@@ -106,12 +175,13 @@ async fn send(context: &mut Context, tunnel: &Arc<Tunnel>, request: Outgoing) ->
     let Outgoing { head, version, mut body, interim } = request;
     let mut lost: Option<Arc<Live>> = None;
     let mut last = Problem::Offline;
-    let expects = head.headers.contains_key(EXPECT);
+    let mut held_back = body.is_some() && expects_continue(&head.headers);
+    let asked = Asked { method: &head.method, upgrade: false, interim: interim.as_deref() };
     for _ in 0..MAX_ATTEMPTS {
         let live = match find_live(&context.visitor, tunnel, lost.as_deref()).await {
             Ok(live) => live,
             Err(problem) => {
-                give_up(body, expects);
+                give_up(body, held_back);
                 return Err(problem);
             }
         };
@@ -123,15 +193,15 @@ async fn send(context: &mut Context, tunnel: &Arc<Tunnel>, request: Outgoing) ->
                 continue;
             }
             Err(error) => {
-                give_up(body, expects);
+                give_up(body, held_back);
                 return Err(not_opened(error));
             }
         };
         let mut upload = body.take().map(|body| Upload::new(body, send));
-        match answer(&mut recv, &mut upload, expects, interim.as_deref()).await {
+        match answer(&mut recv, &mut upload, &mut held_back, &asked).await {
             Ok(answered) => {
                 let declined = answered.declined;
-                let mut response = respond(context, answered, recv, &head.method, version);
+                let mut response = respond(context, answered, recv, version);
                 match upload {
                     // The upload is no longer read, but dropping it would abandon the exchange.
                     Some(upload) if declined => response.body_mut().keep(upload),
@@ -150,7 +220,7 @@ async fn send(context: &mut Context, tunnel: &Arc<Tunnel>, request: Outgoing) ->
                 let unread = end || upload.as_ref().is_some_and(Upload::is_unread);
                 body = upload.map(Upload::into_rest);
                 if !(unread && may_repeat(&head.method, error)) {
-                    give_up(body, expects);
+                    give_up(body, held_back);
                     return Err(problem(error));
                 }
                 debug!(method = %head.method, %error, "the request is sent again");
@@ -163,7 +233,7 @@ async fn send(context: &mut Context, tunnel: &Arc<Tunnel>, request: Outgoing) ->
             }
         }
     }
-    give_up(body, expects);
+    give_up(body, held_back);
     Err(last)
 }
 
@@ -172,53 +242,92 @@ fn not_opened(error: OpenError) -> Problem {
 }
 
 /// Drops the rest of the body, because the daemon answers by itself.
-fn give_up(body: Option<RequestBody>, expects: bool) {
-    if let Some(body) = body.filter(|_| !expects) {
+fn give_up(body: Option<RequestBody>, held_back: bool) {
+    if let Some(body) = body.filter(|_| !held_back) {
         linger(body);
     }
 }
 
-/// Waits for the final head and sends the body meanwhile. If the visitor `expects` a 100, its body stays unread until the
-/// service has sent one (RFC 9110, section 10.1.1). Reading the body makes the edge send the 100. Interim heads go to
-/// `interim`, if they can reach the visitor.
+/// What decides which responses are valid, and which of them reach the visitor.
+struct Asked<'a> {
+    method: &'a Method,
+    upgrade: bool,
+    /// Where interim heads go, if they can reach the visitor.
+    interim: Option<&'a InterimHeads>,
+}
+
+/// Waits for the final head and sends the body meanwhile. A body is `held_back` while its visitor may wait for a 100. It stays
+/// unread until the service has sent one or has been silent for a while. Reading it makes the edge's library send the 100.
 async fn answer(
     recv: &mut Box<dyn RecvHalf>,
     upload: &mut Option<Upload>,
-    expects: bool,
-    interim: Option<&InterimHeads>,
+    held_back: &mut bool,
+    asked: &Asked<'_>,
 ) -> Result<FinalHead, ExchangeError> {
-    let mut held_back = expects;
+    let mut patience = pin!(held_back.then(|| tokio::time::sleep(CONTINUE_AFTER)));
+    let mut without_body: Option<FinalHead> = None;
     poll_fn(|cx| {
+        if *held_back
+            && without_body.is_none()
+            && patience.as_mut().as_pin_mut().is_some_and(|patience| patience.poll(cx).is_ready())
+        {
+            *held_back = false;
+            if let Some(interim) = asked.interim {
+                interim.send(ResponseHead::new(StatusCode::CONTINUE, HeaderMap::new()));
+            }
+        }
         loop {
-            if !held_back
+            if !*held_back
                 && let Some(going) = upload
                 && going.poll(cx).is_ready()
                 && let Some(done) = upload.take()
             {
                 linger(done.into_rest());
             }
-            match recv.poll_recv(cx) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                Poll::Ready(Ok(Received::Head { head, .. })) if head.is_interim() => {
+            match ready!(recv.poll_recv(cx))? {
+                Received::Head { mut head, .. } if head.is_interim() => {
                     let continues = head.status == StatusCode::CONTINUE;
-                    if continues {
-                        held_back = false;
-                    }
-                    // Over HTTP/1.1 and HTTP/2 the edge's library can send no others than 100, and does so by itself.
-                    if let Some(interim) = interim.filter(|_| expects || !continues) {
+                    // A 100 is for a visitor that still waits. Over HTTP/1.1 and HTTP/2 the edge's library can send no other
+                    // interim head, and sends the 100 by itself.
+                    if let Some(interim) = asked.interim.filter(|_| *held_back || !continues) {
+                        judge_interim(&mut head);
                         interim.send(head);
                     }
+                    if continues {
+                        *held_back = false;
+                    }
                 }
-                Poll::Ready(Ok(Received::Head { head, end })) => {
-                    return Poll::Ready(Ok(FinalHead { head, end, declined: held_back }));
+                Received::Head { mut head, end } => {
+                    let content = judge_final(&mut head, asked.method, asked.upgrade).map_err(broken)?;
+                    let answered = FinalHead { head, content, end, declined: *held_back };
+                    if end && let Content::Sized(_) = content {
+                        return Poll::Ready(Err(broken("less body than its content-length")));
+                    }
+                    if end || content != Content::None {
+                        return Poll::Ready(Ok(answered));
+                    }
+                    // The head would be a whole response, so it waits for the end.
+                    without_body = Some(answered);
                 }
                 // The multiplexer lets nothing come before the final head.
-                Poll::Ready(Ok(_)) => return Poll::Ready(Err(ExchangeError::Reset(ResetCode::LocalBroken))),
+                Received::Data { data, .. } if without_body.is_none() || !data.is_empty() => {
+                    return Poll::Ready(Err(broken("a body where there is none")));
+                }
+                Received::Data { end: false, .. } => {}
+                Received::Data { .. } | Received::Trailers(_) => {
+                    let answered = without_body.take().map(|answered| FinalHead { end: true, ..answered });
+                    return Poll::Ready(answered.ok_or_else(|| broken("trailers before a head")));
+                }
             }
         }
     })
     .await
+}
+
+/// A client broke a rule of HTTP.
+fn broken(violation: impl std::fmt::Display) -> ExchangeError {
+    debug!(%violation, "a client broke a rule of HTTP");
+    ExchangeError::Reset(ResetCode::LocalBroken)
 }
 
 fn problem(error: ExchangeError) -> Problem {

@@ -1,13 +1,18 @@
-//! What the daemon says about a request's visitor, and how it joins Cookie. Hop-by-hop fields are in `cok_http`.
+//! What the daemon says about a request's visitor and about its way, and how it joins Cookie. `claims` has what visitors may
+//! not say; hop-by-hop fields are in `cok_http`.
 
 use std::net::IpAddr;
 
-use http::header::{COOKIE, FORWARDED, HeaderMap, HeaderName, HeaderValue};
+use http::Version;
+use http::header::{COOKIE, FORWARDED, HeaderMap, HeaderName, HeaderValue, VIA};
 use http::uri::Authority;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+const CDN_LOOP: HeaderName = HeaderName::from_static("cdn-loop");
 
 /// HTTP/2 and HTTP/3 may split Cookie into several fields (RFC 9113, section 8.2.3; RFC 9114, section 4.2.1); services know one.
 pub(super) fn join_cookies(headers: &mut HeaderMap) {
@@ -23,7 +28,7 @@ pub(super) fn join_cookies(headers: &mut HeaderMap) {
     }
 }
 
-/// Says who asked, for what and how. What the visitor claims of itself stays only if it is a `trusted` proxy.
+/// Says who asked, for what and how. What the visitor claimed stands here only if it is a `trusted` proxy.
 pub(super) fn set_forwarded(headers: &mut HeaderMap, peer: IpAddr, trusted: bool, authority: &Authority) {
     let node = match peer {
         IpAddr::V4(address) => address.to_string(),
@@ -35,6 +40,13 @@ pub(super) fn set_forwarded(headers: &mut HeaderMap, peer: IpAddr, trusted: bool
         let claimed = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
         if trusted { claimed.map(str::to_owned).chain([own]).collect::<Vec<_>>().join(", ") } else { own }
     };
+    if !(trusted && headers.contains_key(X_REAL_IP))
+        && let Ok(value) = HeaderValue::try_from(seen_by_proxies(headers).unwrap_or(peer).to_string())
+    {
+        headers.insert(X_REAL_IP, value);
+    }
+    // A proxy that names a host or a scheme may listen on another port.
+    let claims_port = [X_FORWARDED_HOST, X_FORWARDED_PROTO, X_FORWARDED_PORT].iter().any(|n| headers.contains_key(n));
     for (name, own) in [(X_FORWARDED_FOR, peer.to_string()), (FORWARDED, element)] {
         let value = before(headers, &name, own);
         if let Ok(value) = HeaderValue::try_from(value) {
@@ -49,6 +61,53 @@ pub(super) fn set_forwarded(headers: &mut HeaderMap, peer: IpAddr, trusted: bool
     if !trusted || !headers.contains_key(X_FORWARDED_PROTO) {
         headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("https"));
     }
+    if !trusted || !claims_port {
+        headers.insert(X_FORWARDED_PORT, HeaderValue::from(authority.port_u16().unwrap_or(443)));
+    }
+}
+
+/// The last address in X-Forwarded-For: whom a trusted proxy saw. An untrusted visitor's field is gone by now.
+fn seen_by_proxies(headers: &HeaderMap) -> Option<IpAddr> {
+    let last = headers.get_all(X_FORWARDED_FOR).iter().next_back()?.to_str().ok()?;
+    last.rsplit(',').next()?.trim().parse().ok()
+}
+
+/// Whether the request has been in this tunnel before: CDN-Loop lists it (RFC 8586, section 2).
+pub(super) fn is_loop(headers: &HeaderMap, authority: &Authority) -> bool {
+    let id = loop_id(authority);
+    headers.get_all(CDN_LOOP).iter().any(|value| {
+        let mut infos = value.as_bytes().split(|byte| *byte == b',');
+        infos.any(|info| {
+            let listed = info.split(|byte| *byte == b';').next().unwrap_or_default();
+            listed.trim_ascii().eq_ignore_ascii_case(id.as_bytes())
+        })
+    })
+}
+
+/// Adds the tunnel to CDN-Loop.
+pub(super) fn mark_loop(headers: &mut HeaderMap, authority: &Authority) {
+    if let Ok(id) = HeaderValue::from_str(loop_id(authority)) {
+        headers.append(CDN_LOOP, id);
+    }
+}
+
+/// The tunnel's name in CDN-Loop: its host, without the dot that may end it.
+fn loop_id(authority: &Authority) -> &str {
+    let host = authority.host();
+    host.strip_suffix('.').unwrap_or(host)
+}
+
+/// Adds the daemon to Via (RFC 9110, section 7.6.3).
+pub(super) fn add_via(headers: &mut HeaderMap, version: Version, domain: &str) {
+    let protocol = match version {
+        Version::HTTP_10 => "1.0",
+        Version::HTTP_2 => "2",
+        Version::HTTP_3 => "3",
+        _ => "1.1",
+    };
+    if let Ok(value) = HeaderValue::try_from(format!("{protocol} {domain}")) {
+        headers.append(VIA, value);
+    }
 }
 
 #[cfg(test)]
@@ -60,19 +119,56 @@ mod tests {
     }
 
     #[test]
-    fn claims_count_only_from_trusted_proxies() {
-        let authority = Authority::from_static("demo.example.com");
-        let claim =
-            || map(&[("x-forwarded-for", "6.6.6.6"), ("forwarded", "for=6.6.6.6"), ("x-forwarded-proto", "http")]);
-        let mut headers = claim();
+    fn the_visitor_is_described() {
+        let authority = Authority::from_static("demo.example.com:8443");
+        let mut headers = HeaderMap::new();
         set_forwarded(&mut headers, "::1".parse().unwrap(), false, &authority);
-        assert_eq!(headers["x-forwarded-for"], "::1");
-        assert_eq!(headers["x-forwarded-proto"], "https");
-        assert_eq!(headers["forwarded"], "for=\"[::1]\";host=\"demo.example.com\";proto=https");
-        let mut headers = claim();
-        set_forwarded(&mut headers, "10.0.0.1".parse().unwrap(), true, &authority);
-        assert_eq!(headers["x-forwarded-for"], "6.6.6.6, 10.0.0.1");
+        let expected = [
+            ("x-real-ip", "::1"),
+            ("x-forwarded-for", "::1"),
+            ("forwarded", "for=\"[::1]\";host=\"demo.example.com:8443\";proto=https"),
+            ("x-forwarded-host", "demo.example.com:8443"),
+            ("x-forwarded-proto", "https"),
+            ("x-forwarded-port", "8443"),
+        ];
+        assert_eq!(headers, map(&expected));
+    }
+
+    #[test]
+    fn a_trusted_proxy_describes_its_visitor() {
+        let authority = Authority::from_static("demo.example.com");
+        let described = |claims: &[(&'static str, &'static str)]| {
+            let mut headers = map(claims);
+            set_forwarded(&mut headers, "10.0.0.1".parse().unwrap(), true, &authority);
+            headers
+        };
+        let headers = described(&[
+            ("x-forwarded-for", "6.6.6.6, 7.7.7.7"),
+            ("forwarded", "for=6.6.6.6"),
+            ("x-forwarded-proto", "http"),
+        ]);
+        assert_eq!(headers["x-forwarded-for"], "6.6.6.6, 7.7.7.7, 10.0.0.1");
+        assert_eq!(headers["forwarded"], "for=6.6.6.6, for=10.0.0.1;host=\"demo.example.com\";proto=https");
         assert_eq!(headers["x-forwarded-proto"], "http");
+        assert_eq!(headers["x-real-ip"], "7.7.7.7");
+        assert!(!headers.contains_key("x-forwarded-port"));
+        assert_eq!(described(&[("x-real-ip", "6.6.6.6")])["x-real-ip"], "6.6.6.6");
+        let silent = described(&[]);
+        assert_eq!(
+            (&silent["x-real-ip"], &silent["x-forwarded-port"]),
+            (&"10.0.0.1".parse().unwrap(), &"443".parse().unwrap())
+        );
+    }
+
+    #[test]
+    fn a_loop_is_known_by_the_name() {
+        let authority = Authority::from_static("Demo.example.com.:8443");
+        let mut headers = map(&[("cdn-loop", "cloudflare, other.example.com; a=b")]);
+        assert!(!is_loop(&headers, &authority));
+        mark_loop(&mut headers, &authority);
+        assert_eq!(headers.get_all("cdn-loop").iter().count(), 2);
+        assert!(is_loop(&headers, &Authority::from_static("demo.example.com")));
+        assert!(is_loop(&map(&[("cdn-loop", "a, demo.EXAMPLE.com;x, b")]), &authority));
     }
 
     #[test]

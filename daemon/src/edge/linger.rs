@@ -12,11 +12,11 @@ use http_body_util::BodyExt as _;
 use super::request::RequestBody;
 
 /// Long enough for a visitor to see the response and stop.
-const LINGER: Duration = Duration::from_secs(5);
+pub(super) const LINGER: Duration = Duration::from_secs(5);
 
 /// Reads and drops the rest of a body. Not for one that waits for a 100, which reading would send.
 pub(super) fn linger(body: RequestBody) {
-    let RequestBody::Hyper(mut body) = body else { return };
+    let RequestBody::Hyper { mut body, .. } = body else { return };
     if http_body::Body::is_end_stream(&body) {
         return;
     }

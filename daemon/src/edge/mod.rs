@@ -2,26 +2,31 @@
 //! no sockets and opens no tunnels; `listen` brings connections, `tunnels` carries requests.
 
 mod body;
+mod claims;
 mod context;
 mod forward;
 mod grpc;
 mod headers;
-
+mod http1;
 pub(crate) mod http3;
 mod interim;
+mod judge;
 mod lifecycle;
 mod lifetime;
 mod linger;
 mod lingering_close;
 mod pages;
+mod parting;
 mod parts;
 mod request;
 mod respond;
+mod response_judge;
 mod retry;
 mod route;
 mod service;
 mod tcp;
 mod upgrade;
+mod upload;
 mod visitor;
 
 pub(crate) use self::parts::{Config, Edge, Parts};

@@ -21,6 +21,8 @@ pub(super) enum Problem {
     MethodNotAllowed,
     /// The authority is none of ours.
     Misdirected,
+    /// The request has been in the tunnel before.
+    Loop,
     /// The head is too long for the tunnel.
     HeadTooLarge,
     /// The client has been away for too long.
@@ -45,6 +47,7 @@ impl Problem {
             Self::UnknownName | Self::NoPage => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
+            Self::Loop => StatusCode::LOOP_DETECTED,
             Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::Offline | Self::Busy | Self::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
             Self::ServiceAbsent | Self::ServiceBroke => StatusCode::BAD_GATEWAY,
@@ -61,6 +64,10 @@ impl Problem {
             Self::NoPage => ("Nothing here", "This server carries tunnels; there is no page at this address."),
             Self::MethodNotAllowed => ("Method not allowed", "This server does not take requests of this method."),
             Self::Misdirected => ("Misdirected request", "This server does not serve the name that was asked for."),
+            Self::Loop => (
+                "Loop detected",
+                "The service behind this tunnel sends its requests to the tunnel itself. Its owner has to change that.",
+            ),
             Self::HeadTooLarge => {
                 ("Request head too large", "The address and header fields are too long. Clearing cookies may help.")
             }

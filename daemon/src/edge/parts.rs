@@ -25,8 +25,10 @@ pub(crate) struct Config {
     pub(crate) max_header_bytes: u32,
     /// How much of a request body may be under way over HTTP/3, in bytes.
     pub(crate) initial_window: u32,
-    /// Proxies that may report a visitor's address: their `X-Forwarded-*` and `Forwarded` fields are kept.
+    /// Proxies that may report a visitor's address, host and scheme: their fields, such as `X-Forwarded-*`, are kept.
     pub(crate) trusted_proxies: Vec<IpNet>,
+    /// Whether requests get a Via field. Default false: many services do not compress what goes through a proxy.
+    pub(crate) via: bool,
 }
 
 impl Default for Config {
@@ -37,6 +39,7 @@ impl Default for Config {
             max_header_bytes: 48 * 1024,
             initial_window: 256 * 1024,
             trusted_proxies: Vec::new(),
+            via: false,
         }
     }
 }

@@ -2,53 +2,69 @@
 
 use std::sync::Arc;
 
-use cok_http::content_length;
-use cok_http::hop_by_hop::strip_response;
+use cok_http::hop_by_hop::retain;
 use cok_proto::ResponseHead;
 use cok_transport::{RecvHalf, SendHalf};
-use http::header::{ALT_SVC, UPGRADE};
-use http::{HeaderValue, Method, Response, StatusCode, Version};
+use http::header::{ALT_SVC, CONNECTION, UPGRADE};
+use http::{HeaderValue, Response, StatusCode, Version};
+use hyper::ext::ReasonPhrase;
 use hyper::upgrade::OnUpgrade;
 
 use super::body::Body;
 use super::context::Context;
 use super::lifetime::Lifetime;
 use super::pages::Problem;
+use super::response_judge::Content;
 use super::upgrade::{Upgrade, splice};
 
-/// A final response head, as the tunnel brings it.
+/// A final response head that the judge has passed.
 pub(super) struct FinalHead {
     pub(super) head: ResponseHead,
+    /// What follows.
+    pub(super) content: Content,
     /// No body follows.
     pub(super) end: bool,
     /// The service has decided without the body that the visitor held back: it is not wanted.
     pub(super) declined: bool,
 }
 
-/// The response to a request with this method, over this version of HTTP.
+/// The response for a visitor over this version of HTTP.
 pub(super) fn respond(
     context: &mut Context,
     answered: FinalHead,
     recv: Box<dyn RecvHalf>,
-    method: &Method,
     version: Version,
 ) -> Response<Body> {
-    let ResponseHead { status, mut headers, .. } = answered.head;
-    strip_response(&mut headers);
-    // The service's Alt-Svc names another address than ours (RFC 7838, section 3).
-    headers.remove(ALT_SVC);
+    let ResponseHead { status, reason, mut headers, .. } = answered.head;
+    // The service's Alt-Svc names another address than ours (RFC 7838, section 3). Upgrade stays over HTTP/1.1 only.
+    retain(&mut headers, |name| *name != ALT_SVC && (*name != UPGRADE || version == Version::HTTP_11));
+    if headers.contains_key(UPGRADE) {
+        headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    }
     let body = if answered.end {
         Body::empty()
     } else {
         let lifetime = Lifetime::of_response(version, &headers);
         context.set_lifetime(lifetime);
-        let length = content_length(&headers).filter(|_| *method != Method::HEAD);
-        Body::tunnel(recv, length, lifetime, &context.visitor.edge.drain)
+        let visitor = &context.visitor;
+        Body::tunnel(recv, answered.content, lifetime, &visitor.edge.drain, (version, visitor.flushes.clone()))
     };
     let mut response = Response::new(body);
     *response.status_mut() = status;
     *response.headers_mut() = headers;
+    if version < Version::HTTP_2
+        && let Some(reason) = own_reason(status, &reason)
+    {
+        response.extensions_mut().insert(reason);
+    }
     response
+}
+
+/// The reason phrase, if it differs from the usual one. A status without a usual one has at least an empty phrase.
+fn own_reason(status: StatusCode, reason: &[u8]) -> Option<ReasonPhrase> {
+    let usual = status.canonical_reason();
+    let differs = usual.is_none_or(|usual| !reason.is_empty() && usual.as_bytes() != reason);
+    differs.then(|| ReasonPhrase::try_from(reason).ok()).flatten()
 }
 
 /// The response to a visitor who asked to leave HTTP: raw bytes from here on, or an ordinary response.
@@ -62,10 +78,10 @@ pub(super) fn respond_to_upgrade(
     version: Version,
 ) -> Result<Response<Body>, Problem> {
     if answered.head.status != StatusCode::SWITCHING_PROTOCOLS {
-        return Ok(respond(context, answered, recv, &Method::GET, version));
+        return Ok(respond(context, answered, recv, version));
     }
     let protocol: Option<HeaderValue> = answered.head.headers.get(UPGRADE).cloned();
-    strip_response(&mut answered.head.headers);
+    retain(&mut answered.head.headers, |name| *name != UPGRADE);
     let response = upgrade.complete(answered.head.headers, protocol).ok_or(Problem::ServiceBroke)?;
     let lifetime = Lifetime::of_upgrade(upgrade.is_websocket());
     let visitor = Arc::clone(&context.visitor);
@@ -75,4 +91,22 @@ pub(super) fn respond_to_upgrade(
         drop((visitor, in_flight));
     });
     Ok(response)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_unusual_reasons_are_set() {
+        let own = |status: u16, reason: &[u8]| {
+            own_reason(StatusCode::from_u16(status).unwrap(), reason).map(|reason| reason.as_bytes().to_vec())
+        };
+        assert_eq!(own(200, b"OK"), None);
+        assert_eq!(own(200, b""), None);
+        assert_eq!(own(200, b"Fine"), Some(b"Fine".to_vec()));
+        assert_eq!(own(404, b"Nichts da \xe4"), Some(b"Nichts da \xe4".to_vec()));
+        assert_eq!(own(799, b""), Some(Vec::new()));
+        assert_eq!(own(799, b"a\nb"), None);
+    }
 }

@@ -1,26 +1,33 @@
 //! One request: whose it is, and who answers it.
 
-use std::str::FromStr as _;
 use std::sync::Arc;
 
-use http::header::{ALT_SVC, CONTENT_LENGTH, EXPECT, HOST, UPGRADE};
+use bytes::Bytes;
+use cok_http::expects_continue;
+use http::header::{ACCEPT, ALT_SVC, CONNECTION, CONTENT_LENGTH, UPGRADE};
 use http::uri::Authority;
-use http::{Method, Request, Response, StatusCode, Version};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::Body as _;
+use tracing::debug;
 
 use super::body::Body;
 use super::context::Context;
 use super::forward::forward;
+use super::http1::{Judged, unwrap};
+use super::judge::judge;
 use super::linger::linger;
 use super::pages::{Problem, page};
-use super::request::RequestBody;
+use super::request::{Doubt, RequestBody};
 use super::route::{Route, route};
-use super::upgrade::Upgrade;
 use super::visitor::Visitor;
 use crate::observe::Asker;
 
-/// Answers one request, and counts it.
-pub(super) async fn respond(visitor: &Arc<Visitor>, request: Request<RequestBody>) -> Response<Body> {
+/// Answers one request, and counts it. Over HTTP/1.1, `judged` has what the layer under the library has seen of it.
+pub(super) async fn respond(
+    visitor: &Arc<Visitor>,
+    request: Request<RequestBody>,
+    judged: Option<Judged>,
+) -> Response<Body> {
     let mut context = Context::new(visitor);
     let (version, is_head) = (request.version(), *request.method() == Method::HEAD);
     // Over HTTP/1.1 it is the connection's only request as long as it has no response.
@@ -28,9 +35,15 @@ pub(super) async fn respond(visitor: &Arc<Visitor>, request: Request<RequestBody
     if upgrades {
         visitor.set_upgrading(true);
     }
-    let mut response = answer(&mut context, request).await;
-    if upgrades && response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        visitor.set_upgrading(false);
+    let mut response = answer_judged(&mut context, request, judged.as_ref()).await;
+    let switches = version == Version::HTTP_11 && response.status() == StatusCode::SWITCHING_PROTOCOLS;
+    if upgrades {
+        if !switches {
+            visitor.set_upgrading(false);
+        }
+        if let Some(judged) = judged {
+            judged.verdicts.decide(switches);
+        }
     }
     if is_head {
         drop_body(&mut response);
@@ -44,8 +57,45 @@ pub(super) async fn respond(visitor: &Arc<Visitor>, request: Request<RequestBody
     response.map(|body| body.with(context))
 }
 
-async fn answer(context: &mut Context, request: Request<RequestBody>) -> Response<Body> {
-    let Some(authority) = authority(&request) else { return refuse(Problem::BadRequest, request) };
+/// Answers a request, unless it breaks a rule. A fault that its body shows meanwhile is the answer as well.
+async fn answer_judged(
+    context: &mut Context,
+    request: Request<RequestBody>,
+    judged: Option<&Judged>,
+) -> Response<Body> {
+    let doubt = request.body().doubt();
+    let fault = || doubt.as_ref().and_then(Doubt::fault);
+    let accept = doubt.as_ref().and_then(|_| request.headers().get(ACCEPT).cloned());
+    let found = judged.and_then(|judged| judged.seen.fault).or_else(fault);
+    let response = match found.map_or_else(|| judge(&request), Err) {
+        Ok(authority) => {
+            let target = judged.and_then(|judged| judged.seen.target.clone());
+            let response = answer(context, request, authority, target).await;
+            match fault() {
+                None => return response,
+                Some(fault) => {
+                    let fields = accept.map(|accept| (ACCEPT, accept)).into_iter().collect();
+                    (page(fault.problem(), &fields), fault)
+                }
+            }
+        }
+        Err(fault) => (refuse(fault.problem(), request), fault),
+    };
+    let (mut response, fault) = response;
+    debug!(?fault, "the request was refused");
+    if let Some(judged) = judged.filter(|_| fault.ends_connection()) {
+        judged.verdicts.end();
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+async fn answer(
+    context: &mut Context,
+    request: Request<RequestBody>,
+    authority: Authority,
+    target: Option<Bytes>,
+) -> Response<Body> {
     let edge = context.visitor.edge.clone();
     match route(&edge.domain, authority.host()) {
         Route::Foreign => refuse(Problem::Misdirected, request),
@@ -55,10 +105,7 @@ async fn answer(context: &mut Context, request: Request<RequestBody>) -> Respons
             let Some(tunnel) = edge.tunnels.find(&name) else {
                 return refuse(Problem::UnknownName, request);
             };
-            match Upgrade::of(&request) {
-                Ok(upgrade) => forward(context, &tunnel, request, authority, upgrade).await,
-                Err(problem) => refuse(problem, request),
-            }
+            forward(context, &tunnel, request, authority, target).await
         }
     }
 }
@@ -67,7 +114,7 @@ async fn answer(context: &mut Context, request: Request<RequestBody>) -> Respons
 fn answer_on_base(visitor: &Visitor, mut request: Request<RequestBody>) -> Response<Body> {
     let path = request.uri().path();
     if path == cok_transport::ws::PATH {
-        return visitor.edge.tunnels.upgrade(&mut request, visitor.address()).map(Body::full);
+        return visitor.edge.tunnels.upgrade(&mut request, visitor.address(), unwrap).map(Body::full);
     }
     if matches!(*request.method(), Method::GET | Method::HEAD)
         && let Some(response) = visitor.edge.health.answer(path, Asker::Public)
@@ -91,25 +138,8 @@ fn drop_body(response: &mut Response<Body>) {
 /// The page for a problem. The visitor's body is read and dropped.
 fn refuse(problem: Problem, request: Request<RequestBody>) -> Response<Body> {
     let response = page(problem, request.headers());
-    if !request.headers().contains_key(EXPECT) {
+    if !expects_continue(request.headers()) {
         linger(request.into_body());
     }
     response
-}
-
-/// The authority that a request is for (RFC 9112, section 3.2; RFC 9113, section 8.3.1); `None` if there is none, or
-/// more than one.
-fn authority(request: &Request<RequestBody>) -> Option<Authority> {
-    let mut hosts = request.headers().get_all(HOST).iter();
-    let (host, another) = (hosts.next(), hosts.next());
-    if another.is_some() || (host.is_none() && request.version() == Version::HTTP_11) {
-        return None;
-    }
-    // An absolute target, and HTTP/2's :authority, stand above Host.
-    let authority = match (request.uri().authority(), host) {
-        (Some(authority), _) => authority.clone(),
-        (None, Some(host)) => Authority::from_str(host.to_str().ok()?).ok()?,
-        (None, None) => return None,
-    };
-    (!authority.as_str().contains('@') && !authority.host().is_empty()).then_some(authority)
 }

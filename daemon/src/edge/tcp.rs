@@ -21,12 +21,14 @@ use tokio_rustls::server::TlsStream;
 use tracing::debug;
 
 use super::body::Body;
+use super::http1::{Judged, Stream, Verdicts};
 use super::lifecycle::{Action, Lifecycle, Protocol};
 use super::lingering_close::LingeringClose;
 use super::parts::Edge;
 use super::request::RequestBody;
 use super::service::respond;
 use super::visitor::{Arrival, Peer, Visitor};
+use crate::host::flushes::Flushing;
 
 /// HTTP/1.1: what one connection reads ahead and gathers for writing. The longest head fits, and a slow upload holds no
 /// more than this.
@@ -51,11 +53,12 @@ pub(crate) async fn serve(edge: Arc<Edge>, stream: TlsStream<TcpStream>, peer: S
         (config.max_header_bytes, config.header_timeout)
     };
     let visitor = Visitor::new(edge, Peer::Fixed(peer.ip().to_canonical()), permit, present);
-    let service = service_fn(|request: Request<Incoming>| {
-        let visitor = visitor.clone();
-        async move { Ok::<_, Infallible>(respond(&visitor, request.map(RequestBody::from)).await) }
-    });
     let result = if http2 {
+        let service = service_fn(|request: Request<Incoming>| {
+            let visitor = visitor.clone();
+            let request = request.map(|body| RequestBody::hyper(body, None));
+            async move { Ok::<_, Infallible>(respond(&visitor, request, None).await) }
+        });
         let io = LingeringClose::new(stream, visitor.clone());
         let mut builder = http2::Builder::new(TokioExecutor::new());
         builder
@@ -74,13 +77,21 @@ pub(crate) async fn serve(edge: Arc<Edge>, stream: TlsStream<TcpStream>, peer: S
             () = visitor.never_asked() => Ok(()),
         }
     } else {
+        let verdicts = Verdicts::new();
+        let io = Flushing::new(stream, visitor.flushes.clone());
+        let io = Stream::new(io, max_header_bytes as usize, verdicts.clone());
+        let service = service_fn(|request: Request<Incoming>| {
+            let (visitor, judged) = (visitor.clone(), Judged::next(&verdicts));
+            let request = request.map(|body| RequestBody::hyper(body, judged.seen.doubt.clone()));
+            async move { Ok::<_, Infallible>(respond(&visitor, request, Some(judged)).await) }
+        });
         let mut builder = http1::Builder::new();
         builder
             .timer(TokioTimer::new())
             .header_read_timeout(header_timeout)
             .max_header_size(max_header_bytes as usize)
             .max_buf_size(H1_BUFFER);
-        let connection = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
+        let connection = builder.serve_connection(TokioIo::new(io), service).with_upgrades();
         drive(connection, Lifecycle::new(&visitor, Protocol::Http1, fresh)).await
     };
     if let Err(error) = result {
@@ -93,7 +104,7 @@ trait Connection: Future<Output = hyper::Result<()>> {
     fn finish(self: Pin<&mut Self>);
 }
 
-impl<S> Connection for http1::UpgradeableConnection<TokioIo<TlsStream<TcpStream>>, S>
+impl<S> Connection for http1::UpgradeableConnection<TokioIo<Stream<Flushing<TlsStream<TcpStream>>>>, S>
 where
     S: HttpService<Incoming, ResBody = Body>,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,

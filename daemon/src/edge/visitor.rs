@@ -12,6 +12,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::parts::Edge;
 use crate::admission::ConnectionPermit;
+use crate::host::flushes::Flushes;
 
 /// How many round trips a GOAWAY and the requests that cross it may take, and the longest time for that.
 const CROSSING: (u32, Duration) = (3, Duration::from_secs(1));
@@ -21,6 +22,8 @@ const CROSSING: (u32, Duration) = (3, Duration::from_secs(1));
 pub(crate) struct Visitor {
     /// The edge that serves it.
     pub(super) edge: Arc<Edge>,
+    /// The flushes of its connection over TCP.
+    pub(super) flushes: Flushes,
     peer: Peer,
     /// How many requests have come.
     requests: AtomicU64,
@@ -58,6 +61,7 @@ impl Visitor {
     pub(super) fn new(edge: Arc<Edge>, peer: Peer, permit: ConnectionPermit, present: TaskTrackerToken) -> Arc<Self> {
         Arc::new(Self {
             edge,
+            flushes: Flushes::default(),
             peer,
             requests: AtomicU64::new(0),
             answered: AtomicU64::new(0),

@@ -3,5 +3,6 @@
 
 pub(crate) mod activation;
 pub(crate) mod credentials;
+pub(crate) mod flushes;
 pub(crate) mod notify;
 pub(crate) mod tcp_queue;

@@ -2,6 +2,7 @@
 //! `tunnels`. This part reads no requests.
 
 pub(crate) mod dns;
+mod plain;
 mod redirect;
 mod reset_key;
 mod tcp;

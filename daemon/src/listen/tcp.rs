@@ -12,7 +12,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tracing::{debug, warn};
 
-use super::{Listen, Startup, udp};
+use super::{Listen, Startup, plain, udp};
 use crate::edge::{self, Arrival};
 
 /// The most connections that the kernel queues while the daemon is busy.
@@ -142,12 +142,20 @@ pub(crate) async fn serve_https(listen: Arc<Listen>, listener: TcpListener, acce
         listen.drain.tasks.spawn(async move {
             let listen = task;
             let limit = listen.config().handshake_timeout;
+            let handshake = async {
+                if plain::is_plain_http(&stream).await? {
+                    plain::answer(stream).await?;
+                    return Ok(None);
+                }
+                Box::pin(acceptor.accept(stream)).await.map(Some)
+            };
             let accepted = tokio::select! {
-                accepted = tokio::time::timeout(limit, Box::pin(acceptor.accept(stream))) => accepted,
+                accepted = tokio::time::timeout(limit, handshake) => accepted,
                 () = listen.drain.first_request() => return,
             };
             match accepted {
-                Ok(Ok(stream)) => edge::serve(listen.edge.clone(), stream, peer, arrival).await,
+                Ok(Ok(Some(stream))) => edge::serve(listen.edge.clone(), stream, peer, arrival).await,
+                Ok(Ok(None)) => debug!(%peer, "plain HTTP on the port for HTTPS"),
                 Ok(Err(error)) => debug!(%peer, %error, "TLS handshake failed: {error}"),
                 Err(_) => debug!(%peer, "TLS handshake took too long"),
             }

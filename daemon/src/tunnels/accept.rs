@@ -9,8 +9,7 @@ use http::header::{
     CONNECTION, CONTENT_TYPE, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, UPGRADE,
 };
 use http::{Method, Request, Response, StatusCode};
-use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::TokioIo;
+use hyper::upgrade::{OnUpgrade, Upgraded};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 use tracing::debug;
@@ -26,9 +25,18 @@ const FULL: &str = "the server has as many tunnels as it can take";
 /// The answer to a client while the daemon stops.
 const RESTARTING: &str = "the server is restarting";
 
+/// Takes the connection of a tunnel out of what has served HTTP on it, with bytes that were read too early. `None` if it is
+/// another kind of connection.
+pub(crate) type Unwrap = fn(Upgraded) -> Option<(TlsStream<TcpStream>, Vec<u8>)>;
+
 impl Tunnels {
     /// Answers a request at [`ws::PATH`]: an upgrade (RFC 6455, section 4.2), after which the session begins.
-    pub(crate) fn upgrade<B>(self: &Arc<Self>, request: &mut Request<B>, peer: IpAddr) -> Response<String> {
+    pub(crate) fn upgrade<B>(
+        self: &Arc<Self>,
+        request: &mut Request<B>,
+        peer: IpAddr,
+        unwrap: Unwrap,
+    ) -> Response<String> {
         let headers = request.headers();
         let is = |name, wanted: &str| {
             let values = headers.get_all(name).iter().filter_map(|value: &HeaderValue| value.to_str().ok());
@@ -56,7 +64,7 @@ impl Tunnels {
         self.drain.tasks.spawn(async move {
             let _permit = permit;
             // Boxed, so that the state of the handshake does not stay in memory as long as the tunnel.
-            if let Some(handshake) = Box::pin(tunnels.begin(upgraded, origin)).await {
+            if let Some(handshake) = Box::pin(tunnels.begin(upgraded, unwrap, origin)).await {
                 serve::serve(&tunnels, handshake, origin).await;
             }
         });
@@ -91,14 +99,12 @@ impl Tunnels {
     }
 
     /// Takes the connection over from HTTP and waits for the client's Connect.
-    async fn begin(&self, upgraded: OnUpgrade, origin: Origin) -> Option<Box<dyn Handshake>> {
+    async fn begin(&self, upgraded: OnUpgrade, unwrap: Unwrap, origin: Origin) -> Option<Box<dyn Handshake>> {
         let peer = origin.peer;
         let gone = |error: &hyper::Error| debug!(%peer, %error, "a client left before its upgrade: {error}");
         let upgraded = upgraded.await.inspect_err(gone).ok()?;
         // Unwraps the connection, so that no HTTP state stays in memory.
-        let parts = upgraded.downcast::<TokioIo<TlsStream<TcpStream>>>().ok()?;
-        let (stream, read) = (parts.io.into_inner(), parts.read_buf.to_vec());
-        drop(parts.read_buf);
+        let (stream, read) = unwrap(upgraded)?;
         if let Err(error) = cok_transport::tcp::tune_tunnel(stream.get_ref().0) {
             debug!(%peer, %error, "cannot bound the tunnel's unsent bytes: {error}");
         }

@@ -332,7 +332,7 @@ fn request(upgrade: bool) -> RequestHead {
     }
     RequestHead {
         method: Method::GET,
-        target: http::uri::PathAndQuery::from_static("/"),
+        target: cok_proto::Target::root(),
         scheme: Scheme::Https,
         authority: http::uri::Authority::from_static("a"),
         headers,

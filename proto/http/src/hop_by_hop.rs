@@ -1,47 +1,73 @@
 //! Header fields that concern one connection only (RFC 9110, section 7.6.1). Each end drops them before it passes a head on.
+//! The other fields keep their order.
 
+use http::StatusCode;
 use http::header::{
     CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE,
 };
 
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const KEEP_ALIVE: &str = "keep-alive";
+const PROXY_CONNECTION: &str = "proxy-connection";
 
-/// Drops the hop-by-hop fields of a request. `te: trailers` stays, because the tunnel carries trailers.
-pub fn strip_request(headers: &mut HeaderMap) {
-    let te = headers.remove(TE);
-    strip(headers);
-    if te.is_some_and(|te| te.to_str().is_ok_and(takes_trailers)) {
+/// Drops the hop-by-hop fields of a request, and the fields that the caller `also` drops. `te: trailers` stays, because the
+/// tunnel carries trailers.
+pub fn strip_request(headers: &mut HeaderMap, also: impl Fn(&HeaderName) -> bool) {
+    let keeps_te = headers.get(TE).is_some_and(|te| te.to_str().is_ok_and(takes_trailers));
+    let named = named_by_connection(headers);
+    retain(headers, |name| {
+        (*name == TE && keeps_te) || !(concerns_connection(name) || named.contains(name) || also(name))
+    });
+    if keeps_te {
         headers.insert(TE, HeaderValue::from_static("trailers"));
     }
 }
 
-/// Drops the hop-by-hop fields of a response. A caller who answers 101 puts Upgrade back.
-pub fn strip_response(headers: &mut HeaderMap) {
-    strip(headers);
-    headers.remove(TE);
+/// Drops the hop-by-hop fields of a response. A 101 keeps Upgrade, and so does a 426 (RFC 9110, section 15.5.22).
+pub fn strip_response(status: StatusCode, headers: &mut HeaderMap) {
+    let keeps_upgrade = matches!(status, StatusCode::SWITCHING_PROTOCOLS | StatusCode::UPGRADE_REQUIRED);
+    let named = named_by_connection(headers);
+    retain(headers, |name| (*name == UPGRADE && keeps_upgrade) || !(concerns_connection(name) || named.contains(name)));
 }
 
-/// Drops the known fields and those that Connection names.
-fn strip(headers: &mut HeaderMap) {
-    if headers.contains_key(CONNECTION) {
-        let named: Vec<HeaderName> = headers
-            .get_all(CONNECTION)
-            .iter()
-            .filter_map(|value| value.to_str().ok())
-            .flat_map(|value| value.split(','))
-            .filter_map(|name| HeaderName::from_bytes(name.trim().as_bytes()).ok())
-            // A peer must not take away framing and routing.
-            .filter(|name| *name != CONTENT_LENGTH && *name != HOST)
-            .collect();
-        for name in named {
-            headers.remove(name);
+/// Keeps the fields that `keep` chooses, in their order. The map's own `remove` would move the last field into the gap.
+pub fn retain(headers: &mut HeaderMap, keep: impl Fn(&HeaderName) -> bool) {
+    if headers.keys().all(&keep) {
+        return;
+    }
+    // The caller is about to add a few fields of its own.
+    let mut kept = HeaderMap::with_capacity(headers.len() + 8);
+    let mut current: Option<HeaderName> = None;
+    for (name, value) in std::mem::take(headers) {
+        // Only the first value of a name comes with it.
+        if let Some(name) = name {
+            current = keep(&name).then_some(name);
         }
-        headers.remove(CONNECTION);
+        if let Some(name) = &current {
+            kept.append(name, value);
+        }
     }
-    for name in [KEEP_ALIVE, PROXY_CONNECTION, TRANSFER_ENCODING, UPGRADE] {
-        headers.remove(name);
-    }
+    *headers = kept;
+}
+
+/// The fields that Connection names. A peer must not take away framing and routing.
+fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
+    headers
+        .get_all(CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+        // What most visitors send names no field.
+        .filter(|name| !["keep-alive", "close", "upgrade"].iter().any(|option| name.eq_ignore_ascii_case(option)))
+        .filter_map(|name| HeaderName::from_bytes(name.as_bytes()).ok())
+        .filter(|name| *name != CONTENT_LENGTH && *name != HOST)
+        .collect()
+}
+
+/// Whether a field concerns one connection by its name alone.
+fn concerns_connection(name: &HeaderName) -> bool {
+    [CONNECTION, TE, TRANSFER_ENCODING, UPGRADE].contains(name)
+        || matches!(name.as_str(), KEEP_ALIVE | PROXY_CONNECTION)
 }
 
 /// Whether a value of TE lists `trailers`.
@@ -74,17 +100,40 @@ mod tests {
         ]);
         let kept = [("content-length", "3"), ("host", "demo.example.com"), ("trailer", "x-sum"), ("x-kept", "1")];
         let mut response = fields.clone();
-        strip_response(&mut response);
+        strip_response(StatusCode::OK, &mut response);
         assert_eq!(response, map(&kept));
         let mut request = fields;
-        strip_request(&mut request);
+        strip_request(&mut request, |_| false);
         assert_eq!(request, map(&[&kept[..], &[("te", "trailers")]].concat()));
     }
 
     #[test]
     fn te_stays_only_with_trailers() {
         let mut request = map(&[("te", "gzip")]);
-        strip_request(&mut request);
+        strip_request(&mut request, |_| false);
         assert_eq!(request, HeaderMap::new());
+    }
+
+    #[test]
+    fn the_others_keep_their_order() {
+        let mut request = HeaderMap::new();
+        let sent = ["host", "b", "connection", "a", "te", "d", "x-private", "c", "d", "x-also"];
+        for (n, name) in sent.iter().enumerate() {
+            let value = if *name == "connection" { "x-private".to_owned() } else { n.to_string() };
+            request.append(*name, value.parse().unwrap());
+        }
+        strip_request(&mut request, |name| name == HOST || name == "x-also");
+        let left: Vec<_> = request.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
+        assert_eq!(left, [("b", "1"), ("a", "3"), ("d", "5"), ("d", "8"), ("c", "7")]);
+    }
+
+    #[test]
+    fn a_switch_and_a_demand_for_it_keep_upgrade() {
+        for (status, kept) in [(101, true), (426, true), (200, false), (400, false)] {
+            let mut headers = map(&[("connection", "upgrade"), ("upgrade", "tls/1.2")]);
+            strip_response(StatusCode::from_u16(status).unwrap(), &mut headers);
+            assert_eq!(headers.contains_key(UPGRADE), kept, "{status}");
+            assert!(!headers.contains_key(CONNECTION));
+        }
     }
 }

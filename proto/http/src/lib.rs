@@ -6,6 +6,7 @@
 //! - [`pump`]: raw bytes between a connection and an exchange that has left HTTP.
 //! - [`websocket`]: where the frames of a WebSocket end, and how it is closed between two of them.
 //! - [`is_event_stream`]: which responses last until one side ends them.
+//! - [`expects_continue`]: which requests hold their body back.
 
 mod body;
 pub mod hop_by_hop;
@@ -16,13 +17,19 @@ pub mod websocket;
 pub use self::body::{TunnelBody, content_length};
 
 use http::HeaderMap;
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_TYPE, EXPECT};
 
 /// Whether a response is a stream of server-sent events (WHATWG HTML, section 9.2), whose visitor comes back by itself when
 /// it ends.
 pub fn is_event_stream(headers: &HeaderMap) -> bool {
     let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.as_bytes().split(|byte| *byte == b';').next());
     kind.is_some_and(|kind| kind.trim_ascii().eq_ignore_ascii_case(b"text/event-stream"))
+}
+
+/// Whether a request's sender may wait for a 100 before it sends the body (RFC 9110, section 10.1.1). Other expectations have
+/// no effect on the way; the service judges them.
+pub fn expects_continue(headers: &HeaderMap) -> bool {
+    headers.get(EXPECT).is_some_and(|expectation| expectation.as_bytes().eq_ignore_ascii_case(b"100-continue"))
 }
 
 #[cfg(test)]
@@ -41,5 +48,13 @@ mod tests {
         assert!(!is("text/event-streams"));
         assert!(!is("text/plain; of=text/event-stream"));
         assert!(!is_event_stream(&HeaderMap::new()));
+    }
+
+    #[test]
+    fn only_one_expectation_is_known() {
+        let expects = |value| expects_continue(&HeaderMap::from_iter([(EXPECT, HeaderValue::from_static(value))]));
+        assert!(expects("100-continue") && expects("100-Continue"));
+        assert!(!expects("foo") && !expects(""));
+        assert!(!expects_continue(&HeaderMap::new()));
     }
 }

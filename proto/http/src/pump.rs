@@ -8,7 +8,7 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf as _, Bytes, BytesMut};
-use cok_transport::{ExchangeError, Received, RecvHalf, SendHalf};
+use cok_transport::{ExchangeError, Received, RecvHalf, ResetCode, SendHalf};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 
 use crate::websocket::Farewell;
@@ -57,9 +57,9 @@ impl<'a, I: AsyncRead + AsyncWrite + Unpin> Pump<'a, I> {
         visitor: Visitor,
         farewell: Option<Farewell>,
     ) -> Self {
-        let (to_connection, to_tunnel) = match visitor {
-            Visitor::Connection => (farewell, None),
-            Visitor::Tunnel => (None, farewell),
+        let (to_connection, to_tunnel, breaks_with) = match visitor {
+            Visitor::Connection => (farewell, None, ResetCode::Cancelled),
+            Visitor::Tunnel => (None, farewell, ResetCode::LocalBroken),
         };
         Self {
             connection,
@@ -71,7 +71,7 @@ impl<'a, I: AsyncRead + AsyncWrite + Unpin> Pump<'a, I> {
                 farewell: to_connection,
                 done: false,
             },
-            to_tunnel: ToTunnel { send, read, buffer: BytesMut::new(), farewell: to_tunnel, done: false },
+            to_tunnel: ToTunnel { send, read, buffer: BytesMut::new(), breaks_with, farewell: to_tunnel, done: false },
         }
     }
 
@@ -166,6 +166,8 @@ struct ToTunnel<'a> {
     /// Bytes that were read before the pump began.
     read: Bytes,
     buffer: BytesMut,
+    /// What the tunnel gets if the connection fails.
+    breaks_with: ResetCode,
     /// The Close frame, if the visitor is on this side.
     farewell: Option<Farewell>,
     done: bool,
@@ -188,10 +190,14 @@ impl ToTunnel<'_> {
                 // Uses the same memory again once the tunnel has dropped the earlier chunks.
                 self.buffer.reserve(READ_BUFFER);
             }
-            match pin!(connection.read_buf(&mut self.buffer)).poll(cx)? {
+            match pin!(connection.read_buf(&mut self.buffer)).poll(cx) {
                 Poll::Pending => return self.send.poll_broken(cx).map(|error| Err(error.into())),
-                Poll::Ready(0) => self.end(),
-                Poll::Ready(_) => {
+                Poll::Ready(Err(error)) => {
+                    self.send.break_off(self.breaks_with);
+                    return Poll::Ready(Err(error.into()));
+                }
+                Poll::Ready(Ok(0)) => self.end(),
+                Poll::Ready(Ok(_)) => {
                     let read = self.buffer.split().freeze();
                     self.pass(read);
                 }

@@ -6,6 +6,7 @@ use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 
 use super::{Received, SHARE_FROM};
+use crate::error::ResetCode;
 use crate::head::ResponseHead;
 
 /// Received parts in order. Small chunks behind others are gathered.
@@ -16,6 +17,8 @@ pub(crate) struct Inbox {
     gathered: BytesMut,
     /// Body bytes in `parts` and `gathered`.
     unread: usize,
+    /// The direction broke off behind all of it.
+    broke_off: Option<ResetCode>,
 }
 
 impl Inbox {
@@ -45,6 +48,15 @@ impl Inbox {
     pub(crate) fn push_trailers(&mut self, fields: HeaderMap) {
         self.flush_gathered(false);
         self.parts.push_back(Received::Trailers(fields));
+    }
+
+    pub(crate) fn push_break(&mut self, code: ResetCode) {
+        self.broke_off = Some(code);
+    }
+
+    /// Why the direction broke off behind what waits.
+    pub(crate) fn broke_off(&self) -> Option<ResetCode> {
+        self.broke_off
     }
 
     /// Takes what the reader gets next.

@@ -7,6 +7,7 @@ use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 
 use super::SHARE_FROM;
+use crate::error::ResetCode;
 use crate::head::{RequestHead, ResponseHead};
 
 /// Parts in the order in which they go out: heads, body, end.
@@ -37,6 +38,8 @@ pub(crate) enum OutHead {
 pub(crate) enum Finish {
     End,
     Trailers(HeaderMap),
+    /// It breaks off.
+    Break(ResetCode),
 }
 
 impl Outbox {

@@ -107,6 +107,18 @@ impl SendState {
         }
     }
 
+    /// The body breaks off behind what was handed over. Before a body, that is a misuse: the exchange is abandoned.
+    pub fn break_off(&mut self) -> Handed {
+        match self {
+            Self::Head { .. } | Self::UpgradeEnded { .. } => Handed::Misuse,
+            Self::Body | Self::UpgradeBody => {
+                *self = Self::Finished;
+                Handed::Queue
+            }
+            Self::Finished | Self::Ended | Self::Stopped => Handed::Drop,
+        }
+    }
+
     /// The last part has gone out.
     pub fn end(&mut self) {
         match self {
@@ -253,7 +265,7 @@ impl RecvState {
         *self = if *self == Self::UpgradeBody { Self::UpgradeEnded } else { Self::Ended };
     }
 
-    /// Client: we send NO_ERROR, so nothing more comes.
+    /// Nothing more comes: the direction broke off, or we send NO_ERROR.
     pub(crate) fn stop(&mut self) {
         *self = Self::Ended;
     }

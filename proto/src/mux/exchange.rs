@@ -1,5 +1,7 @@
 //! One exchange as the multiplexer keeps it: its states, its queues, its credit, and the turns it waits for.
 
+use std::time::Instant;
+
 use super::{Config, ExchangeKey};
 use crate::error::ResetCode;
 use crate::exchange::{ExchangeError, Inbox, Outbox, RecvState, RecvWindow, SendState, WindowBudget};
@@ -51,6 +53,10 @@ pub(super) struct Exchange {
     /// The sender found no room and waits for an event.
     pub(super) writer_waits: bool,
 
+    /// Our direction ends with a break.
+    pub(super) broke_off: bool,
+    /// Daemon: both handles are gone, and the client may still take a body that broke off.
+    pub(super) lingers_until: Option<Instant>,
     /// A Reset that waits to go out.
     pub(super) reset: Option<ResetCode>,
     pub(super) ring: Ring,
@@ -79,6 +85,8 @@ impl Exchange {
             credit: u64::from(send_credit),
             is_bulk: false,
             writer_waits: false,
+            broke_off: false,
+            lingers_until: None,
             reset: None,
             ring: Ring::None,
             next: None,

@@ -8,7 +8,7 @@ use http::HeaderMap;
 use super::exchange::{Exchange, State};
 use super::{ExchangeKey, Mux};
 use crate::error::ResetCode;
-use crate::exchange::{ExchangeError, Finish, Handed, OutHead, Received, RecvState, SendState};
+use crate::exchange::{ExchangeError, Finish, Handed, LINGER, OutHead, Received, RecvState, SendState};
 use crate::frame::{MAX_REQUEST_HEAD, MAX_RESPONSE_HEAD};
 use crate::head::{HeadTooLarge, RequestHead, ResponseHead, fields_len};
 use crate::session::{OpenError, Role};
@@ -40,7 +40,10 @@ impl Mux {
     pub fn recv(&mut self, key: ExchangeKey) -> Option<Result<Received, ExchangeError>> {
         let now = self.now;
         let exchange = self.exchanges.get_mut(key.0)?;
-        let Some(received) = exchange.inbox.pop() else { return exchange.broken().map(Err) };
+        let Some(received) = exchange.inbox.pop() else {
+            let Some(code) = exchange.inbox.broke_off() else { return exchange.broken().map(Err) };
+            return Some(Err(self.read_break(key, code)));
+        };
         let budget = &self.config.budget;
         if exchange.recv_is_over() {
             exchange.settle_window(budget);
@@ -120,15 +123,46 @@ impl Mux {
         Ok(())
     }
 
+    /// Breaks the direction towards the peer off, in order: what was handed over goes out first, then the code. Before a
+    /// body, this abandons the exchange. After the end, it has no effect.
+    pub fn break_off(&mut self, key: ExchangeKey, code: ResetCode) {
+        let Some(exchange) = self.exchanges.get_mut(key.0) else { return };
+        let Some(send) = exchange.send() else { return };
+        match send.break_off() {
+            Handed::Queue if exchange.waits_for_id => self.reset(key, code),
+            Handed::Queue => {
+                exchange.outbox.finish = Some(Finish::Break(code.or_cancelled()));
+                exchange.broke_off = true;
+                self.schedule(key);
+            }
+            Handed::Misuse => self.reset(key, code),
+            Handed::Drop => {}
+        }
+    }
+
+    /// The reader has come to where the peer's direction broke off. What this side still sends is not wanted, unless it
+    /// is complete.
+    fn read_break(&mut self, key: ExchangeKey, code: ResetCode) -> ExchangeError {
+        let error = ExchangeError::Reset(code);
+        if self.exchanges[key.0].send().is_some_and(|send| !send.may_leave()) {
+            self.abandon(key, error, ResetCode::Cancelled);
+        }
+        error
+    }
+
     /// Abandons the exchange in both directions. [`ResetCode::NoError`] would not abandon it, so it goes out as
     /// `Cancelled`.
     pub fn reset(&mut self, key: ExchangeKey, code: ResetCode) {
-        let code = if code == ResetCode::NoError { ResetCode::Cancelled } else { code };
+        let code = code.or_cancelled();
+        self.abandon(key, ExchangeError::Reset(code), code);
+    }
+
+    fn abandon(&mut self, key: ExchangeKey, error: ExchangeError, code: ResetCode) {
         let Some(exchange) = self.exchanges.get_mut(key.0) else { return };
         if exchange.is_over() {
             return;
         }
-        exchange.state = State::Broken(ExchangeError::Reset(code));
+        exchange.state = State::Broken(error);
         exchange.inbox.clear();
         exchange.outbox.clear();
         self.notify_readable(key);
@@ -151,17 +185,22 @@ impl Mux {
         }
     }
 
-    /// The sender leaves. Before it has handed over its end, this abandons the exchange.
+    /// The sender leaves. Before it has handed over its end, this abandons the exchange on the daemon, and breaks the
+    /// response off on the client.
     pub fn release_send(&mut self, key: ExchangeKey) {
         let Some(exchange) = self.exchanges.get_mut(key.0) else { return };
         exchange.held.send = false;
         if exchange.send().is_some_and(|send| !send.may_leave()) {
-            self.reset(key, self.session.role().leaves_with());
+            match self.session.role() {
+                Role::Daemon => self.reset(key, Role::Daemon.leaves_with()),
+                Role::Client => self.break_off(key, Role::Client.leaves_with()),
+            }
         }
         self.reap(key);
     }
 
-    /// The reader leaves. On the daemon, leaving before the end abandons the exchange. On the client, the rest of the
+    /// The reader leaves. On the daemon, leaving before the end abandons the exchange, unless its request broke off: the
+    /// client gets [`LINGER`] to take that. On the client, the rest of the
     /// request is dropped, and NO_ERROR stops the daemon once the response has gone out.
     pub fn release_recv(&mut self, key: ExchangeKey) {
         let Some(exchange) = self.exchanges.get_mut(key.0) else { return };
@@ -169,6 +208,7 @@ impl Mux {
         exchange.inbox.clear();
         exchange.settle_window(&self.config.budget);
         match self.session.role() {
+            Role::Daemon if exchange.broke_off && !exchange.is_over() => self.linger(key),
             Role::Daemon if !exchange.recv_is_over() => self.reset(key, ResetCode::Cancelled),
             Role::Daemon => {}
             Role::Client => {
@@ -180,6 +220,29 @@ impl Mux {
         }
         self.reap(key);
     }
+
+    /// Daemon: keeps an exchange without handles, so that the client gets its request up to where it broke off.
+    fn linger(&mut self, key: ExchangeKey) {
+        let until = self.now + LINGER;
+        self.exchanges[key.0].lingers_until = Some(until);
+        self.linger_check.get_or_insert(until);
+    }
+
+    /// Daemon: abandons the exchanges that have lingered long enough.
+    pub(super) fn end_lingering(&mut self) {
+        if self.linger_check.is_none_or(|check| check > self.now) {
+            return;
+        }
+        let lingering = |(index, exchange): (usize, &Exchange)| Some((ExchangeKey(index), exchange.lingers_until?));
+        let lingering: Vec<_> = self.exchanges.iter().filter_map(lingering).collect();
+        let (ended, left): (Vec<_>, Vec<_>) = lingering.into_iter().partition(|(_, until)| *until <= self.now);
+        self.linger_check = left.into_iter().map(|(_, until)| until).min();
+        for (key, _) in ended {
+            self.reset(key, ResetCode::Cancelled);
+            self.reap(key);
+        }
+    }
+
     /// Advances the sender's state by a part. Returns the exchange if the part is to be queued. A part out of order
     /// ends this exchange, because the peer would end the session.
     fn hand_over(&mut self, key: ExchangeKey, step: impl FnOnce(&mut SendState) -> Handed) -> Option<&mut Exchange> {

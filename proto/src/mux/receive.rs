@@ -107,7 +107,9 @@ impl Mux {
                         send.answered(head.is_switch())?;
                     }
                 }
-                exchange.inbox.push_head(head, end);
+                if exchange.held.recv {
+                    exchange.inbox.push_head(head, end);
+                }
                 self.arrived(key, end);
             }
             (_, Frame::Data { id, body, end }) => {
@@ -127,6 +129,19 @@ impl Mux {
                     exchange.inbox.push_trailers(fields);
                 }
                 self.arrived(key, true);
+            }
+            (_, Frame::Break { id, code }) => {
+                let Some((key, exchange)) = self.find(kind, id)? else { return Ok(()) };
+                if takes_body(exchange, kind)? {
+                    exchange.inbox.push_break(code.or_cancelled());
+                    if let Some(recv) = exchange.recv() {
+                        recv.stop();
+                    }
+                    self.arrived(key, true);
+                } else {
+                    // No reader is left that could come to the break.
+                    self.reset(key, ResetCode::Cancelled);
+                }
             }
             (role, Frame::Reset { id, code }) => {
                 let Some((key, exchange)) = self.find(kind, id)? else { return Ok(()) };
@@ -222,5 +237,5 @@ fn initial_window(kind: &'static str, size: u32) -> Result<u32, ProtocolError> {
 fn takes_body(exchange: &mut Exchange, kind: &'static str) -> Result<bool, ProtocolError> {
     let Some(recv) = exchange.recv() else { return Ok(false) };
     recv.check_body(kind)?;
-    Ok(*recv != RecvState::Unwanted)
+    Ok(*recv != RecvState::Unwanted && exchange.held.recv)
 }

@@ -231,6 +231,12 @@ fn put_body(exchange: &mut Exchange, out: &mut BytesMut) -> bool {
         }
         frame::put_trailers(out, exchange.id, fields);
         end(exchange);
+    } else if last && let Some(Finish::Break(code)) = finish {
+        if !fits(out, SMALL_FRAME) {
+            return false;
+        }
+        frame::put_break(out, exchange.id, *code);
+        end(exchange);
     }
     // Otherwise the exchange was abandoned or is out of credit, so the next message has nothing of it either.
     true

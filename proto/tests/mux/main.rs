@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "in a test, it is the test that fails")]
 
+mod breaks;
 mod memory;
 mod model;
 mod order;

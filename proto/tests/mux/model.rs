@@ -1,8 +1,7 @@
 //! A random walk of both sides against a simple model.
 //!
-//! The walk binds and unbinds tunnels. It opens, answers, reads, abandons and releases exchanges at any time, and delays
-//! messages at will. After
-//! every step, four things must hold. No honest side has broken a rule; the monitor and both multiplexers judge that.
+//! The walk binds and unbinds tunnels. It opens, answers, reads, breaks off, abandons and releases exchanges at any
+//! time, and delays messages at will. After every step, four things must hold. No honest side has broken a rule; the monitor and both multiplexers judge that.
 //! What was read is what was written. No more is unread than the windows allow. No waiting task was forgotten. At the
 //! end, all memory and credit has been returned.
 
@@ -10,6 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use bytes::Bytes;
+use cok_proto::exchange::LINGER;
 use cok_proto::mux::{Event, ExchangeKey};
 use cok_proto::session::MAX_UNANSWERED;
 use cok_proto::{
@@ -51,6 +51,11 @@ enum Op {
     Trailers {
         side: Side,
         exchange: u8,
+    },
+    BreakOff {
+        side: Side,
+        exchange: u8,
+        code: u32,
     },
     Reset {
         side: Side,
@@ -127,6 +132,7 @@ enum Finale {
 enum End {
     Plain,
     Trailers,
+    Break(ResetCode),
 }
 
 /// One side's part in an exchange.
@@ -233,6 +239,11 @@ impl Walk {
             Op::Trailers { side, exchange } => {
                 if let Some((index, _)) = self.choose(side, exchange, |part| part.send_handle) {
                     self.trailers(side, index);
+                }
+            }
+            Op::BreakOff { side, exchange, code } => {
+                if let Some((index, _)) = self.choose(side, exchange, |part| part.send_handle) {
+                    self.break_off(side, index, code.into());
                 }
             }
             Op::Reset { side, exchange, code } => {
@@ -399,6 +410,22 @@ impl Walk {
         }
     }
 
+    fn break_off(&mut self, side: Side, index: usize, code: ResetCode) {
+        let begun = match side {
+            Side::Daemon => self.pair.monitor.knows_target(index),
+            Side::Client => self.exchanges[index].part(side).heads_sent.contains(&200),
+        };
+        let exchange = &mut self.exchanges[index];
+        let part = exchange.part(side);
+        let Some(key) = part.key else { return };
+        part.waits_to_write = false;
+        if part.sent_end.is_none() {
+            part.sent_end = Some(End::Break(code.or_cancelled()));
+            exchange.abandoned |= !begun;
+        }
+        self.pair.mux(side.role()).break_off(key, code);
+    }
+
     fn release_send(&mut self, side: Side, index: usize) {
         let exchange = &mut self.exchanges[index];
         let part = exchange.part(side);
@@ -435,6 +462,7 @@ impl Walk {
         }
         let received = self.pair.mux(side.role()).recv(key);
         let exchange = &mut self.exchanges[index];
+        let abandoned = exchange.abandoned;
         let written = &exchange.parts[side.peer() as usize];
         let (written, written_end, heads) = (written.sent, written.sent_end, written.heads_sent.clone());
         let part = exchange.part(side);
@@ -442,6 +470,10 @@ impl Walk {
         match received {
             None => part.waits_to_read = true,
             Some(Err(error)) => {
+                if !abandoned && let (Some(End::Break(code)), ExchangeError::Reset(reset)) = (written_end, error) {
+                    assert_eq!((part.received, reset), (written, code), "all that was sent comes before the break");
+                    assert_eq!(part.heads_received, heads);
+                }
                 let first = part.error.replace(error).is_none();
                 return first;
             }
@@ -520,7 +552,7 @@ impl Walk {
             for event in events(self.pair.mux(side.role())) {
                 match event {
                     Event::Opened { key, tunnel, head, end } => {
-                        let index: usize = head.target.as_str()[1..].parse().unwrap();
+                        let index: usize = head.target.to_text()[1..].parse().unwrap();
                         assert_eq!(tunnel, self.exchanges[index].tunnel);
                         assert!(self.tunnels[&tunnel].bound && self.tunnels[&tunnel].lives[1]);
                         assert_eq!(end, self.exchanges[index].parts[0].sent_end.is_some() && end);
@@ -609,13 +641,30 @@ impl Walk {
             }
         }
         self.run_out();
+        self.outlast_lingering();
         for exchange in self.exchanges.iter().filter(|exchange| !exchange.abandoned) {
             for side in SIDES {
                 let (part, peer) = (&exchange.parts[side as usize], &exchange.parts[side.peer() as usize]);
-                assert!(part.received_end.is_some() && part.received_end == peer.sent_end, "{exchange:?}");
+                let broke_off = match (peer.sent_end, part.error) {
+                    (Some(End::Break(code)), Some(error)) => error == ExchangeError::Reset(code),
+                    _ => false,
+                };
+                let whole = part.received_end.is_some() && part.received_end == peer.sent_end;
+                assert!(whole || broke_off, "{exchange:?}");
                 assert_eq!(part.received, peer.sent);
             }
         }
+    }
+
+    /// Lets the time pass that a client gets for a request that broke off.
+    fn outlast_lingering(&mut self) {
+        for _ in 0..4 {
+            self.settle();
+            self.check();
+            self.wait(LINGER / 3);
+        }
+        self.settle();
+        self.check();
     }
 
     fn let_go(&mut self) {
@@ -646,7 +695,7 @@ impl Walk {
                 self.settle();
                 self.check();
                 self.let_go();
-                self.settle();
+                self.outlast_lingering();
                 assert!(self.pair.daemon.is_drained() && self.pair.client.is_drained());
             }
             Finale::Fail(side) => {
@@ -722,6 +771,7 @@ fn op() -> impl Strategy<Value = Op> {
         16 => (side(), x(), length, prop::bool::weighted(0.15))
             .prop_map(|(side, exchange, length, end)| Op::Send { side, exchange, length, end }),
         2 => (side(), x()).prop_map(|(side, exchange)| Op::Trailers { side, exchange }),
+        3 => (side(), x(), 0..9_u32).prop_map(|(side, exchange, code)| Op::BreakOff { side, exchange, code }),
         2 => (side(), x(), 0..9_u32).prop_map(|(side, exchange, code)| Op::Reset { side, exchange, code }),
         3 => (side(), x()).prop_map(|(side, exchange)| Op::ReleaseSend { side, exchange }),
         3 => (side(), x()).prop_map(|(side, exchange)| Op::ReleaseRecv { side, exchange }),

@@ -94,7 +94,7 @@ impl Monitor {
             Frame::Tunnel { id, frame } => self.tunnel_sent(from, id, &frame),
             Frame::Request { id, tunnel, head, end } => {
                 assert!(self.tunnels[&tunnel].bound, "a request only for a tunnel that was bound");
-                self.targets.insert(head.target.as_str().to_owned());
+                self.targets.insert(head.target.to_text().into_owned());
                 assert!(from == Role::Daemon && self.established && id > self.last_id);
                 assert!(self.drained[0].is_none(), "nothing new after Drain");
                 self.last_id = id;
@@ -129,6 +129,12 @@ impl Monitor {
             Frame::Trailers { id, .. } => {
                 let exchange = self.sending(me, id);
                 assert!(from == Role::Daemon || exchange.final_head);
+                exchange.ended[me] = true;
+            }
+            Frame::Break { id, code } => {
+                let exchange = self.sending(me, id);
+                assert!(from == Role::Daemon || exchange.final_head, "a break follows its head");
+                assert!(code != ResetCode::NoError);
                 exchange.ended[me] = true;
             }
             Frame::Reset { id, code } => {

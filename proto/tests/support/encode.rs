@@ -28,6 +28,7 @@ pub(crate) fn encode(out: &mut BytesMut, frame: &Frame) -> bool {
             out.put_slice(body);
         }
         Frame::Reset { id, code } => frame::put_reset(out, *id, *code),
+        Frame::Break { id, code } => frame::put_break(out, *id, *code),
         Frame::WindowUpdate { id, increment } => frame::put_window_update(out, *id, *increment),
         Frame::Ping(opaque) => frame::put_ping(out, *opaque),
         Frame::Pong(opaque) => frame::put_pong(out, *opaque),

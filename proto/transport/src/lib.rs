@@ -26,8 +26,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use cok_proto::head::HeadTooLarge;
 use cok_proto::{
-    Bind, Bound, Connect, ConnectAck, Drain, DrainReason, ErrorMessage, RequestHead, ResetCode, ResponseHead,
-    SessionError, TunnelFrame, Unbind,
+    Bind, Bound, Connect, ConnectAck, Drain, DrainReason, ErrorMessage, RequestHead, ResponseHead, SessionError,
+    TunnelFrame, Unbind,
 };
 use http::HeaderMap;
 use tokio::sync::watch;
@@ -35,7 +35,7 @@ use tokio::time::Instant;
 
 pub use self::congestion::Congestion;
 pub use cok_proto::mux::Config;
-pub use cok_proto::{ExchangeError, OpenError, Received, WindowBudget};
+pub use cok_proto::{ExchangeError, OpenError, Received, ResetCode, WindowBudget};
 
 /// How often a sign of life is looked for while somebody waits for it.
 const ANSWER_POLL: Duration = Duration::from_millis(20);
@@ -205,8 +205,8 @@ pub struct Incoming {
     pub exchange: ExchangeHalves,
 }
 
-/// The direction towards the peer. Dropping it before its end abandons the exchange, with CANCELLED from the daemon and
-/// LOCAL_BROKEN from the client.
+/// The direction towards the peer. Dropping it before its end abandons the exchange with CANCELLED on the daemon. On the
+/// client, it breaks the response off with LOCAL_BROKEN.
 pub trait SendHalf: fmt::Debug + Send {
     /// Ready once [`SendHalf::send_data`] may be called. Ready with an error when the exchange was abandoned, or with
     /// `Reset(NoError)` when the peer wants no more of the body.
@@ -226,7 +226,11 @@ pub trait SendHalf: fmt::Debug + Send {
     /// Sends trailers, which end this direction.
     fn send_trailers(&mut self, fields: HeaderMap) -> Result<(), HeadTooLarge>;
 
-    /// Abandons the exchange.
+    /// Breaks the body off where it is, since its source has failed: the peer gets everything that was sent before, and
+    /// then the code. Before a body, this abandons the exchange. After the end, it has no effect.
+    fn break_off(&mut self, code: ResetCode);
+
+    /// Abandons the exchange at once, with all that waits to go out.
     fn reset(&mut self, code: ResetCode);
 }
 
@@ -234,7 +238,8 @@ pub trait SendHalf: fmt::Debug + Send {
 /// dropping it only refuses the rest of the request.
 pub trait RecvHalf: fmt::Debug + Send {
     /// Polls for the next part. Must not be called after a [`Received`] that ends the direction. The request of an
-    /// upgrade has two ends: after a 101, raw bytes come.
+    /// upgrade has two ends: after a 101, raw bytes come. Where the peer's body broke off, the error follows what was sent
+    /// before.
     fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Received, ExchangeError>>;
 
     /// Abandons the exchange.

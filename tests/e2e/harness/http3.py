@@ -136,7 +136,7 @@ class Http3:
         return bound
 
     def _observe(self, h3):
-        """Tells the library that the response to HEAD has no body."""
+        """Tells the library that some responses have no body."""
         check = h3._check_content_length
         h3._check_content_length = lambda stream: None if stream.stream_id in self.heads else check(stream)
         return h3
@@ -243,11 +243,11 @@ class Http3:
             (b":path", octets(path)),
         ]
 
-    def request(self, path, method="GET", end=True, extra=(), authority=None, fields=None):
+    def request(self, path, method="GET", end=True, extra=(), authority=None, fields=None, without_body=False):
         fields = fields or [*self.head(path, method, authority), *((octets(n), octets(v)) for n, v in extra)]
         with self._changed:
             stream = self._stream(self.quic.get_next_available_stream_id())
-            if (b":method", b"HEAD") in fields:
+            if without_body or (b":method", b"HEAD") in fields:
                 self.heads.add(stream.id)
             self.h3.send_headers(stream.id, fields, end_stream=end)
             self._flush()

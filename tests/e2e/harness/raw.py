@@ -83,6 +83,28 @@ def read_exactly(connection, length):
     return data
 
 
+def read_line(connection):
+    """Returns a line without its line break."""
+    line = b""
+    while not line.endswith(b"\r\n"):
+        line += read_exactly(connection, 1)
+    return line[:-2]
+
+
+def read_body(head, connection):
+    """Reads the body of a request, and drops its trailers."""
+    about = dict(fields(head))
+    if b"chunked" not in about.get(b"transfer-encoding", b""):
+        return read_exactly(connection, int(about.get(b"content-length", 0)))
+    body = b""
+    while size := int(read_line(connection), 16):
+        body += read_exactly(connection, size)
+        assert read_line(connection) == b""
+    while read_line(connection):
+        pass
+    return body
+
+
 def connect(daemon, name, alpn="http/1.1", deadline=20):
     """Opens a TLS connection to a tunnel's name."""
     return daemon.tls(alpn).wrap_socket(daemon.connect(deadline), server_hostname=daemon.host(name))

@@ -240,7 +240,10 @@ async fn a_silent_service_times_out() {
     let limit = Duration::from_millis(200);
     let daemon = Daemon::with(&port.to_string(), |options| options.response_timeout = Some(limit)).await;
     assert_eq!(daemon.get("/").head().await.unwrap_err(), ExchangeError::Reset(ResetCode::LocalTimeout));
+    // The daemon sends the body soon, whether the service sends a 100 or not.
     let mut expecting = daemon.open("POST", "/", &[("expect", "100-continue")], false);
+    assert!(tokio::time::timeout(limit * 2, expecting.recv.recv()).await.is_err());
+    expecting.upload("body", true).await;
     assert_eq!(expecting.head().await.unwrap_err(), ExchangeError::Reset(ResetCode::LocalTimeout));
     // A visitor who takes long to send is not the service's fault.
     let mut visitor = daemon.open("POST", "/", &[], false);

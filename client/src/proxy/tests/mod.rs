@@ -10,9 +10,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use cok_proto::{Connect, ConnectAck, RequestHead, ResponseHead, Scheme};
+use cok_proto::{Connect, ConnectAck, RequestHead, ResponseHead, Scheme, Target};
 use cok_transport::{ExchangeError, ExchangeHalves, Received, RecvHalf, SendHalf, Transport, WindowBudget, memory};
-use http::uri::{Authority, PathAndQuery};
+use http::uri::Authority;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -112,7 +112,7 @@ impl Daemon {
         }
         let head = RequestHead {
             method: Method::from_bytes(method.as_bytes()).unwrap(),
-            target: PathAndQuery::try_from(target).unwrap(),
+            target: target.parse().unwrap(),
             scheme: Scheme::Https,
             authority: Authority::from_static("demo.tunnel.test"),
             headers,
@@ -215,7 +215,7 @@ async fn an_exchange_takes_little_memory() {
     let Visitor { send, recv, .. } = daemon.get("/");
     let head = RequestHead {
         method: Method::GET,
-        target: PathAndQuery::from_static("/"),
+        target: Target::root(),
         scheme: Scheme::Https,
         authority: Authority::from_static("demo.tunnel.test"),
         headers: HeaderMap::new(),

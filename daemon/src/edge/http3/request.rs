@@ -3,10 +3,9 @@
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::{Bytes, BytesMut};
-use cok_http::hop_by_hop::strip_response;
 use h3::error::{Code, StreamError};
 use h3::server::{RequestResolver, RequestStream};
 use http::header::{CONTENT_LENGTH, DATE, HeaderValue};
@@ -30,6 +29,12 @@ const GATHER: usize = 64 * 1024;
 /// The most chunks in one write.
 const MAX_CHUNKS: usize = 64;
 
+/// How long a visitor may delay an acknowledgement (RFC 9000, section 18.2).
+const MAX_ACK_DELAY: Duration = Duration::from_millis(25);
+/// The longest time that the reset of a response waits for the bytes before it. A connection whose other streams are busy
+/// takes all of it.
+const SETTLE: Duration = Duration::from_secs(1);
+
 /// What the connection's task hands to a request's.
 pub(super) struct Stream {
     /// Resolves to the request's head as h3 decodes it.
@@ -49,7 +54,7 @@ pub(super) async fn serve(visitor: Arc<Visitor>, stream: Stream) {
     let Stream { resolver, half, send, recv, connection } = stream;
     let state = RequestState::new();
     let mut sender = Sender { stream: send, state: state.clone(), finished: false };
-    let mut receiver = Receiver::new(recv, connection, state.clone());
+    let mut receiver = Receiver::new(recv, connection.clone(), state.clone());
     let limit = visitor.edge.config().header_timeout;
     let frame = match tokio::time::timeout(limit, head(&mut receiver)).await {
         Ok(Ok(frame)) => frame,
@@ -87,7 +92,7 @@ pub(super) async fn serve(visitor: Arc<Visitor>, stream: Stream) {
     if let Ok(body) = Body::new(receiver, reader, half.clone(), state, declared) {
         let request = request.map(|()| RequestBody::Stream(Box::pin(body)));
         // A visitor who has left needs no answer.
-        let _ = respond(&visitor, request, Writer { h3: writer, half }, &mut sender).await;
+        let _ = respond(&visitor, request, Writer { h3: writer, half }, &mut sender, &connection).await;
     }
 }
 
@@ -106,11 +111,12 @@ async fn respond(
     request: Request<RequestBody>,
     mut writer: Writer,
     sender: &mut Sender,
+    connection: &quinn::Connection,
 ) -> Result<(), Left> {
     let state = sender.state.clone();
     let mut stopped = pin!(sender.stream.stopped());
     let response = {
-        let mut responding = pin!(service::respond(visitor, request));
+        let mut responding = pin!(service::respond(visitor, request, None));
         loop {
             let response = tokio::select! {
                 biased;
@@ -122,7 +128,6 @@ async fn respond(
             while let Some(interim) = state.interim.next() {
                 let mut response = Response::new(());
                 (*response.status_mut(), *response.headers_mut()) = (interim.status, interim.headers);
-                strip_response(response.headers_mut());
                 sender.write(&mut [writer.head(response).await.ok_or_else(|| sender.unable())?]).await?;
             }
             if let Some(response) = response {
@@ -146,7 +151,14 @@ async fn respond(
             Step::More => None,
             Step::End => Some(Bytes::new()),
             Step::Trailers(trailers) => Some(writer.trailers(trailers).await.ok_or_else(|| sender.unable())?),
-            Step::Broken => return Err(sender.unable()),
+            Step::Broken => {
+                sender.write(ready.take(None)).await?;
+                tokio::select! {
+                    () = settle(connection) => {}
+                    _ = &mut stopped => {}
+                }
+                return Err(sender.unable());
+            }
         };
         let ended = last.is_some();
         sender.write(ready.take(last)).await?;
@@ -159,6 +171,23 @@ async fn respond(
     drop(body);
     sender.finish().await;
     Ok(())
+}
+
+/// Waits until what was written has probably arrived. A reset makes QUIC forget what is not acknowledged (RFC 9000, section
+/// 3.5), and the library does not tell how much that is. But it sends no more frames of streams once it has no bytes
+/// left and has lost none.
+async fn settle(connection: &quinn::Connection) {
+    let began = Instant::now();
+    let mut sent = None;
+    loop {
+        let stats = connection.stats();
+        // A loss shows after three round trips and the visitor's delay of acknowledgements (RFC 9002, section 6.2.1).
+        let look = stats.path.rtt * 3 + MAX_ACK_DELAY;
+        if sent.replace(stats.frame_tx.stream) == Some(stats.frame_tx.stream) || began.elapsed() >= SETTLE {
+            return;
+        }
+        tokio::time::sleep(look.min(SETTLE)).await;
+    }
 }
 
 /// What hyper adds to heads over the other versions.
@@ -238,7 +267,8 @@ impl Ready {
                 Poll::Ready(None) => return Poll::Ready(Step::End),
                 Poll::Ready(Some(Err(_))) => return Poll::Ready(Step::Broken),
                 Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
-                    Ok(data) => {
+                    Ok(chunk) => {
+                        let data = chunk.into_bytes();
                         self.length += data.len();
                         self.parts.push(data);
                     }

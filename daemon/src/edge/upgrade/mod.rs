@@ -1,5 +1,7 @@
 //! Connections that leave HTTP: Upgrade over HTTP/1.1 (RFC 9110, section 7.8) and WebSockets over HTTP/2 (RFC 8441).
-//! Inside the tunnel both are a GET with `upgrade`. HTTP/3 has no WebSockets here (RFC 9220).
+//! Inside the tunnel both are a request with `upgrade`. HTTP/3 has no WebSockets here (RFC 9220).
+
+mod sending;
 
 use std::future::poll_fn;
 
@@ -10,23 +12,26 @@ use cok_http::pump::{Pump, PumpError, Visitor};
 use cok_http::websocket::{Farewell, WEBSOCKET, going_away, is_websocket};
 use cok_transport::{RecvHalf, SendHalf, ws};
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, TRANSFER_ENCODING,
-    UPGRADE,
+    CONNECTION, EXPECT, HeaderMap, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, UPGRADE,
 };
 use http::{Method, Request, Response, StatusCode, Version};
-use hyper::ext::Protocol;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tracing::debug;
 
+pub(super) use self::sending::Sending;
 use super::body::Body;
-use super::pages::Problem;
-use super::request::RequestBody;
 use crate::drain::Watch;
 
 /// Why the daemon closes a WebSocket: the text in the visitor's Close frame.
 const RESTARTING: &str = "the server is restarting";
+
+/// HTTP itself is never asked for in a tunnel: a visitor would speak it with the service behind all rules of the edge.
+const HTTP: [&[u8]; 5] = [b"h2c", b"h2", b"h3", b"http", b"https"];
+
+/// The fields of an upgrade to HTTP/2 (RFC 7540, section 3.2.1).
+const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 
 /// How a request asks to leave HTTP.
 #[derive(Debug)]
@@ -40,36 +45,40 @@ pub(super) enum Upgrade {
 }
 
 impl Upgrade {
-    /// Reads it from a request. CONNECT is only for WebSockets; this is no forward proxy.
-    pub(super) fn of(request: &Request<RequestBody>) -> Result<Self, Problem> {
-        let headers = request.headers();
+    /// Reads it from a request that was judged. An upgrade is an offer: one that no tunnel can carry is declined by
+    /// answering without it.
+    pub(super) fn of<B: http_body::Body>(request: &Request<B>) -> Self {
         if *request.method() == Method::CONNECT {
-            let protocol = request.extensions().get::<Protocol>().map(Protocol::as_str);
-            return match protocol {
-                Some(WEBSOCKET) => Ok(Self::Http2 { key: STANDARD.encode(fastrand::u128(..).to_be_bytes()) }),
-                _ => Err(Problem::MethodNotAllowed),
-            };
+            return Self::Http2 { key: STANDARD.encode(fastrand::u128(..).to_be_bytes()) };
         }
+        let headers = request.headers();
+        let mut protocols = headers.get_all(UPGRADE).iter();
+        let (Some(protocol), None) = (protocols.next(), protocols.next()) else { return Self::None };
         let listed = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
         let asked = listed.flat_map(|value| value.split(',')).any(|name| name.trim().eq_ignore_ascii_case("upgrade"));
-        match headers.get(UPGRADE) {
-            // An upgrade is an offer: one that the tunnel can't carry is declined by answering without it.
-            Some(protocol)
-                if asked
-                    && *request.method() == Method::GET
-                    && request.version() == Version::HTTP_11
-                    && !headers.contains_key(CONTENT_LENGTH)
-                    && !headers.contains_key(TRANSFER_ENCODING)
-                    && !protocol.as_bytes().eq_ignore_ascii_case(b"h2c") =>
-            {
-                Ok(Self::Http1(protocol.clone()))
-            }
-            _ => Ok(Self::None),
+        let is_get = *request.method() == Method::GET;
+        // Until the service has said that it wants the body, nothing is read that might be raw bytes.
+        let waits = headers.contains_key(EXPECT) && !request.body().is_end_stream();
+        if asked
+            && request.version() == Version::HTTP_11
+            && is_one_protocol(protocol.as_bytes())
+            && (is_get || !is_websocket(protocol.as_bytes()))
+            && !headers.contains_key(HTTP2_SETTINGS)
+            && !waits
+        {
+            Self::Http1(protocol.clone())
+        } else {
+            Self::None
         }
     }
 
     pub(super) fn is_some(&self) -> bool {
         !matches!(self, Self::None)
+    }
+
+    /// Whether it is asked for by an extended CONNECT.
+    pub(super) fn is_connect(&self) -> bool {
+        matches!(self, Self::Http2 { .. })
     }
 
     /// Whether the request asks for a WebSocket.
@@ -102,8 +111,10 @@ impl Upgrade {
         let mut response = Response::new(Body::empty());
         match self {
             Self::None => return None,
-            Self::Http1(_) => {
-                headers.insert(UPGRADE, protocol?);
+            Self::Http1(asked) => {
+                let protocol =
+                    protocol.filter(|protocol| protocol.as_bytes().eq_ignore_ascii_case(asked.as_bytes()))?;
+                headers.insert(UPGRADE, protocol);
                 headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
                 *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
             }
@@ -117,6 +128,17 @@ impl Upgrade {
         *response.headers_mut() = headers;
         Some(response)
     }
+}
+
+/// Whether the value of Upgrade names one protocol, with or without a version (RFC 9110, section 7.8), other than HTTP.
+fn is_one_protocol(value: &[u8]) -> bool {
+    let mut parts = value.split(|byte| *byte == b'/');
+    let (name, version) = (parts.next().unwrap_or_default(), parts.next());
+    let is_token = |text: &[u8]| Method::from_bytes(text).is_ok();
+    is_token(name)
+        && version.is_none_or(is_token)
+        && parts.next().is_none()
+        && !HTTP.iter().any(|http| http.eq_ignore_ascii_case(name))
 }
 
 /// Carries raw bytes both ways until both have ended or one has broken. A WebSocket has a `farewell`: the phase in which

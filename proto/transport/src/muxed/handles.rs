@@ -58,6 +58,10 @@ impl SendHalf for MuxSend {
         self.shared.act(|state| state.mux.send_trailers(self.key, fields))
     }
 
+    fn break_off(&mut self, code: ResetCode) {
+        self.shared.act(|state| state.mux.break_off(self.key, code));
+    }
+
     fn reset(&mut self, code: ResetCode) {
         self.shared.act(|state| state.mux.reset(self.key, code));
     }

@@ -16,14 +16,14 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Bytes, BytesMut};
-use cok_proto::exchange::{Handed, SendState};
+use cok_proto::exchange::{Handed, LINGER, SendState};
 use cok_proto::frame;
 use cok_proto::stream::{Arrived, ExchangeReader};
 use cok_proto::{ResetCode, Role};
 use parking_lot::{Mutex, MutexGuard};
 use quinn::{ConnectionError, ReadError, RecvStream, SendStream, StoppedError, VarInt, WriteError};
 
-pub(super) use self::begin::{Accepted, Asked, Begin, exchange_id};
+pub(super) use self::begin::{Accepted, Asked, Begin, exchange_id, turn_away};
 use self::buffers::{Joined, MOST_JOINED, Outbox};
 use self::handles::{QuicRecv, QuicSend};
 use self::turn::Turn;
@@ -54,9 +54,11 @@ struct Inner {
     reader: ExchangeReader,
     /// Pieces taken from quinn that the reader has not got.
     pieces: VecDeque<Bytes>,
-    /// The part that arrived behind joined body bytes.
-    next: Option<Received>,
+    /// What arrived behind joined body bytes: a part, or why the peer's direction broke off.
+    next: Option<Result<Received, ResetCode>>,
     outbox: Outbox,
+    /// Our direction ends with a break.
+    broke_off: bool,
     turn: Turn,
     stopped: Option<Stopped>,
     /// The waiting tasks. Quinn forgets them when we reset a stream ourselves.
@@ -136,6 +138,7 @@ impl Inner {
             pieces: VecDeque::new(),
             next: None,
             outbox: Outbox::default(),
+            broke_off: false,
             turn: Turn::default(),
             stopped: None,
             recv_waker: None,
@@ -273,6 +276,34 @@ impl Inner {
         }
     }
 
+    /// Ends our direction with a Reset frame behind what was handed over, if any of a body may have been.
+    fn break_off(&mut self, code: ResetCode, exchange: &Exchange) {
+        let State::Running { send } = &mut self.state else { return };
+        match send.break_off() {
+            Handed::Queue if self.is_opening() => self.reset(code),
+            Handed::Queue => {
+                frame::put_break(&mut self.outbox.scratch, self.id, code.or_cancelled());
+                self.broke_off = true;
+                self.try_flush(exchange);
+            }
+            Handed::Misuse => self.reset(code),
+            Handed::Drop => {}
+        }
+    }
+
+    /// The reader has come to where the peer's direction broke off. What this side still sends is not wanted, unless it
+    /// is complete.
+    fn read_break(&mut self, code: ResetCode) -> ExchangeError {
+        self.next = Some(Err(code));
+        if let (State::Running { send: state }, Stream::Open { send, .. }) = (self.state, &mut self.stream)
+            && !state.may_leave()
+        {
+            let _closed = send.reset(VarInt::from_u32(ResetCode::Cancelled.to_u32()));
+            self.breaks(ExchangeError::Reset(code));
+        }
+        ExchangeError::Reset(code)
+    }
+
     /// Ends both directions: RESET_STREAM and STOP_SENDING together.
     fn abandon(&mut self, code: ResetCode) {
         let number = VarInt::from_u32(code.to_u32());
@@ -302,7 +333,7 @@ impl Inner {
     fn reset(&mut self, code: ResetCode) {
         let State::Running { send } = self.state else { return };
         if !(self.reader.has_ended() && send.is_over()) {
-            self.abandon(if code == ResetCode::NoError { ResetCode::Cancelled } else { code });
+            self.abandon(code.or_cancelled());
         }
     }
 
@@ -330,8 +361,10 @@ impl Inner {
     fn poll_recv(&mut self, cx: &mut Context<'_>, exchange: &Exchange) -> Poll<Result<Received, ExchangeError>> {
         let mut joined = Joined::default();
         loop {
-            if let Some(next) = self.next.take() {
-                return Poll::Ready(Ok(next));
+            match self.next.take() {
+                Some(Ok(next)) => return Poll::Ready(Ok(next)),
+                Some(Err(code)) => return Poll::Ready(Err(self.read_break(code))),
+                None => {}
             }
             if let State::Broken(error) = self.state {
                 return Poll::Ready(Err(error));
@@ -363,7 +396,14 @@ impl Inner {
                     if joined.is_empty() {
                         return Poll::Ready(Ok(part));
                     }
-                    self.next = Some(part);
+                    self.next = Some(Ok(part));
+                }
+                Some(Arrived::Break(code)) => {
+                    self.note_end();
+                    self.next = Some(Err(code));
+                    if joined.is_empty() {
+                        continue;
+                    }
                 }
                 // The reader refuses a second request.
                 Some(Arrived::Request { .. }) => continue,
@@ -416,18 +456,31 @@ impl Inner {
 }
 
 impl Drop for Exchange {
-    /// Both handles are gone. A direction that was finished still goes out.
+    /// Both handles are gone. A direction that was finished still goes out. A request that broke off also stays until the
+    /// client has come to the break, which it answers with RESET_STREAM: at most for [`LINGER`].
     fn drop(&mut self) {
         let inner = self.inner.get_mut();
         inner.turn.leave(self.tunnel, self.slot.session());
-        let State::Running { send: SendState::Finished } = inner.state else { return };
-        let Stream::Open { mut send, .. } = std::mem::replace(&mut inner.stream, Stream::Missing) else { return };
+        let State::Running { send: state } = inner.state else { return };
+        let lingers = inner.broke_off && self.role == Role::Daemon && !inner.reader.has_ended();
+        if !lingers && state != SendState::Finished {
+            return;
+        }
+        let Stream::Open { mut send, mut recv } = std::mem::replace(&mut inner.stream, Stream::Missing) else { return };
         let mut chunks: Vec<Bytes> = inner.outbox.chunks.drain(..).collect();
         let slot = self.slot.share();
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move {
-                if send.write_all_chunks(&mut chunks).await.is_ok() {
-                    let _stopped = send.finish();
+                let sent = async {
+                    let written = send.write_all_chunks(&mut chunks).await.is_ok();
+                    // It may have been finished before.
+                    let _closed = send.finish();
+                    written && (!lingers || recv.received_reset().await.is_ok())
+                };
+                if !lingers {
+                    sent.await;
+                } else if tokio::time::timeout(LINGER, sent).await != Ok(true) {
+                    turn_away(send, recv, ResetCode::Cancelled);
                 }
                 drop(slot);
             });

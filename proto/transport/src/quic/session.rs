@@ -21,7 +21,7 @@ use quinn::{Connection, ConnectionError, RecvStream, SendStream, VarInt};
 use tokio::sync::watch;
 
 use super::control::{Control, close_reason, drive, fail};
-use super::exchange::{Accepted, Asked, Begin, Exchange, exchange_id};
+use super::exchange::{Accepted, Asked, Begin, Exchange, exchange_id, turn_away};
 use super::shared::{Shared, Slot};
 use crate::{CloseReason, Config, Handshake, HandshakeError, Incoming, OpenError, SignsOfLife, Status, Transport};
 
@@ -266,12 +266,6 @@ impl Accepting {
     }
 }
 
-fn turn_away(mut send: SendStream, mut recv: RecvStream, code: ResetCode) {
-    let code = VarInt::from_u32(code.to_u32());
-    let _closed = send.reset(code);
-    let _closed = recv.stop(code);
-}
-
 /// Reads a stream until the request's head is whole.
 async fn read_head(send: SendStream, mut recv: RecvStream, slot: Slot) -> Option<Incoming> {
     let id = exchange_id(&send);
@@ -295,7 +289,7 @@ async fn read_head(send: SendStream, mut recv: RecvStream, slot: Slot) -> Option
                 }
                 return None;
             }
-            Ok(Some(Arrived::Part(_))) => return None,
+            Ok(Some(Arrived::Part(_) | Arrived::Break(_))) => return None,
             Ok(None) => {}
             Err(error) => {
                 slot.session().fail(&(&error).into());

@@ -30,7 +30,7 @@ async fn serve(client: Arc<dyn Transport>) {
         tokio::spawn(async move {
             let send = &mut incoming.exchange.send;
             send.send_response(ok(), false).unwrap();
-            if incoming.head.target == "/quick" {
+            if incoming.head.target.as_bytes() == b"/quick" {
                 if send.ready().await.is_ok() {
                     send.send_data(noise(1024), true);
                 }

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "in a test, it is the test that fails")]
 
 mod abuse;
+mod breaks;
 mod carried;
 mod endings;
 mod fairness;

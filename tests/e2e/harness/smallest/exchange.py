@@ -3,7 +3,12 @@
 import asyncio
 import struct
 
-from .wire import DATA, END, MOST_BODY, RESPONSE, TRAILERS, WINDOW, encode, encode_fields, encode_response
+from .wire import (
+    CANCELLED, DATA, END, MOST_BODY, RESET, RESPONSE, TRAILERS, WINDOW, encode, encode_fields, encode_response,
+)
+
+# Where the request's body broke off.
+BREAK = object()
 
 
 class Abandoned(Exception):
@@ -17,6 +22,7 @@ class Exchange:
         self.carrier, self.number, self.request = carrier, number, request
         self.body = asyncio.Queue()
         self.request_ended, self.response_ended, self.abandoned = end, False, False
+        self.final_head_sent = False
         if end:
             self.body.put_nowait(None)
         self.credit, self.to_return = carrier.credit, 0
@@ -33,7 +39,7 @@ class Exchange:
             self.body.put_nowait(payload)
         if kind == TRAILERS or flags & END:
             self.request_ended = True
-            self.body.put_nowait(None)
+            self.body.put_nowait(BREAK if kind == RESET else None)
 
     def abandon(self):
         """The peer does not want it any more: its connection to the service is closed."""
@@ -42,8 +48,11 @@ class Exchange:
             self.task.cancel()
 
     async def read(self):
-        """The next bytes of the request's body. None at its end."""
+        """The next bytes of the request's body. None at its end. Where it breaks off, the exchange ends."""
         part = await self.body.get()
+        if part is BREAK:
+            self.reset(CANCELLED)
+            raise Abandoned
         if part is not None:
             self.to_return += len(part)
             if self.to_return >= WINDOW // 2 and not self.request_ended:
@@ -53,6 +62,7 @@ class Exchange:
 
     def send_head(self, status, reason, fields, end=False):
         self._send(RESPONSE, encode_response(status, reason, fields), end)
+        self.final_head_sent = status >= 200
 
     async def send_body(self, data):
         while data:
@@ -74,6 +84,14 @@ class Exchange:
             raise Abandoned
         self.carrier.send_part(self.number, encode(kind, struct.pack(">I", self.number) + payload, END * end), end)
         self.response_ended = end
+
+    def break_off(self, code):
+        """The service has failed: what was sent of its response goes out first."""
+        if not self.final_head_sent:
+            self.reset(code)
+        elif not self.abandoned:
+            self._send(RESET, struct.pack(">I", code), True)
+            self.stop_upload()
 
     def reset(self, code):
         if not self.over:

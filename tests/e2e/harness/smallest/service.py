@@ -21,7 +21,7 @@ async def forward(exchange, host, port):
     except Abandoned:
         pass
     except (OSError, ValueError, EOFError):
-        exchange.reset(LOCAL_BROKEN)
+        exchange.break_off(LOCAL_BROKEN)
     finally:
         upload.cancel()
         writer.close()
@@ -45,6 +45,8 @@ async def send_request(exchange, writer):
         await writer.drain()
     except OSError:
         pass  # The service may answer without the rest.
+    except Abandoned:
+        exchange.abandon()  # The visitor's upload broke off, and the service got it up to there.
 
 
 async def read_fields(reader):

@@ -21,7 +21,8 @@ class Refused(Exception):
 
 
 class Session:
-    """What both transports have in common. `targets` are hosts and ports of services, by tunnel id."""
+    """What both transports have in common. `targets` are hosts and ports of services, by tunnel id, or coroutine
+    functions that answer exchanges."""
 
     credit = WINDOW
 
@@ -80,7 +81,8 @@ class Session:
         if target is None:
             exchange.reset(UNPROCESSED)
         else:
-            exchange.task = asyncio.create_task(forward(exchange, *target))
+            answer = target(exchange) if callable(target) else forward(exchange, *target)
+            exchange.task = asyncio.create_task(answer)
         return exchange
 
     def end(self, reason):

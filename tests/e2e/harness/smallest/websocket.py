@@ -61,7 +61,7 @@ class OverWebSocket(Session):
         exchange = self.exchanges.get(number)
         if exchange is None or exchange.over:
             return None  # It has crossed the end.
-        if kind == RESET:
+        if kind == RESET and not flags & END:
             return exchange.abandon()
         if kind == WINDOW_UPDATE:
             exchange.credit += int.from_bytes(payload, "big")

@@ -9,6 +9,7 @@ use http::header::{CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderName, TE, TRANSF
 use http::{Method, Request};
 
 use super::violation::Violation;
+use crate::edge::judge;
 
 /// Entries of the static table (RFC 9204, appendix A).
 const STATIC_ENTRIES: u64 = 99;
@@ -201,7 +202,8 @@ pub(super) fn check_head(request: &Request<()>) -> Result<Option<u64>, Violation
 
 /// Judges decoded trailers.
 pub(super) fn check_trailers(trailers: &HeaderMap) -> Result<(), Violation> {
-    check_connection_fields(trailers)
+    check_connection_fields(trailers)?;
+    judge::check_trailers(trailers).map_err(|_| Violation::malformed("a trailer that frames or routes the request"))
 }
 
 /// Fields of one connection, which HTTP/3 does not have (RFC 9114, section 4.2).

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use cok_proto::RequestHead;
 use cok_proto::stream::ExchangeReader;
-use quinn::{RecvStream, SendStream};
+use cok_proto::{RequestHead, ResetCode};
+use quinn::{RecvStream, SendStream, VarInt};
 
 use super::Opening;
 
@@ -36,4 +36,11 @@ pub(in crate::quic) struct Accepted {
 /// The exchange's id: the number of its stream among the daemon's, from 1.
 pub(in crate::quic) fn exchange_id(send: &SendStream) -> u32 {
     u32::try_from(send.id().index() + 1).unwrap_or(u32::MAX)
+}
+
+/// Abandons the exchange of this stream.
+pub(in crate::quic) fn turn_away(mut send: SendStream, mut recv: RecvStream, code: ResetCode) {
+    let code = VarInt::from_u32(code.to_u32());
+    let _closed = send.reset(code);
+    let _closed = recv.stop(code);
 }

@@ -101,6 +101,10 @@ impl SendHalf for QuicSend {
         Ok(())
     }
 
+    fn break_off(&mut self, code: ResetCode) {
+        self.0.lock().break_off(code, &self.0);
+    }
+
     fn reset(&mut self, code: ResetCode) {
         self.0.lock().reset(code);
     }
@@ -113,7 +117,10 @@ impl Drop for QuicSend {
         if let State::Running { send } = inner.state
             && !send.may_leave()
         {
-            inner.reset(self.0.role.leaves_with());
+            match self.0.role {
+                Role::Daemon => inner.reset(Role::Daemon.leaves_with()),
+                Role::Client => inner.break_off(Role::Client.leaves_with(), &self.0),
+            }
         }
     }
 }
@@ -153,11 +160,14 @@ impl Drop for QuicRecv {
         inner.recv_waker = None;
         // Quinn may have our waker instead of the sender's, so the sender has to poll again.
         wake(&mut inner.send_waker);
-        self.0.slot.note_read(true);
+        // What arrives while it lingers is never read, so the connection window needs room for it.
+        self.0.slot.note_read(!inner.broke_off);
         if inner.reader.has_ended() {
             return;
         }
         match self.0.role {
+            // The client gets some time to take the request up to where it broke off.
+            Role::Daemon if inner.broke_off => {}
             Role::Daemon => inner.reset(ResetCode::Cancelled),
             Role::Client => {
                 if let Stream::Open { recv, .. } = &mut inner.stream {

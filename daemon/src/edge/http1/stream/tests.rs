@@ -1,0 +1,162 @@
+//! What the library gets to see, however the bytes come.
+
+use std::future::poll_fn;
+use std::task::Waker;
+
+use tokio::io::{AsyncWriteExt as _, DuplexStream, duplex};
+
+use super::*;
+
+/// A layer, the visitor's end of its connection, and its verdicts.
+fn connection() -> (Stream<DuplexStream>, DuplexStream, Arc<Verdicts>) {
+    let (near, far) = duplex(1 << 20);
+    let verdicts = Verdicts::new();
+    (Stream::new(near, 1024, verdicts.clone()), far, verdicts)
+}
+
+/// Reads what is there. `None` at the end.
+async fn read(stream: &mut Stream<DuplexStream>, size: usize) -> io::Result<Option<Vec<u8>>> {
+    let mut seen = Vec::new();
+    loop {
+        let mut space = vec![0; size];
+        let mut buffer = ReadBuf::new(&mut space);
+        let mut cx = Context::from_waker(Waker::noop());
+        match Pin::new(&mut *stream).poll_read(&mut cx, &mut buffer) {
+            Poll::Pending => return Ok(Some(seen)),
+            Poll::Ready(Err(error)) if seen.is_empty() => return Err(error),
+            Poll::Ready(Err(_)) => return Ok(Some(seen)),
+            Poll::Ready(Ok(())) if buffer.filled().is_empty() => {
+                return Ok(if seen.is_empty() { None } else { Some(seen) });
+            }
+            Poll::Ready(Ok(())) => seen.extend_from_slice(buffer.filled()),
+        }
+    }
+}
+
+/// Sends `bytes` in pieces of each of some sizes, and reads with buffers of some sizes.
+async fn all(bytes: &[u8]) -> Vec<(Vec<u8>, Vec<Option<Fault>>)> {
+    let mut outcomes = Vec::new();
+    for (piece, size) in [(usize::MAX, 8192), (usize::MAX, 3), (1, 8192), (7, 64)] {
+        let (mut stream, mut far, verdicts) = connection();
+        let (mut seen, mut faults) = (Vec::new(), Vec::new());
+        for piece in bytes.chunks(piece.min(bytes.len().max(1))) {
+            far.write_all(piece).await.unwrap();
+            if let Ok(Some(more)) = read(&mut stream, size).await {
+                seen.extend(more);
+            }
+        }
+        while verdicts.has_next() {
+            faults.push(verdicts.next().fault);
+        }
+        outcomes.push((seen, faults));
+    }
+    outcomes
+}
+
+const GET: &[u8] = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n";
+const STAND_IN: &[u8] = b"GET / HTTP/1.1\r\nhost: invalid\r\nconnection: close\r\n\r\n";
+
+#[tokio::test]
+async fn good_messages_pass_as_they_are() {
+    let post: &[u8] = b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\n\r\nhello";
+    let chunked: &[u8] =
+        b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nx: 1\r\n\r\n";
+    for messages in [&[GET][..], &[post], &[chunked], &[GET, GET], &[post, chunked, post, GET], &[chunked, GET, post]] {
+        let bytes = messages.concat();
+        for (seen, faults) in all(&bytes).await {
+            assert_eq!(seen.escape_ascii().to_string(), bytes.escape_ascii().to_string());
+            assert_eq!(faults, vec![None; messages.len()]);
+        }
+    }
+}
+
+#[tokio::test]
+async fn empty_lines_before_a_request_are_dropped() {
+    for (seen, _) in all(&[b"\r\n\r\n", GET, b"\r\n", GET].concat()).await {
+        assert_eq!(seen, [GET, GET].concat());
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_read_behind_a_faulty_head() {
+    for (bad, fault) in [
+        (&b"GET / HTTP/1.1\nhost: a\n\n"[..], Fault::BareLineFeed),
+        (
+            b"POST / HTTP/1.1\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+            Fault::LengthAndCoding,
+        ),
+        (b"nonsense\r\n\r\n", Fault::RequestLine),
+        (&[b'x'; 2048], Fault::TooLarge),
+    ] {
+        for (seen, faults) in all(&[GET, bad, GET].concat()).await {
+            assert_eq!(seen.escape_ascii().to_string(), [GET, STAND_IN].concat().escape_ascii().to_string());
+            assert_eq!(faults, [None, Some(fault)]);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_body_with_broken_framing_is_an_error_and_not_an_end() {
+    let (mut stream, mut far, verdicts) = connection();
+    let head: &[u8] = b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n";
+    far.write_all(&[head, b"5 \r\nhello\r\n0\r\n\r\n", GET].concat()).await.unwrap();
+    assert_eq!(read(&mut stream, 8192).await.unwrap().unwrap(), [head, b"5"].concat());
+    assert_eq!(verdicts.next().doubt.unwrap().fault(), Some(Fault::Chunk));
+    assert_eq!(read(&mut stream, 8192).await.unwrap_err().kind(), io::ErrorKind::InvalidData);
+}
+
+#[tokio::test]
+async fn a_head_that_is_cut_short_is_faulty() {
+    let (mut stream, mut far, verdicts) = connection();
+    far.write_all(b"GET / HTT").await.unwrap();
+    far.shutdown().await.unwrap();
+    assert_eq!(read(&mut stream, 8192).await.unwrap().unwrap(), STAND_IN);
+    assert_eq!(verdicts.next().fault, Some(Fault::CutShort));
+    let (mut stream, mut far, _) = connection();
+    far.write_all(GET).await.unwrap();
+    far.shutdown().await.unwrap();
+    assert_eq!(read(&mut stream, 8192).await.unwrap().unwrap(), GET);
+    assert_eq!(read(&mut stream, 8192).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn what_follows_an_upgrade_waits_for_its_answer() {
+    let upgrade: &[u8] = b"GET / HTTP/1.1\r\nupgrade: x\r\ncontent-length: 2\r\n\r\nhi";
+    for switched in [true, false] {
+        let (mut stream, mut far, verdicts) = connection();
+        let next: &[u8] = if switched { b"\n raw bytes" } else { GET };
+        far.write_all(&[upgrade, next].concat()).await.unwrap();
+        assert_eq!(read(&mut stream, 8192).await.unwrap().unwrap(), upgrade);
+        assert_eq!(read(&mut stream, 8192).await.unwrap().unwrap(), b"");
+        verdicts.decide(switched);
+        assert_eq!(read(&mut stream, 8192).await.unwrap().unwrap(), next);
+        if switched {
+            far.write_all(b"more").await.unwrap();
+            far.shutdown().await.unwrap();
+            assert_eq!(read(&mut stream, 8192).await.unwrap().unwrap(), b"more");
+            assert_eq!(read(&mut stream, 8192).await.unwrap(), None);
+        }
+    }
+}
+
+#[tokio::test]
+async fn held_bytes_are_bounded_and_not_lost() {
+    let (mut stream, mut far, verdicts) = connection();
+    far.write_all(b"GET / HTTP/1.1\r\nupgrade: x\r\n\r\n").await.unwrap();
+    read(&mut stream, 8192).await.unwrap();
+    far.write_all(&vec![b'x'; MAX_HELD * 3]).await.unwrap();
+    assert_eq!(read(&mut stream, 8192).await.unwrap().unwrap(), b"");
+    assert!(stream.held.len() < MAX_HELD + READ * 16);
+    verdicts.decide(true);
+    assert_eq!(read(&mut stream, 8192).await.unwrap().unwrap().len(), MAX_HELD * 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_visitor_is_heard_out_for_a_while() {
+    let (mut stream, mut far, _) = connection();
+    far.write_all(b"nonsense\r\n\r\nand more").await.unwrap();
+    read(&mut stream, 8192).await.unwrap();
+    let began = tokio::time::Instant::now();
+    poll_fn(|cx| Pin::new(&mut stream).poll_shutdown(cx)).await.unwrap();
+    assert_eq!(began.elapsed(), LINGER);
+}
