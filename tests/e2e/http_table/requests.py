@@ -1,6 +1,7 @@
 """Requests over HTTP/1.1. HOST stands for the tunnel's authority; the driver adds a field that names the row.
 
-A refused row gets an error page, the connection closes, and the service sees neither it nor the request behind it."""
+A refused row gets an error page, and the service does not see it. The connection closes where the framing is in doubt,
+so that the service does not see the request behind it either."""
 
 from typing import NamedTuple
 
@@ -14,6 +15,8 @@ class Request(NamedTuple):
     target: bytes | None = None  # what a passed request line holds
     kept: tuple = ()  # lines that the service must have seen, in this order, names in lower case
     dropped: tuple = ()  # names or values that it must not have seen
+    doubt: bool = True  # whether a refusal has to end the connection
+    accept: bytes = b""  # the page's form
 
 
 HOST = b"Host: HOST\r\n"
@@ -74,7 +77,15 @@ FRAMING = [
     ],
 ]
 
+FORMS = {"html": b"text/html,*/*;q=0.8", "json": b"application/json", "any": b"*/*"}
+
 HEADS = [
+    headed("line-trace", b"TRACE /p HTTP/1.1", status=(405,))._replace(doubt=False),
+    *[
+        headed(f"{name}-as-{form}", line, HOST + b"Accept: " + accept + b"\r\n")._replace(doubt=name != "trace", accept=accept)
+        for name, line in {"trace": b"TRACE /p HTTP/1.1", "connect": b"CONNECT HOST HTTP/1.1", "fragment": b"GET /p#f HTTP/1.1"}.items()
+        for form, accept in FORMS.items()
+    ],
     *[
         framed(name, field + b"\r\n")
         for name, field in {
@@ -95,7 +106,7 @@ HEADS = [
     *[
         headed(f"line-{name}", line)
         for name, line in {
-            "trace": b"TRACE /p HTTP/1.1", "connect": b"CONNECT HOST HTTP/1.1", "connect-path": b"CONNECT /p HTTP/1.1",
+            "connect": b"CONNECT HOST HTTP/1.1", "connect-path": b"CONNECT /p HTTP/1.1",
             "get-asterisk": b"GET * HTTP/1.1", "query-alone": b"GET ?q HTTP/1.1", "fragment": b"GET /p#f HTTP/1.1",
             "no-slash": b"GET p HTTP/1.1", "foreign-scheme": b"GET ftp://HOST/p HTTP/1.1", "userinfo": b"GET https://a@HOST/p HTTP/1.1",
             "absolute-fragment": b"GET https://HOST/p#f HTTP/1.1", "no-version": b"GET /p", "two-blanks": b"GET  /p HTTP/1.1",

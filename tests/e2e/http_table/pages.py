@@ -1,0 +1,21 @@
+"""The daemon's error pages: their titles, and the form that the visitor accepts."""
+
+import json
+
+TITLES = {
+    400: "Bad request", 405: "Method not allowed", 421: "Misdirected request", 431: "Request head too large",
+    502: "Service broke off",
+}
+
+
+def check_page(status, kind, body, accept=b""):
+    """Fails unless it is the page of this status in this form. Names of fields play no part."""
+    title, text = TITLES[status], body.decode()
+    if b"text/html" in accept:
+        assert kind.startswith("text/html") and f"<title>{title}</title>" in text, f"no page: {kind} {text[:200]}"
+    elif b"json" in accept:
+        page = json.loads(text)
+        assert kind == "application/json" and page["error"] == title and page["status"] == status and page["message"]
+    else:
+        assert kind.startswith("text/plain") and text.split("\n")[0] == title, f"no page: {kind} {text[:200]}"
+        assert len(text.split("\n")[1]) > 20, "the page explains nothing"
