@@ -11,12 +11,12 @@ class Request(NamedTuple):
     line: bytes
     fields: bytes
     body: bytes
-    status: tuple  # what the visitor may get
-    target: bytes | None = None  # what a passed request line holds
-    kept: tuple = ()  # lines that the service must have seen, in this order, names in lower case
-    dropped: tuple = ()  # names or values that it must not have seen
-    doubt: bool = True  # whether a refusal has to end the connection
-    accept: bytes = b""  # the page's form
+    status: tuple  # What the visitor may get.
+    target: bytes | None = None  # What a passed request line holds.
+    kept: tuple = ()  # Lines that the service must have seen, in this order.
+    dropped: tuple = ()  # Names or values that it must not have seen.
+    doubt: bool = True  # Whether a refusal has to end the connection.
+    accept: bytes = b""  # The page's form.
 
 
 HOST = b"Host: HOST\r\n"
