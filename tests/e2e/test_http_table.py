@@ -10,7 +10,7 @@ import uuid
 import pytest
 from harness import raw
 from harness.cok import TRANSPORTS
-from http_table.origin import Origin, wait_seen
+from http_table.origin import Origin, stop_soon, wait_seen
 from http_table.pages import check_page
 from http_table.requests import REQUESTS
 
@@ -20,7 +20,7 @@ def origin(request, daemon):
     recorder = Origin()
     client = daemon.client(recorder.target, f"table-{request.param}", transport=request.param)
     yield recorder, client.name
-    client.stop()
+    stop_soon(client)
     recorder.stop()
 
 

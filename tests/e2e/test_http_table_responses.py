@@ -9,6 +9,7 @@ import pytest
 from harness import raw
 from harness.cok import TRANSPORTS
 from harness.outcome import VERSIONS
+from http_table.origin import stop_soon
 from http_table.pages import check_page
 from http_table.responses import RESPONSES
 from http_table.visitor import Visitor
@@ -32,7 +33,7 @@ def service(request, daemon):
     recorder = raw.Recorder(answer)
     client = daemon.client(recorder.target, f"answers-{request.param}", transport=request.param)
     yield client.name
-    client.stop()
+    stop_soon(client)
     recorder.stop()
 
 

@@ -43,3 +43,10 @@ def wait_seen(origin, mark, count=1, deadline=5):
         assert time.monotonic() < end, f"the service saw {len(seen)} of {count} requests"
         time.sleep(0.001)
     return seen
+
+
+def stop_soon(client):
+    """Stops a client, which would wait for an exchange that never ended."""
+    begin = time.monotonic()
+    client.stop()
+    assert time.monotonic() - begin < 4, "an exchange of the table did not end"
