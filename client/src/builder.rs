@@ -16,10 +16,12 @@ use crate::options::{ClientOptions, HostHeader, NAME_TIMEOUT, TunnelOptions};
 use crate::service::{Body, BoxError, LocalService};
 use crate::settings::{OpenError, SettingError};
 use crate::target::Target;
+use crate::target_trust::TargetTrust;
 use crate::text::explain;
 use crate::transport::{PROBE_INTERVAL, TransportChoice};
 use crate::trust::{trust_file, trust_system};
 use crate::tunnel::Tunnel;
+use crate::upgrades::{UpgradeProtocol, Upgrades};
 
 /// The default time limit until a service begins its response.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(120);
@@ -203,6 +205,8 @@ pub struct TunnelBuilder {
     subdomain: Option<String>,
     target: Option<Wanted>,
     host_header: HostHeader,
+    target_trust: TargetTrust,
+    upgrades: Upgrades,
     response_timeout: Option<Duration>,
     connect_timeout: Duration,
 }
@@ -230,6 +234,8 @@ impl TunnelBuilder {
             subdomain: None,
             target: None,
             host_header: HostHeader::default(),
+            target_trust: TargetTrust::default(),
+            upgrades: Upgrades::default(),
             response_timeout: Some(RESPONSE_TIMEOUT),
             connect_timeout: CONNECT_TIMEOUT,
         }
@@ -278,6 +284,20 @@ impl TunnelBuilder {
         self
     }
 
+    /// Which certificates an `https://` target on another machine may show. Default: those that the system trusts.
+    #[must_use]
+    pub fn target_trust(mut self, trust: TargetTrust) -> Self {
+        self.target_trust = trust;
+        self
+    }
+
+    /// Which protocols besides WebSocket a request may switch to, such as `tcp` or `SPDY/3.1`. Default: none.
+    #[must_use]
+    pub fn upgrades(mut self, protocols: impl IntoIterator<Item = UpgradeProtocol>) -> Self {
+        self.upgrades = protocols.into_iter().collect();
+        self
+    }
+
     /// How long the service may take until its response begins; `None` for no limit. The time of an upload does not count.
     /// Default: 120 s.
     #[must_use]
@@ -317,6 +337,8 @@ impl TunnelBuilder {
             subdomain,
             target,
             host_header: self.host_header,
+            target_trust: self.target_trust,
+            upgrades: self.upgrades,
             response_timeout: self.response_timeout,
             connect_timeout: self.connect_timeout,
         };

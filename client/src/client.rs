@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use cok_proto::message::DEFAULT_WINDOW;
 use cok_transport::WindowBudget;
-use rustls::ClientConfig;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -20,6 +19,7 @@ use crate::proxy::{self, Proxy, Watch};
 use crate::routes::{Routes, Slot};
 use crate::session::{self, Command, Keeper, Patience, Tunnels, Wanted};
 use crate::settings::SettingError;
+use crate::target::Target;
 
 /// How long requests under way may take once the client stops, or their tunnel is closed.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -33,7 +33,6 @@ const MAX_EXCHANGES: u32 = 1000;
 pub struct Client {
     commands: mpsc::UnboundedSender<Command>,
     handles: Arc<AtomicU64>,
-    tls: Arc<ClientConfig>,
     hub: Arc<Hub>,
     keeps_trying: bool,
     /// `None` if the caller runs the driver.
@@ -90,7 +89,7 @@ impl Client {
     /// A client that is not connected yet, and what keeps it connected.
     pub fn new(options: ClientOptions) -> (Self, Driver) {
         let (sender, commands) = mpsc::unbounded_channel();
-        let (tls, hub, keeps_trying) = (options.tls.clone(), Hub::new(), options.keep_trying);
+        let (hub, keeps_trying) = (Hub::new(), options.keep_trying);
         let session = session::Config {
             dial: dial::Config {
                 server: options.server,
@@ -115,7 +114,7 @@ impl Client {
             },
         };
         let driver = Driver { session, routes: Arc::default(), commands, hub: hub.clone() };
-        (Self { commands: sender, handles: Arc::default(), tls, hub, keeps_trying, running: None }, driver)
+        (Self { commands: sender, handles: Arc::default(), hub, keeps_trying, running: None }, driver)
     }
 
     /// Opens a tunnel as soon as there is a session. Fails if its service cannot be used as it is named.
@@ -175,8 +174,10 @@ impl Client {
         in_flight: Arc<InFlight>,
     ) -> Result<Arc<Proxy>, SettingError> {
         let service = proxy::Config {
+            tls: options.target_trust.load(matches!(options.target, Target::Https(_)))?,
             target: options.target,
-            tls: self.tls.clone(),
+            fingerprints: options.target_trust.fingerprints().map(<[_]>::to_vec),
+            upgrades: options.upgrades,
             host_header: options.host_header,
             connect_timeout: options.connect_timeout,
             response_timeout: options.response_timeout,

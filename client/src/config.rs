@@ -14,8 +14,10 @@ use crate::name::check_subdomain;
 use crate::options::HostHeader;
 use crate::server::Server;
 use crate::target::Target;
+use crate::target_trust::TargetTrust;
 use crate::times::parse_interval;
 use crate::transport::TransportChoice;
+use crate::upgrades::UpgradeProtocol;
 
 /// The words of the command line. A tunnel with such a name could not be opened by it. Some are kept for later commands.
 pub(crate) const RESERVED: &[&str] = &[
@@ -63,6 +65,10 @@ pub(crate) struct FileTunnel {
     pub(crate) subdomain: Option<String>,
     /// What the service sees as Host.
     pub(crate) host_header: Option<HostHeader>,
+    /// Which certificates the service may show.
+    pub(crate) target_trust: Option<TargetTrust>,
+    /// Which protocols it may switch to.
+    pub(crate) upgrades: Vec<UpgradeProtocol>,
 }
 
 /// Why the file can't be used, a line for each mistake.
@@ -126,7 +132,7 @@ impl FileConfig {
         };
         let mut taken = BTreeMap::new();
         for (name, section) in root.sections("tunnels", "NAME") {
-            if let Some(tunnel) = FileTunnel::read(&name, section, &mut taken) {
+            if let Some(tunnel) = FileTunnel::read(&name, section, folder, &mut taken) {
                 config.tunnels.insert(name, tunnel);
             }
         }
@@ -136,8 +142,13 @@ impl FileConfig {
 }
 
 impl FileTunnel {
-    /// `taken` has the subdomains of earlier sections, each with its section.
-    fn read(name: &str, mut section: Section<'_>, taken: &mut BTreeMap<String, String>) -> Option<Self> {
+    /// A tunnel with a target and nothing else.
+    pub(crate) fn new(target: Target) -> Self {
+        Self { target, subdomain: None, host_header: None, target_trust: None, upgrades: Vec::new() }
+    }
+
+    /// `folder` is the file's; `taken` has the subdomains of earlier sections, each with its section.
+    fn read(name: &str, mut section: Section<'_>, folder: &Path, taken: &mut BTreeMap<String, String>) -> Option<Self> {
         if RESERVED.contains(&name) {
             section.misnamed(&format!(
                 "\"{name}\" is a command of the client; give the section another name, and set subdomain = \"{name}\""
@@ -159,8 +170,17 @@ impl FileTunnel {
         {
             section.mistake("subdomain", &format!("[tunnels.{other}] has the name \"{subdomain}\" already"));
         }
+        let ca_file = section.path("target_ca_file").map(|path| TargetTrust::CaFile(folder.join(path)));
+        let fingerprint = "\"sha256:\" and 64 hexadecimal digits";
+        let fingerprints = section.list("target_fingerprints", fingerprint, |text| text.parse().ok());
+        if ca_file.is_some() && section.has("target_fingerprints") {
+            section.mistake("target_fingerprints", "it excludes target_ca_file; keep one of them");
+        }
+        let protocol = "a protocol such as \"tcp\" or \"SPDY/3.1\", and not HTTP/2";
+        let upgrades = section.list("upgrades", protocol, |text| text.parse().ok()).unwrap_or_default();
         section.finish();
-        Some(Self { target: target?, subdomain, host_header })
+        let target_trust = ca_file.or(fingerprints.map(TargetTrust::Fingerprints));
+        Some(Self { target: target?, subdomain, host_header, target_trust, upgrades })
     }
 }
 

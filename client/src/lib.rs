@@ -78,12 +78,14 @@ mod service;
 mod session;
 mod settings;
 mod target;
+mod target_trust;
 mod text;
 #[cfg(feature = "program")]
 mod times;
 mod transport;
 mod trust;
 mod tunnel;
+mod upgrades;
 
 pub use builder::{ClientBuilder, TunnelBuilder};
 pub use client::Client;
@@ -102,8 +104,10 @@ pub use server::{InvalidServer, Server};
 pub use service::{Body, BoxError, LocalService, VisitorAddress};
 pub use settings::{OpenError, SettingError};
 pub use target::{Address, InvalidTarget, Target};
+pub use target_trust::{Fingerprint, InvalidFingerprint, TargetTrust};
 pub use transport::{PROBE_INTERVAL, TransportChoice};
 pub use trust::{CaFileError, TrustError};
 #[doc(hidden)]
 pub use trust::{trust_file, trust_system};
 pub use tunnel::Tunnel;
+pub use upgrades::{InvalidProtocol, UpgradeProtocol, Upgrades};

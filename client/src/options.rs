@@ -9,7 +9,9 @@ use rustls::ClientConfig;
 
 use crate::server::Server;
 use crate::target::Target;
+use crate::target_trust::TargetTrust;
 use crate::transport::TransportChoice;
+use crate::upgrades::Upgrades;
 
 /// The default of [`ClientOptions::name_timeout`]. The daemon needs up to 36 s to notice that a client over QUIC has vanished, and
 /// keeps its name until then.
@@ -54,6 +56,10 @@ pub struct TunnelOptions {
     pub target: Target,
     /// What the service sees as Host.
     pub host_header: HostHeader,
+    /// Which certificates an `https://` target on another machine may show.
+    pub target_trust: TargetTrust,
+    /// Which protocols the service may switch to.
+    pub upgrades: Upgrades,
     /// How long the service may take until its response begins; `None` for no limit.
     pub response_timeout: Option<Duration>,
     /// How long a connection to the service may take.

@@ -23,6 +23,14 @@ pub enum ResetCode {
     LocalBroken,
     /// 6: the response's head is larger than the protocol carries (502).
     TooLarge,
+    /// 7: the name of the local service does not resolve (502).
+    LocalUnresolved,
+    /// 8: the client does not trust the certificate of the local service (502).
+    LocalUntrusted,
+    /// 9: the local service speaks another protocol than the client, such as TLS or plain HTTP (502).
+    LocalMismatch,
+    /// 10: the local service's response is not valid HTTP (502).
+    LocalInvalid,
     /// Any other code.
     Other(u32),
 }
@@ -44,6 +52,10 @@ impl ResetCode {
             Self::LocalTimeout => 4,
             Self::LocalBroken => 5,
             Self::TooLarge => 6,
+            Self::LocalUnresolved => 7,
+            Self::LocalUntrusted => 8,
+            Self::LocalMismatch => 9,
+            Self::LocalInvalid => 10,
             Self::Other(code) => code,
         }
     }
@@ -59,6 +71,10 @@ impl From<u32> for ResetCode {
             4 => Self::LocalTimeout,
             5 => Self::LocalBroken,
             6 => Self::TooLarge,
+            7 => Self::LocalUnresolved,
+            8 => Self::LocalUntrusted,
+            9 => Self::LocalMismatch,
+            10 => Self::LocalInvalid,
             other => Self::Other(other),
         }
     }
@@ -74,6 +90,10 @@ impl fmt::Display for ResetCode {
             Self::LocalTimeout => f.write_str("local service did not answer in time"),
             Self::LocalBroken => f.write_str("local service broke off"),
             Self::TooLarge => f.write_str("head too large"),
+            Self::LocalUnresolved => f.write_str("local service's name does not resolve"),
+            Self::LocalUntrusted => f.write_str("local service's certificate is not trusted"),
+            Self::LocalMismatch => f.write_str("local service speaks another protocol"),
+            Self::LocalInvalid => f.write_str("local service's response is not valid HTTP"),
             Self::Other(code) => write!(f, "reset code {code}"),
         }
     }

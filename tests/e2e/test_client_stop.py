@@ -77,7 +77,7 @@ def test_a_silent_visitor_does_not_delay_the_stop(tunnel, daemon, protocol):
     """A WebSocket's visitor gets a Close frame. Then its connection ends."""
     switch = f"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: {protocol}\r\n\r\n".encode()
     recorder = raw.Recorder(lambda head, connection: switch + b"\x81\x02hi")
-    client = tunnel(recorder.target)
+    client = tunnel(recorder.target, options=("--verbose", "--upgrade", "odd/1"))
     with raw.connect(daemon, client.name) as connection:
         host = client.host.encode()
         connection.sendall(

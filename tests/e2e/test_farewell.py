@@ -89,7 +89,7 @@ def test_other_protocols_just_end(short):
     """The daemon can't announce the end in other protocols, so the connection just ends."""
     switch = b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: odd/1\r\n\r\n"
     recorder = raw.Recorder(lambda head, connection: switch + b"odd")
-    client = short.client(recorder.target)
+    client = short.client(recorder.target, options=("--verbose", "--upgrade", "odd"))
     with raw.connect(short, client.name) as connection:
         host = client.host.encode()
         connection.sendall(b"GET / HTTP/1.1\r\nhost: " + host + b"\r\nconnection: upgrade\r\nupgrade: odd/1\r\n\r\n")

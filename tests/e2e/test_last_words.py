@@ -78,6 +78,7 @@ def test_over_http_1_0_the_end_of_the_connection_is_not_the_end_of_the_body(dyin
         assert got.returncode and got.stdout == b"start\nlast words"
 
 
+@pytest.mark.parametrize("dying", [reset], indirect=True)
 def test_an_unread_upload_does_not_cost_the_last_words(dying):
     """The visitor is still sending when the service dies. Bytes that the daemon has not read reset a closed connection."""
     dying.framing, dying.words = b"transfer-encoding: chunked", [chunk(b"start\n"), chunk(b"last words")]

@@ -9,6 +9,8 @@ import pytest
 from harness import raw
 from harness.process import wait_for
 
+# What the owner allows besides WebSocket.
+OPTIONS = ("--verbose", "--upgrade", "tcp", "--upgrade", "SPDY/3.1")
 KEY = b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
 DECLINED = b"HTTP/1.1 200 OK\r\ncontent-length: 8\r\n\r\ndeclined"
 
@@ -41,7 +43,7 @@ class Switch(raw.Recorder):
 @pytest.fixture(scope="module")
 def switch(daemon, transport):
     switch = Switch()
-    switch.client = daemon.client(switch.target, "switch", transport=transport)
+    switch.client = daemon.client(switch.target, "switch", options=OPTIONS, transport=transport)
     yield switch
     switch.client.stop()
     switch.stop()

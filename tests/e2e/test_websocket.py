@@ -71,7 +71,7 @@ def test_bytes_right_after_the_101(tunnel):
     hello = b"\x81\x05hello"
     switch = b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: odd/1\r\n\r\n"
     recorder = raw.Recorder(lambda head, connection: switch + hello)
-    client = tunnel(recorder.target)
+    client = tunnel(recorder.target, options=("--verbose", "--upgrade", "odd"))
     with raw.connect(client.daemon, client.name) as connection:
         connection.sendall(
             b"GET / HTTP/1.1\r\nhost: " + client.host.encode() + b"\r\nconnection: upgrade\r\nupgrade: odd/1\r\n\r\n"

@@ -10,6 +10,7 @@ use cok_transport::Congestion;
 
 use super::plan::{Invocation, Selection};
 use super::program::called;
+use super::target_flags::TargetFlags;
 use super::url::PublicUrl;
 use crate::logging::LogFormat;
 use crate::options::HostHeader;
@@ -88,7 +89,9 @@ pub(super) struct Flags {
     /// What the service sees as Host: preserve, rewrite, or a value
     #[arg(long, value_name = "HOW", value_parser = HostHeader::from_str)]
     pub(super) host_header: Option<HostHeader>,
-    /// Trust the authorities in this PEM file instead of the system's
+    #[command(flatten)]
+    pub(super) target_flags: TargetFlags,
+    /// Trust the authorities in this PEM file instead of the system's for the server
     #[arg(long, value_name = "PEM")]
     pub(super) ca_file: Option<PathBuf>,
     /// Dial this address instead of resolving the server's name, over TCP and UDP

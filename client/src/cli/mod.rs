@@ -11,6 +11,7 @@ mod report;
 mod running;
 mod service;
 mod signals;
+mod target_flags;
 mod url;
 
 use std::process::ExitCode;
@@ -35,6 +36,7 @@ pub use self::report::reporter;
 use self::running::Running;
 use self::service::ServiceCommand;
 use self::signals::{Asked, Signals};
+pub use self::target_flags::TargetFlags;
 use crate::client::Client;
 use crate::config::ConfigError;
 use crate::event::Refused;

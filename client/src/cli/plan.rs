@@ -21,8 +21,10 @@ use crate::name::check_subdomain;
 use crate::options::{ClientOptions, HostHeader, TunnelOptions};
 use crate::server::Server;
 use crate::target::{FORMS, Target};
+use crate::target_trust::TargetTrust;
 use crate::transport::{PROBE_INTERVAL, TransportChoice};
 use crate::trust::{trust_file, trust_system};
+use crate::upgrades::Upgrades;
 
 /// A tunnel's name in the file; `None` for the one of the command line.
 pub(super) type Label = Option<String>;
@@ -85,6 +87,10 @@ pub(super) struct Planned {
     pub(super) target: Target,
     /// What the service sees as Host.
     pub(super) host_header: HostHeader,
+    /// Which certificates the service may show.
+    target_trust: TargetTrust,
+    /// Which protocols it may switch to.
+    upgrades: Upgrades,
 }
 
 impl Invocation {
@@ -143,6 +149,8 @@ impl Invocation {
                 subdomain: subdomain.clone().or(tunnel.subdomain),
                 target: tunnel.target,
                 host_header: flags.host_header.clone().or(tunnel.host_header).unwrap_or_default(),
+                target_trust: flags.target_flags.trust().or(tunnel.target_trust).unwrap_or_default(),
+                upgrades: flags.target_flags.upgrades().chain(tunnel.upgrades).collect(),
             };
             (label, planned)
         });
@@ -183,6 +191,8 @@ impl Invocation {
             subdomain: planned.subdomain.clone(),
             target: planned.target.clone(),
             host_header: planned.host_header.clone(),
+            target_trust: planned.target_trust.clone(),
+            upgrades: planned.upgrades.clone(),
             response_timeout: (!flags.response_timeout.is_zero()).then_some(flags.response_timeout),
             connect_timeout: flags.connect_timeout,
         }
@@ -201,7 +211,7 @@ impl Invocation {
     ) -> anyhow::Result<Vec<(Label, FileTunnel)>> {
         let words = match &self.selection {
             Selection::Target(target) => {
-                let tunnel = FileTunnel { target: target.clone(), subdomain: None, host_header: None };
+                let tunnel = FileTunnel::new(target.clone());
                 return Ok(vec![(None, tunnel)]);
             }
             Selection::All => return Ok(named.into_iter().map(|(name, tunnel)| (Some(name), tunnel)).collect()),
@@ -263,7 +273,8 @@ impl Invocation {
 impl Planned {
     /// Whether requests go to the same service in the same way.
     pub(super) fn same_service(&self, other: &Self) -> bool {
-        (&self.target, &self.host_header) == (&other.target, &other.host_header)
+        let service = |planned: &Self| Self { subdomain: None, ..planned.clone() };
+        service(self) == service(other)
     }
 }
 

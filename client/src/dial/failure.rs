@@ -52,7 +52,7 @@ impl Unreachable {
 /// What is in the way, in the order in which a connection meets it. Of two causes, the later one is reported: its attempt
 /// got further.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Cause {
+pub(crate) enum Cause {
     /// The system gives no UDP socket.
     NoUdp(String),
     /// Nothing came back in time.
@@ -124,7 +124,7 @@ impl Cause {
     }
 
     /// Why a name has no address.
-    pub(super) fn of_lookup(error: &io::Error) -> Self {
+    pub(crate) fn of_lookup(error: &io::Error) -> Self {
         let text = io_reason(error);
         Self::Unresolved(text.strip_prefix(LOOKUP).unwrap_or(&text).to_owned())
     }
@@ -138,7 +138,7 @@ impl Cause {
     }
 
     /// Why TLS failed over TCP.
-    pub(super) fn of_tls(error: &io::Error) -> Self {
+    pub(crate) fn of_tls(error: &io::Error) -> Self {
         let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) else {
             return match error.kind() {
                 io::ErrorKind::UnexpectedEof => {

@@ -19,13 +19,12 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tracing::debug;
 
-use self::failure::Cause;
 use self::race::Winner;
 use crate::server::{Server, resolve};
 use crate::text::io_reason;
 use crate::transport::TransportChoice;
 
-pub(crate) use self::failure::Unreachable;
+pub(crate) use self::failure::{Cause, Unreachable};
 
 /// Timeout of a QUIC handshake with one address. It survives three lost first packets: QUIC repeats them after 0.3, 0.9
 /// and 2.1 s.

@@ -1,9 +1,10 @@
 //! A request's body on its way from the tunnel to the local service.
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use bytes::Bytes;
 use cok_http::{TunnelBody, content_length};
@@ -25,12 +26,19 @@ pub(super) struct Progress {
     frames: AtomicU64,
     /// The service waits for more of the body from the visitor.
     visitors_turn: AtomicBool,
+    /// When the service took the last of it.
+    ended: OnceLock<Instant>,
 }
 
 impl Progress {
     /// The number of frames passed on.
     pub(super) fn frames(&self) -> u64 {
         self.frames.load(Ordering::Relaxed)
+    }
+
+    /// When the service took the last of the body.
+    pub(super) fn ended(&self) -> Option<Instant> {
+        self.ended.get().copied()
     }
 
     /// Whether the service waits for the visitor.
@@ -85,6 +93,11 @@ impl Body for RequestBody {
             Poll::Ready(Some(Err(_))) => {}
             // The end counts too: the response timeout starts over from there.
             Poll::Ready(_) => self.note(false, 1),
+        }
+        if self.body.is_end_stream()
+            && let Some(progress) = &self.progress
+        {
+            progress.ended.get_or_init(Instant::now);
         }
         polled
     }

@@ -2,8 +2,9 @@
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use cok_transport::SendHalf;
@@ -11,12 +12,14 @@ use http::{Response, StatusCode};
 use http_body::Body as _;
 use hyper::body::Incoming;
 
+use super::framing::{Length, check_coding, is_bodiless};
+use super::invalid::diagnose;
 use super::request::Request;
-use super::respond::{head_of, is_endless};
+use super::respond::{final_head, is_endless};
 use super::response_body::pass_on;
 use super::response_timeout::ResponseTimeout;
 use super::service::pool::{Connection, Pool};
-use super::{Failure, Outcome};
+use super::{Failure, INTERIM_FLOOD, Outcome};
 use crate::flight::{Flight, Stop};
 use crate::text::explain;
 
@@ -26,10 +29,15 @@ pub(super) async fn exchange(
     request: Request,
     send: &mut Box<dyn SendHalf>,
     limit: Option<Duration>,
-    pool: &Pool,
+    pool: &Arc<Pool>,
     flight: &mut Flight,
 ) -> Result<Outcome, Failure> {
-    match ask(&mut connection, request, send, limit).await? {
+    let answer = match ask(&mut connection, request, send, limit).await {
+        // The library says little about a head that it cannot read. The bytes say more.
+        Err(Failure::Invalid(why)) => return Err(diagnose(&connection.into_io().1, &why)),
+        answer => answer?,
+    };
+    match answer {
         Answer::Response(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
             Err(Failure::Broke("it switched protocols without being asked to".to_owned()))
         }
@@ -45,13 +53,25 @@ pub(super) async fn respond(
     mut connection: Connection,
     response: Response<Incoming>,
     send: &mut Box<dyn SendHalf>,
-    pool: &Pool,
+    pool: &Arc<Pool>,
     flight: &mut Flight,
 ) -> Result<(), Failure> {
     let (parts, mut body) = response.into_parts();
     let end = body.is_end_stream();
-    let stop = (!end && is_endless(&parts.headers)).then(|| flight.lasts());
-    send.send_response(head_of(parts), end).map_err(|_| Failure::TooLarge)?;
+    let length = if connection.is_bodiless {
+        Length::Bodiless
+    } else {
+        check_coding(parts.version, &parts.headers)?;
+        Length::Decided(body.size_hint().exact())
+    };
+    connection.heed_keep_alive(&parts.headers);
+    let mut head = final_head(parts, length)?;
+    head.first_byte = connection.first_byte;
+    let stop = (!end && is_endless(&head.headers)).then(|| flight.lasts());
+    if stop.is_some() {
+        connection.lasts();
+    }
+    send.send_response(head, end).map_err(|_| Failure::TooLarge)?;
     if !end {
         pump(&mut connection, &mut body, send, stop).await?;
     }
@@ -74,7 +94,13 @@ pub(super) async fn ask(
     send: &mut Box<dyn SendHalf>,
     limit: Option<Duration>,
 ) -> Result<Answer, Failure> {
-    let (repeatable, upload) = (request.repeatable, request.message.body().progress());
+    let (repeatable, target, upload) = (request.repeatable, request.target.clone(), request.message.body().progress());
+    let method = request.message.method().clone();
+    if let Some(target) = &target {
+        connection.replace_target(target.clone());
+    }
+    let began = Instant::now();
+    let mut starvation = connection.starvation.take();
     // Only a connection that was idle can have been closed at this moment.
     let again = if connection.reused { request.again() } else { None };
     let mut message = request.into_http1();
@@ -87,7 +113,7 @@ pub(super) async fn ask(
     let mut passed = 0;
     let mut response = pin!(connection.sender.try_send_request(message));
     let mut timer = pin!(None);
-    let mut timeout = ResponseTimeout::new(limit, timer.as_mut(), upload);
+    let mut timeout = ResponseTimeout::new(limit, timer.as_mut(), upload.clone());
     let result = poll_fn(|cx| {
         let _ended = connection.poll(cx);
         let polled = response.as_mut().poll(cx);
@@ -98,15 +124,28 @@ pub(super) async fn ask(
         if send.poll_broken(cx).is_ready() {
             return Poll::Ready(Err(Failure::Gone));
         }
+        if interim.is_flood() {
+            return Poll::Ready(Err(Failure::Broke(INTERIM_FLOOD.to_owned())));
+        }
+        if let Some(starvation) = &mut starvation {
+            starvation.poll(cx, upload.as_ref().is_some_and(|upload| upload.waits_for_visitor()));
+        }
         timeout.poll(cx).map(Err)
     })
     .await?;
     let mut error = match result {
-        Ok(response) => return Ok(Answer::Response(response)),
+        Ok(response) => {
+            connection.is_bodiless = is_bodiless(&method, response.status());
+            connection.took = began.elapsed();
+            // Before the end of an upload, the service's answer does not depend on it.
+            let sent = upload.map_or(Some(began), |upload| upload.ended());
+            connection.first_byte = sent.map(|sent| sent.elapsed());
+            return Ok(Answer::Response(response));
+        }
         Err(error) => error,
     };
     if let Some(message) = error.take_message() {
-        return Ok(Answer::None(Box::new(Request { message, repeatable })));
+        return Ok(Answer::None(Box::new(Request { message, repeatable, target })));
     }
     match again {
         Some(again) if passed == 0 && !error.error().is_parse() => Ok(Answer::None(Box::new(again))),
@@ -155,6 +194,8 @@ async fn pump(
 fn failure(error: &hyper::Error) -> Failure {
     if error.is_parse_too_large() {
         Failure::TooLarge
+    } else if error.is_parse() {
+        Failure::Invalid(explain(error))
     } else if error.is_user() {
         // The request's body has failed, so the visitor is gone.
         Failure::Gone

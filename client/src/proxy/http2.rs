@@ -6,17 +6,19 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use cok_http::content_length;
 use cok_transport::SendHalf;
 use h2::{Reason, RecvStream, SendStream};
 use http::{Response, StatusCode};
 use http_body::Body as _;
 
 use super::body::RequestBody;
+use super::framing::{Length, is_bodiless};
 use super::request::Request;
-use super::respond::{Interim, head_of, is_endless};
+use super::respond::{Interim, final_head, is_endless};
 use super::response_timeout::ResponseTimeout;
 use super::service::h2_pool::Lease;
-use super::{Failure, Outcome};
+use super::{Failure, INTERIM_FLOOD, Outcome};
 use crate::flight::{Flight, Stop};
 use crate::text::explain;
 
@@ -28,6 +30,7 @@ pub(super) async fn exchange(
     limit: Option<Duration>,
     flight: &mut Flight,
 ) -> Result<Outcome, Failure> {
+    let method = request.message.method().clone();
     let (response, mut upload) = match ask(lease, request, send, limit).await? {
         Answer::Response(response, upload) => (response, upload),
         Answer::None(again) => return Ok(Outcome::Unanswered(again)),
@@ -36,11 +39,15 @@ pub(super) async fn exchange(
     if parts.status == StatusCode::SWITCHING_PROTOCOLS {
         return Err(Failure::Broke("HTTP/2 has no 101".to_owned()));
     }
-    let end = body.is_end_stream();
+    let bodiless = is_bodiless(&method, parts.status);
+    let end = bodiless || body.is_end_stream();
     let stop = (!end && is_endless(&parts.headers)).then(|| flight.lasts());
-    send.send_response(head_of(parts), end).map_err(|_| Failure::TooLarge)?;
+    let length = if bodiless { Length::Bodiless } else { Length::Announced };
+    let head = final_head(parts, length)?;
+    let left = content_length(&head.headers);
+    send.send_response(head, end).map_err(|_| Failure::TooLarge)?;
     if !end {
-        pump(&mut upload, &mut body, send, stop).await?;
+        pump(&mut upload, &mut body, left, send, stop).await?;
     }
     // The service does not want the rest of an upload: dropping the stream resets it.
     Ok(Outcome::Answered)
@@ -60,6 +67,9 @@ async fn ask(
     send: &mut Box<dyn SendHalf>,
     limit: Option<Duration>,
 ) -> Result<Answer, Failure> {
+    if request.target.is_some() {
+        return Err(Failure::Broke("a target that is not UTF-8 can pass only to HTTP/1.1 services".to_owned()));
+    }
     let head = request.http2_head(lease.scheme());
     let mut timer = pin!(None);
     let mut timeout = ResponseTimeout::new(limit, timer.as_mut(), request.message.body().progress());
@@ -85,7 +95,7 @@ async fn ask(
         }
         Err(error) => return Err(Failure::Broke(explain(&error))),
     };
-    let Request { message, repeatable } = request;
+    let Request { message, repeatable, target } = request;
     let (head, body) = message.into_parts();
     let mut upload = Upload { body, stream, chunk: Bytes::new(), done: end, lease };
     let interim = Interim::default();
@@ -94,6 +104,9 @@ async fn ask(
         while let Poll::Ready(Some(Ok(response))) = response.poll_informational(cx) {
             interim.push(response.status(), response.headers());
             interim.pass_on(send, &mut passed);
+            if interim.is_flood() {
+                return Poll::Ready(Err(Failure::Broke(INTERIM_FLOOD.to_owned())));
+            }
         }
         if let Poll::Ready(Err(failure)) = upload.poll(cx) {
             return Poll::Ready(Err(failure));
@@ -117,7 +130,11 @@ async fn ask(
     }
     let Upload { body, .. } = upload;
     if (is_unprocessed(&error) && body.is_untouched()) || (repeatable && lost && passed == 0) {
-        return Ok(Answer::None(Box::new(Request { message: http::Request::from_parts(head, body), repeatable })));
+        return Ok(Answer::None(Box::new(Request {
+            message: http::Request::from_parts(head, body),
+            repeatable,
+            target,
+        })));
     }
     Err(Failure::Broke(explain(&error)))
 }
@@ -174,11 +191,12 @@ impl Upload {
     }
 }
 
-/// Passes the body on chunk by chunk, without delay and no faster than the tunnel takes it, while the upload goes on. With
-/// `stop`, the body ends in order when the client stops.
+/// Passes the body on chunk by chunk, without delay and no faster than the tunnel takes it, while the upload goes on. `left`
+/// is its length, if the service has announced it. With `stop`, the body ends in order when the client stops.
 async fn pump(
     upload: &mut Upload,
     body: &mut RecvStream,
+    mut left: Option<u64>,
     send: &mut Box<dyn SendHalf>,
     mut stop: Option<Stop>,
 ) -> Result<(), Failure> {
@@ -198,10 +216,16 @@ async fn pump(
             }
             match body.poll_data(cx) {
                 Poll::Pending => return send.poll_broken(cx).map(|_| Err(Failure::Gone)),
+                // The end of the connection hides the end of the stream if the upload still went on.
+                Poll::Ready(Some(Err(_))) if left == Some(0) => {
+                    send.send_data(Bytes::new(), true);
+                    return Poll::Ready(Ok(()));
+                }
                 Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(Failure::Broke(explain(&error)))),
                 Poll::Ready(Some(Ok(data))) => {
                     // The tunnel was ready for the data and holds it now, so the service may send more.
                     let _closed = body.flow_control().release_capacity(data.len());
+                    left = left.and_then(|left| left.checked_sub(data.len() as u64));
                     let end = body.is_end_stream();
                     send.send_data(data, end);
                     if end {

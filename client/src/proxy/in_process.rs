@@ -18,8 +18,9 @@ use tracing::debug;
 
 use super::Failure;
 use super::body::RequestBody;
+use super::framing::{Length, is_bodiless};
 use super::request::Request;
-use super::respond::{head_of, is_endless};
+use super::respond::{final_head, is_endless};
 use super::response_body::pass_on;
 use super::response_timeout::ResponseTimeout;
 use crate::flight::{Flight, Stop};
@@ -34,6 +35,9 @@ pub(super) async fn exchange(
     limit: Option<Duration>,
     flight: &mut Flight,
 ) -> Result<(), Failure> {
+    if request.target.is_some() {
+        return Err(Failure::Broke("a target that is not UTF-8 can pass only to HTTP/1.1 services".to_owned()));
+    }
     let upload = request.message.body().progress();
     let is_head = request.message.method() == Method::HEAD;
     let expects = expects_continue(request.message.headers()) && !request.message.body().is_empty();
@@ -60,7 +64,7 @@ pub(super) async fn exchange(
         timeout.poll(cx).map(Err)
     })
     .await?;
-    let (mut parts, mut body) = response.into_parts();
+    let (parts, mut body) = response.into_parts();
     if parts.status.is_informational() {
         return Err(Failure::Broke(format!("its final response was {}", parts.status)));
     }
@@ -68,10 +72,10 @@ pub(super) async fn exchange(
     if expects && !is_wanted.is_terminated() && !matches!(is_wanted.try_recv(), Err(TryRecvError::Closed)) {
         proceed(send);
     }
-    announce_length(&mut parts, &body, is_head);
-    let end = is_head || has_no_body(parts.status) || body.is_end_stream();
+    let length = length_of(&parts, &body, is_head);
+    let end = is_head || is_bodiless(&Method::GET, parts.status) || body.is_end_stream();
     let stop = (!end && is_endless(&parts.headers)).then(|| flight.lasts());
-    send.send_response(head_of(parts), end).map_err(|_| Failure::TooLarge)?;
+    send.send_response(final_head(parts, length)?, end).map_err(|_| Failure::TooLarge)?;
     if end { Ok(()) } else { pump(&mut body, send, stop).await }
 }
 
@@ -110,19 +114,17 @@ impl http_body::Body for Expected {
     }
 }
 
-/// Adds the length of the body if the body knows it, as HTTP servers do.
-fn announce_length(parts: &mut response::Parts, body: &Body, is_head: bool) {
-    if parts.headers.contains_key(CONTENT_LENGTH) || has_no_body(parts.status) {
-        return;
+/// The length of a service's body. The body itself knows best, as with HTTP servers.
+fn length_of(parts: &response::Parts, body: &Body, is_head: bool) -> Length {
+    match body.size_hint().exact() {
+        // A service may leave the body out of its response to HEAD. Then the length says nothing.
+        Some(length) if is_head && length > 0 && !parts.headers.contains_key(CONTENT_LENGTH) => {
+            Length::Decided(Some(length))
+        }
+        _ if is_head || is_bodiless(&Method::GET, parts.status) => Length::Bodiless,
+        Some(length) => Length::Decided(Some(length)),
+        None => Length::Announced,
     }
-    // A service may leave the body out of its response to HEAD. Then the length says nothing.
-    if let Some(length) = body.size_hint().exact().filter(|length| !is_head || *length > 0) {
-        parts.headers.insert(CONTENT_LENGTH, length.into());
-    }
-}
-
-fn has_no_body(status: StatusCode) -> bool {
-    matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
 }
 
 /// Passes the body on part by part, without delay and no faster than the tunnel takes it. With `stop`, the body ends in

@@ -7,9 +7,12 @@
 //! `http2` or `in_process` (there and back), `respond` (what the daemon gets).
 
 mod body;
+mod framing;
 mod http1;
 mod http2;
 mod in_process;
+mod invalid;
+mod lent;
 mod request;
 mod respond;
 mod response_body;
@@ -31,20 +34,32 @@ use tracing::{debug, info};
 
 use self::body::RequestBody;
 use self::request::Request;
-use self::service::local::{self, DialError, InvalidHost, Local, Service};
+use self::service::dial_error::DialError;
+use self::service::local::{self, InvalidHost, Local, Service};
+use self::service::tls::LocalTls;
+use self::upgrade::Asked;
 pub(crate) use self::watched::Watch;
 use crate::flight::{self, Flight, InFlight};
 use crate::options::HostHeader;
 use crate::target::Target;
+use crate::target_trust::Fingerprint;
 use crate::text::quoted;
+use crate::upgrades::Upgrades;
+
+/// The failure of a service that sends interim responses without end.
+const INTERIM_FLOOD: &str = "it sent interim responses without end";
 
 /// What the proxy needs.
 #[derive(Debug)]
 pub(crate) struct Config {
     /// The local service.
     pub(crate) target: Target,
-    /// Whom to trust behind `https://`.
+    /// Whom to trust behind `https://` on other machines.
     pub(crate) tls: Arc<ClientConfig>,
+    /// The only certificates to trust there, if the user has listed them.
+    pub(crate) fingerprints: Option<Vec<Fingerprint>>,
+    /// Which protocols the service may switch to.
+    pub(crate) upgrades: Upgrades,
     /// What the service sees as Host.
     pub(crate) host_header: HostHeader,
     /// How long a connection to the service may take.
@@ -60,6 +75,7 @@ pub(crate) struct Config {
 pub(crate) struct Proxy {
     local: Local,
     host: HostHeader,
+    upgrades: Upgrades,
     response_timeout: Option<Duration>,
     watch: Watch,
     in_flight: Arc<InFlight>,
@@ -78,6 +94,12 @@ enum Failure {
     TooLarge,
     #[error("the visitor left")]
     Gone,
+    /// The response is not HTTP, or breaks a rule of it.
+    #[error("the service's response is not valid HTTP: {0}")]
+    Invalid(String),
+    /// The service speaks another protocol than its target says.
+    #[error("{0}")]
+    Mismatch(String),
     #[error("the client stops, and the connection could not be closed in order")]
     Stopped,
 }
@@ -95,6 +117,10 @@ impl Failure {
         match self {
             Self::Dial(DialError::Refused { .. }) => ResetCode::LocalRefused,
             Self::Dial(DialError::TimedOut { .. }) | Self::Slow(_) => ResetCode::LocalTimeout,
+            Self::Dial(DialError::Unresolved { .. }) => ResetCode::LocalUnresolved,
+            Self::Dial(DialError::Untrusted { .. }) => ResetCode::LocalUntrusted,
+            Self::Dial(DialError::Mismatch { .. }) | Self::Mismatch(_) => ResetCode::LocalMismatch,
+            Self::Invalid(_) => ResetCode::LocalInvalid,
             Self::Broke(_) | Self::Stopped => ResetCode::LocalBroken,
             Self::TooLarge => ResetCode::TooLarge,
             Self::Gone => ResetCode::Cancelled,
@@ -106,8 +132,9 @@ impl Proxy {
     /// `in_flight` counts its exchanges.
     pub(crate) fn new(config: Config, in_flight: Arc<InFlight>) -> Result<Arc<Self>, InvalidHost> {
         Ok(Arc::new(Self {
-            local: Local::new(config.target, config.connect_timeout, &config.tls)?,
+            local: Local::new(config.target, config.connect_timeout, LocalTls::new(&config.tls, config.fingerprints))?,
             host: config.host_header,
+            upgrades: config.upgrades,
             response_timeout: config.response_timeout,
             watch: config.watch,
             in_flight,
@@ -116,12 +143,14 @@ impl Proxy {
 
     /// Answers one request.
     pub(crate) async fn exchange(self: Arc<Self>, incoming: Incoming) {
-        let Incoming { head, end, exchange: ExchangeHalves { send, recv }, .. } = incoming;
+        let Incoming { mut head, end, exchange: ExchangeHalves { send, recv }, .. } = incoming;
         let mut send = self.watch.begin(&head, send);
         let (method, target) = (head.method.clone(), head.target.clone());
         let mut flight = self.in_flight.begin();
-        let result = if head.is_upgrade() {
-            Box::pin(upgrade::exchange(&self, head, &mut send, recv, &mut flight)).await
+        let asks_upgrade = upgrade::wanted(&mut head, &self.upgrades);
+        let result = if let Some(protocol) = asks_upgrade {
+            let asked = Asked { head, protocol, recv, end };
+            Box::pin(upgrade::exchange(&self, asked, &mut send, &mut flight)).await
         } else {
             let body = if end { RequestBody::empty() } else { RequestBody::new(recv, &head.headers) };
             self.forward(head, body, &mut send, &mut flight).await
@@ -150,9 +179,6 @@ impl Proxy {
         send: &mut Box<dyn SendHalf>,
         flight: &mut Flight,
     ) -> Result<(), Failure> {
-        if head.target.path_and_query().is_none() {
-            return Err(Failure::Broke("the HTTP library cannot write this target".to_owned()));
-        }
         let mut request = Request::new(head, body, self.local.own_host(), &self.host);
         let limit = self.response_timeout;
         if let Some(service) = self.local.in_process() {

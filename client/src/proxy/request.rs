@@ -1,5 +1,6 @@
 //! The request in the form that the local service gets.
 
+use bytes::Bytes;
 use cok_proto::RequestHead;
 use http::header::{CONTENT_LENGTH, HOST, HeaderValue, TRANSFER_ENCODING};
 use http::uri::{Authority, Parts, Scheme};
@@ -14,6 +15,8 @@ pub(super) struct Request {
     pub(super) message: http::Request<RequestBody>,
     /// It is idempotent and has no body, so it may be sent twice (RFC 9110, section 9.2.2).
     pub(super) repeatable: bool,
+    /// The target, if it is not UTF-8 and so cannot stand in the message.
+    pub(super) target: Option<Bytes>,
 }
 
 impl Request {
@@ -33,10 +36,14 @@ impl Request {
         let mut message = http::Request::new(body);
         *message.method_mut() = method;
         *message.headers_mut() = headers;
-        if let Some(target) = target.path_and_query() {
-            *message.uri_mut() = Uri::from(target.clone());
-        }
-        Self { message, repeatable }
+        let target = match target.path_and_query() {
+            Some(target) => {
+                *message.uri_mut() = Uri::from(target.clone());
+                None
+            }
+            None => Some(Bytes::copy_from_slice(target.as_bytes())),
+        };
+        Self { message, repeatable, target }
     }
 
     /// A copy of the request, if it may be sent twice.
@@ -46,7 +53,7 @@ impl Request {
             *message.method_mut() = self.message.method().clone();
             *message.uri_mut() = self.message.uri().clone();
             *message.headers_mut() = self.message.headers().clone();
-            Self { message, repeatable: true }
+            Self { message, repeatable: true, target: self.target.clone() }
         })
     }
 

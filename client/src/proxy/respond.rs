@@ -1,22 +1,46 @@
 //! Response heads for the tunnel, from either version of HTTP.
 
-use cok_http::hop_by_hop::strip_response;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use bytes::Bytes;
+use cok_http::hop_by_hop::{retain, strip_response};
 use cok_http::is_event_stream;
 use cok_proto::ResponseHead;
 use cok_transport::SendHalf;
 use http::header::{CONTENT_LENGTH, HeaderMap};
 use http::{StatusCode, response};
+use hyper::ext::ReasonPhrase;
 use parking_lot::Mutex;
 use tracing::debug;
+
+use super::Failure;
+use super::framing::{Length, set_length};
 
 /// The most interim heads that one exchange passes on; more are dropped. The protocol ends a session after more than 16.
 const MAX_INTERIM: u8 = 12;
 
+/// The most interim heads that are read before a final one. A service that sends more never means to answer.
+const INTERIM_FLOOD: u32 = 1000;
+
 /// The head for the tunnel, without fields that concern only the connection to the service (RFC 9110, section 7.6.1).
 pub(super) fn head_of(parts: response::Parts) -> ResponseHead {
-    let response::Parts { status, mut headers, .. } = parts;
+    let response::Parts { status, mut headers, extensions, .. } = parts;
+    if status.is_informational() {
+        retain(&mut headers, |name| *name != CONTENT_LENGTH);
+    }
     strip_response(status, &mut headers);
-    ResponseHead::new(status, headers)
+    let mut head = ResponseHead::new(status, headers);
+    // The HTTP library keeps the phrases that differ from the usual one.
+    if let Some(reason) = extensions.get::<ReasonPhrase>() {
+        head.reason = Bytes::copy_from_slice(reason.as_bytes());
+    }
+    head
+}
+
+/// The final head of a response whose body is `length` long.
+pub(super) fn final_head(mut parts: response::Parts, length: Length) -> Result<ResponseHead, Failure> {
+    set_length(parts.status, length, &mut parts.headers)?;
+    Ok(head_of(parts))
 }
 
 /// Whether a response is an event stream without a length, which may end anywhere. A visitor drops an unfinished event
@@ -29,11 +53,13 @@ pub(super) fn is_endless(headers: &HeaderMap) -> bool {
 #[derive(Debug, Default)]
 pub(super) struct Interim {
     waiting: Mutex<Vec<ResponseHead>>,
+    count: AtomicU32,
 }
 
 impl Interim {
     /// Adds an interim response.
     pub(super) fn push(&self, status: StatusCode, headers: &HeaderMap) {
+        self.count.fetch_add(1, Ordering::Relaxed);
         let mut waiting = self.waiting.lock();
         if waiting.len() < usize::from(MAX_INTERIM) {
             let (mut parts, ()) = http::Response::new(()).into_parts();
@@ -58,8 +84,14 @@ impl Interim {
         }
     }
 
-    /// Drops the waiting ones.
+    /// Whether the service has sent so many that it never means to answer.
+    pub(super) fn is_flood(&self) -> bool {
+        self.count.load(Ordering::Relaxed) > INTERIM_FLOOD
+    }
+
+    /// Starts over for another request.
     pub(super) fn clear(&self) {
+        self.count.store(0, Ordering::Relaxed);
         self.waiting.lock().clear();
     }
 }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cok_client::{
-    ClientBuilder, ClientOptions, Event, HostHeader, Refused, Server, TransportChoice, TunnelOptions, trust_file,
+    ClientBuilder, ClientOptions, Event, HostHeader, Refused, Server, TargetTrust, TransportChoice, TunnelOptions,
+    Upgrades, trust_file,
 };
 use cok_proto::message::DEFAULT_WINDOW;
 use cok_proto::{Bind, Bound, Connect, ConnectAck, ErrorCode, ErrorMessage, TunnelFrame};
@@ -154,6 +155,8 @@ pub(crate) fn tunnel(target: &str, subdomain: Option<&str>) -> TunnelOptions {
         subdomain: subdomain.map(str::to_owned),
         target: target.parse().unwrap(),
         host_header: HostHeader::Preserve,
+        target_trust: TargetTrust::System,
+        upgrades: Upgrades::default(),
         response_timeout: None,
         connect_timeout: PATIENCE,
     }

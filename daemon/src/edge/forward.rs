@@ -49,8 +49,8 @@ pub(super) async fn forward(
     target: Option<Bytes>,
 ) -> Response<Body> {
     if is_loop(request.headers(), &authority) {
-        let response = page(Problem::Loop, request.headers());
-        give_up(Some(request.into_body()), false);
+        let (response, held_back) = (page(Problem::Loop, request.headers()), expects_continue(request.headers()));
+        give_up(Some(request.into_body()), held_back);
         return response;
     }
     let upgrade = Upgrade::of(&request);
@@ -334,6 +334,11 @@ fn problem(error: ExchangeError) -> Problem {
     match error {
         ExchangeError::Reset(ResetCode::LocalRefused) => Problem::ServiceAbsent,
         ExchangeError::Reset(ResetCode::LocalTimeout) => Problem::ServiceSlow,
+        ExchangeError::Reset(ResetCode::LocalUnresolved) => Problem::ServiceUnresolved,
+        ExchangeError::Reset(ResetCode::LocalUntrusted) => Problem::ServiceUntrusted,
+        ExchangeError::Reset(ResetCode::LocalMismatch) => Problem::ServiceMismatch,
+        ExchangeError::Reset(ResetCode::LocalInvalid) => Problem::ServiceInvalid,
+        ExchangeError::Reset(ResetCode::TooLarge) => Problem::ResponseTooLarge,
         ExchangeError::Reset(_) => Problem::ServiceBroke,
         ExchangeError::SessionLost => Problem::Offline,
     }

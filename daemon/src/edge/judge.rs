@@ -250,7 +250,7 @@ mod tests {
             ("/", &host("a.test:0"), Err(Fault::Port)),
             ("/", &host("a.test:https"), Err(Fault::Port)),
             ("/", &host("a.test:65536"), Err(Fault::Port)),
-            ("/", &host("[::1]x"), Err(Fault::Authority)),
+            ("/", &host("[::1]x"), Err(Fault::Port)),
             ("https://b.test:x/", &host("a.test"), Err(Fault::Port)),
             ("https://b.test/", &host("a.test:x"), Err(Fault::Port)),
             ("http://a.test/", &host("a.test"), Err(Fault::Scheme)),

@@ -37,6 +37,16 @@ pub(super) enum Problem {
     ServiceBroke,
     /// The local service did not answer in time.
     ServiceSlow,
+    /// The local service's name does not resolve.
+    ServiceUnresolved,
+    /// The client does not trust the local service's certificate.
+    ServiceUntrusted,
+    /// The client and the local service speak different protocols.
+    ServiceMismatch,
+    /// The local service's response is not valid HTTP.
+    ServiceInvalid,
+    /// The head of the local service's response is longer than a tunnel carries.
+    ResponseTooLarge,
 }
 
 impl Problem {
@@ -50,7 +60,13 @@ impl Problem {
             Self::Loop => StatusCode::LOOP_DETECTED,
             Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::Offline | Self::Busy | Self::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
-            Self::ServiceAbsent | Self::ServiceBroke => StatusCode::BAD_GATEWAY,
+            Self::ServiceAbsent
+            | Self::ServiceBroke
+            | Self::ServiceUnresolved
+            | Self::ServiceUntrusted
+            | Self::ServiceMismatch
+            | Self::ServiceInvalid
+            | Self::ResponseTooLarge => StatusCode::BAD_GATEWAY,
             Self::ServiceSlow => StatusCode::GATEWAY_TIMEOUT,
         }
     }
@@ -88,6 +104,26 @@ impl Problem {
             Self::ServiceSlow => {
                 ("Service too slow", "The service behind the tunnel did not answer in time. Its owner can see why.")
             }
+            Self::ServiceUnresolved => (
+                "Service not found",
+                "The tunnel is connected, but the name of the service behind it is unknown. Its owner has to correct it.",
+            ),
+            Self::ServiceUntrusted => (
+                "Service not trusted",
+                "The service behind the tunnel shows a certificate that is not trusted there. Its owner can see why.",
+            ),
+            Self::ServiceMismatch => (
+                "Service speaks another protocol",
+                "The tunnel was set up for another protocol than its service speaks. Its owner can see which.",
+            ),
+            Self::ServiceInvalid => (
+                "Invalid response",
+                "The service behind the tunnel answered with something that is not valid HTTP. Its owner can see what.",
+            ),
+            Self::ResponseTooLarge => (
+                "Response head too large",
+                "The header fields of the service's response are too long for the tunnel. Its owner has to shorten them.",
+            ),
         }
     }
 }

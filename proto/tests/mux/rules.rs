@@ -366,15 +366,16 @@ fn a_head_beyond_the_limit_is_refused_to_its_sender() {
 
 #[test]
 fn a_reset_reaches_the_other_side_with_its_code() {
-    use ResetCode::{Cancelled, LocalBroken, LocalRefused, LocalTimeout, NoError, Other, TooLarge, Unprocessed};
-    for code in [NoError, Cancelled, Unprocessed, LocalRefused, LocalTimeout, LocalBroken, TooLarge, Other(77)] {
+    let codes: Vec<ResetCode> = (0..=10).chain([77]).map(ResetCode::from).collect();
+    assert_eq!(codes[10], ResetCode::LocalInvalid);
+    for code in codes {
         for side in [Role::Daemon, Role::Client] {
             let mut pair = new();
             let (daemon, client) = pair.open(false);
             let (own, other) = if side == Role::Daemon { (daemon, client) } else { (client, daemon) };
             pair.mux(side).reset(own, code);
             pair.settle();
-            let told = if code == NoError { Cancelled } else { code };
+            let told = if code == ResetCode::NoError { ResetCode::Cancelled } else { code };
             let other_side = if side == Role::Daemon { Role::Client } else { Role::Daemon };
             let error = ExchangeError::Reset(told);
             assert_eq!(pair.mux(other_side).broken(other), Some(error));

@@ -1,6 +1,7 @@
 //! Socket options of TCP connections. It opens no connection.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
@@ -27,6 +28,12 @@ pub fn tune(stream: &TcpStream) -> io::Result<()> {
 /// Sets the further options of a connection that carries a tunnel, after [`tune`].
 pub fn tune_tunnel(stream: &TcpStream) -> io::Result<()> {
     SockRef::from(stream).set_tcp_notsent_lowat(TUNNEL_NOTSENT_LOWAT)
+}
+
+/// Whether nothing waits to be read from a socket that does not block, neither bytes nor the end nor an error.
+pub fn is_quiet(socket: &impl AsFd) -> bool {
+    let peeked = SockRef::from(socket).peek(&mut [MaybeUninit::uninit()]);
+    peeked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
 }
 
 /// Sets the congestion controller of a socket. Connections that a listener accepts inherit it. If the kernel does not

@@ -108,7 +108,7 @@ class Stream:
         self.visitor.flush()
 
     def send(self, data, end=False):
-        while data or end:
+        while (data or end) and not self.ended and self.reset is None:
             room = min(
                 self.visitor.connection.local_flow_control_window(self.id),
                 self.visitor.connection.max_outbound_frame_size,

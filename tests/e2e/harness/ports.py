@@ -31,3 +31,12 @@ def states(port):
     """Returns the states of a server's TCP connections by the ports of their peers."""
     rows = [line.split() for line in Path("/proc/thread-self/net/tcp").read_text().splitlines()[1:]]
     return {int(row[2][-4:], 16): int(row[3], 16) for row in rows if row[1].endswith(f":{port:04X}")}
+
+
+def accepts(port):
+    """Returns whether a server accepts connections on a port of 127.0.0.1."""
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        return True
+    except OSError:
+        return False

@@ -10,7 +10,7 @@ use http::uri::Scheme;
 use parking_lot::Mutex;
 use tracing::debug;
 
-use super::local::Io;
+use super::wire::Wire;
 
 /// The window of one stream: enough within one machine or network. It bounds what a stalled visitor can hold.
 const STREAM_WINDOW: u32 = 256 * 1024;
@@ -51,15 +51,15 @@ impl H2Pool {
         roomy.or_else(queue).map(|link| Lease::new(self.clone(), link, scheme.clone()))
     }
 
-    /// Starts HTTP/2 on a fresh byte stream.
-    pub(crate) async fn open(self: &Arc<Self>, io: Io, scheme: &Scheme) -> Result<Lease, h2::Error> {
+    /// Starts HTTP/2 on a fresh wire.
+    pub(super) async fn open(self: &Arc<Self>, wire: Wire, scheme: &Scheme) -> Result<Lease, h2::Error> {
         let (sender, mut connection) = Builder::new()
             .initial_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_send_buffer_size(SEND_BUFFER)
             .max_header_list_size(HEADER_LIST)
             .enable_push(false)
-            .handshake(io)
+            .handshake(wire)
             .await?;
         let ping = connection.ping_pong();
         let link = Link { sender, active: Arc::default() };

@@ -1,6 +1,8 @@
 //! The local service, and the choice between an existing connection to it and a fresh one.
 
+use std::future::poll_fn;
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
@@ -8,39 +10,20 @@ use std::time::Duration;
 use cok_host::dial::first_of;
 use http::HeaderValue;
 use http::uri::Scheme;
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
-use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 
+use super::dial_error::{DialError, lookup_failed};
 use super::h2_pool::{H2Pool, Lease};
-use super::pool::{Connection, Pool};
+use super::pool::{Connection, Grant, Permit, Pool, Starvation};
 use super::tls::{HTTP_2, LocalTls};
+use super::wire::{Ending, Wire};
 use crate::server::resolve;
 use crate::service::LocalService;
 use crate::target::{Address, Target};
-use crate::text::io_reason;
 
-/// The read buffer of an HTTP/1.1 connection. The longest head that the tunnel carries fits.
-const H1_BUFFER: usize = 80 * 1024;
-
-/// Any byte stream to the service.
-pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
-
-pub(crate) type Io = Box<dyn Stream>;
-
-/// Why there is no connection.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum DialError {
-    #[error("cannot connect to {to}: {why}")]
-    Refused { to: String, why: String },
-    #[error("cannot connect to {to} within {} s", .limit.as_secs_f32())]
-    TimedOut { to: String, limit: Duration },
-}
+pub(crate) use super::wire::Io;
 
 /// A target's host that cannot stand in a request.
 #[derive(Debug, thiserror::Error)]
@@ -76,7 +59,7 @@ const HTTP_1_1: u8 = 1;
 const HTTP_2_0: u8 = 2;
 
 impl Local {
-    pub(crate) fn new(target: Target, connect_timeout: Duration, trust: &ClientConfig) -> Result<Self, InvalidHost> {
+    pub(crate) fn new(target: Target, connect_timeout: Duration, tls: LocalTls) -> Result<Self, InvalidHost> {
         let (own_host, speaks) = match &target {
             Target::Http(address) => (address.authority(80), HTTP_1_1),
             Target::Https(address) => (address.authority(443), UNKNOWN),
@@ -87,7 +70,7 @@ impl Local {
             own_host: HeaderValue::from_str(&own_host).map_err(|_| InvalidHost(own_host))?,
             target,
             connect_timeout,
-            tls: LocalTls::new(trust),
+            tls,
             pool: Pool::new(),
             h2_pool: Arc::default(),
             speaks: AtomicU8::new(speaks),
@@ -113,34 +96,42 @@ impl Local {
         if let Some(lease) = self.lease() {
             return Ok(Service::Http2(lease));
         }
-        if !fresh && let Some(connection) = self.pool.take() {
-            return Ok(Service::Http1(connection));
+        if self.speaks.load(Ordering::Relaxed) != HTTP_1_1 {
+            // Dialling is rare and its future is large. A box keeps it out of every exchange's future.
+            let service = Box::pin(self.in_time(async {
+                let _opening = self.opening.lock().await;
+                if let Some(lease) = self.lease() {
+                    return Ok(Some(Service::Http2(lease)));
+                }
+                // Another exchange may have found out meanwhile.
+                if self.speaks.load(Ordering::Relaxed) == HTTP_1_1 {
+                    return Ok(None);
+                }
+                self.open(false, self.pool.open()).await.map(Some)
+            }));
+            if let Some(service) = service.await? {
+                return Ok(service);
+            }
         }
-        // Dialling is rare and its future is large. A box keeps it out of every exchange's future.
-        Box::pin(self.in_time(async {
-            if self.speaks.load(Ordering::Relaxed) == HTTP_1_1 {
-                return self.open(true).await;
-            }
-            let _opening = self.opening.lock().await;
-            match self.lease() {
-                Some(lease) => Ok(Service::Http2(lease)),
-                None => self.open(false).await,
-            }
-        }))
-        .await
+        let permit = match if fresh { Grant::Open(self.pool.open()) } else { self.pool.acquire().await } {
+            Grant::Connection(connection) => return Ok(Service::Http1(connection)),
+            Grant::Open(permit) => permit,
+        };
+        Box::pin(self.in_time(self.open(true, permit))).await
     }
 
     /// A connection that can be upgraded.
     pub(crate) async fn connect_http1(&self) -> Result<Connection, DialError> {
         if matches!(self.target, Target::H2c(_)) {
-            return Err(self.failed(&io::Error::other("an h2c:// target speaks HTTP/2 only, which has no upgrades")));
+            return Err(self.without_upgrades());
         }
-        if let Some(connection) = self.pool.take() {
-            return Ok(connection);
-        }
-        match self.in_time(self.open(true)).await? {
+        let permit = match self.pool.acquire().await {
+            Grant::Connection(connection) => return Ok(connection),
+            Grant::Open(permit) => permit,
+        };
+        match self.in_time(self.open(true, permit)).await? {
             Service::Http1(connection) => Ok(connection),
-            Service::Http2(_) => Err(self.failed(&io::Error::other("the service speaks HTTP/2 only"))),
+            Service::Http2(_) => Err(self.without_upgrades()),
         }
     }
 
@@ -154,48 +145,72 @@ impl Local {
         result.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())).map_err(|error| self.failed(&error))
     }
 
+    fn without_upgrades(&self) -> DialError {
+        DialError::Mismatch {
+            to: self.target.to_string(),
+            why: "it speaks HTTP/2 only, which has no upgrades".to_owned(),
+        }
+    }
+
     /// The failure with the service's address, for messages.
     fn failed(&self, error: &io::Error) -> DialError {
         let to = match &self.target {
             Target::Http(address) | Target::Https(address) | Target::H2c(address) => address.to_string(),
             Target::Unix(_) | Target::Service(_) => self.target.to_string(),
         };
-        match error.kind() {
-            io::ErrorKind::TimedOut => DialError::TimedOut { to, limit: self.connect_timeout },
-            _ => DialError::Refused { to, why: io_reason(error) },
-        }
+        DialError::new(to, self.connect_timeout, error)
     }
 
-    async fn open(&self, http1_only: bool) -> io::Result<Service> {
+    async fn open(&self, http1_only: bool, permit: Permit) -> io::Result<Service> {
+        let mut starvation = Starvation::of(&permit);
+        let mut dial = pin!(self.dial(http1_only, permit));
+        let mut service = poll_fn(|cx| {
+            starvation.poll(cx, false);
+            dial.as_mut().poll(cx)
+        })
+        .await?;
+        if let Service::Http1(connection) = &mut service {
+            connection.starvation = Some(starvation);
+        }
+        Ok(service)
+    }
+
+    async fn dial(&self, http1_only: bool, permit: Permit) -> io::Result<Service> {
         match &self.target {
-            Target::Service(service) => http1(Box::new(service.connect())).await,
-            Target::Unix(path) => http1(Box::new(UnixStream::connect(path).await?)).await,
-            Target::Http(address) => http1(Box::new(self.tcp(address).await?)).await,
-            Target::H2c(address) => self.http2(Box::new(self.tcp(address).await?), &Scheme::HTTP).await,
+            Target::Service(service) => http1(Box::new(service.connect()), Ending::Strict, permit).await,
+            Target::Unix(path) => http1(Box::new(UnixStream::connect(path).await?), Ending::Strict, permit).await,
+            Target::Http(address) => http1(Box::new(self.tcp(address).await?), Ending::Strict, permit).await,
+            Target::H2c(address) => {
+                let wire = Wire::http2(Box::new(self.tcp(address).await?), Ending::Strict);
+                self.http2(wire, &Scheme::HTTP).await
+            }
             Target::Https(address) => {
                 let tcp = self.tcp(address).await?;
-                let config = self.tls.config(tcp.peer_addr()?.ip().is_loopback(), http1_only);
+                let is_loopback = tcp.peer_addr()?.ip().is_loopback();
+                let config = self.tls.config(is_loopback, http1_only);
                 let name = ServerName::try_from(address.host.clone()).map_err(io::Error::other)?;
                 let stream = TlsConnector::from(config).connect(name, tcp).await?;
+                // Nobody can cut a connection within this machine, so its end needs no proof.
+                let ending = if is_loopback { Ending::Lenient } else { Ending::Strict };
                 let is_http2 = stream.get_ref().1.alpn_protocol() == Some(HTTP_2);
                 if !http1_only {
                     self.speaks.store(if is_http2 { HTTP_2_0 } else { HTTP_1_1 }, Ordering::Relaxed);
                 }
                 if is_http2 {
-                    self.http2(Box::new(stream), &Scheme::HTTPS).await
+                    self.http2(Wire::http2(Box::new(stream), ending), &Scheme::HTTPS).await
                 } else {
-                    http1(Box::new(stream)).await
+                    http1(Box::new(stream), ending, permit).await
                 }
             }
         }
     }
 
-    async fn http2(&self, io: Io, scheme: &Scheme) -> io::Result<Service> {
-        Ok(Service::Http2(self.h2_pool.open(io, scheme).await.map_err(io::Error::other)?))
+    async fn http2(&self, wire: Wire, scheme: &Scheme) -> io::Result<Service> {
+        Ok(Service::Http2(self.h2_pool.open(wire, scheme).await.map_err(io::Error::other)?))
     }
 
     async fn tcp(&self, address: &Address) -> io::Result<TcpStream> {
-        let addresses = resolve(&address.host, address.port).await?;
+        let addresses = resolve(&address.host, address.port).await.map_err(lookup_failed)?;
         let stream = first_of(&addresses, TcpStream::connect).await.map_err(most_telling)?;
         cok_transport::tcp::tune(&stream)?;
         Ok(stream)
@@ -214,8 +229,9 @@ fn most_telling(failures: Vec<io::Error>) -> io::Error {
     told.unwrap_or_else(|| io::Error::other("the name has no address"))
 }
 
-async fn http1(io: Io) -> io::Result<Service> {
-    let handshake = http1::Builder::new().max_buf_size(H1_BUFFER).handshake(TokioIo::new(io));
-    let (sender, driver) = handshake.await.map_err(io::Error::other)?;
-    Ok(Service::Http1(Connection::new(sender, driver)))
+async fn http1(io: Io, ending: Ending, mut permit: Permit) -> io::Result<Service> {
+    let mut connection = Connection::open(io, ending).await?;
+    permit.opened();
+    connection.permit = Some(permit);
+    Ok(Service::Http1(connection))
 }

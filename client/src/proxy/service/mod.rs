@@ -1,6 +1,9 @@
 //! Connections to the local service: dialled, kept while idle, or shared by many exchanges.
 
+mod connection;
+pub(super) mod dial_error;
 pub(super) mod h2_pool;
 pub(super) mod local;
 pub(super) mod pool;
-mod tls;
+pub(super) mod tls;
+mod wire;

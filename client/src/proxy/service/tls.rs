@@ -7,6 +7,8 @@ use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_t
 use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
+use crate::target_trust::Fingerprint;
+
 /// ALPN name of HTTP/1.1.
 const HTTP_1: &[u8] = b"http/1.1";
 /// ALPN name of HTTP/2.
@@ -14,10 +16,10 @@ pub(super) const HTTP_2: &[u8] = b"h2";
 
 /// A configuration for each place of the service.
 #[derive(Debug)]
-pub(super) struct LocalTls {
+pub(in crate::proxy) struct LocalTls {
     /// For this machine: accepts any certificate.
     loopback: Protocols,
-    /// For other machines: accepts certificates that the user trusts.
+    /// For other machines: accepts certificates that the user trusts or has listed.
     elsewhere: Protocols,
 }
 
@@ -29,11 +31,19 @@ struct Protocols {
 }
 
 impl LocalTls {
-    /// `trust` holds the authorities that the user trusts.
-    pub(super) fn new(trust: &ClientConfig) -> Self {
-        let mut any = trust.clone();
-        any.dangerous().set_certificate_verifier(Arc::new(AnyCertificate(aws_lc_rs::default_provider())));
-        Self { loopback: Protocols::of(any), elsewhere: Protocols::of(trust.clone()) }
+    /// `trust` holds the authorities that the user trusts. `listed` certificates take their place.
+    pub(in crate::proxy) fn new(trust: &ClientConfig, listed: Option<Vec<Fingerprint>>) -> Self {
+        let accepting = |accepted| {
+            let mut config = trust.clone();
+            let verifier = KnownCertificate { accepted, provider: aws_lc_rs::default_provider() };
+            config.dangerous().set_certificate_verifier(Arc::new(verifier));
+            Protocols::of(config)
+        };
+        let elsewhere = match listed {
+            Some(listed) => accepting(Accepted::Listed(listed)),
+            None => Protocols::of(trust.clone()),
+        };
+        Self { loopback: accepting(Accepted::Any), elsewhere }
     }
 
     /// The configuration for an address on this machine or elsewhere, with or without HTTP/2.
@@ -52,20 +62,35 @@ impl Protocols {
     }
 }
 
-/// Accepts any certificate of a service on this machine. Developers sign their own, and a loopback address is proof enough
-/// that the service is on this machine.
+/// Accepts certificates without looking at their authority, name and dates.
 #[derive(Debug)]
-struct AnyCertificate(CryptoProvider);
+struct KnownCertificate {
+    accepted: Accepted,
+    provider: CryptoProvider,
+}
 
-impl ServerCertVerifier for AnyCertificate {
+/// Which certificates are accepted.
+#[derive(Debug)]
+enum Accepted {
+    /// Any one, for a service on this machine. Developers sign their own, and a loopback address is proof enough that the
+    /// service is on this machine.
+    Any,
+    /// Those that the user has named.
+    Listed(Vec<Fingerprint>),
+}
+
+impl ServerCertVerifier for KnownCertificate {
     fn verify_server_cert(
         &self,
-        _end_entity: &CertificateDer<'_>,
+        end_entity: &CertificateDer<'_>,
         _intermediates: &[CertificateDer<'_>],
         _server_name: &ServerName<'_>,
         _ocsp_response: &[u8],
         _now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
+        if let Accepted::Listed(listed) = &self.accepted {
+            Fingerprint::check(end_entity, listed)?;
+        }
         Ok(ServerCertVerified::assertion())
     }
 
@@ -75,7 +100,7 @@ impl ServerCertVerifier for AnyCertificate {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+        verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
     }
 
     fn verify_tls13_signature(
@@ -84,10 +109,10 @@ impl ServerCertVerifier for AnyCertificate {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+        verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
+        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }

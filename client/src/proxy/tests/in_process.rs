@@ -25,7 +25,11 @@ const PART: usize = 16 * 1024;
 
 /// A daemon whose client has this service.
 async fn daemon(app: Router) -> Daemon {
-    Daemon::with("1", |config| config.target = Target::Service(LocalService::new(app))).await
+    Daemon::with("1", |config| {
+        config.target = Target::Service(LocalService::new(app));
+        config.upgrades = ["echo".parse().unwrap()].into_iter().collect();
+    })
+    .await
 }
 
 fn text(text: &'static str) -> Router {

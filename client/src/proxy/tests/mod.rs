@@ -22,6 +22,7 @@ use crate::events::Hub;
 use crate::flight::{InFlight, UnderWay};
 use crate::options::HostHeader;
 use crate::trust::client_config;
+use crate::upgrades::Upgrades;
 
 /// Long enough for a loaded machine, short enough to notice a hang.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -31,6 +32,8 @@ fn config(target: &str) -> Config {
     Config {
         target: target.parse().unwrap(),
         tls: client_config(rustls::RootCertStore::empty()).unwrap(),
+        fingerprints: None,
+        upgrades: Upgrades::default(),
         host_header: HostHeader::Preserve,
         connect_timeout: PATIENCE,
         response_timeout: Some(PATIENCE),

@@ -107,7 +107,8 @@ async fn an_upgrade_that_comes_late_is_closed_at_once() {
 #[tokio::test]
 async fn another_protocol_is_broken_off() {
     let (port, connection) = service(switch("odd/1") + "odd").await;
-    let daemon = Daemon::to(&port.to_string()).await;
+    let odd = |config: &mut Config| config.upgrades = ["odd".parse().unwrap()].into_iter().collect();
+    let daemon = Daemon::with(&port.to_string(), odd).await;
     let mut visitor = daemon.open("GET", "/", &[("upgrade", "odd/1")], true);
     assert_eq!(visitor.head().await.unwrap().status, 101);
     let _service = connection.await.unwrap();

@@ -108,9 +108,60 @@ async fn another_answer_is_an_ordinary_response() {
 async fn services_without_upgrades_say_so() {
     let (listener, port) = listen().await;
     drop(listener);
-    for target in [port.to_string(), format!("h2c://127.0.0.1:{port}")] {
+    let http2 = format!("h2c://127.0.0.1:{port}");
+    for (target, code) in [(port.to_string(), ResetCode::LocalRefused), (http2, ResetCode::LocalMismatch)] {
         let daemon = Daemon::to(&target).await;
         let error = daemon.open("GET", "/", FIELDS, true).head().await.unwrap_err();
-        assert_eq!(error, ExchangeError::Reset(ResetCode::LocalRefused));
+        assert_eq!(error, ExchangeError::Reset(code));
+    }
+}
+
+/// A proxy that allows `tcp` besides WebSocket, in front of a service that gives this answer once it has read `request`.
+async fn attaching(request: &'static str, answer: &'static str) -> Daemon {
+    let (listener, port) = listen().await;
+    accept_all(listener, move |_, mut stream| async move {
+        let mut read = Vec::new();
+        while !read.ends_with(request.as_bytes()) {
+            assert_ne!(stream.read_buf(&mut read).await.unwrap(), 0, "{}", String::from_utf8_lossy(&read));
+        }
+        stream.write_all(answer.as_bytes()).await.unwrap();
+        let (mut reader, mut writer) = stream.split();
+        let _broken = tokio::io::copy(&mut reader, &mut writer).await;
+    });
+    Daemon::with(&port.to_string(), |config| config.upgrades = ["tcp".parse().unwrap()].into_iter().collect()).await
+}
+
+const ATTACHED: &str = "HTTP/1.1 101 UPGRADED\r\nconnection: Upgrade\r\nupgrade: tcp\r\n\r\n";
+
+#[tokio::test]
+async fn an_upgrade_may_have_a_body() {
+    for (length, sent) in [(Some("4"), "\r\n\r\nbody"), (None, "4\r\nbody\r\n0\r\n\r\n")] {
+        let daemon = attaching(sent, ATTACHED).await;
+        let fields: Vec<_> = [("upgrade", "tcp")].into_iter().chain(length.map(|l| ("content-length", l))).collect();
+        let mut visitor = daemon.open("POST", "/attach", &fields, false);
+        visitor.upload("body".to_owned(), true).await;
+        let head = visitor.head().await.unwrap();
+        assert_eq!((head.status.as_u16(), &head.headers["upgrade"]), (101, &HeaderValue::from_static("tcp")));
+        visitor.upload("raw bytes".to_owned(), false).await;
+        assert_eq!(visitor.chunk().await.unwrap(), "raw bytes");
+    }
+}
+
+#[tokio::test]
+async fn what_the_owner_does_not_allow_is_an_ordinary_request() {
+    for protocol in ["SPDY/3.1", "h2c", "h2c, tcp", ""] {
+        let daemon = attaching("\r\n\r\nbody", "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
+        let mut visitor = daemon.open("POST", "/", &[("upgrade", protocol), ("content-length", "4")], false);
+        visitor.upload("body".to_owned(), true).await;
+        assert_eq!(visitor.response().await.unwrap(), (200, "ok".to_owned()), "{protocol}");
+    }
+}
+
+#[tokio::test]
+async fn a_switch_to_another_protocol_is_a_failure() {
+    for answer in ["HTTP/1.1 101 OK\r\nupgrade: websocket\r\n\r\n", "HTTP/1.1 101 OK\r\nconnection: upgrade\r\n\r\n"] {
+        let daemon = attaching("\r\n\r\n", answer).await;
+        let error = daemon.open("GET", "/", &[("upgrade", "tcp")], true).head().await.unwrap_err();
+        assert_eq!(error, ExchangeError::Reset(ResetCode::LocalBroken));
     }
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use clap::Args;
-use cok_client::cli::reporter;
+use cok_client::cli::{TargetFlags, reporter};
 use cok_client::logging::{self, LogFormat};
 use cok_client::{
     Client, ClientOptions, Event, HostHeader, NAME_TIMEOUT, PROBE_INTERVAL, Server, Target, TransportChoice,
@@ -64,6 +64,8 @@ pub(crate) struct DevArgs {
     /// How the client reaches the daemon; auto is QUIC where it works
     #[arg(long, default_value = "auto")]
     transport: TransportChoice,
+    #[command(flatten)]
+    target_flags: TargetFlags,
     /// Print one line of JSON on standard output once traffic passes
     #[arg(long)]
     json: bool,
@@ -132,6 +134,8 @@ async fn serve(args: &DevArgs, stop: &CancellationToken) -> anyhow::Result<()> {
         subdomain: Some(args.subdomain.to_string()),
         target: target.clone(),
         host_header: HostHeader::Preserve,
+        target_trust: args.target_flags.trust().unwrap_or_default(),
+        upgrades: args.target_flags.upgrades().collect(),
         response_timeout: None,
         connect_timeout: CONNECT_TIMEOUT,
     })?;

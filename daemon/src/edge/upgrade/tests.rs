@@ -195,6 +195,10 @@ impl SendHalf for Recorded {
         Ok(())
     }
 
+    fn break_off(&mut self, code: ResetCode) {
+        panic!("{code:?}");
+    }
+
     fn reset(&mut self, code: ResetCode) {
         panic!("{code:?}");
     }

@@ -1,0 +1,174 @@
+//! An HTTP/1.1 connection to the service, with its driver and what is known of its last exchange.
+
+use std::error::Error as _;
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::HeaderMap;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::time::Instant;
+
+use super::pool::{Permit, Starvation};
+use super::wire::{Ending, Io, Shared, Wire};
+use crate::proxy::body::RequestBody;
+use crate::proxy::respond::Interim;
+
+/// The read buffer of a connection. The longest head that the tunnel carries fits.
+const BUFFER: usize = 80 * 1024;
+/// How long before the service's own limit an idle connection is retired, so that no request meets its end.
+const KEEP_ALIVE_MARGIN: Duration = Duration::from_secs(1);
+
+/// A connection and its driver.
+pub(crate) struct Connection {
+    pub(crate) sender: http1::SendRequest<RequestBody>,
+    driver: Box<http1::Connection<TokioIo<Wire>, RequestBody>>,
+    shared: Arc<Shared>,
+    /// The driver has ended: the connection is closed, or upgraded.
+    ended: bool,
+    /// The service has sent bytes that belong to no response.
+    pub(super) is_spoiled: bool,
+    /// Interim responses that the service has sent.
+    pub(crate) interim: Arc<Interim>,
+    /// It has carried a request before.
+    pub(crate) reused: bool,
+    /// Its last response has no body by rule, whatever the service sends after the head.
+    pub(crate) is_bodiless: bool,
+    /// How long the service took until its last response began.
+    pub(crate) took: Duration,
+    /// From the last byte of its last request to the first byte of the response; `None` if the response came first.
+    pub(crate) first_byte: Option<Duration>,
+    /// When the service may close it, if it has said so.
+    pub(super) expires: Option<Instant>,
+    /// Counts it as busy. `None` while it is idle or lasts.
+    pub(super) permit: Option<Permit>,
+    /// Gives up idle connections for a fresh one.
+    pub(crate) starvation: Option<Starvation>,
+}
+
+impl Connection {
+    /// Starts HTTP/1.1 on a fresh byte stream.
+    pub(super) async fn open(io: Io, ending: Ending) -> io::Result<Self> {
+        let (wire, shared) = Wire::http1(io, ending);
+        let mut builder = http1::Builder::new();
+        // RFC 9112, section 5.1: a proxy removes white space before a colon.
+        builder.max_buf_size(BUFFER).allow_spaces_after_header_name_in_responses(true);
+        let (sender, driver) = builder.handshake(TokioIo::new(wire)).await.map_err(io::Error::other)?;
+        Ok(Self {
+            sender,
+            driver: Box::new(driver),
+            shared,
+            ended: false,
+            is_spoiled: false,
+            interim: Arc::default(),
+            reused: false,
+            is_bodiless: false,
+            took: Duration::ZERO,
+            first_byte: None,
+            expires: None,
+            permit: None,
+            starvation: None,
+        })
+    }
+
+    /// Lets the connection read and write. Ready once it has ended. The response or its body reports the reason.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.ended
+            && let Poll::Ready(result) = self.driver.poll_without_shutdown(cx)
+        {
+            self.ended = true;
+            self.is_spoiled = result.is_err_and(|error| is_unasked(&error));
+        }
+        if self.ended { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    /// Sends `target` in place of the next request's own.
+    pub(crate) fn replace_target(&self, target: Bytes) {
+        self.shared.replace_target(target);
+    }
+
+    /// Heeds the service's own limit for idle connections.
+    pub(crate) fn heed_keep_alive(&mut self, headers: &HeaderMap) {
+        let kept = keep_alive(headers);
+        self.expires = kept.map(|kept| Instant::now() + kept.saturating_sub(KEEP_ALIVE_MARGIN.min(kept / 2)));
+    }
+
+    /// The exchange lasts until a peer ends it, so it no longer counts as busy.
+    pub(crate) fn lasts(&mut self) {
+        self.permit = None;
+    }
+
+    /// After an upgrade: the bare byte stream, and the bytes already read from it.
+    pub(crate) fn into_io(self) -> (Io, Bytes) {
+        let parts = self.driver.into_parts();
+        (parts.io.into_inner().into_inner(), parts.read_buf)
+    }
+
+    /// The response has ended. Returns whether another request can be sent.
+    pub(super) fn rest(&mut self) -> bool {
+        self.shared.rest();
+        self.is_ready()
+    }
+
+    /// Whether another request can be sent at this moment.
+    pub(super) fn is_usable(&mut self) -> bool {
+        self.shared.probe(true);
+        let usable = self.is_ready();
+        self.shared.probe(false);
+        usable && self.expires.is_none_or(|expires| Instant::now() < expires)
+    }
+
+    fn is_ready(&mut self) -> bool {
+        let is_open = self.poll(&mut Context::from_waker(Waker::noop())).is_pending();
+        is_open && self.sender.is_ready() && !self.shared.is_broken()
+    }
+}
+
+/// Whether a connection ended because the service sent bytes that belong to no response.
+fn is_unasked(error: &hyper::Error) -> bool {
+    if error.is_incomplete_message() || error.is_closed() || error.is_canceled() || error.is_user() {
+        return false;
+    }
+    let cause = error.source().and_then(|cause| cause.downcast_ref::<io::Error>());
+    cause.is_none_or(|cause| cause.kind() == io::ErrorKind::InvalidData)
+}
+
+/// The seconds of `Keep-Alive: timeout=N`.
+fn keep_alive(headers: &HeaderMap) -> Option<Duration> {
+    let parameters = headers.get_all("keep-alive").iter().filter_map(|value| value.to_str().ok());
+    let timeout = parameters.flat_map(|value| value.split(',')).find_map(|parameter| {
+        let (name, value) = parameter.split_once('=')?;
+        name.trim().eq_ignore_ascii_case("timeout").then(|| value.trim().trim_matches('"').parse::<u32>().ok())?
+    });
+    timeout.map(|seconds| Duration::from_secs(seconds.into()))
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection").field("reused", &self.reused).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_limit_of_idle_connections_is_read() {
+        let read = |value: &'static str| {
+            keep_alive(&HeaderMap::from_iter([(
+                http::HeaderName::from_static("keep-alive"),
+                http::HeaderValue::from_static(value),
+            )]))
+        };
+        assert_eq!(read("timeout=5"), Some(Duration::from_secs(5)));
+        assert_eq!(read("max=100, Timeout = \"7\""), Some(Duration::from_secs(7)));
+        assert_eq!(read("max=100"), None);
+        assert_eq!(read("timeout=soon"), None);
+        assert_eq!(keep_alive(&HeaderMap::new()), None);
+    }
+}
