@@ -60,4 +60,8 @@ def test_responses(visitor, number):
         return
     assert outcome.body == row.body
     assert not [name for name in row.missing if outcome.values(name)], outcome.fields
+    names = {name for name, _ in row.kept}
+    assert [pair for pair in outcome.fields if pair[0] in names] == list(row.kept)
+    if visitor.version == "h1" and b" Odd\r\n" in row.answer.split(b"\n")[0] + b"\n":
+        assert outcome.reason == b"Odd"
     assert outcome.trailers == list(row.trailers)

@@ -74,7 +74,7 @@ def block(fields):
 
 
 class Visitor3:
-    """Keeps its connection until the daemon ends it."""
+    """Keeps its connection while its requests are answered."""
 
     def __init__(self, daemon, name):
         self.daemon, self.name, self.connection = daemon, name, None
@@ -91,8 +91,10 @@ class Visitor3:
         self.connection.heads.add(self.connection.quic.get_next_available_stream_id())
         stream = self.connection.raw(data, end=True)
         stream.wait(lambda: stream.ended or stream.reset is not None, "the end", DEADLINE)
-        if self.connection.closed:
+        whole = stream.ended and stream.reset is None
+        if not whole:
+            # A late end of the connection would look like the next request's.
             self.leave()
         headers = list((stream.headers or {}).items())
         status = int(dict(headers).get(b":status", 0))
-        return Outcome(status, headers, bytes(stream.data), stream.ended and stream.reset is None)
+        return Outcome(status, headers, bytes(stream.data), whole)

@@ -2,6 +2,7 @@
 
 The service keeps its connection unless the row ends it, so that stray bytes would meet the next request."""
 
+import gzip
 from typing import NamedTuple
 
 
@@ -15,7 +16,12 @@ class Response(NamedTuple):
     ends: bool = False  # Whether the service closes behind the answer.
     late: bytes = b""  # What the service sends a moment later.
     trailers: tuple = ()
-    title: str = "Invalid response"  # The page's.
+    kept: tuple = ()  # Fields that the visitor must get, in this order.
+    title: str | tuple = "Invalid response"  # The page's.
+
+
+# Codings that the client cannot read. The page may say that the service broke off.
+ANY = ("Invalid response", "Service broke off")
 
 
 def ok(name, fields, body=b"ok", got=b"ok", status=200, **more):
@@ -29,6 +35,7 @@ def bad(name, fields, body=b"ok"):
 LENGTH, CHUNKED = b"Content-Length: ", b"Transfer-Encoding: chunked\r\n"
 TWO, LAST = LENGTH + b"2\r\n", b"2\r\nok\r\n0\r\n\r\n"
 
+PACKED = gzip.compress(b"ok", mtime=0)
 OTHER = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nforged"
 
 RESPONSES = [
@@ -42,6 +49,15 @@ RESPONSES = [
     ok("empty", LENGTH + b"0\r\n", b"", b""), ok("empty-chunked", CHUNKED, b"0\r\n\r\n", b""),
     ok("large", LENGTH + b"300000\r\n", b"ok" * 150000, b"ok" * 150000), ok("connection-fields", TWO + b"Upgrade: x\r\nProxy-Connection: x\r\n", missing=(b"upgrade", b"proxy-connection")),
     *[bad(f"length-{value.decode()}", LENGTH + value + b"\r\n") for value in (b"+2", b"-2", b"0x2", b"two", b"2, 3", b"9" * 30)],
+    bad("gzip-and-chunked", b"Transfer-Encoding: gzip, chunked\r\n", b"%x\r\n%s\r\n0\r\n\r\n" % (len(PACKED), PACKED))._replace(title=ANY),
+    ok("content-gzip", b"Content-Encoding: gzip\r\nContent-Length: %d\r\n" % len(PACKED), PACKED, PACKED, kept=((b"content-encoding", b"gzip"),)),
+    ok("order", b"Z: 1\r\nA: 2\r\nM: 3\r\n" + TWO, kept=((b"z", b"1"), (b"a", b"2"), (b"m", b"3"))), ok("cookies", b"Set-Cookie: a=b\r\nSet-Cookie: c=d\r\n" + TWO, kept=((b"set-cookie", b"a=b"), (b"set-cookie", b"c=d"))),
+    ok("high-bytes", b"A: \xe9\xff\r\n" + TWO, kept=((b"a", b"\xe9\xff"),)), ok("empty-value", b"A:\r\n" + TWO, kept=((b"a", b""),)), ok("odd-name", b"!#$%&'*+.^_`|~: b\r\n" + TWO, kept=((b"!#$%&'*+.^_`|~", b"b"),)),
+    ok("server", b"Server: x/1\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\n" + TWO, kept=((b"server", b"x/1"), (b"date", b"Sun, 06 Nov 1994 08:49:37 GMT"))),
+    ok("head-keeps-length", TWO, b"", b"", method=b"HEAD", kept=((b"content-length", b"2"),)),
+    ok("large-fields", b"A: " + b"a" * 30000 + b"\r\n" + TWO, kept=((b"a", b"a" * 30000),)),
+    *[bad(f"coding-{name}", fields, LAST)._replace(title=ANY) for name, fields in {"unknown": b"Transfer-Encoding: x\r\n", "twice": CHUNKED + CHUNKED, "behind-chunked": b"Transfer-Encoding: chunked, gzip\r\n"}.items()],
+    bad("fold", b"A: b\r\n c\r\n" + TWO), bad("CR-in-value", b"A: b\rc\r\n" + TWO), bad("blank-in-name", b"A b: c\r\n" + TWO), bad("no-colon", b"A\r\n" + TWO), bad("length-empty-value", LENGTH + b"\r\n"),
     bad("length-differs", TWO + LENGTH + b"3\r\n"), bad("NUL-in-value", TWO + b"A: b\0c\r\n"), bad("empty-name", TWO + b": b\r\n"),
     bad("head-too-large", TWO + b"A: " + b"a" * 2**20 + b"\r\n")._replace(title="Response head too large"),
     ok("length-short", LENGTH + b"5\r\n", got=None, ends=True), ok("chunked-short", CHUNKED, b"2\r\nok\r\n", None, ends=True),
@@ -56,6 +72,9 @@ RESPONSES = [
     ok("head", TWO, b"", b"", method=b"HEAD"), ok("head-with-body", TWO, got=b"", method=b"HEAD"), ok("head-chunked", CHUNKED, b"", b"", method=b"HEAD"),
     Response("interim", b"HTTP/1.1 103 Early\r\nLink: </a>\r\n\r\nHTTP/1.1 200 OK\r\n" + TWO + b"\r\nok", 200),
     Response("interim-with-length", b"HTTP/1.1 102 P\r\n" + TWO + b"\r\nHTTP/1.1 200 OK\r\n" + TWO + b"\r\nok", 200),
+    Response("interim-100", b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n" + TWO + b"\r\nok", 200),
+    Response("interims", b"HTTP/1.1 103 Early\r\nA: b\r\n\r\n" * 5 + b"HTTP/1.1 200 OK\r\n" + TWO + b"\r\nok", 200), Response("interim-199", b"HTTP/1.1 199 I\r\n\r\nHTTP/1.1 200 OK\r\n" + TWO + b"\r\nok", 200),
+    Response("interim-alone", b"HTTP/1.1 103 Early\r\n\r\n", 502, b"", ends=True, title="Service broke off"),
     Response("unasked-101", b"HTTP/1.1 101 S\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\nok", 502, b"", title="Service broke off"),
     Response("no-reason", b"HTTP/1.1 200\r\n" + TWO + b"\r\nok", 200), Response("http-1.0", b"HTTP/1.0 200 OK\r\n\r\nok", 200, ends=True),
     *[Response(name, answer, 502, b"", ends=True) for name, answer in {"garbage": b"garbage\r\n\r\n", "http-0.9": b"<html>ok"}.items()],
