@@ -1,4 +1,4 @@
-"""Why a service cannot be used is told by its cause: in the client's log, and on the page without any detail."""
+"""Each reason why a service cannot be used has its own words: in the client's log, and without details on the page."""
 
 import socket
 import threading
@@ -63,7 +63,7 @@ def check(client, title, logged):
 
 
 @pytest.mark.parametrize("cause", CAUSES)
-def test_each_cause_is_told_as_itself(tunnel, saying, cause):
+def test_each_cause_has_its_own_words(tunnel, saying, cause):
     scheme, words, title, logged = CAUSES[cause]
     check(tunnel(f"{scheme}://127.0.0.1:{saying(words)}"), title, logged)
 

@@ -90,7 +90,7 @@ pub(super) struct Flags {
     #[arg(long, value_name = "HOW", value_parser = HostHeader::from_str)]
     pub(super) host_header: Option<HostHeader>,
     #[command(flatten)]
-    pub(super) target_flags: TargetFlags,
+    pub(super) of_target: TargetFlags,
     /// Trust the authorities in this PEM file instead of the system's for the server
     #[arg(long, value_name = "PEM")]
     pub(super) ca_file: Option<PathBuf>,

@@ -149,12 +149,16 @@ impl Invocation {
                 subdomain: subdomain.clone().or(tunnel.subdomain),
                 target: tunnel.target,
                 host_header: flags.host_header.clone().or(tunnel.host_header).unwrap_or_default(),
-                target_trust: flags.target_flags.trust().or(tunnel.target_trust).unwrap_or_default(),
-                upgrades: flags.target_flags.upgrades().chain(tunnel.upgrades).collect(),
+                target_trust: flags.of_target.trust().or(tunnel.target_trust).unwrap_or_default(),
+                upgrades: flags.of_target.upgrades().chain(tunnel.upgrades).collect(),
             };
             (label, planned)
         });
-        Ok(Plan { connection, tunnels: tunnels.collect() })
+        let tunnels: BTreeMap<Label, Planned> = tunnels.collect();
+        for planned in tunnels.values() {
+            planned.target_trust.load(false)?;
+        }
+        Ok(Plan { connection, tunnels })
     }
 
     /// The settings of the client.

@@ -2,10 +2,12 @@
 //! service that may say two things at once (RFC 9112, section 6.3).
 
 use cok_http::hop_by_hop::retain;
+use cok_proto::ResponseHead;
 use http::header::{CONTENT_LENGTH, HeaderMap, TRANSFER_ENCODING};
-use http::{Method, StatusCode, Version};
+use http::{Method, StatusCode, Version, response};
 
 use super::Failure;
+use super::respond::head_of;
 
 /// What is known of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +23,12 @@ pub(super) enum Length {
 /// Whether a response has no body, whatever its fields say (RFC 9112, section 6.3, rule 1).
 pub(super) fn is_bodiless(method: &Method, status: StatusCode) -> bool {
     *method == Method::HEAD || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+}
+
+/// The final head of a response whose body is `length` long.
+pub(super) fn final_head(mut parts: response::Parts, length: Length) -> Result<ResponseHead, Failure> {
+    set_length(parts.status, length, &mut parts.headers)?;
+    Ok(head_of(parts))
 }
 
 /// Makes Content-Length right: one number that fits the body, or none. Other fields keep their places.

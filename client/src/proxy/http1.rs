@@ -12,10 +12,10 @@ use http::{Response, StatusCode};
 use http_body::Body as _;
 use hyper::body::Incoming;
 
-use super::framing::{Length, check_coding, is_bodiless};
+use super::framing::{Length, check_coding, final_head, is_bodiless};
 use super::invalid::diagnose;
 use super::request::Request;
-use super::respond::{final_head, is_endless};
+use super::respond::is_endless;
 use super::response_body::pass_on;
 use super::response_timeout::ResponseTimeout;
 use super::service::pool::{Connection, Pool};

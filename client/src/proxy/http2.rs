@@ -13,9 +13,9 @@ use http::{Response, StatusCode};
 use http_body::Body as _;
 
 use super::body::RequestBody;
-use super::framing::{Length, is_bodiless};
+use super::framing::{Length, final_head, is_bodiless};
 use super::request::Request;
-use super::respond::{Interim, final_head, is_endless};
+use super::respond::{Interim, is_endless};
 use super::response_timeout::ResponseTimeout;
 use super::service::h2_pool::Lease;
 use super::{Failure, INTERIM_FLOOD, Outcome};

@@ -18,9 +18,9 @@ use tracing::debug;
 
 use super::Failure;
 use super::body::RequestBody;
-use super::framing::{Length, is_bodiless};
+use super::framing::{Length, final_head, is_bodiless};
 use super::request::Request;
-use super::respond::{final_head, is_endless};
+use super::respond::is_endless;
 use super::response_body::pass_on;
 use super::response_timeout::ResponseTimeout;
 use crate::flight::{Flight, Stop};

@@ -13,9 +13,6 @@ use hyper::ext::ReasonPhrase;
 use parking_lot::Mutex;
 use tracing::debug;
 
-use super::Failure;
-use super::framing::{Length, set_length};
-
 /// The most interim heads that one exchange passes on; more are dropped. The protocol ends a session after more than 16.
 const MAX_INTERIM: u8 = 12;
 
@@ -35,12 +32,6 @@ pub(super) fn head_of(parts: response::Parts) -> ResponseHead {
         head.reason = Bytes::copy_from_slice(reason.as_bytes());
     }
     head
-}
-
-/// The final head of a response whose body is `length` long.
-pub(super) fn final_head(mut parts: response::Parts, length: Length) -> Result<ResponseHead, Failure> {
-    set_length(parts.status, length, &mut parts.headers)?;
-    Ok(head_of(parts))
 }
 
 /// Whether a response is an event stream without a length, which may end anywhere. A visitor drops an unfinished event

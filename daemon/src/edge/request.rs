@@ -104,7 +104,9 @@ impl Body for RequestBody {
                 if let Some(Ok(frame)) = &frame
                     && let Some(Err(fault)) = frame.trailers_ref().map(check_trailers)
                 {
-                    doubt.iter().for_each(|doubt| doubt.cast(fault));
+                    if let Some(doubt) = doubt {
+                        doubt.cast(fault);
+                    }
                     return Poll::Ready(Some(Err(BrokenOff)));
                 }
                 Poll::Ready(frame.map(|frame| frame.map_err(|_| BrokenOff)))

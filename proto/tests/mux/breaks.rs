@@ -119,7 +119,7 @@ fn a_service_gets_an_upload_up_to_where_it_broke_off() {
     for window in [5, 100] {
         let mut pair = with_window(window);
         let (_, client) = broken_upload(&mut pair);
-        // What the service answers meanwhile interests nobody any more, and breaks no rule.
+        // What the service answers meanwhile has no effect any more, and breaks no rule.
         pair.client.send_response(client, response(200), false).unwrap();
         pair.client.send_data(client, Bytes::from_static(b"bytes"), false);
         let mut body = Vec::new();
@@ -141,7 +141,7 @@ fn a_service_gets_an_upload_up_to_where_it_broke_off() {
 }
 
 #[test]
-fn an_upload_that_nobody_takes_is_given_up_after_a_while() {
+fn an_upload_without_a_reader_is_given_up_after_a_while() {
     // Four steps are longer than the daemon waits, and three are not.
     const STEP: Duration = Duration::from_secs(LINGER.as_secs() / 4 + 1);
     let mut pair = with_window(5);

@@ -46,7 +46,7 @@ impl DialError {
         if let Some(LookupFailed(error)) = inner.and_then(|inner| inner.downcast_ref()) {
             return Self::Unresolved { to, why: Cause::of_lookup(error).to_string() };
         }
-        if inner.is_some_and(|inner| inner.is::<h2::Error>()) {
+        if inner.is_some_and(<dyn std::error::Error + Send + Sync>::is::<h2::Error>) {
             let why = "it opens no HTTP/2 connection; if it speaks HTTP/1.1, say http://… as the target".to_owned();
             return Self::Mismatch { to, why };
         }
@@ -74,8 +74,8 @@ mod tests {
 
     use super::*;
 
-    fn said(error: io::Error) -> String {
-        DialError::new("app.test:443".to_owned(), Duration::from_secs(5), &error).to_string()
+    fn said(error: &io::Error) -> String {
+        DialError::new("app.test:443".to_owned(), Duration::from_secs(5), error).to_string()
     }
 
     fn tls(error: rustls::Error) -> io::Error {
@@ -95,7 +95,7 @@ mod tests {
             (tls(rustls::Error::DecryptError), "cannot speak with app.test:443: TLS failed: "),
             (io::Error::other(h2::Error::from(h2::Reason::FRAME_SIZE_ERROR)), "it opens no HTTP/2 connection; if"),
         ] {
-            let said = said(error);
+            let said = said(&error);
             assert!(said.contains(words), "{said}");
         }
     }

@@ -190,7 +190,7 @@ impl Local {
                 let config = self.tls.config(is_loopback, http1_only);
                 let name = ServerName::try_from(address.host.clone()).map_err(io::Error::other)?;
                 let stream = TlsConnector::from(config).connect(name, tcp).await?;
-                // Nobody can cut a connection within this machine, so its end needs no proof.
+                // No other machine can cut a connection within this one, so its end needs no proof.
                 let ending = if is_loopback { Ending::Lenient } else { Ending::Strict };
                 let is_http2 = stream.get_ref().1.alpn_protocol() == Some(HTTP_2);
                 if !http1_only {

@@ -257,7 +257,7 @@ mod tests {
 
     use super::*;
 
-    /// A stream whose reads and writes are told to it.
+    /// A stream with given results of its reads and writes.
     #[derive(Default)]
     struct Told {
         reads: VecDeque<io::Result<&'static [u8]>>,

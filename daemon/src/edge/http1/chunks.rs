@@ -76,9 +76,7 @@ impl Chunks {
 
     fn step(&mut self, state: State, byte: u8) -> Result<State, Fault> {
         match (state, byte) {
-            (State::Size { digits: 1.., size }, b'\r') | (State::Extension { size }, b'\r') => {
-                Ok(State::SizeEnd { size })
-            }
+            (State::Size { digits: 1.., size } | State::Extension { size }, b'\r') => Ok(State::SizeEnd { size }),
             (State::Size { digits: 1.., size }, b';') => Ok(State::Extension { size }),
             (State::Size { digits, size }, _) => {
                 let digit = char::from(byte).to_digit(16).ok_or(Fault::Chunk)?;

@@ -83,14 +83,12 @@ pub(super) fn judge(head: &[u8]) -> Result<Head, Fault> {
         // The lengths of the names keep comparisons few.
         match name.len() {
             14 if name.eq_ignore_ascii_case(b"content-length") => {
-                if length.replace(content_length(value)?).is_some() {
-                    return Err(Fault::Length);
-                }
+                let another = length.replace(content_length(value)?);
+                another.map_or(Ok(()), |_| Err(Fault::Length))?;
             }
             17 if name.eq_ignore_ascii_case(b"transfer-encoding") => {
-                if coding.replace(value).is_some() {
-                    return Err(Fault::Coding);
-                }
+                let another = coding.replace(value);
+                another.map_or(Ok(()), |_| Err(Fault::Coding))?;
             }
             7 if name.eq_ignore_ascii_case(b"upgrade") => upgrade = http11,
             _ => {}

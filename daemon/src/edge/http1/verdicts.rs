@@ -80,13 +80,11 @@ impl Verdicts {
 
     pub(super) fn poll_switched(&self, cx: &mut Context<'_>) -> Poll<bool> {
         let mut inner = self.0.lock();
-        match inner.switched.take() {
-            Some(switched) => Poll::Ready(switched),
-            None => {
-                inner.waiting = Some(cx.waker().clone());
-                Poll::Pending
-            }
+        let switched = inner.switched.take();
+        if switched.is_none() {
+            inner.waiting = Some(cx.waker().clone());
         }
+        switched.map_or(Poll::Pending, Poll::Ready)
     }
 
     #[cfg(test)]

@@ -15,16 +15,15 @@ fn connection() -> (Stream<DuplexStream>, DuplexStream, Arc<Verdicts>) {
 }
 
 /// Reads what is there. `None` at the end.
-async fn read(stream: &mut Stream<DuplexStream>, size: usize) -> io::Result<Option<Vec<u8>>> {
+fn read(stream: &mut Stream<DuplexStream>, size: usize) -> io::Result<Option<Vec<u8>>> {
     let mut seen = Vec::new();
     loop {
         let mut space = vec![0; size];
         let mut buffer = ReadBuf::new(&mut space);
         let mut cx = Context::from_waker(Waker::noop());
         match Pin::new(&mut *stream).poll_read(&mut cx, &mut buffer) {
-            Poll::Pending => return Ok(Some(seen)),
             Poll::Ready(Err(error)) if seen.is_empty() => return Err(error),
-            Poll::Ready(Err(_)) => return Ok(Some(seen)),
+            Poll::Pending | Poll::Ready(Err(_)) => return Ok(Some(seen)),
             Poll::Ready(Ok(())) if buffer.filled().is_empty() => {
                 return Ok(if seen.is_empty() { None } else { Some(seen) });
             }
@@ -41,7 +40,7 @@ async fn all(bytes: &[u8]) -> Vec<(Vec<u8>, Vec<Option<Fault>>)> {
         let (mut seen, mut faults) = (Vec::new(), Vec::new());
         for piece in bytes.chunks(piece.min(bytes.len().max(1))) {
             far.write_all(piece).await.unwrap();
-            if let Ok(Some(more)) = read(&mut stream, size).await {
+            if let Ok(Some(more)) = read(&mut stream, size) {
                 seen.extend(more);
             }
         }
@@ -100,9 +99,9 @@ async fn a_body_with_broken_framing_is_an_error_and_not_an_end() {
     let (mut stream, mut far, verdicts) = connection();
     let head: &[u8] = b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n";
     far.write_all(&[head, b"5 \r\nhello\r\n0\r\n\r\n", GET].concat()).await.unwrap();
-    assert_eq!(read(&mut stream, 8192).await.unwrap().unwrap(), [head, b"5"].concat());
+    assert_eq!(read(&mut stream, 8192).unwrap().unwrap(), [head, b"5"].concat());
     assert_eq!(verdicts.next().doubt.unwrap().fault(), Some(Fault::Chunk));
-    assert_eq!(read(&mut stream, 8192).await.unwrap_err().kind(), io::ErrorKind::InvalidData);
+    assert_eq!(read(&mut stream, 8192).unwrap_err().kind(), io::ErrorKind::InvalidData);
 }
 
 #[tokio::test]
@@ -110,13 +109,13 @@ async fn a_head_that_is_cut_short_is_faulty() {
     let (mut stream, mut far, verdicts) = connection();
     far.write_all(b"GET / HTT").await.unwrap();
     far.shutdown().await.unwrap();
-    assert_eq!(read(&mut stream, 8192).await.unwrap().unwrap(), STAND_IN);
+    assert_eq!(read(&mut stream, 8192).unwrap().unwrap(), STAND_IN);
     assert_eq!(verdicts.next().fault, Some(Fault::CutShort));
     let (mut stream, mut far, _) = connection();
     far.write_all(GET).await.unwrap();
     far.shutdown().await.unwrap();
-    assert_eq!(read(&mut stream, 8192).await.unwrap().unwrap(), GET);
-    assert_eq!(read(&mut stream, 8192).await.unwrap(), None);
+    assert_eq!(read(&mut stream, 8192).unwrap().unwrap(), GET);
+    assert_eq!(read(&mut stream, 8192).unwrap(), None);
 }
 
 #[tokio::test]
@@ -126,15 +125,15 @@ async fn what_follows_an_upgrade_waits_for_its_answer() {
         let (mut stream, mut far, verdicts) = connection();
         let next: &[u8] = if switched { b"\n raw bytes" } else { GET };
         far.write_all(&[upgrade, next].concat()).await.unwrap();
-        assert_eq!(read(&mut stream, 8192).await.unwrap().unwrap(), upgrade);
-        assert_eq!(read(&mut stream, 8192).await.unwrap().unwrap(), b"");
+        assert_eq!(read(&mut stream, 8192).unwrap().unwrap(), upgrade);
+        assert_eq!(read(&mut stream, 8192).unwrap().unwrap(), b"");
         verdicts.decide(switched);
-        assert_eq!(read(&mut stream, 8192).await.unwrap().unwrap(), next);
+        assert_eq!(read(&mut stream, 8192).unwrap().unwrap(), next);
         if switched {
             far.write_all(b"more").await.unwrap();
             far.shutdown().await.unwrap();
-            assert_eq!(read(&mut stream, 8192).await.unwrap().unwrap(), b"more");
-            assert_eq!(read(&mut stream, 8192).await.unwrap(), None);
+            assert_eq!(read(&mut stream, 8192).unwrap().unwrap(), b"more");
+            assert_eq!(read(&mut stream, 8192).unwrap(), None);
         }
     }
 }
@@ -143,19 +142,19 @@ async fn what_follows_an_upgrade_waits_for_its_answer() {
 async fn held_bytes_are_bounded_and_not_lost() {
     let (mut stream, mut far, verdicts) = connection();
     far.write_all(b"GET / HTTP/1.1\r\nupgrade: x\r\n\r\n").await.unwrap();
-    read(&mut stream, 8192).await.unwrap();
+    read(&mut stream, 8192).unwrap();
     far.write_all(&vec![b'x'; MAX_HELD * 3]).await.unwrap();
-    assert_eq!(read(&mut stream, 8192).await.unwrap().unwrap(), b"");
+    assert_eq!(read(&mut stream, 8192).unwrap().unwrap(), b"");
     assert!(stream.held.len() < MAX_HELD + READ * 16);
     verdicts.decide(true);
-    assert_eq!(read(&mut stream, 8192).await.unwrap().unwrap().len(), MAX_HELD * 3);
+    assert_eq!(read(&mut stream, 8192).unwrap().unwrap().len(), MAX_HELD * 3);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_refused_visitor_is_heard_out_for_a_while() {
     let (mut stream, mut far, _) = connection();
     far.write_all(b"nonsense\r\n\r\nand more").await.unwrap();
-    read(&mut stream, 8192).await.unwrap();
+    read(&mut stream, 8192).unwrap();
     let began = tokio::time::Instant::now();
     poll_fn(|cx| Pin::new(&mut stream).poll_shutdown(cx)).await.unwrap();
     assert_eq!(began.elapsed(), LINGER);
