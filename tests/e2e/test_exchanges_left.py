@@ -2,17 +2,18 @@
 
 The client waits for open exchanges when it stops, so that one that never ends shows there."""
 
+import contextlib
 import struct
 
 import pytest
 from harness import raw
 from harness.cok import TRANSPORTS
-from harness.http3 import ErrorCode, Http3, frame as frame3, section
+from harness.http3 import Http3, frame as frame3, section
 from http_table.frames import DATA, END_HEADERS, END_STREAM, HEADERS, RST, SETTINGS, block, frame
 from http_table.origin import Origin, stop_soon
 from http_table.visitor import Visitor
 
-TIMES = 10
+TIMES = 6
 CANCEL = struct.pack(">I", 8)
 
 # Each request's method, its Content-Length, its body, and whether the visitor says that it ends there.
@@ -74,9 +75,11 @@ def test_over_http3(daemon, left, name, resets):
         for _ in range(TIMES if resets else 1):
             stream = visitor.raw(data, end=ended)
             if resets:
-                visitor.do(lambda: visitor.quic.stop_stream(stream.id, ErrorCode.H3_REQUEST_CANCELLED))
-                if not ended:
-                    visitor.do(lambda: visitor.quic.reset_stream(stream.id, ErrorCode.H3_REQUEST_CANCELLED))
+                # The library may have forgotten a stream that the daemon has refused.
+                with contextlib.suppress(ValueError):
+                    stream.stop()
+                    if not ended:
+                        stream.break_off()
 
 
 @pytest.mark.parametrize("name", [name for name, (_, length, body, _) in REQUESTS.items() if length or not body])
