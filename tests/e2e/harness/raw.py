@@ -39,7 +39,7 @@ class Recorder:
                 if response is None:
                     break
                 connection.sendall(response)
-        except OSError:
+        except (OSError, EOFError, ValueError):
             pass
         finally:
             connection.close()
@@ -63,6 +63,14 @@ def read_head(connection):
             return b""
         head += byte
     return head
+
+
+def read_line(connection):
+    """Reads up to and including a line feed."""
+    line = b""
+    while not line.endswith(b"\n"):
+        line += read_exactly(connection, 1)
+    return line
 
 
 def read_exactly(connection, length):
