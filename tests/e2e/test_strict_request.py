@@ -41,3 +41,10 @@ def test_an_exact_request_is_read_to_its_end(data, body):
 def test_a_doubtful_request_is_refused(data):
     with pytest.raises(strict_request.Refused):
         strict_request.read(data)
+
+
+@pytest.mark.parametrize("whole", [HEAD + b"Content-Length: 3\r\n\r\nabc", CHUNKED + b"3\r\nabc\r\n0\r\nT: 1\r\n\r\n"])
+def test_the_beginning_of_a_request_is_short(whole):
+    for end in range(len(whole)):
+        with pytest.raises(strict_request.Short):
+            strict_request.read(whole[:end])

@@ -12,10 +12,16 @@ class Refused(ValueError):
     """The bytes are no exact request, or end inside one."""
 
 
+class Short(Refused):
+    """The bytes end inside a request. More of them may complete it."""
+
+
 def _line(data, at):
     end = data.find(b"\r\n", at)
     if end < 0:
-        raise Refused(f"no end of line after byte {at}")
+        rest = data[at:].removesuffix(b"\r")
+        kind = Refused if b"\r" in rest or b"\n" in rest else Short
+        raise kind(f"no end of line after byte {at}")
     return data[at:end], end + 2
 
 
@@ -41,34 +47,45 @@ def _chunks(data, at):
         size = int(found[1], 16)
         if size == 0:
             return body, _fields(data, at)[1]
-        if data[at + size : at + size + 2] != b"\r\n":
-            raise Refused("a chunk does not end where its size says")
+        after = data[at + size : at + size + 2]
+        if after != b"\r\n":
+            kind = Short if b"\r\n".startswith(after) else Refused
+            raise kind("a chunk does not end where its size says")
         body, at = body + data[at : at + size], at + size + 2
 
 
-def read(data, at=0):
-    """Returns method, target, fields, body and the place behind the request."""
+def read_head(data, at=0):
+    """Returns method, target, fields and the place behind the head."""
     line, at = _line(data, at)
     found = LINE.match(line)
     if not found:
         raise Refused(f"no request line: {line!r}")
     fields, at = _fields(data, at)
-    values = lambda name: [value for known, value in fields if known == name]
-    if len(values(b"host")) != 1:
+    if len(_values(fields, b"host")) != 1:
         raise Refused("not exactly one Host")
-    lengths, codings = values(b"content-length"), values(b"transfer-encoding")
+    lengths, codings = _values(fields, b"content-length"), _values(fields, b"transfer-encoding")
     if len(lengths) + len(codings) > 1:
         raise Refused("more than one framing")
+    if codings and codings[0].lower() != b"chunked":
+        raise Refused(f"unknown coding: {codings[0]!r}")
+    if lengths and not re.fullmatch(rb"[0-9]{1,18}", lengths[0]):
+        raise Refused(f"no length: {lengths[0]!r}")
+    return found[1], found[2], fields, at
+
+
+def _values(fields, name):
+    return [value for known, value in fields if known == name]
+
+
+def read(data, at=0):
+    """Returns method, target, fields, body and the place behind the request."""
+    method, target, fields, at = read_head(data, at)
     body = b""
-    if codings:
-        if codings[0].lower() != b"chunked":
-            raise Refused(f"unknown coding: {codings[0]!r}")
+    if _values(fields, b"transfer-encoding"):
         body, at = _chunks(data, at)
-    elif lengths:
-        if not re.fullmatch(rb"[0-9]{1,18}", lengths[0]):
-            raise Refused(f"no length: {lengths[0]!r}")
+    elif lengths := _values(fields, b"content-length"):
         end = at + int(lengths[0])
         if end > len(data):
-            raise Refused("the body is cut off")
+            raise Short("the body is cut off")
         body, at = data[at:end], end
-    return found[1], found[2], fields, body, at
+    return method, target, fields, body, at
