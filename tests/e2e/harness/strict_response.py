@@ -31,7 +31,7 @@ def read(data, at=0, method=b"GET", closed=False):
             raise Refused(f"no status line: {line!r}")
         fields, at = _fields(data, at)
         status = int(found[1])
-        if status == 101 or not 100 <= status < 600:
+        if status == 101 or status < 100:
             raise Refused(f"status {status}")
         if status >= 200:
             break
