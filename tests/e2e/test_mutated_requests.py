@@ -7,9 +7,10 @@ import zlib
 
 import pytest
 
-from harness import mutation_run, request_mutants, request_oracle
+from harness import field_mutants, mutation_run, request_mutants, request_oracle
 from harness.allowed import Allowed
 from harness.mutant_visitor import Visitor, clean, judge
+from harness.raw_requests import RawHttp2, RawHttp3
 from harness.strict_origin import StrictOrigin, answer
 
 
@@ -63,6 +64,50 @@ def test_mutated_http1_requests_forge_nothing(daemon, tunnel, transport, allowed
     assert not origin.faults, origin.faults[:5]
     # Without answers the run would show nothing.
     assert sum(served) > len(served) / 2
+
+
+@pytest.mark.parametrize("visiting,count", [(RawHttp2, 600), (RawHttp3, 400)], ids=["h2", "h3"])
+def test_mutated_fields_forge_nothing(daemon, tunnel, transport, allowed, origin, visiting, count, request):
+    name = f"mutated-{request.node.callspec.id}"
+    tunnel(origin.target, name)
+    authority = f"{daemon.host(name)}:{daemon.port}".encode()
+    served = []
+
+    def worker():
+        visitor = visiting(daemon, name)
+
+        def send(made):
+            """Returns what is wrong with the outcome, and the outcome."""
+            sent = made.sent()
+            allowed.add(sent)
+            outcome = visitor.send(made)
+            bodies = [b"" if one.method == b"HEAD" else one.target for one in sent]
+            if outcome.wrong or outcome.whole and outcome.status < 400 and outcome.body not in bodies:
+                return f"{outcome}", outcome
+            return None, outcome
+
+        def case(random, number):
+            made = field_mutants.mutant(random, authority, target(number, b"a"), target(number, b"canary"))
+            seen = len(origin.faults)
+            wrong, outcome = send(made)
+            served.append(outcome.status == 200)
+            if not made.ended:
+                # The daemon may take the reset of a stream that it refused for an error of the connection.
+                visitor.leave()
+            if not wrong:
+                fields = [(b":method", b"GET"), (b":scheme", b"https"), (b":authority", authority), (b":path", target(number, b"after"))]
+                wrong, outcome = send(field_mutants.Request(fields))
+                if not wrong and outcome.status != 200:
+                    wrong = f"a clean request after it: {outcome}"
+            wrong = wrong or " ".join(origin.faults[seen:])
+            return wrong and f"{wrong}\n  sent: {made}"
+
+        return case
+
+    mutation_run.run(name, mutation_run.cases(count), worker)
+    assert not origin.faults, origin.faults[:5]
+    # Without answers the run would show nothing.
+    assert sum(served) > len(served) / 10
 
 
 ONE = b"POST /one HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nabcd"
