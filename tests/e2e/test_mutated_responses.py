@@ -21,8 +21,9 @@ def script(random, number, method):
     data = mutant(random, number)
     ending = random.choice([KEEP, KEEP, FIN, FIN, RST])
     reading = read(data, method, ending)
-    if ending == KEEP and (reading is None or reading.end is None):
-        # The service closes what it leaves open, so that nothing waits.
+    bare = data.count(b"\n") > data.count(b"\r\n")
+    if ending == KEEP and (reading is None or reading.end is None or bare):
+        # The service closes what it leaves open, so that nothing waits. A bare LF need not end a line.
         ending = FIN
         reading = read(data, method, ending)
     return Script(data, ending), reading

@@ -27,7 +27,7 @@ class Visitor:
             try:
                 connection.sendall(data)
                 connection.settimeout(SILENCE if state == "refused" else 10)
-                while state != "short" or len(read_all(answers, requests, False)[0]) < len(requests):
+                while not answered(answers, requests, state):
                     more = connection.recv(65536)
                     if not more:
                         break
@@ -40,11 +40,21 @@ class Visitor:
         return judge(answers, requests)
 
 
+def answered(answers, requests, state):
+    """Returns whether no more responses come, although the connection is open."""
+    if state == "refused":
+        return False
+    found = read_all(answers, requests, False)[0]
+    return len(found) >= len(requests) and not (found and found[-1].value(b"connection") == b"close")
+
+
 def read_all(answers, requests, closed):
     """Returns the whole responses and what is wrong with the bytes after them."""
     found, at = [], 0
     while at < len(answers):
-        method = requests[len(found)].method if len(found) < len(requests) else b"GET"
+        # A doubtful HEAD is answered with a page.
+        certain = len(found) < len(requests) and requests[len(found)].body is not None
+        method = requests[len(found)].method if certain else b"GET"
         try:
             response = strict_response.read(answers, at, method, closed)
         except Short:

@@ -40,6 +40,8 @@ def run(name, count, worker):
                 wrong = f"{type(why).__name__}: {why}"
             if wrong:
                 failures.append(f"{name} COK_MUTANT={seed}/{number}: {wrong}")
+                if LONG:
+                    print(failures[-1], flush=True)
 
     start = time.monotonic()
     threads = [threading.Thread(target=work) for _ in range(WORKERS)]
@@ -47,5 +49,5 @@ def run(name, count, worker):
         thread.start()
     for thread in threads:
         thread.join()
-    print(f"{name}: seed {seed}, {count} cases, {count / (time.monotonic() - start):.0f}/s")
+    print(f"{name}: seed {seed}, {count} cases, {count / (time.monotonic() - start):.0f}/s", flush=True)
     assert not failures, "\n".join(failures)

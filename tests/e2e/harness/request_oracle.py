@@ -1,11 +1,12 @@
-"""Says which requests bytes contain, by the strict reading. What follows a doubtful request is none."""
+"""Says which requests bytes contain, by the strict reading. What follows a doubtful request is none.
+A request without exactly one Host is refused, but its end is not in doubt."""
 
 import re
 from dataclasses import dataclass
 
 from . import strict_request
 
-LINE = re.compile(rb"[ \t]*(\S+)[ \t]+(.+?)[ \t]+HTTP/\S*[ \t]*\r?\n?", re.IGNORECASE)
+LINE = re.compile(rb"\s*(\S+)[ \t]+(.+?)[ \t]+HTTP/\S*[ \t]*\r?\n?", re.IGNORECASE)
 ABSOLUTE = re.compile(rb"[A-Za-z][A-Za-z0-9+.\-]*://[^/?#]*")
 
 
@@ -32,12 +33,12 @@ def sent(data):
     at, requests = 0, []
     while True:
         # Empty lines before a request have no meaning (RFC 9112, section 2.2).
-        while data[at : at + 1] in (b"\r", b"\n"):
-            at += 1
+        while data.startswith(b"\r\n", at):
+            at += 2
         if at >= len(data):
             return requests, "whole"
         try:
-            strict_request.read_head(data, at)
+            strict_request.read_head(data, at, host=False)
         except strict_request.Short:
             return requests, "short"
         except strict_request.Refused:
@@ -45,7 +46,7 @@ def sent(data):
                 requests.append(Sent(found[1], origin_form(found[2]), None))
             return requests, "refused"
         try:
-            method, target, _, body, at = strict_request.read(data, at)
+            method, target, _, body, at = strict_request.read(data, at, host=False)
         except strict_request.Short:
             return requests, "short"
         except strict_request.Refused:

@@ -54,14 +54,14 @@ def _chunks(data, at):
         body, at = body + data[at : at + size], at + size + 2
 
 
-def read_head(data, at=0):
-    """Returns method, target, fields and the place behind the head."""
+def read_head(data, at=0, host=True):
+    """Returns method, target, fields and the place behind the head. `host` demands exactly one Host."""
     line, at = _line(data, at)
     found = LINE.match(line)
     if not found:
         raise Refused(f"no request line: {line!r}")
     fields, at = _fields(data, at)
-    if len(_values(fields, b"host")) != 1:
+    if host and len(_values(fields, b"host")) != 1:
         raise Refused("not exactly one Host")
     lengths, codings = _values(fields, b"content-length"), _values(fields, b"transfer-encoding")
     if len(lengths) + len(codings) > 1:
@@ -77,9 +77,9 @@ def _values(fields, name):
     return [value for known, value in fields if known == name]
 
 
-def read(data, at=0):
+def read(data, at=0, host=True):
     """Returns method, target, fields, body and the place behind the request."""
-    method, target, fields, at = read_head(data, at)
+    method, target, fields, at = read_head(data, at, host)
     body = b""
     if _values(fields, b"transfer-encoding"):
         body, at = _chunks(data, at)
