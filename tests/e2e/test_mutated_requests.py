@@ -63,7 +63,7 @@ def test_mutated_http1_requests_forge_nothing(daemon, tunnel, transport, allowed
     mutation_run.run(name, mutation_run.cases(1500), worker)
     assert not origin.faults, origin.faults[:5]
     # Without answers the run would show nothing.
-    assert sum(served) > len(served) / 2
+    assert mutation_run.ONE or sum(served) > len(served) / 2
 
 
 @pytest.mark.parametrize("visiting,count", [(RawHttp2, 600), (RawHttp3, 400)], ids=["h2", "h3"])
@@ -95,7 +95,7 @@ def test_mutated_fields_forge_nothing(daemon, tunnel, transport, allowed, origin
                 # The daemon may take the reset of a stream that it refused for an error of the connection.
                 visitor.leave()
             if not wrong:
-                fields = [(b":method", b"GET"), (b":scheme", b"https"), (b":authority", authority), (b":path", target(number, b"after"))]
+                fields = field_mutants.head(b"GET", authority, target(number, b"after"))
                 wrong, outcome = send(field_mutants.Request(fields))
                 if not wrong and outcome.status != 200:
                     wrong = f"a clean request after it: {outcome}"
@@ -107,7 +107,7 @@ def test_mutated_fields_forge_nothing(daemon, tunnel, transport, allowed, origin
     mutation_run.run(name, mutation_run.cases(count), worker)
     assert not origin.faults, origin.faults[:5]
     # Without answers the run would show nothing.
-    assert sum(served) > len(served) / 10
+    assert mutation_run.ONE or sum(served) > len(served) / 10
 
 
 ONE = b"POST /one HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nabcd"
@@ -140,5 +140,6 @@ def test_the_visitor_finds_planted_answers():
     one, two = (answer(request.method, request.target) for request in requests)
     assert judge(one + two, requests) == (None, 2)
     assert judge(one + b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n", requests) == (None, 1)
-    for planted in (two + one, two, one + two + one, one + b"/a" + two, b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"):
+    empty = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+    for planted in (two + one, two, one + two + one, one + b"/a" + two, empty):
         assert judge(planted, requests)[0]

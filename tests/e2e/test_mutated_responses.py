@@ -71,7 +71,8 @@ def test_mutated_responses_are_whole_or_visibly_broken(daemon, tunnel, transport
             wrong = judge(outcome, number, reading)
             if not wrong:
                 body = mark(number) * 2
-                origin.scripts[target + b"-after"] = Script(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body, KEEP)
+                head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body)
+                origin.scripts[target + b"-after"] = Script(head + body, KEEP)
                 outcome = visitor.fetch(b"GET", target + b"-after")
                 if outcome != Outcome(200, body, True):
                     wrong = f"a clean request after it: {outcome}"
@@ -79,9 +80,9 @@ def test_mutated_responses_are_whole_or_visibly_broken(daemon, tunnel, transport
 
         return case
 
-    mutation_run.run(name, mutation_run.cases(833), worker)
+    mutation_run.run(name, mutation_run.cases(834), worker)
     # Without whole responses the run would show nothing.
-    assert sum(whole) > len(whole) / 4
+    assert mutation_run.ONE or sum(whole) > len(whole) / 4
 
 
 HEAD = b"HTTP/1.1 200 OK\r\n"

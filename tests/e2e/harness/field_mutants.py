@@ -6,11 +6,15 @@ from dataclasses import dataclass, field
 from .request_oracle import Sent
 
 NAMES = [
-    b"content-length", b"transfer-encoding", b"connection", b"host", b"te", b"upgrade", b"keep-alive", b"proxy-connection", b"content_length",
-    b"transfer_encoding", b"Content-Length", b"X-A", b"x a", b"x:a", b"", b":path", b":authority", b":method", b":scheme", b":status", b":protocol",
-    b":x", b"x\0", b"x\r\n", b"x\xff", b"content-length ", b" transfer-encoding", b"transfer-encoding:", b"cookie", b"expect-nothing", b"trailer",
+    b"content-length", b"transfer-encoding", b"connection", b"host", b"te", b"upgrade", b"keep-alive",
+    b"proxy-connection", b"content_length", b"transfer_encoding", b"Content-Length", b"X-A", b"x a", b"x:a", b"",
+    b":path", b":authority", b":method", b":scheme", b":status", b":protocol", b":x", b"x\0", b"x\r\n", b"x\xff",
+    b"content-length ", b" transfer-encoding", b"transfer-encoding:", b"cookie", b"expect-nothing", b"trailer",
 ]
-VALUES = [b"chunked", b"0", b"1", b"4", b"4, 4", b"+4", b"", b" ", b"close", b"x", b"trailers", b"gzip", b"\0", b"\r", b"\n", b"\x7f", b"\xff", b" x ", b"\t", b"websocket"]
+VALUES = [
+    b"chunked", b"0", b"1", b"4", b"4, 4", b"+4", b"", b" ", b"close", b"x", b"trailers", b"gzip", b"\0", b"\r",
+    b"\n", b"\x7f", b"\xff", b" x ", b"\t", b"websocket",
+]
 METHODS = [b"HEAD", b"CONNECT", b"TRACE", b"OPTIONS", b"get", b"", b"G T", b"PRI", b"PUT"]
 SCHEMES = [b"http", b"HTTPS", b"ftp", b"", b"https://x", b"wss"]
 PATHS = [b"", b"*", b"x", b"?q", b"#", b"//x", b"/ x", b"/\t", b"/\0", b"/x#y", b"/\xff", b"https://x/", b"/\x7f"]
@@ -42,9 +46,13 @@ class Request:
         return [Sent(method, value, body) for name, value in self.fields if name == b":path"]
 
 
+def head(method, authority, target):
+    return [(b":method", method), (b":scheme", b"https"), (b":authority", authority), (b":path", target)]
+
+
 def request(random, authority, target, canary):
     method = random.choice([b"GET", b"POST", b"POST", b"HEAD"])
-    fields = [(b":method", method), (b":scheme", b"https"), (b":authority", authority), (b":path", target), (b"x-a", b"b")]
+    fields = [*head(method, authority, target), (b"x-a", b"b")]
     if method != b"POST":
         return Request(fields)
     body = random.choice([b"", b"abcd", b"0\r\n\r\nGET %s HTTP/1.1\r\nHost: x\r\n\r\n" % canary, b"x" * 300])

@@ -1,6 +1,5 @@
 """Sends bytes as a visitor over HTTP/1.1 and holds the responses against the requests in them."""
 
-import socket
 import ssl
 
 from . import request_oracle, strict_response

@@ -1,6 +1,9 @@
 """Small random changes of bytes, for requests and responses alike."""
 
-ODD = [b"\0", b"\r", b"\n", b"\r\n", b"\t", b" ", b"\x0b", b"\x7f", b"\x80", b"\xff", b":", b",", b";", b"0", b"\r\n\r\n"]
+ODD = [
+    b"\0", b"\r", b"\n", b"\r\n", b"\t", b" ", b"\x0b", b"\x7f", b"\x80", b"\xff", b":", b",", b";", b"0",
+    b"\r\n\r\n",
+]
 
 
 def _flip(random, data, at):

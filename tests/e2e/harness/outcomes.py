@@ -28,14 +28,16 @@ class Http1Visitor:
         self._daemon, self._name = daemon, name
         self._tls = daemon.tls("http/1.1")
         self._host = f"{daemon.host(name)}:{daemon.port}".encode()
-        self._connection, self._left = None, b""
+        self._connection = None
 
     def fetch(self, method, target):
         fresh = self._connection is None
         if fresh:
-            self._connection, self._left = self._tls.wrap_socket(
-                self._daemon.connect(DEADLINE), server_hostname=self._daemon.host(self._name), suppress_ragged_eofs=False
-            ), b""
+            host = self._daemon.host(self._name)
+            # A connection that breaks off must not look as if it had ended in order.
+            self._connection = self._tls.wrap_socket(
+                self._daemon.connect(DEADLINE), server_hostname=host, suppress_ragged_eofs=False
+            )
         data, closed, wrong, response = b"", False, None, None
         try:
             self._connection.sendall(b"%s %s HTTP/1.1\r\nHost: %s\r\n\r\n" % (method, target, self._host))
@@ -100,7 +102,7 @@ class Http2Visitor:
         self._visitor = None
 
 
-class _Http3(Http3):
+class UncheckedHttp3(Http3):
     """Leaves lengths to the visitor, since the library knows no 304 with a length (RFC 9110, section 15.4.5)."""
 
     def _observe(self, h3):
@@ -114,7 +116,7 @@ class Http3Visitor:
 
     def fetch(self, method, target):
         wrong = None
-        self._visitor = self._visitor or _Http3(self._daemon, self._name)
+        self._visitor = self._visitor or UncheckedHttp3(self._daemon, self._name)
         stream = self._visitor.request(target, method)
         try:
             stream.wait(lambda: stream.ended or stream.reset is not None, "the end", DEADLINE)

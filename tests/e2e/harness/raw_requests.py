@@ -6,7 +6,7 @@ from hyperframe.frame import (
 )
 
 from . import http3, raw
-from .outcomes import DEADLINE, Outcome, _Http3
+from .outcomes import DEADLINE, Outcome, UncheckedHttp3
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
@@ -33,7 +33,8 @@ class RawHttp2:
     def _connect(self):
         self._socket = raw.connect(self._daemon, self._name, "h2", DEADLINE)
         self._buffer, self._next, self._decoder = b"", 1, hpack.Decoder()
-        self._socket.sendall(PREFACE + SettingsFrame(0).serialize() + WindowUpdateFrame(0, window_increment=1 << 30).serialize())
+        window = WindowUpdateFrame(0, window_increment=1 << 30)
+        self._socket.sendall(PREFACE + SettingsFrame(0).serialize() + window.serialize())
 
     def send(self, request):
         """Sends a request and returns what comes of it."""
@@ -114,7 +115,7 @@ class RawHttp3:
 
     def send(self, request):
         """Sends a request and returns what comes of it."""
-        self._visitor = self._visitor or _Http3(self._daemon, self._name)
+        self._visitor = self._visitor or UncheckedHttp3(self._daemon, self._name)
         data = http3.frame(1, http3.section(*request.fields))
         if request.body:
             data += http3.frame(0, request.body)

@@ -2,19 +2,33 @@
 
 from . import mutants
 
-LENGTHS = [b"0", b"1", b"+4", b"-1", b"4, 4", b"4,5", b"0x4", b"4 4", b"", b"04", b"4;", b"18446744073709551620", b"\x0b4", b"4\x0b"]
-CODINGS = [
-    b"chunked", b"Chunked", b"gzip, chunked", b"chunked, gzip", b"identity", b"chunked, chunked", b"xchunked", b"chunked;q=1",
-    b"\x0bchunked", b"chunked\x0b", b"", b",chunked", b"chunked,", b"\"chunked\"", b"chunked, identity",
+LENGTHS = [
+    b"0", b"1", b"+4", b"-1", b"4, 4", b"4,5", b"0x4", b"4 4", b"", b"04", b"4;", b"18446744073709551620", b"\x0b4",
+    b"4\x0b",
 ]
-SIZES = [b"0x", b"+", b" ", b"-", b"0", b"00000000000000000", b"\t", b"f" * 16, b"g", b"1\r\n", b""]
+CODINGS = [
+    b"chunked", b"Chunked", b"gzip, chunked", b"chunked, gzip", b"identity", b"chunked, chunked", b"xchunked",
+    b"chunked;q=1", b"\x0bchunked", b"chunked\x0b", b"", b",chunked", b"chunked,", b"\"chunked\"",
+    b"chunked, identity",
+]
+SIZES = [b"0x", b"+", b" ", b"-", b"0", b"00000000000000000", b"\t", b"f", b"g", b"1\r\n", b""]
 NAMES = [
     b"Content-Length", b"Transfer-Encoding", b"Host", b"Content_Length", b"Transfer_Encoding", b"Content-Length ",
-    b"Transfer-Encoding ", b" Transfer-Encoding", b"Transfer-Encoding\t", b"\tContent-Length", b"transfer-encoding\0", b"Connection", b"TE",
-    b"Trailer", b"Keep-Alive", b"Expect-Nothing", b"X", b"", b"content-length", b"\xffContent-Length",
+    b"Transfer-Encoding ", b" Transfer-Encoding", b"Transfer-Encoding\t", b"\tContent-Length", b"transfer-encoding\0",
+    b"Connection", b"TE", b"Trailer", b"Keep-Alive", b"Expect-Nothing", b"X", b"", b"content-length",
+    b"\xffContent-Length",
 ]
-VERSIONS = [b"HTTP/1.0", b"HTTP/1.1", b"HTTP/1.2", b"HTTP/2.0", b"HTTP/0.9", b"http/1.1", b"HTTP/1.1 ", b"HTTP/1", b"HTTP/1.10", b""]
-METHODS = [b"GET", b"POST", b"HEAD", b"OPTIONS", b"TRACE", b"CONNECT", b"get", b"PRI", b"G@T", b"DELETE", b"G\0T", b"", b" GET"]
+VERSIONS = [
+    b"HTTP/1.0", b"HTTP/1.1", b"HTTP/1.2", b"HTTP/2.0", b"HTTP/0.9", b"http/1.1", b"HTTP/1.1 ", b"HTTP/1",
+    b"HTTP/1.10", b"",
+]
+METHODS = [
+    b"GET", b"POST", b"HEAD", b"OPTIONS", b"TRACE", b"CONNECT", b"get", b"PRI", b"G@T", b"DELETE", b"G\0T", b"",
+    b" GET",
+]
+
+TARGETS = [b"  /", b" ", b"\t/", b" //", b" http://x/", b" *", b" \0/", b" /#/", b" ?/"]
+HOSTS = [b"Host: x\r\nHost: ", b"Host:", b"X: ", b"Host: a, ", b"Host: \0", b"Host : ", b"Host: @"]
 
 
 def _body(random, canary):
@@ -57,7 +71,9 @@ def _field(random, data, host):
 
 def _values(random, data, host):
     if random.random() < 0.5:
-        return mutants.replace(random, data, b"Content-Length: ", b"Content-Length: " + random.choice(LENGTHS) + random.choice([b"", b"\r\nX: "]))
+        # The old value stays behind the new one, or becomes another field's.
+        value = random.choice(LENGTHS) + random.choice([b"", b"\r\nX: "])
+        return mutants.replace(random, data, b"Content-Length: ", b"Content-Length: " + value)
     return mutants.replace(random, data, b" chunked", b" " + random.choice(CODINGS))
 
 
@@ -75,8 +91,8 @@ def _line(random, data, host):
         old = random.choice([b"GET", b"POST", b"HEAD", b"OPTIONS"])
         return mutants.replace(random, data, old, random.choice(METHODS))
     if which == 2:
-        return mutants.replace(random, data, b" /", random.choice([b"  /", b" ", b"\t/", b" //", b" http://x/", b" https://" + host + b"/", b" *", b" \0/", b" /#/", b" ?/"]))
-    return mutants.replace(random, data, b"Host: ", random.choice([b"Host: x\r\nHost: ", b"Host:", b"X: ", b"Host: a, ", b"Host: \0", b"Host : ", b"Host: @"]))
+        return mutants.replace(random, data, b" /", random.choice([*TARGETS, b" https://" + host + b"/"]))
+    return mutants.replace(random, data, b"Host: ", random.choice(HOSTS))
 
 
 def _cut(random, data, host):

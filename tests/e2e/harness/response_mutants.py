@@ -8,12 +8,20 @@ from .request_mutants import CODINGS, LENGTHS, NAMES, SIZES
 
 STATUSES = [b"200"] * 6 + [b"404", b"500", b"204", b"304", b"206", b"304"]
 LINES = [
-    b"HTTP/1.0 200 OK", b"HTTP/1.1 200", b"HTTP/1.1 200 ", b"HTTP/1.1 101 Up", b"HTTP/1.1 099 No", b"HTTP/1.1 600 No", b"HTTP/1.1 999 No",
-    b"HTTP/1.1 1000 No", b"HTTP/1.1 20 OK", b"HTTP/2 200 OK", b"HTTP/1.1 -200 OK", b"HTTP/1.1  200 OK", b"http/1.1 200 OK", b"ICY 200 OK",
-    b"HTTP/1.1 204 No Content", b"HTTP/1.1 304 Not Modified", b"HTTP/1.1 205 Reset", b"HTTP/1.1 103 Early", b"HTTP/1.1 100 Continue",
-    b"HTTP/1.1 200 \xff\xfe", b"HTTP/1.1 2\x000 OK", b"HTTP/1.1\t200\tOK",
+    b"HTTP/1.0 200 OK", b"HTTP/1.1 200", b"HTTP/1.1 200 ", b"HTTP/1.1 101 Up", b"HTTP/1.1 099 No", b"HTTP/1.1 600 No",
+    b"HTTP/1.1 999 No", b"HTTP/1.1 1000 No", b"HTTP/1.1 20 OK", b"HTTP/2 200 OK", b"HTTP/1.1 -200 OK",
+    b"HTTP/1.1  200 OK", b"http/1.1 200 OK", b"ICY 200 OK", b"HTTP/1.1 204 No Content", b"HTTP/1.1 304 Not Modified",
+    b"HTTP/1.1 205 Reset", b"HTTP/1.1 103 Early", b"HTTP/1.1 100 Continue", b"HTTP/1.1 200 \xff\xfe",
+    b"HTTP/1.1 2\x000 OK", b"HTTP/1.1\t200\tOK",
 ]
-INTERIM = [b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n", b"HTTP/1.1 102 Processing\r\nContent-Length: 3\r\n\r\n"]
+INTERIM = [
+    b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n",
+    b"HTTP/1.1 102 Processing\r\nContent-Length: 3\r\n\r\n",
+]
+TRAILERS = [
+    b"Content-Length: 3", b"Transfer-Encoding: chunked", b":status: 200", b"X: \0", b"X", b" X: 1", b"Host: x",
+    b"X : 1",
+]
 MARK = re.compile(rb"\[([0-9]+)-([0-9a-f]{8})\]")
 
 
@@ -56,7 +64,9 @@ def _field(random, data):
 
 def _value(random, data):
     if random.random() < 0.5:
-        return mutants.replace(random, data, b"Content-Length: ", b"Content-Length: " + random.choice(LENGTHS) + random.choice([b"", b"\r\nX: "]))
+        # The old value stays behind the new one, or becomes another field's.
+        value = random.choice(LENGTHS) + random.choice([b"", b"\r\nX: "])
+        return mutants.replace(random, data, b"Content-Length: ", b"Content-Length: " + value)
     return mutants.replace(random, data, b" chunked", b" " + random.choice(CODINGS))
 
 
@@ -77,8 +87,7 @@ def _behind(random, data):
 
 
 def _trailer(random, data):
-    line = random.choice([b"Content-Length: 3", b"Transfer-Encoding: chunked", b":status: 200", b"X: \0", b"X", b" X: 1", b"Host: x", b"X : 1"])
-    return mutants.replace(random, data, b"\r\n0\r\n", b"\r\n0\r\n" + line + b"\r\n")
+    return mutants.replace(random, data, b"\r\n0\r\n", b"\r\n0\r\n" + random.choice(TRAILERS) + b"\r\n")
 
 
 def _cut(random, data):

@@ -1,6 +1,6 @@
-"""Says which whole response bytes may be taken for, by RFC 9112, section 6. It reads as widely as that section permits:
-what it refuses is never whole, and what it takes may still be answered with an error page. A status above 599 is one of
-the class 500 (RFC 9110, section 15)."""
+"""Says which whole response bytes may be taken for, by RFC 9112, section 6. It reads as widely as that section permits.
+What it refuses is never whole. What it takes may still be answered with an error page. A status above 599 is one of the
+class 500 (RFC 9110, section 15)."""
 
 import re
 from dataclasses import dataclass
@@ -95,7 +95,7 @@ def read(data, method, closed):
     if codings not in ([], [b"identity"]):
         raise Broken(f"codings {codings}")
     if lengths and not codings:
-        if len({int(value) for value in lengths if re.fullmatch(b"[0-9]+", value)}) != 1 or not all(map(bytes.isdigit, lengths)):
+        if not all(map(bytes.isdigit, lengths)) or len(set(map(int, lengths))) != 1:
             raise Broken(f"lengths {lengths}")
         end = at + int(lengths[0])
         if end > len(data):

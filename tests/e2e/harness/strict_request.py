@@ -16,7 +16,7 @@ class Short(Refused):
     """The bytes end inside a request. More of them may complete it."""
 
 
-def _line(data, at):
+def read_line(data, at):
     end = data.find(b"\r\n", at)
     if end < 0:
         rest = data[at:].removesuffix(b"\r")
@@ -25,10 +25,10 @@ def _line(data, at):
     return data[at:end], end + 2
 
 
-def _fields(data, at):
+def read_fields(data, at):
     fields = []
     while True:
-        line, at = _line(data, at)
+        line, at = read_line(data, at)
         if not line:
             return fields, at
         found = FIELD.match(line)
@@ -37,16 +37,16 @@ def _fields(data, at):
         fields.append((found[1].lower(), found[2].rstrip(b" \t")))
 
 
-def _chunks(data, at):
+def read_chunks(data, at):
     body = b""
     while True:
-        line, at = _line(data, at)
+        line, at = read_line(data, at)
         found = SIZE.match(line)
         if not found:
             raise Refused(f"no size of a chunk: {line!r}")
         size = int(found[1], 16)
         if size == 0:
-            return body, _fields(data, at)[1]
+            return body, read_fields(data, at)[1]
         after = data[at + size : at + size + 2]
         if after != b"\r\n":
             kind = Short if b"\r\n".startswith(after) else Refused
@@ -56,14 +56,14 @@ def _chunks(data, at):
 
 def read_head(data, at=0, host=True):
     """Returns method, target, fields and the place behind the head. `host` demands exactly one Host."""
-    line, at = _line(data, at)
+    line, at = read_line(data, at)
     found = LINE.match(line)
     if not found:
         raise Refused(f"no request line: {line!r}")
-    fields, at = _fields(data, at)
-    if host and len(_values(fields, b"host")) != 1:
+    fields, at = read_fields(data, at)
+    if host and len(values(fields, b"host")) != 1:
         raise Refused("not exactly one Host")
-    lengths, codings = _values(fields, b"content-length"), _values(fields, b"transfer-encoding")
+    lengths, codings = values(fields, b"content-length"), values(fields, b"transfer-encoding")
     if len(lengths) + len(codings) > 1:
         raise Refused("more than one framing")
     if codings and codings[0].lower() != b"chunked":
@@ -73,7 +73,7 @@ def read_head(data, at=0, host=True):
     return found[1], found[2], fields, at
 
 
-def _values(fields, name):
+def values(fields, name):
     return [value for known, value in fields if known == name]
 
 
@@ -81,9 +81,9 @@ def read(data, at=0, host=True):
     """Returns method, target, fields, body and the place behind the request."""
     method, target, fields, at = read_head(data, at, host)
     body = b""
-    if _values(fields, b"transfer-encoding"):
-        body, at = _chunks(data, at)
-    elif lengths := _values(fields, b"content-length"):
+    if values(fields, b"transfer-encoding"):
+        body, at = read_chunks(data, at)
+    elif lengths := values(fields, b"content-length"):
         end = at + int(lengths[0])
         if end > len(data):
             raise Short("the body is cut off")

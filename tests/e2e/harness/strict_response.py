@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-from .strict_request import Refused, Short, _chunks, _fields, _line, _values
+from .strict_request import Refused, Short, read_chunks, read_fields, read_line, values
 
 LINE = re.compile(rb"HTTP/1\.[01] ([0-9]{3}) [^\x00-\x08\x0a-\x1f\x7f]*\Z")
 
@@ -19,23 +19,23 @@ class Response:
     open_ended: bool = False
 
     def value(self, name):
-        return next(iter(_values(self.fields, name)), None)
+        return next(iter(values(self.fields, name)), None)
 
 
 def read(data, at=0, method=b"GET", closed=False):
     """Reads one final response. `closed` says that no more bytes come and that the connection ended in order."""
     while True:
-        line, at = _line(data, at)
+        line, at = read_line(data, at)
         found = LINE.match(line)
         if not found:
             raise Refused(f"no status line: {line!r}")
-        fields, at = _fields(data, at)
+        fields, at = read_fields(data, at)
         status = int(found[1])
         if status == 101 or status < 100:
             raise Refused(f"status {status}")
         if status >= 200:
             break
-    lengths, codings = _values(fields, b"content-length"), _values(fields, b"transfer-encoding")
+    lengths, codings = values(fields, b"content-length"), values(fields, b"transfer-encoding")
     if len(lengths) + len(codings) > 1:
         raise Refused("more than one framing")
     if codings and codings[0].lower() != b"chunked":
@@ -45,7 +45,7 @@ def read(data, at=0, method=b"GET", closed=False):
     if method == b"HEAD" or status in (204, 304):
         return Response(status, fields, b"", at)
     if codings:
-        body, at = _chunks(data, at)
+        body, at = read_chunks(data, at)
         return Response(status, fields, body, at)
     if not lengths:
         if not closed:
