@@ -96,7 +96,7 @@ def _line(random, data, host):
 
 
 def _cut(random, data, host):
-    return data[: random.randrange(1, len(data))]
+    return data[: random.randrange(len(data))]
 
 
 def _splice(random, data, host):
