@@ -1,5 +1,6 @@
 """One request over any version of HTTP, and whether its response arrived whole."""
 
+import contextlib
 from dataclasses import dataclass, field
 
 from . import raw
@@ -48,7 +49,9 @@ def ask_http1(daemon, name, path, method, fields, body):
     request += [b"connection: close"] + [key + b": " + value for key, value in fields]
     request += [b"content-length: %d" % len(body)] * bool(body)
     with raw.connect(daemon, name) as connection:
-        connection.sendall(b"\r\n".join(request) + b"\r\n\r\n" + body)
+        # A response may come, and the connection end, before all of the body is sent.
+        with contextlib.suppress(OSError):
+            connection.sendall(b"\r\n".join(request) + b"\r\n\r\n" + body)
         received = bytearray()
         try:
             while data := connection.recv(65536):

@@ -138,7 +138,7 @@ FAMILY = [
 ]
 
 FIELDS = [
-    kept("many", *(b"A%d: b" % number for number in range(150))), kept("harmless", b"A: b"), kept("underscore", b"my_field: b"), kept("empty-value", b"A:"), kept("high-bytes", b"A: \xe9\xff"),
+    kept("many", *(b"A%d: b" % number for number in range(90))), kept("harmless", b"A: b"), kept("underscore", b"my_field: b"), kept("empty-value", b"A:"), kept("high-bytes", b"A: \xe9\xff"),
     kept("repeated", b"A: b", b"A: c"), kept("order", b"Z: 1", b"A: 2", b"M: 3"), kept("order-among-repeated", b"A: 1", b"B: 2", b"A: 3"),
     kept("cookies", b"Cookie: a=b; c=d"), kept("tab-in-value", b"A: b\tc"), kept("odd-name", b"!#$%&'*+.^_`|~: b"),
 ]

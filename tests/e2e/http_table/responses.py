@@ -55,7 +55,7 @@ RESPONSES = [
     ok("high-bytes", b"A: \xe9\xff\r\n" + TWO, kept=((b"a", b"\xe9\xff"),)), ok("empty-value", b"A:\r\n" + TWO, kept=((b"a", b""),)), ok("odd-name", b"!#$%&'*+.^_`|~: b\r\n" + TWO, kept=((b"!#$%&'*+.^_`|~", b"b"),)),
     ok("server", b"Server: x/1\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\n" + TWO, kept=((b"server", b"x/1"), (b"date", b"Sun, 06 Nov 1994 08:49:37 GMT"))),
     ok("head-keeps-length", TWO, b"", b"", method=b"HEAD", kept=((b"content-length", b"2"),)),
-    ok("many-fields", b"".join(b"A%d: b\r\n" % number for number in range(150)) + TWO, kept=tuple((b"a%d" % number, b"b") for number in range(150))),
+    ok("many-fields", b"".join(b"A%d: b\r\n" % number for number in range(90)) + TWO, kept=tuple((b"a%d" % number, b"b") for number in range(90))),
     ok("large-fields", b"A: " + b"a" * 30000 + b"\r\n" + TWO, kept=((b"a", b"a" * 30000),)),
     *[bad(f"coding-{name}", fields, LAST)._replace(title=ANY) for name, fields in {"unknown": b"Transfer-Encoding: x\r\n", "twice": CHUNKED + CHUNKED, "behind-chunked": b"Transfer-Encoding: chunked, gzip\r\n"}.items()],
     bad("fold", b"A: b\r\n c\r\n" + TWO), bad("CR-in-value", b"A: b\rc\r\n" + TWO), bad("blank-in-name", b"A b: c\r\n" + TWO), bad("no-colon", b"A\r\n" + TWO), bad("length-empty-value", LENGTH + b"\r\n"),

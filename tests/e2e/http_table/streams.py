@@ -124,7 +124,7 @@ LINES = [
     ],
     get("te-trailers", (b"te", b"trailers")),
     *[get(f"value-{name}", (b"a", value))._replace(ends=EITHER) for name, value in {"leading-blank": b" b", "trailing-blank": b"b ", "leading-tab": b"\tb"}.items()],
-    sent("many", *((b"a%d" % number, b"b") for number in range(150))), sent("harmless", (b"a", b"b")), sent("underscore", (b"my_field", b"b")), sent("empty-value", (b"a", b"")), sent("high-bytes", (b"a", b"\xe9\xff")),
+    sent("many", *((b"a%d" % number, b"b") for number in range(90))), sent("harmless", (b"a", b"b")), sent("underscore", (b"my_field", b"b")), sent("empty-value", (b"a", b"")), sent("high-bytes", (b"a", b"\xe9\xff")),
     sent("repeated", (b"a", b"b"), (b"a", b"c")), sent("tab", (b"a", b"b\tc")), sent("odd-name", (b"!#$%&'*+.^_`|~", b"b")), sent("large", (b"a", b"b" * 20000)),
     get("cookies", (b"cookie", b"a=b"), (b"cookie", b"c=d"), kept=((b"cookie", b"a=b; c=d"),)),
     sent("range", (b"range", b"bytes=0-1")), sent("authorization", (b"authorization", b"Basic YTpi")),

@@ -456,8 +456,8 @@ impl Inner {
 }
 
 impl Drop for Exchange {
-    /// Both handles are gone. A direction that was finished still goes out. A request that broke off also stays until the
-    /// client has come to the break, which it answers with RESET_STREAM, or has ended its response: at most for [`LINGER`].
+    /// Both handles are gone. A direction that was finished still goes out. A request that broke off also stays, at most for
+    /// [`LINGER`]. It ends when the client has come to the break and answers with RESET_STREAM, or has ended its response.
     fn drop(&mut self) {
         let inner = self.inner.get_mut();
         inner.turn.leave(self.tunnel, self.slot.session());
