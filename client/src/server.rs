@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
 use tokio::net::lookup_host;
@@ -64,10 +64,19 @@ impl fmt::Display for Server {
     }
 }
 
+/// Whether a host is this machine by itself: a loopback address, or a name under localhost (RFC 6761, section 6.3).
+pub(crate) fn names_this_machine(host: &str) -> bool {
+    host.parse::<IpAddr>().map_or_else(|_| is_localhost(host), |address| address.to_canonical().is_loopback())
+}
+
+fn is_localhost(host: &str) -> bool {
+    let name = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
+    name == "localhost" || name.ends_with(".localhost")
+}
+
 /// The addresses of a host. Names under localhost mean this machine; the resolver is not asked (RFC 6761, section 6.3).
 pub(crate) async fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
-    let name = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
-    if name == "localhost" || name.ends_with(".localhost") {
+    if is_localhost(host) {
         return Ok(vec![(Ipv4Addr::LOCALHOST, port).into(), (Ipv6Addr::LOCALHOST, port).into()]);
     }
     Ok(lookup_host((host, port)).await?.collect())
@@ -76,6 +85,16 @@ pub(crate) async fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_this_machines_own_names_are_its() {
+        for host in ["localhost", "LOCALHOST.", "app.localhost", "127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"] {
+            assert!(names_this_machine(host), "{host}");
+        }
+        for host in ["app.corp", "localhost.corp", "notlocalhost", "192.0.2.1", "0.0.0.0", "::", ""] {
+            assert!(!names_this_machine(host), "{host}");
+        }
+    }
 
     #[test]
     fn servers_are_read() {

@@ -96,9 +96,7 @@ pub(super) async fn ask(
 ) -> Result<Answer, Failure> {
     let (repeatable, target, upload) = (request.repeatable, request.target.clone(), request.message.body().progress());
     let method = request.message.method().clone();
-    if let Some(target) = &target {
-        connection.replace_target(target.clone());
-    }
+    connection.replace_target(target.clone());
     let began = Instant::now();
     let mut starvation = connection.starvation.take();
     // Only a connection that was idle can have been closed at this moment.

@@ -18,6 +18,7 @@ mod respond;
 mod response_body;
 mod response_timeout;
 mod service;
+mod unless_gone;
 mod upgrade;
 mod watched;
 
@@ -37,6 +38,7 @@ use self::request::Request;
 use self::service::dial_error::DialError;
 use self::service::local::{self, InvalidHost, Local, Service};
 use self::service::tls::LocalTls;
+use self::unless_gone::unless_gone;
 use self::upgrade::Asked;
 pub(crate) use self::watched::Watch;
 use crate::flight::{self, Flight, InFlight};
@@ -185,7 +187,7 @@ impl Proxy {
             return Box::pin(in_process::exchange(service, request, send, limit, flight)).await;
         }
         for fresh in [false, true] {
-            let outcome = match self.local.connect(fresh).await? {
+            let outcome = match unless_gone(send, limit, self.local.connect(fresh)).await? {
                 Service::Http1(connection) => {
                     http1::exchange(connection, request, send, limit, &self.local.pool, flight).await?
                 }

@@ -21,6 +21,7 @@ use super::lent::{Returned, lend};
 use super::local::Io;
 use super::request::Request;
 use super::respond::head_of;
+use super::unless_gone::unless_gone;
 use super::{Failure, Proxy};
 use crate::upgrades::Upgrades;
 
@@ -87,7 +88,7 @@ pub(super) async fn exchange(
     };
     let mut request = Request::new(head, body, proxy.local.own_host(), &proxy.host);
     let (connection, response) = loop {
-        let mut connection = proxy.local.connect_http1().await?;
+        let mut connection = unless_gone(send, proxy.response_timeout, proxy.local.connect_http1()).await?;
         let answer = match ask(&mut connection, request, send, proxy.response_timeout).await {
             Err(Failure::Invalid(why)) => return Err(diagnose(&connection.into_io().1, &why)),
             answer => answer?,
@@ -113,7 +114,13 @@ pub(super) async fn exchange(
     let farewell = closes.then(|| Farewell::new(going_away(STOPPING)));
     send.send_response(head_of(parts), false).map_err(|_| Failure::TooLarge)?;
     let mut connection = connection;
-    poll_fn(|cx| connection.poll(cx)).await;
+    poll_fn(|cx| {
+        if connection.poll(cx).is_ready() {
+            return Poll::Ready(Ok(()));
+        }
+        send.poll_broken(cx).map(|_| Err(Failure::Gone))
+    })
+    .await?;
     let (io, read) = connection.into_io();
     let mut pump = Pump::new(io, read, &mut **send, recv, Visitor::Tunnel, farewell);
     let (mut stop, mut limit) = (flight.lasts(), None);

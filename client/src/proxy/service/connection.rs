@@ -86,8 +86,8 @@ impl Connection {
         if self.ended { Poll::Ready(()) } else { Poll::Pending }
     }
 
-    /// Sends `target` in place of the next request's own.
-    pub(crate) fn replace_target(&self, target: Bytes) {
+    /// Sends `target`, if there is one, in place of the next request's own.
+    pub(crate) fn replace_target(&self, target: Option<Bytes>) {
         self.shared.replace_target(target);
     }
 
@@ -111,7 +111,8 @@ impl Connection {
     /// The response has ended. Returns whether another request can be sent.
     pub(super) fn rest(&mut self) -> bool {
         self.shared.rest();
-        self.is_ready()
+        // The end of an upload may go out only now. What the service then sends may be for it, and not for another request.
+        self.is_ready() && !self.shared.is_asked()
     }
 
     /// Whether another request can be sent at this moment.

@@ -19,7 +19,7 @@ use super::h2_pool::{H2Pool, Lease};
 use super::pool::{Connection, Grant, Permit, Pool, Starvation};
 use super::tls::{HTTP_2, LocalTls};
 use super::wire::{Ending, Wire};
-use crate::server::resolve;
+use crate::server::{names_this_machine, resolve};
 use crate::service::LocalService;
 use crate::target::{Address, Target};
 
@@ -186,7 +186,8 @@ impl Local {
             }
             Target::Https(address) => {
                 let tcp = self.tcp(address).await?;
-                let is_loopback = tcp.peer_addr()?.ip().is_loopback();
+                // A name that a resolver leads here proves nothing about who answers there.
+                let is_loopback = names_this_machine(&address.host) && tcp.peer_addr()?.ip().is_loopback();
                 let config = self.tls.config(is_loopback, http1_only);
                 let name = ServerName::try_from(address.host.clone()).map_err(io::Error::other)?;
                 let stream = TlsConnector::from(config).connect(name, tcp).await?;

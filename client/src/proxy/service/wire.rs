@@ -76,9 +76,14 @@ impl Shared {
         self.is_probed.store(is_probed, Ordering::Relaxed);
     }
 
-    /// Sends `target` in place of the next request's own.
-    pub(super) fn replace_target(&self, target: Bytes) {
-        *self.target.lock() = Some(target);
+    /// Whether anything has been written since the last response ended.
+    pub(super) fn is_asked(&self) -> bool {
+        self.is_asked.load(Ordering::Relaxed)
+    }
+
+    /// Sends `target`, if there is one, in place of the next request's own.
+    pub(super) fn replace_target(&self, target: Option<Bytes>) {
+        *self.target.lock() = target;
     }
 
     /// Whether a write has failed, so that the connection can carry no other request.
@@ -156,7 +161,7 @@ impl Wire {
         }
         let Some((mut line, stands_for)) = self.line.take() else { return Poll::Ready(None) };
         while !line.is_empty() {
-            let Poll::Ready(result) = Pin::new(&mut self.io).poll_write(cx, &line) else {
+            let Poll::Ready(result) = Pin::new(&mut self.io).poll_write(cx, &line).map(nonzero) else {
                 self.line = Some((line, stands_for));
                 return Poll::Pending;
             };
@@ -165,6 +170,11 @@ impl Wire {
         }
         Poll::Ready(Some(stands_for))
     }
+}
+
+/// A write of nothing would repeat without end.
+fn nonzero(result: io::Result<usize>) -> io::Result<usize> {
+    result.and_then(|written| if written == 0 { Err(ErrorKind::WriteZero.into()) } else { Ok(written) })
 }
 
 /// The method and the target that begin a request; and the length of what they stand for in `head`.
@@ -345,11 +355,23 @@ mod tests {
             let told = Told { room, ..Told::default() };
             let written = told.written.clone();
             let (mut wire, shared) = Wire::http1(Box::new(told), Ending::Strict);
-            shared.replace_target(Bytes::from_static(b"/caf\xe9"));
+            shared.replace_target(Some(Bytes::from_static(b"/caf\xe9")));
             wire.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
             shared.rest();
             wire.write_all(b"GET /2 HTTP/1.1\r\n\r\n").await.unwrap();
             assert_eq!(*written.lock(), b"GET /caf\xe9 HTTP/1.1\r\n\r\nGET /2 HTTP/1.1\r\n\r\n");
         }
+    }
+
+    #[tokio::test]
+    async fn a_target_that_was_not_sent_is_no_other_requests() {
+        let told = Told { room: 100, ..Told::default() };
+        let written = told.written.clone();
+        let (mut wire, shared) = Wire::http1(Box::new(told), Ending::Strict);
+        shared.replace_target(Some(Bytes::from_static(b"/caf\xe9")));
+        shared.replace_target(None);
+        wire.write_all(b"GET /2 HTTP/1.1\r\n\r\n").await.unwrap();
+        assert_eq!(*written.lock(), b"GET /2 HTTP/1.1\r\n\r\n");
+        assert!(shared.is_asked());
     }
 }
