@@ -1,5 +1,6 @@
 """A visitor over HTTP/3 with aioquic. It can also send raw bytes on any stream."""
 
+import contextlib
 import socket
 import threading
 import time
@@ -358,11 +359,16 @@ class Stream:
 
     def stop(self, code=ErrorCode.H3_REQUEST_CANCELLED):
         """Stops the response."""
-        self.visitor.do(lambda: self.visitor.quic.stop_stream(self.id, code))
+        self._unless_over(lambda: self.visitor.quic.stop_stream(self.id, code))
 
     def break_off(self, code=ErrorCode.H3_REQUEST_CANCELLED):
         """Resets the request."""
-        self.visitor.do(lambda: self.visitor.quic.reset_stream(self.id, code))
+        self._unless_over(lambda: self.visitor.quic.reset_stream(self.id, code))
+
+    def _unless_over(self, action):
+        """Does nothing if both directions have ended: the library then forgets the stream, and refuses its number."""
+        with contextlib.suppress(ValueError):
+            self.visitor.do(action)
 
     def stalled(self):
         """Returns whether data is left to send and the daemon takes none for a while."""
