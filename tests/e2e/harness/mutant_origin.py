@@ -2,9 +2,9 @@
 
 import socket
 import struct
-import threading
 from dataclasses import dataclass
 
+from .accepting import Accepting
 from .raw import read_head
 
 KEEP, FIN, RST = "keep", "fin", "rst"
@@ -16,24 +16,14 @@ class Script:
     ending: str
 
 
-class MutantOrigin:
+class MutantOrigin(Accepting):
     """Answers each target in `scripts` with its script."""
 
     def __init__(self):
         self.scripts = {}
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=512)
-        self.target = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-        threading.Thread(target=self._accept, daemon=True).start()
+        super().__init__()
 
-    def _accept(self):
-        while True:
-            try:
-                connection, _ = self._listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
-
-    def _serve(self, connection):
+    def serve(self, connection):
         try:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             while head := read_head(connection):
@@ -47,6 +37,3 @@ class MutantOrigin:
             pass
         finally:
             connection.close()
-
-    def stop(self):
-        self._listener.close()

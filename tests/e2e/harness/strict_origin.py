@@ -1,29 +1,17 @@
 """A service that reads requests strictly. It answers each with its own target, and keeps what no client may send."""
 
-import socket
-import threading
-
 from . import strict_request
+from .accepting import Accepting
 
 
-class StrictOrigin:
+class StrictOrigin(Accepting):
     """`judge(method, target, body)` returns what is wrong with a request, or None."""
 
     def __init__(self, judge):
         self.faults = []
         self.seen = 0
         self._judge = judge
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=512)
-        self.target = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def _accept(self):
-        while True:
-            try:
-                connection, _ = self._listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self.serve, args=(connection,), daemon=True).start()
+        super().__init__()
 
     def serve(self, connection):
         data = b""
@@ -51,9 +39,6 @@ class StrictOrigin:
                     connection.sendall(answer(method, target))
                 except OSError:
                     return
-
-    def stop(self):
-        self._listener.close()
 
 
 def answer(method, target):
