@@ -6,6 +6,7 @@ use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 
+use super::limits::KeyLimits;
 use crate::names::{KeyDigest, Subdomain, SubdomainPattern};
 
 /// The characters of generated names. Without vowels and look-alikes, they form no words and are easy to copy.
@@ -19,14 +20,17 @@ pub(crate) fn filler(bytes: &[u8]) -> String {
 /// A key and its grant.
 #[derive(Clone, Debug)]
 pub(crate) struct KeyRecord {
+    /// What names, tunnels and rates are counted under, for as long as the key exists. A key of the configuration has its
+    /// name for an id.
+    pub(crate) id: Arc<str>,
     /// Its name, for operators and logs.
     pub(crate) name: Arc<str>,
     /// The digest of the secret.
     pub(crate) digest: KeyDigest,
     /// The names that it may use.
     pub(crate) subdomains: Vec<SubdomainPattern>,
-    /// The most tunnels at once.
-    pub(crate) max_tunnels: usize,
+    /// How much of the daemon it may use.
+    pub(crate) limits: KeyLimits,
     /// When it stops working.
     pub(crate) expires: Option<SystemTime>,
 }
@@ -85,10 +89,11 @@ mod tests {
     fn only_valid_keys_pass() {
         let now = SystemTime::now();
         let record = |name: &str, expires| KeyRecord {
+            id: name.into(),
             name: name.into(),
             digest: KeyDigest::of(&format!("secret-{name}")),
             subdomains: vec![SubdomainPattern::parse("demo-*").unwrap()],
-            max_tunnels: 1,
+            limits: KeyLimits { tunnels: 1, ..KeyLimits::default() },
             expires,
         };
         let store = KeyStore::new(vec![record("old", Some(now)), record("new", Some(now + Duration::from_secs(1)))]);

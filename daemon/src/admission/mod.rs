@@ -3,6 +3,7 @@
 
 mod connections;
 mod keys;
+mod limits;
 mod quota;
 
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use ipnet::IpNet;
 
 pub(crate) use self::connections::{ConnectionLimiter, ConnectionPermit};
 pub(crate) use self::keys::{KeyRecord, KeyStore, filler};
+pub(crate) use self::limits::{KeyLimits, Rate};
 pub(crate) use self::quota::{TunnelPermit, TunnelQuota};
 use crate::startup::startup;
 

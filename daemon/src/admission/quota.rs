@@ -15,12 +15,12 @@ impl TunnelQuota {
     /// Takes a permit for a session of `key` that serves `name`. Returns `None` if the key has reached its quota.
     pub(crate) fn acquire(self: &Arc<Self>, key: &KeyRecord, name: &Subdomain) -> Option<TunnelPermit> {
         let mut keys = self.0.lock();
-        let names = keys.entry(key.name.clone()).or_default();
-        if !names.contains_key(name) && names.len() >= key.max_tunnels {
+        let names = keys.entry(key.id.clone()).or_default();
+        if !names.contains_key(name) && names.len() >= key.limits.tunnels {
             return None;
         }
         *names.entry(name.clone()).or_default() += 1;
-        Some(TunnelPermit { quota: self.clone(), key: key.name.clone(), name: name.clone() })
+        Some(TunnelPermit { quota: self.clone(), key: key.id.clone(), name: name.clone() })
     }
 }
 
@@ -51,16 +51,18 @@ impl Drop for TunnelPermit {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::admission::KeyLimits;
     use crate::names::KeyDigest;
 
     #[test]
     fn a_name_counts_once_and_is_given_back() {
         let quota = Arc::new(TunnelQuota::default());
         let key = KeyRecord {
+            id: "k".into(),
             name: "k".into(),
             digest: KeyDigest::of("secret"),
             subdomains: Vec::new(),
-            max_tunnels: 1,
+            limits: KeyLimits { tunnels: 1, ..KeyLimits::default() },
             expires: None,
         };
         let (a, b) = (Subdomain::parse("a").unwrap(), Subdomain::parse("b").unwrap());

@@ -14,7 +14,7 @@ use cok_transport::Congestion;
 use cok_transport::quic::Tuning;
 use ipnet::IpNet;
 
-use crate::admission::{self, KeyRecord};
+use crate::admission::{self, KeyLimits, KeyRecord};
 use crate::names::{Hostname, KeyDigest, SubdomainPattern};
 use crate::startup::startup;
 use crate::{certificates as certs, drain, edge, listen, tunnels};
@@ -217,11 +217,13 @@ fn key(mut section: Section<'_>, others: &[KeyRecord]) -> Option<KeyRecord> {
     let max_tunnels = section.whole("max_tunnels", 1, 10_000, 10);
     let expires = section.moment("expires");
     section.finish();
+    let name: std::sync::Arc<str> = name?.into();
     Some(KeyRecord {
-        name: name?.into(),
+        id: name.clone(),
+        name,
         digest: digest?,
         subdomains: subdomains.unwrap_or_else(|| SubdomainPattern::parse("*").into_iter().collect()),
-        max_tunnels: max_tunnels as usize,
+        limits: KeyLimits { tunnels: max_tunnels as usize, ..KeyLimits::default() },
         expires,
     })
 }

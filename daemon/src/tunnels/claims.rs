@@ -71,7 +71,10 @@ async fn pick(tunnels: &Tunnels, client: &Arc<Client>, tunnel: u32) -> Result<Gr
 async fn claim_name(tunnels: &Tunnels, mut claim: Claim) -> Result<Granted, ErrorMessage> {
     let key = &claim.client.key;
     let Some(permit) = tunnels.admission.tunnels.acquire(key, &claim.name) else {
-        return Err(refusal(ErrorCode::LimitReached, format!("the key has its {} tunnels already", key.max_tunnels)));
+        return Err(refusal(
+            ErrorCode::LimitReached,
+            format!("the key has its {} tunnels already", key.limits.tunnels),
+        ));
     };
     for _ in 0..ROUNDS {
         match tunnels.directory.claim(&claim) {

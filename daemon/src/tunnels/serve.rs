@@ -120,7 +120,7 @@ fn introduce(tunnels: &Tunnels, connect: &Connect, origin: Origin) -> Result<Cli
     }
     Ok(Client {
         session: format!("{:032x}", fastrand::u128(..)),
-        owner: Owner { key: key.name.clone(), instance: connect.instance.clone() },
+        owner: Owner { key: key.id.clone(), instance: connect.instance.clone() },
         key,
         origin,
         version: one_line(&connect.version),

@@ -17,7 +17,7 @@ use crate::observe::TunnelOnline;
 /// Who owns a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Owner {
-    /// The key's name in the configuration.
+    /// The key's id.
     pub(crate) key: Arc<str>,
     /// The client installation.
     pub(crate) instance: String,

@@ -27,7 +27,7 @@ use tracing::info;
 
 use self::greeting::Greeting;
 use self::ports::{Ports, Wanted};
-use crate::admission::{self, KeyRecord};
+use crate::admission::{self, KeyLimits, KeyRecord};
 use crate::app::{App, StopSignals};
 use crate::certificates::{self, Tls};
 use crate::config::{Config, Startup};
@@ -190,10 +190,11 @@ fn dev_key(state_dir: &std::path::Path) -> anyhow::Result<String> {
 fn config(ports: &Ports, state_dir: PathBuf, key: &str) -> anyhow::Result<Config> {
     let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let key = KeyRecord {
+        id: "dev".into(),
         name: "dev".into(),
         digest: KeyDigest::of(key),
         subdomains: vec![SubdomainPattern::parse("*")?],
-        max_tunnels: 100,
+        limits: KeyLimits { tunnels: 100, ..KeyLimits::default() },
         expires: None,
     };
     let addresses = listen::Addresses {

@@ -18,7 +18,7 @@ use tokio::time::timeout;
 
 use super::origin::Origin;
 use super::*;
-use crate::admission::{self, KeyRecord};
+use crate::admission::{self, KeyLimits, KeyRecord};
 use crate::drain;
 use crate::names::{Hostname, KeyDigest, SubdomainPattern};
 
@@ -30,10 +30,11 @@ const RACES: usize = 10_000;
 /// A daemon with two keys, each of which may have this many tunnels.
 fn tunnels_for(max_tunnels: usize) -> Arc<Tunnels> {
     let key = |name: &str| KeyRecord {
+        id: name.into(),
         name: name.into(),
         digest: KeyDigest::of(name),
         subdomains: vec![SubdomainPattern::parse("*").unwrap()],
-        max_tunnels,
+        limits: KeyLimits { tunnels: max_tunnels, ..KeyLimits::default() },
         expires: None,
     };
     let live = admission::Live { keys: vec![key("a"), key("b")], ..admission::Live::default() };

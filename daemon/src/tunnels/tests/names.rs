@@ -65,10 +65,11 @@ async fn of_two_keys_that_bind_a_name_at_once_one_gets_it() {
 /// A claim by a session of this client that was not granted.
 fn claim(name: &str, key: &str, session: &str) -> directory::Claim {
     let record = KeyRecord {
+        id: key.into(),
         name: key.into(),
         digest: KeyDigest::of(key),
         subdomains: Vec::new(),
-        max_tunnels: 1,
+        limits: KeyLimits::default(),
         expires: None,
     };
     let client = session::Client {

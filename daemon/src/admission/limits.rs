@@ -1,0 +1,33 @@
+//! How much of the daemon one key may use.
+
+use std::num::NonZeroU32;
+
+/// A rate of a token bucket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Rate {
+    /// How many come back each second.
+    pub(crate) per_second: NonZeroU32,
+    /// How many may go at once.
+    pub(crate) burst: NonZeroU32,
+}
+
+/// The limits of a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct KeyLimits {
+    /// The most tunnels at once. 1 to 10,000, default 10.
+    pub(crate) tunnels: usize,
+    /// The most sessions at once. 1 to 10,000, default 100.
+    pub(crate) sessions: usize,
+    /// The most exchanges at once in all its tunnels. 1 to 1,000,000; without it only each session's limit counts.
+    pub(crate) exchanges: Option<u32>,
+    /// Requests of visitors to all its tunnels.
+    pub(crate) requests: Option<Rate>,
+    /// Bytes of bodies to and from visitors of all its tunnels.
+    pub(crate) bytes: Option<Rate>,
+}
+
+impl Default for KeyLimits {
+    fn default() -> Self {
+        Self { tunnels: 10, sessions: 100, exchanges: None, requests: None, bytes: None }
+    }
+}
