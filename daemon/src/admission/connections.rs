@@ -99,7 +99,7 @@ impl Drop for OfAddress {
 }
 
 /// The network that counts as one address. For IPv6 this is a /64, the smallest that a site gets (RFC 6177).
-fn network(address: IpAddr) -> IpAddr {
+pub(super) fn network(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => address,
         IpAddr::V6(address) => {

@@ -5,6 +5,8 @@ mod connections;
 mod keys;
 mod limits;
 mod quota;
+pub(crate) mod rates;
+mod wrong_keys;
 
 use std::sync::Arc;
 
@@ -14,6 +16,8 @@ pub(crate) use self::connections::{ConnectionLimiter, ConnectionPermit};
 pub(crate) use self::keys::{KeyRecord, KeyStore, filler};
 pub(crate) use self::limits::{KeyLimits, Rate};
 pub(crate) use self::quota::{TunnelPermit, TunnelQuota};
+pub(crate) use self::rates::Rates;
+pub(crate) use self::wrong_keys::WrongKeys;
 use crate::startup::startup;
 
 /// Settings of admission.
@@ -42,6 +46,8 @@ pub(crate) struct Live {
     pub(crate) exempt: Vec<IpNet>,
     /// The keys that may open tunnels.
     pub(crate) keys: Vec<KeyRecord>,
+    /// Rates of requests, bytes, connections and handshakes.
+    pub(crate) rates: rates::Config,
 }
 
 impl Default for Startup {
@@ -52,7 +58,12 @@ impl Default for Startup {
 
 impl Default for Live {
     fn default() -> Self {
-        Self { max_connections_per_address: 2000, exempt: Vec::new(), keys: Vec::new() }
+        Self {
+            max_connections_per_address: 2000,
+            exempt: Vec::new(),
+            keys: Vec::new(),
+            rates: rates::Config::default(),
+        }
     }
 }
 
@@ -65,21 +76,30 @@ pub(crate) struct Admission {
     pub(crate) tunnels: Arc<TunnelQuota>,
     /// All keys.
     pub(crate) keys: KeyStore,
+    /// The refusals of wrong keys.
+    pub(crate) wrong_keys: WrongKeys,
+    /// All rates.
+    pub(crate) rates: Arc<Rates>,
 }
 
 impl Admission {
     /// Builds admission from its settings.
     pub(crate) fn new(config: Config) -> Arc<Self> {
         let Config { startup, live } = config;
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let rates = Rates::new(live.rates, live.exempt.clone(), processors);
         Arc::new(Self {
             connections: ConnectionLimiter::new(startup.max_connections, live.max_connections_per_address, live.exempt),
             tunnels: Arc::default(),
             keys: KeyStore::new(live.keys),
+            wrong_keys: WrongKeys::new(rates.clone()),
+            rates,
         })
     }
 
     /// Applies new settings. Open connections and tunnels stay open.
     pub(crate) fn reload(&self, live: Live) {
+        self.rates.reload(live.rates, live.exempt.clone());
         self.connections.set_share(live.max_connections_per_address, live.exempt);
         self.keys.replace(live.keys);
     }

@@ -244,6 +244,7 @@ impl Parts {
             drain: drain.clone(),
             health: health.clone(),
             metrics: metrics.clone(),
+            rates: admission.rates.clone(),
         };
         let edge = Edge::new(address.domain.clone(), config.edge.clone(), alt_svc, for_edge);
         let listen = Listen::new(

@@ -4,6 +4,7 @@
 //! It reports every mistake with its line and key, not only the first.
 
 mod certificates;
+mod rates;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -105,6 +106,7 @@ impl Config {
         let keys = keys(root.tables("keys"));
         let mut limits = limits(root.section("limits"));
         let tuning = tuning(root.section("transport"));
+        limits.admission.live.rates = rates::rates(root.section("rates"));
         let mut proxies = root.section("proxies");
         let trusted_proxies = proxies.list("trusted", "a network such as \"10.0.0.0/8\"", |text| {
             text.parse::<IpNet>().or_else(|_| text.parse::<std::net::IpAddr>().map(IpNet::from)).ok()

@@ -25,6 +25,7 @@ use super::context::Context;
 use super::headers::{add_via, is_loop, join_cookies, mark_loop, set_forwarded};
 use super::interim::InterimHeads;
 use super::linger::linger;
+use super::pace;
 use super::pages::{Problem, page};
 use super::request::RequestBody;
 use super::respond::{FinalHead, respond, respond_to_upgrade};
@@ -128,7 +129,7 @@ async fn send_upgrade(
                 return Err(problem);
             }
         };
-        let ExchangeHalves { send, mut recv } = match live.open(head.clone(), body.is_none()) {
+        let ExchangeHalves { send, mut recv } = match pace::open(context, &live, head.clone(), body.is_none()) {
             Ok(exchange) => exchange,
             Err(OpenError::Unavailable | OpenError::Unbound) => {
                 lost = Some(live);
@@ -186,7 +187,7 @@ async fn send(context: &mut Context, tunnel: &Arc<Tunnel>, request: Outgoing) ->
             }
         };
         let end = body.is_none();
-        let ExchangeHalves { send, mut recv } = match live.open(head.clone(), end) {
+        let ExchangeHalves { send, mut recv } = match pace::open(context, &live, head.clone(), end) {
             Ok(exchange) => exchange,
             Err(OpenError::Unavailable | OpenError::Unbound) => {
                 lost = Some(live);

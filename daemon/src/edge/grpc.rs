@@ -12,7 +12,10 @@ const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 /// UNAVAILABLE: the caller may retry.
 const UNAVAILABLE: HeaderValue = HeaderValue::from_static("14");
 
-/// Whether a response is one of gRPC, which ends with trailers. Not gRPC-Web, which has them in its body.
+/// RESOURCE_EXHAUSTED: a quota of the caller or of the service is used up.
+const RESOURCE_EXHAUSTED: HeaderValue = HeaderValue::from_static("8");
+
+/// Whether a request or a response is one of gRPC, which ends with trailers. Not gRPC-Web, which has them in its body.
 pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
     let kind = headers.get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
     kind.strip_prefix(b"application/grpc").is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';' | b' ')))
@@ -26,6 +29,12 @@ pub(super) fn restarting() -> HeaderMap {
 /// The trailers of a call that has lost its tunnel; none if something else has ended it.
 pub(super) fn lost(error: ExchangeError) -> Option<HeaderMap> {
     matches!(error, ExchangeError::SessionLost).then(|| unavailable("the tunnel to the service was lost"))
+}
+
+/// The head of a response without messages to a call over a rate.
+pub(super) fn exhausted() -> HeaderMap {
+    let message = HeaderValue::from_static("too many requests");
+    HeaderMap::from_iter([(GRPC_STATUS, RESOURCE_EXHAUSTED), (GRPC_MESSAGE, message)])
 }
 
 fn unavailable(message: &'static str) -> HeaderMap {

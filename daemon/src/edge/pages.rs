@@ -27,6 +27,8 @@ pub(super) enum Problem {
     HeadTooLarge,
     /// The client has been away for too long.
     Offline,
+    /// Too many requests in a time.
+    TooMany,
     /// Too many visitors or exchanges at once.
     Busy,
     /// The daemon is going away.
@@ -59,6 +61,7 @@ impl Problem {
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::Loop => StatusCode::LOOP_DETECTED,
             Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::TooMany => StatusCode::TOO_MANY_REQUESTS,
             Self::Offline | Self::Busy | Self::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
             Self::ServiceAbsent
             | Self::ServiceBroke
@@ -91,6 +94,7 @@ impl Problem {
                 "Tunnel offline",
                 "The tunnel of this name is not connected right now. Its owner has to start it again.",
             ),
+            Self::TooMany => ("Too many requests", "More requests came than are allowed. Try again in a moment."),
             Self::Busy => ("Too busy", "This tunnel has as many requests as it can take. Try again in a moment."),
             Self::ShuttingDown => ("Restarting", "The server is restarting. Try again in a moment."),
             Self::ServiceAbsent => (

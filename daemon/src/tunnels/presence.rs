@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::session::{Client, Owner};
+use crate::admission::KeyRecord;
 
 /// A tunnel in the session that serves it. A tunnel that moves to another session, or to another id, gets a new one. So
 /// two are the same only if they are one allocation.
@@ -27,6 +28,11 @@ impl Live {
     /// Opens an exchange. With `end`, the request has no body.
     pub(crate) fn open(&self, head: Arc<RequestHead>, end: bool) -> Result<ExchangeHalves, OpenError> {
         self.transport.open(self.tunnel, head, end)
+    }
+
+    /// The key of its client.
+    pub(crate) fn key(&self) -> &KeyRecord {
+        &self.client.key
     }
 }
 

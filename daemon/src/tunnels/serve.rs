@@ -16,8 +16,8 @@ use cok_proto::{
 use cok_transport::Handshake;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until};
-use tracing::info;
+use tokio::time::{Instant, sleep, sleep_until};
+use tracing::{debug, info};
 
 use super::Tunnels;
 use super::claims::{Granted, Request, claim};
@@ -61,8 +61,7 @@ async fn begin(
     let client = match introduce(tunnels, &connect, origin) {
         Ok(client) => Arc::new(client),
         Err(refusal) => {
-            origin.refused(&refusal, wanted, None);
-            handshake.refuse(&refusal);
+            refuse_in_time(tunnels, handshake, origin, refusal);
             return None;
         }
     };
@@ -106,6 +105,30 @@ async fn begin(
         old.transport.drain(DrainReason::Handover, tunnels.drain.timeout());
     }
     Some((session, registration))
+}
+
+/// Refuses a client that has not introduced itself properly. The answer to a wrong key waits, and holds no session's place
+/// meanwhile.
+fn refuse_in_time(tunnels: &Tunnels, handshake: Box<dyn Handshake>, origin: Origin, refusal: ErrorMessage) {
+    let waits = refusal.code == ErrorCode::Unauthorized;
+    let answer = move |handshake: Box<dyn Handshake>| {
+        origin.refused(&refusal, handshake.connect().subdomain.clone().as_deref(), None);
+        handshake.refuse(&refusal);
+    };
+    if !waits {
+        return answer(handshake);
+    }
+    let Some(turn) = tunnels.admission.wrong_keys.refusal(origin.peer) else {
+        return debug!(peer = %origin.peer, "too many wrong keys wait for their refusals");
+    };
+    let drain = tunnels.drain.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            () = sleep(turn.wait) => {}
+            () = drain.reached(Phase::GoingAway) => {}
+        }
+        answer(handshake);
+    });
 }
 
 /// Who asks, if its key is valid.
