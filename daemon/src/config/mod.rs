@@ -111,6 +111,9 @@ impl Config {
         let trusted_proxies = proxies.list("trusted", "a network such as \"10.0.0.0/8\"", |text| {
             text.parse::<IpNet>().or_else(|_| text.parse::<std::net::IpAddr>().map(IpNet::from)).ok()
         });
+        let proxy_protocol = proxies.list("protocol_from", "a network such as \"10.0.0.0/8\"", |text| {
+            text.parse::<IpNet>().or_else(|_| text.parse::<std::net::IpAddr>().map(IpNet::from)).ok()
+        });
         proxies.finish();
         let mut http = root.section("http");
         limits.edge.via = http.flag("via", false);
@@ -118,6 +121,7 @@ impl Config {
         root.finish();
         let trusted_proxies = trusted_proxies.unwrap_or_default();
         limits.admission.live.exempt.clone_from(&trusted_proxies);
+        limits.admission.live.proxy_protocol = proxy_protocol.unwrap_or_default();
         limits.admission.live.keys = keys;
         limits.edge.trusted_proxies = trusted_proxies;
         match (domain, source, reader.mistakes()) {

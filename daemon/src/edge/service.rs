@@ -21,7 +21,7 @@ use super::pages::{Problem, page};
 use super::request::{Doubt, RequestBody};
 use super::route::{Route, route};
 use super::visitor::Visitor;
-use crate::admission::rates::Exceeded;
+use crate::admission::rates::{Exceeded, Whose};
 use crate::observe::Asker;
 
 /// Answers one request, and counts it. Over HTTP/1.1, `judged` has what the layer under the library has seen of it.
@@ -100,7 +100,7 @@ async fn answer(
 ) -> Response<Body> {
     let edge = context.visitor.edge.clone();
     if let Err(exceeded) = admit_visitor(context, &request) {
-        return refuse_for_now(exceeded, request);
+        return refuse_for_now(context, exceeded, request);
     }
     match route(&edge.domain, authority.host()) {
         Route::Foreign => refuse(Problem::Misdirected, request),
@@ -112,7 +112,7 @@ async fn answer(
             };
             context.tunnel = Some(edge.rates.number(&name));
             if let Err(exceeded) = admit_to_tunnel(context, &tunnel) {
-                return refuse_for_now(exceeded, request);
+                return refuse_for_now(context, exceeded, request);
             }
             forward(context, &tunnel, request, authority, target).await
         }
@@ -150,7 +150,14 @@ fn refuse(problem: Problem, request: Request<RequestBody>) -> Response<Body> {
 }
 
 /// The answer to a request over a rate.
-fn refuse_for_now(exceeded: Exceeded, request: Request<RequestBody>) -> Response<Body> {
+fn refuse_for_now(context: &Context, exceeded: Exceeded, request: Request<RequestBody>) -> Response<Body> {
+    let refused = &context.visitor.edge.metrics.refused;
+    match exceeded.whose {
+        Whose::Visitor => &refused.visitor_requests,
+        Whose::Tunnel => &refused.tunnel_requests,
+        Whose::Key => &refused.key_requests,
+    }
+    .inc();
     answer_without_body(too_many(exceeded, request.headers()), request)
 }
 

@@ -1,8 +1,10 @@
 //! The sockets: TCP, UDP and DNS listeners, TLS, and the redirect from plain HTTP. Connections go to `edge` or to
 //! `tunnels`. This part reads no requests.
 
+mod arrivals;
 pub(crate) mod dns;
 mod plain;
+mod proxy_protocol;
 mod redirect;
 mod reset_key;
 mod tcp;

@@ -19,6 +19,7 @@ use tracing::{debug, info, warn};
 
 use super::reset_key::ResetKey;
 use super::{Listen, Live};
+use crate::admission::Full;
 use crate::drain::Port;
 use crate::drain::detached::Connections;
 use crate::drain::initials::{self, FirstPacket};
@@ -137,7 +138,12 @@ pub(crate) async fn serve_quic(listen: Arc<Listen>, endpoint: Endpoint, connecti
 fn begin(listen: &Arc<Listen>, handshakes: &Arc<Handshakes>, connections: &Arc<Connections>, incoming: Incoming) {
     let peer = incoming.remote_address();
     let proved = incoming.remote_address_validated();
-    if !proved && handshakes.unproved.load(Ordering::Relaxed) >= UNPROVED_HANDSHAKES {
+    let rates = &listen.admission.rates;
+    // Anyone can send from any address. So the rates of an address count only who has proved that it is theirs.
+    if !proved
+        && (handshakes.unproved.load(Ordering::Relaxed) >= UNPROVED_HANDSHAKES
+            || rates.unproved_handshake(peer.ip()).is_err())
+    {
         listen.metrics.retries.inc();
         if incoming.retry().is_err() {
             debug!(%peer, "no Retry for a peer that has had one");
@@ -147,26 +153,52 @@ fn begin(listen: &Arc<Listen>, handshakes: &Arc<Handshakes>, connections: &Arc<C
     if handshakes.all.load(Ordering::Relaxed) >= MOST_HANDSHAKES {
         return incoming.ignore();
     }
+    let limit = listen.config().handshake_timeout;
+    let wait = if proved {
+        match rates.connection(peer.ip()).and_then(|()| rates.handshake(peer.ip(), limit)) {
+            Ok(wait) => wait,
+            Err(error) => {
+                listen.metrics.refused.handshakes.inc();
+                debug!(%peer, "{error}");
+                return incoming.refuse();
+            }
+        }
+    } else {
+        Duration::ZERO
+    };
     let permit = match listen.admission.connections.acquire(peer.ip()) {
         Ok(permit) => permit,
         Err(full) => {
             debug!(%peer, "{full}");
-            return incoming.refuse();
+            // Idle connections make room, and the peer sends its packet again.
+            return if full == Full::InAll { incoming.ignore() } else { incoming.refuse() };
         }
     };
     let under_way = handshakes.count(proved);
-    let connecting = match incoming.accept() {
-        Ok(connecting) => connecting,
-        Err(error) => return debug!(%peer, %error, "QUIC handshake failed"),
-    };
     listen.metrics.connections.inc();
     let (task, connections) = (listen.clone(), connections.clone());
     let (present, fresh) = (listen.drain.visitor(), listen.drain.requests.fresh());
     let arrival = Arrival { permit, present, fresh };
     listen.drain.tasks.spawn(async move {
         let listen = task;
-        let limit = listen.config().handshake_timeout;
+        let turn = tokio::select! {
+            turn = async {
+                if !wait.is_zero() {
+                    tokio::time::sleep(wait).await;
+                }
+                listen.admission.rates.turn(peer.ip()).await
+            } => turn,
+            // The next daemon gets the packet when the peer sends it again.
+            () = listen.drain.first_request() => return incoming.ignore(),
+        };
+        let connecting = incoming.accept();
+        drop(turn);
+        let connecting = match connecting {
+            Ok(connecting) => connecting,
+            Err(error) => return debug!(%peer, %error, "QUIC handshake failed"),
+        };
         let connected = tokio::select! {
+            () = arrival.permit.member().is_shed() => return,
             connected = tokio::time::timeout(limit, connecting) => connected,
             () = listen.drain.first_request() => return,
         };

@@ -118,6 +118,7 @@ fn refuse_in_time(tunnels: &Tunnels, handshake: Box<dyn Handshake>, origin: Orig
     if !waits {
         return answer(handshake);
     }
+    tunnels.metrics.refused.keys.inc();
     let Some(turn) = tunnels.admission.wrong_keys.refusal(origin.peer) else {
         return debug!(peer = %origin.peer, "too many wrong keys wait for their refusals");
     };
