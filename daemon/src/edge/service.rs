@@ -99,10 +99,14 @@ async fn answer(
     target: Option<Bytes>,
 ) -> Response<Body> {
     let edge = context.visitor.edge.clone();
-    if let Err(exceeded) = admit_visitor(context, &request) {
+    let route = route(&edge.domain, authority.host());
+    // Tunnels connect at the base domain, and no visitor's rate keeps them out.
+    if route != Route::Base
+        && let Err(exceeded) = admit_visitor(context, &request)
+    {
         return refuse_for_now(context, exceeded, request);
     }
-    match route(&edge.domain, authority.host()) {
+    match route {
         Route::Foreign => refuse(Problem::Misdirected, request),
         Route::Unusable => refuse(Problem::UnknownName, request),
         Route::Base => answer_on_base(&context.visitor, request),
