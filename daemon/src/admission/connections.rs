@@ -96,28 +96,32 @@ impl ConnectionLimiter {
         self.share.load().proxy_protocol.iter().any(|network| network.contains(&address))
     }
 
-    /// Takes a permit for a connection from `address`.
+    /// Takes a permit for a connection from `address` that holds no descriptor.
     pub(crate) fn acquire(&self, address: IpAddr) -> Result<ConnectionPermit, Full> {
-        let mut permit = self.acquire_among_all()?;
+        let mut permit = self.among_all(false)?;
         permit.count(self, address)?;
         Ok(permit)
     }
 
-    /// Takes a permit for a connection whose address is not known yet. If there is none, asks idle connections to make
-    /// room.
+    /// Takes a permit for a connection over TCP whose address is not counted yet. If there is none, asks idle connections
+    /// to make room.
     pub(crate) fn acquire_among_all(&self) -> Result<ConnectionPermit, Full> {
+        self.among_all(true)
+    }
+
+    fn among_all(&self, has_descriptor: bool) -> Result<ConnectionPermit, Full> {
         match self.all.clone().try_acquire_owned() {
-            Ok(permit) => Ok(self.permit(permit)),
+            Ok(permit) => Ok(self.permit(permit, has_descriptor)),
             Err(_) => {
-                self.shed();
+                self.crowd.shed(SHED_AT_ONCE, false);
                 Err(Full::InAll)
             }
         }
     }
 
-    /// Has some connections closed that have been idle longest.
-    pub(crate) fn shed(&self) {
-        self.crowd.shed(SHED_AT_ONCE);
+    /// Has some connections with descriptors closed that have been idle longest.
+    pub(crate) fn free_descriptors(&self) {
+        self.crowd.shed(SHED_AT_ONCE, true);
     }
 
     /// A place among those who wait for room. `None` if too many wait.
@@ -126,8 +130,8 @@ impl ConnectionLimiter {
         Some(Waiting { limiter: self.clone(), _waiting: waiting })
     }
 
-    fn permit(&self, among_all: OwnedSemaphorePermit) -> ConnectionPermit {
-        ConnectionPermit { place: self.crowd.join(), _among_all: among_all, of_address: None }
+    fn permit(&self, among_all: OwnedSemaphorePermit, has_descriptor: bool) -> ConnectionPermit {
+        ConnectionPermit { place: self.crowd.join(has_descriptor), _among_all: among_all, of_address: None }
     }
 }
 
@@ -140,12 +144,12 @@ impl Waiting {
             loop {
                 match timeout(ASK_EVERY, acquire.as_mut()).await {
                     Ok(permit) => return permit.map_err(|_| Full::InAll),
-                    Err(_) => limiter.shed(),
+                    Err(_) => _ = limiter.crowd.shed(SHED_AT_ONCE, false),
                 }
             }
         };
         let among_all = timeout(ROOM_WITHIN, room).await.map_err(|_| Full::InAll)??;
-        Ok(limiter.permit(among_all))
+        Ok(limiter.permit(among_all, true))
     }
 }
 

@@ -37,6 +37,8 @@ pub(crate) struct Member {
     /// When it became idle, in milliseconds of the crowd.
     idle_since: AtomicU64,
     shed: AtomicBool,
+    /// Whether it holds a descriptor, as over TCP.
+    has_descriptor: bool,
     waker: Mutex<Option<Waker>>,
 }
 
@@ -59,12 +61,13 @@ impl Crowd {
     }
 
     /// Adds a connection, which is idle until its first request.
-    pub(super) fn join(self: &Arc<Self>) -> Place {
+    pub(super) fn join(self: &Arc<Self>, has_descriptor: bool) -> Place {
         let member = Arc::new(Member {
             began: self.began,
             busy: AtomicUsize::new(0),
             idle_since: AtomicU64::new(millis(self.began.elapsed())),
             shed: AtomicBool::new(false),
+            has_descriptor,
             waker: Mutex::default(),
         });
         let number = self.next.fetch_add(1, Ordering::Relaxed);
@@ -74,8 +77,9 @@ impl Crowd {
         Place { crowd: self.clone(), number, member }
     }
 
-    /// Has at most `most` connections closed that have been idle longest. Returns how many.
-    pub(super) fn shed(&self, most: usize) -> usize {
+    /// Has at most `most` connections closed that have been idle longest, either of all or of those with descriptors.
+    /// Returns how many.
+    pub(super) fn shed(&self, most: usize, descriptors: bool) -> usize {
         let Some(mut looked) = self.looked.try_lock() else { return 0 };
         if looked.is_some_and(|looked| looked.elapsed() < LOOK_EVERY) {
             return 0;
@@ -85,7 +89,8 @@ impl Crowd {
         let mut idle: Vec<(u64, Arc<Member>)> = Vec::new();
         for shard in &self.shards {
             let shard = shard.lock();
-            let since = shard.values().filter_map(|member| Some((member.idle_since()?, member)));
+            let of_these = shard.values().filter(|member| member.has_descriptor || !descriptors);
+            let since = of_these.filter_map(|member| Some((member.idle_since()?, member)));
             idle.extend(since.filter(|(since, _)| *since <= limit).map(|(since, member)| (since, member.clone())));
         }
         if idle.len() > most {
@@ -191,32 +196,41 @@ mod tests {
         let crowd = Crowd::new();
         let mut places = Vec::new();
         for _ in 0..4 {
-            places.push(crowd.join());
+            places.push(crowd.join(true));
             tokio::time::advance(IDLE_FOR).await;
         }
         let busy = places[0].member.keep();
         places[1].member.begin();
         places[1].member.end();
-        assert_eq!(crowd.shed(1), 1);
+        assert_eq!(crowd.shed(1, false), 1);
         assert_eq!(places.iter().map(is_shed).collect::<Vec<_>>(), [false, false, true, false]);
         // The second has just become idle.
         tokio::time::advance(LOOK_EVERY).await;
-        assert_eq!(crowd.shed(9), 1);
-        assert_eq!(crowd.shed(9), 0);
+        assert_eq!(crowd.shed(9, false), 1);
+        assert_eq!(crowd.shed(9, false), 0);
         drop(busy);
         tokio::time::advance(IDLE_FOR).await;
-        assert_eq!(crowd.shed(9), 2);
+        assert_eq!(crowd.shed(9, false), 2);
         assert!(places.iter().all(is_shed));
         drop(places);
         assert!(crowd.shards.iter().all(|shard| shard.lock().is_empty()));
     }
 
     #[tokio::test(start_paused = true)]
+    async fn only_some_hold_descriptors() {
+        let crowd = Crowd::new();
+        let places = [false, true, false].map(|has_descriptor| crowd.join(has_descriptor));
+        tokio::time::advance(IDLE_FOR).await;
+        assert_eq!(crowd.shed(9, true), 1);
+        assert_eq!(places.each_ref().map(is_shed), [false, true, false]);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn who_asks_meanwhile_stays() {
         let crowd = Crowd::new();
-        let place = crowd.join();
+        let place = crowd.join(true);
         tokio::time::advance(IDLE_FOR).await;
-        assert_eq!(crowd.shed(1), 1);
+        assert_eq!(crowd.shed(1, false), 1);
         place.member.begin();
         assert!(!is_shed(&place));
         place.member.end();

@@ -3,10 +3,14 @@
 use std::net::SocketAddr;
 
 use tokio::net::TcpStream;
-use tracing::debug;
+use tracing::{debug, warn};
 
+use super::seldom::Seldom;
 use super::{Listen, proxy_protocol};
 use crate::admission::{ConnectionPermit, Waiting};
+
+/// When the log said last that there is no room.
+static TOLD: Seldom = Seldom::new();
 
 /// A connection that may come in, or has to wait.
 pub(super) enum Entry {
@@ -34,6 +38,12 @@ pub(super) fn enter(listen: &Listen, peer: SocketAddr) -> Option<Entry> {
             Some(Entry::Admitted(permit))
         }
         Err(full) => {
+            if TOLD.is_due() {
+                warn!(
+                    event = "no_room",
+                    "there are as many public connections as limits.max_connections allows; idle ones are closed"
+                );
+            }
             let waiting = admission.connections.wait();
             if waiting.is_none() {
                 debug!(%peer, "{full}");

@@ -7,6 +7,7 @@ mod plain;
 mod proxy_protocol;
 mod redirect;
 mod reset_key;
+mod seldom;
 mod tcp;
 mod tls;
 mod udp;

@@ -53,7 +53,7 @@ pub(crate) async fn serve_http(listen: Arc<Listen>, listener: TcpListener, addre
             }
         });
     };
-    accept_or(listener, move || connections.shed(), connected).await;
+    accept_or(listener, move || connections.free_descriptors(), connected).await;
 }
 
 /// The redirect for a request. 308 keeps the method and the body (RFC 9110, section 15.4.9). Only our own names are

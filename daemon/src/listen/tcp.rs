@@ -3,11 +3,10 @@
 use std::io;
 use std::net::{self, SocketAddr, UdpSocket};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use cok_transport::Congestion;
-use parking_lot::Mutex;
 use rustls::ServerConfig;
 use rustls::server::Acceptor;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -17,6 +16,7 @@ use tokio_rustls::{LazyConfigAcceptor, TlsAcceptor};
 use tracing::{debug, warn};
 
 use super::arrivals::{Entry, enter};
+use super::seldom::Seldom;
 use super::{Listen, Startup, plain, udp};
 use crate::admission::ConnectionPermit;
 use crate::edge::{self, Arrival};
@@ -27,10 +27,8 @@ const BACKLOG: i32 = 4096;
 const FREE_PORT_TRIES: usize = 16;
 /// The pause of `accept` when the process is out of descriptors.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(20);
-/// How often the log says so.
-const TELL_EVERY: Duration = Duration::from_secs(60);
 /// When the log said so last, for all listeners.
-static TOLD: Mutex<Option<Instant>> = Mutex::new(None);
+static TOLD: Seldom = Seldom::new();
 
 /// Binds a listener. The error names the address. An IPv6 wildcard accepts IPv4 as well.
 fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
@@ -135,7 +133,7 @@ pub(super) async fn accept_or(
             }
             Err(error) if is_of_connection(&error) => debug!(%error, "connection gone before it was accepted"),
             Err(error) => {
-                if is_due(&TOLD) {
+                if TOLD.is_due() {
                     warn!(event = "cannot_accept", %error, "cannot accept connections: {error}; idle ones are closed");
                 }
                 exhausted();
@@ -143,16 +141,6 @@ pub(super) async fn accept_or(
             }
         }
     }
-}
-
-/// Whether the log may say something again.
-fn is_due(told: &Mutex<Option<Instant>>) -> bool {
-    let mut told = told.lock();
-    let due = told.is_none_or(|told| told.elapsed() >= TELL_EVERY);
-    if due {
-        *told = Some(Instant::now());
-    }
-    due
 }
 
 fn is_of_connection(error: &io::Error) -> bool {
@@ -188,7 +176,7 @@ pub(crate) async fn serve_https(listen: Arc<Listen>, listener: TcpListener, acce
             }
         });
     };
-    accept_or(listener, move || connections.shed(), connected).await;
+    accept_or(listener, move || connections.free_descriptors(), connected).await;
 }
 
 /// A connection after its TLS handshake.
