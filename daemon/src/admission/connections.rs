@@ -110,13 +110,11 @@ impl ConnectionLimiter {
     }
 
     fn among_all(&self, has_descriptor: bool) -> Result<ConnectionPermit, Full> {
-        match self.all.clone().try_acquire_owned() {
-            Ok(permit) => Ok(self.permit(permit, has_descriptor)),
-            Err(_) => {
-                self.crowd.shed(SHED_AT_ONCE, false);
-                Err(Full::InAll)
-            }
-        }
+        let permit = self.all.clone().try_acquire_owned().map_err(|_| {
+            self.crowd.shed(SHED_AT_ONCE, false);
+            Full::InAll
+        })?;
+        Ok(self.permit(permit, has_descriptor))
     }
 
     /// Has some connections with descriptors closed that have been idle longest.

@@ -1,6 +1,8 @@
 //! Requests over a rate: 429 (RFC 6585, section 4) with the fields of draft-ietf-httpapi-ratelimit-headers, or a status of
 //! gRPC, whose libraries would take a 429 for a service that is not there.
 
+use std::net::IpAddr;
+
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use http::{HeaderMap, Request, Response};
 
@@ -11,6 +13,7 @@ use super::pages::{Problem, page};
 use super::proxied::visitor_address;
 use super::request::RequestBody;
 use crate::admission::rates::{Exceeded, Whose};
+use crate::names::Subdomain;
 use crate::tunnels::Tunnel;
 
 const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
@@ -18,18 +21,31 @@ const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy")
 
 /// Counts a request against the rate of its visitor. A trusted proxy that names no visitor has none.
 pub(super) fn admit_visitor(context: &Context, request: &Request<RequestBody>) -> Result<(), Exceeded> {
-    let edge = &context.visitor.edge;
-    match visitor_address(request.headers(), context.visitor.address(), &edge.config().trusted_proxies) {
-        Some(address) => edge.rates.visitor(address),
-        None => Ok(()),
-    }
+    address_of(context, request).map_or(Ok(()), |address| context.visitor.edge.rates.visitor(address))
 }
 
-/// Counts a request against the rates of its tunnel and the tunnel's key.
-pub(super) fn admit_to_tunnel(context: &Context, tunnel: &Tunnel) -> Result<(), Exceeded> {
-    let Some(number) = context.tunnel else { return Ok(()) };
-    let live = tunnel.live();
-    context.visitor.edge.rates.tunnel(number, live.as_deref().map(|live| live.key()))
+/// Counts a request against the rates of its tunnel: what its client allows each visitor, its own, and its key's.
+pub(super) fn admit_to_tunnel(
+    context: &mut Context,
+    name: &Subdomain,
+    tunnel: &Tunnel,
+    request: &Request<RequestBody>,
+) -> Result<(), Exceeded> {
+    let edge = &context.visitor.edge;
+    let (number, live) = (edge.rates.number(name), tunnel.live());
+    context.tunnel = Some(number);
+    if let Some(rate) = live.as_ref().and_then(|live| live.visitor_rate())
+        && let Some(address) = address_of(context, request)
+    {
+        edge.rates.visitor_of_tunnel(number, address, rate)?;
+    }
+    edge.rates.tunnel(number, live.as_ref().map(|live| live.key()))
+}
+
+/// The visitor's address; `None` behind a trusted proxy that names none.
+fn address_of(context: &Context, request: &Request<RequestBody>) -> Option<IpAddr> {
+    let trusted = &context.visitor.edge.config().trusted_proxies;
+    visitor_address(request.headers(), context.visitor.address(), trusted)
 }
 
 /// The answer to a request over a rate.

@@ -114,8 +114,7 @@ async fn answer(
             let Some(tunnel) = edge.tunnels.find(&name) else {
                 return refuse(Problem::UnknownName, request);
             };
-            context.tunnel = Some(edge.rates.number(&name));
-            if let Err(exceeded) = admit_to_tunnel(context, &tunnel) {
+            if let Err(exceeded) = admit_to_tunnel(context, &name, &tunnel, &request) {
                 return refuse_for_now(context, exceeded, request);
             }
             forward(context, &tunnel, request, authority, target).await

@@ -151,8 +151,8 @@ impl Rates {
     }
 
     /// Counts a request of a visitor at this address against the rate that the tunnel's client has set for its visitors.
-    pub(crate) fn visitor_of_tunnel(&self, name: &Subdomain, address: IpAddr, rate: Rate) -> Result<(), Exceeded> {
-        let owner = self.table.owner((name, bits(address)));
+    pub(crate) fn visitor_of_tunnel(&self, tunnel: TunnelNumber, address: IpAddr, rate: Rate) -> Result<(), Exceeded> {
+        let owner = self.table.owner((tunnel.0, bits(address)));
         self.request(Kind::VisitorOfTunnel, owner, Some(rate), Whose::Visitor)
     }
 
@@ -257,7 +257,7 @@ impl ByteRates {
             return Duration::ZERO;
         }
         let charge = |(bucket, quota): &(Bucket, Quota)| {
-            self.table.charge(*bucket, *quota, units, LONGEST_PAUSE).unwrap_or_else(|_| LONGEST_PAUSE)
+            self.table.charge(*bucket, *quota, units, LONGEST_PAUSE).unwrap_or(LONGEST_PAUSE)
         };
         self.buckets.iter().flatten().map(charge).max().unwrap_or_default()
     }
