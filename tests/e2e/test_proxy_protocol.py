@@ -1,4 +1,4 @@
-"""The PROXY protocol: listed proxies say whose connections theirs are, and nobody else can."""
+"""The PROXY protocol: listed proxies say whose connections theirs are, and no one else can."""
 
 import socket
 import ssl
@@ -97,7 +97,7 @@ def test_port_80_redirects_behind_a_proxy(proxied, tmp_path):
         SIGNATURE + b"\x20\x11\x00\x0c\xc0\x00\x02\x01\xc0\x00\x02\x02\x00\x01\x00\x02",
     ],
 )
-def test_a_proxy_that_names_nobody_stands_for_itself(proxied, recorder, header):
+def test_a_proxy_that_names_no_visitor_stands_for_itself(proxied, recorder, header):
     with connect(proxied, header) as connection:
         assert ask(proxied, connection) == 200
     assert seen(recorder) == "127.0.0.1"

@@ -96,7 +96,7 @@ def test_addresses_have_rates_of_their_own(limited):
     assert status("--interface", "127.0.0.3") == b"200"
     through = [status("--interface", "127.0.0.9", "-H", f"x-forwarded-for: 192.0.2.{number}") for number in (1, 1, 2)]
     assert through == [b"200", b"429", b"200"]
-    # A proxy that names nobody stands for many.
+    # A proxy that names no visitor stands for many.
     assert [status("--interface", "127.0.0.9") for _ in range(3)] == [b"200"] * 3
     # Who is no proxy stands for itself.
     assert status("--interface", "127.0.0.3", "-H", "x-forwarded-for: 192.0.2.9") == b"429"

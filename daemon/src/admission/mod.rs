@@ -82,7 +82,7 @@ const OTHER_DESCRIPTORS: usize = 64 + MOST_WAITING;
 const TUNNELS_PART: usize = 4;
 
 impl Startup {
-    /// Lowers the number of connections to what the process has descriptors for, beside `sessions` tunnels.
+    /// Lowers the number of connections to what the process has descriptors for, with room for `sessions` tunnels.
     pub(crate) fn fit(&mut self, descriptors: usize, sessions: usize) {
         let reserve = sessions.min(descriptors / TUNNELS_PART) + OTHER_DESCRIPTORS;
         let (room, wanted) = (descriptors.saturating_sub(reserve).max(1), self.max_connections);

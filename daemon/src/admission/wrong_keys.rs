@@ -1,5 +1,5 @@
-//! Refusals of wrong keys, which wait. Keys are always checked, and a right one never waits, so that nobody can lock out the
-//! owners of keys who share an address. A wrong one gets its answer at the pace of its address.
+//! Refusals of wrong keys, which wait. Keys are always checked, and a right one never waits. So owners of keys cannot be
+//! locked out by others at their address. A wrong key gets its answer at the pace of its address.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -32,8 +32,8 @@ impl WrongKeys {
         Self { rates, room: Arc::new(Semaphore::new(MOST)) }
     }
 
-    /// Counts a wrong key from this address. `None` if too many refusals wait, of this address or in all: then there is no
-    /// answer, since a quick one would let the rest be tried at any pace.
+    /// Counts a wrong key from this address. `None` if too many refusals wait, of this address or in all. Then there is no
+    /// answer: a quick one would let more keys be tried at any pace.
     pub(crate) fn refusal(&self, address: IpAddr) -> Option<Refusal> {
         let room = self.room.clone().try_acquire_owned().ok()?;
         Some(Refusal { wait: self.rates.failed_key(address)?, _room: room })

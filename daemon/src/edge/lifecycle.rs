@@ -38,8 +38,8 @@ pub(super) enum Action {
     Announce,
     /// Take nothing new, and finish what has begun.
     Finish,
-    /// The same, but wait for nothing: the visitor is in the middle of its first head, and the library would wait on, or
-    /// others need the room of an idle connection.
+    /// The same, but wait for nothing. The visitor may be in the middle of its first head, and the library would wait on.
+    /// Or the connection is idle, and others need its room.
     Abandon,
     /// Close the connection: nothing is left.
     Close,

@@ -1,4 +1,4 @@
-//! Whose request it is, if a trusted proxy brings it.
+//! The visitor of a request that a trusted proxy may have brought.
 
 use std::net::IpAddr;
 

@@ -84,7 +84,7 @@ struct Settings {
 /// A request over a rate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Exceeded {
-    /// Whose rate it is.
+    /// The owner of the rate.
     pub(crate) whose: Whose,
     /// The rate.
     pub(crate) rate: Rate,
@@ -92,7 +92,7 @@ pub(crate) struct Exceeded {
     pub(crate) wait: Duration,
 }
 
-/// Whose rate a request exceeds.
+/// The owner of a rate that a request exceeds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Whose {
     /// The visitor's address.
@@ -140,7 +140,7 @@ impl Rates {
         self.request(Kind::VisitorRequests, bits(address), rate, Whose::Visitor)
     }
 
-    /// Counts a request to a tunnel, and to its key unless nobody serves the tunnel.
+    /// Counts a request to a tunnel, and to its key if a client serves the tunnel.
     pub(crate) fn tunnel(&self, tunnel: TunnelNumber, key: Option<&KeyRecord>) -> Result<(), Exceeded> {
         let settings = self.settings.load();
         let config = &settings.config;

@@ -68,7 +68,7 @@ impl Table {
         Self { began: Instant::now(), shards, hasher: RandomState::new() }
     }
 
-    /// The owner's number, of anything that can be hashed. Nobody can find two owners with one number.
+    /// The owner's number, of anything that can be hashed. No client can find two owners with one number.
     pub(super) fn owner(&self, of: impl Hash) -> u128 {
         self.hasher.hash_one(of).into()
     }

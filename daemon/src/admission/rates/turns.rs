@@ -52,7 +52,7 @@ impl Turns {
             line.push_back(sender);
             receiver
         };
-        // The sender is dropped only with the turns, and then nobody needs to wait.
+        // The sender is dropped only with the turns, and then none needs to wait.
         receiver.await.unwrap_or(Turn { state: None })
     }
 }
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_leaves_holds_nobody_up() {
+    async fn who_leaves_holds_none_up() {
         let turns = Arc::new(Turns::new(1));
         let held = turns.turn(address(0)).await;
         for _ in 0..3 {
