@@ -1,6 +1,7 @@
 //! Who gets in, and how much of the daemon each may use: connection limits, tunnel quotas and API keys. This part
 //! decides; the caller answers the refused party.
 
+mod access;
 mod connections;
 mod keys;
 mod limits;
@@ -10,6 +11,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
+pub(crate) use self::access::{Access, InvalidLink, Passwords, ShareVerifier};
 pub(crate) use self::connections::{ConnectionLimiter, ConnectionPermit};
 pub(crate) use self::keys::{KeyRecord, KeyStore, filler};
 pub(crate) use self::limits::{KeyLimits, Rate};

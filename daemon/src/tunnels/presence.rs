@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::session::{Client, Owner};
+use crate::admission::Access;
 
 /// A tunnel in the session that serves it. A tunnel that moves to another session, or to another id, gets a new one. So
 /// two are the same only if they are one allocation.
@@ -21,6 +22,8 @@ pub(crate) struct Live {
     pub(super) tunnel: u32,
     /// When it came online.
     pub(super) began: Instant,
+    /// Whom it lets in, if not everybody.
+    pub(crate) access: Option<Arc<Access>>,
 }
 
 impl Live {
