@@ -2,6 +2,8 @@
 
 use std::num::NonZeroU32;
 
+use cok_proto::rules::VisitorRate;
+
 /// A rate of a token bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Rate {
@@ -9,6 +11,12 @@ pub(crate) struct Rate {
     pub(crate) per_second: NonZeroU32,
     /// How many may go at once.
     pub(crate) burst: NonZeroU32,
+}
+
+impl From<VisitorRate> for Rate {
+    fn from(rate: VisitorRate) -> Self {
+        Self { per_second: rate.per_second, burst: rate.burst }
+    }
 }
 
 /// The limits of a key.

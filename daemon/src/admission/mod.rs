@@ -1,6 +1,7 @@
 //! Who gets in, and how much of the daemon each may use: connection limits, tunnel quotas and API keys. This part
 //! decides; the caller answers the refused party.
 
+mod access;
 mod connections;
 mod crowd;
 mod keys;
@@ -14,6 +15,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use tracing::warn;
 
+pub(crate) use self::access::{Access, InvalidLink, Passwords, ShareVerifier};
 use self::connections::Share;
 pub(crate) use self::connections::{ConnectionLimiter, ConnectionPermit, Full, MOST_WAITING, Waiting};
 pub(crate) use self::crowd::Busy;

@@ -199,12 +199,13 @@ impl Tunnels {
         let Client { key, origin, version, session: id, .. } = &*session.client;
         let (name, key, peer) = (granted.reservation.name.clone(), &key.name, origin.peer);
         let online = self.metrics.clone().tunnel_online();
+        let rules = granted.reservation.access.as_ref().map_or(String::new(), |access| format!("; rules: {access}"));
         self.directory.activate(granted, session, tunnel, online, self.drain.timeout()).inspect_err(|refusal| {
             origin.refused(refusal, Some(name.as_str()), Some(&session.client.key));
         })?;
         info!(
             %peer, %name, %key, session = %id, version, transport = origin.transport,
-            "tunnel {name} online: key {key}, from {origin}"
+            "tunnel {name} online: key {key}, from {origin}{rules}"
         );
         Ok(())
     }
@@ -249,15 +250,18 @@ impl Serving<'_> {
 
     /// The client asks for a tunnel.
     fn bind(&mut self, id: u32, bind: Bind) {
-        if let Some(message) = bind.unsupported() {
-            let error = ErrorMessage { code: ErrorCode::Unsupported, message, retryable: false };
-            return self.claimed(id, bind.subdomain.as_deref(), Err(error));
-        }
+        let rules = match bind.checked() {
+            Ok(rules) => rules,
+            Err(message) => {
+                let error = ErrorMessage { code: ErrorCode::Unsupported, message, retryable: false };
+                return self.claimed(id, bind.subdomain.as_deref(), Err(error));
+            }
+        };
         let (tunnels, client) = (self.tunnels.clone(), self.session.client.clone());
         self.claims.spawn(async move {
             let wanted = bind.subdomain.as_deref();
             let request = Request { client: &client, tunnel: id, wanted, take_over: bind.take_over };
-            let result = claim(&tunnels, request).await;
+            let result = claim(&tunnels, request).await.and_then(|granted| granted.with_rules(&rules));
             (id, bind.subdomain, result)
         });
     }
