@@ -13,8 +13,10 @@ use tokio::time::timeout;
 
 use super::crowd::{Crowd, Member, Place};
 
-/// How many connections make room at once, so that the crowd is not looked through for each fresh one.
+/// The most connections that make room at once, so that the crowd is not looked through for each fresh one. Of few
+/// connections it is this part of all.
 const SHED_AT_ONCE: usize = 16;
+const SHED_PART: usize = 64;
 /// The most fresh connections that wait for room. Each holds a descriptor above the limit.
 pub(crate) const MOST_WAITING: usize = 64;
 /// How long a fresh connection waits for room, and how often it asks for it.
@@ -28,6 +30,8 @@ pub(crate) struct ConnectionLimiter {
     share: ArcSwap<Share>,
     taken: Arc<Mutex<HashMap<IpAddr, usize>>>,
     crowd: Arc<Crowd>,
+    /// How many make room at once.
+    at_once: usize,
     waiting: Arc<Semaphore>,
 }
 
@@ -43,7 +47,8 @@ pub(crate) struct ConnectionPermit {
 #[derive(Debug)]
 pub(crate) struct Waiting {
     limiter: Arc<ConnectionLimiter>,
-    _waiting: OwnedSemaphorePermit,
+    has_descriptor: bool,
+    _place: OwnedSemaphorePermit,
 }
 
 /// The limit for each address.
@@ -81,6 +86,7 @@ impl ConnectionLimiter {
             share: ArcSwap::from_pointee(share),
             taken: Arc::default(),
             crowd: Crowd::new(),
+            at_once: (all / SHED_PART).clamp(1, SHED_AT_ONCE),
             waiting: Arc::new(Semaphore::new(MOST_WAITING)),
         })
     }
@@ -111,7 +117,7 @@ impl ConnectionLimiter {
 
     fn among_all(&self, has_descriptor: bool) -> Result<ConnectionPermit, Full> {
         let permit = self.all.clone().try_acquire_owned().map_err(|_| {
-            self.crowd.shed(SHED_AT_ONCE, false);
+            self.crowd.shed(self.at_once, false);
             Full::InAll
         })?;
         Ok(self.permit(permit, has_descriptor))
@@ -123,9 +129,9 @@ impl ConnectionLimiter {
     }
 
     /// A place among those who wait for room. `None` if too many wait.
-    pub(crate) fn wait(self: &Arc<Self>) -> Option<Waiting> {
+    pub(crate) fn wait(self: &Arc<Self>, has_descriptor: bool) -> Option<Waiting> {
         let waiting = self.waiting.clone().try_acquire_owned().ok()?;
-        Some(Waiting { limiter: self.clone(), _waiting: waiting })
+        Some(Waiting { limiter: self.clone(), has_descriptor, _place: waiting })
     }
 
     fn permit(&self, among_all: OwnedSemaphorePermit, has_descriptor: bool) -> ConnectionPermit {
@@ -142,12 +148,12 @@ impl Waiting {
             loop {
                 match timeout(ASK_EVERY, acquire.as_mut()).await {
                     Ok(permit) => return permit.map_err(|_| Full::InAll),
-                    Err(_) => _ = limiter.crowd.shed(SHED_AT_ONCE, false),
+                    Err(_) => _ = limiter.crowd.shed(limiter.at_once, false),
                 }
             }
         };
         let among_all = timeout(ROOM_WITHIN, room).await.map_err(|_| Full::InAll)??;
-        Ok(limiter.permit(among_all, true))
+        Ok(limiter.permit(among_all, self.has_descriptor))
     }
 }
 
@@ -234,15 +240,15 @@ mod tests {
             idle.member().is_shed().await;
             drop(idle);
         };
-        let (permit, ()) = tokio::join!(limiter.wait().unwrap().room(), closes);
+        let (permit, ()) = tokio::join!(limiter.wait(true).unwrap().room(), closes);
         assert!(permit.is_ok());
         // A fresh connection is not idle for long enough, but is after a while.
         let closes = async {
             let permit = permit.unwrap();
             permit.member().is_shed().await;
         };
-        let (permit, ()) = tokio::join!(limiter.wait().unwrap().room(), closes);
+        let (permit, ()) = tokio::join!(limiter.wait(true).unwrap().room(), closes);
         let _asks = permit.as_ref().unwrap().member().keep();
-        assert_eq!(limiter.wait().unwrap().room().await.unwrap_err(), Full::InAll);
+        assert_eq!(limiter.wait(true).unwrap().room().await.unwrap_err(), Full::InAll);
     }
 }

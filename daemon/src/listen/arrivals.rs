@@ -44,7 +44,7 @@ pub(super) fn enter(listen: &Listen, peer: SocketAddr) -> Option<Entry> {
                     "there are as many public connections as limits.max_connections allows; idle ones are closed"
                 );
             }
-            let waiting = admission.connections.wait();
+            let waiting = admission.connections.wait(true);
             if waiting.is_none() {
                 debug!(%peer, "{full}");
             }
