@@ -136,6 +136,13 @@ impl SubdomainPattern {
     }
 }
 
+/// A random id of 128 bits in hexadecimal digits, which cannot be guessed.
+pub(crate) fn random_id() -> Result<String, getrandom::Error> {
+    let mut id = [0; 16];
+    getrandom::fill(&mut id)?;
+    Ok(format!("{:032x}", u128::from_be_bytes(id)))
+}
+
 /// An API key as its owner has it. Never stored, never shown.
 pub(crate) struct ApiKey(String);
 

@@ -5,15 +5,17 @@ mod connections;
 mod keys;
 mod limits;
 mod quota;
+mod sessions;
 
 use std::sync::Arc;
 
 use ipnet::IpNet;
 
 pub(crate) use self::connections::{ConnectionLimiter, ConnectionPermit};
-pub(crate) use self::keys::{KeyRecord, KeyStore, filler};
+pub(crate) use self::keys::{Grant, KeyRecord, KeyStore, filler};
 pub(crate) use self::limits::{KeyLimits, Rate};
 pub(crate) use self::quota::{TunnelPermit, TunnelQuota};
+pub(crate) use self::sessions::{SessionPermit, SessionQuota};
 use crate::startup::startup;
 
 /// Settings of admission.
@@ -63,6 +65,8 @@ pub(crate) struct Admission {
     pub(crate) connections: ConnectionLimiter,
     /// The tunnel quota of each key.
     pub(crate) tunnels: Arc<TunnelQuota>,
+    /// The session quota of each key.
+    pub(crate) sessions: Arc<SessionQuota>,
     /// All keys.
     pub(crate) keys: KeyStore,
 }
@@ -74,11 +78,12 @@ impl Admission {
         Arc::new(Self {
             connections: ConnectionLimiter::new(startup.max_connections, live.max_connections_per_address, live.exempt),
             tunnels: Arc::default(),
+            sessions: Arc::default(),
             keys: KeyStore::new(live.keys),
         })
     }
 
-    /// Applies new settings. Open connections and tunnels stay open.
+    /// Applies new settings. Open connections stay open. What a key no longer allows ends.
     pub(crate) fn reload(&self, live: Live) {
         self.connections.set_share(live.max_connections_per_address, live.exempt);
         self.keys.replace(live.keys);

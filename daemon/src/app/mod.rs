@@ -162,7 +162,7 @@ impl App {
         let Self { sockets, activated, addresses, address, state_dir, parts, tls, dns, .. } = self;
         let Self { certificates, snapshot, expected, reloader, .. } = self;
         let Bound { https, quic, http, admin } = sockets;
-        let Parts { drain, tunnels, listen, health, metrics, .. } = parts;
+        let Parts { admission, drain, tunnels, listen, health, metrics, .. } = parts;
 
         let mut listeners = JoinSet::new();
         for (listener, address) in https.into_iter().zip(&addresses.https) {
@@ -189,6 +189,7 @@ impl App {
         let mut background = JoinSet::new();
         let follower = background.spawn(snapshot.clone().follow(tunnels.clone()));
         background.spawn(tunnels.clone().sweep());
+        background.spawn(async move { admission.keys.watch_clock().await });
         background.spawn(certificates.keep_fresh());
         background.spawn(notify::feed_watchdog());
         health.set_listening();

@@ -4,6 +4,7 @@
 //! It reports every mistake with its line and key, not only the first.
 
 mod certificates;
+mod keys;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -14,7 +15,7 @@ use cok_transport::Congestion;
 use cok_transport::quic::Tuning;
 use ipnet::IpNet;
 
-use crate::admission::{self, KeyLimits, KeyRecord};
+use crate::admission::{self, KeyRecord};
 use crate::names::{Hostname, KeyDigest, SubdomainPattern};
 use crate::startup::startup;
 use crate::{certificates as certs, drain, edge, listen, tunnels};
@@ -214,7 +215,7 @@ fn key(mut section: Section<'_>, others: &[KeyRecord]) -> Option<KeyRecord> {
     if subdomains.as_ref().is_some_and(Vec::is_empty) {
         section.mistake("subdomains", "expected at least one name or pattern; leave this out to allow any");
     }
-    let max_tunnels = section.whole("max_tunnels", 1, 10_000, 10);
+    let limits = keys::limits(&mut section);
     let expires = section.moment("expires");
     section.finish();
     let name: std::sync::Arc<str> = name?.into();
@@ -223,7 +224,7 @@ fn key(mut section: Section<'_>, others: &[KeyRecord]) -> Option<KeyRecord> {
         name,
         digest: digest?,
         subdomains: subdomains.unwrap_or_else(|| SubdomainPattern::parse("*").into_iter().collect()),
-        limits: KeyLimits { tunnels: max_tunnels as usize, ..KeyLimits::default() },
+        limits,
         expires,
     })
 }

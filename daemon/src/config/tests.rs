@@ -1,4 +1,5 @@
 use super::*;
+use crate::admission::{KeyLimits, Rate};
 
 fn mistakes(text: &str) -> Vec<String> {
     match Config::parse(text, "cokd.toml") {
@@ -329,4 +330,25 @@ fn only_temporary_errors_may_pass() {
         assert!(read(Error::from_raw_os_error(code)).may_pass(), "{code}");
     }
     assert!(!ConfigError::Mistakes(Vec::new()).may_pass());
+}
+
+#[test]
+fn a_key_has_limits_and_rates() {
+    let limits = |text: &str| {
+        let config = Config::parse(&format!("domain = \"a.example\"\n{KEY}{text}\n"), "f").unwrap();
+        config.admission.live.keys[0].limits
+    };
+    assert_eq!(limits(""), KeyLimits::default());
+    let rate = |per_second, burst| {
+        let number = |number| std::num::NonZeroU32::new(number).unwrap();
+        Some(Rate { per_second: number(per_second), burst: number(burst) })
+    };
+    let all =
+        "max_sessions = 2\nmax_exchanges = 3\nrequests_per_second = 4\nrequests_burst = 5\nbytes_per_second = \"1KiB\"";
+    let wanted =
+        KeyLimits { tunnels: 10, sessions: 2, exchanges: Some(3), requests: rate(4, 5), bytes: rate(1024, 1024) };
+    assert_eq!(limits(all), wanted);
+    let wrong = mistakes(&format!("{KEY}bytes_burst = 1\nmax_exchanges = 0\n")).join("\n");
+    assert!(wrong.contains("keys[0].bytes_burst: is used with bytes_per_second only"), "{wrong}");
+    assert!(wrong.contains("keys[0].max_exchanges: expected a whole number from 1 to 1000000, got 0"), "{wrong}");
 }
