@@ -12,8 +12,9 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 pub(crate) use self::connections::{ConnectionLimiter, ConnectionPermit};
-pub(crate) use self::keys::{Grant, KeyRecord, KeyStore, filler};
-pub(crate) use self::limits::{KeyLimits, Rate};
+pub(crate) use self::keys::wire;
+pub(crate) use self::keys::{Grant, KeyBook, KeyError, KeyRecord, KeyStore, filler, is_key_name};
+pub(crate) use self::limits::{KeyLimits, MOST_REQUESTS, MOST_SESSIONS, MOST_TUNNELS, Rate};
 pub(crate) use self::quota::{TunnelPermit, TunnelQuota};
 pub(crate) use self::sessions::{SessionPermit, SessionQuota};
 use crate::startup::startup;

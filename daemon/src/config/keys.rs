@@ -4,10 +4,8 @@ use std::num::NonZeroU32;
 
 use cok_host::settings::Section;
 
-use crate::admission::{KeyLimits, Rate};
+use crate::admission::{KeyLimits, MOST_REQUESTS, MOST_SESSIONS, MOST_TUNNELS, Rate};
 
-/// The most requests or exchanges that a limit can name.
-const MOST: u64 = 1_000_000;
 /// The most bytes a second that a limit can name: what a rate holds.
 const MOST_BYTES: u64 = u32::MAX as u64;
 
@@ -16,11 +14,13 @@ pub(super) fn limits(section: &mut Section<'_>) -> KeyLimits {
     let default = KeyLimits::default();
     let (tunnels, sessions) = (default.tunnels as u64, default.sessions as u64);
     KeyLimits {
-        tunnels: section.whole("max_tunnels", 1, 10_000, tunnels) as usize,
-        sessions: section.whole("max_sessions", 1, 10_000, sessions) as usize,
+        tunnels: section.whole("max_tunnels", 1, MOST_TUNNELS, tunnels) as usize,
+        sessions: section.whole("max_sessions", 1, MOST_SESSIONS, sessions) as usize,
         // Zero stands for a missing key, and is too low for one that is there.
-        exchanges: Some(section.whole("max_exchanges", 1, MOST, 0) as u32).filter(|most| *most > 0),
-        requests: rate(section, "requests_per_second", "requests_burst", |section, key| section.whole(key, 1, MOST, 0)),
+        exchanges: Some(section.whole("max_exchanges", 1, MOST_REQUESTS, 0) as u32).filter(|most| *most > 0),
+        requests: rate(section, "requests_per_second", "requests_burst", |section, key| {
+            section.whole(key, 1, MOST_REQUESTS, 0)
+        }),
         bytes: rate(section, "bytes_per_second", "bytes_burst", |section, key| section.bytes(key, 1, MOST_BYTES, 0)),
     }
 }

@@ -3,6 +3,7 @@
 //!
 //! It reports every mistake with its line and key, not only the first.
 
+mod admin;
 mod certificates;
 mod keys;
 
@@ -30,6 +31,7 @@ pub(crate) struct Config {
     pub(crate) edge: edge::Config,
     pub(crate) tunnels: tunnels::Config,
     pub(crate) drain: drain::Config,
+    pub(crate) admin: crate::admin::Config,
 }
 
 startup! {
@@ -114,6 +116,7 @@ impl Config {
         let mut http = root.section("http");
         limits.edge.via = http.flag("via", false);
         http.finish();
+        let admin = admin::admin(root.section("admin"));
         root.finish();
         let trusted_proxies = trusted_proxies.unwrap_or_default();
         limits.admission.live.exempt.clone_from(&trusted_proxies);
@@ -128,6 +131,7 @@ impl Config {
                 edge: limits.edge,
                 tunnels: limits.tunnels,
                 drain: limits.drain,
+                admin,
             }),
             (_, _, mistakes) => Err(mistakes),
         }
@@ -191,13 +195,14 @@ const PLACEHOLDER: &str = "00000000000000000000000000000000000000000000000000000
 
 fn key(mut section: Section<'_>, others: &[KeyRecord]) -> Option<KeyRecord> {
     let name = section.required("name", "1 to 64 printable characters", |text: &str| {
-        let fits = (1..=64).contains(&text.chars().count()) && !text.chars().any(char::is_control);
-        if fits { Ok(text.to_owned()) } else { Err(got(text)) }
+        if admission::is_key_name(text) { Ok(text.to_owned()) } else { Err(got(text)) }
     });
     // The message does not quote the value: it may be the key itself.
     let digest = section.required("secret_sha256", "the key's SHA-256 in 64 hexadecimal digits", |text: &str| {
         if text == PLACEHOLDER {
-            return Err("got the example's placeholder; make a key: cokd key create --name NAME".to_owned());
+            return Err(
+                "got the example's placeholder; make a key: cokd key create --for-config --name NAME".to_owned()
+            );
         }
         KeyDigest::parse(text).map_err(|_| match text.chars().count() {
             64 => "got other characters among them".to_owned(),

@@ -27,7 +27,7 @@ impl Grant {
     pub(crate) async fn changed(&mut self) {
         // A key that has ended does not come back for this session.
         if self.key.changed().await.is_err() {
-            pending().await
+            pending::<()>().await;
         }
     }
 }

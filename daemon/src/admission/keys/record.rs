@@ -14,6 +14,11 @@ pub(crate) fn filler(bytes: &[u8]) -> String {
     bytes.iter().take(8).map(|byte| char::from(FILLER[usize::from(*byte) % FILLER.len()])).collect()
 }
 
+/// Whether a key may have this name: 1 to 64 printable characters.
+pub(crate) fn is_key_name(text: &str) -> bool {
+    (1..=64).contains(&text.chars().count()) && !text.chars().any(char::is_control)
+}
+
 /// A key and its grant.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct KeyRecord {

@@ -2,7 +2,6 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
@@ -30,7 +29,7 @@ pub(crate) struct KeyStore {
     configured: ArcSwap<Vec<(KeyDigest, Arc<str>)>>,
     sources: Mutex<Sources>,
     /// True once the stored keys are known.
-    complete: AtomicBool,
+    complete: watch::Sender<bool>,
     /// Wakes the task that compares expiries with the clock.
     scheduled: Notify,
     /// Takes the place of an unknown key's digest, so that unknown keys take as long as known ones.
@@ -72,7 +71,7 @@ impl Default for KeyStore {
             valid: papaya::HashMap::new(),
             configured: ArcSwap::default(),
             sources: Mutex::default(),
-            complete: AtomicBool::new(true),
+            complete: watch::Sender::new(true),
             scheduled: Notify::new(),
             nobody: KeyDigest::of(""),
         }
@@ -106,7 +105,7 @@ impl KeyStore {
         touched.extend(keys.keys().cloned());
         sources.stored = keys;
         self.settle(&mut sources, touched, SystemTime::now());
-        self.complete.store(true, Ordering::Release);
+        self.complete.send_replace(true);
     }
 
     /// Changes some stored keys; `None` deletes one.
@@ -124,12 +123,19 @@ impl KeyStore {
 
     /// Says that there are stored keys, which are not known yet.
     pub(crate) fn expect_stored(&self) {
-        self.complete.store(false, Ordering::Release);
+        self.complete.send_replace(false);
     }
 
     /// False while the stored keys are not known: then a key that is not found may still be a right one.
     pub(crate) fn is_complete(&self) -> bool {
-        self.complete.load(Ordering::Acquire)
+        *self.complete.borrow()
+    }
+
+    /// Waits until the stored keys are known.
+    pub(crate) async fn completed(&self) {
+        let mut complete = self.complete.subscribe();
+        // The sender lives as long as the store.
+        let _known = complete.wait_for(|complete| *complete).await;
     }
 
     /// The keys of the configuration.

@@ -138,3 +138,159 @@ fn the_clock_ends_keys_however_it_is_set() {
     store.check_clock(now);
     assert!(store.authenticate("a", now).is_some() && a.record().is_none());
 }
+
+// ---- the store ----
+
+use cok_store::{Change, Sqlite, Store, Transaction};
+
+use super::wire::{Changes, Rotation, Setting, Source, State};
+
+/// A table that follows a store, and a folder for that.
+struct Following {
+    table: Arc<KeyStore>,
+    store: Arc<Sqlite>,
+    _folder: tempfile::TempDir,
+}
+
+impl Following {
+    async fn new(configured: Vec<KeyRecord>) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Sqlite::open(folder.path().join("store.db"));
+        let table = Arc::new(KeyStore::new(configured));
+        table.expect_stored();
+        let (following, followed) = (table.clone(), store.clone());
+        tokio::spawn(async move { following.follow(&*followed).await });
+        tokio::time::timeout(20 * SECOND, table.completed()).await.unwrap();
+        Self { table, store, _folder: folder }
+    }
+
+    fn book(&self) -> KeyBook<'_> {
+        KeyBook { store: &*self.store, configured: self.table.configured() }
+    }
+
+    /// Waits until a key works, or no longer does.
+    async fn until(&self, key: &str, works: bool) {
+        let wait = async {
+            while self.table.authenticate(key, SystemTime::now()).is_some() != works {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(20 * SECOND, wait).await.unwrap_or_else(|_| panic!("a key that should work: {works}"));
+    }
+}
+
+fn named(name: &str) -> Changes {
+    Changes { name: Some(name.to_owned()), ..Changes::default() }
+}
+
+#[tokio::test]
+async fn a_key_lives_in_the_store_from_its_making_to_its_revocation() {
+    let keys = Following::new(Vec::new()).await;
+    let made = keys.book().create(&named("laptop")).await.unwrap();
+    assert!(made.secret.starts_with(&format!("cok_{}_", made.key.id)) && made.secret.len() == 4 + 12 + 1 + 43);
+    keys.until(&made.secret, true).await;
+    let mut grant = keys.table.authenticate(&made.secret, SystemTime::now()).unwrap();
+    // Nothing of the secret is in the file.
+    let rows = keys.store.list("keys/".into()).await.unwrap().entries;
+    let secret = &made.secret["cok_abcdefghij01_".len()..];
+    assert!(rows.len() == 1 && !String::from_utf8_lossy(&rows[0].value).contains(secret));
+
+    let narrowed = Changes { subdomains: Some(vec!["web".to_owned()]), max_tunnels: Some(2), ..Changes::default() };
+    keys.book().edit("laptop", &narrowed).await.unwrap();
+    tokio::time::timeout(20 * SECOND, grant.changed()).await.unwrap();
+    let record = grant.record().unwrap();
+    assert!(record.limits.tunnels == 2 && !record.may_use(&Subdomain::parse("demo").unwrap()));
+
+    let rotated = keys.book().rotate(&made.key.id, Rotation::default()).await.unwrap();
+    keys.until(&rotated.secret, true).await;
+    keys.until(&made.secret, false).await;
+    let graceful = keys.book().rotate(&made.key.id, Rotation { grace_seconds: 3600 }).await.unwrap();
+    keys.until(&graceful.secret, true).await;
+    keys.until(&rotated.secret, true).await;
+    assert!(graceful.key.earlier_secret_until.is_some());
+
+    let revoked = keys.book().revoke("laptop").await.unwrap();
+    assert_eq!((revoked.state, keys.book().revoke("laptop").await.unwrap()), (State::Revoked, revoked.clone()));
+    keys.until(&graceful.secret, false).await;
+    keys.until(&rotated.secret, false).await;
+    let error = keys.book().edit("laptop", &narrowed).await.unwrap_err();
+    assert!(matches!(error, KeyError::Revoked { .. }) && error.is_mistake());
+    assert!(matches!(keys.book().rotate(&revoked.id, Rotation::default()).await, Err(KeyError::Revoked { .. })));
+    // Its name is free again.
+    let second = keys.book().create(&named("laptop")).await.unwrap();
+    assert_eq!(keys.book().show("laptop").await.unwrap().id, second.key.id);
+    assert_eq!(keys.book().list().await.unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn keys_of_the_configuration_are_shown_but_not_changed() {
+    let keys = Following::new(vec![record("laptop", "secret", None)]).await;
+    let view = keys.book().show("laptop").await.unwrap();
+    assert_eq!((view.source, view.state, view.id.as_str()), (Source::Configuration, State::Valid, "laptop"));
+    let book = keys.book();
+    let refused = [
+        book.edit("laptop", &Changes::default()).await.unwrap_err(),
+        book.revoke("laptop").await.unwrap_err(),
+        book.rotate("laptop", Rotation::default()).await.unwrap_err(),
+    ];
+    assert!(refused.iter().all(|error| matches!(error, KeyError::Configured { .. })));
+    assert!(matches!(book.create(&named("laptop")).await, Err(KeyError::NameTaken { .. })));
+    assert!(matches!(book.show("other").await, Err(KeyError::NotFound { .. })));
+}
+
+#[tokio::test]
+async fn wrong_values_change_nothing() {
+    let keys = Following::new(Vec::new()).await;
+    let book = keys.book();
+    let made = book.create(&named("laptop")).await.unwrap();
+    let past = Setting::Is(wire::Moment(SystemTime::now() - SECOND));
+    for wrong in [
+        Changes { max_tunnels: Some(0), ..Changes::default() },
+        Changes { max_sessions: Some(10_001), ..Changes::default() },
+        Changes { requests_burst: Setting::Is(std::num::NonZeroU32::MIN), ..Changes::default() },
+        Changes { subdomains: Some(vec!["a.b".to_owned()]), ..Changes::default() },
+        Changes { subdomains: Some(Vec::new()), ..Changes::default() },
+        Changes { expires: past, ..Changes::default() },
+        named(""),
+        named("a\nb"),
+        named(&"x".repeat(65)),
+    ] {
+        assert!(matches!(book.edit("laptop", &wrong).await, Err(KeyError::Invalid { .. })), "{wrong:?}");
+        let new = Changes { name: wrong.name.clone().or(Some("new".to_owned())), ..wrong.clone() };
+        assert!(matches!(book.create(&new).await, Err(KeyError::Invalid { .. })), "{new:?}");
+    }
+    assert!(matches!(book.create(&Changes::default()).await, Err(KeyError::Invalid { .. })));
+    assert_eq!(book.list().await.unwrap(), [made.key]);
+}
+
+#[tokio::test]
+async fn changes_of_one_key_at_once_are_all_made() {
+    let keys = Following::new(Vec::new()).await;
+    let id = keys.book().create(&named("laptop")).await.unwrap().key.id;
+    let tunnels = Changes { max_tunnels: Some(3), ..Changes::default() };
+    let sessions = Changes { max_sessions: Some(4), ..Changes::default() };
+    let names = Changes { subdomains: Some(vec!["web".to_owned()]), ..Changes::default() };
+    let book = keys.book();
+    let (a, b, c) = tokio::join!(book.edit(&id, &tunnels), book.edit(&id, &sessions), book.edit(&id, &names));
+    assert!(a.is_ok() && b.is_ok() && c.is_ok());
+    let view = book.show(&id).await.unwrap();
+    assert_eq!((view.limits.max_tunnels, view.limits.max_sessions, &*view.subdomains[0]), (3, 4, "web"));
+}
+
+#[tokio::test]
+async fn a_row_that_is_damaged_or_deleted_is_no_key() {
+    let keys = Following::new(Vec::new()).await;
+    let mut secrets = Vec::new();
+    for name in ["damaged", "deleted", "kept"] {
+        let made = keys.book().create(&named(name)).await.unwrap();
+        keys.until(&made.secret, true).await;
+        secrets.push((made.secret, row::key_of(&made.key.id)));
+    }
+    let damage = Change::Put(secrets[0].1.clone(), "{}".into(), None);
+    let odd = Change::Put("keys/odd".into(), "{}".into(), None);
+    let changes = vec![damage, Change::Delete(secrets[1].1.clone()), odd];
+    keys.store.commit(Transaction { conditions: Vec::new(), changes }).await.unwrap();
+    keys.until(&secrets[0].0, false).await;
+    keys.until(&secrets[1].0, false).await;
+    assert!(keys.table.authenticate(&secrets[2].0, SystemTime::now()).is_some());
+}
