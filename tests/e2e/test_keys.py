@@ -111,7 +111,13 @@ def test_a_change_by_another_process_reaches_the_daemon(own_daemon, nginx, trans
     socket = daemon.state / "admin.sock"
     socket.rename(daemon.state / "elsewhere")
     key = keys.create("laptop")
-    client = daemon.client(nginx.target, key=key)
+
+    def online():
+        client = daemon.client(nginx.target, key=key, wait=False)
+        said = client.process.wait_line(lambda line: '"connected"' in line or '"refused"' in line and line, "answer")
+        return client if said is True else None
+
+    client = wait_for(online, "the daemon knows the key")
     keys.do("revoke", "laptop")
     assert client.process.wait_exit(5) == 3
 
@@ -137,7 +143,7 @@ class Killed:
 
     def __init__(self, keys):
         self.keys = keys
-        # By name: the key's text, and what the last acknowledged command said about it.
+        # By name: the key's text, whether it was revoked, and its limit of tunnels.
         self.live, self.revoked, self.limits = {}, set(), {}
 
     def check(self):
@@ -145,11 +151,10 @@ class Killed:
         now = {key["name"]: key for key in self.keys.list()}
         for name, key in self.live.items():
             assert now[name]["id"] == key.split("_")[1], name
-            if name in self.revoked:
-                assert now[name]["state"] == "revoked", name
-            if name in self.limits:
-                # A later change may have been made without an answer.
-                assert now[name]["max_tunnels"] >= self.limits[name], name
+        for name in self.revoked:
+            assert now[name]["state"] == "revoked", name
+        for name, most in self.limits.items():
+            assert now[name]["max_tunnels"] == most, name
 
 
 def change(killed, number):
@@ -190,16 +195,22 @@ def test_a_killed_command_loses_no_acknowledged_change(own_daemon):
     killed = Killed(Keys(daemon))
     killed.keys.create("first")
     for kill in range(KILLS):
-        name = f"k{kill}"
-        command = [BIN_DIR / "cokd", "key", "create", "--name", name, "--config", daemon.config]
+        name = f"k{kill // 3 * 3}"
+        arguments = [["create", "--name", name], ["edit", name, "--max-tunnels", "77"], ["revoke", name]][kill % 3]
+        command = [BIN_DIR / "cokd", "key", *arguments, "--config", daemon.config]
         child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         try:
             said, _ = child.communicate(timeout=0.002 + 0.002 * (kill % 20))
         except subprocess.TimeoutExpired:
             child.send_signal(signal.SIGKILL)
             said, _ = child.communicate()
-        if said.endswith("\n"):
+        # A command that has ended well, or has printed its key, was answered.
+        if kill % 3 == 0 and said.endswith("\n"):
             killed.live[name] = said.strip()
+        elif kill % 3 == 1 and child.returncode == 0:
+            killed.limits[name] = 77
+        elif kill % 3 == 2 and child.returncode == 0:
+            killed.revoked.add(name)
         if kill % 10 == 9:
             killed.check()
     killed.check()

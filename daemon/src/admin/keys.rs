@@ -93,7 +93,8 @@ fn decoded(segment: &str) -> Option<String> {
 }
 
 pub(super) async fn answer(admin: &Admin, asked: &Asked, request: Request<Incoming>) -> Response<String> {
-    let book = KeyBook { store: &*admin.store, configured: admin.admission.keys.configured() };
+    let table = &admin.admission.keys;
+    let book = KeyBook { store: &*admin.store, configured: table.configured(), table: Some(table) };
     let method = request.method().clone();
     match (asked, &method) {
         (Asked::All, &Method::GET) => json(StatusCode::OK, book.list().await),

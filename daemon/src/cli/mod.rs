@@ -11,7 +11,6 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use cok_certs::dns::delegation;
 use cok_client::cli as client;
@@ -28,7 +27,7 @@ use self::reload::ReloadArgs;
 use crate::app::dev::{self, DevArgs};
 use crate::app::{App, StopSignals};
 use crate::certificates::{self, Dns, Tls};
-use crate::config::{Config, ConfigError};
+use crate::config::Config;
 use crate::drain::Drain;
 use crate::host::activation::Inherited;
 use crate::host::notify;

@@ -1,18 +1,22 @@
 //! Changes of keys. Each is durable in the store before it is answered. The daemon's admin API makes them, and `cokd key`
 //! does where no daemon runs.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use cok_store::{Change, Condition, Entry, Outcome, Revision, Store, StoreError, Transaction};
 use serde::{Deserialize, Serialize};
+use tokio::time::timeout;
 
 use super::record::{KeyRecord, Previous, StoredKey, is_key_name};
+use super::table::KeyStore;
 use super::wire::{Changes, KeyView, NewKey, Rotation, Setting};
 use super::{id, row};
 use crate::admission::limits::KeyLimits;
 use crate::names::{ApiKey, SubdomainPattern};
 
+/// How long an answer waits for the effect of a change. It takes milliseconds while the store can be read.
+const EFFECT_LIMIT: Duration = Duration::from_secs(1);
 /// How often a change is tried while others change the same key.
 const TRIES: usize = 16;
 
@@ -86,6 +90,8 @@ impl KeyError {
 pub(crate) struct KeyBook<'a> {
     pub(crate) store: &'a dyn Store,
     pub(crate) configured: Vec<KeyRecord>,
+    /// The table of this process, which follows the store.
+    pub(crate) table: Option<&'a KeyStore>,
 }
 
 /// A key with the revision that changed it last.
@@ -241,10 +247,15 @@ impl KeyBook<'_> {
         let value = row::encode(key).map_err(|error| KeyError::Failed { message: error.to_string() })?;
         let changes = vec![Change::Put(row::key_of(id), value, None)];
         let answer = self.store.commit(Transaction { conditions: vec![condition], changes }).await;
-        answer.map_err(|error| match error {
+        let outcome = answer.map_err(|error| match error {
             StoreError::Unknown(message) => KeyError::Unknown { id: id.to_string(), message },
             error => failed(&error),
-        })
+        })?;
+        if let (Outcome::Committed(revision), Some(table)) = (outcome, self.table) {
+            // The change is made, even if its effect takes longer.
+            let _in_effect = timeout(EFFECT_LIMIT, table.saw(revision)).await;
+        }
+        Ok(outcome)
     }
 
     // ---- values ----

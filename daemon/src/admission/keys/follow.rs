@@ -48,7 +48,7 @@ impl KeyStore {
     async fn read_all(&self, store: &dyn Store) -> Result<Revision, StoreError> {
         let listing = store.list(Bytes::from_static(row::PREFIX)).await?;
         let keys: HashMap<_, _> = listing.entries.iter().filter_map(read).collect();
-        self.replace_stored(keys);
+        self.replace_stored(keys, listing.revision);
         Ok(listing.revision)
     }
 
@@ -70,7 +70,7 @@ impl KeyStore {
                 }
                 Event::Delete(key) => Some((row::id_of(key)?.into(), None)),
             });
-            self.change_stored(changes.collect());
+            self.change_stored(changes.collect(), batch.revision);
         }
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
+use cok_store::Revision;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio::time::sleep;
@@ -30,6 +31,8 @@ pub(crate) struct KeyStore {
     sources: Mutex<Sources>,
     /// True once the stored keys are known.
     complete: watch::Sender<bool>,
+    /// The latest revision of the store that the table knows.
+    seen: watch::Sender<Revision>,
     /// Wakes the task that compares expiries with the clock.
     scheduled: Notify,
     /// Takes the place of an unknown key's digest, so that unknown keys take as long as known ones.
@@ -72,6 +75,7 @@ impl Default for KeyStore {
             configured: ArcSwap::default(),
             sources: Mutex::default(),
             complete: watch::Sender::new(true),
+            seen: watch::Sender::new(Revision::default()),
             scheduled: Notify::new(),
             nobody: KeyDigest::of(""),
         }
@@ -98,18 +102,19 @@ impl KeyStore {
         self.configured.store(Arc::new(digests));
     }
 
-    /// Replaces all stored keys, which are known from now on.
-    pub(super) fn replace_stored(&self, keys: HashMap<Arc<str>, StoredKey>) {
+    /// Replaces all stored keys, which are known from now on, by those of a revision.
+    pub(super) fn replace_stored(&self, keys: HashMap<Arc<str>, StoredKey>, revision: Revision) {
         let mut sources = self.sources.lock();
         let mut touched: HashSet<_> = sources.stored.keys().cloned().collect();
         touched.extend(keys.keys().cloned());
         sources.stored = keys;
         self.settle(&mut sources, touched, SystemTime::now());
+        self.seen.send_replace(revision);
         self.complete.send_replace(true);
     }
 
-    /// Changes some stored keys; `None` deletes one.
-    pub(super) fn change_stored(&self, changes: Vec<(Arc<str>, Option<StoredKey>)>) {
+    /// Changes some stored keys as a revision does; `None` deletes one.
+    pub(super) fn change_stored(&self, changes: Vec<(Arc<str>, Option<StoredKey>)>, revision: Revision) {
         let mut sources = self.sources.lock();
         let touched = changes.iter().map(|(id, _)| id.clone()).collect();
         for (id, key) in changes {
@@ -119,6 +124,14 @@ impl KeyStore {
             };
         }
         self.settle(&mut sources, touched, SystemTime::now());
+        self.seen.send_replace(revision);
+    }
+
+    /// Waits until the table knows a revision of the store.
+    pub(super) async fn saw(&self, revision: Revision) {
+        let mut seen = self.seen.subscribe();
+        // The sender lives as long as the table.
+        let _seen = seen.wait_for(|seen| *seen >= revision).await;
     }
 
     /// Says that there are stored keys, which are not known yet.

@@ -114,7 +114,9 @@ impl Keeper {
     fn book(&self) -> Result<Result<KeyBook<'_>, &Daemon>, KeyFailure> {
         match self {
             Self::Daemon(daemon) => Ok(Err(daemon)),
-            Self::Store(store, configured) => Ok(Ok(KeyBook { store: &**store, configured: configured.clone() })),
+            Self::Store(store, configured) => {
+                Ok(Ok(KeyBook { store: &**store, configured: configured.clone(), table: None }))
+            }
             Self::Unreachable(socket, kind) => {
                 let why = io::Error::from(*kind);
                 Err(anyhow!("cannot ask the daemon at {}: {why}; run this as its user or as root", socket.display())
