@@ -4,6 +4,13 @@ use std::num::NonZeroU32;
 
 use cok_proto::rules::VisitorRate;
 
+/// The most tunnels that a key can be allowed.
+pub(crate) const MOST_TUNNELS: u64 = 10_000;
+/// The most sessions that a key can be allowed.
+pub(crate) const MOST_SESSIONS: u64 = 10_000;
+/// The most requests a second, or exchanges at once, that a limit can name.
+pub(crate) const MOST_REQUESTS: u64 = 1_000_000;
+
 /// A rate of a token bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Rate {
