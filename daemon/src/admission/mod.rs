@@ -1,12 +1,14 @@
 //! Who gets in, and how much of the daemon each may use: connection limits, tunnel quotas and API keys. This part
 //! decides; the caller answers the refused party.
 
+mod access;
 mod connections;
 mod crowd;
 mod keys;
 mod limits;
 mod quota;
 pub(crate) mod rates;
+mod sessions;
 mod wrong_keys;
 
 use std::sync::Arc;
@@ -14,13 +16,16 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use tracing::warn;
 
+pub(crate) use self::access::{Access, InvalidLink, Passwords, ShareVerifier};
 use self::connections::Share;
 pub(crate) use self::connections::{ConnectionLimiter, ConnectionPermit, Full, MOST_WAITING, Waiting};
 pub(crate) use self::crowd::Busy;
-pub(crate) use self::keys::{KeyRecord, KeyStore, filler};
-pub(crate) use self::limits::{KeyLimits, Rate};
+pub(crate) use self::keys::wire;
+pub(crate) use self::keys::{Grant, KeyBook, KeyError, KeyRecord, KeyStore, filler, is_key_name};
+pub(crate) use self::limits::{KeyLimits, MOST_REQUESTS, MOST_SESSIONS, MOST_TUNNELS, Rate};
 pub(crate) use self::quota::{TunnelPermit, TunnelQuota};
 pub(crate) use self::rates::Rates;
+pub(crate) use self::sessions::{SessionPermit, SessionQuota};
 pub(crate) use self::wrong_keys::WrongKeys;
 use crate::startup::startup;
 
@@ -117,6 +122,8 @@ pub(crate) struct Admission {
     pub(crate) connections: Arc<ConnectionLimiter>,
     /// The tunnel quota of each key.
     pub(crate) tunnels: Arc<TunnelQuota>,
+    /// The session quota of each key.
+    pub(crate) sessions: Arc<SessionQuota>,
     /// All keys.
     pub(crate) keys: KeyStore,
     /// The refusals of wrong keys.
@@ -135,13 +142,14 @@ impl Admission {
         Arc::new(Self {
             connections: ConnectionLimiter::new(startup.max_connections, share),
             tunnels: Arc::default(),
+            sessions: Arc::default(),
             keys: KeyStore::new(live.keys),
             wrong_keys: WrongKeys::new(rates.clone()),
             rates,
         })
     }
 
-    /// Applies new settings. Open connections and tunnels stay open.
+    /// Applies new settings. Open connections stay open. What a key no longer allows ends.
     pub(crate) fn reload(&self, live: Live) {
         self.connections.set_share(live.share());
         self.rates.reload(live.rates, live.exempt);

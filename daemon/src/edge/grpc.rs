@@ -4,7 +4,12 @@
 //! Source: the gRPC over HTTP/2 protocol (PROTOCOL-HTTP2.md) and the status codes (statuscodes.md) of the gRPC project.
 
 use cok_transport::ExchangeError;
+use http::Response;
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+
+use super::body::Body;
+use super::pages::Problem;
+use crate::own_answers::mark;
 
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
@@ -15,7 +20,14 @@ const UNAVAILABLE: HeaderValue = HeaderValue::from_static("14");
 /// RESOURCE_EXHAUSTED: a quota of the caller or of the service is used up.
 const RESOURCE_EXHAUSTED: HeaderValue = HeaderValue::from_static("8");
 
-/// Whether a request or a response is one of gRPC, which ends with trailers. Not gRPC-Web, which has them in its body.
+/// PERMISSION_DENIED, as for a 403.
+const PERMISSION_DENIED: HeaderValue = HeaderValue::from_static("7");
+/// UNIMPLEMENTED, as for a 404.
+const UNIMPLEMENTED: HeaderValue = HeaderValue::from_static("12");
+/// UNAUTHENTICATED, as for a 401.
+const UNAUTHENTICATED: HeaderValue = HeaderValue::from_static("16");
+
+/// Whether a request or response is one of gRPC, which ends with trailers. Not gRPC-Web, which has them in its body.
 pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
     let kind = headers.get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
     kind.strip_prefix(b"application/grpc").is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';' | b' ')))
@@ -35,6 +47,23 @@ pub(super) fn lost(error: ExchangeError) -> Option<HeaderMap> {
 pub(super) fn exhausted() -> HeaderMap {
     let message = HeaderValue::from_static("too many requests");
     HeaderMap::from_iter([(GRPC_STATUS, RESOURCE_EXHAUSTED), (GRPC_MESSAGE, message)])
+}
+
+/// The whole answer to a call that its tunnel does not let in: a head with the status, and nothing else.
+pub(super) fn refused(problem: Problem) -> Response<Body> {
+    let (status, message) = match problem {
+        Problem::PasswordNeeded | Problem::LinkNeeded => (UNAUTHENTICATED, "the tunnel asks for credentials"),
+        Problem::LinkExpired => (UNAUTHENTICATED, "the share link has expired"),
+        Problem::PathDenied => (UNIMPLEMENTED, "the tunnel is not open at this path"),
+        _ => (PERMISSION_DENIED, "the tunnel is not open to this network"),
+    };
+    let mut response = Response::new(Body::empty());
+    let headers = response.headers_mut();
+    mark(headers);
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    headers.insert(GRPC_STATUS, status);
+    headers.insert(GRPC_MESSAGE, HeaderValue::from_static(message));
+    response
 }
 
 fn unavailable(message: &'static str) -> HeaderMap {

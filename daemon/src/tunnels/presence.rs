@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::session::{Client, Owner};
-use crate::admission::{KeyRecord, Rate};
+use crate::admission::{Access, KeyRecord, Rate};
 
 /// A tunnel in the session that serves it. A tunnel that moves to another session, or to another id, gets a new one. So
 /// two are the same only if they are one allocation.
@@ -24,6 +24,8 @@ pub(crate) struct Live {
     pub(super) visitor_rate: Option<Rate>,
     /// When it came online.
     pub(super) began: Instant,
+    /// Whom it lets in, if not everybody.
+    pub(crate) access: Option<Arc<Access>>,
 }
 
 impl Live {
