@@ -39,9 +39,9 @@ impl Live {
         self.visitor_rate
     }
 
-    /// The key of its client.
-    pub(crate) fn key(&self) -> &KeyRecord {
-        &self.client.key
+    /// The key of its client as it is now. `None` once it has ended.
+    pub(crate) fn key(&self) -> Option<Arc<KeyRecord>> {
+        self.client.grant.record()
     }
 }
 
