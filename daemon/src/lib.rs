@@ -11,6 +11,7 @@ pub mod cli;
 mod config;
 mod drain;
 mod edge;
+mod exchanges;
 mod host;
 mod listen;
 mod names;

@@ -23,6 +23,7 @@ use crate::config::Config;
 use crate::drain::stop::Stop;
 use crate::drain::{Drain, Port, initials};
 use crate::edge::{self, Edge};
+use crate::exchanges::Exchanges;
 use crate::host::activation::Inherited;
 use crate::host::notify;
 use crate::listen::dns::Dns;
@@ -59,6 +60,7 @@ struct Parts {
     drain: Arc<Drain>,
     tunnels: Arc<Tunnels>,
     edge: Arc<Edge>,
+    exchanges: Arc<Exchanges>,
     listen: Arc<Listen>,
     health: Arc<Health>,
     metrics: Arc<Metrics>,
@@ -162,7 +164,7 @@ impl App {
         let Self { sockets, activated, addresses, address, state_dir, parts, tls, dns, .. } = self;
         let Self { certificates, snapshot, expected, reloader, .. } = self;
         let Bound { https, quic, http, admin } = sockets;
-        let Parts { drain, tunnels, listen, health, metrics, .. } = parts;
+        let Parts { drain, tunnels, exchanges, listen, health, metrics, .. } = parts;
 
         let mut listeners = JoinSet::new();
         for (listener, address) in https.into_iter().zip(&addresses.https) {
@@ -189,6 +191,7 @@ impl App {
         let mut background = JoinSet::new();
         let follower = background.spawn(snapshot.clone().follow(tunnels.clone()));
         background.spawn(tunnels.clone().sweep());
+        background.spawn(exchanges.watch());
         background.spawn(certificates.keep_fresh());
         background.spawn(notify::feed_watchdog());
         health.set_listening();
@@ -239,11 +242,13 @@ impl Parts {
             metrics.clone(),
             names_secret,
         );
+        let exchanges = Exchanges::new(config.exchanges.clone());
         let for_edge = edge::Parts {
             tunnels: tunnels.clone(),
             drain: drain.clone(),
             health: health.clone(),
             metrics: metrics.clone(),
+            exchanges: exchanges.clone(),
         };
         let edge = Edge::new(address.domain.clone(), config.edge.clone(), alt_svc, for_edge);
         let listen = Listen::new(
@@ -254,7 +259,7 @@ impl Parts {
             drain.clone(),
             metrics.clone(),
         );
-        Self { admission, drain, tunnels, edge, listen, health, metrics }
+        Self { admission, drain, tunnels, edge, exchanges, listen, health, metrics }
     }
 }
 

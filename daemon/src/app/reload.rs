@@ -104,11 +104,12 @@ impl Reloader {
         if !keys.is_empty() {
             return Err(ReloadError::AtStartup { file: source.to_owned(), keys });
         }
-        let Config { listen, admission, edge, tunnels, drain, .. } = next.clone();
+        let Config { listen, admission, edge, exchanges, tunnels, drain, .. } = next.clone();
         self.parts.tunnels.reload(tunnels.live);
         self.parts.admission.reload(admission.live);
         self.parts.drain.reload(drain);
         self.parts.edge.reload(edge);
+        self.parts.exchanges.reload(exchanges);
         self.parts.listen.reload(listen.live);
         for endpoint in &self.endpoints {
             self.tls.reload(endpoint, listen.live);

@@ -4,6 +4,7 @@
 //! It reports every mistake with its line and key, not only the first.
 
 mod certificates;
+mod exchanges;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -27,6 +28,7 @@ pub(crate) struct Config {
     pub(crate) certificates: certs::Config,
     pub(crate) admission: admission::Config,
     pub(crate) edge: edge::Config,
+    pub(crate) exchanges: crate::exchanges::Config,
     pub(crate) tunnels: tunnels::Config,
     pub(crate) drain: drain::Config,
 }
@@ -125,6 +127,7 @@ impl Config {
                 certificates: certs::Config { source },
                 admission: limits.admission,
                 edge: limits.edge,
+                exchanges: limits.exchanges,
                 tunnels: limits.tunnels,
                 drain: limits.drain,
             }),
@@ -241,6 +244,7 @@ struct Limits {
     listen: listen::Live,
     admission: admission::Config,
     edge: edge::Config,
+    exchanges: crate::exchanges::Config,
     tunnels: tunnels::Config,
     drain: drain::Config,
 }
@@ -300,6 +304,7 @@ fn limits(mut section: Section<'_>) -> Limits {
             trusted_proxies: Vec::new(),
             via: edge.via,
         },
+        exchanges: exchanges::exchanges(&mut section),
     };
     section.finish();
     limits

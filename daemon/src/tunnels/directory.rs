@@ -235,7 +235,8 @@ impl Directory {
         }
         register.reserved.remove(&name);
         let (client, transport) = (session.client.clone(), session.transport.clone());
-        let live = Arc::new(Live { client, transport, tunnel, began: Instant::now() });
+        let live =
+            Arc::new(Live { client, transport, tunnel, began: Instant::now(), used: std::sync::OnceLock::new() });
         session.add(tunnel, Binding { name: name.clone(), live: live.clone(), _permit: permit, _online: online });
         let owner = session.client.owner.clone();
         if let Some(entry) = self.find(&name) {
