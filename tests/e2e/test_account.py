@@ -49,7 +49,16 @@ def bounded(daemon, connections=CONNECTIONS, honest=("files", "/")):
 
 def gives_back(daemon, quiet):
     most = quiet * 1.1 + 16 * MIB
-    wait_for(lambda: daemon.process.memory()[0] < most, f"memory is back below {most / MIB:.0f} MiB", deadline=15)
+    held = []
+
+    def is_back():
+        held.append(daemon.process.memory()[0])
+        return held[-1] < most
+
+    try:
+        wait_for(is_back, "memory is given back", deadline=15)
+    except AssertionError:
+        raise AssertionError(f"{held[-1] / MIB:.0f} MiB are held, of at most {most / MIB:.0f} MiB") from None
 
 
 def together(count, act):

@@ -24,7 +24,9 @@ def hold(stack, tunnel, count, source, path="/silent"):
     """Takes places that stay taken."""
     before = tunnel.services.open_streams
     for _ in range(count):
-        stack.enter_context(stalled.ask(tunnel.daemon, "shares", path, source=source))
+        connection = stack.enter_context(stalled.ask(tunnel.daemon, "shares", path, source=source))
+        if path == "/news":
+            raw.read_head(connection)
     wait_for(lambda: tunnel.services.open_streams == before + count, f"{count} requests have come")
 
 

@@ -90,6 +90,11 @@ impl Holding {
         self.held.load(Ordering::Relaxed)
     }
 
+    /// Whether one of its accounts is full.
+    pub fn is_full(&self) -> bool {
+        self.accounts().any(|account| account.is_full())
+    }
+
     /// The accounts that are charged.
     pub fn accounts(&self) -> impl Iterator<Item = &Arc<Account>> {
         self.accounts.iter().chain(self.joined.get())

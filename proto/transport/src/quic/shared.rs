@@ -97,12 +97,14 @@ impl Progress {
         (none_read || (contended && !kept_up)) && !self.waits.load(Ordering::Relaxed)
     }
 
-    fn charge(&self, bytes: usize) {
-        if let Some(holding) = self.holding.get() {
-            let before = self.charged.swap(bytes, Ordering::Relaxed);
-            holding.add(bytes.saturating_sub(before));
-            holding.sub(before.saturating_sub(bytes));
-        }
+    /// Charges the room that the reader takes, or gives it back. Whether it may have it: no account is full.
+    fn charge(&self, bytes: usize) -> bool {
+        let Some(holding) = self.holding.get() else { return true };
+        let before = self.charged.swap(bytes, Ordering::Relaxed);
+        let granted = before >= bytes || !holding.is_full();
+        holding.add(bytes.saturating_sub(before));
+        holding.sub(before.saturating_sub(bytes));
+        granted
     }
 }
 
@@ -339,8 +341,8 @@ impl Shared {
         let room = state.window.of_stream();
         let stalls = |entry: &Entry| {
             let stalls = entry.progress.stalls(contended);
-            entry.progress.charge(if stalls { room } else { 0 });
-            stalls
+            // One that gets no room now is about to be ended.
+            entry.progress.charge(if stalls { room } else { 0 }) && stalls
         };
         let stalled = state.exchanges.iter().filter(|(_, entry)| stalls(entry)).count();
         if let Some(size) = state.window.adjust(stalled) {
