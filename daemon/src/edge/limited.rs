@@ -39,7 +39,7 @@ pub(super) fn admit_to_tunnel(
     {
         edge.rates.visitor_of_tunnel(number, address, rate)?;
     }
-    edge.rates.tunnel(number, live.and_then(|live| live.key()).as_deref())
+    edge.rates.tunnel(number, live.map(|live| live.key()).as_deref())
 }
 
 /// The visitor's address; `None` behind a trusted proxy that names none.

@@ -25,8 +25,7 @@ pub(super) fn open(
     end: bool,
 ) -> Result<ExchangeHalves, OpenError> {
     let halves = live.open(head, end)?;
-    let key = live.key();
-    let rates = context.tunnel.zip(key).and_then(|(tunnel, key)| context.visitor.edge.rates.bytes(tunnel, &key));
+    let rates = context.tunnel.and_then(|tunnel| context.visitor.edge.rates.bytes(tunnel, &live.key()));
     let Some(rates) = rates else { return Ok(halves) };
     let ExchangeHalves { send, recv } = halves;
     let send = Box::new(PacedSend { inner: send, pace: Pace::new(rates.clone()) });
