@@ -81,8 +81,8 @@ impl fmt::Display for Access {
 /// Passwords with their users, hashed.
 ///
 /// Each request is checked, so a hash that is slow on purpose would let visitors exhaust the processor. An HMAC with a random
-/// key suffices, because neither the key nor the hashes are ever written down: who reads the daemon's memory also reads the
-/// passwords that visitors send.
+/// key suffices, because neither the key nor the hashes are ever written down. An attacker who reads the daemon's memory also
+/// reads the passwords that visitors send.
 pub(crate) struct Passwords {
     key: hmac::Key,
     tags: Vec<hmac::Tag>,
