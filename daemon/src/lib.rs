@@ -4,6 +4,7 @@
 //! To follow a request, open `listen`, `edge` and `tunnels`, then `cok-transport` and the client's session and proxy.
 //! `app` builds all parts and is their table of contents.
 
+mod admin;
 mod admission;
 mod app;
 mod certificates;
@@ -11,6 +12,7 @@ pub mod cli;
 mod config;
 mod drain;
 mod edge;
+mod exchanges;
 mod host;
 mod listen;
 mod names;

@@ -17,6 +17,9 @@ const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 /// UNAVAILABLE: the caller may retry.
 const UNAVAILABLE: HeaderValue = HeaderValue::from_static("14");
 
+/// RESOURCE_EXHAUSTED: a quota of the caller or of the service is used up.
+const RESOURCE_EXHAUSTED: HeaderValue = HeaderValue::from_static("8");
+
 /// PERMISSION_DENIED, as for a 403.
 const PERMISSION_DENIED: HeaderValue = HeaderValue::from_static("7");
 /// UNIMPLEMENTED, as for a 404.
@@ -38,6 +41,12 @@ pub(super) fn restarting() -> HeaderMap {
 /// The trailers of a call that has lost its tunnel; none if something else has ended it.
 pub(super) fn lost(error: ExchangeError) -> Option<HeaderMap> {
     matches!(error, ExchangeError::SessionLost).then(|| unavailable("the tunnel to the service was lost"))
+}
+
+/// The head of a response without messages to a call over a rate.
+pub(super) fn exhausted() -> HeaderMap {
+    let message = HeaderValue::from_static("too many requests");
+    HeaderMap::from_iter([(GRPC_STATUS, RESOURCE_EXHAUSTED), (GRPC_MESSAGE, message)])
 }
 
 /// The whole answer to a call that its tunnel does not let in: a head with the status, and nothing else.

@@ -38,8 +38,14 @@ pub(super) enum Problem {
     HeadTooLarge,
     /// The client has been away for too long.
     Offline,
+    /// Too many requests in a time.
+    TooMany,
     /// Too many visitors or exchanges at once.
     Busy,
+    /// Too many exchanges of this visitor at once.
+    Share,
+    /// The visitor has not sent its request's body in time.
+    UploadSlow,
     /// The daemon is going away.
     ShuttingDown,
     /// The local service refused the connection.
@@ -73,7 +79,9 @@ impl Problem {
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::Loop => StatusCode::LOOP_DETECTED,
             Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-            Self::Offline | Self::Busy | Self::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
+            Self::TooMany => StatusCode::TOO_MANY_REQUESTS,
+            Self::UploadSlow => StatusCode::REQUEST_TIMEOUT,
+            Self::Offline | Self::Busy | Self::Share | Self::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
             Self::ServiceAbsent
             | Self::ServiceBroke
             | Self::ServiceUnresolved
@@ -119,7 +127,16 @@ impl Problem {
                 "Tunnel offline",
                 "The tunnel of this name is not connected right now. Its owner has to start it again.",
             ),
+            Self::TooMany => ("Too many requests", "More requests came than are allowed. Try again in a moment."),
             Self::Busy => ("Too busy", "This tunnel has as many requests as it can take. Try again in a moment."),
+            Self::Share => (
+                "Too many requests at once",
+                "Your network has as many requests to this tunnel as it may have. Try again once some have ended.",
+            ),
+            Self::UploadSlow => (
+                "Request timeout",
+                "The rest of your request did not come in time. Check your connection, and send it again.",
+            ),
             Self::ShuttingDown => ("Restarting", "The server is restarting. Try again in a moment."),
             Self::ServiceAbsent => (
                 "Service not running",

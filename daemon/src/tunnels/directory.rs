@@ -6,7 +6,7 @@
 //! its successor.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use cok_proto::{ErrorMessage, ResetCode, Unbind, UnbindReason};
@@ -20,7 +20,7 @@ use super::presence::{Live, Presence, Tunnel};
 use super::refusals::{self, full, moved, replaced, superseded, taken};
 use super::session::{Binding, Client, Owner, Session};
 use super::takeover::TakeOver;
-use crate::admission::Access;
+use crate::admission::{Access, Rate};
 use crate::names::Subdomain;
 use crate::observe::TunnelOnline;
 
@@ -236,8 +236,17 @@ impl Directory {
         }
         register.reserved.remove(&name);
         let (client, transport) = (session.client.clone(), session.transport.clone());
-        let live =
-            Arc::new(Live { client, transport, tunnel, began: Instant::now(), access: reservation.access.take() });
+        let access = reservation.access.take();
+        let visitor_rate = access.as_ref().and_then(|access| access.rate).map(Rate::from);
+        let live = Arc::new(Live {
+            client,
+            transport,
+            tunnel,
+            visitor_rate,
+            began: Instant::now(),
+            access,
+            used: OnceLock::new(),
+        });
         session.add(tunnel, Binding { name: name.clone(), live: live.clone(), _permit: permit, _online: online });
         let owner = session.client.owner.clone();
         if let Some(entry) = self.find(&name) {

@@ -3,7 +3,6 @@
 //! The rules are those of the binding that serves the request. So they hold over every version of HTTP, on a connection that
 //! is open already, and for a request that has waited for its tunnel.
 
-mod address;
 mod credentials;
 mod path;
 
@@ -18,6 +17,7 @@ use self::credentials::{Link, TargetParts};
 use super::body::Body;
 use super::grpc::{is_grpc, refused};
 use super::pages::{Problem, page};
+use super::proxied::visitor_address;
 use super::visitor::Visitor;
 use crate::admission::{Access, InvalidLink};
 use crate::own_answers::mark;
@@ -37,7 +37,7 @@ pub(super) fn admit(
 }
 
 fn judge(access: &Access, head: &Arc<RequestHead>, visitor: &Visitor) -> Result<Arc<RequestHead>, Response<Body>> {
-    let address = address::believed(&head.headers, &visitor.edge.config().trusted_proxies);
+    let address = visitor_address(&head.headers, visitor.address(), &visitor.edge.config().trusted_proxies);
     if !access.admits(address) {
         return Err(deny(Problem::NetworkDenied, head));
     }
