@@ -81,6 +81,14 @@ def test_a_preflight_passes_without_a_password(tunnel, service, ask):
     assert ask(client, "/", "GET", preflight)[0] == 401
 
 
+def test_a_question_before_an_upgrade_is_no_preflight(tunnel, service):
+    client = tunnel(service.target, options=("--basic-auth", "me:secret", "--upgrade", "tcp"))
+    fields = ("origin: https://a.test", "access-control-request-method: PUT", "connection: upgrade", "upgrade: tcp")
+    options = [part for field in fields for part in ("--header", field)]
+    head = client.curl("/", "--http1.1", "--include", "--request", "OPTIONS", *options).stdout
+    assert head.startswith(b"HTTP/1.1 401") and service.heads == []
+
+
 def test_networks_are_denied_before_they_are_allowed(tunnel, service, ask):
     for options, status in (
         (("--allow-cidr", "127.0.0.0/8"), 200),
