@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use cok_host::home;
+use cok_proto::Rules;
 use cok_transport::{Congestion, quic};
 use http::{Request, Response};
 use tower_service::Service;
@@ -203,6 +204,7 @@ pub struct TunnelBuilder {
     carrier: Carrier,
     label: Option<String>,
     subdomain: Option<String>,
+    rules: Rules,
     target: Option<Wanted>,
     host_header: HostHeader,
     target_trust: TargetTrust,
@@ -232,6 +234,7 @@ impl TunnelBuilder {
             carrier,
             label: None,
             subdomain: None,
+            rules: Rules::default(),
             target: None,
             host_header: HostHeader::default(),
             target_trust: TargetTrust::default(),
@@ -252,6 +255,20 @@ impl TunnelBuilder {
     #[must_use]
     pub fn label(mut self, label: impl Into<String>) -> Self {
         self.label = Some(label.into());
+        self
+    }
+
+    /// Which visitors the daemon lets in. Default: all.
+    ///
+    /// ```
+    /// let rules = cok_client::Rules { basic_auth: vec!["me:secret".parse()?], ..Default::default() };
+    /// # Ok::<(), &'static str>(())
+    /// ```
+    ///
+    /// [`ShareSecret`](crate::ShareSecret) makes the key of share links.
+    #[must_use]
+    pub fn rules(mut self, rules: Rules) -> Self {
+        self.rules = rules;
         self
     }
 
@@ -324,6 +341,7 @@ impl TunnelBuilder {
         if self.connect_timeout.is_zero() {
             return Err(SettingError::Zero("the connect timeout").into());
         }
+        self.rules.check().map_err(SettingError::Rules)?;
         let subdomain = match &self.subdomain {
             Some(name) => Some(check_subdomain(name).map_err(SettingError::Subdomain)?),
             None => None,
@@ -335,6 +353,7 @@ impl TunnelBuilder {
         let options = TunnelOptions {
             label: self.label,
             subdomain,
+            rules: self.rules,
             target,
             host_header: self.host_header,
             target_trust: self.target_trust,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use cok_proto::Rules;
 use cok_proto::message::DEFAULT_WINDOW;
 use cok_transport::WindowBudget;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -131,8 +132,9 @@ impl Client {
     pub(crate) fn open_as(&self, handle: TunnelHandle, options: TunnelOptions) -> Result<OpenTunnel, SettingError> {
         let in_flight = Arc::<InFlight>::default();
         let (label, subdomain) = (options.label.clone(), options.subdomain.clone());
+        let rules = Arc::new(options.rules.clone());
         let slot = Slot::new(self.proxy(handle, options, in_flight.clone())?, in_flight);
-        self.send(Command::Open(handle, Wanted { label, subdomain, slot: slot.clone() }));
+        self.send(Command::Open(handle, Wanted { label, subdomain, rules, slot: slot.clone() }));
         Ok(OpenTunnel { client: self.clone(), handle, slot })
     }
 
@@ -202,6 +204,11 @@ impl OpenTunnel {
     pub fn set_service(&self, options: TunnelOptions) -> Result<(), SettingError> {
         self.slot.set(self.client.proxy(self.handle, options, self.slot.in_flight.clone())?);
         Ok(())
+    }
+
+    /// Has the daemon let other visitors in. Until it has answered, the rules before hold.
+    pub fn set_rules(&self, rules: Rules) {
+        self.client.send(Command::SetRules(self.handle, Arc::new(rules)));
     }
 
     /// Closes the tunnel. Requests under way may finish.

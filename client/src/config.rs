@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use cok_host::home;
 use cok_host::settings::{Reader, Section};
+use cok_proto::rules::{PathPrefix, VisitorRate, parse_network};
 use cok_transport::Congestion;
+use ipnet::IpNet;
 
 use crate::name::check_subdomain;
 use crate::options::HostHeader;
@@ -32,6 +34,7 @@ pub(crate) const RESERVED: &[&str] = &[
     "requests",
     "serve",
     "service",
+    "share",
     "start",
     "status",
     "stop",
@@ -69,6 +72,25 @@ pub(crate) struct FileTunnel {
     pub(crate) target_trust: Option<TargetTrust>,
     /// Which protocols it may switch to.
     pub(crate) upgrades: Vec<UpgradeProtocol>,
+    /// Which visitors it lets in.
+    pub(crate) access: FileAccess,
+}
+
+/// Which visitors a tunnel of the file lets in.
+#[derive(Debug, Default)]
+pub(crate) struct FileAccess {
+    /// A file with a USER:PASSWORD on each line; relative to this file's folder.
+    pub(crate) basic_auth_file: Option<PathBuf>,
+    /// Whether share links let visitors in.
+    pub(crate) share_links: bool,
+    /// Networks that visitors may come from; none means all.
+    pub(crate) allow_cidr: Vec<IpNet>,
+    /// Networks that no visitor may come from.
+    pub(crate) deny_cidr: Vec<IpNet>,
+    /// Paths that visitors may ask for; none means all.
+    pub(crate) allow_path: Vec<PathPrefix>,
+    /// How often each visitor's address may ask.
+    pub(crate) visitor_rate: Option<VisitorRate>,
 }
 
 /// Why the file can't be used, a line for each mistake.
@@ -141,10 +163,43 @@ impl FileConfig {
     }
 }
 
+impl FileAccess {
+    /// `folder` is the file's.
+    fn read(section: &mut Section<'_>, folder: &Path) -> Self {
+        let network = "a network such as \"192.0.2.0/24\"";
+        let path = "a path such as \"/hooks\", without percent-encoding and *";
+        let mut access = Self {
+            basic_auth_file: section.path("basic_auth_file").map(|path| folder.join(path)),
+            share_links: section.flag("share_links", false),
+            allow_cidr: Vec::new(),
+            deny_cidr: Vec::new(),
+            allow_path: section.list("allow_path", path, |text| text.parse().ok()).unwrap_or_default(),
+            visitor_rate: section.text("visitor_rate", |text| text.parse().map_err(str::to_owned)),
+        };
+        let networks = |section: &mut Section<'_>, key| section.list(key, network, |text| parse_network(text).ok());
+        access.allow_cidr = networks(section, "allow_cidr").unwrap_or_default();
+        access.deny_cidr = networks(section, "deny_cidr").unwrap_or_default();
+        for key in ["allow_cidr", "allow_path"] {
+            let empty = if key == "allow_path" { access.allow_path.is_empty() } else { access.allow_cidr.is_empty() };
+            if section.has(key) && empty {
+                section.mistake(key, "the list is empty, which would let all visitors in; leave the key out for that");
+            }
+        }
+        access
+    }
+}
+
 impl FileTunnel {
     /// A tunnel with a target and nothing else.
     pub(crate) fn new(target: Target) -> Self {
-        Self { target, subdomain: None, host_header: None, target_trust: None, upgrades: Vec::new() }
+        Self {
+            target,
+            subdomain: None,
+            host_header: None,
+            target_trust: None,
+            upgrades: Vec::new(),
+            access: FileAccess::default(),
+        }
     }
 
     /// `folder` is the file's; `taken` has the subdomains of earlier sections, each with its section.
@@ -178,9 +233,10 @@ impl FileTunnel {
         }
         let protocol = "a protocol such as \"tcp\" or \"SPDY/3.1\", and not HTTP/2";
         let upgrades = section.list("upgrades", protocol, |text| text.parse().ok()).unwrap_or_default();
+        let access = FileAccess::read(&mut section, folder);
         section.finish();
         let target_trust = ca_file.or(fingerprints.map(TargetTrust::Fingerprints));
-        Some(Self { target: target?, subdomain, host_header, target_trust, upgrades })
+        Some(Self { target: target?, subdomain, host_header, target_trust, upgrades, access })
     }
 }
 

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cok_proto::Rules;
 use cok_transport::{Congestion, quic};
 use rustls::ClientConfig;
 
@@ -52,6 +53,8 @@ pub struct TunnelOptions {
     pub label: Option<String>,
     /// The wanted name; without one the daemon picks.
     pub subdomain: Option<String>,
+    /// Which visitors the daemon lets in.
+    pub rules: Rules,
     /// The local service.
     pub target: Target,
     /// What the service sees as Host.

@@ -21,6 +21,9 @@ pub enum SettingError {
     /// The wanted name of a tunnel.
     #[error("the subdomain cannot be used: {0}")]
     Subdomain(String),
+    /// Which visitors a tunnel lets in.
+    #[error("the rules for visitors cannot be used: {0}")]
+    Rules(String),
     /// What a tunnel forwards to.
     #[error(transparent)]
     Target(#[from] InvalidTarget),

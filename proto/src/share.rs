@@ -76,8 +76,6 @@ impl Token {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "in a test, it is the test that fails")]
-
     use super::*;
 
     #[test]

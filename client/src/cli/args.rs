@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::bail;
 use cok_transport::Congestion;
 
+use super::access_flags::AccessFlags;
 use super::plan::{Invocation, Selection};
 use super::program::called;
 use super::target_flags::TargetFlags;
@@ -21,7 +22,7 @@ use crate::transport::TransportChoice;
 /// Which tunnels to open.
 #[derive(Clone, Debug, clap::Args)]
 #[command(
-    after_help = "Environment: COK_SERVER, COK_API_KEY, COK_SUBDOMAIN, COK_TRANSPORT; flags beat it, and it beats \
+    after_help = "Environment: COK_SERVER, COK_API_KEY, COK_SUBDOMAIN, COK_TRANSPORT, COK_BASIC_AUTH; flags beat it, and it beats \
                         the configuration file.\nExit codes: 0 stopped on request, 1 failed at run time, 2 wrong usage \
                         or configuration, 3 refused by the server (key, name)."
 )]
@@ -91,6 +92,8 @@ pub(super) struct Flags {
     pub(super) host_header: Option<HostHeader>,
     #[command(flatten)]
     pub(super) of_target: TargetFlags,
+    #[command(flatten)]
+    pub(super) access: AccessFlags,
     /// Trust the authorities in this PEM file instead of the system's for the server
     #[arg(long, value_name = "PEM")]
     pub(super) ca_file: Option<PathBuf>,

@@ -1,5 +1,6 @@
 //! The program: it runs the tunnels of the command line, reports on them, and ends with an exit code.
 
+mod access_flags;
 mod args;
 mod control;
 mod failure;
@@ -10,6 +11,7 @@ mod program;
 mod report;
 mod running;
 mod service;
+mod share;
 mod signals;
 mod target_flags;
 mod url;
@@ -35,6 +37,7 @@ use self::plan::{Invocation, Plan};
 pub use self::report::reporter;
 use self::running::Running;
 use self::service::ServiceCommand;
+use self::share::ShareArgs;
 use self::signals::{Asked, Signals};
 pub use self::target_flags::TargetFlags;
 use crate::client::Client;
@@ -70,6 +73,8 @@ enum Command {
     Reload(PickArgs),
     /// Stop a running client
     Stop(PickArgs),
+    /// Print an address that lets its holders into a tunnel for a while
+    Share(ShareArgs),
     /// A unit of systemd that keeps the tunnels of the configuration file up
     #[command(subcommand)]
     Service(ServiceCommand),
@@ -97,6 +102,7 @@ fn start(cli: &Cli) -> ExitCode {
         Some(Command::Status(args)) => control::status(args),
         Some(Command::Reload(args)) => control::reload(args),
         Some(Command::Stop(args)) => control::stop(args),
+        Some(Command::Share(args)) => share::run(args).map(|()| ExitCode::SUCCESS),
         Some(Command::Service(command)) => service::run(command).map(|()| ExitCode::SUCCESS),
         Some(Command::Completions(args)) => {
             man_pages::completions(Cli::command(), args).map(|()| ExitCode::SUCCESS).map_err(Into::into)

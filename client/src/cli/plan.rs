@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
 use cok_host::home;
+use cok_proto::Rules;
 use cok_transport::{Congestion, quic};
 
 use super::args::Flags;
@@ -91,6 +92,8 @@ pub(super) struct Planned {
     target_trust: TargetTrust,
     /// Which protocols it may switch to.
     upgrades: Upgrades,
+    /// Which visitors the daemon lets in.
+    pub(super) rules: Rules,
 }
 
 impl Invocation {
@@ -144,17 +147,20 @@ impl Invocation {
             let flag = if flags.url.is_some() { "--url" } else { "--subdomain" };
             bail!("{flag} names one tunnel, but the configuration file has {}", wanted.len());
         }
+        let state_dir = self.state_dir()?;
         let tunnels = wanted.into_iter().map(|(label, tunnel)| {
+            let subdomain = subdomain.clone().or(tunnel.subdomain);
             let planned = Planned {
-                subdomain: subdomain.clone().or(tunnel.subdomain),
+                rules: flags.access.rules(&tunnel.access, subdomain.as_deref(), &state_dir)?,
+                subdomain,
                 target: tunnel.target,
                 host_header: flags.host_header.clone().or(tunnel.host_header).unwrap_or_default(),
                 target_trust: flags.of_target.trust().or(tunnel.target_trust).unwrap_or_default(),
                 upgrades: flags.of_target.upgrades().chain(tunnel.upgrades).collect(),
             };
-            (label, planned)
+            Ok((label, planned))
         });
-        let tunnels: BTreeMap<Label, Planned> = tunnels.collect();
+        let tunnels = tunnels.collect::<anyhow::Result<BTreeMap<Label, Planned>>>()?;
         for planned in tunnels.values() {
             planned.target_trust.load(false)?;
         }
@@ -193,6 +199,7 @@ impl Invocation {
         TunnelOptions {
             label: label.clone(),
             subdomain: planned.subdomain.clone(),
+            rules: planned.rules.clone(),
             target: planned.target.clone(),
             host_header: planned.host_header.clone(),
             target_trust: planned.target_trust.clone(),
@@ -277,7 +284,7 @@ impl Invocation {
 impl Planned {
     /// Whether requests go to the same service in the same way.
     pub(super) fn same_service(&self, other: &Self) -> bool {
-        let service = |planned: &Self| Self { subdomain: None, ..planned.clone() };
+        let service = |planned: &Self| Self { subdomain: None, rules: Rules::default(), ..planned.clone() };
         service(self) == service(other)
     }
 }
@@ -305,6 +312,6 @@ pub(super) fn state_dir(named: Option<&Path>) -> anyhow::Result<PathBuf> {
 }
 
 /// The value of an environment variable, unless it is empty.
-fn env(name: &str) -> Option<String> {
+pub(super) fn env(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }

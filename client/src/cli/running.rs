@@ -107,6 +107,9 @@ impl<'a> Running<'a> {
             if !service.same_service(&planned) {
                 tunnel.set_service(options)?;
             }
+            if service.rules != planned.rules {
+                tunnel.set_rules(planned.rules.clone());
+            }
             self.overview.opened(tunnel.handle(), label, &planned.target);
             *service = planned;
             return Ok(());

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cok_proto::{Bind, Bound, ErrorCode, ErrorMessage, ResetCode, TunnelFrame, Unbind, UnbindReason};
+use cok_proto::{Bind, Bound, ErrorCode, ErrorMessage, ResetCode, Rules, TunnelFrame, Unbind, UnbindReason};
 use cok_transport::Transport;
 use tokio::time::Instant;
 
@@ -32,6 +32,8 @@ pub(crate) enum Command {
     Open(TunnelHandle, Wanted),
     /// Close it. Its exchanges may finish within this time.
     Close(TunnelHandle, Duration),
+    /// Have the daemon apply other rules to it.
+    SetRules(TunnelHandle, Arc<Rules>),
     /// Say where all tunnels stand.
     Status(tokio::sync::oneshot::Sender<Vec<TunnelStatus>>),
 }
@@ -43,6 +45,8 @@ pub(crate) struct Wanted {
     pub(crate) label: Option<String>,
     /// The name; without one the daemon picks.
     pub(crate) subdomain: Option<String>,
+    /// Which visitors the daemon lets in.
+    pub(crate) rules: Arc<Rules>,
     /// The service.
     pub(crate) slot: Arc<Slot>,
 }
@@ -80,6 +84,8 @@ struct Entry {
     refusals: u32,
     /// Its latest ids in sessions.
     ids: [Option<u32>; 2],
+    /// The rules of its latest Bind.
+    asked_rules: Option<Arc<Rules>>,
 }
 
 /// Where a tunnel stands in the session.
@@ -144,10 +150,12 @@ impl Tunnels {
                     taken: Taken::new(self.patience.name_timeout),
                     refusals: 0,
                     ids: [None; 2],
+                    asked_rules: None,
                 };
                 self.entries.insert(handle, entry);
             }
             Command::Close(handle, within) => self.close(handle, within, current),
+            Command::SetRules(handle, rules) => self.set_rules(handle, rules, current),
             // The sender may have gone.
             Command::Status(answer) => drop(answer.send(self.status())),
         }
@@ -165,6 +173,18 @@ impl Tunnels {
         entry.wanted.slot.in_flight.stop();
         self.closing.retain(|slot| slot.in_flight.under_way() != UnderWay::default());
         self.closing.push(entry.wanted.slot);
+    }
+
+    /// A tunnel that is online asks again under another id; the daemon moves its name there in one step. One that waits for an
+    /// answer asks again after it.
+    fn set_rules(&mut self, handle: TunnelHandle, rules: Arc<Rules>, current: Option<&Current>) {
+        let Some(entry) = self.entries.get_mut(&handle) else { return };
+        entry.wanted.rules = rules;
+        match entry.state {
+            State::Online(_) if current.is_some() => entry.state = State::Waiting(Instant::now()),
+            State::Refused(..) => entry.state = State::Waiting(Instant::now()),
+            _ => {}
+        }
     }
 
     /// Where each tunnel stands.
@@ -252,7 +272,9 @@ impl Tunnels {
             }
             let id = self.last_id + 1;
             let subdomain = entry.wanted.subdomain.clone().or_else(|| entry.given.clone());
-            let bind = Bind { subdomain, take_over: entry.take_over, ..Bind::default() };
+            let bind =
+                Bind { subdomain, rules: entry.wanted.rules.to_value(), take_over: entry.take_over, ..Bind::default() };
+            entry.asked_rules = Some(entry.wanted.rules.clone());
             if !current.transport.bind(id, &bind) {
                 self.is_full = true;
                 continue;
@@ -301,7 +323,7 @@ impl Tunnels {
         let holds = |entry: &Entry| matches!(entry.state, State::Asked(held) | State::Moving(held) if held == id);
         let Some((handle, entry)) = self.entries.iter_mut().find(|(_, entry)| holds(entry)) else { return };
         let moved = matches!(entry.state, State::Moving(_));
-        entry.state = State::Online(id);
+        entry.state = if entry.has_stale_rules() { State::Waiting(Instant::now()) } else { State::Online(id) };
         (entry.take_over, entry.refusals) = (true, 0);
         entry.taken.clear();
         // The client asks for the same name when it comes back.
@@ -336,6 +358,10 @@ impl Tunnels {
         let holds = |entry: &Entry| matches!(entry.state, State::Asked(held) if held == id);
         let Some((handle, entry)) = self.entries.iter_mut().find(|(_, entry)| holds(entry)) else { return };
         let now = Instant::now();
+        if entry.has_stale_rules() {
+            entry.state = State::Waiting(now);
+            return;
+        }
         let refused = Refused(error);
         let is_picked = entry.wanted.subdomain.is_none() && refused.is_about_the_name();
         if is_picked && entry.given.take().is_some() {
@@ -433,6 +459,11 @@ impl Entry {
             State::Waiting(at) | State::Refused(Some(at), _) => Some(at),
             _ => None,
         }
+    }
+
+    /// Whether its user has changed the rules since it asked.
+    fn has_stale_rules(&self) -> bool {
+        self.asked_rules.as_ref().is_some_and(|asked| *asked != self.wanted.rules)
     }
 
     /// The name that it asks for.

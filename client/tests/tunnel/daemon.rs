@@ -153,6 +153,7 @@ pub(crate) fn tunnel(target: &str, subdomain: Option<&str>) -> TunnelOptions {
     TunnelOptions {
         label: None,
         subdomain: subdomain.map(str::to_owned),
+        rules: cok_client::Rules::default(),
         target: target.parse().unwrap(),
         host_header: HostHeader::Preserve,
         target_trust: TargetTrust::System,

@@ -81,8 +81,8 @@ impl fmt::Display for Access {
 /// Passwords with their users, hashed.
 ///
 /// Each request is checked, so a hash that is slow on purpose would let visitors exhaust the processor. An HMAC with a random
-/// key suffices, because neither the key nor the hashes are ever written down: who reads the daemon's memory also reads the
-/// passwords that visitors send.
+/// key suffices, because neither the key nor the hashes are ever written down. An attacker who reads the daemon's memory also
+/// reads the passwords that visitors send.
 pub(crate) struct Passwords {
     key: hmac::Key,
     tags: Vec<hmac::Tag>,
@@ -149,13 +149,13 @@ mod tests {
 
     use super::*;
 
-    fn access(rules: serde_json::Value) -> Arc<Access> {
-        Access::new(&Rules::parse(&rules).unwrap(), &Subdomain::parse("demo").unwrap()).unwrap().unwrap()
+    fn access(rules: &serde_json::Value) -> Arc<Access> {
+        Access::new(&Rules::parse(rules).unwrap(), &Subdomain::parse("demo").unwrap()).unwrap().unwrap()
     }
 
     #[test]
     fn networks_are_denied_before_they_are_allowed() {
-        let access = access(json!({"allow_cidr": ["10.0.0.0/8", "2001:db8::/32"], "deny_cidr": ["10.1.0.0/16"]}));
+        let access = access(&json!({"allow_cidr": ["10.0.0.0/8", "2001:db8::/32"], "deny_cidr": ["10.1.0.0/16"]}));
         for (address, admitted) in
             [("10.0.0.1", true), ("10.1.0.1", false), ("11.0.0.1", false), ("2001:db8::1", true), ("::1", false)]
         {
@@ -166,7 +166,7 @@ mod tests {
 
     #[test]
     fn passwords_are_compared_whole_and_not_shown() {
-        let access = access(json!({"basic_auth": ["me:secret", "you:other:secret"]}));
+        let access = access(&json!({"basic_auth": ["me:secret", "you:other:secret"]}));
         let passwords = access.passwords.as_ref().unwrap();
         for (pair, known) in [
             ("me:secret", true),

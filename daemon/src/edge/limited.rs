@@ -6,11 +6,11 @@ use std::net::IpAddr;
 use http::header::{HeaderName, HeaderValue, RETRY_AFTER};
 use http::{HeaderMap, Request, Response};
 
-use super::access::believed;
 use super::body::Body;
 use super::context::Context;
 use super::grpc;
 use super::pages::{Problem, page};
+use super::proxied::visitor_address;
 use super::request::RequestBody;
 use crate::admission::rates::{Exceeded, Whose};
 use crate::names::Subdomain;
@@ -45,9 +45,7 @@ pub(super) fn admit_to_tunnel(
 /// The visitor's address; `None` behind a trusted proxy that names none.
 fn address_of(context: &Context, request: &Request<RequestBody>) -> Option<IpAddr> {
     let trusted = &context.visitor.edge.config().trusted_proxies;
-    let peer = context.visitor.address();
-    let is_proxy = trusted.iter().any(|network| network.contains(&peer));
-    if is_proxy { believed(request.headers(), trusted) } else { Some(peer) }
+    visitor_address(request.headers(), context.visitor.address(), trusted)
 }
 
 /// The answer to a request over a rate.

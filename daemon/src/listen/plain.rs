@@ -15,6 +15,9 @@ const ANSWER: &str = "HTTP/1.1 400 Bad Request\r\n\
     content-type: text/plain; charset=utf-8\r\n\
     content-length: 105\r\n\
     cache-control: no-store\r\n\
+    x-content-type-options: nosniff\r\n\
+    content-security-policy: default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'\r\n\
+    referrer-policy: no-referrer\r\n\
     connection: close\r\n\
     \r\n\
     This port speaks HTTPS\n\

@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use http::header::{HOST, LOCATION};
+use http::header::{CACHE_CONTROL, HOST, LOCATION};
 use http::uri::Authority;
 use http::{HeaderValue, Request, Response, StatusCode};
 use http_body_util::Empty;
@@ -20,6 +20,7 @@ use super::arrivals::enter;
 use super::tcp::accept_or;
 use crate::edge::{Route, route};
 use crate::names::PublicAddress;
+use crate::own_answers::mark;
 
 /// Redirects plain HTTP to HTTPS at `address`. Runs until it is dropped.
 pub(crate) async fn serve_http(listen: Arc<Listen>, listener: TcpListener, address: PublicAddress) {
@@ -61,6 +62,9 @@ pub(crate) async fn serve_http(listen: Arc<Listen>, listener: TcpListener, addre
 fn redirect(address: &PublicAddress, request: &Request<Incoming>) -> Response<Empty<Bytes>> {
     let mut response = Response::new(Empty::new());
     *response.status_mut() = StatusCode::MISDIRECTED_REQUEST;
+    // A permanent redirect may be kept, as those of other servers are.
+    mark(response.headers_mut());
+    response.headers_mut().remove(CACHE_CONTROL);
     let named = request.headers().get(HOST).and_then(|host| host.to_str().ok()?.parse::<Authority>().ok());
     let Some(authority) = request.uri().authority().cloned().or(named) else {
         *response.status_mut() = StatusCode::BAD_REQUEST;

@@ -19,6 +19,7 @@ use super::{Tunnels, serve};
 use crate::admission::ConnectionPermit;
 use crate::drain::Phase;
 use crate::host::tcp_queue::progress;
+use crate::own_answers::mark;
 
 /// The answer to a client when the session limit is reached.
 const FULL: &str = "the server has as many tunnels as it can take";
@@ -133,6 +134,7 @@ fn full() -> ErrorMessage {
 fn plain(status: StatusCode, text: &str) -> Response<String> {
     let mut response = Response::new(format!("{text}\n"));
     *response.status_mut() = status;
+    mark(response.headers_mut());
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     response
 }

@@ -1,5 +1,3 @@
-#![expect(clippy::unwrap_used, reason = "in a test, it is the test that fails")]
-
 use serde_json::json;
 
 use super::*;

@@ -132,6 +132,7 @@ async fn serve(args: &DevArgs, stop: &CancellationToken) -> anyhow::Result<()> {
     client.open(TunnelOptions {
         label: None,
         subdomain: Some(args.subdomain.to_string()),
+        rules: cok_client::Rules::default(),
         target: target.clone(),
         host_header: HostHeader::Preserve,
         target_trust: args.target_flags.trust().unwrap_or_default(),

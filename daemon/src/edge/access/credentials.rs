@@ -135,11 +135,11 @@ fn cookies(value: &HeaderValue) -> impl Iterator<Item = &[u8]> {
 pub(super) fn without(access: &Access, head: &Arc<RequestHead>, target: &TargetParts<'_>) -> Arc<RequestHead> {
     let mut cleaned = head.clone();
     if let Some(passwords) = &access.passwords {
-        drop_values(&mut cleaned, AUTHORIZATION, |value| is_password(passwords, value), |_| None);
+        drop_values(&mut cleaned, &AUTHORIZATION, |value| is_password(passwords, value), |_| None);
     }
     if access.share.is_some() {
         let is_ours = |value: &HeaderValue| cookies(value).any(|pair| value_of(COOKIE, pair).is_some());
-        drop_values(&mut cleaned, COOKIES, is_ours, |value| {
+        drop_values(&mut cleaned, &COOKIES, is_ours, |value| {
             let others: Vec<&[u8]> = cookies(value).filter(|pair| value_of(COOKIE, pair).is_none()).collect();
             HeaderValue::from_bytes(&others.join(&b"; "[..])).ok().filter(|value| !value.is_empty())
         });
@@ -155,20 +155,20 @@ pub(super) fn without(access: &Access, head: &Arc<RequestHead>, target: &TargetP
 /// Replaces the values of a field that are `ours` by what is `left` of them.
 fn drop_values(
     head: &mut Arc<RequestHead>,
-    name: http::HeaderName,
+    name: &http::HeaderName,
     ours: impl Fn(&HeaderValue) -> bool,
     left: impl Fn(&HeaderValue) -> Option<HeaderValue>,
 ) {
-    if !head.headers.get_all(&name).iter().any(&ours) {
+    if !head.headers.get_all(name).iter().any(&ours) {
         return;
     }
-    let values: Vec<HeaderValue> = head.headers.get_all(&name).iter().cloned().collect();
+    let values: Vec<HeaderValue> = head.headers.get_all(name).iter().cloned().collect();
     let headers = &mut Arc::make_mut(head).headers;
-    headers.remove(&name);
+    headers.remove(name);
     for value in values {
         let kept = if ours(&value) { left(&value) } else { Some(value) };
         if let Some(kept) = kept {
-            headers.append(&name, kept);
+            headers.append(name, kept);
         }
     }
 }

@@ -3,7 +3,6 @@
 //! The rules are those of the binding that serves the request. So they hold over every version of HTTP, on a connection that
 //! is open already, and for a request that has waited for its tunnel.
 
-mod address;
 mod credentials;
 mod path;
 
@@ -14,11 +13,11 @@ use cok_proto::RequestHead;
 use http::header::{ACCEPT, LOCATION, SET_COOKIE, UPGRADE, WWW_AUTHENTICATE};
 use http::{HeaderValue, Method, Response, StatusCode};
 
-pub(super) use self::address::believed;
 use self::credentials::{Link, TargetParts};
 use super::body::Body;
 use super::grpc::{is_grpc, refused};
 use super::pages::{Problem, page};
+use super::proxied::visitor_address;
 use super::visitor::Visitor;
 use crate::admission::{Access, InvalidLink};
 use crate::own_answers::mark;
@@ -34,17 +33,17 @@ pub(super) fn admit(
     live: &Live,
 ) -> Result<Arc<RequestHead>, Box<Response<Body>>> {
     let Some(access) = &live.access else { return Ok(head.clone()) };
-    judge(access, head, visitor).map_err(Box::new)
+    judge(access, head, visitor)
 }
 
-fn judge(access: &Access, head: &Arc<RequestHead>, visitor: &Visitor) -> Result<Arc<RequestHead>, Response<Body>> {
-    let address = address::believed(&head.headers, &visitor.edge.config().trusted_proxies);
+fn judge(access: &Access, head: &Arc<RequestHead>, visitor: &Visitor) -> Result<Arc<RequestHead>, Box<Response<Body>>> {
+    let address = visitor_address(&head.headers, visitor.address(), &visitor.edge.config().trusted_proxies);
     if !access.admits(address) {
-        return Err(deny(Problem::NetworkDenied, head));
+        return Err(Box::new(deny(Problem::NetworkDenied, head)));
     }
     let target = TargetParts::of(&head.target);
     if !access.paths.is_empty() && !path::is_allowed(target.path, access.paths.iter()) {
-        return Err(deny(Problem::PathDenied, head));
+        return Err(Box::new(deny(Problem::PathDenied, head)));
     }
     if access.passwords.is_none() && access.share.is_none() {
         return Ok(head.clone());
@@ -56,7 +55,7 @@ fn judge(access: &Access, head: &Arc<RequestHead>, visitor: &Visitor) -> Result<
     if let Link::Address { token, left } = &link
         && let Some(response) = into_cookie(head, &target, token, *left)
     {
-        return Err(response);
+        return Err(Box::new(response));
     }
     let used_password =
         access.passwords.as_ref().is_some_and(|passwords| credentials::password(passwords, &head.headers));
@@ -66,7 +65,7 @@ fn judge(access: &Access, head: &Arc<RequestHead>, visitor: &Visitor) -> Result<
             (Link::Unusable(InvalidLink::Expired), None) => Problem::LinkExpired,
             _ => Problem::LinkNeeded,
         };
-        return Err(deny(problem, head));
+        return Err(Box::new(deny(problem, head)));
     }
     Ok(credentials::without(access, head, &target))
 }
@@ -109,11 +108,12 @@ fn into_cookie(head: &RequestHead, target: &TargetParts<'_>, token: &str, left: 
 }
 
 /// Whether a browser asks if a page of another site may send a request. It sends no credentials with the question (Fetch
-/// standard, section 4.8). A question that a service may take for another method is none.
+/// standard, section 4.8). A request that a service may take for another one, or that leaves HTTP, is no such question.
 fn is_preflight(head: &RequestHead) -> bool {
     const OVERRIDES: [&str; 3] = ["x-http-method-override", "x-http-method", "x-method-override"];
     head.method == Method::OPTIONS
         && head.headers.contains_key("origin")
         && head.headers.contains_key("access-control-request-method")
+        && !head.headers.contains_key(UPGRADE)
         && !OVERRIDES.iter().any(|name| head.headers.contains_key(*name))
 }

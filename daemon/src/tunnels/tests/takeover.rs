@@ -44,6 +44,25 @@ async fn all_tunnels_of_a_session_move_to_its_successor_under_their_ids() {
 }
 
 #[tokio::test]
+async fn rules_move_with_a_tunnel_and_a_later_bind_replaces_them() {
+    let tunnels = tunnels();
+    let mut old = Peer::without_tunnel(&tunnels, "a").await;
+    let bind = |rules| Bind { subdomain: Some("demo".to_owned()), rules, ..Bind::default() };
+    old.ask(1, bind(serde_json::json!({"allow_path": ["/a"]}))).await.unwrap();
+    let mut new = Peer::open(&tunnels, replacing("a", None, &old.ack.session), &[1]).await.unwrap();
+    assert_eq!(new.answer(1).await.unwrap(), "demo");
+    served_by(&tunnels, "demo", &new, 1).await;
+    let paths = |live: Arc<Live>| live.access.as_ref().map(|access| access.paths.len());
+    assert_eq!(paths(online(&tunnels, "demo").await), Some(1));
+    new.ask(2, bind(serde_json::json!({"allow_path": ["/a", "/b"]}))).await.unwrap();
+    served_by(&tunnels, "demo", &new, 2).await;
+    assert_eq!(paths(online(&tunnels, "demo").await), Some(2));
+    new.ask(3, bind(serde_json::json!({}))).await.unwrap();
+    served_by(&tunnels, "demo", &new, 3).await;
+    assert_eq!(paths(online(&tunnels, "demo").await), None);
+}
+
+#[tokio::test]
 async fn an_unknown_session_moves_nothing() {
     let tunnels = tunnels();
     let old = five(&tunnels).await;
