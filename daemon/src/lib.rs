@@ -16,5 +16,6 @@ mod host;
 mod listen;
 mod names;
 mod observe;
+mod own_answers;
 mod startup;
 mod tunnels;

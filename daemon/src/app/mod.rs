@@ -29,7 +29,7 @@ use crate::drain::stop::Stop;
 use crate::drain::{Drain, Port, initials};
 use crate::edge::{self, Edge};
 use crate::host::activation::Inherited;
-use crate::host::notify;
+use crate::host::{descriptors, notify};
 use crate::listen::dns::Dns;
 use crate::listen::{self, Listen, PublicTls, ResetKey};
 use crate::names::{PublicAddress, Subdomain};
@@ -255,7 +255,9 @@ impl Parts {
         access: Access,
         names_secret: &[u8],
     ) -> Self {
-        let admission = Admission::new(config.admission.clone());
+        let mut admission = config.admission.clone();
+        admission.startup.fit(descriptors::raise_limit(), config.tunnels.startup.max_sessions);
+        let admission = Admission::new(admission);
         let drain = Drain::new(config.drain.clone());
         let health = Health::new(certificates.state(), drain.clone());
         let tunnels = Tunnels::new(
@@ -271,6 +273,7 @@ impl Parts {
             drain: drain.clone(),
             health: health.clone(),
             metrics: metrics.clone(),
+            rates: admission.rates.clone(),
         };
         let edge = Edge::new(address.domain.clone(), config.edge.clone(), alt_svc, for_edge);
         let listen = Listen::new(

@@ -6,6 +6,7 @@
 mod admin;
 mod certificates;
 mod keys;
+mod rates;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -108,8 +109,12 @@ impl Config {
         let keys = keys(root.tables("keys"));
         let mut limits = limits(root.section("limits"));
         let tuning = tuning(root.section("transport"));
+        limits.admission.live.rates = rates::rates(root.section("rates"));
         let mut proxies = root.section("proxies");
         let trusted_proxies = proxies.list("trusted", "a network such as \"10.0.0.0/8\"", |text| {
+            text.parse::<IpNet>().or_else(|_| text.parse::<std::net::IpAddr>().map(IpNet::from)).ok()
+        });
+        let proxy_protocol = proxies.list("protocol_from", "a network such as \"10.0.0.0/8\"", |text| {
             text.parse::<IpNet>().or_else(|_| text.parse::<std::net::IpAddr>().map(IpNet::from)).ok()
         });
         proxies.finish();
@@ -120,6 +125,7 @@ impl Config {
         root.finish();
         let trusted_proxies = trusted_proxies.unwrap_or_default();
         limits.admission.live.exempt.clone_from(&trusted_proxies);
+        limits.admission.live.proxy_protocol = proxy_protocol.unwrap_or_default();
         limits.admission.live.keys = keys;
         limits.edge.trusted_proxies = trusted_proxies;
         match (domain, source, reader.mistakes()) {

@@ -8,12 +8,15 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::lifetime::Lifetime;
 use super::visitor::Visitor;
+use crate::admission::rates::TunnelNumber;
 
 /// One request. Counts it when dropped, whether or not the response arrived.
 #[derive(Debug)]
 pub(super) struct Context {
     /// Who asked.
     pub(super) visitor: Arc<Visitor>,
+    /// The tunnel that it goes to, once that is known.
+    pub(super) tunnel: Option<TunnelNumber>,
     began: Instant,
     /// The response's status, once there is one.
     status: Option<StatusCode>,
@@ -26,7 +29,7 @@ impl Context {
     pub(super) fn new(visitor: &Arc<Visitor>) -> Self {
         visitor.asked();
         let in_flight = Lifetime::Finite.token(&visitor.edge.drain);
-        Self { visitor: visitor.clone(), began: Instant::now(), status: None, in_flight }
+        Self { visitor: visitor.clone(), tunnel: None, began: Instant::now(), status: None, in_flight }
     }
 
     /// Notes how long the response may last.

@@ -19,12 +19,14 @@ use http_body::Body as _;
 use hyper::upgrade::OnUpgrade;
 use tracing::debug;
 
+use super::access::admit;
 use super::body::Body;
 use super::claims::is_dropped;
 use super::context::Context;
 use super::headers::{add_via, is_loop, join_cookies, mark_loop, set_forwarded};
 use super::interim::InterimHeads;
 use super::linger::linger;
+use super::pace;
 use super::pages::{Problem, page};
 use super::request::RequestBody;
 use super::respond::{FinalHead, respond, respond_to_upgrade};
@@ -128,7 +130,14 @@ async fn send_upgrade(
                 return Err(problem);
             }
         };
-        let ExchangeHalves { send, mut recv } = match live.open(head.clone(), body.is_none()) {
+        let admitted = match admit(&context.visitor, &head, &live) {
+            Ok(head) => head,
+            Err(response) => {
+                give_up(body, false);
+                return Ok(*response);
+            }
+        };
+        let ExchangeHalves { send, mut recv } = match pace::open(context, &live, admitted, body.is_none()) {
             Ok(exchange) => exchange,
             Err(OpenError::Unavailable | OpenError::Unbound) => {
                 lost = Some(live);
@@ -185,8 +194,15 @@ async fn send(context: &mut Context, tunnel: &Arc<Tunnel>, request: Outgoing) ->
                 return Err(problem);
             }
         };
+        let admitted = match admit(&context.visitor, &head, &live) {
+            Ok(head) => head,
+            Err(response) => {
+                give_up(body, held_back);
+                return Ok(*response);
+            }
+        };
         let end = body.is_none();
-        let ExchangeHalves { send, mut recv } = match live.open(head.clone(), end) {
+        let ExchangeHalves { send, mut recv } = match pace::open(context, &live, admitted, end) {
             Ok(exchange) => exchange,
             Err(OpenError::Unavailable | OpenError::Unbound) => {
                 lost = Some(live);

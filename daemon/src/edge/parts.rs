@@ -7,6 +7,7 @@ use arc_swap::{ArcSwap, Guard};
 use http::HeaderValue;
 use ipnet::IpNet;
 
+use crate::admission::Rates;
 use crate::drain::Drain;
 use crate::names::Hostname;
 use crate::observe::{Health, Metrics};
@@ -56,6 +57,7 @@ pub(crate) struct Edge {
     pub(super) drain: Arc<Drain>,
     pub(super) health: Arc<Health>,
     pub(super) metrics: Arc<Metrics>,
+    pub(super) rates: Arc<Rates>,
 }
 
 /// The parts that the edge hands requests to.
@@ -65,13 +67,23 @@ pub(crate) struct Parts {
     pub(crate) drain: Arc<Drain>,
     pub(crate) health: Arc<Health>,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) rates: Arc<Rates>,
 }
 
 impl Edge {
     /// An edge for the names under `domain`.
     pub(crate) fn new(domain: Hostname, config: Config, alt_svc: Option<HeaderValue>, parts: Parts) -> Arc<Self> {
-        let Parts { tunnels, drain, health, metrics } = parts;
-        Arc::new(Self { domain, config: ArcSwap::from_pointee(config), alt_svc, tunnels, drain, health, metrics })
+        let Parts { tunnels, drain, health, metrics, rates } = parts;
+        Arc::new(Self {
+            domain,
+            config: ArcSwap::from_pointee(config),
+            alt_svc,
+            tunnels,
+            drain,
+            health,
+            metrics,
+            rates,
+        })
     }
 
     /// Takes new settings, for connections and requests that begin later.

@@ -86,9 +86,10 @@ pub(super) fn respond_to_upgrade(
     let lifetime = Lifetime::of_upgrade(upgrade.is_websocket());
     let visitor = Arc::clone(&context.visitor);
     let (in_flight, farewell) = (lifetime.token(&visitor.edge.drain), lifetime.farewell(&visitor.edge.drain));
+    let busy = visitor.keep();
     tokio::spawn(async move {
         splice(on_upgrade, send, recv, farewell).await;
-        drop((visitor, in_flight));
+        drop((busy, visitor, in_flight));
     });
     Ok(response)
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use cok_host::quoted::quoted;
-use cok_proto::{ErrorCode, ErrorMessage};
+use cok_proto::{ErrorCode, ErrorMessage, Rules};
 
 use super::Tunnels;
 use super::directory::{Claim, Denied, PROBE, Reservation, TakeFrom};
@@ -11,7 +11,7 @@ use super::origin::CHOOSE_ANOTHER;
 use super::presence::Live;
 use super::refusals::{taken, unauthorized};
 use super::session::Client;
-use crate::admission::{KeyRecord, TunnelPermit};
+use crate::admission::{Access, KeyRecord, TunnelPermit};
 use crate::names::Subdomain;
 
 /// How many names are tried for a client that wants none in particular, for each pattern of its key.
@@ -24,6 +24,19 @@ const ROUNDS: usize = 3;
 pub(super) struct Granted {
     pub(super) reservation: Reservation,
     pub(super) permit: TunnelPermit,
+}
+
+impl Granted {
+    /// With whom the tunnel lets in.
+    pub(super) fn with_rules(mut self, rules: &Rules) -> Result<Self, ErrorMessage> {
+        let access = Access::new(rules, &self.reservation.name);
+        self.reservation.access = access.map_err(|_| ErrorMessage {
+            code: ErrorCode::LimitReached,
+            message: "the server has no random numbers for the tunnel's passwords".to_owned(),
+            retryable: true,
+        })?;
+        Ok(self)
+    }
 }
 
 /// A client asks for a tunnel.

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::session::{Client, Owner};
+use crate::admission::{Access, KeyRecord, Rate};
 
 /// A tunnel in the session that serves it. A tunnel that moves to another session, or to another id, gets a new one. So
 /// two are the same only if they are one allocation.
@@ -19,14 +20,28 @@ pub(crate) struct Live {
     pub(super) transport: Arc<dyn Transport>,
     /// The tunnel's id in the session.
     pub(super) tunnel: u32,
+    /// How often each visitor may ask, if its client has said so.
+    pub(super) visitor_rate: Option<Rate>,
     /// When it came online.
     pub(super) began: Instant,
+    /// Whom it lets in, if not everybody.
+    pub(crate) access: Option<Arc<Access>>,
 }
 
 impl Live {
     /// Opens an exchange. With `end`, the request has no body.
     pub(crate) fn open(&self, head: Arc<RequestHead>, end: bool) -> Result<ExchangeHalves, OpenError> {
         self.transport.open(self.tunnel, head, end)
+    }
+
+    /// How often each visitor may ask, if its client has said so.
+    pub(crate) fn visitor_rate(&self) -> Option<Rate> {
+        self.visitor_rate
+    }
+
+    /// The key of its client as it is now. A key that has ended stays as it was: its exchanges end by themselves.
+    pub(crate) fn key(&self) -> Arc<KeyRecord> {
+        self.client.grant.record().unwrap_or_else(|| self.client.key.clone())
     }
 }
 

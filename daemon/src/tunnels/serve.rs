@@ -16,8 +16,8 @@ use cok_proto::{
 use cok_transport::Handshake;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until};
-use tracing::info;
+use tokio::time::{Instant, sleep, sleep_until};
+use tracing::{debug, info};
 
 use super::Tunnels;
 use super::claims::{Granted, Request, claim, forbidden, present_key};
@@ -62,8 +62,7 @@ async fn begin(
     let client = match introduce(tunnels, &connect, origin) {
         Ok(client) => Arc::new(client),
         Err(refusal) => {
-            origin.refused(&refusal, wanted, None);
-            handshake.refuse(&refusal);
+            refuse_in_time(tunnels, handshake, origin, refusal);
             return None;
         }
     };
@@ -116,6 +115,31 @@ async fn begin(
         old.transport.drain(DrainReason::Handover, tunnels.drain.timeout());
     }
     Some((session, registration))
+}
+
+/// Refuses a client that has not introduced itself properly. The answer to a wrong key waits, and holds no session's place
+/// meanwhile.
+fn refuse_in_time(tunnels: &Tunnels, handshake: Box<dyn Handshake>, origin: Origin, refusal: ErrorMessage) {
+    let waits = refusal.code == ErrorCode::Unauthorized;
+    let answer = move |handshake: Box<dyn Handshake>| {
+        origin.refused(&refusal, handshake.connect().subdomain.clone().as_deref(), None);
+        handshake.refuse(&refusal);
+    };
+    if !waits {
+        return answer(handshake);
+    }
+    tunnels.metrics.refused.keys.inc();
+    let Some(turn) = tunnels.admission.wrong_keys.refusal(origin.peer) else {
+        return debug!(peer = %origin.peer, "too many wrong keys wait for their refusals");
+    };
+    let drain = tunnels.drain.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            () = sleep(turn.wait) => {}
+            () = drain.reached(Phase::GoingAway) => {}
+        }
+        answer(handshake);
+    });
 }
 
 /// Who asks, if its key is valid.
@@ -201,12 +225,13 @@ impl Tunnels {
         let Client { key, origin, version, session: id, .. } = &*session.client;
         let (name, key, peer) = (granted.reservation.name.clone(), &key.name, origin.peer);
         let online = self.metrics.clone().tunnel_online();
+        let rules = granted.reservation.access.as_ref().map_or(String::new(), |access| format!("; rules: {access}"));
         self.directory.activate(granted, session, tunnel, online, self.drain.timeout()).inspect_err(|refusal| {
             origin.refused(refusal, Some(name.as_str()), Some(&session.client.key));
         })?;
         info!(
             %peer, %name, %key, session = %id, version, transport = origin.transport,
-            "tunnel {name} online: key {key}, from {origin}"
+            "tunnel {name} online: key {key}, from {origin}{rules}"
         );
         Ok(())
     }
@@ -259,15 +284,18 @@ impl Serving<'_> {
 
     /// The client asks for a tunnel.
     fn bind(&mut self, id: u32, bind: Bind) {
-        if let Some(message) = bind.unsupported() {
-            let error = ErrorMessage { code: ErrorCode::Unsupported, message, retryable: false };
-            return self.claimed(id, bind.subdomain.as_deref(), Err(error));
-        }
+        let rules = match bind.checked() {
+            Ok(rules) => rules,
+            Err(message) => {
+                let error = ErrorMessage { code: ErrorCode::Unsupported, message, retryable: false };
+                return self.claimed(id, bind.subdomain.as_deref(), Err(error));
+            }
+        };
         let (tunnels, client) = (self.tunnels.clone(), self.session.client.clone());
         self.claims.spawn(async move {
             let wanted = bind.subdomain.as_deref();
             let request = Request { client: &client, tunnel: id, wanted, take_over: bind.take_over };
-            let result = claim(&tunnels, request).await;
+            let result = claim(&tunnels, request).await.and_then(|granted| granted.with_rules(&rules));
             (id, bind.subdomain, result)
         });
     }
