@@ -16,7 +16,7 @@ LIMIT = 1.0
 
 
 class Load:
-    """Visitors who send requests one after the other, and downloads that run on."""
+    """Visitors who send requests one after the other, and responses that run on."""
 
     def __init__(self, client):
         self.client, self.stopped = client, threading.Event()
@@ -25,7 +25,8 @@ class Load:
         self.threads = [threading.Thread(target=self._visit, daemon=True) for _ in range(3)]
         for thread in self.threads:
             thread.start()
-        self.downloads = [client.start_curl("/endless", "--limit-rate", "100k", "--output", "-") for _ in range(3)]
+        streams = (f"/steps/{client.name}-{number}/9" for number in range(3))
+        self.downloads = [client.start_curl(stream, "--output", "-") for stream in streams]
         wait_for(lambda: self.good >= 5, "requests are answered")
         for download in self.downloads:
             assert download.stdout.read(1)
@@ -50,7 +51,7 @@ class Load:
 def ended(watch, load, client):
     """All that ran through the tunnel has ended in time. Returns how long that took."""
     for download in load.downloads:
-        download.wait(20)
+        download.wait(5)
         assert download.returncode != 0
     took = watch.seconds()
     bad = load.bad
