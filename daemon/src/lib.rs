@@ -12,6 +12,7 @@ pub mod cli;
 mod config;
 mod drain;
 mod edge;
+mod exchanges;
 mod host;
 mod listen;
 mod names;

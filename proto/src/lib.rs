@@ -29,7 +29,7 @@ pub mod share;
 pub mod stream;
 
 pub use error::{ErrorCode, ProtocolError, ResetCode};
-pub use exchange::{ExchangeError, Received, WindowBudget};
+pub use exchange::{Account, ExchangeError, Holding, Received, WindowBudget};
 pub use frame::{Frame, FrameHeader, FrameType};
 pub use head::{RequestHead, ResponseHead, Scheme, Target};
 pub use message::{

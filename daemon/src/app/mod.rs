@@ -28,6 +28,7 @@ use crate::config::Config;
 use crate::drain::stop::Stop;
 use crate::drain::{Drain, Port, initials};
 use crate::edge::{self, Edge};
+use crate::exchanges::Exchanges;
 use crate::host::activation::Inherited;
 use crate::host::{descriptors, notify};
 use crate::listen::dns::Dns;
@@ -70,6 +71,7 @@ struct Parts {
     drain: Arc<Drain>,
     tunnels: Arc<Tunnels>,
     edge: Arc<Edge>,
+    exchanges: Arc<Exchanges>,
     listen: Arc<Listen>,
     health: Arc<Health>,
     metrics: Arc<Metrics>,
@@ -181,7 +183,7 @@ impl App {
         let Self { sockets, activated, addresses, address, state_dir, parts, tls, dns, .. } = self;
         let Self { certificates, store, snapshot, expected, reloader, .. } = self;
         let Bound { https, quic, http, admin, admin_socket } = sockets;
-        let Parts { admission, drain, tunnels, listen, health, metrics, access, .. } = parts;
+        let Parts { admission, drain, tunnels, exchanges, listen, health, metrics, access, .. } = parts;
 
         // These tasks run until the stop has ended.
         let mut background = JoinSet::new();
@@ -215,6 +217,7 @@ impl App {
         let follower = background.spawn(snapshot.clone().follow(tunnels.clone()));
         background.spawn(tunnels.clone().sweep());
         background.spawn(async move { admission.keys.watch_clock().await });
+        background.spawn(exchanges.watch());
         background.spawn(certificates.keep_fresh());
         background.spawn(notify::feed_watchdog());
         health.set_listening();
@@ -268,12 +271,14 @@ impl Parts {
             metrics.clone(),
             names_secret,
         );
+        let exchanges = Exchanges::new(config.exchanges.clone());
         let for_edge = edge::Parts {
             tunnels: tunnels.clone(),
             drain: drain.clone(),
             health: health.clone(),
             metrics: metrics.clone(),
             rates: admission.rates.clone(),
+            exchanges: exchanges.clone(),
         };
         let edge = Edge::new(address.domain.clone(), config.edge.clone(), alt_svc, for_edge);
         let listen = Listen::new(
@@ -285,7 +290,7 @@ impl Parts {
             metrics.clone(),
         );
         let access = Arc::new(ArcSwap::from_pointee(access));
-        Self { admission, drain, tunnels, edge, listen, health, metrics, access }
+        Self { admission, drain, tunnels, edge, exchanges, listen, health, metrics, access }
     }
 }
 

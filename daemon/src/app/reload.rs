@@ -109,12 +109,13 @@ impl Reloader {
         }
         let socket = admin::path(&next.startup.state_dir);
         let access = Access::load(&next.admin, socket).map_err(ReloadError::Token)?;
-        let Config { listen, admission, edge, tunnels, drain, .. } = next.clone();
+        let Config { listen, admission, edge, exchanges, tunnels, drain, .. } = next.clone();
         self.parts.access.store(Arc::new(access));
         self.parts.tunnels.reload(tunnels.live);
         self.parts.admission.reload(admission.live);
         self.parts.drain.reload(drain);
         self.parts.edge.reload(edge);
+        self.parts.exchanges.reload(exchanges);
         self.parts.listen.reload(listen.live);
         for endpoint in &self.endpoints {
             self.tls.reload(endpoint, listen.live);

@@ -5,6 +5,7 @@
 
 mod admin;
 mod certificates;
+mod exchanges;
 mod keys;
 mod rates;
 
@@ -30,6 +31,7 @@ pub(crate) struct Config {
     pub(crate) certificates: certs::Config,
     pub(crate) admission: admission::Config,
     pub(crate) edge: edge::Config,
+    pub(crate) exchanges: crate::exchanges::Config,
     pub(crate) tunnels: tunnels::Config,
     pub(crate) drain: drain::Config,
     pub(crate) admin: crate::admin::Config,
@@ -135,6 +137,7 @@ impl Config {
                 certificates: certs::Config { source },
                 admission: limits.admission,
                 edge: limits.edge,
+                exchanges: limits.exchanges,
                 tunnels: limits.tunnels,
                 drain: limits.drain,
                 admin,
@@ -253,6 +256,7 @@ struct Limits {
     listen: listen::Live,
     admission: admission::Config,
     edge: edge::Config,
+    exchanges: crate::exchanges::Config,
     tunnels: tunnels::Config,
     drain: drain::Config,
 }
@@ -312,6 +316,7 @@ fn limits(mut section: Section<'_>) -> Limits {
             trusted_proxies: Vec::new(),
             via: edge.via,
         },
+        exchanges: exchanges::exchanges(&mut section),
     };
     section.finish();
     limits

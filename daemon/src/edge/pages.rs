@@ -42,6 +42,10 @@ pub(super) enum Problem {
     TooMany,
     /// Too many visitors or exchanges at once.
     Busy,
+    /// Too many exchanges of this visitor at once.
+    Share,
+    /// The visitor has not sent its request's body in time.
+    UploadSlow,
     /// The daemon is going away.
     ShuttingDown,
     /// The local service refused the connection.
@@ -76,7 +80,8 @@ impl Problem {
             Self::Loop => StatusCode::LOOP_DETECTED,
             Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::TooMany => StatusCode::TOO_MANY_REQUESTS,
-            Self::Offline | Self::Busy | Self::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
+            Self::UploadSlow => StatusCode::REQUEST_TIMEOUT,
+            Self::Offline | Self::Busy | Self::Share | Self::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
             Self::ServiceAbsent
             | Self::ServiceBroke
             | Self::ServiceUnresolved
@@ -124,6 +129,14 @@ impl Problem {
             ),
             Self::TooMany => ("Too many requests", "More requests came than are allowed. Try again in a moment."),
             Self::Busy => ("Too busy", "This tunnel has as many requests as it can take. Try again in a moment."),
+            Self::Share => (
+                "Too many requests at once",
+                "Your network has as many requests to this tunnel as it may have. Try again once some have ended.",
+            ),
+            Self::UploadSlow => (
+                "Request timeout",
+                "The rest of your request did not come in time. Check your connection, and send it again.",
+            ),
             Self::ShuttingDown => ("Restarting", "The server is restarting. Try again in a moment."),
             Self::ServiceAbsent => (
                 "Service not running",

@@ -9,6 +9,7 @@ use ipnet::IpNet;
 
 use crate::admission::Rates;
 use crate::drain::Drain;
+use crate::exchanges::Exchanges;
 use crate::names::Hostname;
 use crate::observe::{Health, Metrics};
 use crate::tunnels::Tunnels;
@@ -58,6 +59,7 @@ pub(crate) struct Edge {
     pub(super) health: Arc<Health>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) rates: Arc<Rates>,
+    pub(super) exchanges: Arc<Exchanges>,
 }
 
 /// The parts that the edge hands requests to.
@@ -68,12 +70,13 @@ pub(crate) struct Parts {
     pub(crate) health: Arc<Health>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) rates: Arc<Rates>,
+    pub(crate) exchanges: Arc<Exchanges>,
 }
 
 impl Edge {
     /// An edge for the names under `domain`.
     pub(crate) fn new(domain: Hostname, config: Config, alt_svc: Option<HeaderValue>, parts: Parts) -> Arc<Self> {
-        let Parts { tunnels, drain, health, metrics, rates } = parts;
+        let Parts { tunnels, drain, health, metrics, rates, exchanges } = parts;
         Arc::new(Self {
             domain,
             config: ArcSwap::from_pointee(config),
@@ -83,6 +86,7 @@ impl Edge {
             health,
             metrics,
             rates,
+            exchanges,
         })
     }
 

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use http::StatusCode;
 use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::parts::Edge;
@@ -25,6 +26,8 @@ pub(crate) struct Visitor {
     pub(super) edge: Arc<Edge>,
     /// The flushes of its connection over TCP.
     pub(super) flushes: Flushes,
+    /// Ends its connection.
+    pub(super) end: CancellationToken,
     peer: Peer,
     /// How many requests have come.
     requests: AtomicU64,
@@ -63,6 +66,7 @@ impl Visitor {
         Arc::new(Self {
             edge,
             flushes: Flushes::default(),
+            end: CancellationToken::new(),
             peer,
             requests: AtomicU64::new(0),
             answered: AtomicU64::new(0),

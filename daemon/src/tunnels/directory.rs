@@ -6,7 +6,7 @@
 //! its successor.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use cok_proto::{ErrorMessage, ResetCode, Unbind, UnbindReason};
@@ -238,7 +238,15 @@ impl Directory {
         let (client, transport) = (session.client.clone(), session.transport.clone());
         let access = reservation.access.take();
         let visitor_rate = access.as_ref().and_then(|access| access.rate).map(Rate::from);
-        let live = Arc::new(Live { client, transport, tunnel, visitor_rate, began: Instant::now(), access });
+        let live = Arc::new(Live {
+            client,
+            transport,
+            tunnel,
+            visitor_rate,
+            began: Instant::now(),
+            access,
+            used: OnceLock::new(),
+        });
         session.add(tunnel, Binding { name: name.clone(), live: live.clone(), _permit: permit, _online: online });
         let owner = session.client.owner.clone();
         if let Some(entry) = self.find(&name) {

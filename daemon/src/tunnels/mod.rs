@@ -182,6 +182,11 @@ impl Tunnels {
         Waiting { max_held: config.max_held, grace: config.reconnect_grace }
     }
 
+    /// The most exchanges at once in a session.
+    pub(crate) fn max_exchanges(&self) -> u32 {
+        self.config().max_exchanges
+    }
+
     /// The number of tunnels that are online.
     pub(crate) fn online(&self) -> usize {
         self.directory.online()

@@ -23,6 +23,7 @@ use crate::edge::body;
 use crate::edge::request::RequestBody;
 use crate::edge::service;
 use crate::edge::visitor::Visitor;
+use crate::exchanges::Leash;
 
 /// How much of a response that is there already goes into one write, about.
 const GATHER: usize = 64 * 1024;
@@ -50,12 +51,12 @@ pub(super) struct Stream {
 }
 
 /// Serves one request, until its response has arrived or is not wanted any more.
-pub(super) async fn serve(visitor: Arc<Visitor>, stream: Stream) {
+pub(super) async fn serve(visitor: Arc<Visitor>, stream: Stream, leash: Leash) {
     let Stream { resolver, half, send, recv, connection } = stream;
     let state = RequestState::new();
     let mut sender = Sender { stream: send, state: state.clone(), finished: false };
     let mut receiver = Receiver::new(recv, connection.clone(), state.clone());
-    let limit = visitor.edge.config().header_timeout;
+    let limit = visitor.edge.exchanges.config().head_timeout;
     let frame = match tokio::time::timeout(limit, head(&mut receiver)).await {
         Ok(Ok(frame)) => frame,
         Ok(Err(broken)) => {
@@ -90,7 +91,8 @@ pub(super) async fn serve(visitor: Arc<Visitor>, stream: Stream) {
     };
     let (writer, reader) = stream.split();
     if let Ok(body) = Body::new(receiver, reader, half.clone(), state, declared) {
-        let request = request.map(|()| RequestBody::Stream(Box::pin(body)));
+        let mut request = request.map(|()| RequestBody::Stream(Box::pin(body)));
+        request.extensions_mut().insert(leash);
         // A visitor who has left needs no answer.
         let _ = respond(&visitor, request, Writer { h3: writer, half }, &mut sender, &connection).await;
     }
