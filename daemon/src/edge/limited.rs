@@ -3,14 +3,14 @@
 
 use std::net::IpAddr;
 
-use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
+use http::header::{HeaderName, HeaderValue, RETRY_AFTER};
 use http::{HeaderMap, Request, Response};
 
+use super::access::believed;
 use super::body::Body;
 use super::context::Context;
 use super::grpc;
 use super::pages::{Problem, page};
-use super::proxied::visitor_address;
 use super::request::RequestBody;
 use crate::admission::rates::{Exceeded, Whose};
 use crate::names::Subdomain;
@@ -45,21 +45,15 @@ pub(super) fn admit_to_tunnel(
 /// The visitor's address; `None` behind a trusted proxy that names none.
 fn address_of(context: &Context, request: &Request<RequestBody>) -> Option<IpAddr> {
     let trusted = &context.visitor.edge.config().trusted_proxies;
-    visitor_address(request.headers(), context.visitor.address(), trusted)
+    let peer = context.visitor.address();
+    let is_proxy = trusted.iter().any(|network| network.contains(&peer));
+    if is_proxy { believed(request.headers(), trusted) } else { Some(peer) }
 }
 
 /// The answer to a request over a rate.
 pub(super) fn too_many(exceeded: Exceeded, request: &HeaderMap) -> Response<Body> {
-    let mut response = if grpc::is_grpc(request) {
-        let mut response = Response::new(Body::empty());
-        *response.headers_mut() = grpc::exhausted();
-        if let Some(kind) = request.get(CONTENT_TYPE) {
-            response.headers_mut().insert(CONTENT_TYPE, kind.clone());
-        }
-        response
-    } else {
-        page(Problem::TooMany, request)
-    };
+    let mut response =
+        if grpc::is_grpc(request) { grpc::refused(Problem::TooMany) } else { page(Problem::TooMany, request) };
     let whose = match exceeded.whose {
         Whose::Visitor => "visitor",
         Whose::Tunnel => "tunnel",
@@ -86,6 +80,7 @@ mod tests {
     use std::time::Duration;
 
     use http::StatusCode;
+    use http::header::CONTENT_TYPE;
 
     use super::*;
     use crate::admission::Rate;

@@ -21,7 +21,6 @@ mod pace;
 mod pages;
 mod parting;
 mod parts;
-mod proxied;
 mod request;
 mod respond;
 mod response_judge;

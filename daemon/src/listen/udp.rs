@@ -156,7 +156,7 @@ fn begin(listen: &Arc<Listen>, handshakes: &Arc<Handshakes>, connections: &Arc<C
     }
     let limit = listen.config().handshake_timeout;
     let wait = if proved {
-        match rates.connection(peer.ip()).and_then(|()| rates.handshake(peer.ip(), limit)) {
+        match rates.connection(peer.ip()).and_then(|()| rates.handshake(peer.ip(), limit / 2)) {
             Ok(wait) => wait,
             Err(error) => {
                 listen.metrics.refused.handshakes.inc();

@@ -11,7 +11,7 @@ const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 
 /// The address of the visitor behind trusted proxies: the last in X-Forwarded-For that is none of theirs. The fields are
 /// those that the daemon has set. `None` if a proxy has named something else than an address.
-pub(super) fn believed(headers: &HeaderMap, trusted: &[IpNet]) -> Option<IpAddr> {
+pub(in crate::edge) fn believed(headers: &HeaderMap, trusted: &[IpNet]) -> Option<IpAddr> {
     let is_trusted = |address: &IpAddr| trusted.iter().any(|network| network.contains(address));
     let values: Vec<&str> =
         headers.get_all(X_FORWARDED_FOR).iter().map(|value| value.to_str()).collect::<Result<_, _>>().ok()?;

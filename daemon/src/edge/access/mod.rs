@@ -14,6 +14,7 @@ use cok_proto::RequestHead;
 use http::header::{ACCEPT, LOCATION, SET_COOKIE, UPGRADE, WWW_AUTHENTICATE};
 use http::{HeaderValue, Method, Response, StatusCode};
 
+pub(super) use self::address::believed;
 use self::credentials::{Link, TargetParts};
 use super::body::Body;
 use super::grpc::{is_grpc, refused};
