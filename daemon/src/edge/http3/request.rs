@@ -56,7 +56,7 @@ pub(super) async fn serve(visitor: Arc<Visitor>, stream: Stream, leash: Leash) {
     let state = RequestState::new();
     let mut sender = Sender { stream: send, state: state.clone(), finished: false };
     let mut receiver = Receiver::new(recv, connection.clone(), state.clone());
-    let limit = visitor.edge.exchanges.config().head_timeout;
+    let limit = visitor.edge.exchanges.config().head_timeout.min(visitor.edge.config().header_timeout);
     let frame = match tokio::time::timeout(limit, head(&mut receiver)).await {
         Ok(Ok(frame)) => frame,
         Ok(Err(broken)) => {

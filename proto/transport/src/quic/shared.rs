@@ -102,8 +102,7 @@ impl Progress {
 
     /// Whether the reader waits for the peer, and has since the last audit.
     fn is_quiet(&self) -> bool {
-        self.waits.load(Ordering::Relaxed)
-            && self.reads.load(Ordering::Relaxed) == self.seen.load(Ordering::Relaxed)
+        self.waits.load(Ordering::Relaxed) && self.reads.load(Ordering::Relaxed) == self.seen.load(Ordering::Relaxed)
     }
 
     /// Charges the room that the reader takes, or gives it back. Whether it may have it: no account is full.
