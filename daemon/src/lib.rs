@@ -4,6 +4,7 @@
 //! To follow a request, open `listen`, `edge` and `tunnels`, then `cok-transport` and the client's session and proxy.
 //! `app` builds all parts and is their table of contents.
 
+mod admin;
 mod admission;
 mod app;
 mod certificates;
@@ -16,5 +17,6 @@ mod host;
 mod listen;
 mod names;
 mod observe;
+mod own_answers;
 mod startup;
 mod tunnels;

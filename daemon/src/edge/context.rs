@@ -8,6 +8,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::lifetime::Lifetime;
 use super::visitor::Visitor;
+use crate::admission::rates::TunnelNumber;
 use crate::exchanges::Exchange;
 
 /// One request. Counts it when dropped, whether or not the response arrived.
@@ -15,6 +16,8 @@ use crate::exchanges::Exchange;
 pub(super) struct Context {
     /// Who asked.
     pub(super) visitor: Arc<Visitor>,
+    /// The tunnel that it goes to, once that is known.
+    pub(super) tunnel: Option<TunnelNumber>,
     began: Instant,
     /// The exchange that it became, if it goes to a tunnel.
     pub(super) exchange: Option<Arc<Exchange>>,
@@ -29,7 +32,7 @@ impl Context {
     pub(super) fn new(visitor: &Arc<Visitor>) -> Self {
         visitor.asked();
         let in_flight = Lifetime::Finite.token(&visitor.edge.drain);
-        Self { visitor: visitor.clone(), began: Instant::now(), exchange: None, status: None, in_flight }
+        Self { visitor: visitor.clone(), tunnel: None, began: Instant::now(), exchange: None, status: None, in_flight }
     }
 
     /// Notes how long the response may last.

@@ -19,6 +19,7 @@ use http_body::Body as _;
 use hyper::upgrade::OnUpgrade;
 use tracing::debug;
 
+use super::access::admit;
 use super::body::Body;
 use super::claims::is_dropped;
 use super::context::Context;
@@ -26,6 +27,7 @@ use super::grpc::is_grpc;
 use super::headers::{add_via, is_loop, join_cookies, mark_loop, seen_by_proxies, set_forwarded};
 use super::interim::InterimHeads;
 use super::linger::linger;
+use super::pace;
 use super::pages::{Problem, page};
 use super::request::RequestBody;
 use super::respond::{FinalHead, respond, respond_to_upgrade};
@@ -127,14 +129,14 @@ fn enter(
 
 /// Opens the exchange in the tunnel. A full tunnel gives up an exchange that stands still.
 async fn open(context: &Context, live: &Live, head: &Arc<RequestHead>, end: bool) -> Result<ExchangeHalves, OpenError> {
-    let Some(exchange) = &context.exchange else { return live.open(head.clone(), end) };
+    let Some(exchange) = &context.exchange else { return pace::open(context, live, head.clone(), end) };
     let (key, most) = live.key_use(&context.visitor.edge.exchanges);
     if !exchange.count_for(key, most) {
         return Err(OpenError::Saturated);
     }
     let mut wait = ROOM_AFTER;
     loop {
-        match live.open(head.clone(), end) {
+        match pace::open(context, live, head.clone(), end) {
             Err(OpenError::Saturated) if wait < ROOM_AFTER * ROOM_WAITS => {
                 if wait == ROOM_AFTER && !exchange.make_room() {
                     return Err(OpenError::Saturated);
@@ -206,7 +208,14 @@ async fn send_upgrade(
                 return Err(problem);
             }
         };
-        let ExchangeHalves { send, mut recv } = match open(context, &live, &head, body.is_none()).await {
+        let admitted = match admit(&context.visitor, &head, &live) {
+            Ok(head) => head,
+            Err(response) => {
+                give_up(body, false);
+                return Ok(*response);
+            }
+        };
+        let ExchangeHalves { send, mut recv } = match open(context, &live, &admitted, body.is_none()).await {
             Ok(exchange) => exchange,
             Err(OpenError::Unavailable | OpenError::Unbound) => {
                 lost = Some(live);
@@ -263,8 +272,15 @@ async fn send(context: &mut Context, tunnel: &Arc<Tunnel>, request: Outgoing) ->
                 return Err(problem);
             }
         };
+        let admitted = match admit(&context.visitor, &head, &live) {
+            Ok(head) => head,
+            Err(response) => {
+                give_up(body, held_back);
+                return Ok(*response);
+            }
+        };
         let end = body.is_none();
-        let ExchangeHalves { send, mut recv } = match open(context, &live, &head, end).await {
+        let ExchangeHalves { send, mut recv } = match open(context, &live, &admitted, end).await {
             Ok(exchange) => exchange,
             Err(OpenError::Unavailable | OpenError::Unbound) => {
                 lost = Some(live);

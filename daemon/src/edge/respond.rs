@@ -95,13 +95,14 @@ pub(super) fn respond_to_upgrade(
         exchange.leash().clone()
     });
     let (in_flight, farewell) = (lifetime.token(&visitor.edge.drain), lifetime.farewell(&visitor.edge.drain));
+    let busy = visitor.keep();
     tokio::spawn(async move {
         let splice = splice(on_upgrade, send, recv, farewell);
         match leash {
             Some(leash) => drop(leash.hold(splice).await),
             None => splice.await,
         }
-        drop((visitor, in_flight));
+        drop((busy, visitor, in_flight));
     });
     Ok(response)
 }

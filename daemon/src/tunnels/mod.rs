@@ -7,6 +7,7 @@ mod directory;
 mod origin;
 mod presence;
 mod refusals;
+mod revocation;
 mod serve;
 mod session;
 mod snapshot;

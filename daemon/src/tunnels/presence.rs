@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::session::{Client, Owner};
+use crate::admission::{Access, KeyRecord, Rate};
 use crate::exchanges::{Exchanges, KeyUse, Places};
 
 /// A tunnel in the session that serves it. A tunnel that moves to another session, or to another id, gets a new one. So
@@ -20,8 +21,12 @@ pub(crate) struct Live {
     pub(super) transport: Arc<dyn Transport>,
     /// The tunnel's id in the session.
     pub(super) tunnel: u32,
+    /// How often each visitor may ask, if its client has said so.
+    pub(super) visitor_rate: Option<Rate>,
     /// When it came online.
     pub(super) began: Instant,
+    /// Whom it lets in, if not everybody.
+    pub(crate) access: Option<Arc<Access>>,
     /// What its key's tunnels use, from the first request on.
     pub(super) used: OnceLock<Arc<KeyUse>>,
 }
@@ -32,9 +37,19 @@ impl Live {
         self.transport.open(self.tunnel, head, end)
     }
 
+    /// How often each visitor may ask, if its client has said so.
+    pub(crate) fn visitor_rate(&self) -> Option<Rate> {
+        self.visitor_rate
+    }
+
+    /// The key of its client, as it stands now.
+    pub(crate) fn key(&self) -> Arc<KeyRecord> {
+        self.client.grant.record().unwrap_or_else(|| self.client.key.clone())
+    }
+
     /// What its key's tunnels use, and the most exchanges that they may have.
     pub(crate) fn key_use(&self, exchanges: &Exchanges) -> (&Arc<KeyUse>, Option<u32>) {
-        let key = &self.client.key;
+        let key = self.key();
         (self.used.get_or_init(|| exchanges.key(&key.id)), key.limits.exchanges)
     }
 }
