@@ -23,7 +23,7 @@ use crate::edge::body;
 use crate::edge::request::RequestBody;
 use crate::edge::service;
 use crate::edge::visitor::Visitor;
-use crate::exchanges::Leash;
+use crate::exchanges::{Leash, Waiting};
 
 /// How much of a response that is there already goes into one write, about.
 const GATHER: usize = 64 * 1024;
@@ -56,7 +56,7 @@ pub(super) async fn serve(visitor: Arc<Visitor>, stream: Stream, leash: Leash) {
     let state = RequestState::new();
     let mut sender = Sender { stream: send, state: state.clone(), finished: false };
     let mut receiver = Receiver::new(recv, connection.clone(), state.clone());
-    let limit = visitor.edge.exchanges.config().head_timeout;
+    let limit = visitor.edge.exchanges.config().head_timeout.min(visitor.edge.config().header_timeout);
     let frame = match tokio::time::timeout(limit, head(&mut receiver)).await {
         Ok(Ok(frame)) => frame,
         Ok(Err(broken)) => {
@@ -233,6 +233,8 @@ struct Ready {
     parts: Vec<Bytes>,
     /// Bytes of payload.
     length: usize,
+    /// Counts the payload as waiting until it is written.
+    waiting: Vec<Waiting>,
 }
 
 /// How the gathering of a response ended.
@@ -251,7 +253,7 @@ impl Ready {
     const PAYLOAD: usize = 2;
 
     fn new(head: Bytes) -> Self {
-        Self { parts: vec![head, Bytes::new()], length: 0 }
+        Self { parts: vec![head, Bytes::new()], length: 0, waiting: Vec::new() }
     }
 
     /// Takes from a body what it has ready; pending only as long as there is nothing to write at all.
@@ -270,8 +272,9 @@ impl Ready {
                 Poll::Ready(Some(Err(_))) => return Poll::Ready(Step::Broken),
                 Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
                     Ok(chunk) => {
-                        let data = chunk.into_bytes();
+                        let (data, waiting) = chunk.into_parts();
                         self.length += data.len();
+                        self.waiting.extend(waiting);
                         self.parts.push(data);
                     }
                     Err(frame) => return Poll::Ready(Step::Trailers(frame.into_trailers().unwrap_or_default())),
@@ -296,6 +299,7 @@ impl Ready {
     /// Makes room after a write.
     fn clear(&mut self) {
         self.parts.truncate(Self::PAYLOAD);
+        self.waiting.clear();
     }
 }
 

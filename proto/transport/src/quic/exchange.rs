@@ -126,6 +126,18 @@ impl Abandon for Exchange {
     fn abandon(&self, code: ResetCode) {
         self.lock().reset(code);
     }
+
+    fn look(&self) {
+        let mut inner = self.lock();
+        let Some(waker) = inner.recv_waker.clone() else { return };
+        // The waker stays quinn's.
+        let _waits = inner.poll_pieces(&mut Context::from_waker(&waker), self);
+        let unread = !inner.pieces.is_empty();
+        drop(inner);
+        if unread {
+            self.slot.note_unread();
+        }
+    }
 }
 
 impl Inner {
