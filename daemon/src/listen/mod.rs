@@ -3,6 +3,7 @@
 
 pub(crate) mod dns;
 mod plain;
+mod quic_floods;
 mod redirect;
 mod reset_key;
 mod tcp;

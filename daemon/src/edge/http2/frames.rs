@@ -80,9 +80,9 @@ pub(super) struct Frames {
 
 impl Frames {
     /// Of a connection that begins.
-    pub(super) fn new(now: Instant) -> Self {
+    pub(super) fn new() -> Self {
         Self {
-            budget: Budget::new(MOST, PER_SECOND, now),
+            budget: Budget::new(MOST, PER_SECOND),
             updates: 0,
             preface: PREFACE,
             received: Headers::default(),

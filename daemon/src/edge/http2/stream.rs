@@ -5,7 +5,7 @@
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
 use cok_proto::budget::Spent;
@@ -37,13 +37,15 @@ struct Ending {
     goaway: Vec<u8>,
     /// The GOAWAY has begun: what the library writes is dropped.
     begun: bool,
+    /// Who waits for the end of the library's frame.
+    waiting: Option<Waker>,
     shut: bool,
 }
 
 impl<S> Budgeted<S> {
     /// Counts the frames of a fresh connection.
     pub(in crate::edge) fn new(inner: S) -> Self {
-        Self { inner, frames: Frames::new(Instant::now()), ending: None }
+        Self { inner, frames: Frames::new(), ending: None }
     }
 
     /// How much of `length` bytes the library may write now. `None` if they are to be dropped.
@@ -67,6 +69,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Budgeted<S> {
             return Poll::Ready(Ok(()));
         }
         if !ending.begun && self.frames.rest_of_frame() > 0 {
+            ending.waiting = Some(cx.waker().clone());
             return Poll::Pending;
         }
         ending.begun = true;
@@ -91,13 +94,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Budgeted<S> {
         cx.waker().wake_by_ref();
         Poll::Pending
     }
-
-    /// After a write: the end may have waited for the end of a frame.
-    fn wrote(&mut self, cx: &Context<'_>) {
-        if self.ending.is_some() && self.frames.rest_of_frame() == 0 {
-            cx.waker().wake_by_ref();
-        }
-    }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Budgeted<S> {
@@ -112,7 +108,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Budgeted<S> {
             }
             buffer.set_filled(before);
             let limit = Box::pin(sleep(LINGER));
-            this.ending = Some(Ending { limit, goaway: this.frames.goaway(), begun: false, shut: false });
+            this.ending =
+                Some(Ending { limit, goaway: this.frames.goaway(), begun: false, waiting: None, shut: false });
         }
         let _broken = ready!(this.poll_end(cx));
         Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, Spent)))
@@ -126,7 +123,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Budgeted<S> {
         let data = data.get(..allowed).unwrap_or_default();
         let written = ready!(Pin::new(&mut this.inner).poll_write(cx, data))?;
         this.frames.send(data.get(..written).unwrap_or_default());
-        this.wrote(cx);
+        if this.frames.rest_of_frame() == 0
+            && let Some(waiting) = this.ending.as_mut().and_then(|ending| ending.waiting.take())
+        {
+            waiting.wake();
+        }
         Poll::Ready(Ok(written))
     }
 
