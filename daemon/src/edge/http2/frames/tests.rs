@@ -73,7 +73,7 @@ fn requests_and_bodies_are_never_cut_off() {
 }
 
 #[test]
-fn requests_that_end_before_their_bodies_may_be_reset_for_ever() {
+fn requests_that_end_before_their_bodies_may_always_be_reset() {
     let now = Instant::now();
     let mut frames = connection(now);
     for number in 0..10_000 {
@@ -120,7 +120,7 @@ fn sent_data_justifies_the_updates_of_honest_programs() {
 }
 
 #[test]
-fn a_quiet_connection_may_ping_for_ever() {
+fn a_quiet_connection_may_always_ping() {
     let began = Instant::now();
     let mut frames = connection(began);
     for second in 0..100_000 {
