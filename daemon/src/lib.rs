@@ -4,6 +4,7 @@
 //! To follow a request, open `listen`, `edge` and `tunnels`, then `cok-transport` and the client's session and proxy.
 //! `app` builds all parts and is their table of contents.
 
+mod admin;
 mod admission;
 mod app;
 mod certificates;
@@ -11,9 +12,11 @@ pub mod cli;
 mod config;
 mod drain;
 mod edge;
+mod exchanges;
 mod host;
 mod listen;
 mod names;
 mod observe;
+mod own_answers;
 mod startup;
 mod tunnels;

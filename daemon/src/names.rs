@@ -107,6 +107,12 @@ impl PublicAddress {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SubdomainPattern(String);
 
+impl fmt::Display for SubdomainPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 impl SubdomainPattern {
     /// Checks `text`.
     pub(crate) fn parse(text: &str) -> Result<Self, InvalidName> {
@@ -136,6 +142,13 @@ impl SubdomainPattern {
     }
 }
 
+/// A random id of 128 bits in hexadecimal digits, which cannot be guessed.
+pub(crate) fn random_id() -> Result<String, getrandom::Error> {
+    let mut id = [0; 16];
+    getrandom::fill(&mut id)?;
+    Ok(format!("{:032x}", u128::from_be_bytes(id)))
+}
+
 /// An API key as its owner has it. Never stored, never shown.
 pub(crate) struct ApiKey(String);
 
@@ -145,6 +158,13 @@ impl ApiKey {
         let mut secret = [0; 32];
         getrandom::fill(&mut secret)?;
         Ok(Self(format!("cok_{}", URL_SAFE_NO_PAD.encode(secret))))
+    }
+
+    /// Likewise, with its id before the secret.
+    pub(crate) fn generate_for(id: &str) -> Result<Self, getrandom::Error> {
+        let mut secret = [0; 32];
+        getrandom::fill(&mut secret)?;
+        Ok(Self(format!("cok_{id}_{}", URL_SAFE_NO_PAD.encode(secret))))
     }
 
     /// The key's text, to be shown once.

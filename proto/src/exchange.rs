@@ -3,6 +3,7 @@
 //! The queues and the credit window are those of the multiplexer; over QUIC a stream has its own. Nothing here knows
 //! ids, sessions or other exchanges.
 
+mod account;
 mod inbox;
 mod outbox;
 mod state;
@@ -14,6 +15,7 @@ use http::HeaderMap;
 use crate::error::ResetCode;
 use crate::head::ResponseHead;
 
+pub use self::account::{Account, Holding};
 pub(crate) use self::inbox::Inbox;
 pub(crate) use self::outbox::{Finish, OutHead, Outbox};
 pub(crate) use self::state::RecvState;

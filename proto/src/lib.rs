@@ -6,6 +6,8 @@
 //!
 //! - [`frame`]: the seven-byte header, the frame types and their limits, encoding and decoding.
 //! - [`message`]: control payloads (JSON).
+//! - [`rules`]: what a tunnel asks the daemon to do to its requests.
+//! - [`share`]: links that let their holders into a tunnel.
 //! - [`head`]: request and response heads and trailers (binary).
 //! - [`session`]: one side of one session: handshake, order of ids, drain, end.
 //! - [`exchange`]: the states of an exchange's two directions, and what its reader gets.
@@ -23,14 +25,17 @@ pub mod head;
 mod ids;
 pub mod message;
 pub mod mux;
+pub mod rules;
 pub mod session;
+pub mod share;
 pub mod stream;
 
 pub use error::{ErrorCode, ProtocolError, ResetCode};
-pub use exchange::{ExchangeError, Received, WindowBudget};
+pub use exchange::{Account, ExchangeError, Holding, Received, WindowBudget};
 pub use frame::{Frame, FrameHeader, FrameType};
 pub use head::{RequestHead, ResponseHead, Scheme, Target};
 pub use message::{
     Bind, Bound, Connect, ConnectAck, Drain, DrainReason, ErrorMessage, TunnelFrame, Unbind, UnbindReason,
 };
+pub use rules::Rules;
 pub use session::{OpenError, Role, SessionError};

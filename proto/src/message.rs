@@ -7,6 +7,7 @@ use serde_json::Value;
 use serde_json::error::Category;
 
 use crate::error::{ErrorCode, ProtocolError};
+use crate::rules::{Rules, short};
 
 /// Connect (0x01): the client's first frame.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -91,7 +92,7 @@ pub struct ConnectAck {
 }
 
 /// Bind (0x04): the client asks for a tunnel.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bind {
     /// The kind of endpoint. Only [`KIND_HTTP`] exists.
     #[serde(default = "kind_http")]
@@ -99,8 +100,8 @@ pub struct Bind {
     /// The wanted name. If absent, the daemon picks one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subdomain: Option<String>,
-    /// What the daemon must do to the tunnel's requests. A rule that it does not know must be refused, not skipped: a
-    /// tunnel without its rules would be open to everybody.
+    /// What the daemon must do to the tunnel's requests: [`Rules`]. They are read later, since a rule that the daemon does
+    /// not know is refused and does not end the session.
     #[serde(default = "no_rules", skip_serializing_if = "is_empty_object")]
     pub rules: Value,
     /// Whether the tunnel may displace another session of the same key and instance.
@@ -117,18 +118,27 @@ impl Default for Bind {
     }
 }
 
+impl std::fmt::Debug for Bind {
+    /// Leaves the values of rules out, since passwords are among them.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let rules: Vec<&str> =
+            self.rules.as_object().into_iter().flat_map(|rules| rules.keys().map(String::as_str)).collect();
+        f.debug_struct("Bind")
+            .field("kind", &self.kind)
+            .field("subdomain", &self.subdomain)
+            .field("rules", &rules)
+            .field("take_over", &self.take_over)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Bind {
-    /// What this version cannot do of what is asked: an unknown kind, or a rule.
-    pub fn unsupported(&self) -> Option<String> {
+    /// The rules of the tunnel, or what this version cannot do of what is asked: an unknown kind, or a rule.
+    pub fn checked(&self) -> Result<Rules, String> {
         if self.kind != KIND_HTTP {
-            return Some(format!("tunnels of kind {:?} are not supported", short(&self.kind)));
+            return Err(format!("tunnels of kind {:?} are not supported", short(&self.kind)));
         }
-        match &self.rules {
-            Value::Object(rules) => {
-                rules.keys().next().map(|rule| format!("the rule {:?} is not supported", short(rule)))
-            }
-            _ => Some("the rules are not a JSON object".to_owned()),
-        }
+        Rules::parse(&self.rules)
     }
 }
 
@@ -293,11 +303,6 @@ fn yes() -> bool {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
 fn is_true(value: &bool) -> bool {
     *value
-}
-
-/// The first characters of a peer's word, for a message about it.
-fn short(word: &str) -> String {
-    word.chars().take(64).collect()
 }
 
 fn default_window() -> u32 {

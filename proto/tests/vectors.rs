@@ -12,9 +12,10 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use cok_proto::frame::Frame;
 use cok_proto::mux::{Config, Mux};
+use cok_proto::rules::parse_network;
 use cok_proto::{
     Bind, Bound, Connect, ConnectAck, Drain, DrainReason, ErrorCode, ErrorMessage, RequestHead, ResetCode,
-    ResponseHead, Scheme, SessionError, TunnelFrame, Unbind, UnbindReason, WindowBudget,
+    ResponseHead, Rules, Scheme, SessionError, TunnelFrame, Unbind, UnbindReason, WindowBudget,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use serde::Deserialize;
@@ -146,6 +147,17 @@ fn expected() -> BTreeMap<&'static str, Frame> {
             ),
         ),
         (
+            "bind-rules",
+            tunnel(
+                3,
+                TunnelFrame::Bind(Bind {
+                    subdomain: Some("api".to_owned()),
+                    rules: rules().to_value(),
+                    ..Bind::default()
+                }),
+            ),
+        ),
+        (
             "bound",
             tunnel(
                 2,
@@ -251,6 +263,18 @@ fn refused(code: ErrorCode, message: &str, retryable: bool) -> TunnelFrame {
 
 fn unbind(id: u32, unbind: Unbind) -> Frame {
     tunnel(id, TunnelFrame::Unbind(unbind))
+}
+
+fn rules() -> Rules {
+    let networks = |texts: &[&str]| texts.iter().map(|text| parse_network(text).unwrap()).collect();
+    Rules {
+        basic_auth: vec!["me:secret".parse().unwrap()],
+        allow_cidr: networks(&["192.0.2.0/24", "2001:db8::/32"]),
+        deny_cidr: networks(&["192.0.2.7"]),
+        allow_path: vec!["/hooks".parse().unwrap()],
+        share: Some("0123456789abcdef".repeat(4).parse().unwrap()),
+        rate: Some("10/s:50".parse().unwrap()),
+    }
 }
 
 fn post() -> RequestHead {

@@ -61,7 +61,8 @@ class Cok:
 
     def __init__(self, folder, origin):
         harness.cok.BIN_DIR = self.binaries
-        self.daemon = Daemon(folder / self.name)
+        # The limits act, but the load generator is one address.
+        self.daemon = Daemon(folder / self.name, more='[rates]\nrequests_per_address = "1000000/s"')
         self.client = self.daemon.client(origin.target, "bench", options=())
         self.processes = [self.daemon.process, self.client.process]
         self.port = self.daemon.port

@@ -110,7 +110,8 @@ def test_a_port_in_use(daemon, tmp_path):
 
 
 def test_a_key_is_shown_once_and_kept_as_a_digest(tmp_path):
-    result = run("cokd", "key", "create", "--name", "laptop", "--subdomain", "demo-*", "--expires", "90d")
+    options = ["--subdomain", "demo-*", "--expires", "90d", "--max-sessions", "2"]
+    result = run("cokd", "key", "create", "--for-config", "--name", "laptop", *options)
     assert result.returncode == 0
     key = result.stdout.strip()
     assert key.startswith("cok_") and len(key) > 40 and key not in result.stderr

@@ -10,10 +10,9 @@ from harness.process import BIN_DIR, wait_for
 ANOTHER = "cok_another-key"
 
 
-def reload(daemon, by_file=False):
-    """Requests a reload at the daemon's admin address, or with `by_file` at the address in its configuration file."""
-    command = [BIN_DIR / "cokd", "reload", "--config", daemon.config]
-    command += [] if by_file else ["--admin", daemon.admin]
+def reload(daemon, *options):
+    """Requests a reload at the daemon's admin socket."""
+    command = [BIN_DIR / "cokd", "reload", "--config", daemon.config, *options]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
 
 
@@ -26,16 +25,17 @@ def change(daemon, *pairs):
 
 
 def test_a_reload_applies_and_tunnels_stay(own_daemon, nginx, services, transport):
-    daemon = own_daemon(transport=transport, limits='max_header_bytes = "48KiB"')
+    dropped = f'[[keys]]\nname = "dropped"\nsecret_sha256 = "{digest("dropped")}"'
+    daemon = own_daemon(transport=transport, limits='max_header_bytes = "48KiB"', keys=dropped)
     old = daemon.client(nginx.target, "old")
     visitor = old.start_curl("/random.bin", "--limit-rate", "500k", "--output", daemon.folder / "got")
     wait_for(lambda: (daemon.folder / "got").exists(), "the download has begun")
-    change(daemon, (digest(KEY), digest(ANOTHER)), ('"48KiB"', '"8KiB"'))
+    change(daemon, (digest("dropped"), digest(ANOTHER)), ('"48KiB"', '"8KiB"'))
     done = reload(daemon)
     assert (done.returncode, done.stderr) == (0, ""), done
     daemon.process.wait_event("reloaded")
-    # The removed key opens no new tunnel, but its tunnels stay. The new key works.
-    refused = daemon.client(nginx.target, "late", wait=False)
+    # The dropped key opens no new tunnel. The tunnels of other keys stay, and the new key works.
+    refused = daemon.client(nginx.target, "late", key="dropped", wait=False)
     assert refused.process.wait_exit() == 3
     new = daemon.client(nginx.target, "new", key=ANOTHER)
     assert new.curl("/").stdout == old.curl("/").stdout == b"<h1>hello</h1>\n"
@@ -86,18 +86,26 @@ def test_what_cannot_change_is_named(own_daemon, nginx):
 
 
 def test_another_admin_address(own_daemon):
-    """The file may name another admin address than the daemon's. The error says how to reach the daemon, which then names the
+    """The file may name another admin address than the daemon's. The socket leads to the daemon all the same, which names the
     setting that cannot change."""
     daemon = own_daemon()
     change(daemon, ('admin = "127.0.0.1:0"', f'admin = "127.0.0.1:{free_port()}"'))
-    done = reload(daemon, by_file=True)
-    assert done.returncode == 1 and "name that one by --admin" in done.stderr, done
     done = reload(daemon)
     assert done.returncode == 2 and "listen: cannot change" in done.stderr, done
+
+
+def test_another_state_directory(own_daemon, tmp_path):
+    """The file may name another state directory than the daemon's. The error says how to reach the daemon."""
+    daemon = own_daemon()
+    change(daemon, (f'state_dir = "{daemon.state}"', f'state_dir = "{tmp_path}"'))
+    done = reload(daemon)
+    assert done.returncode == 1 and "name its admin address by --admin" in done.stderr, done
+    done = reload(daemon, "--admin", daemon.admin)
+    assert done.returncode == 1 and "token_file in [admin]" in done.stderr, done
 
 
 def test_reload_without_a_daemon(own_daemon):
     daemon = own_daemon()
     daemon.stop()
     done = reload(daemon)
-    assert done.returncode == 1 and f"cannot ask the daemon at {daemon.admin}" in done.stderr, done
+    assert done.returncode == 1 and f"cannot ask the daemon at {daemon.state / 'admin.sock'}" in done.stderr, done

@@ -2,6 +2,15 @@
 
 use std::num::NonZeroU32;
 
+use cok_proto::rules::VisitorRate;
+
+/// The most tunnels that a key can be allowed.
+pub(crate) const MOST_TUNNELS: u64 = 10_000;
+/// The most sessions that a key can be allowed.
+pub(crate) const MOST_SESSIONS: u64 = 10_000;
+/// The most requests a second, or exchanges at once, that a limit can name.
+pub(crate) const MOST_REQUESTS: u64 = 1_000_000;
+
 /// A rate of a token bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Rate {
@@ -9,6 +18,12 @@ pub(crate) struct Rate {
     pub(crate) per_second: NonZeroU32,
     /// How many may go at once.
     pub(crate) burst: NonZeroU32,
+}
+
+impl From<VisitorRate> for Rate {
+    fn from(rate: VisitorRate) -> Self {
+        Self { per_second: rate.per_second, burst: rate.burst }
+    }
 }
 
 /// The limits of a key.

@@ -1,6 +1,6 @@
 //! The tunnel quota: how many tunnels each key may have at once.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::KeyRecord;
@@ -9,18 +9,49 @@ use parking_lot::Mutex;
 
 /// The names that each key has online. A name counts once, even during a takeover by a new session.
 #[derive(Debug, Default)]
-pub(crate) struct TunnelQuota(Mutex<HashMap<Arc<str>, HashMap<Subdomain, usize>>>);
+pub(crate) struct TunnelQuota(Mutex<HashMap<Arc<str>, Names>>);
+
+/// The names of one key.
+#[derive(Debug, Default)]
+struct Names {
+    /// How many names there were. Later ones have higher numbers.
+    taken: u64,
+    online: HashMap<Subdomain, Online>,
+}
+
+/// One name of a key.
+#[derive(Debug)]
+struct Online {
+    number: u64,
+    /// How many sessions have a permit for it.
+    sessions: usize,
+}
 
 impl TunnelQuota {
     /// Takes a permit for a session of `key` that serves `name`. Returns `None` if the key has reached its quota.
     pub(crate) fn acquire(self: &Arc<Self>, key: &KeyRecord, name: &Subdomain) -> Option<TunnelPermit> {
         let mut keys = self.0.lock();
         let names = keys.entry(key.id.clone()).or_default();
-        if !names.contains_key(name) && names.len() >= key.limits.tunnels {
+        if let Some(online) = names.online.get_mut(name) {
+            online.sessions += 1;
+        } else if names.online.len() >= key.limits.tunnels {
             return None;
+        } else {
+            names.online.insert(name.clone(), Online { number: names.taken, sessions: 1 });
+            names.taken += 1;
         }
-        *names.entry(name.clone()).or_default() += 1;
         Some(TunnelPermit { quota: self.clone(), key: key.id.clone(), name: name.clone() })
+    }
+
+    /// The names that a key has beyond its present quota. The newest go first.
+    pub(crate) fn excess(&self, key: &KeyRecord) -> HashSet<Subdomain> {
+        let keys = self.0.lock();
+        let Some(names) = keys.get(&key.id).filter(|names| names.online.len() > key.limits.tunnels) else {
+            return HashSet::new();
+        };
+        let mut online: Vec<_> = names.online.iter().map(|(name, online)| (online.number, name)).collect();
+        online.sort_unstable_by_key(|(number, _)| *number);
+        online.split_off(key.limits.tunnels).into_iter().map(|(_, name)| name.clone()).collect()
     }
 }
 
@@ -36,13 +67,13 @@ impl Drop for TunnelPermit {
     fn drop(&mut self) {
         let mut keys = self.quota.0.lock();
         let Some(names) = keys.get_mut(&self.key) else { return };
-        if let Some(sessions) = names.get_mut(&self.name) {
-            *sessions -= 1;
-            if *sessions == 0 {
-                names.remove(&self.name);
+        if let Some(online) = names.online.get_mut(&self.name) {
+            online.sessions -= 1;
+            if online.sessions == 0 {
+                names.online.remove(&self.name);
             }
         }
-        if names.is_empty() {
+        if names.online.is_empty() {
             keys.remove(&self.key);
         }
     }
@@ -73,5 +104,25 @@ mod tests {
         assert!(quota.acquire(&key, &b).is_none());
         drop(successor);
         assert!(quota.acquire(&key, &b).is_some());
+        assert!(quota.0.lock().is_empty());
+    }
+
+    #[test]
+    fn a_lower_quota_names_the_newest_as_excess() {
+        let quota = Arc::new(TunnelQuota::default());
+        let key = |tunnels| KeyRecord {
+            id: "k".into(),
+            name: "k".into(),
+            digest: KeyDigest::of("secret"),
+            subdomains: Vec::new(),
+            limits: KeyLimits { tunnels, ..KeyLimits::default() },
+            expires: None,
+        };
+        let names: Vec<_> = ["c", "a", "b"].iter().map(|name| Subdomain::parse(name).unwrap()).collect();
+        let permits: Vec<_> = names.iter().map(|name| quota.acquire(&key(3), name).unwrap()).collect();
+        assert!(quota.excess(&key(3)).is_empty());
+        assert_eq!(quota.excess(&key(1)), names[1..].iter().cloned().collect());
+        drop(permits);
+        assert!(quota.excess(&key(1)).is_empty());
     }
 }

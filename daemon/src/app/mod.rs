@@ -6,33 +6,44 @@ mod reload;
 mod signals;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
+use arc_swap::ArcSwap;
+use cok_store::Sqlite;
 use http::HeaderValue;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 use tracing::{info, warn};
 
 pub(crate) use self::reload::Reloader;
 pub(crate) use self::signals::StopSignals;
+use crate::admin::{self, Access, Admin, AdminSocket, Door};
 use crate::admission::Admission;
 use crate::certificates::{Certificates, Change};
 use crate::config::Config;
 use crate::drain::stop::Stop;
 use crate::drain::{Drain, Port, initials};
 use crate::edge::{self, Edge};
+use crate::exchanges::Exchanges;
 use crate::host::activation::Inherited;
-use crate::host::notify;
+use crate::host::{descriptors, notify};
 use crate::listen::dns::Dns;
 use crate::listen::{self, Listen, PublicTls, ResetKey};
 use crate::names::{PublicAddress, Subdomain};
-use crate::observe::{Admin, Health, Metrics};
+use crate::observe::{Health, Metrics};
 use crate::tunnels::{Snapshot, Tunnels};
 
 /// The `ma` parameter of `Alt-Svc` in seconds: visitors may rely on it for a day.
 const ALT_SVC_AGE: u32 = 24 * 3600;
+
+/// The store in the state directory.
+pub(crate) const STORE_FILE: &str = "store.db";
+/// How long the start waits for the keys of the store.
+const KEYS_LIMIT: Duration = Duration::from_secs(2);
 
 /// A daemon whose sockets are bound. Nothing is served yet.
 pub(crate) struct App {
@@ -46,6 +57,7 @@ pub(crate) struct App {
     tls: Arc<PublicTls>,
     dns: Option<Dns>,
     certificates: Certificates,
+    store: Arc<Sqlite>,
     snapshot: Snapshot,
     /// Names that were online when the last process ended.
     expected: Vec<Subdomain>,
@@ -59,9 +71,12 @@ struct Parts {
     drain: Arc<Drain>,
     tunnels: Arc<Tunnels>,
     edge: Arc<Edge>,
+    exchanges: Arc<Exchanges>,
     listen: Arc<Listen>,
     health: Arc<Health>,
     metrics: Arc<Metrics>,
+    /// What the admin address answers.
+    access: Arc<ArcSwap<Access>>,
 }
 
 /// Bound sockets.
@@ -70,6 +85,8 @@ struct Bound {
     quic: Vec<Port>,
     http: Vec<TcpListener>,
     admin: Vec<TcpListener>,
+    /// `None` if it cannot be made.
+    admin_socket: Option<AdminSocket>,
 }
 
 /// Where a daemon listens.
@@ -111,12 +128,15 @@ impl App {
         let http = listen::bind_all(&startup.addresses.http, inherited.http)?;
         let admin = listen::bind_all(&[startup.addresses.admin], inherited.admin)?;
         let quic = tls.ports(config.listen.live, quic, &parked)?;
-        let sockets = Bound { https, quic, http, admin };
+        let sockets = Bound { https, quic, http, admin, admin_socket: bind_admin_socket(&state_dir) };
         let addresses = sockets.addresses(startup.addresses.admin)?;
 
         let address = PublicAddress { domain, port: addresses.https.first().map_or(443, SocketAddr::port) };
         let alt_svc = sockets.quic.first().and_then(|_| alt_svc(address.port));
-        let parts = Parts::new(&config, &address, alt_svc, &certificates, metrics, &names_secret);
+        let access = Access::load(&config.admin, admin::path(&state_dir))?;
+        let parts = Parts::new(&config, &address, alt_svc, &certificates, metrics, access, &names_secret);
+        let store = Sqlite::open(state_dir.join(STORE_FILE));
+        parts.admission.keys.expect_stored();
         let snapshot = Snapshot::new(&state_dir);
         let expected = snapshot.restore(&parts.tunnels);
         let endpoints = sockets.quic.iter().map(|port| port.endpoint.clone()).collect();
@@ -131,6 +151,7 @@ impl App {
             tls,
             dns,
             certificates,
+            store,
             snapshot,
             expected,
             reloader,
@@ -160,9 +181,15 @@ impl App {
     /// Serves until `stop` resolves. Requests in flight may then finish within `drain_timeout`.
     pub(crate) async fn run(self, stop: impl Future<Output = ()>) {
         let Self { sockets, activated, addresses, address, state_dir, parts, tls, dns, .. } = self;
-        let Self { certificates, snapshot, expected, reloader, .. } = self;
-        let Bound { https, quic, http, admin } = sockets;
-        let Parts { drain, tunnels, listen, health, metrics, .. } = parts;
+        let Self { certificates, store, snapshot, expected, reloader, .. } = self;
+        let Bound { https, quic, http, admin, admin_socket } = sockets;
+        let Parts { admission, drain, tunnels, exchanges, listen, health, metrics, access, .. } = parts;
+
+        // These tasks run until the stop has ended.
+        let mut background = JoinSet::new();
+        background.spawn(follow_keys(admission.clone(), store.clone()));
+        // Clients come at once, and their keys must be known by then. If they are not, the clients are to try again.
+        let _known = timeout(KEYS_LIMIT, admission.keys.completed()).await;
 
         let mut listeners = JoinSet::new();
         for (listener, address) in https.into_iter().zip(&addresses.https) {
@@ -183,12 +210,14 @@ impl App {
         }
         let at = addresses.admin;
         info!(event = "listening", listener = "admin", address = %at, "listening on {at} for health and metrics");
-        let admin = serve_admin(admin, &Admin::new(health.clone(), metrics, reloader.for_admin()));
+        let reload = reloader.for_admin();
+        let api = Admin { health: health.clone(), metrics, admission: admission.clone(), store, access, reload };
+        let admin = serve_admin(admin, admin_socket, &Arc::new(api));
 
-        // These tasks run until the stop has ended.
-        let mut background = JoinSet::new();
         let follower = background.spawn(snapshot.clone().follow(tunnels.clone()));
         background.spawn(tunnels.clone().sweep());
+        background.spawn(async move { admission.keys.watch_clock().await });
+        background.spawn(exchanges.watch());
         background.spawn(certificates.keep_fresh());
         background.spawn(notify::feed_watchdog());
         health.set_listening();
@@ -226,9 +255,12 @@ impl Parts {
         alt_svc: Option<HeaderValue>,
         certificates: &Certificates,
         metrics: Arc<Metrics>,
+        access: Access,
         names_secret: &[u8],
     ) -> Self {
-        let admission = Admission::new(config.admission.clone());
+        let mut admission = config.admission.clone();
+        admission.startup.fit(descriptors::raise_limit(), config.tunnels.startup.max_sessions);
+        let admission = Admission::new(admission);
         let drain = Drain::new(config.drain.clone());
         let health = Health::new(certificates.state(), drain.clone());
         let tunnels = Tunnels::new(
@@ -239,11 +271,14 @@ impl Parts {
             metrics.clone(),
             names_secret,
         );
+        let exchanges = Exchanges::new(config.exchanges.clone());
         let for_edge = edge::Parts {
             tunnels: tunnels.clone(),
             drain: drain.clone(),
             health: health.clone(),
             metrics: metrics.clone(),
+            rates: admission.rates.clone(),
+            exchanges: exchanges.clone(),
         };
         let edge = Edge::new(address.domain.clone(), config.edge.clone(), alt_svc, for_edge);
         let listen = Listen::new(
@@ -254,7 +289,8 @@ impl Parts {
             drain.clone(),
             metrics.clone(),
         );
-        Self { admission, drain, tunnels, edge, listen, health, metrics }
+        let access = Arc::new(ArcSwap::from_pointee(access));
+        Self { admission, drain, tunnels, edge, exchanges, listen, health, metrics, access }
     }
 }
 
@@ -268,14 +304,31 @@ impl Bound {
     }
 }
 
-/// Starts a task for each listener of the admin address. With sockets of the service manager these answer during a
-/// drain, since the next daemon starts only when this one has ended.
-fn serve_admin(listeners: Vec<TcpListener>, admin: &Arc<Admin>) -> JoinSet<()> {
+/// Follows the keys of the store. Runs until it is dropped.
+async fn follow_keys(admission: Arc<Admission>, store: Arc<Sqlite>) {
+    admission.keys.follow(&*store).await;
+}
+
+/// Makes the socket of the admin API. Traffic needs none.
+fn bind_admin_socket(state_dir: &Path) -> Option<AdminSocket> {
+    let failed = |error: &std::io::Error| {
+        let path = admin::path(state_dir);
+        warn!(event = "no_admin_socket", %error, "`cokd key` and `cokd reload` cannot reach this daemon: {}: {error}", path.display());
+    };
+    AdminSocket::bind(state_dir).inspect_err(failed).ok()
+}
+
+/// Starts a task for each listener of the admin API. With sockets of the service manager these answer during a drain,
+/// since the next daemon starts only when this one has ended.
+fn serve_admin(listeners: Vec<TcpListener>, socket: Option<AdminSocket>, admin: &Arc<Admin>) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
+    if let Some(socket) = socket {
+        tasks.spawn(socket.serve(admin.clone()));
+    }
     for listener in listeners {
         let admin = admin.clone();
-        tasks.spawn(listen::accept(listener, move |stream, peer| {
-            tokio::spawn(admin.clone().serve(stream, peer));
+        tasks.spawn(listen::accept(listener, move |stream, _| {
+            tokio::spawn(admin.clone().serve(stream, Door::Address));
         }));
     }
     tasks

@@ -9,10 +9,10 @@ use quinn::Endpoint;
 use tracing::{error, info};
 
 use super::Parts;
+use crate::admin::{self, Access, Reload};
 use crate::config::{Config, ConfigError};
 use crate::host::notify;
 use crate::listen::PublicTls;
-use crate::observe::Reload;
 
 /// Why a reload changes nothing.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +24,9 @@ enum ReloadError {
     /// The file changes settings that need a restart.
     #[error("{}", unchangeable(file, keys))]
     AtStartup { file: PathBuf, keys: Vec<&'static str> },
+    /// The token of the admin address cannot be used.
+    #[error("{0:#}")]
+    Token(anyhow::Error),
 }
 
 fn unchangeable(file: &Path, keys: &[&str]) -> String {
@@ -104,11 +107,15 @@ impl Reloader {
         if !keys.is_empty() {
             return Err(ReloadError::AtStartup { file: source.to_owned(), keys });
         }
-        let Config { listen, admission, edge, tunnels, drain, .. } = next.clone();
+        let socket = admin::path(&next.startup.state_dir);
+        let access = Access::load(&next.admin, socket).map_err(ReloadError::Token)?;
+        let Config { listen, admission, edge, exchanges, tunnels, drain, .. } = next.clone();
+        self.parts.access.store(Arc::new(access));
         self.parts.tunnels.reload(tunnels.live);
         self.parts.admission.reload(admission.live);
         self.parts.drain.reload(drain);
         self.parts.edge.reload(edge);
+        self.parts.exchanges.reload(exchanges);
         self.parts.listen.reload(listen.live);
         for endpoint in &self.endpoints {
             self.tls.reload(endpoint, listen.live);

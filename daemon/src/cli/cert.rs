@@ -13,7 +13,7 @@ use cok_certs::store::{Request, Store};
 use cok_certs::unix_now;
 use serde::Serialize;
 
-use super::DEFAULT_CONFIG;
+use super::exit::DEFAULT_CONFIG;
 use crate::certificates::{Tls, names};
 use crate::config::Config;
 

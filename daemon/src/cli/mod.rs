@@ -1,6 +1,9 @@
 //! The command line.
 
+mod admin;
 mod cert;
+mod exit;
+mod key;
 mod reload;
 
 use std::net::SocketAddr;
@@ -8,7 +11,6 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use cok_certs::dns::delegation;
 use cok_client::cli as client;
@@ -19,23 +21,17 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use self::cert::CertCommand;
+use self::exit::{DEFAULT_CONFIG, USAGE, block_on, outcome, wrong};
+use self::key::KeyCommand;
 use self::reload::ReloadArgs;
 use crate::app::dev::{self, DevArgs};
 use crate::app::{App, StopSignals};
 use crate::certificates::{self, Dns, Tls};
-use crate::config::{Config, ConfigError};
+use crate::config::Config;
 use crate::drain::Drain;
 use crate::host::activation::Inherited;
 use crate::host::notify;
-use crate::names::{ApiKey, SubdomainPattern};
 
-/// Something failed at run time.
-const FAILED: u8 = 1;
-/// The command line or the configuration is wrong.
-const USAGE: u8 = 2;
-/// Time limit for blocking work at exit, such as disk writes. The system's resolver can't be stopped and may take
-/// longer, while the next daemon waits for this process to exit.
-const LAST_WRITES: Duration = Duration::from_secs(1);
 /// The first port that needs no privilege; the service has none.
 const FIRST_FREE_PORT: u16 = 1024;
 /// The least time that a start with a wrong configuration takes under socket activation. systemd does not restart the
@@ -74,7 +70,7 @@ enum Command {
     /// Show or renew the certificate
     #[command(subcommand)]
     Cert(CertCommand),
-    /// Make API keys
+    /// Make, show, change and revoke API keys
     #[command(subcommand)]
     Key(KeyCommand),
     /// Print a script that completes this command line
@@ -82,8 +78,6 @@ enum Command {
     /// Print the man page
     Man(ManArgs),
 }
-
-const DEFAULT_CONFIG: &str = "/etc/cokd/cokd.toml";
 
 #[derive(Debug, Args)]
 struct RunArgs {
@@ -93,29 +87,6 @@ struct RunArgs {
     /// Where log lines go, and how they look
     #[arg(long, value_name = "FORMAT", default_value = "auto")]
     log_format: LogFormat,
-}
-
-#[derive(Debug, Subcommand)]
-enum KeyCommand {
-    /// Make a key and print it, once; its section for the configuration file goes to standard error
-    Create {
-        /// The key's name, for the log and for listings
-        #[arg(long)]
-        name: String,
-        /// A name that the key may use, or a pattern such as "demo-*"; repeatable [default: *]
-        #[arg(long = "subdomain", value_name = "PATTERN", value_parser = parse_pattern)]
-        subdomains: Vec<String>,
-        /// The most tunnels at once
-        #[arg(long, default_value_t = 10)]
-        max_tunnels: u32,
-        /// How long the key works, such as 90d
-        #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
-        expires: Option<Duration>,
-    },
-}
-
-fn parse_pattern(text: &str) -> Result<String, String> {
-    SubdomainPattern::parse(text).map(|_| text.to_owned()).map_err(|error| error.to_string())
 }
 
 /// Runs the daemon as its command line says.
@@ -143,9 +114,7 @@ pub fn main() -> ExitCode {
             Err(error) => wrong(&error),
         },
         Command::Reload(args) => reload::ask(&args),
-        Command::Key(KeyCommand::Create { name, subdomains, max_tunnels, expires }) => {
-            outcome(create_key(&name, &subdomains, max_tunnels, expires))
-        }
+        Command::Key(command) => key::run(&command),
         Command::Completions(args) => outcome(man_pages::completions(Cli::command(), &args).map_err(Into::into)),
         Command::Man(args) => outcome(man_pages::man(Cli::command(), &args).map_err(Into::into)),
     }
@@ -237,60 +206,4 @@ fn say_what_runs(drain: &Drain) {
         visitors,
         "stopping: {visitors} visitors' connections may finish within {within} s; press Ctrl-C again to stop at once"
     );
-}
-
-fn block_on(future: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start")?;
-    let result = runtime.block_on(future);
-    runtime.shutdown_timeout(LAST_WRITES);
-    result
-}
-
-fn outcome(result: anyhow::Result<()>) -> ExitCode {
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            logging::complain(&format!("cokd: {error:#}").replace('\n', " "));
-            ExitCode::from(if error.is::<dev::Usage>() { USAGE } else { FAILED })
-        }
-    }
-}
-
-fn wrong(error: &ConfigError) -> ExitCode {
-    logging::complain(&error.to_string());
-    ExitCode::from(if error.may_pass() { FAILED } else { USAGE })
-}
-
-fn create_key(name: &str, subdomains: &[String], max_tunnels: u32, expires: Option<Duration>) -> anyhow::Result<()> {
-    let key = ApiKey::generate().context("cannot make a key")?;
-    let subdomains = if subdomains.is_empty() { &["*".to_owned()][..] } else { subdomains };
-    let expires = expires.map(|expires| {
-        let at = std::time::SystemTime::now() + expires;
-        format!("expires = \"{}\"\n", humantime::format_rfc3339_seconds(at))
-    });
-    println!("{}", key.reveal());
-    eprintln!(
-        "# The key is shown once. For the configuration file:\n\n[[keys]]\nname = {name:?}\nsecret_sha256 = \
-         \"{}\"\nsubdomains = {subdomains:?}\nmax_tunnels = {max_tunnels}\n{}",
-        key.digest().to_hex(),
-        expires.unwrap_or_default(),
-    );
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Instant;
-
-    use super::*;
-
-    #[test]
-    fn a_thread_that_is_blocked_does_not_hold_up_the_end() {
-        let began = Instant::now();
-        let served = block_on(async {
-            tokio::task::spawn_blocking(|| std::thread::sleep(Duration::from_secs(600)));
-            Ok(())
-        });
-        assert!(served.is_ok() && began.elapsed() < Duration::from_secs(60));
-    }
 }

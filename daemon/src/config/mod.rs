@@ -3,7 +3,11 @@
 //!
 //! It reports every mistake with its line and key, not only the first.
 
+mod admin;
 mod certificates;
+mod exchanges;
+mod keys;
+mod rates;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -14,7 +18,7 @@ use cok_transport::Congestion;
 use cok_transport::quic::Tuning;
 use ipnet::IpNet;
 
-use crate::admission::{self, KeyLimits, KeyRecord};
+use crate::admission::{self, KeyRecord};
 use crate::names::{Hostname, KeyDigest, SubdomainPattern};
 use crate::startup::startup;
 use crate::{certificates as certs, drain, edge, listen, tunnels};
@@ -27,8 +31,10 @@ pub(crate) struct Config {
     pub(crate) certificates: certs::Config,
     pub(crate) admission: admission::Config,
     pub(crate) edge: edge::Config,
+    pub(crate) exchanges: crate::exchanges::Config,
     pub(crate) tunnels: tunnels::Config,
     pub(crate) drain: drain::Config,
+    pub(crate) admin: crate::admin::Config,
 }
 
 startup! {
@@ -105,17 +111,23 @@ impl Config {
         let keys = keys(root.tables("keys"));
         let mut limits = limits(root.section("limits"));
         let tuning = tuning(root.section("transport"));
+        limits.admission.live.rates = rates::rates(root.section("rates"));
         let mut proxies = root.section("proxies");
         let trusted_proxies = proxies.list("trusted", "a network such as \"10.0.0.0/8\"", |text| {
+            text.parse::<IpNet>().or_else(|_| text.parse::<std::net::IpAddr>().map(IpNet::from)).ok()
+        });
+        let proxy_protocol = proxies.list("protocol_from", "a network such as \"10.0.0.0/8\"", |text| {
             text.parse::<IpNet>().or_else(|_| text.parse::<std::net::IpAddr>().map(IpNet::from)).ok()
         });
         proxies.finish();
         let mut http = root.section("http");
         limits.edge.via = http.flag("via", false);
         http.finish();
+        let admin = admin::admin(root.section("admin"));
         root.finish();
         let trusted_proxies = trusted_proxies.unwrap_or_default();
         limits.admission.live.exempt.clone_from(&trusted_proxies);
+        limits.admission.live.proxy_protocol = proxy_protocol.unwrap_or_default();
         limits.admission.live.keys = keys;
         limits.edge.trusted_proxies = trusted_proxies;
         match (domain, source, reader.mistakes()) {
@@ -125,8 +137,10 @@ impl Config {
                 certificates: certs::Config { source },
                 admission: limits.admission,
                 edge: limits.edge,
+                exchanges: limits.exchanges,
                 tunnels: limits.tunnels,
                 drain: limits.drain,
+                admin,
             }),
             (_, _, mistakes) => Err(mistakes),
         }
@@ -190,13 +204,14 @@ const PLACEHOLDER: &str = "00000000000000000000000000000000000000000000000000000
 
 fn key(mut section: Section<'_>, others: &[KeyRecord]) -> Option<KeyRecord> {
     let name = section.required("name", "1 to 64 printable characters", |text: &str| {
-        let fits = (1..=64).contains(&text.chars().count()) && !text.chars().any(char::is_control);
-        if fits { Ok(text.to_owned()) } else { Err(got(text)) }
+        if admission::is_key_name(text) { Ok(text.to_owned()) } else { Err(got(text)) }
     });
     // The message does not quote the value: it may be the key itself.
     let digest = section.required("secret_sha256", "the key's SHA-256 in 64 hexadecimal digits", |text: &str| {
         if text == PLACEHOLDER {
-            return Err("got the example's placeholder; make a key: cokd key create --name NAME".to_owned());
+            return Err(
+                "got the example's placeholder; make a key: cokd key create --for-config --name NAME".to_owned()
+            );
         }
         KeyDigest::parse(text).map_err(|_| match text.chars().count() {
             64 => "got other characters among them".to_owned(),
@@ -214,7 +229,7 @@ fn key(mut section: Section<'_>, others: &[KeyRecord]) -> Option<KeyRecord> {
     if subdomains.as_ref().is_some_and(Vec::is_empty) {
         section.mistake("subdomains", "expected at least one name or pattern; leave this out to allow any");
     }
-    let max_tunnels = section.whole("max_tunnels", 1, 10_000, 10);
+    let limits = keys::limits(&mut section);
     let expires = section.moment("expires");
     section.finish();
     let name: std::sync::Arc<str> = name?.into();
@@ -223,7 +238,7 @@ fn key(mut section: Section<'_>, others: &[KeyRecord]) -> Option<KeyRecord> {
         name,
         digest: digest?,
         subdomains: subdomains.unwrap_or_else(|| SubdomainPattern::parse("*").into_iter().collect()),
-        limits: KeyLimits { tunnels: max_tunnels as usize, ..KeyLimits::default() },
+        limits,
         expires,
     })
 }
@@ -241,6 +256,7 @@ struct Limits {
     listen: listen::Live,
     admission: admission::Config,
     edge: edge::Config,
+    exchanges: crate::exchanges::Config,
     tunnels: tunnels::Config,
     drain: drain::Config,
 }
@@ -300,6 +316,7 @@ fn limits(mut section: Section<'_>) -> Limits {
             trusted_proxies: Vec::new(),
             via: edge.via,
         },
+        exchanges: exchanges::exchanges(&mut section),
     };
     section.finish();
     limits

@@ -1,4 +1,5 @@
 use super::*;
+use crate::admission::{KeyLimits, Rate};
 
 fn mistakes(text: &str) -> Vec<String> {
     match Config::parse(text, "cokd.toml") {
@@ -11,7 +12,10 @@ fn mistakes(text: &str) -> Vec<String> {
 fn the_example_lacks_only_a_key_and_shows_the_defaults() {
     let example = include_str!("../../cokd.example.toml");
     let [mistake] = &mistakes(example)[..] else { panic!("{:?}", mistakes(example)) };
-    assert!(mistake.ends_with("got the example's placeholder; make a key: cokd key create --name NAME"), "{mistake}");
+    assert!(
+        mistake.ends_with("got the example's placeholder; make a key: cokd key create --for-config --name NAME"),
+        "{mistake}"
+    );
     let config = Config::parse(&example.replace(PLACEHOLDER, &"1".repeat(64)), "cokd.example.toml").unwrap();
     assert_eq!(config.tunnels.startup, tunnels::Startup::default());
     assert_eq!(config.tunnels.live, tunnels::LiveConfig::default());
@@ -24,7 +28,8 @@ fn the_example_lacks_only_a_key_and_shows_the_defaults() {
     // The message about an unknown key lists all known ones, so the example must contain each.
     let providers = ["embedded", "exec", "httpreq", "rfc2136"];
     let providers = providers.map(|provider| format!("[acme.dns]\nprovider = {provider:?}"));
-    let sections = ["[listen]", "[tls]", "[acme]", "[limits]", "[transport]", "[proxies]", "[http]", "[[keys]]"];
+    let sections =
+        ["[listen]", "[tls]", "[acme]", "[limits]", "[transport]", "[proxies]", "[http]", "[admin]", "[[keys]]"];
     for section in sections.into_iter().chain(providers.iter().map(String::as_str)) {
         let listed = mistakes(&format!("domain = \"a.example\"\n{section}\nxxxxxxxxxxxx = 1\n"));
         let known = listed.iter().find_map(|mistake| mistake.split_once("known here: ")).unwrap().1;
@@ -80,7 +85,7 @@ subdomains = ["a.b", 3]
         [
             "cokd.toml:1: domain: expected a host name such as \"tunnel.example.com\", a host name has at least two labels, like \"tunnel.example.com\"",
             "cokd.toml:2: state_dir: expected a path, got 7",
-            "cokd.toml:3: colour: unknown key; known here: domain, state_dir, listen, tls, acme, keys, limits, transport, proxies, http",
+            "cokd.toml:3: colour: unknown key; known here: domain, state_dir, listen, tls, acme, keys, limits, transport, rates, proxies, http, admin",
             "cokd.toml:6: listen.https: expected an address such as \"[::]:443\", got \"here\"",
             "cokd.toml:7: listen.htpp: unknown key; did you mean \"http\"?",
             "cokd.toml:10: tls.mode: expected \"acme\", \"files\" or \"self-signed\", got \"acne\"",
@@ -329,4 +334,25 @@ fn only_temporary_errors_may_pass() {
         assert!(read(Error::from_raw_os_error(code)).may_pass(), "{code}");
     }
     assert!(!ConfigError::Mistakes(Vec::new()).may_pass());
+}
+
+#[test]
+fn a_key_has_limits_and_rates() {
+    let limits = |text: &str| {
+        let config = Config::parse(&format!("domain = \"a.example\"\n{KEY}{text}\n"), "f").unwrap();
+        config.admission.live.keys[0].limits
+    };
+    assert_eq!(limits(""), KeyLimits::default());
+    let rate = |per_second, burst| {
+        let number = |number| std::num::NonZeroU32::new(number).unwrap();
+        Some(Rate { per_second: number(per_second), burst: number(burst) })
+    };
+    let all =
+        "max_sessions = 2\nmax_exchanges = 3\nrequests_per_second = 4\nrequests_burst = 5\nbytes_per_second = \"1KiB\"";
+    let wanted =
+        KeyLimits { tunnels: 10, sessions: 2, exchanges: Some(3), requests: rate(4, 5), bytes: rate(1024, 1024) };
+    assert_eq!(limits(all), wanted);
+    let wrong = mistakes(&format!("{KEY}bytes_burst = 1\nmax_exchanges = 0\n")).join("\n");
+    assert!(wrong.contains("keys[0].bytes_burst: is used with bytes_per_second only"), "{wrong}");
+    assert!(wrong.contains("keys[0].max_exchanges: expected a whole number from 1 to 1000000, got 0"), "{wrong}");
 }

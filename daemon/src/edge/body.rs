@@ -1,6 +1,7 @@
 //! Bodies of responses to visitors.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -19,6 +20,7 @@ use super::parting::{Chunk, Delivery, Parting};
 use super::response_judge::{Content, Counter, Violation, judge_trailers};
 use super::upload::Upload;
 use crate::drain::{Drain, Watch};
+use crate::exchanges::Exchange;
 use crate::host::flushes::Flushes;
 
 /// A response's body.
@@ -55,6 +57,7 @@ impl Body {
         lifetime: Lifetime,
         drain: &Drain,
         (version, flushes): (Version, Flushes),
+        exchange: Option<Arc<Exchange>>,
     ) -> Self {
         let response = Response {
             body: TunnelBody::new(recv, None),
@@ -63,12 +66,13 @@ impl Body {
             lifetime,
             farewell: lifetime.farewell(drain),
             delivery: match version {
-                Version::HTTP_2 => Delivery::Http2(std::sync::Arc::default()),
+                Version::HTTP_2 => Delivery::Http2(Arc::default()),
                 Version::HTTP_3 => Delivery::Http3,
                 _ => Delivery::Http1 { to_close: version < Version::HTTP_11 && content == Content::Open },
             },
             flushes,
             parting: None,
+            exchange,
         };
         Self { kind: Kind::Tunnel(Box::new(response)), context: None, kept: None }
     }
@@ -130,6 +134,8 @@ struct Response {
     flushes: Flushes,
     /// It has broken off.
     parting: Option<Parting>,
+    /// The exchange that it belongs to.
+    exchange: Option<Arc<Exchange>>,
 }
 
 impl Response {
@@ -175,13 +181,13 @@ impl Response {
             }
             let Some(frame) = ready!(Pin::new(&mut self.body).poll_frame(cx)).transpose()? else {
                 let last = self.counter.end()?;
-                return Poll::Ready(Ok((!last.is_empty()).then(|| Frame::data(self.delivery.chunk(last)))));
+                return Poll::Ready(Ok((!last.is_empty()).then(|| Frame::data(self.chunk(last)))));
             };
             match frame.into_data() {
                 Ok(data) => {
                     let data = self.counter.take(data, self.body.is_end_stream())?;
                     if !data.is_empty() {
-                        return Poll::Ready(Ok(Some(Frame::data(self.delivery.chunk(data)))));
+                        return Poll::Ready(Ok(Some(Frame::data(self.chunk(data)))));
                     }
                 }
                 Err(frame) => {
@@ -191,11 +197,15 @@ impl Response {
                     // An empty section would be a frame without a field, which some decoders refuse.
                     self.trailers = Some(trailers).filter(|trailers| !trailers.is_empty());
                     if !last.is_empty() {
-                        return Poll::Ready(Ok(Some(Frame::data(self.delivery.chunk(last)))));
+                        return Poll::Ready(Ok(Some(Frame::data(self.chunk(last)))));
                     }
                 }
             }
         }
+    }
+
+    fn chunk(&self, bytes: Bytes) -> Chunk {
+        self.delivery.chunk(bytes, self.exchange.as_ref())
     }
 
     /// Whether nothing more will come, not even an error.

@@ -8,13 +8,19 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::lifetime::Lifetime;
 use super::visitor::Visitor;
+use crate::admission::rates::TunnelNumber;
+use crate::exchanges::Exchange;
 
 /// One request. Counts it when dropped, whether or not the response arrived.
 #[derive(Debug)]
 pub(super) struct Context {
     /// Who asked.
     pub(super) visitor: Arc<Visitor>,
+    /// The tunnel that it goes to, once that is known.
+    pub(super) tunnel: Option<TunnelNumber>,
     began: Instant,
+    /// The exchange that it became, if it goes to a tunnel.
+    pub(super) exchange: Option<Arc<Exchange>>,
     /// The response's status, once there is one.
     status: Option<StatusCode>,
     /// Keeps the request counted as in flight.
@@ -26,13 +32,16 @@ impl Context {
     pub(super) fn new(visitor: &Arc<Visitor>) -> Self {
         visitor.asked();
         let in_flight = Lifetime::Finite.token(&visitor.edge.drain);
-        Self { visitor: visitor.clone(), began: Instant::now(), status: None, in_flight }
+        Self { visitor: visitor.clone(), tunnel: None, began: Instant::now(), exchange: None, status: None, in_flight }
     }
 
     /// Notes how long the response may last.
     pub(super) fn set_lifetime(&mut self, lifetime: Lifetime) {
         if lifetime.is_long_lived() {
             self.in_flight = lifetime.token(&self.visitor.edge.drain);
+        }
+        if let Some(exchange) = self.exchange.as_ref().filter(|_| lifetime.may_pause()) {
+            exchange.set_long_lived();
         }
     }
 

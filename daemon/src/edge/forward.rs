@@ -19,12 +19,15 @@ use http_body::Body as _;
 use hyper::upgrade::OnUpgrade;
 use tracing::debug;
 
+use super::access::admit;
 use super::body::Body;
 use super::claims::is_dropped;
 use super::context::Context;
-use super::headers::{add_via, is_loop, join_cookies, mark_loop, set_forwarded};
+use super::grpc::is_grpc;
+use super::headers::{add_via, is_loop, join_cookies, mark_loop, seen_by_proxies, set_forwarded};
 use super::interim::InterimHeads;
 use super::linger::linger;
+use super::pace;
 use super::pages::{Problem, page};
 use super::request::RequestBody;
 use super::respond::{FinalHead, respond, respond_to_upgrade};
@@ -33,11 +36,16 @@ use super::retry::{MAX_ATTEMPTS, find_live, may_repeat, settle};
 use super::upgrade::{Sending, Upgrade};
 use super::upload::Upload;
 use super::visitor::Visitor;
+use crate::exchanges::{End, Exchange, Full, Leash};
 use crate::tunnels::{Live, Tunnel};
 
 /// How long a service may take to send a 100 before its visitor's body goes on (RFC 9110, section 10.1.1). Many services send
 /// none; curl waits for the same time.
 const CONTINUE_AFTER: Duration = Duration::from_secs(1);
+
+/// How long the place of an exchange that is given up takes to become free: first, and in all by this factor.
+const ROOM_AFTER: Duration = Duration::from_millis(1);
+const ROOM_WAITS: u32 = 1000;
 
 /// Sends a request into its tunnel and returns the response. `target` replaces the one in the request, if the HTTP library
 /// could not take it.
@@ -53,6 +61,14 @@ pub(super) async fn forward(
         give_up(Some(request.into_body()), held_back);
         return response;
     }
+    let exchange = match enter(context, tunnel, &mut request) {
+        Ok(exchange) => exchange,
+        Err(problem) => {
+            let (response, held_back) = (page(problem, request.headers()), expects_continue(request.headers()));
+            give_up(Some(request.into_body()), held_back);
+            return response;
+        }
+    };
     let upgrade = Upgrade::of(&request);
     let on_upgrade = upgrade.is_some().then(|| hyper::upgrade::on(&mut request));
     let (parts, body) = request.into_parts();
@@ -66,7 +82,71 @@ pub(super) async fn forward(
         Some(on_upgrade) => send_upgrade(context, tunnel, outgoing, &upgrade, on_upgrade).await,
         None => send(context, tunnel, outgoing).await,
     };
-    result.unwrap_or_else(|problem| page(problem, &head.headers))
+    result.unwrap_or_else(|problem| {
+        let problem = match exchange.ended() {
+            Some(End::Stalled) => Problem::UploadSlow,
+            Some(End::Evicted) => Problem::Busy,
+            None => problem,
+        };
+        page(problem, &head.headers)
+    })
+}
+
+/// The longest body in bytes that the edge's library and the tunnel's queue hold of an upload that the tunnel does not take.
+fn upload_room(version: Version) -> usize {
+    const KIB: usize = 1024;
+    match version {
+        Version::HTTP_3 => 1024 * KIB,
+        Version::HTTP_2 => 320 * KIB,
+        _ => 128 * KIB,
+    }
+}
+
+/// A place in the tunnel for a request that has just come.
+fn enter(
+    context: &mut Context,
+    tunnel: &Arc<Tunnel>,
+    request: &mut Request<RequestBody>,
+) -> Result<Arc<Exchange>, Problem> {
+    let visitor = &context.visitor;
+    let leash = request.extensions_mut().remove::<Leash>();
+    let leash = leash.unwrap_or_else(|| Leash::of_connection(&visitor.end));
+    let peer = visitor.address();
+    let is_proxy = visitor.edge.config().trusted_proxies.iter().any(|network| network.contains(&peer));
+    let seen = if is_proxy { seen_by_proxies(request.headers()) } else { None };
+    // A proxy that does not say whom it saw carries many visitors.
+    let (address, has_share) = (seen.unwrap_or(peer), !is_proxy || seen.is_some());
+    let (version, exchanges) = (request.version(), &visitor.edge.exchanges);
+    let (places, most) = (tunnel.places(exchanges), visitor.edge.tunnels.max_exchanges());
+    let entered = exchanges.enter(places, address, (most, has_share), leash, upload_room(version));
+    let exchange = entered.map_err(|full| if full == Full::Share { Problem::Share } else { Problem::Busy })?;
+    if version >= Version::HTTP_2 && is_grpc(request.headers()) {
+        exchange.set_long_lived();
+    }
+    context.exchange = Some(exchange.clone());
+    Ok(exchange)
+}
+
+/// Opens the exchange in the tunnel. A full tunnel gives up an exchange that stands still.
+async fn open(context: &Context, live: &Live, head: &Arc<RequestHead>, end: bool) -> Result<ExchangeHalves, OpenError> {
+    let Some(exchange) = &context.exchange else { return pace::open(context, live, head.clone(), end) };
+    let (key, most) = live.key_use(&context.visitor.edge.exchanges);
+    if !exchange.count_for(key, most) {
+        return Err(OpenError::Saturated);
+    }
+    let mut wait = ROOM_AFTER;
+    loop {
+        match pace::open(context, live, head.clone(), end) {
+            Err(OpenError::Saturated) if wait < ROOM_AFTER * ROOM_WAITS => {
+                if wait == ROOM_AFTER && !exchange.make_room() {
+                    return Err(OpenError::Saturated);
+                }
+                tokio::time::sleep(wait).await;
+                wait *= 2;
+            }
+            opened => return opened.map(|halves| exchange.attach(halves)),
+        }
+    }
 }
 
 /// A request that is about to be sent.
@@ -128,7 +208,14 @@ async fn send_upgrade(
                 return Err(problem);
             }
         };
-        let ExchangeHalves { send, mut recv } = match live.open(head.clone(), body.is_none()) {
+        let admitted = match admit(&context.visitor, &head, &live) {
+            Ok(head) => head,
+            Err(response) => {
+                give_up(body, false);
+                return Ok(*response);
+            }
+        };
+        let ExchangeHalves { send, mut recv } = match open(context, &live, &admitted, body.is_none()).await {
             Ok(exchange) => exchange,
             Err(OpenError::Unavailable | OpenError::Unbound) => {
                 lost = Some(live);
@@ -185,8 +272,15 @@ async fn send(context: &mut Context, tunnel: &Arc<Tunnel>, request: Outgoing) ->
                 return Err(problem);
             }
         };
+        let admitted = match admit(&context.visitor, &head, &live) {
+            Ok(head) => head,
+            Err(response) => {
+                give_up(body, held_back);
+                return Ok(*response);
+            }
+        };
         let end = body.is_none();
-        let ExchangeHalves { send, mut recv } = match live.open(head.clone(), end) {
+        let ExchangeHalves { send, mut recv } = match open(context, &live, &admitted, end).await {
             Ok(exchange) => exchange,
             Err(OpenError::Unavailable | OpenError::Unbound) => {
                 lost = Some(live);

@@ -38,7 +38,8 @@ pub(super) enum Action {
     Announce,
     /// Take nothing new, and finish what has begun.
     Finish,
-    /// The same, but wait for nothing: the visitor is in the middle of its first head, and the library would wait on.
+    /// The same, but wait for nothing. The visitor may be in the middle of its first head, and the library would wait on.
+    /// Or the connection is idle, and others need its room.
     Abandon,
     /// Close the connection: nothing is left.
     Close,
@@ -119,7 +120,11 @@ impl Lifecycle {
                     let going_away = self.going_away.poll(cx).is_ready();
                     let idle = self.idle.as_mut().is_some_and(|idle| idle.as_mut().poll(cx).is_ready());
                     if !going_away && !idle {
-                        return Poll::Pending;
+                        if self.visitor.poll_shed(cx).is_pending() {
+                            return Poll::Pending;
+                        }
+                        self.state = State::Due(Action::Abandon);
+                        continue;
                     }
                     self.idle = None;
                     match self.protocol {

@@ -46,6 +46,11 @@ impl Lifetime {
         matches!(self, Self::EventStream | Self::WebSocket | Self::Upgraded)
     }
 
+    /// Whether its visitor may be silent for as long as it likes.
+    pub(super) fn may_pause(self) -> bool {
+        self.is_long_lived() || self == Self::Grpc
+    }
+
     /// Keeps it counted as in flight.
     pub(super) fn token(self, drain: &Drain) -> TaskTrackerToken {
         if self.is_long_lived() { drain.requests.long_lived() } else { drain.requests.finite() }

@@ -1,6 +1,7 @@
 //! The public HTTPS side: requests of visitors over HTTP/1.1, HTTP/2 and HTTP/3, and the responses that they get. It knows
 //! no sockets and opens no tunnels; `listen` brings connections, `tunnels` carries requests.
 
+mod access;
 mod body;
 mod claims;
 mod context;
@@ -14,11 +15,14 @@ mod interim;
 mod judge;
 mod lifecycle;
 mod lifetime;
+mod limited;
 mod linger;
 mod lingering_close;
+mod pace;
 mod pages;
 mod parting;
 mod parts;
+mod proxied;
 mod request;
 mod respond;
 mod response_judge;

@@ -1,9 +1,10 @@
 //! What visitors see when there is nothing to pass on: what is wrong and whose turn it is, and nothing else.
 
-use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 
 use super::body::Body;
+use crate::own_answers::{STYLE, mark};
 
 /// How soon a visitor may try again while a tunnel is away, in seconds.
 const RETRY_SECONDS: &str = "10";
@@ -15,6 +16,16 @@ pub(super) enum Problem {
     BadRequest,
     /// No such tunnel.
     UnknownName,
+    /// The tunnel is not open to the visitor's address.
+    NetworkDenied,
+    /// The tunnel is not open at this path.
+    PathDenied,
+    /// The tunnel is open with a password, and perhaps with a share link.
+    PasswordNeeded,
+    /// The tunnel is open with a share link.
+    LinkNeeded,
+    /// The visitor's share link has expired.
+    LinkExpired,
     /// Nothing on the base domain at this path.
     NoPage,
     /// The method is not for this server.
@@ -27,8 +38,14 @@ pub(super) enum Problem {
     HeadTooLarge,
     /// The client has been away for too long.
     Offline,
+    /// Too many requests in a time.
+    TooMany,
     /// Too many visitors or exchanges at once.
     Busy,
+    /// Too many exchanges of this visitor at once.
+    Share,
+    /// The visitor has not sent its request's body in time.
+    UploadSlow,
     /// The daemon is going away.
     ShuttingDown,
     /// The local service refused the connection.
@@ -54,12 +71,17 @@ impl Problem {
     pub(super) fn status(self) -> StatusCode {
         match self {
             Self::BadRequest => StatusCode::BAD_REQUEST,
-            Self::UnknownName | Self::NoPage => StatusCode::NOT_FOUND,
+            Self::UnknownName | Self::NoPage | Self::PathDenied => StatusCode::NOT_FOUND,
+            Self::PasswordNeeded => StatusCode::UNAUTHORIZED,
+            // A 401 would have to name a way to authenticate that programs know (RFC 9110, section 15.5.2).
+            Self::NetworkDenied | Self::LinkNeeded | Self::LinkExpired => StatusCode::FORBIDDEN,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::Loop => StatusCode::LOOP_DETECTED,
             Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-            Self::Offline | Self::Busy | Self::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
+            Self::TooMany => StatusCode::TOO_MANY_REQUESTS,
+            Self::UploadSlow => StatusCode::REQUEST_TIMEOUT,
+            Self::Offline | Self::Busy | Self::Share | Self::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
             Self::ServiceAbsent
             | Self::ServiceBroke
             | Self::ServiceUnresolved
@@ -77,6 +99,20 @@ impl Problem {
             Self::UnknownName => {
                 ("No such tunnel", "Nobody serves this name. Check the address, or ask its owner to start the tunnel.")
             }
+            Self::NetworkDenied => (
+                "Not open to your network",
+                "This tunnel is not open to the address that you come from. Its owner can change that.",
+            ),
+            Self::PathDenied => ("Nothing here", "This tunnel is not open at this address. Its owner can change that."),
+            Self::PasswordNeeded => {
+                ("Password needed", "This tunnel opens with a user name and a password. Its owner knows them.")
+            }
+            Self::LinkNeeded => {
+                ("Link needed", "This tunnel opens only with a share link, and not all of it. Ask its owner for one.")
+            }
+            Self::LinkExpired => {
+                ("Link expired", "Your share link has expired. Ask the owner of the tunnel for a new one.")
+            }
             Self::NoPage => ("Nothing here", "This server carries tunnels; there is no page at this address."),
             Self::MethodNotAllowed => ("Method not allowed", "This server does not take requests of this method."),
             Self::Misdirected => ("Misdirected request", "This server does not serve the name that was asked for."),
@@ -91,7 +127,16 @@ impl Problem {
                 "Tunnel offline",
                 "The tunnel of this name is not connected right now. Its owner has to start it again.",
             ),
+            Self::TooMany => ("Too many requests", "More requests came than are allowed. Try again in a moment."),
             Self::Busy => ("Too busy", "This tunnel has as many requests as it can take. Try again in a moment."),
+            Self::Share => (
+                "Too many requests at once",
+                "Your network has as many requests to this tunnel as it may have. Try again once some have ended.",
+            ),
+            Self::UploadSlow => (
+                "Request timeout",
+                "The rest of your request did not come in time. Check your connection, and send it again.",
+            ),
             Self::ShuttingDown => ("Restarting", "The server is restarting. Try again in a moment."),
             Self::ServiceAbsent => (
                 "Service not running",
@@ -138,7 +183,7 @@ pub(super) fn page(problem: Problem, request: &HeaderMap) -> Response<Body> {
         let text = format!(
             "<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\">\
              <meta name=\"viewport\" content=\"width=device-width\"><title>{title}</title>\n\
-             <style>body{{font:1.1em/1.5 system-ui,sans-serif;max-width:34em;margin:15vh auto;padding:0 1em}}</style>\n\
+             <style>{STYLE}</style>\n\
              <h1>{title}</h1>\n<p>{explanation}</p>\n<p><small>{status}</small></p>\n</html>\n",
         );
         ("text/html; charset=utf-8", text)
@@ -152,7 +197,7 @@ pub(super) fn page(problem: Problem, request: &HeaderMap) -> Response<Body> {
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    mark(headers);
     if status == StatusCode::SERVICE_UNAVAILABLE {
         headers.insert(RETRY_AFTER, HeaderValue::from_static(RETRY_SECONDS));
     }

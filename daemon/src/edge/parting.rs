@@ -12,6 +12,7 @@ use bytes::{Buf, Bytes};
 use cok_transport::ExchangeError;
 use tokio::time::{Instant, Sleep, sleep};
 
+use crate::exchanges::{Exchange, Waiting};
 use crate::host::flushes::{Close, Flushes};
 
 /// How often the body looks whether its bytes are gone. No waker reports it.
@@ -28,6 +29,8 @@ const MOST: Duration = Duration::from_secs(10);
 pub(crate) struct Chunk {
     bytes: Bytes,
     _queued: Option<Arc<()>>,
+    /// Counts the part as waiting for its visitor.
+    _waiting: Option<Waiting>,
 }
 
 impl Chunk {
@@ -39,7 +42,7 @@ impl Chunk {
 
 impl From<Bytes> for Chunk {
     fn from(bytes: Bytes) -> Self {
-        Self { bytes, _queued: None }
+        Self { bytes, _queued: None, _waiting: None }
     }
 }
 
@@ -73,10 +76,11 @@ pub(super) enum Delivery {
 }
 
 impl Delivery {
-    /// The part of a body for this delivery.
-    pub(super) fn chunk(&self, bytes: Bytes) -> Chunk {
+    /// The part of a body for this delivery, which belongs to an exchange.
+    pub(super) fn chunk(&self, bytes: Bytes, exchange: Option<&Arc<Exchange>>) -> Chunk {
         let queued = if let Self::Http2(queued) = self { Some(queued.clone()) } else { None };
-        Chunk { bytes, _queued: queued }
+        let waiting = exchange.map(|exchange| exchange.wait(bytes.len()));
+        Chunk { bytes, _queued: queued, _waiting: waiting }
     }
 }
 
@@ -125,7 +129,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn over_http2_the_error_waits_for_the_chunks() {
         let delivery = Delivery::Http2(Arc::default());
-        let chunk = delivery.chunk(Bytes::from_static(b"last words"));
+        let chunk = delivery.chunk(Bytes::from_static(b"last words"), None);
         let flushes = Flushes::default();
         let mut parting = Parting::new(ExchangeError::SessionLost, &flushes);
         let mut wait = async || poll_fn(|cx| parting.poll(&delivery, &flushes, cx)).await;

@@ -7,7 +7,9 @@ use arc_swap::{ArcSwap, Guard};
 use http::HeaderValue;
 use ipnet::IpNet;
 
+use crate::admission::Rates;
 use crate::drain::Drain;
+use crate::exchanges::Exchanges;
 use crate::names::Hostname;
 use crate::observe::{Health, Metrics};
 use crate::tunnels::Tunnels;
@@ -56,6 +58,8 @@ pub(crate) struct Edge {
     pub(super) drain: Arc<Drain>,
     pub(super) health: Arc<Health>,
     pub(super) metrics: Arc<Metrics>,
+    pub(super) rates: Arc<Rates>,
+    pub(super) exchanges: Arc<Exchanges>,
 }
 
 /// The parts that the edge hands requests to.
@@ -65,13 +69,25 @@ pub(crate) struct Parts {
     pub(crate) drain: Arc<Drain>,
     pub(crate) health: Arc<Health>,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) rates: Arc<Rates>,
+    pub(crate) exchanges: Arc<Exchanges>,
 }
 
 impl Edge {
     /// An edge for the names under `domain`.
     pub(crate) fn new(domain: Hostname, config: Config, alt_svc: Option<HeaderValue>, parts: Parts) -> Arc<Self> {
-        let Parts { tunnels, drain, health, metrics } = parts;
-        Arc::new(Self { domain, config: ArcSwap::from_pointee(config), alt_svc, tunnels, drain, health, metrics })
+        let Parts { tunnels, drain, health, metrics, rates, exchanges } = parts;
+        Arc::new(Self {
+            domain,
+            config: ArcSwap::from_pointee(config),
+            alt_svc,
+            tunnels,
+            drain,
+            health,
+            metrics,
+            rates,
+            exchanges,
+        })
     }
 
     /// Takes new settings, for connections and requests that begin later.

@@ -46,8 +46,12 @@ pub(super) fn respond(
     } else {
         let lifetime = Lifetime::of_response(version, &headers);
         context.set_lifetime(lifetime);
-        let visitor = &context.visitor;
-        Body::tunnel(recv, answered.content, lifetime, &visitor.edge.drain, (version, visitor.flushes.clone()))
+        let (visitor, exchange) = (&context.visitor, context.exchange.clone());
+        if let Some(exchange) = &exchange {
+            exchange.set_answered();
+        }
+        let to = (version, visitor.flushes.clone());
+        Body::tunnel(recv, answered.content, lifetime, &visitor.edge.drain, to, exchange)
     };
     let mut response = Response::new(body);
     *response.status_mut() = status;
@@ -84,11 +88,21 @@ pub(super) fn respond_to_upgrade(
     retain(&mut answered.head.headers, |name| *name != UPGRADE);
     let response = upgrade.complete(answered.head.headers, protocol).ok_or(Problem::ServiceBroke)?;
     let lifetime = Lifetime::of_upgrade(upgrade.is_websocket());
+    context.set_lifetime(lifetime);
     let visitor = Arc::clone(&context.visitor);
+    let leash = context.exchange.as_ref().map(|exchange| {
+        exchange.set_answered();
+        exchange.leash().clone()
+    });
     let (in_flight, farewell) = (lifetime.token(&visitor.edge.drain), lifetime.farewell(&visitor.edge.drain));
+    let busy = visitor.keep();
     tokio::spawn(async move {
-        splice(on_upgrade, send, recv, farewell).await;
-        drop((visitor, in_flight));
+        let splice = splice(on_upgrade, send, recv, farewell);
+        match leash {
+            Some(leash) => drop(leash.hold(splice).await),
+            None => splice.await,
+        }
+        drop((busy, visitor, in_flight));
     });
     Ok(response)
 }

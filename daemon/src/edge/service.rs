@@ -15,11 +15,13 @@ use super::context::Context;
 use super::forward::forward;
 use super::http1::{Judged, unwrap};
 use super::judge::judge;
+use super::limited::{admit_to_tunnel, admit_visitor, too_many};
 use super::linger::linger;
 use super::pages::{Problem, page};
 use super::request::{Doubt, RequestBody};
 use super::route::{Route, route};
 use super::visitor::Visitor;
+use crate::admission::rates::{Exceeded, Whose};
 use crate::observe::Asker;
 
 /// Answers one request, and counts it. Over HTTP/1.1, `judged` has what the layer under the library has seen of it.
@@ -97,7 +99,14 @@ async fn answer(
     target: Option<Bytes>,
 ) -> Response<Body> {
     let edge = context.visitor.edge.clone();
-    match route(&edge.domain, authority.host()) {
+    let route = route(&edge.domain, authority.host());
+    // Tunnels connect at the base domain, and no visitor's rate keeps them out.
+    if route != Route::Base
+        && let Err(exceeded) = admit_visitor(context, &request)
+    {
+        return refuse_for_now(context, exceeded, request);
+    }
+    match route {
         Route::Foreign => refuse(Problem::Misdirected, request),
         Route::Unusable => refuse(Problem::UnknownName, request),
         Route::Base => answer_on_base(&context.visitor, request),
@@ -105,6 +114,9 @@ async fn answer(
             let Some(tunnel) = edge.tunnels.find(&name) else {
                 return refuse(Problem::UnknownName, request);
             };
+            if let Err(exceeded) = admit_to_tunnel(context, &name, &tunnel, &request) {
+                return refuse_for_now(context, exceeded, request);
+            }
             forward(context, &tunnel, request, authority, target).await
         }
     }
@@ -137,7 +149,22 @@ fn drop_body(response: &mut Response<Body>) {
 
 /// The page for a problem. The visitor's body is read and dropped.
 fn refuse(problem: Problem, request: Request<RequestBody>) -> Response<Body> {
-    let response = page(problem, request.headers());
+    answer_without_body(page(problem, request.headers()), request)
+}
+
+/// The answer to a request over a rate.
+fn refuse_for_now(context: &Context, exceeded: Exceeded, request: Request<RequestBody>) -> Response<Body> {
+    let refused = &context.visitor.edge.metrics.refused;
+    match exceeded.whose {
+        Whose::Visitor => &refused.visitor_requests,
+        Whose::Tunnel => &refused.tunnel_requests,
+        Whose::Key => &refused.key_requests,
+    }
+    .inc();
+    answer_without_body(too_many(exceeded, request.headers()), request)
+}
+
+fn answer_without_body(response: Response<Body>, request: Request<RequestBody>) -> Response<Body> {
     if !expects_continue(request.headers()) {
         linger(request.into_body());
     }

@@ -15,7 +15,7 @@ use http::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::{HttpService, service_fn};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 use tracing::debug;
@@ -29,6 +29,7 @@ use super::parts::Edge;
 use super::request::RequestBody;
 use super::service::respond;
 use super::visitor::{Arrival, Peer, Visitor};
+use crate::exchanges::Leashes;
 use crate::host::flushes::Flushing;
 
 /// HTTP/1.1: what one connection reads ahead and gathers for writing. The longest head fits, and a slow upload holds no
@@ -55,13 +56,15 @@ pub(crate) async fn serve(edge: Arc<Edge>, stream: TlsStream<TcpStream>, peer: S
     };
     let visitor = Visitor::new(edge, Peer::Fixed(peer.ip().to_canonical()), permit, present);
     let result = if http2 {
+        let leashes = Leashes::default();
         let service = service_fn(|request: Request<Incoming>| {
             let visitor = visitor.clone();
-            let request = request.map(|body| RequestBody::hyper(body, None));
+            let mut request = request.map(|body| RequestBody::hyper(body, None));
+            request.extensions_mut().insert(leashes.next(&visitor.end));
             async move { Ok::<_, Infallible>(respond(&visitor, request, None).await) }
         });
         let io = Budgeted::new(LingeringClose::new(stream, visitor.clone()));
-        let mut builder = http2::Builder::new(TokioExecutor::new());
+        let mut builder = http2::Builder::new(leashes.clone());
         builder
             .timer(TokioTimer::new())
             .max_concurrent_streams(H2_STREAMS)
@@ -76,6 +79,7 @@ pub(crate) async fn serve(edge: Arc<Edge>, stream: TlsStream<TcpStream>, peer: S
         tokio::select! {
             result = drive(builder.serve_connection(TokioIo::new(io), service), lifecycle) => result,
             () = visitor.never_asked() => Ok(()),
+            () = visitor.end.cancelled() => Ok(()),
         }
     } else {
         let verdicts = Verdicts::new();
@@ -93,7 +97,8 @@ pub(crate) async fn serve(edge: Arc<Edge>, stream: TlsStream<TcpStream>, peer: S
             .max_header_size(max_header_bytes as usize)
             .max_buf_size(H1_BUFFER);
         let connection = builder.serve_connection(TokioIo::new(io), service).with_upgrades();
-        drive(connection, Lifecycle::new(&visitor, Protocol::Http1, fresh)).await
+        let served = drive(connection, Lifecycle::new(&visitor, Protocol::Http1, fresh));
+        visitor.end.run_until_cancelled(served).await.unwrap_or(Ok(()))
     };
     if let Err(error) = result {
         debug!(%peer, %error, "visitor's connection ended: {error}");
@@ -115,7 +120,7 @@ where
     }
 }
 
-impl<S> Connection for http2::Connection<TokioIo<Budgeted<LingeringClose>>, S, TokioExecutor>
+impl<S> Connection for http2::Connection<TokioIo<Budgeted<LingeringClose>>, S, Leashes>
 where
     S: HttpService<Incoming, ResBody = Body>,
     S::Future: Send + 'static,

@@ -4,14 +4,16 @@ use std::future::pending;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use http::StatusCode;
 use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::parts::Edge;
-use crate::admission::ConnectionPermit;
+use crate::admission::{Busy, ConnectionPermit};
 use crate::host::flushes::Flushes;
 
 /// How many round trips a GOAWAY and the requests that cross it may take, and the longest time for that.
@@ -24,6 +26,8 @@ pub(crate) struct Visitor {
     pub(super) edge: Arc<Edge>,
     /// The flushes of its connection over TCP.
     pub(super) flushes: Flushes,
+    /// Ends its connection.
+    pub(super) end: CancellationToken,
     peer: Peer,
     /// How many requests have come.
     requests: AtomicU64,
@@ -31,7 +35,7 @@ pub(crate) struct Visitor {
     answered: AtomicU64,
     /// True from an Upgrade request until its response, and after a 101.
     upgrading: AtomicBool,
-    _permit: ConnectionPermit,
+    permit: ConnectionPermit,
     /// Keeps the visitor counted as present, also after it has left HTTP.
     _present: TaskTrackerToken,
 }
@@ -62,11 +66,12 @@ impl Visitor {
         Arc::new(Self {
             edge,
             flushes: Flushes::default(),
+            end: CancellationToken::new(),
             peer,
             requests: AtomicU64::new(0),
             answered: AtomicU64::new(0),
             upgrading: AtomicBool::new(false),
-            _permit: permit,
+            permit,
             _present: present,
         })
     }
@@ -95,6 +100,7 @@ impl Visitor {
 
     /// Notes that a request has come.
     pub(super) fn asked(&self) {
+        self.permit.member().begin();
         self.requests.fetch_add(1, Ordering::Relaxed);
     }
 
@@ -110,10 +116,21 @@ impl Visitor {
 
     /// Counts a request that is over. Without a status, its visitor left before there was a response.
     pub(super) fn answered(&self, status: Option<StatusCode>, began: Instant) {
+        self.permit.member().end();
         self.answered.fetch_add(1, Ordering::Relaxed);
         if let Some(status) = status {
             self.edge.metrics.answered(status, began);
         }
+    }
+
+    /// Keeps its connection from making room for others, for what outlasts its request.
+    pub(super) fn keep(&self) -> Busy {
+        self.permit.member().keep()
+    }
+
+    /// Ready once its connection has to make room for others.
+    pub(super) fn poll_shed(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.permit.member().poll_shed(cx)
     }
 
     /// Resolves if no request comes within the time for a head, or for the first request of a daemon that goes away. For

@@ -3,6 +3,7 @@
 
 pub(crate) mod activation;
 pub(crate) mod credentials;
+pub(crate) mod descriptors;
 pub(crate) mod flushes;
 pub(crate) mod notify;
 pub(crate) mod tcp_queue;

@@ -1,11 +1,14 @@
 //! The sockets: TCP, UDP and DNS listeners, TLS, and the redirect from plain HTTP. Connections go to `edge` or to
 //! `tunnels`. This part reads no requests.
 
+mod arrivals;
 pub(crate) mod dns;
 mod plain;
+mod proxy_protocol;
 mod quic_floods;
 mod redirect;
 mod reset_key;
+mod seldom;
 mod tcp;
 mod tls;
 mod udp;

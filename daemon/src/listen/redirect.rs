@@ -12,21 +12,27 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
+use tokio::time::timeout;
 use tracing::debug;
 
-use super::{Listen, accept};
+use super::Listen;
+use super::arrivals::enter;
+use super::tcp::accept_or;
 use crate::edge::{Route, route};
 use crate::names::PublicAddress;
 
 /// Redirects plain HTTP to HTTPS at `address`. Runs until it is dropped.
 pub(crate) async fn serve_http(listen: Arc<Listen>, listener: TcpListener, address: PublicAddress) {
-    accept(listener, |stream, peer| {
-        let Ok(permit) = listen.admission.connections.acquire(peer.ip()) else { return };
+    let connections = listen.admission.connections.clone();
+    let connected = |mut stream, peer| {
+        let Some(entry) = enter(&listen, peer) else { return };
         listen.metrics.connections.inc();
         let (listen, visitor, address) = (listen.clone(), listen.drain.visitor(), address.clone());
         tokio::spawn(async move {
-            let (_permit, _visitor) = (permit, visitor);
+            let _visitor = visitor;
             let limit = listen.config().header_timeout;
+            let admitted = timeout(limit, entry.admit(&listen, &mut stream, peer)).await;
+            let Ok(Some((permit, peer))) = admitted else { return };
             let service = service_fn(|request: Request<Incoming>| {
                 let response = redirect(&address, &request);
                 async move { Ok::<_, Infallible>(response) }
@@ -40,13 +46,14 @@ pub(crate) async fn serve_http(listen: Arc<Listen>, listener: TcpListener, addre
             let result = tokio::select! {
                 result = connection => result,
                 () = listen.drain.first_request() => Ok(()),
+                () = permit.member().is_shed() => Ok(()),
             };
             if let Err(error) = result {
                 debug!(%peer, %error, "connection ended");
             }
         });
-    })
-    .await;
+    };
+    accept_or(listener, move || connections.free_descriptors(), connected).await;
 }
 
 /// The redirect for a request. 308 keeps the method and the body (RFC 9110, section 15.4.9). Only our own names are

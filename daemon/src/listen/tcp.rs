@@ -7,12 +7,18 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use cok_transport::Congestion;
+use rustls::ServerConfig;
+use rustls::server::Acceptor;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tokio_rustls::{LazyConfigAcceptor, TlsAcceptor};
 use tracing::{debug, warn};
 
+use super::arrivals::{Entry, enter};
+use super::seldom::Seldom;
 use super::{Listen, Startup, plain, udp};
+use crate::admission::ConnectionPermit;
 use crate::edge::{self, Arrival};
 
 /// The most connections that the kernel queues while the daemon is busy.
@@ -20,7 +26,9 @@ const BACKLOG: i32 = 4096;
 /// How many ephemeral ports are tried until one is free for both TCP and UDP.
 const FREE_PORT_TRIES: usize = 16;
 /// The pause of `accept` when the process is out of descriptors.
-const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
+const EXHAUSTED_PAUSE: Duration = Duration::from_millis(20);
+/// When the log said so last, for all listeners.
+static TOLD: Seldom = Seldom::new();
 
 /// Binds a listener. The error names the address. An IPv6 wildcard accepts IPv4 as well.
 fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
@@ -104,7 +112,16 @@ fn set_congestion(wanted: Congestion, listener: &TcpListener) {
 
 /// Accepts connections until it is dropped. An error of one connection ends only that one. A lack of descriptors only
 /// pauses it.
-pub(crate) async fn accept(listener: TcpListener, mut connected: impl FnMut(TcpStream, SocketAddr)) {
+pub(crate) async fn accept(listener: TcpListener, connected: impl FnMut(TcpStream, SocketAddr)) {
+    accept_or(listener, || {}, connected).await;
+}
+
+/// Accepts connections until it is dropped, and calls `exhausted` as long as the process is out of descriptors.
+pub(super) async fn accept_or(
+    listener: TcpListener,
+    exhausted: impl Fn(),
+    mut connected: impl FnMut(TcpStream, SocketAddr),
+) {
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => {
@@ -116,7 +133,10 @@ pub(crate) async fn accept(listener: TcpListener, mut connected: impl FnMut(TcpS
             }
             Err(error) if is_of_connection(&error) => debug!(%error, "connection gone before it was accepted"),
             Err(error) => {
-                warn!(%error, "cannot accept connections: {error}");
+                if TOLD.is_due() {
+                    warn!(event = "cannot_accept", %error, "cannot accept connections: {error}; idle ones are closed");
+                }
+                exhausted();
                 tokio::time::sleep(EXHAUSTED_PAUSE).await;
             }
         }
@@ -130,38 +150,79 @@ fn is_of_connection(error: &io::Error) -> bool {
 
 /// Serves visitors and tunnels over TCP. Runs until it is dropped.
 pub(crate) async fn serve_https(listen: Arc<Listen>, listener: TcpListener, acceptor: TlsAcceptor) {
-    accept(listener, |stream, peer| {
-        let permit = match listen.admission.connections.acquire(peer.ip()) {
-            Ok(permit) => permit,
-            Err(full) => return debug!(%peer, "{full}"),
-        };
+    let connections = listen.admission.connections.clone();
+    let connected = |stream, peer| {
+        let Some(entry) = enter(&listen, peer) else { return };
         listen.metrics.connections.inc();
-        let (task, acceptor) = (listen.clone(), acceptor.clone());
+        let (task, tls) = (listen.clone(), acceptor.config().clone());
         let (present, fresh) = (listen.drain.visitor(), listen.drain.requests.fresh());
-        let arrival = Arrival { permit, present, fresh };
         listen.drain.tasks.spawn(async move {
             let listen = task;
             let limit = listen.config().handshake_timeout;
-            let handshake = async {
-                if plain::is_plain_http(&stream).await? {
-                    plain::answer(stream).await?;
-                    return Ok(None);
-                }
-                Box::pin(acceptor.accept(stream)).await.map(Some)
-            };
+            // Boxed, so that what only the beginning needs does not stay in memory for as long as the connection.
+            let handshake = Box::pin(handshake(&listen, stream, peer, entry, tls));
             let accepted = tokio::select! {
                 accepted = tokio::time::timeout(limit, handshake) => accepted,
                 () = listen.drain.first_request() => return,
             };
             match accepted {
-                Ok(Ok(Some(stream))) => edge::serve(listen.edge.clone(), stream, peer, arrival).await,
-                Ok(Ok(None)) => debug!(%peer, "plain HTTP on the port for HTTPS"),
+                Ok(Ok(Some(Arrived { stream, peer, permit }))) => {
+                    let arrival = Arrival { permit, present, fresh };
+                    edge::serve(listen.edge.clone(), stream, peer, arrival).await;
+                }
+                Ok(Ok(None)) => {}
                 Ok(Err(error)) => debug!(%peer, %error, "TLS handshake failed: {error}"),
                 Err(_) => debug!(%peer, "TLS handshake took too long"),
             }
         });
-    })
-    .await;
+    };
+    accept_or(listener, move || connections.free_descriptors(), connected).await;
+}
+
+/// A connection after its TLS handshake.
+struct Arrived {
+    stream: TlsStream<TcpStream>,
+    peer: SocketAddr,
+    permit: ConnectionPermit,
+}
+
+/// Lets a connection in and secures it. `None` if it is not wanted.
+async fn handshake(
+    listen: &Listen,
+    mut stream: TcpStream,
+    peer: SocketAddr,
+    entry: Entry,
+    tls: Arc<ServerConfig>,
+) -> io::Result<Option<Arrived>> {
+    let Some((permit, peer)) = entry.admit(listen, &mut stream, peer).await else { return Ok(None) };
+    let secured = async {
+        if plain::is_plain_http(&stream).await? {
+            debug!(%peer, "plain HTTP on the port for HTTPS");
+            plain::answer(stream).await?;
+            return Ok(None);
+        }
+        let limit = listen.config().handshake_timeout;
+        match listen.admission.rates.handshake(peer.ip(), limit) {
+            Ok(wait) if wait.is_zero() => {}
+            Ok(wait) => tokio::time::sleep(wait).await,
+            Err(_) => {
+                listen.metrics.refused.handshakes.inc();
+                debug!(%peer, "too many handshakes from one address");
+                return Ok(None);
+            }
+        }
+        let hello = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
+        // What follows of the handshake costs little, and waits for the peer.
+        let turn = listen.admission.rates.turn(peer.ip()).await;
+        let rest = hello.into_stream(tls);
+        drop(turn);
+        rest.await.map(Some)
+    };
+    let stream = tokio::select! {
+        stream = secured => stream?,
+        () = permit.member().is_shed() => None,
+    };
+    Ok(stream.map(|stream| Arrived { stream, peer, permit }))
 }
 
 #[cfg(test)]

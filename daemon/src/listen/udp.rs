@@ -5,7 +5,7 @@
 //! the daemon more than the peer, so handshakes are limited. If many are in progress from unvalidated addresses, every
 //! further peer must validate its address first (RFC 9000, section 8.1).
 
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -20,6 +20,8 @@ use tracing::{debug, info, warn};
 use super::quic_floods::Floods;
 use super::reset_key::ResetKey;
 use super::{Listen, Live};
+use crate::admission::rates::Turn;
+use crate::admission::{ConnectionPermit, Full, Waiting};
 use crate::drain::Port;
 use crate::drain::detached::Connections;
 use crate::drain::initials::{self, FirstPacket};
@@ -139,7 +141,12 @@ pub(crate) async fn serve_quic(listen: Arc<Listen>, endpoint: Endpoint, connecti
 fn begin(listen: &Arc<Listen>, handshakes: &Arc<Handshakes>, connections: &Arc<Connections>, incoming: Incoming) {
     let peer = incoming.remote_address();
     let proved = incoming.remote_address_validated();
-    if !proved && handshakes.unproved.load(Ordering::Relaxed) >= UNPROVED_HANDSHAKES {
+    let rates = &listen.admission.rates;
+    // Anyone can send from any address. So the rates of an address count only who has proved that it is theirs.
+    if !proved
+        && (handshakes.unproved.load(Ordering::Relaxed) >= UNPROVED_HANDSHAKES
+            || rates.unproved_handshake(peer.ip()).is_err())
+    {
         listen.metrics.retries.inc();
         if incoming.retry().is_err() {
             debug!(%peer, "no Retry for a peer that has had one");
@@ -149,26 +156,57 @@ fn begin(listen: &Arc<Listen>, handshakes: &Arc<Handshakes>, connections: &Arc<C
     if handshakes.all.load(Ordering::Relaxed) >= MOST_HANDSHAKES {
         return incoming.ignore();
     }
-    let permit = match listen.admission.connections.acquire(peer.ip()) {
-        Ok(permit) => permit,
+    let limit = listen.config().handshake_timeout;
+    let wait = if proved {
+        match rates.connection(peer.ip()).and_then(|()| rates.handshake(peer.ip(), limit)) {
+            Ok(wait) => wait,
+            Err(error) => {
+                listen.metrics.refused.handshakes.inc();
+                debug!(%peer, "{error}");
+                return incoming.refuse();
+            }
+        }
+    } else {
+        Duration::ZERO
+    };
+    let entry = match listen.admission.connections.acquire(peer.ip()) {
+        Ok(permit) => Entry::Admitted(permit),
+        Err(Full::InAll) => match listen.admission.connections.wait(false) {
+            Some(waiting) => Entry::Waits(waiting),
+            None => return incoming.ignore(),
+        },
         Err(full) => {
             debug!(%peer, "{full}");
             return incoming.refuse();
         }
     };
     let under_way = handshakes.count(proved);
-    let connecting = match incoming.accept() {
-        Ok(connecting) => connecting,
-        Err(error) => return debug!(%peer, %error, "QUIC handshake failed"),
-    };
     listen.metrics.connections.inc();
     let (task, connections) = (listen.clone(), connections.clone());
     let (present, fresh) = (listen.drain.visitor(), listen.drain.requests.fresh());
-    let arrival = Arrival { permit, present, fresh };
     listen.drain.tasks.spawn(async move {
         let listen = task;
-        let limit = listen.config().handshake_timeout;
+        let entered = tokio::select! {
+            entered = Box::pin(enter(&listen, peer.ip(), entry, wait)) => entered,
+            // The next daemon gets the packet when the peer sends it again.
+            () = listen.drain.first_request() => return incoming.ignore(),
+        };
+        let (permit, turn) = match entered {
+            Ok(entered) => entered,
+            Err(full) => {
+                debug!(%peer, "{full}");
+                return incoming.refuse();
+            }
+        };
+        let arrival = Arrival { permit, present, fresh };
+        let connecting = incoming.accept();
+        drop(turn);
+        let connecting = match connecting {
+            Ok(connecting) => connecting,
+            Err(error) => return debug!(%peer, %error, "QUIC handshake failed"),
+        };
         let connected = tokio::select! {
+            () = arrival.permit.member().is_shed() => return,
             connected = tokio::time::timeout(limit, connecting) => connected,
             () = listen.drain.first_request() => return,
         };
@@ -190,6 +228,35 @@ fn begin(listen: &Arc<Listen>, handshakes: &Arc<Handshakes>, connections: &Arc<C
             Box::pin(http3::serve(listen.edge.clone(), connection, arrival)).await;
         }
     });
+}
+
+/// A handshake that may begin, or has to wait.
+enum Entry {
+    Admitted(ConnectionPermit),
+    /// It waits until idle connections make room.
+    Waits(Waiting),
+}
+
+/// Waits for room, for the rate of the address, and for a turn.
+async fn enter(
+    listen: &Listen,
+    address: IpAddr,
+    entry: Entry,
+    wait: Duration,
+) -> Result<(ConnectionPermit, Turn), Full> {
+    let connections = &listen.admission.connections;
+    let permit = match entry {
+        Entry::Admitted(permit) => permit,
+        Entry::Waits(waiting) => {
+            let mut permit = waiting.room().await?;
+            permit.count(connections, address)?;
+            permit
+        }
+    };
+    if !wait.is_zero() {
+        tokio::time::sleep(wait).await;
+    }
+    Ok((permit, listen.admission.rates.turn(address).await))
 }
 
 /// The handshakes in progress.

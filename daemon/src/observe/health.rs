@@ -64,7 +64,7 @@ impl Health {
 }
 
 /// A plain-text response that must not be cached.
-pub(super) fn text(text: impl Into<String>) -> Response<String> {
+pub(crate) fn text(text: impl Into<String>) -> Response<String> {
     let mut response = Response::new(text.into());
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));

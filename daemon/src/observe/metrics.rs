@@ -22,6 +22,44 @@ struct StatusLabel {
     status: u16,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RateLabel {
+    rate: &'static str,
+}
+
+/// What was refused because of a rate.
+#[derive(Debug)]
+pub(crate) struct Refused {
+    /// Connections, before TLS.
+    pub(crate) connections: Counter,
+    /// Handshakes.
+    pub(crate) handshakes: Counter,
+    /// Requests over the rate of their visitor.
+    pub(crate) visitor_requests: Counter,
+    /// Requests over the rate of their tunnel.
+    pub(crate) tunnel_requests: Counter,
+    /// Requests over the rate of their key.
+    pub(crate) key_requests: Counter,
+    /// Wrong keys.
+    pub(crate) keys: Counter,
+}
+
+impl Refused {
+    fn new(registry: &mut Registry) -> Self {
+        let family = Family::<RateLabel, Counter>::default();
+        registry.register("refused", "Refused because of a rate, by rate", family.clone());
+        let counter = |rate| family.get_or_create(&RateLabel { rate }).clone();
+        Self {
+            connections: counter("connections"),
+            handshakes: counter("handshakes"),
+            visitor_requests: counter("visitor_requests"),
+            tunnel_requests: counter("tunnel_requests"),
+            key_requests: counter("key_requests"),
+            keys: counter("keys"),
+        }
+    }
+}
+
 /// The daemon's metrics.
 #[derive(Debug)]
 pub(crate) struct Metrics {
@@ -38,6 +76,8 @@ pub(crate) struct Metrics {
     pub(crate) certificate_renewals: Counter,
     /// Failed attempts to get a certificate.
     pub(crate) certificate_failures: Counter,
+    /// What was refused because of a rate.
+    pub(crate) refused: Refused,
     requests: Family<StatusLabel, Counter>,
     /// The counters of `requests` by status minus 100. Each takes the family's lock only once.
     by_status: Vec<OnceLock<Counter>>,
@@ -63,6 +103,7 @@ impl Default for Metrics {
         );
         registry.register("certificate_renewals", "Certificates taken into use", certificate_renewals.clone());
         registry.register("certificate_failures", "Attempts that brought no certificate", certificate_failures.clone());
+        let refused = Refused::new(&mut registry);
         let by_status = std::iter::repeat_with(OnceLock::new).take(900).collect();
         Self {
             registry,
@@ -72,6 +113,7 @@ impl Default for Metrics {
             certificate_expiry,
             certificate_renewals,
             certificate_failures,
+            refused,
             requests,
             by_status,
             durations,

@@ -1,9 +1,7 @@
-//! What operators can observe: metrics, health and the admin address.
+//! What operators can observe: metrics and health.
 
-mod admin;
 mod health;
 mod metrics;
 
-pub(crate) use self::admin::{Admin, RELOAD, Reload};
-pub(crate) use self::health::{Asker, Health};
+pub(crate) use self::health::{Asker, Health, text};
 pub(crate) use self::metrics::{Metrics, TunnelOnline};

@@ -82,6 +82,8 @@ impl Tunnels {
 
     /// Serves a QUIC connection with a tunnel's ALPN until its session ends. Holds its permit that long.
     pub(crate) async fn over_quic(self: &Arc<Self>, connection: quinn::Connection, permit: ConnectionPermit) {
+        // A tunnel is never idle.
+        let _busy = permit.member().keep();
         let (_public_permit, peer) = (permit, connection.remote_address().ip().to_canonical());
         let origin = Origin { peer, transport: "quic" };
         if self.drain.phase() >= Phase::GoingAway {

@@ -3,15 +3,15 @@
 use std::sync::Arc;
 
 use cok_host::quoted::quoted;
-use cok_proto::{ErrorCode, ErrorMessage};
+use cok_proto::{ErrorCode, ErrorMessage, Rules};
 
 use super::Tunnels;
 use super::directory::{Claim, Denied, PROBE, Reservation, TakeFrom};
 use super::origin::CHOOSE_ANOTHER;
 use super::presence::Live;
-use super::refusals::taken;
+use super::refusals::{taken, unauthorized};
 use super::session::Client;
-use crate::admission::TunnelPermit;
+use crate::admission::{Access, KeyRecord, TunnelPermit};
 use crate::names::Subdomain;
 
 /// How many names are tried for a client that wants none in particular, for each pattern of its key.
@@ -24,6 +24,19 @@ const ROUNDS: usize = 3;
 pub(super) struct Granted {
     pub(super) reservation: Reservation,
     pub(super) permit: TunnelPermit,
+}
+
+impl Granted {
+    /// With whom the tunnel lets in.
+    pub(super) fn with_rules(mut self, rules: &Rules) -> Result<Self, ErrorMessage> {
+        let access = Access::new(rules, &self.reservation.name);
+        self.reservation.access = access.map_err(|_| ErrorMessage {
+            code: ErrorCode::LimitReached,
+            message: "the server has no random numbers for the tunnel's passwords".to_owned(),
+            retryable: true,
+        })?;
+        Ok(self)
+    }
 }
 
 /// A client asks for a tunnel.
@@ -46,9 +59,8 @@ pub(super) async fn claim(tunnels: &Tunnels, request: Request<'_>) -> Result<Gra
         let message = format!("{} cannot be a subdomain: {error}", quoted(wanted));
         refusal(ErrorCode::NameForbidden, message)
     })?;
-    if !client.key.may_use(&name) {
-        let message = format!("this key may not use the name \"{name}\"{CHOOSE_ANOTHER}");
-        return Err(refusal(ErrorCode::NameForbidden, message));
+    if !present_key(client)?.may_use(&name) {
+        return Err(forbidden(&name));
     }
     let from = if take_over { TakeFrom::Client } else { TakeFrom::Session };
     claim_name(tunnels, Claim { name, client: client.clone(), tunnel, from, vanished: None }).await
@@ -57,7 +69,7 @@ pub(super) async fn claim(tunnels: &Tunnels, request: Request<'_>) -> Result<Gra
 /// Reserves the first name that no live tunnel has. A client that asks again gets the same one.
 async fn pick(tunnels: &Tunnels, client: &Arc<Client>, tunnel: u32) -> Result<Granted, ErrorMessage> {
     for counter in 0..SUGGESTIONS {
-        for name in client.key.suggestions(&tunnels.name_filler(client, counter)) {
+        for name in present_key(client)?.suggestions(&tunnels.name_filler(client, counter)) {
             let claim = Claim { name, client: client.clone(), tunnel, from: TakeFrom::NoOne, vanished: None };
             match claim_name(tunnels, claim).await {
                 Err(error) if error.code == ErrorCode::NameTaken => {}
@@ -69,8 +81,8 @@ async fn pick(tunnels: &Tunnels, client: &Arc<Client>, tunnel: u32) -> Result<Gr
 }
 
 async fn claim_name(tunnels: &Tunnels, mut claim: Claim) -> Result<Granted, ErrorMessage> {
-    let key = &claim.client.key;
-    let Some(permit) = tunnels.admission.tunnels.acquire(key, &claim.name) else {
+    let key = present_key(&claim.client)?;
+    let Some(permit) = tunnels.admission.tunnels.acquire(&key, &claim.name) else {
         return Err(refusal(
             ErrorCode::LimitReached,
             format!("the key has its {} tunnels already", key.limits.tunnels),
@@ -87,9 +99,20 @@ async fn claim_name(tunnels: &Tunnels, mut claim: Claim) -> Result<Granted, Erro
     Err(taken(&claim.name))
 }
 
+/// The client's key as it is now.
+pub(super) fn present_key(client: &Client) -> Result<Arc<KeyRecord>, ErrorMessage> {
+    client.grant.record().ok_or_else(unauthorized)
+}
+
 /// Whether the client that serves a tunnel is still there.
 async fn answers(live: &Live) -> bool {
     live.transport.answers(PROBE).await
+}
+
+/// The key does not allow the name.
+pub(super) fn forbidden(name: &Subdomain) -> ErrorMessage {
+    let message = format!("this key may not use the name \"{name}\"{CHOOSE_ANOTHER}");
+    refusal(ErrorCode::NameForbidden, message)
 }
 
 fn refusal(code: ErrorCode, message: String) -> ErrorMessage {

@@ -6,7 +6,7 @@
 //! its successor.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use cok_proto::{ErrorMessage, ResetCode, Unbind, UnbindReason};
@@ -20,6 +20,7 @@ use super::presence::{Live, Presence, Tunnel};
 use super::refusals::{self, full, moved, replaced, superseded, taken};
 use super::session::{Binding, Client, Owner, Session};
 use super::takeover::TakeOver;
+use crate::admission::{Access, Rate};
 use crate::names::Subdomain;
 use crate::observe::TunnelOnline;
 
@@ -173,7 +174,7 @@ impl Directory {
         register.reservations += 1;
         let number = register.reservations;
         register.reserved.insert(name.clone(), Reserved { number, client, tunnel });
-        Reservation { directory: self.clone(), name, number }
+        Reservation { directory: self.clone(), name, number, access: None }
     }
 
     fn judge(&self, claim: &Claim, register: &Register) -> Result<(), Denied> {
@@ -219,7 +220,7 @@ impl Directory {
         online: TunnelOnline,
         drain: Duration,
     ) -> Result<(), ErrorMessage> {
-        let Granted { reservation, permit } = granted;
+        let Granted { mut reservation, permit } = granted;
         let mut register = self.register.lock();
         let name = reservation.name.clone();
         let newest = register.reserved.get(&name);
@@ -235,7 +236,17 @@ impl Directory {
         }
         register.reserved.remove(&name);
         let (client, transport) = (session.client.clone(), session.transport.clone());
-        let live = Arc::new(Live { client, transport, tunnel, began: Instant::now() });
+        let access = reservation.access.take();
+        let visitor_rate = access.as_ref().and_then(|access| access.rate).map(Rate::from);
+        let live = Arc::new(Live {
+            client,
+            transport,
+            tunnel,
+            visitor_rate,
+            began: Instant::now(),
+            access,
+            used: OnceLock::new(),
+        });
         session.add(tunnel, Binding { name: name.clone(), live: live.clone(), _permit: permit, _online: online });
         let owner = session.client.owner.clone();
         if let Some(entry) = self.find(&name) {
@@ -307,10 +318,13 @@ impl Directory {
         let old = register.sessions.get(old).filter(|old| old.client.owner.key == client.owner.key && !old.moves())?;
         let old = old.clone();
         let mut moving = Vec::new();
-        for (id, name) in old.tunnels() {
+        for (name, live) in old.live() {
+            let id = live.tunnel;
             // What the old session itself was about to move to another id moves here instead.
             if register.reserved.get(&name).is_none_or(|reserved| reserved.client.session == old.client.session) {
-                moving.push((id, self.reserve(&mut register, name, client.clone(), id)));
+                let mut reservation = self.reserve(&mut register, name, client.clone(), id);
+                reservation.access.clone_from(&live.access);
+                moving.push((id, reservation));
             }
         }
         old.set_moves(true);
@@ -392,6 +406,8 @@ pub(super) struct Reservation {
     directory: Arc<Directory>,
     pub(super) name: Subdomain,
     number: u64,
+    /// Whom the tunnel will let in, if not everybody.
+    pub(super) access: Option<Arc<Access>>,
 }
 
 impl Drop for Reservation {

@@ -7,6 +7,7 @@ mod directory;
 mod origin;
 mod presence;
 mod refusals;
+mod revocation;
 mod serve;
 mod session;
 mod snapshot;
@@ -179,6 +180,11 @@ impl Tunnels {
     pub(crate) fn waiting(&self) -> Waiting {
         let config = self.config();
         Waiting { max_held: config.max_held, grace: config.reconnect_grace }
+    }
+
+    /// The most exchanges at once in a session.
+    pub(crate) fn max_exchanges(&self) -> u32 {
+        self.config().max_exchanges
     }
 
     /// The number of tunnels that are online.

@@ -1,7 +1,7 @@
 //! A tunnel as its visitors see it: which session serves it now, and how many visitors wait for it.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use cok_proto::RequestHead;
 use cok_transport::{ExchangeHalves, OpenError, Transport};
@@ -10,6 +10,8 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::session::{Client, Owner};
+use crate::admission::{Access, KeyRecord, Rate};
+use crate::exchanges::{Exchanges, KeyUse, Places};
 
 /// A tunnel in the session that serves it. A tunnel that moves to another session, or to another id, gets a new one. So
 /// two are the same only if they are one allocation.
@@ -19,14 +21,36 @@ pub(crate) struct Live {
     pub(super) transport: Arc<dyn Transport>,
     /// The tunnel's id in the session.
     pub(super) tunnel: u32,
+    /// How often each visitor may ask, if its client has said so.
+    pub(super) visitor_rate: Option<Rate>,
     /// When it came online.
     pub(super) began: Instant,
+    /// Whom it lets in, if not everybody.
+    pub(crate) access: Option<Arc<Access>>,
+    /// What its key's tunnels use, from the first request on.
+    pub(super) used: OnceLock<Arc<KeyUse>>,
 }
 
 impl Live {
     /// Opens an exchange. With `end`, the request has no body.
     pub(crate) fn open(&self, head: Arc<RequestHead>, end: bool) -> Result<ExchangeHalves, OpenError> {
         self.transport.open(self.tunnel, head, end)
+    }
+
+    /// How often each visitor may ask, if its client has said so.
+    pub(crate) fn visitor_rate(&self) -> Option<Rate> {
+        self.visitor_rate
+    }
+
+    /// The key of its client, as it stands now.
+    pub(crate) fn key(&self) -> Arc<KeyRecord> {
+        self.client.grant.record().unwrap_or_else(|| self.client.key.clone())
+    }
+
+    /// What its key's tunnels use, and the most exchanges that they may have.
+    pub(crate) fn key_use(&self, exchanges: &Exchanges) -> (&Arc<KeyUse>, Option<u32>) {
+        let key = self.key();
+        (self.used.get_or_init(|| exchanges.key(&key.id)), key.limits.exchanges)
     }
 }
 
@@ -67,12 +91,14 @@ pub(crate) struct Tunnel {
     pub(super) presence: watch::Sender<Presence>,
     owner: Mutex<Owner>,
     held: AtomicUsize,
+    /// Its exchanges, from the first request on.
+    places: OnceLock<Arc<Places>>,
 }
 
 impl Tunnel {
     pub(super) fn new(presence: Presence, owner: Owner) -> Arc<Self> {
         let (presence, owner) = (watch::Sender::new(presence), Mutex::new(owner));
-        Arc::new(Self { presence, owner, held: AtomicUsize::new(0) })
+        Arc::new(Self { presence, owner, held: AtomicUsize::new(0), places: OnceLock::new() })
     }
 
     /// Watches whether it can be reached.
@@ -86,6 +112,11 @@ impl Tunnel {
             Presence::Online(live) => Some(live.clone()),
             _ => None,
         }
+    }
+
+    /// Its exchanges.
+    pub(crate) fn places(&self, exchanges: &Exchanges) -> &Arc<Places> {
+        self.places.get_or_init(|| exchanges.places())
     }
 
     /// Counts a visitor that waits for the tunnel. `None` if `most` wait already.

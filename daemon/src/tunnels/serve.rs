@@ -16,18 +16,19 @@ use cok_proto::{
 use cok_transport::Handshake;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until};
-use tracing::info;
+use tokio::time::{Instant, sleep, sleep_until};
+use tracing::{debug, info};
 
 use super::Tunnels;
-use super::claims::{Granted, Request, claim};
+use super::claims::{Granted, Request, claim, forbidden, present_key};
 use super::directory::Registration;
 use super::origin::{Origin, rounded};
-use super::refusals::moved;
+use super::refusals::{keys_unread, moved, too_many_sessions, unauthorized};
 use super::session::{Client, Owner, Session};
 use super::takeover::TakeOver;
+use crate::admission::SessionPermit;
 use crate::drain::Phase;
-use crate::names::Subdomain;
+use crate::names::{Subdomain, random_id};
 
 /// The longest instance id that is kept; ours have 32 characters.
 const MAX_INSTANCE: usize = 64;
@@ -61,12 +62,19 @@ async fn begin(
     let client = match introduce(tunnels, &connect, origin) {
         Ok(client) => Arc::new(client),
         Err(refusal) => {
-            origin.refused(&refusal, wanted, None);
-            handshake.refuse(&refusal);
+            refuse_in_time(tunnels, handshake, origin, refusal);
             return None;
         }
     };
     let mut take_over = connect.replaces.as_deref().and_then(|old| tunnels.directory.take_over(old, &client));
+    let permit = match session_permit(tunnels, &client, take_over.as_ref()) {
+        Ok(permit) => permit,
+        Err(refusal) => {
+            origin.refused(&refusal, wanted, Some(&client.key));
+            handshake.refuse(&refusal);
+            return None;
+        }
+    };
     let first = match first_tunnel(tunnels, &client, &connect, take_over.as_mut()).await {
         Ok(first) => first,
         Err(refusal) => {
@@ -81,7 +89,7 @@ async fn begin(
     let first_name = first_name.or(moving.iter().find(|(id, _)| *id == 0).map(|(_, reservation)| &reservation.name));
     let ack = tunnels.grant(&client, &connect, first_name.filter(|_| connect.tunnel), moved.len());
     let transport = handshake.accept(&ack, &moved);
-    let session = Session::new(client.clone(), transport.clone());
+    let session = Session::new(client.clone(), transport.clone(), permit);
     let registration = tunnels.directory.add_session(session.clone());
     if let Some(granted) = first
         && let Err(refusal) = tunnels.activate(&session, 0, granted)
@@ -91,7 +99,8 @@ async fn begin(
     }
     for (id, reservation) in moving {
         let name = reservation.name.clone();
-        let activated = match tunnels.admission.tunnels.acquire(&client.key, &name) {
+        let key = client.grant.record();
+        let activated = match key.and_then(|key| tunnels.admission.tunnels.acquire(&key, &name)) {
             Some(permit) => tunnels.activate(&session, id, Granted { reservation, permit }).is_ok(),
             None => false,
         };
@@ -108,23 +117,64 @@ async fn begin(
     Some((session, registration))
 }
 
+/// Refuses a client that has not introduced itself properly. The answer to a wrong key waits, and holds no session's place
+/// meanwhile.
+fn refuse_in_time(tunnels: &Tunnels, handshake: Box<dyn Handshake>, origin: Origin, refusal: ErrorMessage) {
+    let waits = refusal.code == ErrorCode::Unauthorized;
+    let answer = move |handshake: Box<dyn Handshake>| {
+        origin.refused(&refusal, handshake.connect().subdomain.clone().as_deref(), None);
+        handshake.refuse(&refusal);
+    };
+    if !waits {
+        return answer(handshake);
+    }
+    tunnels.metrics.refused.keys.inc();
+    let Some(turn) = tunnels.admission.wrong_keys.refusal(origin.peer) else {
+        return debug!(peer = %origin.peer, "too many wrong keys wait for their refusals");
+    };
+    let drain = tunnels.drain.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            () = sleep(turn.wait) => {}
+            () = drain.reached(Phase::GoingAway) => {}
+        }
+        answer(handshake);
+    });
+}
+
 /// Who asks, if its key is valid.
 fn introduce(tunnels: &Tunnels, connect: &Connect, origin: Origin) -> Result<Client, ErrorMessage> {
     let refuse = |code, message: String| Err(ErrorMessage { code, message, retryable: false });
-    let Some(key) = tunnels.admission.keys.authenticate(&connect.key, SystemTime::now()) else {
-        let message = "the API key is unknown or has expired; ask the server's operator for a new one";
-        return refuse(ErrorCode::Unauthorized, message.to_owned());
+    let keys = &tunnels.admission.keys;
+    let grant = keys.authenticate(&connect.key, SystemTime::now());
+    let Some((grant, key)) = grant.and_then(|grant| grant.record().map(|key| (grant, key))) else {
+        return Err(if keys.is_complete() { unauthorized() } else { keys_unread() });
     };
     if connect.instance.is_empty() || connect.instance.len() > MAX_INSTANCE {
         return refuse(ErrorCode::Protocol, format!("the instance id must have 1 to {MAX_INSTANCE} bytes"));
     }
+    let Ok(session) = random_id() else {
+        return refuse(ErrorCode::Internal, "the server cannot make a session id".to_owned());
+    };
     Ok(Client {
-        session: format!("{:032x}", fastrand::u128(..)),
+        session,
         owner: Owner { key: key.id.clone(), instance: connect.instance.clone() },
         key,
+        grant,
         origin,
         version: one_line(&connect.version),
     })
+}
+
+/// A permit for the session. The one that it replaces counts as the same.
+fn session_permit(
+    tunnels: &Tunnels,
+    client: &Client,
+    take_over: Option<&TakeOver>,
+) -> Result<SessionPermit, ErrorMessage> {
+    let key = present_key(client)?;
+    let successor = take_over.and_then(|take_over| take_over.old.permit.succeed());
+    successor.or_else(|| tunnels.admission.sessions.acquire(&key)).ok_or_else(|| too_many_sessions(&key))
 }
 
 /// The tunnel that Connect asks for; `None` if it asks for none, or the wanted one moves here anyway.
@@ -175,12 +225,13 @@ impl Tunnels {
         let Client { key, origin, version, session: id, .. } = &*session.client;
         let (name, key, peer) = (granted.reservation.name.clone(), &key.name, origin.peer);
         let online = self.metrics.clone().tunnel_online();
+        let rules = granted.reservation.access.as_ref().map_or(String::new(), |access| format!("; rules: {access}"));
         self.directory.activate(granted, session, tunnel, online, self.drain.timeout()).inspect_err(|refusal| {
             origin.refused(refusal, Some(name.as_str()), Some(&session.client.key));
         })?;
         info!(
             %peer, %name, %key, session = %id, version, transport = origin.transport,
-            "tunnel {name} online: key {key}, from {origin}"
+            "tunnel {name} online: key {key}, from {origin}{rules}"
         );
         Ok(())
     }
@@ -201,7 +252,12 @@ struct Serving<'a> {
 impl Serving<'_> {
     async fn run(mut self) {
         let transport = self.session.transport.clone();
+        let mut grant = self.session.client.grant.clone();
         let mut silence = transport.silence();
+        // The key may have changed since Connect.
+        if !self.tunnels.enforce(self.session) {
+            return;
+        }
         loop {
             let next_end = self.ending.iter().map(|(at, _)| *at).min();
             tokio::select! {
@@ -217,6 +273,9 @@ impl Serving<'_> {
                         self.claimed(id, wanted.as_deref(), result);
                     }
                 }
+                () = grant.changed() => if !self.tunnels.enforce(self.session) {
+                    return;
+                },
                 silent = changed(&mut silence) => self.set_silent(silent),
                 () = until(next_end) => self.end_exchanges(Instant::now()),
             }
@@ -225,15 +284,18 @@ impl Serving<'_> {
 
     /// The client asks for a tunnel.
     fn bind(&mut self, id: u32, bind: Bind) {
-        if let Some(message) = bind.unsupported() {
-            let error = ErrorMessage { code: ErrorCode::Unsupported, message, retryable: false };
-            return self.claimed(id, bind.subdomain.as_deref(), Err(error));
-        }
+        let rules = match bind.checked() {
+            Ok(rules) => rules,
+            Err(message) => {
+                let error = ErrorMessage { code: ErrorCode::Unsupported, message, retryable: false };
+                return self.claimed(id, bind.subdomain.as_deref(), Err(error));
+            }
+        };
         let (tunnels, client) = (self.tunnels.clone(), self.session.client.clone());
         self.claims.spawn(async move {
             let wanted = bind.subdomain.as_deref();
             let request = Request { client: &client, tunnel: id, wanted, take_over: bind.take_over };
-            let result = claim(&tunnels, request).await;
+            let result = claim(&tunnels, request).await.and_then(|granted| granted.with_rules(&rules));
             (id, bind.subdomain, result)
         });
     }
@@ -243,6 +305,7 @@ impl Serving<'_> {
         let transport = &self.session.transport;
         // The names that the session had by then have moved; this one has not.
         let result = if self.session.moves() { result.and(Err(moved())) } else { result };
+        let result = result.and_then(|granted| self.still_allowed(granted));
         match result {
             Ok(granted) => {
                 let bound = self.tunnels.bound(&granted.reservation.name);
@@ -260,6 +323,12 @@ impl Serving<'_> {
                 transport.answer_bind(id, Err(error));
             }
         }
+    }
+
+    /// A key may have changed while the client waited for its name.
+    fn still_allowed(&self, granted: Granted) -> Result<Granted, ErrorMessage> {
+        let name = &granted.reservation.name;
+        if present_key(&self.session.client)?.may_use(name) { Ok(granted) } else { Err(forbidden(name)) }
     }
 
     /// The client has ended a tunnel.
@@ -302,7 +371,7 @@ impl Serving<'_> {
     }
 }
 
-fn log_offline(client: &Client, name: &Subdomain, began: Instant, reason: &str) {
+pub(super) fn log_offline(client: &Client, name: &Subdomain, began: Instant, reason: &str) {
     let (peer, key, id, lasted) = (client.origin.peer, &client.key.name, &client.session, rounded(began.elapsed()));
     info!(%peer, %name, %key, session = %id, reason, "tunnel {name} offline after {lasted}: {reason}");
 }

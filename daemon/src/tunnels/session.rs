@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 
 use super::origin::Origin;
 use super::presence::Live;
-use crate::admission::{KeyRecord, TunnelPermit};
+use crate::admission::{Grant, KeyRecord, SessionPermit, TunnelPermit};
 use crate::names::Subdomain;
 use crate::observe::TunnelOnline;
 
@@ -28,7 +28,10 @@ pub(crate) struct Owner {
 pub(crate) struct Client {
     /// The id of its session.
     pub(super) session: String,
+    /// The key as it was at Connect, for its id and name.
     pub(super) key: Arc<KeyRecord>,
+    /// The key as it is now: what the session may do.
+    pub(super) grant: Grant,
     pub(super) owner: Owner,
     pub(super) origin: Origin,
     /// Its name and version, in one line.
@@ -46,6 +49,8 @@ impl Client {
 pub(crate) struct Session {
     pub(super) client: Arc<Client>,
     pub(super) transport: Arc<dyn Transport>,
+    /// Counts the session against its key's quota.
+    pub(super) permit: SessionPermit,
     bindings: Mutex<BTreeMap<u32, Binding>>,
     /// Its tunnels have moved, or move, to a successor.
     moves: AtomicBool,
@@ -63,8 +68,8 @@ pub(super) struct Binding {
 }
 
 impl Session {
-    pub(super) fn new(client: Arc<Client>, transport: Arc<dyn Transport>) -> Arc<Self> {
-        Arc::new(Self { client, transport, bindings: Mutex::default(), moves: AtomicBool::new(false) })
+    pub(super) fn new(client: Arc<Client>, transport: Arc<dyn Transport>, permit: SessionPermit) -> Arc<Self> {
+        Arc::new(Self { client, transport, permit, bindings: Mutex::default(), moves: AtomicBool::new(false) })
     }
 
     pub(super) fn add(&self, tunnel: u32, binding: Binding) {

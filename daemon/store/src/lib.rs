@@ -7,11 +7,16 @@
 //!
 //! No request waits for a store. The daemon reads tables in memory, and a [`Watch`] keeps them up to date.
 
+pub mod sqlite;
+
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+
+pub use self::sqlite::Sqlite;
 
 /// An answer of a store that is still to come.
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
@@ -119,6 +124,9 @@ pub enum StoreError {
     /// What is stored is damaged. Nothing has changed.
     #[error("the store is damaged: {0}")]
     Damaged(String),
+    /// No store carries out such a transaction: it changes a key twice, or is too large. Nothing has changed.
+    #[error("the transaction cannot be carried out: {0}")]
+    Invalid(String),
     /// The watch asks for revisions that are no longer kept, or has fallen too far behind. Read everything, and watch
     /// from there.
     #[error("the changes since this revision are no longer kept")]
@@ -147,6 +155,32 @@ pub trait Store: Send + Sync + std::fmt::Debug {
 
     /// Ends a lease now, and deletes its entries in one commit.
     fn release(&self, lease: LeaseId) -> Answer<'_, ()>;
+}
+
+impl<S: Store + ?Sized> Store for Arc<S> {
+    fn list(&self, prefix: Bytes) -> Answer<'_, Listing> {
+        (**self).list(prefix)
+    }
+
+    fn commit(&self, transaction: Transaction) -> Answer<'_, Outcome> {
+        (**self).commit(transaction)
+    }
+
+    fn watch(&self, prefix: Bytes, from: Revision) -> Answer<'_, Box<dyn Watch>> {
+        (**self).watch(prefix, from)
+    }
+
+    fn grant(&self, time_to_live: Duration) -> Answer<'_, LeaseId> {
+        (**self).grant(time_to_live)
+    }
+
+    fn renew(&self, lease: LeaseId) -> Answer<'_, ()> {
+        (**self).renew(lease)
+    }
+
+    fn release(&self, lease: LeaseId) -> Answer<'_, ()> {
+        (**self).release(lease)
+    }
 }
 
 /// The changes under one prefix, in the order of their revisions, each once.

@@ -1,11 +1,12 @@
 //! Parts that have arrived and wait for the exchange's reader. Credit bounds them; the window keeps it.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 
-use super::{Received, SHARE_FROM};
+use super::{Holding, Received, SHARE_FROM};
 use crate::error::ResetCode;
 use crate::head::ResponseHead;
 
@@ -19,6 +20,8 @@ pub(crate) struct Inbox {
     unread: usize,
     /// The direction broke off behind all of it.
     broke_off: Option<ResetCode>,
+    /// Where `unread` is charged.
+    holding: Option<Arc<Holding>>,
 }
 
 impl Inbox {
@@ -27,12 +30,21 @@ impl Inbox {
         self.unread
     }
 
+    /// Charges what is unread, now and later.
+    pub(crate) fn charge_to(&mut self, holding: Arc<Holding>) {
+        holding.add(self.unread);
+        self.holding = Some(holding);
+    }
+
     pub(crate) fn push_head(&mut self, head: ResponseHead, end: bool) {
         self.parts.push_back(Received::Head { head, end });
     }
 
     pub(crate) fn push_data(&mut self, data: Bytes, end: bool) {
         self.unread += data.len();
+        if let Some(holding) = &self.holding {
+            holding.add(data.len());
+        }
         let waits = !self.parts.is_empty() || !self.gathered.is_empty();
         if waits && data.len() < SHARE_FROM {
             self.gathered.extend_from_slice(&data);
@@ -66,7 +78,7 @@ impl Inbox {
         }
         let received = self.parts.pop_front()?;
         if let Received::Data { data, .. } = &received {
-            self.unread -= data.len();
+            self.give_back(data.len());
         }
         Some(received)
     }
@@ -74,7 +86,14 @@ impl Inbox {
     pub(crate) fn clear(&mut self) {
         self.parts.clear();
         self.gathered = BytesMut::new();
-        self.unread = 0;
+        self.give_back(self.unread);
+    }
+
+    fn give_back(&mut self, bytes: usize) {
+        self.unread -= bytes;
+        if let Some(holding) = &self.holding {
+            holding.sub(bytes);
+        }
     }
 
     fn flush_gathered(&mut self, end: bool) {
@@ -82,5 +101,11 @@ impl Inbox {
             let data = std::mem::take(&mut self.gathered).freeze();
             self.parts.push_back(Received::Data { data, end });
         }
+    }
+}
+
+impl Drop for Inbox {
+    fn drop(&mut self) {
+        self.give_back(self.unread);
     }
 }

@@ -8,7 +8,7 @@ use http::HeaderMap;
 use super::exchange::{Exchange, State};
 use super::{ExchangeKey, Mux};
 use crate::error::ResetCode;
-use crate::exchange::{ExchangeError, Finish, Handed, LINGER, OutHead, Received, RecvState, SendState};
+use crate::exchange::{ExchangeError, Finish, Handed, Holding, LINGER, OutHead, Received, RecvState, SendState};
 use crate::frame::{MAX_REQUEST_HEAD, MAX_RESPONSE_HEAD};
 use crate::head::{HeadTooLarge, RequestHead, ResponseHead, fields_len};
 use crate::session::{OpenError, Role};
@@ -55,6 +55,13 @@ impl Mux {
             }
         }
         Some(Ok(received))
+    }
+
+    /// Charges the body bytes of an exchange that have arrived and are unread.
+    pub fn charge_to(&mut self, key: ExchangeKey, holding: Arc<Holding>) {
+        if let Some(exchange) = self.exchanges.get_mut(key.0) {
+            exchange.inbox.charge_to(holding);
+        }
     }
 
     /// Whether the exchange takes body bytes now. The error says why it takes none at all; `Reset(NoError)` if the peer

@@ -9,7 +9,7 @@ use cok_proto::mux::{Config, Event, Mux, SEND_BUFFER};
 use cok_proto::session::{MAX_BINDINGS, MAX_UNANSWERED};
 use cok_proto::{
     Bind, Bound, Connect, ConnectAck, DrainReason, ErrorCode, ErrorMessage, ExchangeError, OpenError, ResetCode, Role,
-    SessionError, TunnelFrame, Unbind, UnbindReason, WindowBudget,
+    Rules, SessionError, TunnelFrame, Unbind, UnbindReason, WindowBudget,
 };
 
 use crate::pair::{Pair, Setup, bound, decode_all, events, read_all, request, response};
@@ -193,7 +193,7 @@ fn an_answer_to_no_bind_ends_the_session() {
 
 #[test]
 fn what_a_daemon_cannot_do_is_unsupported() {
-    assert_eq!(Bind::default().unsupported(), None);
+    assert_eq!(Bind::default().checked(), Ok(Rules::default()));
     let rules = |rules| Bind { rules, ..Bind::default() };
     let long = "x".repeat(100_000);
     for bind in [
@@ -205,7 +205,7 @@ fn what_a_daemon_cannot_do_is_unsupported() {
         rules(serde_json::json!(null)),
         rules(serde_json::json!("none")),
     ] {
-        let why = bind.unsupported().unwrap();
+        let why = bind.checked().unwrap_err();
         assert!(why.len() < 400, "{why}");
     }
 }

@@ -35,7 +35,7 @@ use tokio::time::Instant;
 
 pub use self::congestion::Congestion;
 pub use cok_proto::mux::Config;
-pub use cok_proto::{ExchangeError, OpenError, Received, ResetCode, WindowBudget};
+pub use cok_proto::{Account, ExchangeError, Holding, OpenError, Received, ResetCode, WindowBudget};
 
 /// How often a sign of life is looked for while somebody waits for it.
 const ANSWER_POLL: Duration = Duration::from_millis(20);
@@ -244,6 +244,9 @@ pub trait RecvHalf: fmt::Debug + Send {
 
     /// Abandons the exchange.
     fn reset(&mut self, code: ResetCode);
+
+    /// Charges what the transport holds of this direction until it is read.
+    fn charge_to(&mut self, _holding: Arc<Holding>) {}
 }
 
 impl dyn RecvHalf {

@@ -36,7 +36,7 @@ class Services(Loop):
         app.router.add_get("/news", self._news)
         app.router.add_route("*", "/swallow", self._swallow)
         app.router.add_post("/refuse", self._refuse)
-        app.router.add_get("/silent", self._silent)
+        app.router.add_route("*", "/silent", self._silent)
         self.runner = web.AppRunner(app, handler_cancellation=True, access_log=None)
         await self.runner.setup()
         await web.TCPSite(self.runner, "127.0.0.1", 0).start()

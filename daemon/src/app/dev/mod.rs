@@ -33,7 +33,7 @@ use crate::certificates::{self, Tls};
 use crate::config::{Config, Startup};
 use crate::host::activation::Inherited;
 use crate::names::{ApiKey, Hostname, KeyDigest, Subdomain, SubdomainPattern};
-use crate::{drain, edge, listen, tunnels};
+use crate::{admin, drain, edge, exchanges, listen, tunnels};
 
 /// The base domain. Browsers resolve every name under .localhost to this machine. TLS libraries refuse the wildcard
 /// `*.localhost`, so there is one more label.
@@ -213,7 +213,9 @@ fn config(ports: &Ports, state_dir: PathBuf, key: &str) -> anyhow::Result<Config
         certificates: certificates::Config { source: Tls::SelfSigned },
         admission: admission::Config { startup: admission::Startup::default(), live: keys },
         edge: edge::Config::default(),
+        exchanges: exchanges::Config::default(),
         tunnels: tunnels::Config { startup: tunnels::Startup::default(), live: tunnels::LiveConfig::default() },
         drain: drain::Config { timeout: Duration::from_secs(2) },
+        admin: admin::Config::default(),
     })
 }

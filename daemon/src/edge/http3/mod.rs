@@ -34,6 +34,7 @@ use self::violation::wire;
 use super::lifecycle::{Action, Lifecycle, Protocol};
 use super::parts::{Config, Edge};
 use super::visitor::{Arrival, Peer, Visitor};
+use crate::exchanges::Leash;
 
 /// Requests at once on one connection; fewer would be too few (RFC 9114, section 6.1), and each that might be costs
 /// half a kilobyte.
@@ -57,7 +58,10 @@ pub(crate) async fn serve(edge: Arc<Edge>, connection: Connection, arrival: Arri
     let config = Arc::clone(&visitor.edge.config());
     let opened = tokio::time::timeout(config.handshake_timeout, open(&connection, &config)).await;
     let ended = match opened {
-        Ok(Ok(h3)) => Served { visitor: visitor.clone(), connection: connection.clone(), h3 }.run(fresh).await,
+        Ok(Ok(h3)) => {
+            let served = Served { visitor: visitor.clone(), connection: connection.clone(), h3 }.run(fresh);
+            visitor.end.run_until_cancelled(served).await.unwrap_or(Ok(()))
+        }
         Ok(Err(error)) => Err(error),
         Err(_) => Ok(()),
     };
@@ -136,7 +140,9 @@ impl Served {
                     let connection = self.connection.clone();
                     let account = account.clone();
                     let stream = request::Stream { resolver, half, send, recv, connection, account };
-                    requests.spawn(request::serve(self.visitor.clone(), stream));
+                    let leash = Leash::of_stream(&self.visitor.end);
+                    let served = request::serve(self.visitor.clone(), stream, leash.clone());
+                    requests.spawn(async move { leash.hold(served).await });
                 }
                 // h3 reads it when it is polled next.
                 Event::Control(control) => self.h3.inner.conn.offer_control(control),

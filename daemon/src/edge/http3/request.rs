@@ -24,6 +24,7 @@ use crate::edge::body;
 use crate::edge::request::RequestBody;
 use crate::edge::service;
 use crate::edge::visitor::Visitor;
+use crate::exchanges::Leash;
 
 /// How much of a response that is there already goes into one write, about.
 const GATHER: usize = 64 * 1024;
@@ -53,10 +54,10 @@ pub(super) struct Stream {
 }
 
 /// Serves one request, until its response has arrived or is not wanted any more.
-pub(super) async fn serve(visitor: Arc<Visitor>, stream: Stream) {
+pub(super) async fn serve(visitor: Arc<Visitor>, stream: Stream, leash: Leash) {
     let (state, account, connection) = (RequestState::new(), stream.account.clone(), stream.connection.clone());
     let mut asked = false;
-    serve_stream(visitor, stream, state.clone(), &mut asked).await;
+    serve_stream(visitor, stream, leash, state.clone(), &mut asked).await;
     if state.aborted() == Some(Code::H3_REQUEST_CANCELLED)
         && let Err(violation) = account.cancelled(asked)
     {
@@ -65,11 +66,11 @@ pub(super) async fn serve(visitor: Arc<Visitor>, stream: Stream) {
 }
 
 /// Notes in `asked` that a head has come.
-async fn serve_stream(visitor: Arc<Visitor>, stream: Stream, state: Arc<RequestState>, asked: &mut bool) {
+async fn serve_stream(visitor: Arc<Visitor>, stream: Stream, leash: Leash, state: Arc<RequestState>, asked: &mut bool) {
     let Stream { resolver, half, send, recv, connection, account } = stream;
     let mut sender = Sender { stream: send, state: state.clone(), finished: false };
     let mut receiver = Receiver::new(recv, connection.clone(), state.clone(), account.clone());
-    let limit = visitor.edge.config().header_timeout;
+    let limit = visitor.edge.exchanges.config().head_timeout;
     let frame = match tokio::time::timeout(limit, head(&mut receiver)).await {
         Ok(Ok(frame)) => frame,
         Ok(Err(broken)) => {
@@ -106,7 +107,8 @@ async fn serve_stream(visitor: Arc<Visitor>, stream: Stream, state: Arc<RequestS
     };
     let (writer, reader) = stream.split();
     if let Ok(body) = Body::new(receiver, reader, half.clone(), state, declared) {
-        let request = request.map(|()| RequestBody::Stream(Box::pin(body)));
+        let mut request = request.map(|()| RequestBody::Stream(Box::pin(body)));
+        request.extensions_mut().insert(leash);
         // A visitor who has left needs no answer.
         if respond(&visitor, request, Writer { h3: writer, half }, &mut sender, &connection).await.is_ok() {
             account.answered();

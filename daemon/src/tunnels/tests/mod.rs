@@ -3,6 +3,7 @@
 mod bindings;
 mod footprint;
 mod names;
+mod revocation;
 mod takeover;
 
 use std::collections::VecDeque;

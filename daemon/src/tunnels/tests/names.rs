@@ -74,7 +74,8 @@ fn claim(name: &str, key: &str, session: &str) -> directory::Claim {
     };
     let client = session::Client {
         session: session.to_owned(),
-        key: Arc::new(record),
+        key: Arc::new(record.clone()),
+        grant: record.into(),
         owner: session::Owner { key: key.into(), instance: key.to_owned() },
         origin: Origin { peer: [127, 0, 0, 1].into(), transport: "memory" },
         version: String::new(),
@@ -112,7 +113,8 @@ async fn a_newer_session_of_the_same_client_goes_before_an_older_one() {
     let _newer = tunnels.directory.claim(&claim("demo", "a", "newer")).unwrap();
     let _transport = ask(&tunnels, "a", "other").await.unwrap();
     let transport = super::online(&tunnels, "other").await.transport.clone();
-    let session = session::Session::new(claim("demo", "a", "older").client, transport);
+    let sessions = tunnels.admission.sessions.acquire(&claim("x", "c", "c").client.key).unwrap();
+    let session = session::Session::new(claim("demo", "a", "older").client, transport, sessions);
     let permit = tunnels.admission.tunnels.acquire(&claim("x", "c", "c").client.key, &older.name).unwrap();
     let granted = claims::Granted { reservation: older, permit };
     let online = tunnels.metrics.clone().tunnel_online();

@@ -12,7 +12,7 @@ use std::ops::Range;
 use toml::de::DeTable;
 
 pub use self::section::Section;
-pub use self::values::got;
+pub use self::values::{got, parse_bytes};
 
 /// One thing that is wrong in a file of settings.
 #[derive(Clone, Debug, PartialEq, Eq)]

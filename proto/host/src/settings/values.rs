@@ -25,7 +25,8 @@ pub(super) fn integer(number: &DeInteger<'_>) -> Option<u64> {
     u64::from_str_radix(number.as_str(), number.radix()).ok()
 }
 
-pub(super) fn parse_bytes(text: &str) -> Option<u64> {
+/// Bytes with a unit, such as `64KiB`, or without one.
+pub fn parse_bytes(text: &str) -> Option<u64> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let factor = match text.get(digits.len()..)? {
         "" | "B" => 1,

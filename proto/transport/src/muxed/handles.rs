@@ -11,7 +11,7 @@ use cok_proto::{ResetCode, ResponseHead};
 use http::HeaderMap;
 
 use super::Shared;
-use crate::{ExchangeError, Received, RecvHalf, SendHalf, set_waker};
+use crate::{ExchangeError, Holding, Received, RecvHalf, SendHalf, set_waker};
 
 pub(super) struct MuxSend {
     shared: Arc<Shared>,
@@ -109,6 +109,10 @@ impl RecvHalf for MuxRecv {
 
     fn reset(&mut self, code: ResetCode) {
         self.shared.act(|state| state.mux.reset(self.key, code));
+    }
+
+    fn charge_to(&mut self, holding: Arc<Holding>) {
+        self.shared.lock().mux.charge_to(self.key, holding);
     }
 }
 

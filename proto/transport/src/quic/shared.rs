@@ -1,8 +1,8 @@
 //! The state that the parts of one session share: its rules, its exchanges, and control frames that wait to go out.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,7 @@ use tokio::sync::{Notify, watch};
 
 use super::turns::Turns;
 use super::window::ConnectionWindow;
-use crate::{CloseReason, OpenError, SessionError, Status, set_waker};
+use crate::{CloseReason, Holding, OpenError, SessionError, Status, set_waker};
 
 pub(super) struct Shared {
     pub(super) connection: Connection,
@@ -81,6 +81,10 @@ struct Progress {
     seen: AtomicU64,
     /// The reader has waited for the peer since the last audit.
     kept_up: AtomicBool,
+    /// Where the room in the connection window is charged that a stalled reader takes.
+    holding: OnceLock<Arc<Holding>>,
+    /// Bytes that are charged.
+    charged: AtomicUsize,
 }
 
 impl Progress {
@@ -91,6 +95,22 @@ impl Progress {
         let none_read = self.seen.swap(reads, Ordering::Relaxed) == reads;
         let kept_up = self.kept_up.swap(false, Ordering::Relaxed);
         (none_read || (contended && !kept_up)) && !self.waits.load(Ordering::Relaxed)
+    }
+
+    /// Charges the room that the reader takes, or gives it back. Whether it may have it: no account is full.
+    fn charge(&self, bytes: usize) -> bool {
+        let Some(holding) = self.holding.get() else { return true };
+        let before = self.charged.swap(bytes, Ordering::Relaxed);
+        let granted = before >= bytes || !holding.is_full();
+        holding.add(bytes.saturating_sub(before));
+        holding.sub(before.saturating_sub(bytes));
+        granted
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.charge(0);
     }
 }
 
@@ -318,7 +338,13 @@ impl Shared {
             self.connection.set_send_window(size);
         }
         drop(turns);
-        let stalled = state.exchanges.iter().filter(|(_, entry)| entry.progress.stalls(contended)).count();
+        let room = state.window.of_stream();
+        let stalls = |entry: &Entry| {
+            let stalls = entry.progress.stalls(contended);
+            // One that gets no room now is about to be ended.
+            entry.progress.charge(if stalls { room } else { 0 }) && stalls
+        };
+        let stalled = state.exchanges.iter().filter(|(_, entry)| stalls(entry)).count();
         if let Some(size) = state.window.adjust(stalled) {
             self.connection.set_receive_window(size);
         }
@@ -370,6 +396,11 @@ impl Slot {
             entry.tunnel = Some(tunnel);
             self.0.session.take_turns(|turns| turns.opened(tunnel));
         }
+    }
+
+    /// Charges the room in the connection window that the reader takes while it stalls.
+    pub(super) fn charge_to(&self, holding: Arc<Holding>) {
+        let _first_counts = self.0.progress.holding.set(holding);
     }
 
     pub(super) fn share(&self) -> Self {

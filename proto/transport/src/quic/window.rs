@@ -25,6 +25,11 @@ impl ConnectionWindow {
         Self { stream: stream_window(initial_window).into(), stalled: 0 }
     }
 
+    /// The size of a stream window in bytes: what one stalled reader may hold.
+    pub(super) fn of_stream(&self) -> usize {
+        usize::try_from(self.stream).unwrap_or(usize::MAX)
+    }
+
     /// The window's size in bytes.
     pub(super) fn size(&self) -> VarInt {
         VarInt::from_u64((BASE_STREAMS + self.stalled as u64) * self.stream).unwrap_or(VarInt::MAX)

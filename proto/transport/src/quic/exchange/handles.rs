@@ -12,7 +12,7 @@ use http::HeaderMap;
 use quinn::VarInt;
 
 use super::{Exchange, State, Stream, wake};
-use crate::{ExchangeError, Received, RecvHalf, SendHalf, set_waker};
+use crate::{ExchangeError, Holding, Received, RecvHalf, SendHalf, set_waker};
 
 /// The direction towards the peer.
 pub(super) struct QuicSend(pub(super) Arc<Exchange>);
@@ -151,6 +151,10 @@ impl RecvHalf for QuicRecv {
 
     fn reset(&mut self, code: ResetCode) {
         self.0.lock().reset(code);
+    }
+
+    fn charge_to(&mut self, holding: Arc<Holding>) {
+        self.0.slot.charge_to(holding);
     }
 }
 

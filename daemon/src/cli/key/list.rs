@@ -1,0 +1,150 @@
+//! How keys are printed.
+
+use std::time::{Duration, SystemTime};
+
+use crate::admission::wire::{KeyView, Moment, Source, State};
+
+const HEADING: [&str; 7] = ["ID", "NAME", "STATE", "NAMES", "TUNNELS", "EXPIRES", "SOURCE"];
+
+/// A line for each key, with a heading.
+pub(super) fn print_all(keys: &[KeyView]) {
+    if keys.is_empty() {
+        println!("there are no keys; `cokd key create --name NAME` makes one");
+        return;
+    }
+    for line in table(keys, SystemTime::now()) {
+        println!("{line}");
+    }
+}
+
+/// All that a key allows.
+pub(super) fn print_one(key: &KeyView) {
+    for line in details(key, SystemTime::now()) {
+        println!("{line}");
+    }
+}
+
+fn table(keys: &[KeyView], now: SystemTime) -> Vec<String> {
+    let mut rows = vec![HEADING.map(str::to_owned)];
+    rows.extend(keys.iter().map(|key| {
+        [
+            key.id.clone(),
+            key.name.clone(),
+            state(key).to_owned(),
+            key.subdomains.join(","),
+            key.limits.max_tunnels.to_string(),
+            key.expires.map_or_else(|| "never".to_owned(), |at| date(at, now)),
+            source(key).to_owned(),
+        ]
+    }));
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: [usize; 7] = std::array::from_fn(width);
+    let line = |row: &[String; 7]| {
+        let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
+        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    };
+    rows.iter().map(line).collect()
+}
+
+fn details(key: &KeyView, now: SystemTime) -> Vec<String> {
+    let limits = &key.limits;
+    let number = |value: Option<std::num::NonZeroU32>| value.map_or_else(|| "no limit".to_owned(), |n| n.to_string());
+    let rate = |rate: Option<std::num::NonZeroU32>, burst: Option<std::num::NonZeroU32>| match (rate, burst) {
+        (Some(rate), Some(burst)) => format!("{rate} a second, {burst} at once"),
+        _ => "no limit".to_owned(),
+    };
+    let moment = |at: Option<Moment>, none: &str| at.map_or_else(|| none.to_owned(), |at| date(at, now));
+    let mut rows = vec![
+        ("id", key.id.clone()),
+        ("name", key.name.clone()),
+        ("state", state(key).to_owned()),
+        ("kept in the", source(key).to_owned()),
+        ("names", key.subdomains.join(", ")),
+        ("tunnels", limits.max_tunnels.to_string()),
+        ("sessions", limits.max_sessions.to_string()),
+        ("exchanges", number(limits.max_exchanges)),
+        ("requests", rate(limits.requests_per_second, limits.requests_burst)),
+        ("bytes", rate(limits.bytes_per_second, limits.bytes_burst)),
+        ("expires", moment(key.expires, "never")),
+    ];
+    rows.extend(key.created.map(|at| ("created", date(at, now))));
+    rows.extend(key.revoked.map(|at| ("revoked", date(at, now))));
+    rows.extend(key.earlier_secret_until.map(|at| ("earlier secret", format!("works until {}", date(at, now)))));
+    rows.into_iter().map(|(what, is)| format!("{what:15}{is}")).collect()
+}
+
+fn state(key: &KeyView) -> &'static str {
+    match key.state {
+        State::Valid => "valid",
+        State::Expired => "expired",
+        State::Revoked => "revoked",
+    }
+}
+
+fn source(key: &KeyView) -> &'static str {
+    match key.source {
+        Source::Configuration => "configuration",
+        Source::Store => "store",
+    }
+}
+
+/// A moment, and how far away it is.
+fn date(Moment(at): Moment, now: SystemTime) -> String {
+    let written = humantime::format_rfc3339_seconds(at);
+    match at.duration_since(now) {
+        Ok(left) => format!("{written} (in {})", rounded(left)),
+        Err(past) => format!("{written} ({} ago)", rounded(past.duration())),
+    }
+}
+
+/// A duration in its largest unit.
+fn rounded(duration: Duration) -> String {
+    const UNITS: [(u64, &str); 3] = [(86400, "d"), (3600, "h"), (60, "min")];
+    let seconds = duration.as_secs();
+    let (size, unit) = UNITS.into_iter().find(|(size, _)| seconds >= *size).unwrap_or((1, "s"));
+    format!("{} {unit}", seconds / size)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+
+    use super::*;
+    use crate::admission::wire::ViewedLimits;
+
+    #[test]
+    fn keys_are_shown_in_columns_and_in_full() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+        let limits = ViewedLimits {
+            max_tunnels: 10,
+            max_sessions: 100,
+            max_exchanges: None,
+            requests_per_second: NonZeroU32::new(5),
+            requests_burst: NonZeroU32::new(9),
+            bytes_per_second: None,
+            bytes_burst: None,
+        };
+        let key = KeyView {
+            id: "abcdefghij01".to_owned(),
+            name: "a laptop".to_owned(),
+            source: Source::Store,
+            state: State::Valid,
+            subdomains: vec!["demo-*".to_owned(), "x".to_owned()],
+            limits,
+            created: Some(Moment(now - Duration::from_secs(90))),
+            expires: Some(Moment(now + Duration::from_secs(90 * 86400 + 1))),
+            revoked: None,
+            earlier_secret_until: None,
+        };
+        assert_eq!(
+            table(std::slice::from_ref(&key), now),
+            [
+                "ID            NAME      STATE  NAMES     TUNNELS  EXPIRES                         SOURCE",
+                "abcdefghij01  a laptop  valid  demo-*,x  10       2027-04-15T08:00:01Z (in 90 d)  store",
+            ]
+        );
+        let lines = details(&key, now);
+        assert_eq!(lines[8], "requests       5 a second, 9 at once");
+        assert_eq!(lines[11], "created        2027-01-15T07:58:30Z (1 min ago)");
+    }
+}

@@ -1,0 +1,106 @@
+//! Requests over a rate: 429 (RFC 6585, section 4) with the fields of draft-ietf-httpapi-ratelimit-headers, or a status of
+//! gRPC, whose libraries would take a 429 for a service that is not there.
+
+use std::net::IpAddr;
+
+use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
+use http::{HeaderMap, Request, Response};
+
+use super::body::Body;
+use super::context::Context;
+use super::grpc;
+use super::pages::{Problem, page};
+use super::proxied::visitor_address;
+use super::request::RequestBody;
+use crate::admission::rates::{Exceeded, Whose};
+use crate::names::Subdomain;
+use crate::tunnels::Tunnel;
+
+const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
+const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+
+/// Counts a request against the rate of its visitor. A trusted proxy that names no visitor has none.
+pub(super) fn admit_visitor(context: &Context, request: &Request<RequestBody>) -> Result<(), Exceeded> {
+    address_of(context, request).map_or(Ok(()), |address| context.visitor.edge.rates.visitor(address))
+}
+
+/// Counts a request against the rates of its tunnel: what its client allows each visitor, its own, and its key's.
+pub(super) fn admit_to_tunnel(
+    context: &mut Context,
+    name: &Subdomain,
+    tunnel: &Tunnel,
+    request: &Request<RequestBody>,
+) -> Result<(), Exceeded> {
+    let edge = &context.visitor.edge;
+    let (number, live) = (edge.rates.number(name), tunnel.live());
+    context.tunnel = Some(number);
+    if let Some(rate) = live.as_ref().and_then(|live| live.visitor_rate())
+        && let Some(address) = address_of(context, request)
+    {
+        edge.rates.visitor_of_tunnel(number, address, rate)?;
+    }
+    edge.rates.tunnel(number, live.map(|live| live.key()).as_deref())
+}
+
+/// The visitor's address; `None` behind a trusted proxy that names none.
+fn address_of(context: &Context, request: &Request<RequestBody>) -> Option<IpAddr> {
+    let trusted = &context.visitor.edge.config().trusted_proxies;
+    visitor_address(request.headers(), context.visitor.address(), trusted)
+}
+
+/// The answer to a request over a rate.
+pub(super) fn too_many(exceeded: Exceeded, request: &HeaderMap) -> Response<Body> {
+    let mut response = if grpc::is_grpc(request) {
+        let mut response = Response::new(Body::empty());
+        *response.headers_mut() = grpc::exhausted();
+        if let Some(kind) = request.get(CONTENT_TYPE) {
+            response.headers_mut().insert(CONTENT_TYPE, kind.clone());
+        }
+        response
+    } else {
+        page(Problem::TooMany, request)
+    };
+    let whose = match exceeded.whose {
+        Whose::Visitor => "visitor",
+        Whose::Tunnel => "tunnel",
+        Whose::Key => "key",
+    };
+    let seconds = exceeded.wait.as_secs() + u64::from(exceeded.wait.subsec_nanos() > 0);
+    let seconds = seconds.max(1);
+    let (burst, window) = (exceeded.rate.burst, exceeded.rate.window());
+    let headers = response.headers_mut();
+    headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+    for (name, value) in [
+        (RATELIMIT_POLICY, format!("\"{whose}\";q={burst};w={window}")),
+        (RATELIMIT, format!("\"{whose}\";r=0;t={seconds}")),
+    ] {
+        if let Ok(value) = HeaderValue::try_from(value) {
+            headers.insert(name, value);
+        }
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use http::StatusCode;
+
+    use super::*;
+    use crate::admission::Rate;
+
+    #[test]
+    fn the_answer_says_when_to_come_again() {
+        let exceeded = Exceeded { whose: Whose::Tunnel, rate: Rate::new(2, 5), wait: Duration::from_millis(1001) };
+        let response = too_many(exceeded, &HeaderMap::new());
+        assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
+        let headers = response.headers();
+        assert_eq!(headers["retry-after"], "2");
+        assert_eq!(headers["ratelimit-policy"], "\"tunnel\";q=5;w=3");
+        assert_eq!(headers["ratelimit"], "\"tunnel\";r=0;t=2");
+        let grpc = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/grpc"))]);
+        let response = too_many(exceeded, &grpc);
+        assert_eq!((response.status(), &response.headers()["grpc-status"]), (StatusCode::OK, &"8".parse().unwrap()));
+    }
+}

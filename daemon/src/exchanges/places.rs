@@ -1,0 +1,109 @@
+//! The places of a tunnel: which exchanges it has, and whose they are.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+
+use cok_transport::Account;
+use parking_lot::Mutex;
+use slab::Slab;
+
+use super::exchange::{End, Exchange};
+
+/// The exchanges of one tunnel.
+#[derive(Debug)]
+pub(crate) struct Places {
+    pub(super) account: Arc<Account>,
+    taken: Mutex<Taken>,
+    /// It is among the busy ones.
+    listed: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct Taken {
+    exchanges: Slab<Weak<Exchange>>,
+    by_address: HashMap<IpAddr, usize>,
+}
+
+impl Places {
+    pub(super) fn new(account: Arc<Account>) -> Arc<Self> {
+        Arc::new(Self { account, taken: Mutex::default(), listed: AtomicBool::new(false) })
+    }
+
+    /// Gives an exchange a place, unless its address has `share` of them.
+    pub(super) fn enter(&self, exchange: &Arc<Exchange>, share: usize) -> bool {
+        let mut taken = self.taken.lock();
+        let count = taken.by_address.entry(exchange.address).or_default();
+        if *count >= share {
+            return false;
+        }
+        *count += 1;
+        let place = taken.exchanges.insert(Arc::downgrade(exchange));
+        exchange.set_place(place);
+        true
+    }
+
+    /// The exchange of a place has gone. Its address does not count it any more, unless that was so before.
+    pub(super) fn leave(&self, place: usize, counted: Option<IpAddr>) {
+        let mut taken = self.taken.lock();
+        taken.exchanges.try_remove(place);
+        if let Some(address) = counted {
+            taken.uncount(address);
+        }
+    }
+
+    /// The exchange was taken from its visitor, and does not count any more.
+    pub(super) fn uncount(&self, address: IpAddr) {
+        self.taken.lock().uncount(address);
+    }
+
+    /// Whether it becomes busy now.
+    pub(super) fn begins(&self) -> bool {
+        !self.listed.load(Ordering::Relaxed) && !self.listed.swap(true, Ordering::Relaxed)
+    }
+
+    /// Whether it is not busy any more.
+    pub(super) fn ends(&self) -> bool {
+        let taken = self.taken.lock();
+        let ends = taken.exchanges.is_empty();
+        if ends {
+            self.listed.store(false, Ordering::Relaxed);
+        }
+        ends
+    }
+
+    /// All exchanges. They must not be dropped under the lock, which their end takes.
+    pub(super) fn exchanges(&self) -> Vec<Arc<Exchange>> {
+        self.taken.lock().exchanges.iter().filter_map(|(_, exchange)| exchange.upgrade()).collect()
+    }
+
+    /// Ends the exchange that stands still longest, of the address that has most; a long-lived one only if the address has
+    /// more than its share. `false` if there is none.
+    pub(super) fn make_room(&self, share: usize) -> bool {
+        let mut counts: Vec<(IpAddr, usize)> =
+            self.taken.lock().by_address.iter().map(|(address, count)| (*address, *count)).collect();
+        counts.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+        let all = self.exchanges();
+        for (address, count) in counts {
+            let of_address = all.iter().filter(|exchange| exchange.address == address && exchange.is_attached());
+            let stands = of_address.filter(|exchange| count > share || !exchange.is_long_lived());
+            if let Some(exchange) = stands.min_by_key(|exchange| exchange.still_since()) {
+                exchange.end(End::Evicted);
+                return true;
+            }
+        }
+        false
+    }
+}
+
+impl Taken {
+    fn uncount(&mut self, address: IpAddr) {
+        if let Some(count) = self.by_address.get_mut(&address) {
+            *count -= 1;
+            if *count == 0 {
+                self.by_address.remove(&address);
+            }
+        }
+    }
+}
