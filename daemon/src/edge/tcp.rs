@@ -22,6 +22,7 @@ use tracing::debug;
 
 use super::body::Body;
 use super::http1::{Judged, Stream, Verdicts};
+use super::http2::Budgeted;
 use super::lifecycle::{Action, Lifecycle, Protocol};
 use super::lingering_close::LingeringClose;
 use super::parts::Edge;
@@ -63,7 +64,7 @@ pub(crate) async fn serve(edge: Arc<Edge>, stream: TlsStream<TcpStream>, peer: S
             request.extensions_mut().insert(leashes.next(&visitor.end));
             async move { Ok::<_, Infallible>(respond(&visitor, request, None).await) }
         });
-        let io = LingeringClose::new(stream, visitor.clone());
+        let io = Budgeted::new(LingeringClose::new(stream, visitor.clone()));
         let mut builder = http2::Builder::new(leashes.clone());
         builder
             .timer(TokioTimer::new())
@@ -121,7 +122,7 @@ where
     }
 }
 
-impl<S> Connection for http2::Connection<TokioIo<LingeringClose>, S, Leashes>
+impl<S> Connection for http2::Connection<TokioIo<Budgeted<LingeringClose>>, S, Leashes>
 where
     S: HttpService<Incoming, ResBody = Body>,
     S::Future: Send + 'static,

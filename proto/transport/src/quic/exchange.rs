@@ -14,6 +14,7 @@ use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
+use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use cok_proto::exchange::{Handed, LINGER, SendState};
@@ -381,7 +382,7 @@ impl Inner {
             if let State::Broken(error) = self.state {
                 return Poll::Ready(Err(error));
             }
-            let arrived = match self.reader.read() {
+            let arrived = match self.reader.read(Instant::now()) {
                 Ok(arrived) => arrived,
                 Err(error) => {
                     exchange.session().fail(&(&error).into());
