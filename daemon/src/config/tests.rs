@@ -22,14 +22,25 @@ fn the_example_lacks_only_a_key_and_shows_the_defaults() {
     assert_eq!(config.admission.startup, admission::Startup::default());
     let (live, default) = (config.admission.live, admission::Live::default());
     assert_eq!(live.max_connections_per_address, default.max_connections_per_address);
+    assert_eq!((live.rates, live.proxy_protocol), (default.rates, default.proxy_protocol));
     assert_eq!((config.edge, config.drain), (edge::Config::default(), drain::Config::default()));
     assert_eq!(config.listen.live, listen::Live::default());
     assert_eq!(live.keys.len(), 1);
     // The message about an unknown key lists all known ones, so the example must contain each.
     let providers = ["embedded", "exec", "httpreq", "rfc2136"];
     let providers = providers.map(|provider| format!("[acme.dns]\nprovider = {provider:?}"));
-    let sections =
-        ["[listen]", "[tls]", "[acme]", "[limits]", "[transport]", "[proxies]", "[http]", "[admin]", "[[keys]]"];
+    let sections = [
+        "[listen]",
+        "[tls]",
+        "[acme]",
+        "[limits]",
+        "[rates]",
+        "[transport]",
+        "[proxies]",
+        "[http]",
+        "[admin]",
+        "[[keys]]",
+    ];
     for section in sections.into_iter().chain(providers.iter().map(String::as_str)) {
         let listed = mistakes(&format!("domain = \"a.example\"\n{section}\nxxxxxxxxxxxx = 1\n"));
         let known = listed.iter().find_map(|mistake| mistake.split_once("known here: ")).unwrap().1;
