@@ -178,10 +178,13 @@ impl ClientBuilder {
             None => trust_system()?,
         };
         let dialer = quic::Dialer::new(&tls, &quic::Tuning { congestion: self.congestion });
-        let instance = self.instance.unwrap_or_else(|| {
-            let folder = self.state_dir.or_else(|| Some(home::state_folder()?.join("cok")));
-            folder.map_or_else(new_id, |folder| instance_id(&folder))
-        });
+        let instance = self.instance.map_or_else(
+            || {
+                let folder = self.state_dir.or_else(|| Some(home::state_folder()?.join("cok")));
+                folder.map_or_else(new_id, |folder| instance_id(&folder)).map_err(SettingError::Instance)
+            },
+            Ok,
+        )?;
         Ok(ClientOptions {
             server,
             connect_to: self.connect_to,

@@ -11,10 +11,11 @@ const FILE: &str = "instance";
 /// The length of an id: 16 bytes in hexadecimal digits.
 const ID_LEN: usize = 32;
 
-/// The id in `state_dir`, created if there is none. If it can't be kept there, it is new in every run.
-pub fn instance_id(state_dir: &Path) -> String {
+/// The id in `state_dir`, created if there is none. If it can't be kept there, it is new in every run. Fails only if the
+/// system gives no random numbers.
+pub fn instance_id(state_dir: &Path) -> io::Result<String> {
     match load_or_create(state_dir) {
-        Ok(id) => id,
+        Ok(id) => Ok(id),
         Err(error) => {
             warn!(
                 state_dir = %state_dir.display(), %error,
@@ -31,7 +32,7 @@ fn load_or_create(state_dir: &Path) -> io::Result<String> {
     if let Some(id) = load(&path)? {
         return Ok(id);
     }
-    let id = new_id();
+    let id = new_id()?;
     if private_file::create(&path, id.as_bytes())? {
         return Ok(id);
     }
@@ -54,13 +55,11 @@ fn load(path: &Path) -> io::Result<Option<String>> {
     }
 }
 
-/// An id for one run.
-pub(crate) fn new_id() -> String {
+/// An id for one run. Who knows it and the key can take names over, so it must not be guessed.
+pub(crate) fn new_id() -> io::Result<String> {
     let mut bytes = [0; ID_LEN / 2];
-    if getrandom::fill(&mut bytes).is_err() {
-        bytes = fastrand::u128(..).to_be_bytes();
-    }
-    format!("{:032x}", u128::from_be_bytes(bytes))
+    getrandom::fill(&mut bytes)?;
+    Ok(format!("{:032x}", u128::from_be_bytes(bytes)))
 }
 
 #[cfg(test)]
@@ -73,13 +72,13 @@ mod tests {
     fn the_id_is_kept_and_a_damaged_one_is_replaced() {
         let folder = tempfile::tempdir().unwrap();
         let state_dir = folder.path().join("state");
-        let id = instance_id(&state_dir);
-        assert_eq!(instance_id(&state_dir), id);
+        let id = instance_id(&state_dir).unwrap();
+        assert_eq!(instance_id(&state_dir).unwrap(), id);
         for damaged in ["damaged", &format!("{id}{id}"), &"x".repeat(ID_LEN)] {
             fs::write(state_dir.join(FILE), damaged).unwrap();
-            let fresh = instance_id(&state_dir);
+            let fresh = instance_id(&state_dir).unwrap();
             assert_ne!(fresh, id);
-            assert_eq!(instance_id(&state_dir), fresh);
+            assert_eq!(instance_id(&state_dir).unwrap(), fresh);
         }
         assert_eq!(fs::read_dir(&state_dir).unwrap().count(), 1);
     }

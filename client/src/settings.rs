@@ -42,6 +42,9 @@ pub enum SettingError {
     /// QUIC cannot be used on this machine.
     #[error("QUIC cannot be set up: {0}")]
     Quic(String),
+    /// The system gives no random numbers for this installation's id.
+    #[error("cannot make the id of this installation: {0}")]
+    Instance(std::io::Error),
 }
 
 /// Why a tunnel did not open.

@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::budget::Spent;
+
 /// Why an exchange was abandoned: the code of a Reset frame, and of RESET_STREAM and STOP_SENDING over QUIC.
 ///
 /// An unknown code is kept as [`ResetCode::Other`] and treated like [`ResetCode::Cancelled`].
@@ -248,6 +250,9 @@ pub enum ProtocolError {
     /// More bytes of unknown frames than a session may send.
     #[error("too many frames of unknown types")]
     SkipBudget,
+    /// More frames that bring no exchange forward than a client may send.
+    #[error(transparent)]
+    Spent(#[from] Spent),
 }
 
 impl ProtocolError {
@@ -257,7 +262,7 @@ impl ProtocolError {
             Self::UnknownVersion(_) => ErrorCode::Version,
             Self::FrameTooLong { .. } | Self::MessageTooLong(_) => ErrorCode::TooLarge,
             Self::CreditExceeded { .. } => ErrorCode::FlowControl,
-            Self::TooManyTunnels { .. } => ErrorCode::LimitReached,
+            Self::TooManyTunnels { .. } | Self::Spent(_) => ErrorCode::LimitReached,
             Self::UnknownType(_)
             | Self::TruncatedFrame
             | Self::Malformed { .. }

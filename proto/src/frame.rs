@@ -189,6 +189,20 @@ impl TunnelFrame {
 }
 
 impl Frame {
+    /// The exchange that it is for.
+    pub(crate) const fn exchange(&self) -> Option<u32> {
+        match self {
+            Self::Request { id, .. }
+            | Self::Response { id, .. }
+            | Self::Data { id, .. }
+            | Self::Trailers { id, .. }
+            | Self::Reset { id, .. }
+            | Self::Break { id, .. }
+            | Self::WindowUpdate { id, .. } => Some(*id),
+            _ => None,
+        }
+    }
+
     /// The name that the specification gives to its type.
     pub(crate) const fn name(&self) -> &'static str {
         match self {

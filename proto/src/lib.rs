@@ -12,10 +12,12 @@
 //! - [`session`]: one side of one session: handshake, order of ids, drain, end.
 //! - [`exchange`]: the states of an exchange's two directions, and what its reader gets.
 //! - [`mux`]: many exchanges over one ordered pipe of messages: credit windows, fair turns, liveness.
+//! - [`budget`]: the account for frames that bring no exchange forward.
 //! - [`stream`]: one exchange, or the control frames, on a stream of its own, as over QUIC.
 //!
 //! The crate does not carry bytes (`cok-transport` does), speak HTTP, or decide who may own a name.
 
+pub mod budget;
 pub mod error;
 pub mod exchange;
 pub mod frame;

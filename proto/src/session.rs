@@ -8,6 +8,7 @@ mod bindings;
 mod drain;
 mod draining;
 mod liveness;
+mod toll;
 mod tunnels;
 
 use std::time::{Duration, Instant};
@@ -22,6 +23,8 @@ pub use self::bindings::{MAX_BINDINGS, MAX_UNANSWERED};
 use self::draining::{Draining, Side};
 pub use self::liveness::{DEAD_AFTER, PING_AFTER};
 pub(crate) use self::liveness::{Liveness, Silent};
+pub(crate) use self::toll::TinyData;
+use self::toll::Toll;
 pub use self::tunnels::Said;
 
 /// The most exchanges at once that a client allows, whatever ConnectAck announces. It equals the largest
@@ -183,6 +186,7 @@ pub struct Session {
     phase: Phase,
     max_exchanges: u32,
     bindings: Bindings,
+    toll: Toll,
     /// Client: the session begins with a tunnel.
     wants_first: bool,
     /// Highest id that was opened here or arrived here; 0 for none.
@@ -213,8 +217,8 @@ impl Session {
             Role::Daemon => Phase::AwaitConnect,
             Role::Client => Phase::AwaitAck,
         };
-        let bindings = Bindings::default();
-        Self { role, carrier, phase, max_exchanges, bindings, wants_first: false, newest: 0, known: 0 }
+        let (bindings, toll) = (Bindings::default(), Toll::default());
+        Self { role, carrier, phase, max_exchanges, bindings, toll, wants_first: false, newest: 0, known: 0 }
     }
 
     /// Our side.
@@ -250,6 +254,7 @@ impl Session {
         if let Frame::Error(message) = frame {
             return Err(SessionError::Peer(message));
         }
+        self.charge(&frame, now)?;
         match (&self.phase, frame) {
             (Phase::Closed { .. }, _) => Ok(None),
             (Phase::AwaitConnect, Frame::Connect(connect)) => {
@@ -331,6 +336,7 @@ impl Session {
     /// Daemon: the request of this exchange goes out, so the client may name its id.
     pub fn announced(&mut self, id: u32) {
         self.known = self.known.max(id);
+        self.earn_request();
     }
 
     /// Client: judges a request that arrived while `open` exchanges are open on the wire and `held` are in memory.

@@ -6,13 +6,15 @@
 //! [`MAX_HEAD`](crate::frame::MAX_HEAD) bytes. The readers know no flow control and no other stream; the transport
 //! does.
 
+use std::time::Instant;
+
 use bytes::{Buf as _, Bytes, BytesMut};
 
 use crate::error::{ProtocolError, ResetCode};
 use crate::exchange::{Received, RecvState};
 use crate::frame::{Frame, FrameHeader, FrameType, HEADER_LEN, ID_LEN, SKIP_BUDGET};
 use crate::head::RequestHead;
-use crate::session::Role;
+use crate::session::{Role, TinyData};
 
 /// What came on the stream of an exchange.
 #[derive(Debug, PartialEq)]
@@ -43,12 +45,22 @@ pub struct ExchangeReader {
     /// The current Data frame is the last one.
     body_end: bool,
     state: RecvState,
+    /// Empty and tiny Data frames of a client.
+    tiny: TinyData,
 }
 
 impl ExchangeReader {
     /// A reader on the side `reader` for what the peer sends on the stream of exchange `id`.
     pub fn new(reader: Role, id: u32) -> Self {
-        Self { reader, id, pieces: Pieces::default(), body_left: 0, body_end: false, state: RecvState::before_head() }
+        Self {
+            reader,
+            id,
+            pieces: Pieces::default(),
+            body_left: 0,
+            body_end: false,
+            state: RecvState::before_head(),
+            tiny: TinyData::default(),
+        }
     }
 
     /// Takes in the stream's next bytes, once [`ExchangeReader::read`] has nothing more.
@@ -72,7 +84,7 @@ impl ExchangeReader {
     }
 
     /// The next part. `None` if more bytes are needed.
-    pub fn read(&mut self) -> Result<Option<Arrived>, ProtocolError> {
+    pub fn read(&mut self, now: Instant) -> Result<Option<Arrived>, ProtocolError> {
         loop {
             if self.body_left > 0 {
                 let data = self.pieces.take_some(self.body_left);
@@ -97,6 +109,9 @@ impl ExchangeReader {
                     let id = id.try_get_u32().map_err(|_| too_short("Data"))?;
                     self.check_id("Data", id)?;
                     (self.body_left, self.body_end) = (header.length - ID_LEN, header.end);
+                    if self.reader == Role::Daemon {
+                        self.tiny.charge(self.body_left, self.body_end, now)?;
+                    }
                     if self.body_left == 0 {
                         return Ok(Some(self.data(Bytes::new())));
                     }

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use cok_proto::session::{Admission, Carrier, MAX_EXCHANGES, Session, Signal};
 use cok_proto::{
-    Connect, ConnectAck, Drain, DrainReason, ErrorCode, ErrorMessage, Frame, OpenError, ProtocolError, Role,
-    SessionError,
+    Bound, Connect, ConnectAck, Drain, DrainReason, ErrorCode, ErrorMessage, Frame, OpenError, ProtocolError, Role,
+    SessionError, TunnelFrame,
 };
 
 const CARRIERS: [Carrier; 2] = [Carrier::Pipe, Carrier::Streams];
@@ -166,4 +166,65 @@ fn a_session_fails_once_and_with_a_bounded_text() {
     assert_eq!(session.error(), Some(&sent));
     assert_eq!(session.may_open(0, 0), Err(OpenError::Unavailable));
     assert_eq!(session.request(1, 0, 0), Ok(Admission::Refuse));
+}
+
+/// Sends the same frame again until the session ends with `limit_reached`; how many were taken.
+fn taken(session: &mut Session, frame: &Frame, now: Instant) -> usize {
+    for count in 0..20_000 {
+        match session.receive(frame.clone(), now) {
+            Ok(_) => {}
+            Err(SessionError::Protocol(error)) => {
+                assert_eq!(error.code(), ErrorCode::LimitReached, "{error}");
+                return count;
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+    20_000
+}
+
+#[test]
+fn a_client_may_not_flood_the_control_frames() {
+    let now = Instant::now();
+    for carrier in CARRIERS {
+        for frame in [Frame::Ping([1; 8]), Frame::Pong([1; 8]), drain(SECOND, None), Frame::Skipped { length: 7 }] {
+            let mut session = established(Role::Daemon, carrier, now);
+            assert_eq!(taken(&mut session, &frame, now), 1000, "{frame:?}");
+            // A client chooses its daemon, and does not judge it.
+            assert_eq!(taken(&mut established(Role::Client, carrier, now), &frame, now), 20_000);
+        }
+    }
+}
+
+#[test]
+fn a_client_may_bind_and_unbind_all_tunnels_twice_but_not_forever() {
+    let now = Instant::now();
+    for carrier in CARRIERS {
+        let mut session = established(Role::Daemon, carrier, now);
+        let mut churn = |id| -> Result<(), SessionError> {
+            session
+                .receive(Frame::Tunnel { id, frame: TunnelFrame::Bind(serde_json::from_str("{}").unwrap()) }, now)?;
+            session.bound(id, Bound { subdomain: "a".to_owned(), url: "u".to_owned() }).unwrap();
+            session.answers_sent();
+            let frame = TunnelFrame::Unbind(serde_json::from_str(r#"{"reason":"closed"}"#).unwrap());
+            session.receive(Frame::Tunnel { id, frame }, now)?;
+            Ok(())
+        };
+        let churned = (1..).take_while(|id| churn(*id).is_ok()).count();
+        assert!((2000..2600).contains(&churned), "{churned}");
+    }
+}
+
+#[test]
+fn keep_alives_never_end_a_session() {
+    let began = Instant::now();
+    for carrier in CARRIERS {
+        let mut session = established(Role::Daemon, carrier, began);
+        for second in 0..100_000 {
+            let now = began + second * SECOND;
+            for _ in 0..50 {
+                assert!(session.receive(Frame::Ping([1; 8]), now).is_ok());
+            }
+        }
+    }
 }

@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "in a test, it is the test that fails")]
 
+use std::time::Instant;
+
 use bytes::{Bytes, BytesMut};
 use cok_proto::exchange::MAX_INTERIM_HEADS;
 use cok_proto::frame::{self, FrameType};
@@ -39,7 +41,7 @@ fn read(reader: Role, wire: &[u8], cuts: &[usize]) -> Result<(Vec<String>, bool)
     for to in cuts.iter().copied().chain([wire.len()]) {
         exchange.push(Bytes::copy_from_slice(&wire[from..to]));
         from = to;
-        while let Some(arrived) = exchange.read()? {
+        while let Some(arrived) = exchange.read(Instant::now())? {
             match arrived {
                 Arrived::Part(Received::Data { data, end }) => {
                     body.extend_from_slice(&data);
@@ -128,13 +130,13 @@ fn a_body_passes_as_it_comes() {
     let body = wire.split_off(wire.len() - 6).freeze();
     let mut reader = ExchangeReader::new(Role::Client, 7);
     reader.push(wire.freeze());
-    assert!(matches!(reader.read().unwrap(), Some(Arrived::Request { end: false, .. })));
-    assert_eq!(reader.read().unwrap(), None);
+    assert!(matches!(reader.read(Instant::now()).unwrap(), Some(Arrived::Request { end: false, .. })));
+    assert_eq!(reader.read(Instant::now()).unwrap(), None);
     for (at, byte) in body.chunks(1).enumerate() {
         reader.push(Bytes::copy_from_slice(byte));
         let expected = Received::Data { data: Bytes::copy_from_slice(byte), end: at == 5 };
-        assert_eq!(reader.read().unwrap(), Some(Arrived::Part(expected)));
-        assert_eq!(reader.read().unwrap(), None);
+        assert_eq!(reader.read(Instant::now()).unwrap(), Some(Arrived::Part(expected)));
+        assert_eq!(reader.read(Instant::now()).unwrap(), None);
     }
     assert!(reader.has_ended());
 }

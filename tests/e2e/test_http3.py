@@ -4,6 +4,7 @@ import hashlib
 import os
 import signal
 import threading
+import time
 
 import pytest
 

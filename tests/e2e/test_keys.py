@@ -138,6 +138,29 @@ def test_unknown_expired_and_revoked_keys_get_the_same_answer(own_daemon, nginx,
     assert len(said) == 1 and "the API key is unknown or has expired" in said.pop()
 
 
+def test_a_damaged_store_refuses_no_key_for_good(own_daemon, nginx, transport):
+    """Keys of the configuration work. A client with another key tries again until the store can be read."""
+    daemon = own_daemon(transport=transport)
+    key = Keys(daemon).create("laptop")
+    daemon.stop()
+    hidden = {path: path.read_bytes() for path in daemon.state.glob("store.db*")}
+    for path in hidden:
+        path.unlink()
+    store = daemon.state / "store.db"
+    store.write_bytes(b"this is no database" * 1000)
+    daemon.start()
+    daemon.process.wait_event("keys_unread")
+    configured = daemon.client(nginx.target, "site")
+    assert configured.curl("/").stdout == b"<h1>hello</h1>\n"
+    client = daemon.client(nginx.target, "laptop", key=key, wait=False)
+    assert "cannot read its API keys" in client.process.wait_event("disconnected")["reason"]
+    assert store.read_bytes() == b"this is no database" * 1000
+    for path, content in hidden.items():
+        path.with_suffix(".new").write_bytes(content)
+        path.with_suffix(".new").rename(path)
+    client.wait_online()
+
+
 class Killed:
     """What was acknowledged before kills."""
 

@@ -8,7 +8,9 @@ import pytest
 from harness import raw
 from harness.grpc_channel import open_channel
 from harness.http3 import Http3
+from harness.keys import Keys
 from harness.process import wait_for
+from harness.small_client import SmallClient
 
 FIELDS = {b"retry-after", b"ratelimit", b"ratelimit-policy"}
 RATES = {"visitor": "requests_per_address", "tunnel": "requests_per_tunnel", "key": "requests_per_key"}
@@ -171,4 +173,31 @@ def test_quic_handshakes_over_a_rate_prove_their_address_and_wait(own_daemon, ng
         with Http3(daemon, client.name) as visitor:
             assert visitor.request("/").read() == b"<h1>hello</h1>\n"
     assert daemon.metric("cok_quic_retries_total") >= 2
+    client.stop()
+
+
+def status_of(daemon, name, source="127.0.0.1"):
+    options = ("--interface", source, "--output", "/dev/null", "--write-out", "%{http_code}")
+    return daemon.curl(name, "/", *options).stdout
+
+
+def test_a_client_sets_a_rate_for_its_visitors(own_daemon, nginx, transport):
+    """Each visitor of the tunnel has the rate of its own. The client's other tunnels have none."""
+    daemon, target = own_daemon(), ("127.0.0.1", nginx.port)
+    client = SmallClient(daemon, transport, target)
+    _, name = client.bind(target, rules={"rate": {"per_second": 1, "burst": 2}})
+    assert [status_of(daemon, name, "127.0.0.2") for _ in range(3)] == [b"200", b"200", b"429"]
+    assert status_of(daemon, name, "127.0.0.3") == b"200"
+    assert [status_of(daemon, client.ack["subdomain"], "127.0.0.2") for _ in range(4)] == [b"200"] * 4
+    client.stop()
+
+
+def test_a_key_has_rates_of_its_own(own_daemon, nginx):
+    """They act at once, on tunnels that run."""
+    daemon = own_daemon()
+    keys = Keys(daemon)
+    client = daemon.client(nginx.target, "own", key=keys.create("own", "--requests-per-second", "1", "--requests-burst", "2"))
+    assert [status_of(daemon, "own") for _ in range(3)] == [b"200", b"200", b"429"]
+    keys.do("edit", "own", "--requests-per-second", "1000", "--requests-burst", "1000")
+    wait_for(lambda: [status_of(daemon, "own") for _ in range(4)] == [b"200"] * 4, "the key has another rate", every=1)
     client.stop()

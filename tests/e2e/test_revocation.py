@@ -16,23 +16,24 @@ LIMIT = 1.0
 
 
 class Load:
-    """Visitors who send requests one after the other, and downloads that run on."""
+    """Visitors who send requests one after the other, and responses that run on."""
 
-    def __init__(self, client, services):
+    def __init__(self, client):
         self.client, self.stopped = client, threading.Event()
         self.good = self.bad = 0
         self.last_good = 0.0
         self.threads = [threading.Thread(target=self._visit, daemon=True) for _ in range(3)]
         for thread in self.threads:
             thread.start()
-        self.downloads = [client.start_curl("/random.bin", "--limit-rate", "10k", "--output", "-") for _ in range(3)]
+        streams = (f"/steps/{client.name}-{number}/9" for number in range(3))
+        self.downloads = [client.start_curl(stream, "--output", "-") for stream in streams]
         wait_for(lambda: self.good >= 5, "requests are answered")
         for download in self.downloads:
             assert download.stdout.read(1)
 
     def _visit(self):
         while not self.stopped.is_set():
-            done = self.client.curl("/", "--write-out", "%{http_code}", check=False)
+            done = self.client.curl("/echo", "--write-out", "%{http_code}", check=False)
             if done.stdout.endswith(b"200"):
                 self.good += 1
                 self.last_good = time.monotonic()
@@ -50,7 +51,7 @@ class Load:
 def ended(watch, load, client):
     """All that ran through the tunnel has ended in time. Returns how long that took."""
     for download in load.downloads:
-        download.wait(20)
+        download.wait(5)
         assert download.returncode != 0
     took = watch.seconds()
     bad = load.bad
@@ -62,16 +63,16 @@ def ended(watch, load, client):
 
 
 @pytest.fixture
-def busy(own_daemon, nginx, services, transport):
+def busy(own_daemon, services, transport):
     """A daemon with two keys, each with a tunnel under load."""
     daemon = own_daemon(transport=transport)
     keys = Keys(daemon)
     loads = []
     daemon.keys, daemon.loads, daemon.clients = keys, loads, []
     for name in ("one", "two"):
-        client = daemon.client(nginx.target, name, key=keys.create(name))
+        client = daemon.client(services.web, name, key=keys.create(name))
         daemon.clients.append(client)
-        loads.append(Load(client, services))
+        loads.append(Load(client))
     yield daemon
     for load in loads:
         load.stop()
@@ -105,13 +106,13 @@ def test_a_rotated_key_ends_the_sessions_of_the_earlier_secret(busy, nginx):
     assert client.curl("/").stdout == b"<h1>hello</h1>\n"
 
 
-def test_an_expired_key_ends_its_sessions(own_daemon, nginx, services, transport, tmp_path):
+def test_an_expired_key_ends_its_sessions(own_daemon, services, transport, tmp_path):
     """The clock is set forward: no timer of the daemon sees that."""
     clock = Clock(tmp_path)
     daemon = own_daemon(transport=transport, env=clock.env)
     keys = Keys(daemon)
-    client = daemon.client(nginx.target, "one", key=keys.create("one", "--expires", "1h"))
-    load = Load(client, services)
+    client = daemon.client(services.web, "one", key=keys.create("one", "--expires", "1h"))
+    load = Load(client)
     clock.set(ahead=3601)
     watch = Stopwatch()
     assert client.process.wait_exit(5) == 3
@@ -119,12 +120,12 @@ def test_an_expired_key_ends_its_sessions(own_daemon, nginx, services, transport
     load.stop()
 
 
-def test_a_narrowed_pattern_ends_only_its_tunnels(own_daemon, nginx, services, transport):
+def test_a_narrowed_pattern_ends_only_its_tunnels(own_daemon, services, transport):
     daemon = own_daemon(transport=transport)
     keys = Keys(daemon)
     key = keys.create("one")
-    narrowed, kept = (daemon.client(nginx.target, name, key=key) for name in ("narrowed", "kept"))
-    loads = [Load(client, services) for client in (narrowed, kept)]
+    narrowed, kept = (daemon.client(services.web, name, key=key) for name in ("narrowed", "kept"))
+    loads = [Load(client) for client in (narrowed, kept)]
     keys.do("edit", "one", "--subdomain", "kept")
     watch = Stopwatch()
     ended(watch, loads[0], narrowed)
@@ -162,8 +163,8 @@ def test_the_sessions_of_a_key_are_limited(own_daemon, nginx, transport):
 def test_a_reload_that_drops_a_key_ends_its_sessions(own_daemon, nginx, services, transport):
     other = f'[[keys]]\nname = "other"\nsecret_sha256 = "{digest("other")}"'
     daemon = own_daemon(transport=transport, keys=other)
-    client, kept = daemon.client(nginx.target, "one"), daemon.client(nginx.target, "two", key="other")
-    load = Load(client, services)
+    client, kept = daemon.client(services.web, "one"), daemon.client(nginx.target, "two", key="other")
+    load = Load(client)
     change(daemon, (digest(KEY), digest("a new secret")))
     assert reload(daemon).returncode == 0
     watch = Stopwatch()

@@ -189,7 +189,7 @@ impl Invocation {
             key: connection.key.clone(),
             name_timeout: flags.name_timeout,
             keep_trying: flags.keep_trying,
-            instance: instance_id(&self.state_dir()?),
+            instance: instance_id(&self.state_dir()?)?,
         })
     }
 

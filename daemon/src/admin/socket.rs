@@ -63,7 +63,7 @@ fn reach<T>(path: &Path, act: impl FnOnce(&Path) -> io::Result<T>) -> io::Result
 impl AdminSocket {
     /// Listens in this state directory.
     pub(crate) fn bind(state_dir: &Path) -> io::Result<Self> {
-        // Nobody else can open this folder, so the socket has its mode before anybody else can reach it.
+        // Only this user can open the folder, so the socket has its mode before others can reach it.
         let temporary = private_file::temporary_folder(state_dir)?;
         let unnamed = temporary.path().join(FILE);
         let listener = reach(&unnamed, |path| StdListener::bind(path))?;

@@ -16,7 +16,7 @@ use super::crowd::{Crowd, Member, Place};
 /// The most connections that make room at once, so that the crowd is not looked through for each fresh one. Of few
 /// connections it is this part of all.
 const SHED_AT_ONCE: usize = 16;
-const SHED_PART: usize = 64;
+const SHED_PART: usize = 16;
 /// The most fresh connections that wait for room. Each holds a descriptor above the limit.
 pub(crate) const MOST_WAITING: usize = 64;
 /// How long a fresh connection waits for room, and how often it asks for it.

@@ -47,6 +47,13 @@ impl Connections {
         Member { connections: self.clone(), index }
     }
 
+    /// All that are open.
+    pub(crate) fn open(&self) -> Vec<Connection> {
+        let connections = self.0.lock();
+        let open = connections.iter().filter(|(_, connection)| connection.close_reason().is_none());
+        open.map(|(_, connection)| connection.clone()).collect()
+    }
+
     /// Each peer's address, with the local address that it uses.
     fn peers(&self) -> HashSet<(SocketAddr, Option<IpAddr>)> {
         let connections = self.0.lock();

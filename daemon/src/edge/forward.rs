@@ -24,11 +24,12 @@ use super::body::Body;
 use super::claims::is_dropped;
 use super::context::Context;
 use super::grpc::is_grpc;
-use super::headers::{add_via, is_loop, join_cookies, mark_loop, seen_by_proxies, set_forwarded};
+use super::headers::{add_via, is_loop, join_cookies, mark_loop, set_forwarded};
 use super::interim::InterimHeads;
 use super::linger::linger;
 use super::pace;
 use super::pages::{Problem, page};
+use super::proxied::visitor_address;
 use super::request::RequestBody;
 use super::respond::{FinalHead, respond, respond_to_upgrade};
 use super::response_judge::{Content, judge_final, judge_interim};
@@ -112,10 +113,9 @@ fn enter(
     let leash = request.extensions_mut().remove::<Leash>();
     let leash = leash.unwrap_or_else(|| Leash::of_connection(&visitor.end));
     let peer = visitor.address();
-    let is_proxy = visitor.edge.config().trusted_proxies.iter().any(|network| network.contains(&peer));
-    let seen = if is_proxy { seen_by_proxies(request.headers()) } else { None };
+    let seen = visitor_address(request.headers(), peer, &visitor.edge.config().trusted_proxies);
     // A proxy that does not say whom it saw carries many visitors.
-    let (address, has_share) = (seen.unwrap_or(peer), !is_proxy || seen.is_some());
+    let (address, has_share) = (seen.unwrap_or(peer), seen.is_some());
     let (version, exchanges) = (request.version(), &visitor.edge.exchanges);
     let (places, most) = (tunnel.places(exchanges), visitor.edge.tunnels.max_exchanges());
     let entered = exchanges.enter(places, address, (most, has_share), leash, upload_room(version));

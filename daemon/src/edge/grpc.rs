@@ -43,17 +43,12 @@ pub(super) fn lost(error: ExchangeError) -> Option<HeaderMap> {
     matches!(error, ExchangeError::SessionLost).then(|| unavailable("the tunnel to the service was lost"))
 }
 
-/// The head of a response without messages to a call over a rate.
-pub(super) fn exhausted() -> HeaderMap {
-    let message = HeaderValue::from_static("too many requests");
-    HeaderMap::from_iter([(GRPC_STATUS, RESOURCE_EXHAUSTED), (GRPC_MESSAGE, message)])
-}
-
-/// The whole answer to a call that its tunnel does not let in: a head with the status, and nothing else.
+/// The whole answer to a call that its tunnel or a rate does not let in: a head with the status, and nothing else.
 pub(super) fn refused(problem: Problem) -> Response<Body> {
     let (status, message) = match problem {
         Problem::PasswordNeeded | Problem::LinkNeeded => (UNAUTHENTICATED, "the tunnel asks for credentials"),
         Problem::LinkExpired => (UNAUTHENTICATED, "the share link has expired"),
+        Problem::TooMany => (RESOURCE_EXHAUSTED, "too many requests"),
         Problem::PathDenied => (UNIMPLEMENTED, "the tunnel is not open at this path"),
         _ => (PERMISSION_DENIED, "the tunnel is not open to this network"),
     };

@@ -67,7 +67,7 @@ pub(super) fn set_forwarded(headers: &mut HeaderMap, peer: IpAddr, trusted: bool
 }
 
 /// The last address in X-Forwarded-For: whom a trusted proxy saw. An untrusted visitor's field is gone by now.
-pub(super) fn seen_by_proxies(headers: &HeaderMap) -> Option<IpAddr> {
+fn seen_by_proxies(headers: &HeaderMap) -> Option<IpAddr> {
     let last = headers.get_all(X_FORWARDED_FOR).iter().next_back()?.to_str().ok()?;
     last.rsplit(',').next()?.trim().parse().ok()
 }

@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
+use http::header::{HeaderName, HeaderValue, RETRY_AFTER};
 use http::{HeaderMap, Request, Response};
 
 use super::body::Body;
@@ -50,16 +50,8 @@ fn address_of(context: &Context, request: &Request<RequestBody>) -> Option<IpAdd
 
 /// The answer to a request over a rate.
 pub(super) fn too_many(exceeded: Exceeded, request: &HeaderMap) -> Response<Body> {
-    let mut response = if grpc::is_grpc(request) {
-        let mut response = Response::new(Body::empty());
-        *response.headers_mut() = grpc::exhausted();
-        if let Some(kind) = request.get(CONTENT_TYPE) {
-            response.headers_mut().insert(CONTENT_TYPE, kind.clone());
-        }
-        response
-    } else {
-        page(Problem::TooMany, request)
-    };
+    let mut response =
+        if grpc::is_grpc(request) { grpc::refused(Problem::TooMany) } else { page(Problem::TooMany, request) };
     let whose = match exceeded.whose {
         Whose::Visitor => "visitor",
         Whose::Tunnel => "tunnel",
@@ -86,6 +78,7 @@ mod tests {
     use std::time::Duration;
 
     use http::StatusCode;
+    use http::header::CONTENT_TYPE;
 
     use super::*;
     use crate::admission::Rate;

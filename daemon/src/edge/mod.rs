@@ -9,6 +9,7 @@ mod forward;
 mod grpc;
 mod headers;
 mod http1;
+mod http2;
 pub(crate) mod http3;
 mod interim;
 mod judge;

@@ -30,19 +30,19 @@ pub(crate) struct Chunk {
     bytes: Bytes,
     _queued: Option<Arc<()>>,
     /// Counts the part as waiting for its visitor.
-    _waiting: Option<Waiting>,
+    waiting: Option<Waiting>,
 }
 
 impl Chunk {
-    /// The part's bytes.
-    pub(super) fn into_bytes(self) -> Bytes {
-        self.bytes
+    /// The part's bytes, and what counts them as waiting.
+    pub(super) fn into_parts(self) -> (Bytes, Option<Waiting>) {
+        (self.bytes, self.waiting)
     }
 }
 
 impl From<Bytes> for Chunk {
     fn from(bytes: Bytes) -> Self {
-        Self { bytes, _queued: None, _waiting: None }
+        Self { bytes, _queued: None, waiting: None }
     }
 }
 
@@ -80,7 +80,7 @@ impl Delivery {
     pub(super) fn chunk(&self, bytes: Bytes, exchange: Option<&Arc<Exchange>>) -> Chunk {
         let queued = if let Self::Http2(queued) = self { Some(queued.clone()) } else { None };
         let waiting = exchange.map(|exchange| exchange.wait(bytes.len()));
-        Chunk { bytes, _queued: queued, _waiting: waiting }
+        Chunk { bytes, _queued: queued, waiting }
     }
 }
 

@@ -1,6 +1,6 @@
 //! The visitor of a request that a trusted proxy may have brought.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use http::HeaderMap;
 use ipnet::IpNet;
@@ -19,12 +19,20 @@ pub(super) fn visitor_address(headers: &HeaderMap, peer: IpAddr, trusted: &[IpNe
     let listed = values.filter_map(|value| value.to_str().ok()).flat_map(|value| value.rsplit(','));
     for text in listed {
         // Whom an unreadable entry stands for is unknown, and what comes before it is no trusted proxy's word.
-        let address = text.trim().parse::<IpAddr>().ok()?.to_canonical();
+        let address = parse(text)?;
         if !is_trusted(&address) {
             return Some(address);
         }
     }
     None
+}
+
+/// An address, with or without brackets and a port: proxies write several forms.
+fn parse(text: &str) -> Option<IpAddr> {
+    let text = text.trim();
+    let with_port = || text.parse::<SocketAddr>().ok().map(|address| address.ip());
+    let in_brackets = || text.strip_prefix('[')?.strip_suffix(']')?.parse().ok();
+    text.parse().ok().or_else(with_port).or_else(in_brackets).map(|address: IpAddr| address.to_canonical())
 }
 
 #[cfg(test)]
@@ -46,7 +54,11 @@ mod tests {
         assert_eq!(seen("10.0.0.1", &["203.0.113.9, 198.51.100.1"]), some("198.51.100.1"));
         assert_eq!(seen("10.0.0.1", &["203.0.113.9", "198.51.100.1, 10.2.3.4"]), some("198.51.100.1"));
         assert_eq!(seen("10.0.0.1", &["203.0.113.9, ::ffff:198.51.100.1"]), some("198.51.100.1"));
+        assert_eq!(seen("10.0.0.1", &["198.51.100.1:4711"]), some("198.51.100.1"));
+        assert_eq!(seen("10.0.0.1", &["[2001:db8::1]:4711"]), some("2001:db8::1"));
+        assert_eq!(seen("10.0.0.1", &["[2001:db8::1]"]), some("2001:db8::1"));
         assert_eq!(seen("10.0.0.1", &["203.0.113.9, unknown"]), None);
+        assert_eq!(seen("10.0.0.1", &["203.0.113.9, , 10.2.3.4"]), None);
         assert_eq!(seen("10.0.0.1", &[]), None);
     }
 }

@@ -22,6 +22,7 @@ use tracing::debug;
 
 use super::body::Body;
 use super::http1::{Judged, Stream, Verdicts};
+use super::http2::Budgeted;
 use super::lifecycle::{Action, Lifecycle, Protocol};
 use super::lingering_close::LingeringClose;
 use super::parts::Edge;
@@ -38,8 +39,9 @@ const H1_BUFFER: usize = 64 * 1024;
 const H2_STREAMS: u32 = 250;
 /// HTTP/2: how much of a request's body may be under way.
 const H2_STREAM_WINDOW: u32 = 256 * 1024;
-/// HTTP/2: the same for a connection; above the stream's, or one upload would starve the others.
-const H2_CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
+/// HTTP/2: the same for a connection; above the stream's, or one upload would starve the others. A service that does not
+/// read makes a connection hold as much.
+const H2_CONNECTION_WINDOW: u32 = 1024 * 1024;
 /// HTTP/2: how much of a response may wait in one stream.
 const H2_SEND_BUFFER: usize = 64 * 1024;
 /// HTTP/2: how often an idle visitor is asked whether it still exists, and how long it may take to answer.
@@ -62,7 +64,7 @@ pub(crate) async fn serve(edge: Arc<Edge>, stream: TlsStream<TcpStream>, peer: S
             request.extensions_mut().insert(leashes.next(&visitor.end));
             async move { Ok::<_, Infallible>(respond(&visitor, request, None).await) }
         });
-        let io = LingeringClose::new(stream, visitor.clone());
+        let io = Budgeted::new(LingeringClose::new(stream, visitor.clone()));
         let mut builder = http2::Builder::new(leashes.clone());
         builder
             .timer(TokioTimer::new())
@@ -83,7 +85,8 @@ pub(crate) async fn serve(edge: Arc<Edge>, stream: TlsStream<TcpStream>, peer: S
     } else {
         let verdicts = Verdicts::new();
         let io = Flushing::new(stream, visitor.flushes.clone());
-        let io = Stream::new(io, max_header_bytes as usize, verdicts.clone());
+        let head_timeout = visitor.edge.exchanges.config().head_timeout;
+        let io = Stream::new(io, max_header_bytes as usize, verdicts.clone()).within(head_timeout);
         let service = service_fn(|request: Request<Incoming>| {
             let (visitor, judged) = (visitor.clone(), Judged::next(&verdicts));
             let request = request.map(|body| RequestBody::hyper(body, judged.seen.doubt.clone()));
@@ -119,7 +122,7 @@ where
     }
 }
 
-impl<S> Connection for http2::Connection<TokioIo<LingeringClose>, S, Leashes>
+impl<S> Connection for http2::Connection<TokioIo<Budgeted<LingeringClose>>, S, Leashes>
 where
     S: HttpService<Incoming, ResBody = Body>,
     S::Future: Send + 'static,

@@ -222,3 +222,6 @@ fn account(ceiling: usize, full: &Arc<Notify>) -> Arc<Account> {
     let full = full.clone();
     Account::new(ceiling, Arc::new(move || full.notify_one()))
 }
+
+#[cfg(test)]
+mod tests;

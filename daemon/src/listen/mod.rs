@@ -5,6 +5,7 @@ mod arrivals;
 pub(crate) mod dns;
 mod plain;
 mod proxy_protocol;
+mod quic_floods;
 mod redirect;
 mod reset_key;
 mod seldom;

@@ -201,7 +201,8 @@ async fn handshake(
             plain::answer(stream).await?;
             return Ok(None);
         }
-        let limit = listen.config().handshake_timeout;
+        // The other half is for the handshake itself.
+        let limit = listen.config().handshake_timeout / 2;
         match listen.admission.rates.handshake(peer.ip(), limit) {
             Ok(wait) if wait.is_zero() => {}
             Ok(wait) => tokio::time::sleep(wait).await,

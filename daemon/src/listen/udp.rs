@@ -17,6 +17,7 @@ use quinn::{Endpoint, EndpointConfig, Incoming, ServerConfig};
 use quinn_proto::HashedConnectionIdGenerator;
 use tracing::{debug, info, warn};
 
+use super::quic_floods::Floods;
 use super::reset_key::ResetKey;
 use super::{Listen, Live};
 use crate::admission::rates::Turn;
@@ -27,7 +28,7 @@ use crate::drain::initials::{self, FirstPacket};
 use crate::edge::{Arrival, http3};
 
 /// HTTP/3's name in the TLS handshake (RFC 9114, section 3.1).
-const H3: &[u8] = b"h3";
+pub(super) const H3: &[u8] = b"h3";
 
 /// The most handshakes in progress from unvalidated addresses. Beyond it, further peers get a Retry. An honest crowd,
 /// as after a restart, pays one round trip for it.
@@ -130,6 +131,7 @@ pub(super) fn for_quic(mut tls: rustls::ServerConfig) -> rustls::ServerConfig {
 /// Serves visitors and tunnels until the daemon stops.
 pub(crate) async fn serve_quic(listen: Arc<Listen>, endpoint: Endpoint, connections: Arc<Connections>) {
     let handshakes = Arc::new(Handshakes::default());
+    let _until_the_end = Floods::watch(connections.clone());
     while let Some(incoming) = endpoint.accept().await {
         begin(&listen, &handshakes, &connections, incoming);
     }
@@ -156,7 +158,7 @@ fn begin(listen: &Arc<Listen>, handshakes: &Arc<Handshakes>, connections: &Arc<C
     }
     let limit = listen.config().handshake_timeout;
     let wait = if proved {
-        match rates.connection(peer.ip()).and_then(|()| rates.handshake(peer.ip(), limit)) {
+        match rates.connection(peer.ip()).and_then(|()| rates.handshake(peer.ip(), limit / 2)) {
             Ok(wait) => wait,
             Err(error) => {
                 listen.metrics.refused.handshakes.inc();

@@ -3,6 +3,8 @@
 
 #![no_main]
 
+use std::time::Instant;
+
 use bytes::Bytes;
 use cok_proto::stream::{Arrived, ControlReader, ExchangeReader};
 use cok_proto::{Received, Role};
@@ -24,7 +26,7 @@ fn exchange(role: Role, wire: &[u8], piece: usize) -> (Vec<String>, Vec<u8>, boo
     for piece in wire.chunks(piece) {
         reader.push(Bytes::copy_from_slice(piece));
         loop {
-            match reader.read() {
+            match reader.read(Instant::now()) {
                 Ok(Some(Arrived::Part(Received::Data { data, end }))) => {
                     body.extend_from_slice(&data);
                     if end {

@@ -5,6 +5,7 @@ use std::time::Instant;
 use super::{Config, ExchangeKey};
 use crate::error::ResetCode;
 use crate::exchange::{ExchangeError, Inbox, Outbox, RecvState, RecvWindow, SendState, WindowBudget};
+use crate::session::TinyData;
 
 /// Whether the exchange runs.
 #[derive(Clone, Copy, Debug)]
@@ -44,6 +45,8 @@ pub(super) struct Exchange {
 
     pub(super) inbox: Inbox,
     pub(super) window: RecvWindow,
+    /// Tiny Data frames of the client.
+    pub(super) tiny: TinyData,
 
     pub(super) outbox: Outbox,
     /// Body bytes that the peer still takes.
@@ -81,6 +84,7 @@ impl Exchange {
             waits_for_id: false,
             inbox: Inbox::default(),
             window: RecvWindow::new(config.initial_window),
+            tiny: TinyData::default(),
             outbox: Outbox::default(),
             credit: u64::from(send_credit),
             is_bulk: false,

@@ -85,6 +85,11 @@ impl Mux {
 
     fn receive_exchange_frame(&mut self, frame: Frame) -> Result<(), ProtocolError> {
         let kind = frame.name();
+        if self.session.role() == Role::Daemon
+            && let Some(id) = frame.exchange()
+        {
+            self.session.charge_exchange(&frame, self.by_id.get(&id).is_some(), self.now)?;
+        }
         match (self.session.role(), frame) {
             (Role::Client, Frame::Request { id, tunnel, head, end }) => {
                 let admission = self.session.request(id, self.by_id.len(), self.exchanges.len())?;
@@ -112,9 +117,13 @@ impl Mux {
                 }
                 self.arrived(key, end);
             }
-            (_, Frame::Data { id, body, end }) => {
+            (role, Frame::Data { id, body, end }) => {
+                let now = self.now;
                 let Some((key, exchange)) = self.find(kind, id)? else { return Ok(()) };
                 let wanted = takes_body(exchange, kind)?;
+                if role == Role::Daemon {
+                    exchange.tiny.charge(body.len(), end, now)?;
+                }
                 exchange.window.arrive(body.len()).map_err(|excess| ProtocolError::CreditExceeded { id, excess })?;
                 if end || !body.is_empty() {
                     if wanted {

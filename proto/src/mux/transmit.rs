@@ -105,7 +105,12 @@ impl Mux {
             if exchange.waits_for_id {
                 exchange.id = self.session.next_id();
             }
+            let credit = exchange.credit;
             let sent = if exchange.outbox.heads.is_empty() { put_body(exchange, out) } else { put_head(exchange, out) };
+            let length = credit - exchange.credit;
+            if length > 0 {
+                self.session.earn_data(length as usize);
+            }
             if !sent {
                 return true;
             }
@@ -132,8 +137,14 @@ impl Mux {
     /// Writes one Data frame for each tunnel in turn, of its exchanges in turn.
     fn transmit_bulk(&mut self, out: &mut BytesMut) -> bool {
         while let Some(key) = self.bulk.front() {
-            if !put_body(&mut self.exchanges[key.0], out) {
+            let exchange = &mut self.exchanges[key.0];
+            let credit = exchange.credit;
+            if !put_body(exchange, out) {
                 return true;
+            }
+            let length = credit - exchange.credit;
+            if length > 0 {
+                self.session.earn_data(length as usize);
             }
             self.bulk.pop(&mut self.exchanges);
             self.turn_over(key);

@@ -25,7 +25,11 @@ fn pair_with_response() -> Pair {
 
 fn padded(mut message: BytesMut, length: usize) -> BytesMut {
     while message.len() < length {
-        frame::put_pong(&mut message, [0; 8]);
+        // Frames of an unknown type. Thousands of small ones would end the session.
+        let payload = (length - message.len()).min(4096);
+        message.extend_from_slice(&[1, 0x9a, 0]);
+        message.extend_from_slice(&(payload as u32).to_be_bytes());
+        message.resize(message.len() + payload, 0);
     }
     message
 }

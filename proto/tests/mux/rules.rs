@@ -643,6 +643,66 @@ fn drains_that_cross_are_answered_once() {
     assert!(pair.daemon.is_drained() && pair.client.is_drained());
 }
 
+// ---- floods ----
+
+/// How often the daemon takes the same frame, after an exchange has begun or ended.
+fn taken(frame: &BytesMut, ends: bool) -> usize {
+    let mut pair = new();
+    let (daemon, _) = pair.open(true);
+    pair.inject(Role::Daemon, head_frame(1, 200)).unwrap();
+    if ends {
+        pair.inject(Role::Daemon, data_frame(1, 0, true)).unwrap();
+    }
+    for count in 0..20_000 {
+        if let Err(error) = pair.inject(Role::Daemon, frame) {
+            let SessionError::Protocol(error) = error else { panic!("{error}") };
+            assert_eq!(error.code(), ErrorCode::LimitReached, "{error}");
+            assert!(matches!(pair.frames(Role::Daemon).last(), Some(Frame::Error(_))));
+            return count;
+        }
+        read_all(&mut pair.daemon, daemon);
+        pair.frames(Role::Daemon);
+    }
+    20_000
+}
+
+#[test]
+fn a_client_may_not_flood_the_frames_of_exchanges() {
+    for ends in [false, true] {
+        assert_eq!(taken(&data_frame(1, 0, false), ends), 1000, "empty Data");
+        assert_eq!(taken(&credit_frame(1, 1), ends), 1000, "credit that nothing justifies");
+    }
+    assert_eq!(taken(&data_frame(1, 1, false), false), 12_000);
+    for over in [reset_frame(1, ResetCode::Cancelled), head_frame(1, 200), trailers_frame(1), data_frame(1, 1, false)] {
+        assert_eq!(taken(&over, true), 1000, "behind the end");
+    }
+    assert_eq!(taken(&data_frame(1, 16, false), false), 20_000);
+    assert_eq!(taken(&data_frame(1, 16, false), true), 20_000, "what crosses the end is within its credit");
+}
+
+#[test]
+fn bodies_justify_credit() {
+    let mut pair = new();
+    for _ in 0..500 {
+        let (daemon, client) = pair.open(false);
+        for _ in 0..4 {
+            pair.daemon.send_data(daemon, Bytes::from_static(b"a"), false);
+            pair.settle();
+        }
+        read_all(&mut pair.client, client);
+        pair.daemon.release_send(daemon);
+        pair.daemon.release_recv(daemon);
+        pair.settle();
+        pair.client.release_send(client);
+        pair.client.release_recv(client);
+        pair.settle();
+    }
+    let credit = credit_frame(1, 1);
+    // Two for each Data frame, and the allowance.
+    let taken = (0..).take_while(|_| pair.inject(Role::Daemon, &credit).is_ok()).count();
+    assert!((4000..=5000).contains(&taken), "{taken}");
+}
+
 // ---- liveness ----
 
 #[test]

@@ -1,14 +1,17 @@
 //! A session over one WebSocket (RFC 6455), on any byte stream. The caller does the stream's TLS and the daemon's HTTP
 //! upgrade.
 
+mod counted;
+
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use cok_proto::budget::Spent;
 use cok_proto::frame::MAX_MESSAGE;
-use cok_proto::{Connect, ConnectAck};
+use cok_proto::{Connect, ConnectAck, ProtocolError, SessionError};
 use futures_core::Stream;
 use futures_sink::Sink;
 use http::{HeaderValue, Request};
@@ -17,6 +20,7 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::{Message, Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{self, client::IntoClientRequest};
 
+use self::counted::Counted;
 use crate::muxed::{self, Pipe};
 use crate::{CloseReason, Config, Handshake, HandshakeError, Transport};
 
@@ -63,6 +67,7 @@ pub async fn accept<S>(
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
+    let stream = Counted::of_client(stream, &read);
     let socket = WebSocketStream::from_partially_read(stream, read, Role::Server, Some(self::config())).await;
     muxed::accept("ws", WsPipe { socket, progress }, config, limit).await
 }
@@ -73,6 +78,7 @@ pub async fn open<S>(stream: S, authority: &str, limit: Duration) -> Result<Sock
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
+    let stream = Counted::of_daemon(stream);
     let upgrade = tokio_tungstenite::client_async_with_config(request(authority)?, stream, Some(config()));
     let (socket, response) = match tokio::time::timeout(limit, upgrade).await {
         Err(_) => return Err(UpgradeError::TimedOut(limit)),
@@ -103,7 +109,7 @@ where
 
 /// Client: an upgraded connection without a session.
 #[derive(Debug)]
-pub struct Socket<S>(WebSocketStream<S>);
+pub struct Socket<S>(WebSocketStream<Counted<S>>);
 
 /// Why a connection was not upgraded.
 #[derive(Debug, thiserror::Error)]
@@ -128,7 +134,7 @@ fn request(authority: &str) -> Result<Request<()>, UpgradeError> {
 }
 
 struct WsPipe<S> {
-    socket: WebSocketStream<S>,
+    socket: WebSocketStream<Counted<S>>,
     progress: Progress<S>,
 }
 
@@ -141,6 +147,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Pipe for WsPipe<S> {
                 // tungstenite answers pings by itself.
                 Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => continue,
                 Some(Ok(Message::Text(_))) => Some(Err(CloseReason::Lost("the peer sent a text message".to_owned()))),
+                Some(Err(_)) if self.socket.get_ref().is_spent() => Some(Err(spent())),
                 Some(Err(error)) => Some(Err(lost(&error))),
             });
         }
@@ -163,8 +170,12 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Pipe for WsPipe<S> {
     }
 
     fn progress(&self) -> u64 {
-        (self.progress)(self.socket.get_ref())
+        (self.progress)(self.socket.get_ref().get_ref())
     }
+}
+
+fn spent() -> CloseReason {
+    SessionError::Protocol(ProtocolError::Spent(Spent)).into()
 }
 
 fn lost(error: &tungstenite::Error) -> CloseReason {

@@ -48,7 +48,7 @@ pub(crate) struct Config {
     /// closed before TLS.
     pub(crate) connections_per_address: Option<Rate>,
     /// TLS and QUIC handshakes of one address. Default 300/s with a burst of 5,000: a handshake costs some 0.5 ms of
-    /// processor time. Those above it wait for at most `handshake_timeout`.
+    /// processor time. Those above it wait, for at most half of `handshake_timeout`.
     pub(crate) handshakes_per_address: Option<Rate>,
 }
 

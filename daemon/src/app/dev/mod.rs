@@ -127,7 +127,7 @@ async fn serve(args: &DevArgs, stop: &CancellationToken) -> anyhow::Result<()> {
         key: key.clone(),
         name_timeout: NAME_TIMEOUT,
         keep_trying: false,
-        instance: instance_id(&state_dir),
+        instance: instance_id(&state_dir)?,
     });
     client.open(TunnelOptions {
         label: None,

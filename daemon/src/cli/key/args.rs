@@ -77,7 +77,7 @@ pub(in crate::cli) struct CreateArgs {
     /// The key's name, for the log and for listings
     #[arg(long)]
     name: String,
-    /// How long the key works, such as 90d, or until when, such as 2027-01-31 [default: for ever]
+    /// How long the key works, such as 90d, or until when, such as 2027-01-31 [default: no end]
     #[arg(long, value_name = "TIME", value_parser = parse_expiry)]
     expires: Option<Expiry>,
     /// Make a key for the configuration file instead of the store: its section goes to standard error

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use anyhow::anyhow;
 use bytes::Bytes;
+use cok_host::private_file;
 use cok_store::Sqlite;
 use http::{Method, StatusCode};
 use serde::de::DeserializeOwned;
@@ -55,13 +56,15 @@ struct Said {
 }
 
 impl Keeper {
-    /// The daemon if one runs with this state directory. A killed one leaves a socket at which nobody listens.
+    /// The daemon if one runs with this state directory. A killed one leaves a socket without a listener.
     pub(super) fn new(config: &Config) -> Self {
         use io::ErrorKind::{ConnectionRefused, NotFound};
         let state_dir = &config.startup.state_dir;
         match admin::connect(state_dir) {
             Ok(_) => Self::Daemon(Daemon::Socket(state_dir.clone())),
             Err(error) if matches!(error.kind(), NotFound | ConnectionRefused) => {
+                // For the owner alone. If it cannot be made, the store says why.
+                let _made = private_file::create_folder(state_dir);
                 Self::Store(Sqlite::open(state_dir.join(STORE_FILE)), config.admission.live.keys.clone())
             }
             Err(error) => Self::Unreachable(admin::path(state_dir), error.kind()),

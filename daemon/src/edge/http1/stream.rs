@@ -7,6 +7,7 @@ use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
@@ -42,6 +43,10 @@ pub(in crate::edge) struct Stream<S> {
     held: BytesMut,
     /// How much of it was searched for the end of a head.
     searched: usize,
+    /// How long a head may take from its first byte on.
+    head_limit: Duration,
+    /// When that is over for the head that is held.
+    head_due: Option<Pin<Box<Sleep>>>,
     /// Where faults of the current body are noted.
     doubt: Option<Doubt>,
     /// The current request asks to leave HTTP.
@@ -81,11 +86,18 @@ impl<S> Stream<S> {
             ready: Bytes::new(),
             held: BytesMut::new(),
             searched: 0,
+            head_limit: Duration::MAX,
+            head_due: None,
             doubt: None,
             upgrade: false,
             is_shut: false,
             lingering: None,
         }
+    }
+
+    /// The same, with a limit for the time from a head's first byte to its last.
+    pub(in crate::edge) fn within(self, head_limit: Duration) -> Self {
+        Self { head_limit, ..self }
     }
 
     /// The connection itself, once it has left HTTP, and what was read from it and not handed out.
@@ -249,10 +261,23 @@ impl<S: AsyncRead + Unpin> Stream<S> {
                 self.held.extend_from_slice(&fresh[passed..]);
                 buffer.set_filled(before + passed);
             }
-        } else if !self.pass_held() && ready!(self.poll_hold(cx))? == 0 {
-            self.refuse(Fault::CutShort);
+        } else if self.pass_held() {
+            self.head_due = None;
+        } else {
+            match self.poll_hold(cx)? {
+                Poll::Ready(0) => self.refuse(Fault::CutShort),
+                Poll::Ready(_) => {}
+                Poll::Pending => return self.poll_head_due(cx).map(Err),
+            }
         }
         Poll::Ready(Ok(false))
+    }
+
+    /// Ready with an error once the head that is held has taken too long.
+    fn poll_head_due(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        let limit = self.head_limit;
+        let due = self.head_due.get_or_insert_with(|| Box::pin(sleep(limit)));
+        due.as_mut().poll(cx).map(|()| io::Error::new(io::ErrorKind::TimedOut, "a head takes too long"))
     }
 
     /// Does the same for a connection that has left HTTP.

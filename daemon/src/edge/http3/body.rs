@@ -13,6 +13,7 @@ use http::HeaderMap;
 use http_body::Frame;
 use quinn::ReadError;
 
+use super::account::Account;
 use super::fields::check_trailers;
 use super::frames::{Piece, RequestFrames};
 use super::quic::Half;
@@ -32,6 +33,7 @@ pub(super) struct Receiver {
     connection: quinn::Connection,
     frames: RequestFrames,
     state: Arc<RequestState>,
+    account: Account,
     /// Nothing more will come.
     ended: bool,
 }
@@ -53,14 +55,21 @@ impl From<Violation> for Broken {
 
 impl Receiver {
     /// Of a stream that has just been opened.
-    pub(super) fn new(stream: quinn::RecvStream, connection: quinn::Connection, state: Arc<RequestState>) -> Self {
-        Self { stream, connection, frames: RequestFrames::new(), state, ended: false }
+    pub(super) fn new(
+        stream: quinn::RecvStream,
+        connection: quinn::Connection,
+        state: Arc<RequestState>,
+        account: Account,
+    ) -> Self {
+        Self { stream, connection, frames: RequestFrames::new(), state, account, ended: false }
     }
 
     /// The next piece; `None` at the end.
     pub(super) fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Piece>, Broken>> {
         loop {
-            if let Some(piece) = self.frames.next()? {
+            let piece = self.frames.next()?;
+            self.account.settle(&mut self.frames.toll)?;
+            if let Some(piece) = piece {
                 return Poll::Ready(Ok(Some(piece)));
             }
             if self.ended {

@@ -4,6 +4,7 @@
 //! quinn carries the streams, the guard in `frames` and `fields` bounds and judges what comes in on them, and h3 decodes
 //! what is left; `quic` says what it gets to see. One task accepts, and each request has one of its own (`request`).
 
+mod account;
 mod body;
 mod fields;
 mod frames;
@@ -27,6 +28,7 @@ use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::debug;
 
+use self::account::Account;
 use self::quic::{Adapter, Control, Half};
 use self::violation::wire;
 use super::lifecycle::{Action, Lifecycle, Protocol};
@@ -105,7 +107,8 @@ enum Event {
 impl Served {
     async fn run(mut self, fresh: TaskTrackerToken) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         let (sender, mut controls) = mpsc::channel(1);
-        tokio::spawn(unidirectional::accept(self.connection.clone(), sender));
+        let account = Account::new();
+        tokio::spawn(unidirectional::accept(self.connection.clone(), sender, account.clone()));
         let mut lifecycle = Lifecycle::new(&self.visitor, Protocol::Http3, fresh);
         let requests = TaskTracker::new();
         loop {
@@ -135,7 +138,8 @@ impl Served {
                     self.h3.inner.conn.offer_request(half.clone());
                     let Some(resolver) = self.h3.accept().await? else { return Ok(()) };
                     let connection = self.connection.clone();
-                    let stream = request::Stream { resolver, half, send, recv, connection };
+                    let account = account.clone();
+                    let stream = request::Stream { resolver, half, send, recv, connection, account };
                     let leash = Leash::of_stream(&self.visitor.end);
                     let served = request::serve(self.visitor.clone(), stream, leash.clone());
                     requests.spawn(async move { leash.hold(served).await });

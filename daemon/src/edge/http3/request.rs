@@ -13,6 +13,7 @@ use http::{HeaderMap, Request, Response};
 use http_body::Body as _;
 use tracing::debug;
 
+use super::account::Account;
 use super::body::{Body, Broken, Receiver};
 use super::fields::check_head;
 use super::frames::{DATA, Piece, write_integer};
@@ -23,7 +24,7 @@ use crate::edge::body;
 use crate::edge::request::RequestBody;
 use crate::edge::service;
 use crate::edge::visitor::Visitor;
-use crate::exchanges::Leash;
+use crate::exchanges::{Leash, Waiting};
 
 /// How much of a response that is there already goes into one write, about.
 const GATHER: usize = 64 * 1024;
@@ -48,15 +49,28 @@ pub(super) struct Stream {
     pub(super) recv: quinn::RecvStream,
     /// The connection of the stream.
     pub(super) connection: quinn::Connection,
+    /// The account of the connection.
+    pub(super) account: Account,
 }
 
 /// Serves one request, until its response has arrived or is not wanted any more.
 pub(super) async fn serve(visitor: Arc<Visitor>, stream: Stream, leash: Leash) {
-    let Stream { resolver, half, send, recv, connection } = stream;
-    let state = RequestState::new();
+    let (state, account, connection) = (RequestState::new(), stream.account.clone(), stream.connection.clone());
+    let mut asked = false;
+    serve_stream(visitor, stream, leash, state.clone(), &mut asked).await;
+    if state.aborted() == Some(Code::H3_REQUEST_CANCELLED)
+        && let Err(violation) = account.cancelled(asked)
+    {
+        violation.close(&connection);
+    }
+}
+
+/// Notes in `asked` that a head has come.
+async fn serve_stream(visitor: Arc<Visitor>, stream: Stream, leash: Leash, state: Arc<RequestState>, asked: &mut bool) {
+    let Stream { resolver, half, send, recv, connection, account } = stream;
     let mut sender = Sender { stream: send, state: state.clone(), finished: false };
-    let mut receiver = Receiver::new(recv, connection.clone(), state.clone());
-    let limit = visitor.edge.exchanges.config().head_timeout;
+    let mut receiver = Receiver::new(recv, connection.clone(), state.clone(), account.clone());
+    let limit = visitor.edge.exchanges.config().head_timeout.min(visitor.edge.config().header_timeout);
     let frame = match tokio::time::timeout(limit, head(&mut receiver)).await {
         Ok(Ok(frame)) => frame,
         Ok(Err(broken)) => {
@@ -65,6 +79,8 @@ pub(super) async fn serve(visitor: Arc<Visitor>, stream: Stream, leash: Leash) {
         }
         Err(_) => return state.abort(Code::H3_REQUEST_REJECTED),
     };
+    account.request();
+    *asked = true;
     half.put_head(frame);
     let (request, stream) = match resolver.resolve_request().await {
         Ok(resolved) => resolved,
@@ -94,7 +110,9 @@ pub(super) async fn serve(visitor: Arc<Visitor>, stream: Stream, leash: Leash) {
         let mut request = request.map(|()| RequestBody::Stream(Box::pin(body)));
         request.extensions_mut().insert(leash);
         // A visitor who has left needs no answer.
-        let _ = respond(&visitor, request, Writer { h3: writer, half }, &mut sender, &connection).await;
+        if respond(&visitor, request, Writer { h3: writer, half }, &mut sender, &connection).await.is_ok() {
+            account.answered();
+        }
     }
 }
 
@@ -233,6 +251,8 @@ struct Ready {
     parts: Vec<Bytes>,
     /// Bytes of payload.
     length: usize,
+    /// Counts the payload as waiting until it is written.
+    waiting: Vec<Waiting>,
 }
 
 /// How the gathering of a response ended.
@@ -251,7 +271,7 @@ impl Ready {
     const PAYLOAD: usize = 2;
 
     fn new(head: Bytes) -> Self {
-        Self { parts: vec![head, Bytes::new()], length: 0 }
+        Self { parts: vec![head, Bytes::new()], length: 0, waiting: Vec::new() }
     }
 
     /// Takes from a body what it has ready; pending only as long as there is nothing to write at all.
@@ -270,8 +290,9 @@ impl Ready {
                 Poll::Ready(Some(Err(_))) => return Poll::Ready(Step::Broken),
                 Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
                     Ok(chunk) => {
-                        let data = chunk.into_bytes();
+                        let (data, waiting) = chunk.into_parts();
                         self.length += data.len();
+                        self.waiting.extend(waiting);
                         self.parts.push(data);
                     }
                     Err(frame) => return Poll::Ready(Step::Trailers(frame.into_trailers().unwrap_or_default())),
@@ -296,6 +317,7 @@ impl Ready {
     /// Makes room after a write.
     fn clear(&mut self) {
         self.parts.truncate(Self::PAYLOAD);
+        self.waiting.clear();
     }
 }
 

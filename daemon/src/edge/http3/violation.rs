@@ -1,6 +1,7 @@
 //! Violations of HTTP/3, and the error codes that peers get for them.
 
 use h3::error::Code;
+use tracing::debug;
 
 /// A rule that a peer has broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +32,12 @@ impl Violation {
     /// One that ends the connection.
     pub(super) const fn connection(code: Code, reason: &'static str) -> Self {
         Self { scope: Scope::Connection, code, reason }
+    }
+
+    /// Closes a connection for it.
+    pub(super) fn close(self, connection: &quinn::Connection) {
+        debug!(violation = ?self, "visitor's connection closed");
+        connection.close(wire(self.code), self.reason.as_bytes());
     }
 
     /// A request that is malformed (RFC 9114, section 4.1.2).

@@ -72,7 +72,13 @@ impl<P: Pipe> Driver<P> {
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), CloseReason>> {
         for _ in 0..READ_BURST {
             let message = match ready!(self.pipe.poll_recv(cx)) {
-                Some(message) => message?,
+                Some(Ok(message)) => message,
+                Some(Err(reason)) => {
+                    if let CloseReason::Session(SessionError::Protocol(error)) = &reason {
+                        self.shared.lock().mux.fail(&error.into());
+                    }
+                    return Poll::Ready(Err(reason));
+                }
                 None => return Poll::Ready(Err(CloseReason::PeerClosed)),
             };
             let mut state = self.shared.lock();

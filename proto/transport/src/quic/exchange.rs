@@ -14,6 +14,7 @@ use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
+use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use cok_proto::exchange::{Handed, LINGER, SendState};
@@ -125,6 +126,18 @@ impl Exchange {
 impl Abandon for Exchange {
     fn abandon(&self, code: ResetCode) {
         self.lock().reset(code);
+    }
+
+    fn look(&self) {
+        let mut inner = self.lock();
+        let Some(waker) = inner.recv_waker.clone() else { return };
+        // The waker stays quinn's.
+        let _waits = inner.poll_pieces(&mut Context::from_waker(&waker), self);
+        let unread = !inner.pieces.is_empty();
+        drop(inner);
+        if unread {
+            self.slot.note_unread();
+        }
     }
 }
 
@@ -369,7 +382,7 @@ impl Inner {
             if let State::Broken(error) = self.state {
                 return Poll::Ready(Err(error));
             }
-            let arrived = match self.reader.read() {
+            let arrived = match self.reader.read(Instant::now()) {
                 Ok(arrived) => arrived,
                 Err(error) => {
                     exchange.session().fail(&(&error).into());

@@ -5,7 +5,7 @@ use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use cok_proto::frame::{self, FrameType, MAX_REQUEST_HEAD};
@@ -271,7 +271,7 @@ async fn read_head(send: SendStream, mut recv: RecvStream, slot: Slot) -> Option
     let id = exchange_id(&send);
     let mut reader = ExchangeReader::new(Role::Client, id);
     loop {
-        match reader.read() {
+        match reader.read(Instant::now()) {
             Ok(Some(Arrived::Request { tunnel, head, end })) => {
                 match slot.session().request_for(tunnel) {
                     Ok(Admission::Accept) => {

@@ -54,6 +54,9 @@ pub(super) struct State {
 pub(super) trait Abandon: Send + Sync {
     /// Abandons the exchange unless it is over.
     fn abandon(&self, code: ResetCode);
+
+    /// Notes whether bytes have come for a reader that waited, and did not come for them.
+    fn look(&self) {}
 }
 
 /// Stands for the exchange of a slot that has none yet.
@@ -95,6 +98,11 @@ impl Progress {
         let none_read = self.seen.swap(reads, Ordering::Relaxed) == reads;
         let kept_up = self.kept_up.swap(false, Ordering::Relaxed);
         (none_read || (contended && !kept_up)) && !self.waits.load(Ordering::Relaxed)
+    }
+
+    /// Whether the reader waits for the peer, and has since the last audit.
+    fn is_quiet(&self) -> bool {
+        self.waits.load(Ordering::Relaxed) && self.reads.load(Ordering::Relaxed) == self.seen.load(Ordering::Relaxed)
     }
 
     /// Charges the room that the reader takes, or gives it back. Whether it may have it: no account is full.
@@ -329,8 +337,21 @@ impl Shared {
         self.lock().exchanges.len()
     }
 
+    /// Looks after readers that waited for the peer at the last audit and still do. A visitor's side that writes reads
+    /// nothing meanwhile, so that it may have been woken and not have come.
+    fn look(&self) {
+        let state = self.lock();
+        let quiet = state.exchanges.iter().filter(|(_, entry)| entry.progress.is_quiet());
+        let quiet: Vec<_> = quiet.filter_map(|(_, entry)| entry.exchange.upgrade()).collect();
+        drop(state);
+        for exchange in quiet {
+            exchange.look();
+        }
+    }
+
     /// Counts stalled readers and makes room for them in the connection window. Whether another audit is needed.
     pub(super) fn audit(&self) -> bool {
+        self.look();
         let mut state = self.lock();
         let mut turns = self.turns.lock();
         let contended = turns.is_contended();
@@ -401,6 +422,11 @@ impl Slot {
     /// Charges the room in the connection window that the reader takes while it stalls.
     pub(super) fn charge_to(&self, holding: Arc<Holding>) {
         let _first_counts = self.0.progress.holding.set(holding);
+    }
+
+    /// Notes that bytes wait for the reader.
+    pub(super) fn note_unread(&self) {
+        self.0.progress.waits.store(false, Ordering::Relaxed);
     }
 
     pub(super) fn share(&self) -> Self {

@@ -10,6 +10,7 @@
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use h3::error::Code;
 
+use super::account::Toll;
 use super::fields::{Section, check_section};
 use super::violation::Violation;
 
@@ -20,8 +21,6 @@ pub(super) const MAX_SECTION: u64 = 64 * 1024;
 pub(super) const MAX_OTHER: u64 = 4 * 1024;
 /// How many frames without any use for us a request may have: reserved types, and DATA of no bytes.
 pub(super) const MAX_USELESS: u32 = 64;
-/// The same for a control stream, which lasts longer. Priorities, one or two for each request, are not counted.
-pub(super) const MAX_USELESS_CONTROL: u32 = 1024;
 
 /// Carries a body.
 pub(super) const DATA: u64 = 0x00;
@@ -57,6 +56,8 @@ pub(super) struct RequestFrames {
     within: Within,
     next: Next,
     useless: u32,
+    /// What the connection's account has not got.
+    pub(super) toll: Toll,
 }
 
 /// What may come next in a request (RFC 9114, section 4.1).
@@ -85,6 +86,7 @@ impl RequestFrames {
             within: Within::Header,
             next: Next::Head,
             useless: MAX_USELESS,
+            toll: Toll::default(),
         }
     }
 
@@ -129,6 +131,7 @@ impl RequestFrames {
                 if length == 0 {
                     self.spend()?;
                 }
+                self.toll.data(length);
                 Ok(Within::Data { left: length })
             }
             HEADERS if self.next != Next::Nothing => {
@@ -143,6 +146,7 @@ impl RequestFrames {
             _ if HTTP2.contains(&kind) => Err(UNEXPECTED),
             _ => {
                 self.spend()?;
+                self.toll.useless();
                 if length > MAX_OTHER {
                     return Err(Violation::stream(Code::H3_EXCESSIVE_LOAD, "a frame that is too long"));
                 }
@@ -182,7 +186,8 @@ pub(super) struct ControlFrames {
     settled: bool,
     goaway: Option<u64>,
     max_push_id: Option<u64>,
-    useless: u32,
+    /// What the connection's account has not got.
+    pub(super) toll: Toll,
 }
 
 impl ControlFrames {
@@ -195,7 +200,7 @@ impl ControlFrames {
             settled: false,
             goaway: None,
             max_push_id: None,
-            useless: MAX_USELESS_CONTROL,
+            toll: Toll::default(),
         }
     }
 
@@ -232,9 +237,13 @@ impl ControlFrames {
 
     fn enter(&mut self, kind: u64, length: u64) -> Result<Within, Violation> {
         const TOO_LONG: Violation = Violation::connection(Code::H3_EXCESSIVE_LOAD, "a frame that is too long");
-        const TOO_MANY: Violation = Violation::connection(Code::H3_EXCESSIVE_LOAD, "too many frames of no use");
         if !self.settled && kind != SETTINGS {
             return Err(Violation::connection(Code::H3_MISSING_SETTINGS, "a control stream without settings"));
+        }
+        if PRIORITY_UPDATE.contains(&kind) {
+            self.toll.priority();
+        } else {
+            self.toll.useless();
         }
         match kind {
             // RFC 9114, section 7.2.4.
@@ -249,9 +258,6 @@ impl ControlFrames {
             DATA | HEADERS | PUSH_PROMISE | WEBTRANSPORT_STREAM => Err(UNEXPECTED),
             _ if HTTP2.contains(&kind) => Err(UNEXPECTED),
             _ => {
-                if !PRIORITY_UPDATE.contains(&kind) {
-                    self.useless = self.useless.checked_sub(1).ok_or(TOO_MANY)?;
-                }
                 if length > MAX_OTHER {
                     return Err(TOO_LONG);
                 }

@@ -199,12 +199,20 @@ fn ids_on_a_control_stream_follow_their_rules() {
 }
 
 #[test]
-fn priorities_are_not_counted_but_other_unknown_frames_are() {
+fn the_account_pays_for_the_frames_of_a_control_stream() {
     let settings = frame(SETTINGS, b"");
-    let many = |kind, times| frame(kind, b"\0u=3").repeat(times);
-    assert!(control(&[&settings, &many(PRIORITY_UPDATE[0], 3 * MAX_USELESS_CONTROL as usize)]).is_ok());
-    assert!(control(&[&settings, &many(0x21, MAX_USELESS_CONTROL as usize)]).is_ok());
-    assert_eq!(control(&[&settings, &many(0x21, MAX_USELESS_CONTROL as usize + 1)]), Err(Code::H3_EXCESSIVE_LOAD));
+    let many = |kind, payload| frame(kind, payload).repeat(3);
+    // The connection's account pays for them.
+    for (frames, expected) in [
+        (many(0x21, b""), Toll { spent: 40, earned: 0 }),
+        (many(PRIORITY_UPDATE[0], b"\0u=3"), Toll { spent: 19, earned: 0 }),
+        (many(MAX_PUSH_ID, b"\x05"), Toll { spent: 40, earned: 0 }),
+    ] {
+        let mut control = ControlFrames::new();
+        control.push([&settings[..], &frames].concat().into());
+        while control.next().unwrap().is_some() {}
+        assert_eq!(control.toll, expected);
+    }
 }
 
 #[test]
