@@ -111,6 +111,12 @@ def test_only_allowed_paths_reach_the_service(tunnel, service, ask):
     assert len(service.heads) == count
 
 
+def test_a_visitor_has_the_rate_that_the_client_sets(tunnel, service, ask):
+    client = tunnel(service.target, options=("--visitor-rate", "1/s:3"))
+    statuses = [ask(client, "/")[0] for _ in range(8)]
+    assert statuses[:3] == [200] * 3 and 429 in statuses
+
+
 def test_a_trusted_proxy_names_the_visitor(own_daemon, service, transport):
     daemon = own_daemon(transport=transport, more='[proxies]\ntrusted = ["127.0.0.1"]')
     client = daemon.client(service.target, options=("--allow-cidr", "192.0.2.0/24"))

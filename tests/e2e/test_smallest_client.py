@@ -131,7 +131,8 @@ def test_a_twin_takes_one_tunnel(daemon, start, web_place, nginx):
 
 
 REFUSED = [
-    ("an unknown rule", {"rules": {"basic_auth": ["a:b"]}}, "unsupported"),
+    ("an unknown rule", {"rules": {"later": ["a:b"]}}, "unsupported"),
+    ("a malformed rule", {"rules": {"basic_auth": ["a"]}}, "unsupported"),
     ("rules that are no object", {"rules": []}, "unsupported"),
     ("an unknown kind", {"kind": "tcp"}, "unsupported"),
     ("no name", {"subdomain": "a_b"}, "name_forbidden"),
