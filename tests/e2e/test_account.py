@@ -1,4 +1,4 @@
-"""The daemon holds no more bytes of bodies than its account allows, whoever stands still, and gives them back."""
+"""The daemon holds no more bytes of bodies than its account allows when visitors stand still, and gives them back."""
 
 import contextlib
 import threading

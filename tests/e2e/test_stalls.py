@@ -81,7 +81,7 @@ def test_an_upload_that_goes_on_slowly_is_left_alone(patient):
 
 
 def test_a_silent_service_is_waited_for(patient):
-    """Nobody but the service can move, so nothing ends."""
+    """Only the service can move, so nothing ends."""
     with stalled.ask(patient.daemon, "stalls", "/silent") as connection:
         wait_for(lambda: patient.services.open_streams == 1, "the request has come")
         connection.settimeout(3)
