@@ -81,7 +81,7 @@ def test_an_upload_that_goes_on_slowly_is_left_alone(patient):
 
 
 def test_a_silent_service_is_waited_for(patient):
-    """Nobody but the service can move, so nothing ends."""
+    """Only the service can move, so nothing ends."""
     with stalled.ask(patient.daemon, "stalls", "/silent") as connection:
         wait_for(lambda: patient.services.open_streams == 1, "the request has come")
         connection.settimeout(3)
@@ -105,3 +105,18 @@ def test_a_head_in_drips_is_cut_off_over_http3(patient, begun):
     with Http3(patient.daemon, "stalls") as visitor:
         stream = visitor.raw(b"\x01\x40\x50" + begun)
         visitor.wait(lambda: stream.reset is not None or stream.stopped is not None, "the stream is reset", SOON)
+
+
+@pytest.mark.parametrize("begun", [b"G", b"GET / HTTP/1.1\r\nhost: a"], ids=["a byte", "a field"])
+def test_a_head_in_drips_is_cut_off_over_http1(own_daemon, begun):
+    """The time counts from the head's first byte, however many follow. A silent connection has longer."""
+    daemon = own_daemon(limits='head_timeout = "1s"')
+    with stalled.visit(daemon, "stalls", deadline=SOON) as dripping, stalled.visit(daemon, "stalls") as silent:
+        dripping.sendall(begun)
+        with pytest.raises((OSError, EOFError)):
+            for _ in range(50):
+                time.sleep(0.1)
+                dripping.sendall(b"x")
+        silent.settimeout(0.1)
+        with pytest.raises(TimeoutError):
+            silent.recv(1)

@@ -49,7 +49,7 @@ pub(crate) struct Exchange {
     still: Mutex<Still>,
 }
 
-/// Whose turn it is to move.
+/// Says which side has to move next.
 #[derive(Debug, Default)]
 pub(super) struct Turn {
     /// Grows with each step.

@@ -28,8 +28,7 @@ pub(crate) use self::exchange::{End, Exchange, Waiting};
 pub(crate) use self::leash::{Leash, Leashes};
 pub(crate) use self::places::Places;
 
-/// The parts of the ceiling on all bytes that a tunnel, a key and a visitor's address may hold, each as a numerator and a
-/// denominator. One visitor must not fill a tunnel, and one tunnel must not fill the process.
+/// The parts of the ceiling that a tunnel, a key and a visitor's address may hold, as numerator and denominator. One visitor must not fill a tunnel, and one tunnel must not fill the process.
 const OF_TUNNEL: (usize, usize) = (1, 2);
 const OF_KEY: (usize, usize) = (3, 4);
 const OF_VISITOR: (usize, usize) = (1, 4);

@@ -136,7 +136,7 @@ async fn a_quarter_of_the_time_is_left_under_pressure_and_long_lived_ones_have_a
     let _more = enter(&exchanges, &places, 4, 10).map(|more| (more.holding.add(100 << 10), more));
     sleep(3 * SECOND).await;
     assert_eq!((short.ended(), long.ended()), (Some(End::Stalled), None));
-    sleep(45 * SECOND).await;
+    sleep(46 * SECOND).await;
     assert_eq!(long.ended(), Some(End::Stalled));
 }
 

@@ -44,13 +44,14 @@ impl Exchanges {
         let limit = self.config().stall_timeout;
         let process = self.process.is_pressed();
         for exchange in self.all() {
+            let since = exchange.visitor_still_since(now);
             let pressed = process || exchange.is_pressed();
             let limit = match (exchange.is_long_lived(), pressed) {
                 (true, false) => continue,
                 (true, true) | (false, false) => limit,
                 (false, true) => limit / PRESSED,
             };
-            if now.duration_since(exchange.visitor_still_since(now)) >= limit {
+            if now.duration_since(since) >= limit {
                 debug!(address = %exchange.address, "an exchange is ended: its visitor stands still");
                 exchange.end(End::Stalled);
             }

@@ -78,7 +78,7 @@ impl Holding {
         Arc::new(Self { held: AtomicUsize::new(0), accounts, joined: OnceLock::new() })
     }
 
-    /// Charges one more account. The first one counts. Nobody else may use the holding meanwhile.
+    /// Charges one more account. The first one counts. The holding must not be used meanwhile.
     pub fn join(&self, account: &Arc<Account>) {
         if self.joined.set(account.clone()).is_ok() {
             account.add(self.held());
