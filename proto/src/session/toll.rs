@@ -35,10 +35,10 @@ const BYTES_PER_UPDATE: usize = 2048;
 const MOST_UPDATES: u32 = 16 * 1024;
 
 /// Data with fewer bytes than this is hardly worth its header. It is honest work all the same: small messages of a
-/// WebSocket. So each exchange has an account of its own for it: a full message of them, and 1,000 in a second.
+/// WebSocket. So each exchange has an account of its own for it: a full message of them, and 20,000 in a second.
 const TINY: usize = 16;
 const TINY_MOST: u32 = 12_000;
-const TINY_PER_SECOND: u32 = 1_000;
+const TINY_PER_SECOND: u32 = 20_000;
 
 /// The account of a session.
 #[derive(Debug)]

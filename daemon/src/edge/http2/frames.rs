@@ -20,9 +20,9 @@ const SETTINGS_COST: u32 = 100;
 /// RST_STREAM takes back what its request earned, and some more. So 1,000 requests may be cancelled in one go, and 100 in a
 /// second all the time; nghttp2 allows 1,000 and 33. The library bounds those that it has not handed out yet.
 const RESET_COST: u32 = REQUEST_EARNS + USELESS;
-/// DATA with fewer bytes than this is hardly worth its header. The smallest message of gRPC has 5 bytes, and one of
-/// WebSocket 6, and they may come fast. So it costs only a part: 10,000 at once, and 1,000 in a second.
-const TINY: usize = 16;
+/// DATA with fewer bytes than this carries no message: the smallest of gRPC has 5 bytes, and of WebSocket 6, and those may
+/// come fast. It costs only a part: 10,000 at once, and 1,000 in a second. The library bounds those that wait to be read.
+const TINY: usize = 5;
 const TINY_COST: u32 = 1;
 /// DATA from this length on earns something.
 const LARGE: usize = 1024;
@@ -37,11 +37,12 @@ const END_EARNS: u32 = 20;
 /// WINDOW_UPDATE frames that each DATA frame of ours justifies. A simple client answers each with one for the stream
 /// and one for the connection. Envoy allows 10.
 const UPDATES_PER_DATA: u32 = 2;
-/// One more for so many bytes that we send. Go's client sends one for each 4 KiB that it reads, and one for the connection.
-const BYTES_PER_UPDATE: usize = 2048;
+/// One more for so many bytes that we send. gRPC's client may send one for each message that it reads, and many small ones
+/// lie in one DATA frame.
+const BYTES_PER_UPDATE: usize = 8;
 /// WINDOW_UPDATE frames that each request justifies: Firefox enlarges the window of each stream.
 const UPDATES_PER_REQUEST: u32 = 2;
-/// The most WINDOW_UPDATE frames that wait to be sent: those for 32 MiB. A client's window is hardly larger.
+/// The most WINDOW_UPDATE frames that wait to be sent.
 const MOST_UPDATES: u32 = 16 * 1024;
 
 /// A client's connection preface (RFC 9113, section 3.4).

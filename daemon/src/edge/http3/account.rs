@@ -21,8 +21,8 @@ const PER_SECOND: u32 = 1_000;
 const USELESS: u32 = 10;
 /// A PRIORITY_UPDATE. It is dropped, and a browser may send some with each request.
 const PRIORITY_COST: u32 = 3;
-/// A DATA frame with fewer bytes than this: 10,000 at once, and 1,000 in a second.
-const TINY: u64 = 16;
+/// A DATA frame with fewer bytes than a message of gRPC has: 10,000 at once, and 1,000 in a second.
+const TINY: u64 = 5;
 const TINY_COST: u32 = 1;
 /// A DATA frame with at least so many bytes earns something.
 const LARGE: u64 = 1024;
