@@ -79,10 +79,13 @@ impl Exchanges {
     }
 }
 
+/// An exchange, since when it stands still, and what it holds.
+type Still<'a> = (Instant, usize, &'a Arc<Exchange>);
+
 /// Ends exchanges of an account until an eighth of it is free.
 fn relieve<'a>(account: &Account, exchanges: impl Iterator<Item = &'a Arc<Exchange>>) {
     let mut excess = account.held().saturating_sub(account.ceiling() / 8 * 7);
-    let mut by_address: HashMap<IpAddr, (usize, Vec<(Instant, usize, &Arc<Exchange>)>)> = HashMap::new();
+    let mut by_address: HashMap<IpAddr, (usize, Vec<Still<'_>>)> = HashMap::new();
     for exchange in exchanges {
         let held = exchange.holding.held();
         if held > 0 {

@@ -141,7 +141,7 @@ impl Served {
                     let account = account.clone();
                     let stream = request::Stream { resolver, half, send, recv, connection, account };
                     let leash = Leash::of_stream(&self.visitor.end);
-                    let served = request::serve(self.visitor.clone(), stream, leash.clone());
+                    let served = Box::pin(request::serve(self.visitor.clone(), stream, leash.clone()));
                     requests.spawn(async move { leash.hold(served).await });
                 }
                 // h3 reads it when it is polled next.
