@@ -1,6 +1,7 @@
 //! Single exchanges of a visitor with the service.
 
 use std::convert::Infallible;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -33,6 +34,17 @@ pub(crate) fn pieces() -> Body {
             sleep(PAUSE).await;
         }
         (number < PIECES).then(|| (Ok(Frame::data(PIECE)), number + 1))
+    });
+    StreamBody::new(pieces).boxed_unsync()
+}
+
+/// A body of this many bytes, as fast as it is taken.
+pub(crate) fn bytes(mut left: u64) -> Body {
+    let piece = Bytes::from_static(&[b'x'; 64 * 1024]);
+    let pieces = stream::poll_fn(move |_| {
+        let length = left.min(piece.len() as u64);
+        left -= length;
+        Poll::Ready((length > 0).then(|| Ok(Frame::data(piece.slice(..length as usize)))))
     });
     StreamBody::new(pieces).boxed_unsync()
 }

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::fmt::Write as _;
+use std::future::pending;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -21,7 +22,10 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::Role;
 
 use crate::PAUSE;
-use crate::exchanges::{Body, pieces};
+use crate::exchanges::{Body, bytes, pieces};
+
+/// More than any visitor of a test reads.
+const HUGE: u64 = 1 << 30;
 
 /// The queries of all requests for `/`, answered or not.
 type Asked = Arc<Mutex<String>>;
@@ -49,6 +53,9 @@ async fn answer(mut request: Request<Incoming>, asked: Asked) -> Result<Response
         }
         "/asked" => full(asked.lock().unwrap_or_else(PoisonError::into_inner).clone()),
         "/slow" => Response::new(pieces()),
+        "/huge" => Response::new(bytes(HUGE)),
+        // It takes no body, and never answers.
+        "/ignored" => pending().await,
         "/upload" => full(request.into_body().collect().await?.to_bytes().len().to_string()),
         "/news" => news(),
         "/talk" => talk(&mut request),
