@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use cok_store::Sqlite;
 use http::HeaderValue;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -27,12 +28,15 @@ use crate::host::activation::Inherited;
 use crate::host::notify;
 use crate::listen::dns::Dns;
 use crate::listen::{self, Listen, PublicTls, ResetKey};
-use crate::names::{PublicAddress, Subdomain};
+use crate::names::PublicAddress;
 use crate::observe::{Admin, Health, Metrics};
-use crate::tunnels::{Snapshot, Tunnels};
+use crate::tunnels::{Ledger, Tunnels};
 
 /// The `ma` parameter of `Alt-Svc` in seconds: visitors may rely on it for a day.
 const ALT_SVC_AGE: u32 = 24 * 3600;
+
+/// The store in the state directory.
+const STORE_FILE: &str = "store.db";
 
 /// A daemon whose sockets are bound. Nothing is served yet.
 pub(crate) struct App {
@@ -46,9 +50,7 @@ pub(crate) struct App {
     tls: Arc<PublicTls>,
     dns: Option<Dns>,
     certificates: Certificates,
-    snapshot: Snapshot,
-    /// Names that were online when the last process ended.
-    expected: Vec<Subdomain>,
+    store: Arc<Sqlite>,
     reloader: Arc<Reloader>,
 }
 
@@ -117,24 +119,11 @@ impl App {
         let address = PublicAddress { domain, port: addresses.https.first().map_or(443, SocketAddr::port) };
         let alt_svc = sockets.quic.first().and_then(|_| alt_svc(address.port));
         let parts = Parts::new(&config, &address, alt_svc, &certificates, metrics, &names_secret);
-        let snapshot = Snapshot::new(&state_dir);
-        let expected = snapshot.restore(&parts.tunnels);
+        let store = Sqlite::open(state_dir.join(STORE_FILE));
+        parts.health.watch_store(store.troubles());
         let endpoints = sockets.quic.iter().map(|port| port.endpoint.clone()).collect();
         let reloader = Reloader::new(source, config, parts.clone(), tls.clone(), endpoints);
-        Ok(Self {
-            sockets,
-            activated,
-            addresses,
-            address,
-            state_dir,
-            parts,
-            tls,
-            dns,
-            certificates,
-            snapshot,
-            expected,
-            reloader,
-        })
+        Ok(Self { sockets, activated, addresses, address, state_dir, parts, tls, dns, certificates, store, reloader })
     }
 
     /// The addresses it listens on.
@@ -160,9 +149,13 @@ impl App {
     /// Serves until `stop` resolves. Requests in flight may then finish within `drain_timeout`.
     pub(crate) async fn run(self, stop: impl Future<Output = ()>) {
         let Self { sockets, activated, addresses, address, state_dir, parts, tls, dns, .. } = self;
-        let Self { certificates, snapshot, expected, reloader, .. } = self;
+        let Self { certificates, store, reloader, .. } = self;
         let Bound { https, quic, http, admin } = sockets;
         let Parts { drain, tunnels, listen, health, metrics, .. } = parts;
+
+        let ledger = Ledger::new(store.clone(), store.path().to_owned(), store.troubles());
+        let restored = ledger.restore(&tunnels).await;
+        let expected = restored.online.clone();
 
         let mut listeners = JoinSet::new();
         for (listener, address) in https.into_iter().zip(&addresses.https) {
@@ -187,7 +180,7 @@ impl App {
 
         // These tasks run until the stop has ended.
         let mut background = JoinSet::new();
-        let follower = background.spawn(snapshot.clone().follow(tunnels.clone()));
+        let follower = background.spawn(ledger.clone().follow(tunnels.clone(), restored));
         background.spawn(tunnels.clone().sweep());
         background.spawn(certificates.keep_fresh());
         background.spawn(notify::feed_watchdog());
@@ -213,7 +206,7 @@ impl App {
         });
         let save_names = Box::pin(async move {
             follower.abort();
-            snapshot.save(&tunnels).await;
+            ledger.save(&tunnels).await;
         });
         Stop { drain, activated, listeners, ports: quic, admin, state_dir, save_names, drain_sessions }.run().await;
     }

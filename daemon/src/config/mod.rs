@@ -4,6 +4,7 @@
 //! It reports every mistake with its line and key, not only the first.
 
 mod certificates;
+mod names;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -113,6 +114,8 @@ impl Config {
         let mut http = root.section("http");
         limits.edge.via = http.flag("via", false);
         http.finish();
+        let names = names::names(root.section("names"));
+        (limits.tunnels.live.names, limits.edge.hide_names) = (names.rules, names.hide);
         root.finish();
         let trusted_proxies = trusted_proxies.unwrap_or_default();
         limits.admission.live.exempt.clone_from(&trusted_proxies);
@@ -276,6 +279,7 @@ fn limits(mut section: Section<'_>) -> Limits {
                 max_exchanges: section.whole("max_exchanges", 1, 100_000, names.max_exchanges.into()) as u32,
                 initial_window,
                 handshake_timeout,
+                names: names.names,
             },
         },
         drain: drain::Config {
@@ -299,6 +303,7 @@ fn limits(mut section: Section<'_>) -> Limits {
             initial_window,
             trusted_proxies: Vec::new(),
             via: edge.via,
+            hide_names: edge.hide_names,
         },
     };
     section.finish();

@@ -66,7 +66,10 @@ pub(super) async fn forward(
         Some(on_upgrade) => send_upgrade(context, tunnel, outgoing, &upgrade, on_upgrade).await,
         None => send(context, tunnel, outgoing).await,
     };
-    result.unwrap_or_else(|problem| page(problem, &head.headers))
+    result.unwrap_or_else(|problem| {
+        let hidden = problem == Problem::Offline && context.visitor.edge.config().hide_names;
+        page(if hidden { Problem::UnknownName } else { problem }, &head.headers)
+    })
 }
 
 /// A request that is about to be sent.

@@ -46,7 +46,7 @@ pub(super) async fn claim(tunnels: &Tunnels, request: Request<'_>) -> Result<Gra
         let message = format!("{} cannot be a subdomain: {error}", quoted(wanted));
         refusal(ErrorCode::NameForbidden, message)
     })?;
-    if !client.key.may_use(&name) {
+    if !tunnels.config().names.allow(&client.key, &name) {
         let message = format!("this key may not use the name \"{name}\"{CHOOSE_ANOTHER}");
         return Err(refusal(ErrorCode::NameForbidden, message));
     }
@@ -54,10 +54,13 @@ pub(super) async fn claim(tunnels: &Tunnels, request: Request<'_>) -> Result<Gra
     claim_name(tunnels, Claim { name, client: client.clone(), tunnel, from, vanished: None }).await
 }
 
-/// Reserves the first name that no live tunnel has. A client that asks again gets the same one.
+/// Reserves the first name that is free. A client that asks again gets the same one.
 async fn pick(tunnels: &Tunnels, client: &Arc<Client>, tunnel: u32) -> Result<Granted, ErrorMessage> {
     for counter in 0..SUGGESTIONS {
         for name in client.key.suggestions(&tunnels.name_filler(client, counter)) {
+            if !tunnels.config().names.may_pick(&name) {
+                continue;
+            }
             let claim = Claim { name, client: client.clone(), tunnel, from: TakeFrom::NoOne, vanished: None };
             match claim_name(tunnels, claim).await {
                 Err(error) if error.code == ErrorCode::NameTaken => {}
@@ -65,7 +68,10 @@ async fn pick(tunnels: &Tunnels, client: &Arc<Client>, tunnel: u32) -> Result<Gr
             }
         }
     }
-    Err(refusal(ErrorCode::NameTaken, "all names of this key are in use; name one yourself".to_owned()))
+    Err(refusal(
+        ErrorCode::NameTaken,
+        "all names of this key are in use or reserved; name one with --subdomain".to_owned(),
+    ))
 }
 
 async fn claim_name(tunnels: &Tunnels, mut claim: Claim) -> Result<Granted, ErrorMessage> {

@@ -1,7 +1,7 @@
 //! A tunnel as its visitors see it: which session serves it now, and how many visitors wait for it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use cok_proto::RequestHead;
 use cok_transport::{ExchangeHalves, OpenError, Transport};
@@ -67,12 +67,14 @@ pub(crate) struct Tunnel {
     pub(super) presence: watch::Sender<Presence>,
     owner: Mutex<Owner>,
     held: AtomicUsize,
+    /// The mark of how it was saved last. 0 if that is not known.
+    saved: AtomicU64,
 }
 
 impl Tunnel {
     pub(super) fn new(presence: Presence, owner: Owner) -> Arc<Self> {
         let (presence, owner) = (watch::Sender::new(presence), Mutex::new(owner));
-        Arc::new(Self { presence, owner, held: AtomicUsize::new(0) })
+        Arc::new(Self { presence, owner, held: AtomicUsize::new(0), saved: AtomicU64::new(0) })
     }
 
     /// Watches whether it can be reached.
@@ -101,6 +103,14 @@ impl Tunnel {
 
     pub(super) fn set_owner(&self, owner: Owner) {
         *self.owner.lock() = owner;
+    }
+
+    pub(super) fn saved(&self) -> u64 {
+        self.saved.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_saved(&self, mark: u64) {
+        self.saved.store(mark, Ordering::Relaxed);
     }
 }
 
