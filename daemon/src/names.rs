@@ -11,6 +11,9 @@ use subtle::ConstantTimeEq;
 /// A DNS name in text is at most this long.
 const MAX_NAME: usize = 253;
 
+/// How labels begin that stand for one in another script (RFC 5890, section 2.3.2.1).
+const ENCODED: &str = "xn--";
+
 /// A name or key that breaks a rule; the message says which.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum InvalidName {
@@ -56,7 +59,7 @@ impl fmt::Display for Hostname {
 }
 
 /// A tunnel's name: one label under the base domain, in lower case.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Subdomain(Box<str>);
 
 impl Subdomain {
@@ -68,6 +71,11 @@ impl Subdomain {
     /// The name.
     pub(crate) fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// Whether it encodes a name in another script (`xn--`, RFC 5890), which may look like any other.
+    pub(crate) fn is_encoded(&self) -> bool {
+        self.0.starts_with(ENCODED)
     }
 }
 
@@ -132,6 +140,16 @@ impl SubdomainPattern {
                 name.len() >= before.len() + after.len() && name.starts_with(before) && name.ends_with(after)
             }
         }
+    }
+
+    /// Whether the pattern is this name itself, without a `*`.
+    pub(crate) fn is(&self, name: &Subdomain) -> bool {
+        self.0 == name.as_str()
+    }
+
+    /// Whether the pattern is about encoded names of other scripts (`xn--`, RFC 5890).
+    pub(crate) fn is_encoded(&self) -> bool {
+        self.0.starts_with(ENCODED)
     }
 
     /// A name of this pattern, with as much of `filler` for the `*` as a label has room for.

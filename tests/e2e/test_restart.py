@@ -2,8 +2,10 @@
 
 import concurrent.futures
 import signal
+import sqlite3
 import threading
 import time
+from contextlib import closing
 
 import pytest
 
@@ -219,8 +221,9 @@ def test_names_outlive_the_daemon(own_daemon, nginx, transport, end):
     """The first requests after a restart wait for the client and do not get 404."""
     daemon = own_daemon(transport=transport)
     client = daemon.client(nginx.target, "kept")
-    names = daemon.state / "names.json"
-    wait_for(lambda: names.exists() and "kept" in names.read_text(), "the name is kept")
+    row = "SELECT 1 FROM entries WHERE key = CAST('names/kept' AS BLOB)"
+    with closing(sqlite3.connect(daemon.state / "store.db")) as store:
+        wait_for(lambda: store.execute(row).fetchone(), "the name is kept")
     # The client reconnects late, as on a bad line.
     client.process.kill()
     daemon.stop() if end == "stop" else daemon.process.kill()

@@ -33,9 +33,9 @@ use crate::host::activation::Inherited;
 use crate::host::{descriptors, notify};
 use crate::listen::dns::Dns;
 use crate::listen::{self, Listen, PublicTls, ResetKey};
-use crate::names::{PublicAddress, Subdomain};
+use crate::names::PublicAddress;
 use crate::observe::{Health, Metrics};
-use crate::tunnels::{Snapshot, Tunnels};
+use crate::tunnels::{Ledger, Tunnels};
 
 /// The `ma` parameter of `Alt-Svc` in seconds: visitors may rely on it for a day.
 const ALT_SVC_AGE: u32 = 24 * 3600;
@@ -58,9 +58,6 @@ pub(crate) struct App {
     dns: Option<Dns>,
     certificates: Certificates,
     store: Arc<Sqlite>,
-    snapshot: Snapshot,
-    /// Names that were online when the last process ended.
-    expected: Vec<Subdomain>,
     reloader: Arc<Reloader>,
 }
 
@@ -137,25 +134,10 @@ impl App {
         let parts = Parts::new(&config, &address, alt_svc, &certificates, metrics, access, &names_secret);
         let store = Sqlite::open(state_dir.join(STORE_FILE));
         parts.admission.keys.expect_stored();
-        let snapshot = Snapshot::new(&state_dir);
-        let expected = snapshot.restore(&parts.tunnels);
+        parts.health.watch_store(store.troubles());
         let endpoints = sockets.quic.iter().map(|port| port.endpoint.clone()).collect();
         let reloader = Reloader::new(source, config, parts.clone(), tls.clone(), endpoints);
-        Ok(Self {
-            sockets,
-            activated,
-            addresses,
-            address,
-            state_dir,
-            parts,
-            tls,
-            dns,
-            certificates,
-            store,
-            snapshot,
-            expected,
-            reloader,
-        })
+        Ok(Self { sockets, activated, addresses, address, state_dir, parts, tls, dns, certificates, store, reloader })
     }
 
     /// The addresses it listens on.
@@ -181,7 +163,7 @@ impl App {
     /// Serves until `stop` resolves. Requests in flight may then finish within `drain_timeout`.
     pub(crate) async fn run(self, stop: impl Future<Output = ()>) {
         let Self { sockets, activated, addresses, address, state_dir, parts, tls, dns, .. } = self;
-        let Self { certificates, store, snapshot, expected, reloader, .. } = self;
+        let Self { certificates, store, reloader, .. } = self;
         let Bound { https, quic, http, admin, admin_socket } = sockets;
         let Parts { admission, drain, tunnels, exchanges, listen, health, metrics, access, .. } = parts;
 
@@ -190,6 +172,10 @@ impl App {
         background.spawn(follow_keys(admission.clone(), store.clone()));
         // Clients come at once, and their keys must be known by then. If they are not, the clients are to try again.
         let _known = timeout(KEYS_LIMIT, admission.keys.completed()).await;
+
+        let ledger = Ledger::new(store.clone(), store.path().to_owned(), store.troubles());
+        let restored = ledger.restore(&tunnels).await;
+        let expected = restored.online.clone();
 
         let mut listeners = JoinSet::new();
         for (listener, address) in https.into_iter().zip(&addresses.https) {
@@ -214,7 +200,7 @@ impl App {
         let api = Admin { health: health.clone(), metrics, admission: admission.clone(), store, access, reload };
         let admin = serve_admin(admin, admin_socket, &Arc::new(api));
 
-        let follower = background.spawn(snapshot.clone().follow(tunnels.clone()));
+        let follower = background.spawn(ledger.clone().follow(tunnels.clone(), restored));
         background.spawn(tunnels.clone().sweep());
         background.spawn(async move { admission.keys.watch_clock().await });
         background.spawn(exchanges.watch());
@@ -242,7 +228,7 @@ impl App {
         });
         let save_names = Box::pin(async move {
             follower.abort();
-            snapshot.save(&tunnels).await;
+            ledger.save(&tunnels).await;
         });
         Stop { drain, activated, listeners, ports: quic, admin, state_dir, save_names, drain_sessions }.run().await;
     }

@@ -7,6 +7,7 @@ mod admin;
 mod certificates;
 mod exchanges;
 mod keys;
+mod names;
 mod rates;
 
 use std::net::SocketAddr;
@@ -124,6 +125,8 @@ impl Config {
         limits.edge.via = http.flag("via", false);
         http.finish();
         let admin = admin::admin(root.section("admin"));
+        let names = names::names(root.section("names"));
+        (limits.tunnels.live.names, limits.edge.hide_names) = (names.rules, names.hide);
         root.finish();
         let trusted_proxies = trusted_proxies.unwrap_or_default();
         limits.admission.live.exempt.clone_from(&trusted_proxies);
@@ -292,6 +295,7 @@ fn limits(mut section: Section<'_>) -> Limits {
                 max_exchanges: section.whole("max_exchanges", 1, 100_000, names.max_exchanges.into()) as u32,
                 initial_window,
                 handshake_timeout,
+                names: names.names,
             },
         },
         drain: drain::Config {
@@ -315,6 +319,7 @@ fn limits(mut section: Section<'_>) -> Limits {
             initial_window,
             trusted_proxies: Vec::new(),
             via: edge.via,
+            hide_names: edge.hide_names,
         },
         exchanges: exchanges::exchanges(&mut section),
     };

@@ -89,7 +89,8 @@ pub(super) async fn forward(
             Some(End::Evicted) => Problem::Busy,
             None => problem,
         };
-        page(problem, &head.headers)
+        let hidden = problem == Problem::Offline && context.visitor.edge.config().hide_names;
+        page(if hidden { Problem::UnknownName } else { problem }, &head.headers)
     })
 }
 

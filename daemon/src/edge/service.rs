@@ -111,7 +111,9 @@ async fn answer(
         Route::Unusable => refuse(Problem::UnknownName, request),
         Route::Base => answer_on_base(&context.visitor, request),
         Route::Tunnel(name) => {
-            let Some(tunnel) = edge.tunnels.find(&name) else {
+            let hides = edge.config().hide_names;
+            let found = edge.tunnels.find(&name).filter(|tunnel| !hides || edge.tunnels.may_answer(tunnel));
+            let Some(tunnel) = found else {
                 return refuse(Problem::UnknownName, request);
             };
             if let Err(exceeded) = admit_to_tunnel(context, &name, &tunnel, &request) {

@@ -1,10 +1,12 @@
 //! The daemon's health: the admin address shows it, and three paths on the base domain.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
+use cok_store::StoreError;
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Response, StatusCode};
+use tokio::sync::watch;
 
 use crate::certificates::State;
 use crate::drain::{Drain, Phase};
@@ -25,12 +27,24 @@ pub(crate) struct Health {
     listening: AtomicBool,
     certificate: Arc<State>,
     drain: Arc<Drain>,
+    /// Why the store does not work.
+    store: OnceLock<watch::Receiver<Option<StoreError>>>,
 }
 
 impl Health {
     /// The health of a daemon that does not listen yet.
     pub(crate) fn new(certificate: Arc<State>, drain: Arc<Drain>) -> Arc<Self> {
-        Arc::new(Self { listening: AtomicBool::new(false), certificate, drain })
+        Arc::new(Self { listening: AtomicBool::new(false), certificate, drain, store: OnceLock::new() })
+    }
+
+    /// Shows the troubles of the store.
+    pub(crate) fn watch_store(&self, troubles: watch::Receiver<Option<StoreError>>) {
+        let _first = self.store.set(troubles);
+    }
+
+    /// What does not work although traffic goes on.
+    fn trouble(&self) -> Option<String> {
+        self.store.get()?.borrow().as_ref().map(ToString::to_string)
     }
 
     /// Notes that the daemon listens.
@@ -50,6 +64,10 @@ impl Health {
     /// Answers one of the health paths; `None` for any other path.
     pub(crate) fn answer(&self, path: &str, asker: Asker) -> Option<Response<String>> {
         let unready = match path {
+            "/health" if asker == Asker::Operator => {
+                let trouble = self.trouble().map(|trouble| format!("trouble: {trouble}\n"));
+                return Some(text(format!("ok\n{}", trouble.unwrap_or_default())));
+            }
             "/health" | "/health/live" => return Some(text("ok\n")),
             "/health/ready" => self.unready(),
             _ => return None,

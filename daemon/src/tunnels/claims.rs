@@ -59,17 +59,20 @@ pub(super) async fn claim(tunnels: &Tunnels, request: Request<'_>) -> Result<Gra
         let message = format!("{} cannot be a subdomain: {error}", quoted(wanted));
         refusal(ErrorCode::NameForbidden, message)
     })?;
-    if !present_key(client)?.may_use(&name) {
+    if !tunnels.config().names.allow(&*present_key(client)?, &name) {
         return Err(forbidden(&name));
     }
     let from = if take_over { TakeFrom::Client } else { TakeFrom::Session };
     claim_name(tunnels, Claim { name, client: client.clone(), tunnel, from, vanished: None }).await
 }
 
-/// Reserves the first name that no live tunnel has. A client that asks again gets the same one.
+/// Reserves the first name that is free. A client that asks again gets the same one.
 async fn pick(tunnels: &Tunnels, client: &Arc<Client>, tunnel: u32) -> Result<Granted, ErrorMessage> {
     for counter in 0..SUGGESTIONS {
         for name in present_key(client)?.suggestions(&tunnels.name_filler(client, counter)) {
+            if !tunnels.config().names.may_pick(&name) {
+                continue;
+            }
             let claim = Claim { name, client: client.clone(), tunnel, from: TakeFrom::NoOne, vanished: None };
             match claim_name(tunnels, claim).await {
                 Err(error) if error.code == ErrorCode::NameTaken => {}
@@ -77,7 +80,10 @@ async fn pick(tunnels: &Tunnels, client: &Arc<Client>, tunnel: u32) -> Result<Gr
             }
         }
     }
-    Err(refusal(ErrorCode::NameTaken, "all names of this key are in use; name one yourself".to_owned()))
+    Err(refusal(
+        ErrorCode::NameTaken,
+        "all names of this key are in use or reserved; name one with --subdomain".to_owned(),
+    ))
 }
 
 async fn claim_name(tunnels: &Tunnels, mut claim: Claim) -> Result<Granted, ErrorMessage> {

@@ -5,6 +5,9 @@
 //! once the client has its answer. Only the session that serves a name can take it away, so an old session can't evict
 //! its successor.
 
+mod holdings;
+mod memory;
+
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -14,34 +17,37 @@ use parking_lot::{Mutex, MutexGuard, RwLock};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use self::holdings::Holdings;
+use self::memory::Changed;
+pub(super) use self::memory::{Entry, Unsaved};
 use super::LiveConfig;
 use super::claims::Granted;
 use super::presence::{Live, Presence, Tunnel};
 use super::refusals::{self, full, moved, replaced, superseded, taken};
-use super::session::{Binding, Client, Owner, Session};
+use super::session::{Binding, Client, Session};
 use super::takeover::TakeOver;
 use crate::admission::{Access, Rate};
 use crate::names::Subdomain;
 use crate::observe::TunnelOnline;
 
-/// The most names in memory: live, away and reserved ones. A name that is away costs some 300 bytes for an hour.
+/// The most names in memory: live, away and reserved ones. A name that is away costs some 400 bytes for an hour.
 const MAX_NAMES: usize = 100_000;
 
 /// How long a client may take to show that it is still there, when another one of the same key wants its name.
 pub(super) const PROBE: Duration = Duration::from_millis(2500);
 
-/// How long a name that is away is kept.
+/// How names that are away are kept. They stay with their keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Retention {
-    /// How long it stays reserved for its key.
-    pub(crate) with_key: Duration,
-    /// How long it is kept at all.
-    pub(crate) at_all: Duration,
+    /// How long.
+    pub(crate) time: Duration,
+    /// The most names that a key holds, live and away.
+    pub(crate) per_key: usize,
 }
 
 impl Retention {
     pub(super) fn of(config: &LiveConfig) -> Self {
-        Self { with_key: config.reconnect_grace, at_all: config.offline_retention }
+        Self { time: config.offline_retention, per_key: config.names.max_per_key }
     }
 }
 
@@ -64,6 +70,10 @@ struct Register {
     reservations: u64,
     /// Sessions by their ids.
     sessions: HashMap<String, Arc<Session>>,
+    /// The names of each key.
+    holdings: Holdings,
+    /// Names that changed since they were saved.
+    changed: Changed,
 }
 
 /// The latest reservation of a name.
@@ -105,15 +115,6 @@ pub(super) enum Denied {
     Refused(ErrorMessage),
     /// A session with the same key serves it, whose client may have vanished.
     Served(Arc<Live>),
-}
-
-/// A name with its owner, and how long it has been away.
-#[derive(Debug)]
-pub(super) struct Entry {
-    pub(super) name: Subdomain,
-    pub(super) owner: Owner,
-    /// `None` while it is online.
-    pub(super) away_for: Option<Duration>,
 }
 
 impl Claim {
@@ -190,12 +191,14 @@ impl Directory {
             return refused(taken(name));
         }
         let Some(entry) = self.find(name) else {
-            let room = self.tunnels.len() + register.reserved.len() < MAX_NAMES || register.reserved.contains_key(name);
+            let room = self.tunnels.len() + register.reserved.len() < MAX_NAMES
+                || register.reserved.contains_key(name)
+                || register.holdings.yields_to(&client.owner.key).is_some();
             return if room { Ok(()) } else { refused(full()) };
         };
         let presence = entry.presence.borrow();
         let Some(live) = presence.served_by() else {
-            let kept = presence.away_since().is_some_and(|since| since.elapsed() <= self.retention.read().with_key);
+            let kept = presence.away_since().is_some_and(|since| since.elapsed() <= self.retention.read().time);
             return if entry.owner().key == client.owner.key || !kept { Ok(()) } else { refused(taken(name)) };
         };
         let same = live.client.session == client.session;
@@ -235,6 +238,9 @@ impl Directory {
             return Err(error);
         }
         register.reserved.remove(&name);
+        let key = session.client.grant.record();
+        let tunnels = key.map_or(session.client.key.limits.tunnels, |key| key.limits.tunnels);
+        let most = self.retention.read().per_key.max(tunnels);
         let (client, transport) = (session.client.clone(), session.transport.clone());
         let access = reservation.access.take();
         let visitor_rate = access.as_ref().and_then(|access| access.rate).map(Rate::from);
@@ -249,9 +255,15 @@ impl Directory {
         });
         session.add(tunnel, Binding { name: name.clone(), live: live.clone(), _permit: permit, _online: online });
         let owner = session.client.owner.clone();
+        register.changed.note(&name);
+        if self.find(&name).is_none_or(|entry| entry.owner().key != owner.key) {
+            self.make_room(&mut register, &owner.key, most);
+        }
+        register.holdings.add(&owner.key, &name, None);
         if let Some(entry) = self.find(&name) {
+            let (key, before) = (entry.owner().key, entry.presence.send_replace(Presence::Online(live)));
+            register.holdings.remove(&key, &name, before.away_since());
             entry.set_owner(owner);
-            let before = entry.presence.send_replace(Presence::Online(live));
             if let Some(before) = before.served_by() {
                 end_predecessor(&register, before, &session.client, drain);
             }
@@ -266,25 +278,31 @@ impl Directory {
 
     /// Ends a tunnel of a session. Its visitors wait for it, unless its client has `closed` it.
     pub(super) fn leave(&self, session: &Session, tunnel: u32, closed: bool) -> Option<(Subdomain, Arc<Live>)> {
-        let _turn = self.register.lock();
+        let mut register = self.register.lock();
         let binding = session.remove(tunnel)?;
         let now = Instant::now();
-        self.change(&binding.name, &binding.live, if closed { Presence::Closed(now) } else { Presence::Away(now) });
-        self.changed.notify_one();
+        let to = if closed { Presence::Closed(now) } else { Presence::Away(now) };
+        if self.change(&binding.name, &binding.live, to) {
+            let key = &session.client.owner.key;
+            register.holdings.remove(key, &binding.name, None);
+            register.holdings.add(key, &binding.name, Some(now));
+            register.changed.note(&binding.name);
+            self.changed.notify_one();
+        }
         Some((binding.name, binding.live))
     }
 
     /// Changes a name's presence, if this still serves it. The register must be locked.
-    fn change(&self, name: &Subdomain, live: &Arc<Live>, to: Presence) {
-        if let Some(tunnel) = self.find(name) {
+    fn change(&self, name: &Subdomain, live: &Arc<Live>, to: Presence) -> bool {
+        self.find(name).is_some_and(|tunnel| {
             tunnel.presence.send_if_modified(|presence| {
                 let serves = presence.served_by().is_some_and(|serving| Arc::ptr_eq(serving, live));
                 if serves {
                     *presence = to;
                 }
                 serves
-            });
-        }
+            })
+        })
     }
 
     // ---- sessions ----
@@ -329,45 +347,6 @@ impl Directory {
         }
         old.set_moves(true);
         Some(TakeOver::new(old, moving))
-    }
-
-    // ---- names that outlive the process ----
-
-    /// Adds a name from an earlier process that has been away for this long. Ignores names that are present already,
-    /// too old or too many.
-    pub(super) fn remember(&self, name: Subdomain, owner: Owner, away_for: Duration) {
-        let _turn = self.register.lock();
-        let since = Instant::now().checked_sub(away_for);
-        if let (Some(since), None) = (since, self.find(&name))
-            && away_for <= self.retention.read().at_all
-            && self.tunnels.len() < MAX_NAMES
-        {
-            self.tunnels.pin().insert(name, Tunnel::new(Presence::Away(since), owner));
-        }
-    }
-
-    /// Every name.
-    pub(super) fn entries(&self) -> Vec<Entry> {
-        let entry = |(name, tunnel): (&Subdomain, &Arc<Tunnel>)| Entry {
-            name: name.clone(),
-            owner: tunnel.owner(),
-            away_for: tunnel.presence.borrow().away_since().map(|since| since.elapsed()),
-        };
-        self.tunnels.pin().iter().map(entry).collect()
-    }
-
-    /// Waits until a name was added, went online or went away since the last call. For one listener.
-    pub(super) async fn changed(&self) {
-        self.changed.notified().await;
-    }
-
-    /// Removes the names that have been away for too long.
-    pub(super) fn sweep(&self) {
-        let _turn = self.register.lock();
-        let retention = self.retention.read().at_all;
-        self.tunnels
-            .pin()
-            .retain(|_, tunnel| tunnel.presence.borrow().away_since().is_none_or(|since| since.elapsed() <= retention));
     }
 }
 

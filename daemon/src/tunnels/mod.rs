@@ -4,13 +4,14 @@
 mod accept;
 mod claims;
 mod directory;
+mod ledger;
 mod origin;
 mod presence;
 mod refusals;
 mod revocation;
+mod rules;
 mod serve;
 mod session;
-mod snapshot;
 mod takeover;
 
 use std::sync::Arc;
@@ -24,9 +25,10 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep};
 
 use self::directory::{Directory, Retention};
+pub(crate) use self::ledger::Ledger;
 pub(crate) use self::presence::{Live, Presence, Tunnel};
+pub(crate) use self::rules::NameRules;
 use self::session::Client;
-pub(crate) use self::snapshot::Snapshot;
 use crate::admission::{Admission, filler};
 use crate::drain::Drain;
 use crate::names::{PublicAddress, Subdomain};
@@ -64,7 +66,8 @@ pub(crate) struct LiveConfig {
     /// How long visitors wait for a tunnel that is away: time enough for a client to restart. 0 s to 5 min, default 10
     /// s; a grace longer than browsers and proxies wait is useless.
     pub(crate) reconnect_grace: Duration,
-    /// How long an offline name answers 503 with `Retry-After` before it is forgotten (404). 1 s to 7 d, default 1 h.
+    /// How long an offline name answers 503 with `Retry-After` and stays with its key before it is forgotten (404). 1 s to
+    /// 7 d, default 1 h.
     pub(crate) offline_retention: Duration,
     /// The most visitors that wait for one tunnel. Each holds a connection and a request head. 0 (no visitor waits) to
     /// 100,000, default 1,024.
@@ -78,6 +81,8 @@ pub(crate) struct LiveConfig {
     pub(crate) initial_window: u32,
     /// How long a client's Connect may take. 1 s to 5 min, default 10 s.
     pub(crate) handshake_timeout: Duration,
+    /// Which names keys may have, and how many.
+    pub(crate) names: NameRules,
 }
 
 impl Default for Startup {
@@ -95,6 +100,7 @@ impl Default for LiveConfig {
             max_exchanges: 1000,
             initial_window: 256 * 1024,
             handshake_timeout: Duration::from_secs(10),
+            names: NameRules::default(),
         }
     }
 }
@@ -174,6 +180,15 @@ impl Tunnels {
             context.update(part);
         }
         filler(context.sign().as_ref())
+    }
+
+    /// Whether a tunnel is online, or was so recently that visitors wait for it.
+    pub(crate) fn may_answer(&self, tunnel: &Tunnel) -> bool {
+        match &*tunnel.presence.borrow() {
+            Presence::Online(_) | Presence::Silent(..) => true,
+            Presence::Away(since) => since.elapsed() < self.config().reconnect_grace,
+            Presence::Closed(_) => false,
+        }
     }
 
     /// How visitors wait for a tunnel that is away.

@@ -1,6 +1,6 @@
 //! A tunnel as its visitors see it: which session serves it now, and how many visitors wait for it.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use cok_proto::RequestHead;
@@ -93,12 +93,14 @@ pub(crate) struct Tunnel {
     held: AtomicUsize,
     /// Its exchanges, from the first request on.
     places: OnceLock<Arc<Places>>,
+    /// The mark of how it was saved last. 0 if that is not known.
+    saved: AtomicU64,
 }
 
 impl Tunnel {
     pub(super) fn new(presence: Presence, owner: Owner) -> Arc<Self> {
         let (presence, owner) = (watch::Sender::new(presence), Mutex::new(owner));
-        Arc::new(Self { presence, owner, held: AtomicUsize::new(0), places: OnceLock::new() })
+        Arc::new(Self { presence, owner, held: AtomicUsize::new(0), places: OnceLock::new(), saved: AtomicU64::new(0) })
     }
 
     /// Watches whether it can be reached.
@@ -132,6 +134,14 @@ impl Tunnel {
 
     pub(super) fn set_owner(&self, owner: Owner) {
         *self.owner.lock() = owner;
+    }
+
+    pub(super) fn saved(&self) -> u64 {
+        self.saved.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_saved(&self, mark: u64) {
+        self.saved.store(mark, Ordering::Relaxed);
     }
 }
 

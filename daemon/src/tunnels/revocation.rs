@@ -25,9 +25,9 @@ impl Tunnels {
             self.end_session(session, refusals::too_many_sessions(&key), FEWER_SESSIONS);
             return false;
         }
-        let excess = self.admission.tunnels.excess(&key);
+        let (excess, config) = (self.admission.tunnels.excess(&key), self.config());
         for (id, name) in session.tunnels() {
-            if excess.contains(&name) || !key.may_use(&name) {
+            if excess.contains(&name) || !config.names.allow(&key, &name) {
                 self.revoke(session, id, NOT_ALLOWED);
                 session.transport.unbind(id, &Unbind::new(UnbindReason::Revoked, Duration::ZERO));
             }

@@ -7,6 +7,8 @@
 //!
 //! No request waits for a store. The daemon reads tables in memory, and a [`Watch`] keeps them up to date.
 
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
 pub mod sqlite;
 
 use std::future::Future;

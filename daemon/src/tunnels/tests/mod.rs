@@ -45,7 +45,7 @@ fn tunnels_for(max_tunnels: usize) -> Arc<Tunnels> {
     Tunnels::new(config, address, admission, Drain::new(drain::Config::default()), Arc::default(), b"secret")
 }
 
-fn tunnels() -> Arc<Tunnels> {
+pub(super) fn tunnels() -> Arc<Tunnels> {
     tunnels_for(RACES)
 }
 

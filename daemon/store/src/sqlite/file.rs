@@ -96,7 +96,8 @@ impl From<rusqlite::Error> for Fault {
     fn from(error: rusqlite::Error) -> Self {
         let why = error.to_string();
         match error.sqlite_error_code() {
-            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Self::damaged(why),
+            // Without a code, a row does not have the form of our tables.
+            None | Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Self::damaged(why),
             Some(ErrorCode::DiskFull) => Self { error: StoreError::Full(why), reopen: false },
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
                 let why = format!("another process holds it: {why}");
@@ -110,8 +111,6 @@ impl From<rusqlite::Error> for Fault {
                 | ErrorCode::FileLockingProtocolFailed,
             ) => Self::unusable(why),
             Some(_) => Self { error: StoreError::Unavailable(why), reopen: false },
-            // A row that does not have the form of our tables.
-            None => Self::damaged(why),
         }
     }
 }
@@ -202,6 +201,8 @@ fn connect(path: &Path, settings: &Settings) -> Result<(Connection, Identity), F
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(BUSY)?;
+    // A file that is refused stays as it is.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     // Nothing is written before it is known whose file it is.
     let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
     let application: i32 = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
@@ -228,6 +229,7 @@ fn connect(path: &Path, settings: &Settings) -> Result<(Connection, Identity), F
     if verdict != "ok" {
         return Err(Fault::damaged(verdict));
     }
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
     let identity: String = connection.query_row("SELECT identity FROM space", [], |row| row.get(0))?;
     Ok((connection, identity.into()))
 }

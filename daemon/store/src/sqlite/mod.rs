@@ -191,3 +191,6 @@ impl Watch for Follower {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -318,7 +318,9 @@ impl Worker {
         match self.together(&wanted) {
             Ok(results) => answer(writes, results),
             Err(StoreError::Full(_)) if writes.len() > 1 => {
-                writes.into_iter().for_each(|write| self.write(vec![write]));
+                for write in writes {
+                    self.write(vec![write]);
+                }
             }
             Err(error) => answer(writes, std::iter::repeat_with(|| Err(error.clone()))),
         }
