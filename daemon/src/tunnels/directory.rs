@@ -5,9 +5,6 @@
 //! once the client has its answer. Only the session that serves a name can take it away, so an old session can't evict
 //! its successor.
 
-mod holdings;
-mod memory;
-
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -17,11 +14,10 @@ use parking_lot::{Mutex, MutexGuard, RwLock};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use self::holdings::Holdings;
-use self::memory::Changed;
-pub(super) use self::memory::{Entry, Unsaved};
 use super::LiveConfig;
 use super::claims::Granted;
+use super::holdings::Holdings;
+use super::memory::Changed;
 use super::presence::{Live, Presence, Tunnel};
 use super::refusals::{self, full, moved, replaced, superseded, taken};
 use super::session::{Binding, Client, Session};
@@ -31,7 +27,7 @@ use crate::names::Subdomain;
 use crate::observe::TunnelOnline;
 
 /// The most names in memory: live, away and reserved ones. A name that is away costs some 400 bytes for an hour.
-const MAX_NAMES: usize = 100_000;
+pub(super) const MAX_NAMES: usize = 100_000;
 
 /// How long a client may take to show that it is still there, when another one of the same key wants its name.
 pub(super) const PROBE: Duration = Duration::from_millis(2500);
@@ -54,16 +50,16 @@ impl Retention {
 /// All names, and all sessions.
 #[derive(Debug)]
 pub(crate) struct Directory {
-    tunnels: papaya::HashMap<Subdomain, Arc<Tunnel>>,
+    pub(super) tunnels: papaya::HashMap<Subdomain, Arc<Tunnel>>,
     /// Serializes all changes. Its lock is never held across an await.
-    register: Mutex<Register>,
+    pub(super) register: Mutex<Register>,
     /// Wakes the task that saves names.
-    changed: Notify,
-    retention: RwLock<Retention>,
+    pub(super) changed: Notify,
+    pub(super) retention: RwLock<Retention>,
 }
 
 #[derive(Debug, Default)]
-struct Register {
+pub(super) struct Register {
     /// Names that are about to be served by another session.
     reserved: HashMap<Subdomain, Reserved>,
     /// How many reservations there were.
@@ -71,9 +67,9 @@ struct Register {
     /// Sessions by their ids.
     sessions: HashMap<String, Arc<Session>>,
     /// The names of each key.
-    holdings: Holdings,
+    pub(super) holdings: Holdings,
     /// Names that changed since they were saved.
-    changed: Changed,
+    pub(super) changed: Changed,
 }
 
 /// The latest reservation of a name.

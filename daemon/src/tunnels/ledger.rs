@@ -20,7 +20,8 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{info, warn};
 
 use super::Tunnels;
-use super::directory::{Directory, Entry, Unsaved};
+use super::directory::Directory;
+use super::memory::{Entry, Unsaved};
 use super::session::Owner;
 use crate::names::Subdomain;
 
@@ -235,4 +236,5 @@ fn mark(row: &[u8]) -> u64 {
 }
 
 #[cfg(test)]
+#[path = "tests/ledger.rs"]
 mod tests;

@@ -4,7 +4,9 @@
 mod accept;
 mod claims;
 mod directory;
+mod holdings;
 mod ledger;
+mod memory;
 mod origin;
 mod presence;
 mod refusals;

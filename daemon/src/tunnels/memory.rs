@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Directory, MAX_NAMES, Register, Tunnel};
+use super::directory::{Directory, MAX_NAMES, Register};
+use super::presence::{Presence, Tunnel};
+use super::session::Owner;
 use crate::names::Subdomain;
-use crate::tunnels::presence::Presence;
-use crate::tunnels::session::Owner;
 
 /// The most unsaved names. While they can't be saved, names may come and go; beyond this, all names are compared with the
 /// saved ones later.
@@ -35,34 +35,34 @@ impl Changed {
 
 /// A name as it is saved.
 #[derive(Debug)]
-pub(in crate::tunnels) struct Entry {
-    pub(in crate::tunnels) owner: Owner,
+pub(super) struct Entry {
+    pub(super) owner: Owner,
     /// `None` while it is online.
-    pub(in crate::tunnels) away_for: Option<Duration>,
+    pub(super) away_for: Option<Duration>,
     tunnel: Arc<Tunnel>,
 }
 
 impl Entry {
     /// The mark of what was saved last.
-    pub(in crate::tunnels) fn saved(&self) -> u64 {
+    pub(super) fn saved(&self) -> u64 {
         self.tunnel.saved()
     }
 
     /// Notes what is saved.
-    pub(in crate::tunnels) fn set_saved(&self, mark: u64) {
+    pub(super) fn set_saved(&self, mark: u64) {
         self.tunnel.set_saved(mark);
     }
 }
 
 /// Names that are being saved. Dropped before [`Unsaved::done`], they are unsaved again.
 #[derive(Debug)]
-pub(in crate::tunnels) struct Unsaved {
+pub(super) struct Unsaved {
     directory: Arc<Directory>,
-    pub(in crate::tunnels) names: Vec<Subdomain>,
+    pub(super) names: Vec<Subdomain>,
 }
 
 impl Unsaved {
-    pub(in crate::tunnels) fn done(mut self) {
+    pub(super) fn done(mut self) {
         self.names.clear();
     }
 }
@@ -79,7 +79,7 @@ impl Drop for Unsaved {
 impl Directory {
     /// Adds a name of an earlier process that has been away for this long, with the mark of how it is saved. Ignores names
     /// that are present already or too many. A name that is too old is forgotten, also where it is saved.
-    pub(in crate::tunnels) fn remember(&self, name: Subdomain, owner: Owner, away_for: Duration, saved: u64) -> bool {
+    pub(super) fn remember(&self, name: Subdomain, owner: Owner, away_for: Duration, saved: u64) -> bool {
         let mut register = self.register.lock();
         if self.find(&name).is_some() {
             return false;
@@ -101,12 +101,12 @@ impl Directory {
     }
 
     /// Waits until a name was added, went online or went away since the last call. For one listener.
-    pub(in crate::tunnels) async fn changed(&self) {
+    pub(super) async fn changed(&self) {
         self.changed.notified().await;
     }
 
     /// Up to this many names that are not saved. `None` if all are.
-    pub(in crate::tunnels) fn unsaved(self: &Arc<Self>, most: usize) -> Option<Unsaved> {
+    pub(super) fn unsaved(self: &Arc<Self>, most: usize) -> Option<Unsaved> {
         let mut register = self.register.lock();
         let names: Vec<_> = register.changed.names.iter().take(most).cloned().collect();
         for name in &names {
@@ -116,12 +116,12 @@ impl Directory {
     }
 
     /// Whether changes were lost since the last call, so that all names have to be compared.
-    pub(in crate::tunnels) fn lost_changes(&self) -> bool {
+    pub(super) fn lost_changes(&self) -> bool {
         std::mem::take(&mut self.register.lock().changed.lost)
     }
 
     /// Has these names saved that are away.
-    pub(in crate::tunnels) fn save_away(&self, names: &[Subdomain]) {
+    pub(super) fn save_away(&self, names: &[Subdomain]) {
         let mut register = self.register.lock();
         for name in names {
             if self.find(name).is_some_and(|tunnel| tunnel.presence.borrow().away_since().is_some()) {
@@ -132,21 +132,21 @@ impl Directory {
     }
 
     /// Has every name saved.
-    pub(in crate::tunnels) fn save_all(&self) {
+    pub(super) fn save_all(&self) {
         let mut register = self.register.lock();
         self.tunnels.pin().keys().for_each(|name| register.changed.note(name));
         self.changed.notify_one();
     }
 
     /// A name as it is now.
-    pub(in crate::tunnels) fn entry(&self, name: &Subdomain) -> Option<Entry> {
+    pub(super) fn entry(&self, name: &Subdomain) -> Option<Entry> {
         let tunnel = self.find(name)?;
         let away_for = tunnel.presence.borrow().away_since().map(|since| since.elapsed());
         Some(Entry { owner: tunnel.owner(), away_for, tunnel })
     }
 
     /// Removes the names that have been away for too long.
-    pub(in crate::tunnels) fn sweep(&self) {
+    pub(super) fn sweep(&self) {
         let mut register = self.register.lock();
         let time = self.retention.read().time;
         let old = |tunnel: &Tunnel| tunnel.presence.borrow().away_since().is_some_and(|since| since.elapsed() > time);
