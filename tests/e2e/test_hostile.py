@@ -1,5 +1,5 @@
-"""Attacks, one row each. During each of them, honest visitors of the same tunnel and of another one have no error and wait
-for no answer longer than a second. The attack is ended in time, and the memory that it took comes back.
+"""Attacks, one row each. Honest visitors of the same tunnel and of another one have no error meanwhile, and wait for no answer
+longer than a second. The attack is ended in time, and the memory that it took comes back.
 
 `COK_LONG=1` makes the attacks larger, runs every row over both transports, and prints a table."""
 
@@ -125,8 +125,8 @@ ROWS = [
 
 
 def over(transport):
-    """Returns the rows of a transport: those that reach into the tunnel, and of the others each second one unless the run is
-    a long one."""
+    """Returns the rows of a transport: those that reach into the tunnel, and each second one of the others. A long run has
+    all of them."""
     kept = TRANSPORTS.index(transport)
     return [row for number, row in enumerate(ROWS) if LONG or row.tunnel or number % 2 == kept]
 

@@ -31,7 +31,7 @@ pub(crate) struct Config {
     pub(crate) trusted_proxies: Vec<IpNet>,
     /// Whether requests get a Via field. Default false: many services do not compress what goes through a proxy.
     pub(crate) via: bool,
-    /// Whether a visitor can't tell a name that is away or reserved from one that nobody ever had: 404 for all of them.
+    /// Whether a visitor can't tell a name that is away or reserved from one that never existed: 404 for all of them.
     /// Default false, since owners and visitors then don't see that a tunnel is only away.
     pub(crate) hide_names: bool,
 }

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use crate::admission::KeyRecord;
 use crate::names::Subdomain;
 
-/// Names that people and programs trust to be the server's own: its pages, its mail (RFC 2142 and habit), its name
-/// servers, and what browsers and mail programs look for by themselves.
+/// Names that people and programs trust to be the server's own. Among them are its pages, its mail (RFC 2142 and habit)
+/// and its name servers, and what browsers and mail programs look for by themselves.
 const RESERVED: &[&str] = &[
     "abuse",
     "account",

@@ -25,7 +25,7 @@ pub struct Entry {
     pub key: Bytes,
     /// The value.
     pub value: Bytes,
-    /// The revision at which the key came into being. A deleted key begins anew.
+    /// The revision at which the key came into being. A key that was deleted and set again has a new one.
     pub created: Revision,
     /// The revision of its last change.
     pub modified: Revision,

@@ -153,7 +153,7 @@ impl File {
         Ok(Self { connection, identity, place: (metadata.dev(), metadata.ino()) })
     }
 
-    /// Whether the path still leads to this file. Without that, changes would go to a file that nobody finds again.
+    /// Whether the path still leads to this file. Without that, changes would go to a file that is never found again.
     pub(super) fn is_at(&self, path: &Path) -> Result<(), Fault> {
         let moved = match fs::metadata(path) {
             Ok(metadata) => (metadata.dev(), metadata.ino()) != self.place,

@@ -10,7 +10,7 @@ use super::file::Fault;
 use super::log;
 use crate::{Change, Condition, Entry, LeaseId, Listing, Outcome, Revision, StoreError, Transaction};
 
-/// The longest key and value. Whoever needs more wants another kind of store.
+/// The longest key and value. Larger values belong into another kind of store.
 const MAX_KEY: usize = 1024;
 const MAX_VALUE: usize = 256 * 1024;
 /// The most changes and conditions of a transaction. Others wait for it.

@@ -14,7 +14,7 @@ PRIORITY_UPDATE = 0x10
 END_STREAM, END_HEADERS, PADDED, ACK = 1, 4, 8, 1
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 PATIENCE = 12
-# How long a flood lasts if nobody ends it.
+# How long a flood lasts if the daemon does not end it.
 FLOOD = 4
 
 
@@ -105,7 +105,7 @@ def pings(at):
 
 
 def ping_acknowledgements(at):
-    """Nobody has asked for them."""
+    """They answer no PING."""
     return _flood(at, frame(PING, ACK, 0, bytes(8)) * 1000)
 
 

@@ -113,7 +113,7 @@ def blank_lines(at):
 
 
 def pipelined(at):
-    """Requests one after another on a connection whose answers nobody reads."""
+    """Requests one after another on a connection whose answers are not read."""
     return _flood(at, f"GET / HTTP/1.1\r\nhost: {at.host(at.name)}\r\n\r\n".encode() * 100)
 
 
@@ -160,7 +160,7 @@ def slow_uploads(at):
 
 
 def unread_downloads(at):
-    """Downloads of a GiB each that nobody reads."""
+    """Downloads of a GiB each that are not read."""
     begin = f"GET /huge HTTP/1.1\r\nhost: {at.host(at.name)}\r\n\r\n".encode()
     sockets = _open(at, at.many(100), at.visit)
     for connection in sockets:
