@@ -8,7 +8,8 @@ import pytest
 from harness import stalled
 from harness.cok import GIVE_BACK
 from harness.http3 import Http3
-from harness.process import wait_for
+from harness.load import Site
+from harness.process import HERE, wait_for
 
 MIB = 1 << 20
 BUFFERED = 64 * MIB
@@ -23,14 +24,15 @@ KEPT = 48 * MIB
 
 
 @pytest.fixture
-def counted(own_daemon, nginx, services, transport):
-    """A tunnel to files, and one to the Python services, in a daemon that may hold little."""
+def counted(own_daemon, nginx, transport):
+    """A tunnel to files, and one to a service that ignores uploads, in a daemon that may hold little."""
     daemon = own_daemon(limits=f'max_buffered = "{BUFFERED // MIB}MiB"', env=GIVE_BACK, transport=transport)
     nginx.add_sparse("ten.bin", 10 * MIB)
-    clients = [daemon.client(nginx.target, "files"), daemon.client(services.web, "uploads")]
+    site = Site(HERE)
+    clients = [daemon.client(nginx.target, "files"), daemon.client(site.target, "uploads")]
     yield daemon
-    for client in clients:
-        client.stop()
+    for program in (*clients, site):
+        program.stop()
 
 
 @contextlib.contextmanager
@@ -112,7 +114,7 @@ def test_stalled_readers_over_http3(counted):
     gives_back(counted, quiet)
 
 
-def test_uploads_to_a_service_that_does_not_read(counted, services):
+def test_uploads_to_a_service_that_does_not_read(counted):
     """40 connections of 20 streams each upload as much as they may."""
     visitors = []
 
@@ -122,12 +124,12 @@ def test_uploads_to_a_service_that_does_not_read(counted, services):
         visitor.socket.settimeout(2)
         # The service never reads; the windows end it.
         with contextlib.suppress(OSError, EOFError):
-            uploads = [visitor.request("/silent", method="POST", end=False) for _ in range(20)]
+            uploads = [visitor.request("/ignored", method="POST", end=False) for _ in range(20)]
             for upload in uploads:
                 upload.send(bytes(MIB))
 
     quiet = counted.process.memory()[0]
-    with bounded(counted, honest=("uploads", "/cookies")):
+    with bounded(counted, honest=("uploads", "/")):
         together(CONNECTIONS, attack)
     for visitor in visitors:
         visitor.socket.close()
