@@ -210,7 +210,7 @@ fn a_client_may_bind_and_unbind_all_tunnels_twice_but_not_forever() {
             session.receive(Frame::Tunnel { id, frame }, now)?;
             Ok(())
         };
-        let churned = (1..).take_while(|id| churn(*id).is_ok()).count();
+        let churned = (1..100_000).take_while(|id| churn(*id).is_ok()).count();
         assert!((2000..2600).contains(&churned), "{churned}");
     }
 }

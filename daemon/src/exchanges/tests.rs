@@ -170,20 +170,20 @@ async fn a_full_account_ends_what_stands_still_longest_of_whom_holds_most() {
     let places = exchanges.places();
     let [old, new] = [(); 2].map(|()| enter(&exchanges, &places, 1, 10).unwrap());
     let other = enter(&exchanges, &places, 2, 10).unwrap();
-    let _halves = [answered(&old), answered(&new), answered(&other)];
+    let halves = [answered(&old), answered(&new), answered(&other)];
     other.holding.add(100);
     old.holding.add(200);
     sleep(SECOND).await;
-    let _part = new.wait(190);
+    let part = new.wait(190);
     drop(new.wait(1));
     assert_eq!(new.ended(), None);
     new.holding.add(20);
     sleep(SECOND).await;
     assert_eq!((old.ended(), new.ended(), other.ended()), (Some(End::Evicted), None, None));
     assert_eq!(enter(&exchanges, &places, 1, 10).unwrap_err(), Full::Bytes, "until it gives the bytes back");
-    drop((old, _halves));
+    drop((old, halves));
     assert!(enter(&exchanges, &places, 1, 10).is_ok());
-    drop((new, _part, other));
+    drop((new, part, other));
     assert_eq!((exchanges.process.held(), places.account.held()), (0, 0));
 }
 

@@ -188,7 +188,9 @@ impl Ledger {
         if !changes.is_empty() {
             self.store.commit(Transaction { conditions: Vec::new(), changes }).await?;
         }
-        marks.iter().for_each(|(entry, mark)| entry.set_saved(*mark));
+        for (entry, mark) in marks {
+            entry.set_saved(mark);
+        }
         unsaved.done();
         Ok(())
     }
@@ -212,7 +214,7 @@ impl Ledger {
                 );
             }
             (Some(_), None) => {
-                info!(event = "store_works", %file, "{file}: the store works again, and names are saved")
+                info!(event = "store_works", %file, "{file}: the store works again, and names are saved");
             }
             (None, None) => {}
         }

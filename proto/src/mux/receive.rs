@@ -88,7 +88,7 @@ impl Mux {
         if self.session.role() == Role::Daemon
             && let Some(id) = frame.exchange()
         {
-            self.session.charge_exchange(&frame, self.by_id.get(&id).is_some(), self.now)?;
+            self.session.charge_exchange(&frame, self.by_id.contains_key(&id), self.now)?;
         }
         match (self.session.role(), frame) {
             (Role::Client, Frame::Request { id, tunnel, head, end }) => {

@@ -40,7 +40,7 @@ pub(crate) fn pieces() -> Body {
 
 /// A body of this many bytes, as fast as it is taken.
 pub(crate) fn bytes(mut left: u64) -> Body {
-    let piece = Bytes::from_static(&[b'x'; 64 * 1024]);
+    let piece = Bytes::from(vec![b'x'; 64 * 1024]);
     let pieces = stream::poll_fn(move |_| {
         let length = left.min(piece.len() as u64);
         left -= length;

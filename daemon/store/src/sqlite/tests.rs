@@ -223,10 +223,7 @@ async fn a_damaged_file_is_left_as_it_is_and_used_again_once_it_is_whole() {
     for number in 0..200 {
         store.commit(put(key(number), vec![b'x'; 1000])).await.unwrap();
     }
-    drop(store);
-    while path.with_file_name("store.db-wal").exists() {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+    close(store, &path).await;
     let whole = std::fs::read(&path).unwrap();
     let mut scribbled = whole.clone();
     scribbled[8192..12_288].fill(0xa5);
@@ -246,8 +243,15 @@ async fn a_damaged_file_is_left_as_it_is_and_used_again_once_it_is_whole() {
         std::fs::write(&path, &whole).unwrap();
         until(&store, Option::is_none).await;
         assert_eq!(size(&store).await, 200);
-        drop(store);
-        let _gone = std::fs::remove_file(path.with_file_name("store.db-wal"));
+        close(store, &path).await;
+    }
+}
+
+/// Closes the only handle of a file, and waits until the file is as it will stay.
+async fn close(store: Arc<Sqlite>, path: &Path) {
+    drop(store);
+    while path.with_file_name("store.db-wal").exists() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }
 

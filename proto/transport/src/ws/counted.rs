@@ -194,7 +194,7 @@ mod tests {
         match length {
             0..=125 => frame.push(MASK | length as u8),
             126..=0xffff => {
-                frame.push(MASK | 126);
+                frame.push(MASK | 0x7e);
                 frame.extend((length as u16).to_be_bytes());
             }
             _ => {
