@@ -192,68 +192,24 @@ def header_bombs(at):
     return _flood(at, more)
 
 
-def _until_reset(at, connections, exchanges, step=lambda: None):
-    """Waits until the daemon has ended all streams of the connections."""
-    began = time.monotonic()
-    ended = None
+def _until_ended(at, connections, exchanges, step=lambda: None, answers=False):
+    """Waits until the daemon has ended all streams of the connections. With `answers`, an answer ends a stream."""
+    began, took = time.monotonic(), None
+    over = lambda c: c.reset | c.answered if answers else c.reset  # noqa: E731
     while time.monotonic() < began + PATIENCE:
         step()
         for connection in connections:
             if not connection.closed:
                 connection.receive(0.01)
-        if all(connection.closed or len(connection.reset) >= exchanges for connection in connections):
-            ended = time.monotonic() - began
+        if all(connection.closed or len(over(connection)) >= exchanges for connection in connections):
+            took = time.monotonic() - began
             break
     for connection in connections:
         connection.socket.close()
-    return Outcome(sum(connection.sent for connection in connections), len(connections), exchanges * len(connections), ended)
+    return Outcome(sum(connection.sent for connection in connections), len(connections), exchanges * len(connections), took)
 
 
 STREAMS = 200
-
-
-def unread_streams(at):
-    """Downloads whose windows are never opened again. The windows are as large as can be."""
-    grant = frame(WINDOW, 0, 0, word(2**31 - 1 - 65535))
-    connections = []
-    for _ in range(at.many(10)):
-        connection = Connection(at, struct.pack(">HI", 4, 1 << 18))
-        connection.send(grant)
-        connection.ask(range(1, 2 * STREAMS, 2), "/huge")
-        connections.append(connection)
-    return _until_reset(at, connections, STREAMS)
-
-
-def unread_connections(at):
-    """Downloads over connections that read nothing at all."""
-    connections = []
-    for _ in range(at.many(10)):
-        connection = Connection(at, struct.pack(">HI", 4, 2**31 - 1))
-        connection.send(frame(WINDOW, 0, 0, word(2**31 - 1 - 65535)))
-        connection.ask(range(1, 2 * STREAMS, 2), "/huge")
-        connections.append(connection)
-    ended = at.until_closed(time.monotonic(), PATIENCE)
-    for connection in connections:
-        connection.socket.close()
-    return Outcome(sum(c.sent for c in connections), len(connections), STREAMS * len(connections), ended)
-
-
-def windows_of_one_byte(at):
-    """Downloads that are read a byte at a time."""
-    connections = []
-    for _ in range(at.many(4)):
-        connection = Connection(at, struct.pack(">HI", 4, 1))
-        connection.ask(range(1, 2 * STREAMS, 2), "/huge")
-        connections.append(connection)
-    grants = frame(WINDOW, 0, 0, word(STREAMS)) + b"".join(frame(WINDOW, 0, n, word(1)) for n in range(1, 2 * STREAMS, 2))
-
-    def step():
-        for connection in connections:
-            with contextlib.suppress(OSError, ssl.SSLError):
-                connection.send(grants)
-        time.sleep(0.1)
-
-    return _until_reset(at, connections, STREAMS, step)
 
 
 def stalled_uploads(at):
@@ -263,7 +219,7 @@ def stalled_uploads(at):
         connection = Connection(at)
         connection.ask(range(1, 2 * STREAMS, 2), "/upload", "POST", end=False)
         connections.append(connection)
-    return _until_reset(at, connections, STREAMS)
+    return _until_ended(at, connections, STREAMS, answers=True)
 
 
 def unread_uploads(at):
@@ -278,7 +234,7 @@ def unread_uploads(at):
         with contextlib.suppress(OSError, ssl.SSLError):
             connection.send(piece[: (1 << 16) - 5000])
         connections.append(connection)
-    return _until_reset(at, connections, STREAMS)
+    return _until_ended(at, connections, STREAMS, answers=True)
 
 
 def silent_connections(at):

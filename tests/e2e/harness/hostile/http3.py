@@ -1,5 +1,6 @@
 """Attacks over HTTP/3 and QUIC (RFC 9114, RFC 9204)."""
 
+import contextlib
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -26,11 +27,12 @@ def _flood(at, send, piece, seconds=FLOOD):
         began, sent = time.monotonic(), 0
         while not visitor.closed and time.monotonic() < began + seconds:
             # The library buffers without a limit, so that it is given no more than the daemon takes.
-            if visitor.do(lambda: stream.backlog()) < 1 << 16:
-                stream.write(piece)
-                sent += len(piece)
-            else:
-                time.sleep(0.001)
+            # The library forgets a stream that the daemon has reset.
+            with contextlib.suppress(KeyError, AssertionError, ValueError):
+                if visitor.do(stream.backlog) < 1 << 16:
+                    stream.write(piece)
+                    sent += len(piece)
+            time.sleep(0.0005)
         ended = time.monotonic() - began if visitor.closed else None
         return Outcome(sent, 1, 1, ended, str(visitor.closed))
 
@@ -148,13 +150,6 @@ def _until_reset(at, visitors, streams):
 def _crowd(at, number, **more):
     with ThreadPoolExecutor(number) as pool:
         return list(pool.map(lambda _: _connect(at, **more), range(number)))
-
-
-def unread_streams(at):
-    """Downloads that are read as far as their first window."""
-    visitors = _crowd(at, at.many(8), greedy=False, window=1 << 20)
-    streams = [(visitor, [visitor.request("/huge") for _ in range(STREAMS)]) for visitor in visitors]
-    return _until_reset(at, visitors, streams)
 
 
 def stalled_uploads(at):

@@ -112,11 +112,6 @@ def blank_lines(at):
     return _flood(at, b"\r\n" * 4000)
 
 
-def pipelined(at):
-    """Requests one after another on a connection whose answers are not read."""
-    return _flood(at, f"GET / HTTP/1.1\r\nhost: {at.host(at.name)}\r\n\r\n".encode() * 100)
-
-
 def chunks_of_one_byte(at):
     """An upload in chunks of one byte each."""
     return _flood(at, b"1\r\nx\r\n" * 3000, begin=_post(at, b"transfer-encoding: chunked"))
@@ -153,15 +148,6 @@ def _flood(at, piece, begin=b"", seconds=3):
 def slow_uploads(at):
     """Uploads that stand still after their first byte."""
     begin = _post(at, b"content-length: 1000000") + b"x"
-    sockets = _open(at, at.many(100), at.visit)
-    for connection in sockets:
-        connection.sendall(begin)
-    return _held(at, sockets, len(begin) * len(sockets), len(sockets))
-
-
-def unread_downloads(at):
-    """Downloads of a GiB each that are not read."""
-    begin = f"GET /huge HTTP/1.1\r\nhost: {at.host(at.name)}\r\n\r\n".encode()
     sockets = _open(at, at.many(100), at.visit)
     for connection in sockets:
         connection.sendall(begin)
