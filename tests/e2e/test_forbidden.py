@@ -26,8 +26,9 @@ class Forbidding:
 
 
 def warnings(process):
+    """Returns all but one that depends on the machine's limit for descriptors."""
     entries = [json.loads(line) for line in process.lines if line.startswith("{")]
-    return [entry for entry in entries if entry["level"] == "WARN"]
+    return [entry for entry in entries if entry["level"] == "WARN" and entry.get("event") != "few_descriptors"]
 
 
 def test_a_daemon_without_udp(own_daemon, nginx):

@@ -39,7 +39,7 @@ def frame(kind, payload=b"", flags=0, version=1):
 
 
 def connect_frame(**fields):
-    ask = {"key": KEY, "subdomain": "abuse", "instance": "abuser", **fields}
+    ask = {"key": KEY, "subdomain": "breaker", "instance": "abuser", **fields}
     return frame(CONNECT, json.dumps({name: value for name, value in ask.items() if value is not None}).encode())
 
 
@@ -97,7 +97,7 @@ def response(number, status=200, fields=(), flags=0, reason=b""):
 @contextlib.contextmanager
 def visited(daemon):
     """A session with a visitor that waits for a response. Yields the session and the exchange's id."""
-    with established(daemon) as (socket_, stream, _ack), Http2(daemon, "abuse") as visitor:
+    with established(daemon) as (socket_, stream, _ack), Http2(daemon, "breaker") as visitor:
         request = visitor.request("/")
         yield socket_, stream, expect(stream, REQUEST)[:4], request
 
@@ -126,7 +126,7 @@ BEFORE = [
     ("no key", frame(CONNECT, b'{"instance": "x"}'), "protocol"),
     ("bind first", bind(1), "protocol"),
     ("bind before the answer", connect_frame() + bind(1), "protocol"),
-    ("an array", frame(CONNECT, json.dumps([KEY, True, "abuse", "abuser"]).encode()), "protocol"),
+    ("an array", frame(CONNECT, json.dumps([KEY, True, "breaker", "abuser"]).encode()), "protocol"),
     ("wrong key", connect_frame(key="cok_wrong"), "unauthorized"),
     ("wrong name", connect_frame(subdomain="a_b"), "name_forbidden"),
     ("no instance", connect_frame(instance=""), "protocol"),
@@ -170,7 +170,7 @@ AFTER = [
 @pytest.mark.parametrize(("message", "code"), [row[1:] for row in AFTER], ids=[row[0] for row in AFTER])
 def test_violations_in_the_session(site, daemon, message, code):
     with established(daemon) as (socket_, stream, ack):
-        assert ack["subdomain"] == "abuse" and ack["url"] == f"https://abuse.tunnel.test:{daemon.port}"
+        assert ack["subdomain"] == "breaker" and ack["url"] == f"https://breaker.tunnel.test:{daemon.port}"
         # The daemon ignores skippable frames, but only a limited number.
         for _ in range(1 if code else 11):
             socket_.send(message)

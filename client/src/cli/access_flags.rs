@@ -22,7 +22,7 @@ pub(super) struct AccessFlags {
     /// A file with a USER:PASSWORD on each line
     #[arg(long, value_name = "FILE")]
     basic_auth_file: Option<PathBuf>,
-    /// Let visitors in who come by a link of `cok-client share`
+    /// Let visitors in who come by a share link, which the command `share` prints
     #[arg(long)]
     share_links: bool,
     /// Let in only visitors from this network, such as 192.0.2.0/24; may be repeated

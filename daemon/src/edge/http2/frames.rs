@@ -24,8 +24,8 @@ const RESET_COST: u32 = REQUEST_EARNS + USELESS;
 /// come fast. It costs only a part: 10,000 at once, and 1,000 in a second. The library bounds those that wait to be read.
 const TINY: usize = 5;
 const TINY_COST: u32 = 1;
-/// DATA from this length on earns something.
-const LARGE: usize = 1024;
+/// DATA from this length on earns something. Clients send a PING for each small piece of an upload at most.
+const LARGE: usize = 256;
 
 /// A request. Old Firefox sends 6 PRIORITY frames before its first, Chromium one or two PRIORITY_UPDATE with each.
 const REQUEST_EARNS: u32 = 100;
