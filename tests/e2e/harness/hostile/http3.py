@@ -107,10 +107,6 @@ def data_of_one_byte(at):
     return _flood(at, _upload, frame(DATA, b"x") * 700)
 
 
-def empty_data(at):
-    return _flood(at, _upload, frame(DATA) * 1000)
-
-
 def _churn(at, more):
     with _connect(at) as visitor:
         began, count = time.monotonic(), 0
