@@ -80,8 +80,8 @@ impl Default for Live {
     }
 }
 
-/// Descriptors for everything that is neither a public connection nor a tunnel: listeners, files, the admin address, and
-/// fresh connections that wait for room.
+/// Descriptors apart from public connections and tunnels: for listeners, files, the admin address, and fresh connections that
+/// wait for room.
 const OTHER_DESCRIPTORS: usize = 64 + MOST_WAITING;
 /// The part of all descriptors that tunnels may need, at most.
 const TUNNELS_PART: usize = 4;

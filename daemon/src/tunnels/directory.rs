@@ -22,7 +22,7 @@ use super::presence::{Live, Presence, Tunnel};
 use super::refusals::{self, full, moved, replaced, superseded, taken};
 use super::session::{Binding, Client, Session};
 use super::takeover::TakeOver;
-use crate::admission::{Access, Rate};
+use crate::admission::Access;
 use crate::names::Subdomain;
 use crate::observe::TunnelOnline;
 
@@ -239,16 +239,7 @@ impl Directory {
         let most = self.retention.read().per_key.max(tunnels);
         let (client, transport) = (session.client.clone(), session.transport.clone());
         let access = reservation.access.take();
-        let visitor_rate = access.as_ref().and_then(|access| access.rate).map(Rate::from);
-        let live = Arc::new(Live {
-            client,
-            transport,
-            tunnel,
-            visitor_rate,
-            began: Instant::now(),
-            access,
-            used: OnceLock::new(),
-        });
+        let live = Arc::new(Live { client, transport, tunnel, began: Instant::now(), access, used: OnceLock::new() });
         session.add(tunnel, Binding { name: name.clone(), live: live.clone(), _permit: permit, _online: online });
         let owner = session.client.owner.clone();
         register.changed.note(&name);

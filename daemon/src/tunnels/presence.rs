@@ -21,8 +21,6 @@ pub(crate) struct Live {
     pub(super) transport: Arc<dyn Transport>,
     /// The tunnel's id in the session.
     pub(super) tunnel: u32,
-    /// How often each visitor may ask, if its client has said so.
-    pub(super) visitor_rate: Option<Rate>,
     /// When it came online.
     pub(super) began: Instant,
     /// Whom it lets in, if not everybody.
@@ -39,7 +37,7 @@ impl Live {
 
     /// How often each visitor may ask, if its client has said so.
     pub(crate) fn visitor_rate(&self) -> Option<Rate> {
-        self.visitor_rate
+        self.access.as_ref().and_then(|access| access.rate).map(Rate::from)
     }
 
     /// The key of its client, as it stands now.

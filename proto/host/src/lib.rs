@@ -3,6 +3,7 @@
 //!
 //! It knows nothing of tunnels, of our own certificates, or of any program's settings.
 
+pub mod columns;
 pub mod dial;
 pub mod home;
 pub mod private_file;

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, SystemTime};
 
+use cok_host::columns::columns;
+
 use crate::admission::wire::{KeyView, Moment, Source, State};
 
 const HEADING: [&str; 7] = ["ID", "NAME", "STATE", "NAMES", "TUNNELS", "EXPIRES", "SOURCE"];
@@ -37,13 +39,7 @@ fn table(keys: &[KeyView], now: SystemTime) -> Vec<String> {
             source(key).to_owned(),
         ]
     }));
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let widths: [usize; 7] = std::array::from_fn(width);
-    let line = |row: &[String; 7]| {
-        let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
-        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
-    };
-    rows.iter().map(line).collect()
+    columns(&rows)
 }
 
 fn details(key: &KeyView, now: SystemTime) -> Vec<String> {

@@ -44,7 +44,11 @@ pub async fn raises_the_revision_with_each_change(open: Open<'_>) {
     assert_eq!(change(&*store, vec![put("a", "3")]).await, Revision(5));
     let entries = open().list(bytes("a")).await.unwrap().entries;
     let entry = entries.first().unwrap();
-    assert_eq!((entry.created, entry.modified), (Revision(5), Revision(5)), "a deleted key begins anew");
+    assert_eq!(
+        (entry.created, entry.modified),
+        (Revision(5), Revision(5)),
+        "a key that was deleted has a new beginning"
+    );
 }
 
 /// A transaction whose conditions do not all hold changes nothing.

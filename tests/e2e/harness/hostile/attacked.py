@@ -32,6 +32,9 @@ class Attacked:
     def host(self, name):
         return f"{name}.{self.domain}" if name else self.domain
 
+    def url(self, name, path="/"):
+        return f"https://{self.host(name)}:{self.port}{path}"
+
     def tls(self, alpn=None):
         context = ssl.create_default_context(cafile=self.ca)
         if alpn:

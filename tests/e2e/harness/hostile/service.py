@@ -13,17 +13,9 @@ from .outcome import Outcome
 LASTS = 3
 
 
-class _At:
-    def __init__(self, at):
-        self.at = at
-
-    def __getattr__(self, name):
-        return getattr(self.at, name)
-
-
 def _visited(at, answer, visitors):
     """Opens a tunnel that answers so, and visits it as often as said. The visitors read all that comes."""
-    client = SmallClient(_At(at), "ws", answer, subdomain="malicious")
+    client = SmallClient(at, "ws", answer, subdomain="malicious")
     began, said, sockets = time.monotonic(), "", []
     try:
         for _ in range(visitors):

@@ -24,21 +24,8 @@ def connect(key, **members):
     return frame(CONNECT, json.dumps({"key": key, "instance": "attacker", **members}).encode())
 
 
-class _At:
-    """The daemon as the WebSocket harness takes it."""
-
-    def __init__(self, at):
-        self.at = at
-
-    def __getattr__(self, name):
-        return getattr(self.at, name)
-
-    def url(self, name, path):
-        return f"https://{self.at.host(name)}:{self.at.port}{path}"
-
-
 def _dial(at):
-    return WebSocket(_At(at), "", "/_cok/tunnel", subprotocols=["cok.v1"])
+    return WebSocket(at, "", "/_cok/tunnel", subprotocols=["cok.v1"])
 
 
 def wrong_keys(at):
