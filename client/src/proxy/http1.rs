@@ -18,6 +18,7 @@ use super::request::Request;
 use super::respond::is_endless;
 use super::response_body::pass_on;
 use super::response_timeout::ResponseTimeout;
+use super::service::connection::keeps_open;
 use super::service::pool::{Connection, Pool};
 use super::{Failure, INTERIM_FLOOD, Outcome};
 use crate::flight::{Flight, Stop};
@@ -65,6 +66,9 @@ pub(super) async fn respond(
         Length::Decided(body.size_hint().exact())
     };
     connection.heed_keep_alive(&parts.headers);
+    if !end && keeps_open(parts.version, &parts.headers) {
+        pool.grow(&mut connection);
+    }
     let mut head = final_head(parts, length)?;
     head.first_byte = connection.first_byte;
     let stop = (!end && is_endless(&head.headers)).then(|| flight.lasts());

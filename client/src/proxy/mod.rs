@@ -187,7 +187,7 @@ impl Proxy {
             return Box::pin(in_process::exchange(service, request, send, limit, flight)).await;
         }
         for fresh in [false, true] {
-            let outcome = match unless_gone(send, limit, self.local.connect(fresh)).await? {
+            let outcome = match unless_gone(send, limit, self.local.connect(request.message.headers(), fresh)).await? {
                 Service::Http1(connection) => {
                     http1::exchange(connection, request, send, limit, &self.local.pool, flight).await?
                 }

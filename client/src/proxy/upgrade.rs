@@ -88,7 +88,8 @@ pub(super) async fn exchange(
     };
     let mut request = Request::new(head, body, proxy.local.own_host(), &proxy.host);
     let (connection, response) = loop {
-        let mut connection = unless_gone(send, proxy.response_timeout, proxy.local.connect_http1()).await?;
+        let dial = proxy.local.connect_http1(request.message.headers());
+        let mut connection = unless_gone(send, proxy.response_timeout, dial).await?;
         let answer = match ask(&mut connection, request, send, proxy.response_timeout).await {
             Err(Failure::Invalid(why)) => return Err(diagnose(&connection.into_io().1, &why)),
             answer => answer?,

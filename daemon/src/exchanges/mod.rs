@@ -5,7 +5,6 @@
 //! after all exchanges ([`Exchanges::watch`]). It ends those whose visitors stand still, and those that hold most when an
 //! account of bytes is full. Nothing here knows a version of HTTP or a transport.
 
-mod address;
 mod exchange;
 mod halves;
 mod leash;
@@ -13,17 +12,18 @@ mod places;
 mod watch;
 
 use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
+use cok_http::visitor::network;
 use cok_transport::{Account, Holding};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use self::address::network;
 pub(crate) use self::exchange::{End, Exchange, Waiting};
 pub(crate) use self::leash::{Leash, Leashes};
 pub(crate) use self::places::Places;
@@ -182,7 +182,7 @@ impl Exchanges {
 
     /// The account of a visitor's address.
     fn visitor(&self, address: IpAddr) -> Arc<Account> {
-        let shard = address::hash(address) % SHARDS;
+        let shard = hash(address) % SHARDS;
         let Some(shard) = self.visitors.get(shard) else { return self.account(OF_VISITOR) };
         let mut shard = shard.lock();
         if let Some(account) = shard.get(&address).and_then(Weak::upgrade) {
@@ -211,6 +211,13 @@ impl std::fmt::Debug for Exchanges {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Exchanges").field("process", &self.process).finish_non_exhaustive()
     }
+}
+
+/// A number that spreads addresses over the shards of a table.
+fn hash(address: IpAddr) -> usize {
+    let mut hasher = DefaultHasher::new();
+    address.hash(&mut hasher);
+    hasher.finish() as usize
 }
 
 fn part(whole: usize, (numerator, denominator): (usize, usize)) -> usize {

@@ -211,12 +211,3 @@ async fn a_key_has_its_most_exchanges() {
     drop(first);
     assert!(second.count_for(&key, Some(1)));
 }
-
-#[test]
-fn one_site_is_one_visitor() {
-    let of = |text: &str| network(text.parse().unwrap());
-    assert_eq!(of("2001:db8::1"), of("2001:db8::ffff:1"));
-    assert_ne!(of("2001:db8::1"), of("2001:db8:0:1::1"));
-    assert_eq!(of("::ffff:192.0.2.1"), of("192.0.2.1"));
-    assert_ne!(of("192.0.2.1"), of("192.0.2.2"));
-}

@@ -4,6 +4,7 @@
 //! - [`hop_by_hop`]: the header fields that end at each hop.
 //! - [`name`]: the rules for the names of tunnels.
 //! - [`pump`]: raw bytes between a connection and an exchange that has left HTTP.
+//! - [`visitor`]: which addresses count as one visitor.
 //! - [`websocket`]: where the frames of a WebSocket end, and how it is closed between two of them.
 //! - [`is_event_stream`]: which responses last until one side ends them.
 //! - [`expects_continue`]: which requests hold their body back.
@@ -12,6 +13,7 @@ mod body;
 pub mod hop_by_hop;
 pub mod name;
 pub mod pump;
+pub mod visitor;
 pub mod websocket;
 
 pub use self::body::{TunnelBody, content_length};

@@ -8,7 +8,8 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::HeaderMap;
+use http::Version;
+use http::header::{CONNECTION, HeaderMap};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::time::Instant;
@@ -34,6 +35,8 @@ pub(crate) struct Connection {
     pub(super) is_spoiled: bool,
     /// Interim responses that the service has sent.
     pub(crate) interim: Arc<Interim>,
+    /// The pool has grown by it.
+    pub(super) has_grown: bool,
     /// It has carried a request before.
     pub(crate) reused: bool,
     /// Its last response has no body by rule, whatever the service sends after the head.
@@ -65,6 +68,7 @@ impl Connection {
             ended: false,
             is_spoiled: false,
             interim: Arc::default(),
+            has_grown: false,
             reused: false,
             is_bodiless: false,
             took: Duration::ZERO,
@@ -127,6 +131,13 @@ impl Connection {
         let is_open = self.poll(&mut Context::from_waker(Waker::noop())).is_pending();
         is_open && self.sender.is_ready() && !self.shared.is_broken()
     }
+}
+
+/// Whether a response leaves its connection open (RFC 9112, section 9.3).
+pub(crate) fn keeps_open(version: Version, headers: &HeaderMap) -> bool {
+    let values = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
+    let closes = values.flat_map(|value| value.split(',')).any(|option| option.trim().eq_ignore_ascii_case("close"));
+    version == Version::HTTP_11 && !closes
 }
 
 /// Whether a connection ended because the service sent bytes that belong to no response.

@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use cok_host::dial::first_of;
-use http::HeaderValue;
 use http::uri::Scheme;
+use http::{HeaderMap, HeaderValue};
 use rustls_pki_types::ServerName;
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
@@ -91,8 +91,8 @@ impl Local {
         }
     }
 
-    /// A connection. A `fresh` one was never idle, so it has not met an idle timeout of the service.
-    pub(crate) async fn connect(&self, fresh: bool) -> Result<Service, DialError> {
+    /// A connection for a request with these fields. A `fresh` one was never idle, so it has not met an idle timeout of the service.
+    pub(crate) async fn connect(&self, headers: &HeaderMap, fresh: bool) -> Result<Service, DialError> {
         if let Some(lease) = self.lease() {
             return Ok(Service::Http2(lease));
         }
@@ -113,19 +113,19 @@ impl Local {
                 return Ok(service);
             }
         }
-        let permit = match if fresh { Grant::Open(self.pool.open()) } else { self.pool.acquire().await } {
+        let permit = match if fresh { Grant::Open(self.pool.open()) } else { self.pool.acquire(headers).await } {
             Grant::Connection(connection) => return Ok(Service::Http1(connection)),
             Grant::Open(permit) => permit,
         };
         Box::pin(self.in_time(self.open(true, permit))).await
     }
 
-    /// A connection that can be upgraded.
-    pub(crate) async fn connect_http1(&self) -> Result<Connection, DialError> {
+    /// A connection that can be upgraded, for a request with these fields.
+    pub(crate) async fn connect_http1(&self, headers: &HeaderMap) -> Result<Connection, DialError> {
         if matches!(self.target, Target::H2c(_)) {
             return Err(self.without_upgrades());
         }
-        let permit = match self.pool.acquire().await {
+        let permit = match self.pool.acquire(headers).await {
             Grant::Connection(connection) => return Ok(connection),
             Grant::Open(permit) => permit,
         };

@@ -1,9 +1,10 @@
 //! Connections to the local service: dialled, kept while idle, or shared by many exchanges.
 
-mod connection;
+pub(super) mod connection;
 pub(super) mod dial_error;
 pub(super) mod h2_pool;
 pub(super) mod local;
 pub(super) mod pool;
 pub(super) mod tls;
+mod turns;
 mod wire;

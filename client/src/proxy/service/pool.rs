@@ -2,7 +2,7 @@
 //!
 //! A small service has few threads and a short queue. So at first only a few connections are open at once, and a request
 //! beyond them waits for one to fall idle. The number grows as the service proves able to keep more, and a request that has
-//! waited long opens one anyway.
+//! waited long opens one anyway. Visitors who wait take turns.
 //!
 //! An idle connection waits here together with its driver, which is not polled meanwhile. The exchange that takes the
 //! connection polls the driver from its own task. This saves a task for each connection and a hop for each chunk. The price:
@@ -15,16 +15,21 @@ use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use http::HeaderMap;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, Sleep, sleep, timeout_at};
 
 pub(crate) use super::connection::Connection;
+use super::turns::{Turns, Visitor};
 
 /// The connections at first. A browser opens six to a host, and the queue of Python's server holds six.
 const AT_FIRST: usize = 6;
-/// How long a request waits for a connection to fall idle before it opens one.
-const PATIENCE: Duration = Duration::from_millis(250);
+/// How long a request waits for a connection to fall idle before it opens one: this many usual responses, within bounds. It
+/// is the most until the first response.
+const PATIENCE: u32 = 10;
+const LEAST_PATIENCE: Duration = Duration::from_millis(25);
+const MOST_PATIENCE: Duration = Duration::from_millis(250);
 /// How long a connection rests after a response that has no body by rule. A body that the service sends all the same
 /// arrives meanwhile.
 const QUIET: Duration = Duration::from_millis(50);
@@ -63,8 +68,12 @@ struct State {
     opening: usize,
     /// How many may be busy before requests wait.
     limit: usize,
-    /// Requests that wait, the oldest first.
-    waiting: VecDeque<Waiting>,
+    /// Requests that wait.
+    waiting: Turns<oneshot::Sender<Grant>>,
+    /// One of them has waited too long. Until none waits, they open connections, one at a time.
+    is_late: bool,
+    /// How long the service usually takes from the end of a request to its response.
+    usual: Option<Duration>,
     /// Fresh connections without a response that need an idle one to end.
     starving: VecDeque<Arc<Starving>>,
     /// When a connection last ended for one of them.
@@ -75,12 +84,6 @@ struct State {
 struct Idle {
     since: Instant,
     connection: Connection,
-}
-
-#[derive(Debug)]
-struct Waiting {
-    since: Instant,
-    grant: oneshot::Sender<Grant>,
 }
 
 #[derive(Debug)]
@@ -95,6 +98,11 @@ struct Starving {
 impl Starving {
     fn new() -> Arc<Self> {
         Arc::new(Self { since: Instant::now(), taken: AtomicUsize::new(0), last: Mutex::default() })
+    }
+
+    /// Whether it has waited so much longer than a response of `took` that the service seems to have no thread for it.
+    fn is_starved_by(&self, took: Duration) -> bool {
+        self.since.elapsed() >= STARVED.max(took * 2)
     }
 }
 
@@ -123,7 +131,9 @@ impl Pool {
             busy: 0,
             opening: 0,
             limit: AT_FIRST,
-            waiting: VecDeque::new(),
+            waiting: Turns::default(),
+            is_late: false,
+            usual: None,
             starving: VecDeque::new(),
             given_up: None,
         };
@@ -132,9 +142,10 @@ impl Pool {
         pool
     }
 
-    /// The most recently used connection that is still open, or the right to open one. It may have to wait for either.
-    pub(crate) async fn acquire(self: &Arc<Self>) -> Grant {
-        let grant = match self.try_acquire() {
+    /// The most recently used connection that is still open, or the right to open one. A request with these fields may have to
+    /// wait for either.
+    pub(crate) async fn acquire(self: &Arc<Self>, headers: &HeaderMap) -> Grant {
+        let grant = match self.try_acquire(headers) {
             Ok(grant) => return grant,
             // Waiting is rare. A box keeps it out of every exchange's future.
             Err(granted) => Box::pin(self.wait(granted)).await,
@@ -155,7 +166,7 @@ impl Pool {
         self.state.lock().open(self)
     }
 
-    fn try_acquire(self: &Arc<Self>) -> Result<Grant, oneshot::Receiver<Grant>> {
+    fn try_acquire(self: &Arc<Self>, headers: &HeaderMap) -> Result<Grant, oneshot::Receiver<Grant>> {
         loop {
             let mut state = self.state.lock();
             state.wake_rested();
@@ -172,13 +183,13 @@ impl Pool {
                 return Ok(Grant::Open(state.open(self)));
             }
             let (grant, granted) = oneshot::channel();
-            state.waiting.push_back(Waiting { since: Instant::now(), grant });
+            state.waiting.push(Visitor::of(headers), grant);
             return Err(granted);
         }
     }
 
     async fn wait(self: &Arc<Self>, mut granted: oneshot::Receiver<Grant>) -> Grant {
-        let patience = Instant::now() + PATIENCE;
+        let patience = Instant::now() + self.state.lock().patience();
         loop {
             let rested = self.state.lock().resting.front().map(|resting| resting.since + QUIET);
             let until =
@@ -191,8 +202,9 @@ impl Pool {
             if let Some(grant) = grant {
                 return grant.unwrap_or_else(|_| Grant::Open(self.open()));
             }
-            // The oldest request gets what there is, and so this one's turn comes.
+            // The request whose turn it is gets what there is, and so this one's turn comes.
             let mut state = self.state.lock();
+            state.is_late |= Instant::now() >= patience;
             state.wake_rested();
             match state.idle.pop() {
                 Some(Idle { mut connection, .. }) => {
@@ -214,21 +226,18 @@ impl Pool {
         if !is_open || is_expired || (connection.is_bodiless && is_distrusted) {
             return;
         }
-        let is_first = !connection.reused;
-        connection.reused = true;
+        let is_first = !std::mem::replace(&mut connection.reused, true);
         let mut state = self.state.lock();
-        if is_first && let Some(given_up) = state.given_up {
-            // Until then, the service had no thread for it.
-            connection.took = connection.took.min(given_up.elapsed());
+        state.note_usual(connection.first_byte);
+        if is_first {
+            connection.took = state.took(&connection);
         }
         if let Some(starving) = state.starved_by(connection.took) {
             state.give_to(&starving);
             drop(state);
             return;
         }
-        if is_first {
-            state.limit += 1;
-        }
+        state.grow(&mut connection);
         let permit = connection.permit.take();
         if connection.is_bodiless || is_distrusted {
             state.resting.push_back(Idle { since: Instant::now(), connection });
@@ -243,11 +252,25 @@ impl Pool {
         self.pass_on(connection);
     }
 
-    /// Passes a connection to the oldest request that waits; without one, it is idle.
+    /// Lets one more connection be busy, since the service has begun a response on this one, and keeps it. The end of the
+    /// response may be far: its visitor may take it slowly.
+    pub(crate) fn grow(self: &Arc<Self>, connection: &mut Connection) {
+        if connection.has_grown {
+            return;
+        }
+        let mut state = self.state.lock();
+        let took = state.took(connection);
+        if !state.starving.front().is_some_and(|starving| starving.is_starved_by(took)) {
+            state.grow(connection);
+            self.let_open(state);
+        }
+    }
+
+    /// Passes a connection to the request that waits and whose turn it is; without one, it is idle.
     fn pass_on(self: &Arc<Self>, mut connection: Connection) {
         loop {
             let mut state = self.state.lock();
-            let Some(waiting) = state.waiting.pop_front() else {
+            let Some(grant) = state.next_waiting() else {
                 let permit = connection.permit.take();
                 if state.idle.len() < MAX_IDLE {
                     state.idle.push(Idle { since: Instant::now(), connection });
@@ -257,7 +280,7 @@ impl Pool {
                 return;
             };
             drop(state);
-            match waiting.grant.send(Grant::Connection(connection)) {
+            match grant.send(Grant::Connection(connection)) {
                 Err(Grant::Connection(back)) => connection = back,
                 _ => return self.let_open(self.state.lock()),
             }
@@ -287,28 +310,54 @@ impl Pool {
         }
     }
 
-    /// Lets the oldest request that waits open a connection, if there is room for one or it has waited long. One that has
-    /// waited long does so when no other is being opened.
+    /// Lets the request whose turn it is open a connection, if there is room for one. Without room, it may once one of them has
+    /// waited too long and no other connection is being opened.
     fn let_open(self: &Arc<Self>, mut state: MutexGuard<'_, State>) {
-        while let Some(oldest) = state.waiting.front() {
-            let is_late = oldest.since.elapsed() >= PATIENCE && state.opening == 0;
-            if state.busy >= state.limit && !is_late {
-                return;
-            }
-            let Some(waiting) = state.waiting.pop_front() else { return };
-            if waiting.grant.is_closed() {
+        while state.busy < state.limit || (state.is_late && state.opening == 0) {
+            let Some(grant) = state.next_waiting() else { return };
+            if grant.is_closed() {
                 continue;
             }
             let permit = state.open(self);
             drop(state);
             // A permit that is not taken comes back here.
-            let _sent = waiting.grant.send(Grant::Open(permit));
+            let _sent = grant.send(Grant::Open(permit));
             return;
         }
     }
 }
 
 impl State {
+    /// How long a request waits before it opens a connection.
+    fn patience(&self) -> Duration {
+        self.usual.map_or(MOST_PATIENCE, |usual| (usual * PATIENCE).clamp(LEAST_PATIENCE, MOST_PATIENCE))
+    }
+
+    /// Notes how long a response took.
+    fn note_usual(&mut self, took: Option<Duration>) {
+        if let Some(took) = took {
+            self.usual = Some(self.usual.map_or(took, |usual| (usual * 7 + took) / 8));
+        }
+    }
+
+    /// How long the service took to begin the first response of a connection.
+    fn took(&self, connection: &Connection) -> Duration {
+        // Until an idle connection was given up, the service had no thread for this one.
+        self.given_up.map_or(connection.took, |given_up| connection.took.min(given_up.elapsed()))
+    }
+
+    /// Lets one more connection be busy for this one, once.
+    fn grow(&mut self, connection: &mut Connection) {
+        self.limit += usize::from(!std::mem::replace(&mut connection.has_grown, true));
+    }
+
+    /// Takes the request whose turn it is.
+    fn next_waiting(&mut self) -> Option<oneshot::Sender<Grant>> {
+        let next = self.waiting.pop();
+        self.is_late &= !self.waiting.is_empty();
+        next
+    }
+
     /// Counts a connection as busy.
     fn occupy(&mut self, pool: &Arc<Pool>) -> Permit {
         self.busy += 1;
@@ -333,8 +382,11 @@ impl State {
     /// The fresh connection that has waited so much longer than a response of `took` that the service seems to have no
     /// thread for it.
     fn starved_by(&mut self, took: Duration) -> Option<Arc<Starving>> {
-        let is_starving = |starving: &Arc<Starving>| starving.since.elapsed() >= STARVED.max(took * 2);
-        if self.starving.front().is_some_and(is_starving) { self.starving.pop_front() } else { None }
+        if self.starving.front().is_some_and(|starving| starving.is_starved_by(took)) {
+            self.starving.pop_front()
+        } else {
+            None
+        }
     }
 
     /// An idle connection ends for a fresh one. No other takes its place.

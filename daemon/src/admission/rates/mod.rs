@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use cok_http::visitor::network;
 use governor::Quota;
 use ipnet::IpNet;
 
@@ -19,7 +20,6 @@ use self::notation::BYTE_UNIT;
 pub(crate) use self::notation::{BYTE_NOTATION, NOTATION};
 use self::table::{Bucket, Kind, Table};
 pub(crate) use self::turns::{Turn, Turns};
-use super::connections::network;
 use super::{KeyRecord, Rate};
 use crate::names::Subdomain;
 
@@ -208,7 +208,7 @@ impl Rates {
 
     /// Waits until the daemon may compute a handshake with this address.
     pub(crate) async fn turn(&self, address: IpAddr) -> Turn {
-        self.handshakes.turn(network(address.to_canonical())).await
+        self.handshakes.turn(network(address)).await
     }
 
     // ---- keys ----
@@ -232,7 +232,7 @@ impl Settings {
 
 /// An IPv4 address, or the /64 of an IPv6 address, as one number.
 fn bits(address: IpAddr) -> u128 {
-    match network(address.to_canonical()) {
+    match network(address) {
         IpAddr::V4(address) => u128::from(u32::from(address)),
         IpAddr::V6(address) => u128::from(address) | 1,
     }

@@ -212,6 +212,50 @@ def _until_ended(at, connections, exchanges, step=lambda: None, answers=False):
 STREAMS = 200
 
 
+def unread_streams(at):
+    """Downloads whose windows are never opened again. The windows are as large as can be."""
+    grant = frame(WINDOW, 0, 0, word(2**31 - 1 - 65535))
+    connections = []
+    for _ in range(at.many(10)):
+        connection = Connection(at, struct.pack(">HI", 4, 1 << 18))
+        connection.send(grant)
+        connection.ask(range(1, 2 * STREAMS, 2), "/huge")
+        connections.append(connection)
+    return _until_ended(at, connections, STREAMS)
+
+
+def unread_connections(at):
+    """Downloads over connections that read nothing at all."""
+    connections = []
+    for _ in range(at.many(10)):
+        connection = Connection(at, struct.pack(">HI", 4, 2**31 - 1))
+        connection.send(frame(WINDOW, 0, 0, word(2**31 - 1 - 65535)))
+        connection.ask(range(1, 2 * STREAMS, 2), "/huge")
+        connections.append(connection)
+    ended = at.until_closed(time.monotonic(), PATIENCE)
+    for connection in connections:
+        connection.socket.close()
+    return Outcome(sum(c.sent for c in connections), len(connections), STREAMS * len(connections), ended)
+
+
+def windows_of_one_byte(at):
+    """Downloads that are read a byte at a time."""
+    connections = []
+    for _ in range(at.many(4)):
+        connection = Connection(at, struct.pack(">HI", 4, 1))
+        connection.ask(range(1, 2 * STREAMS, 2), "/huge")
+        connections.append(connection)
+    grants = frame(WINDOW, 0, 0, word(STREAMS)) + b"".join(frame(WINDOW, 0, n, word(1)) for n in range(1, 2 * STREAMS, 2))
+
+    def step():
+        for connection in connections:
+            with contextlib.suppress(OSError, ssl.SSLError):
+                connection.send(grants)
+        time.sleep(0.1)
+
+    return _until_ended(at, connections, STREAMS, step)
+
+
 def stalled_uploads(at):
     """Uploads that stand still, enough to take every place of the tunnel."""
     connections = []

@@ -148,6 +148,13 @@ def _crowd(at, number, **more):
         return list(pool.map(lambda _: _connect(at, **more), range(number)))
 
 
+def unread_streams(at):
+    """Downloads that are read as far as their first window."""
+    visitors = _crowd(at, at.many(8), greedy=False, window=1 << 20)
+    streams = [(visitor, [visitor.request("/huge") for _ in range(STREAMS)]) for visitor in visitors]
+    return _until_reset(at, visitors, streams)
+
+
 def stalled_uploads(at):
     """Uploads that stand still, enough to take every place of the tunnel."""
     visitors = _crowd(at, at.many(12))

@@ -154,6 +154,15 @@ def slow_uploads(at):
     return _held(at, sockets, len(begin) * len(sockets), len(sockets))
 
 
+def unread_downloads(at):
+    """Downloads of a GiB each that nobody reads."""
+    begin = f"GET /huge HTTP/1.1\r\nhost: {at.host(at.name)}\r\n\r\n".encode()
+    sockets = _open(at, at.many(100), at.visit)
+    for connection in sockets:
+        connection.sendall(begin)
+    return _held(at, sockets, len(begin) * len(sockets), len(sockets))
+
+
 def asks_and_leaves(at):
     """Requests whose visitor leaves at once."""
     begin = f"GET /huge HTTP/1.1\r\nhost: {at.host(at.name)}\r\n\r\n".encode()
