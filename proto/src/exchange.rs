@@ -1,7 +1,7 @@
 //! What an exchange is on every transport: the states of its two directions, and what its reader gets.
 //!
-//! The queues and the credit window are those of the multiplexer; over QUIC a stream has its own. Nothing here knows
-//! ids, sessions or other exchanges.
+//! The queues are those of the multiplexer; over QUIC a stream has its own. Nothing here knows ids, sessions or other
+//! exchanges.
 
 mod account;
 mod inbox;
@@ -20,8 +20,7 @@ pub(crate) use self::inbox::Inbox;
 pub(crate) use self::outbox::{Finish, OutHead, Outbox};
 pub(crate) use self::state::RecvState;
 pub use self::state::{Handed, SendState};
-pub(crate) use self::window::RecvWindow;
-pub use self::window::WindowBudget;
+pub use self::window::{MAX_CREDIT, RecvWindow, WindowBudget, check_initial_window};
 
 /// The most interim heads (1xx) in one exchange; services send one or two.
 pub const MAX_INTERIM_HEADS: u8 = 16;

@@ -192,7 +192,7 @@ impl ControlReader {
         self.pieces.push(bytes);
     }
 
-    /// The next frame. `None` if more bytes are needed. Frames of exchanges are refused here;
+    /// The next frame. `None` if more bytes are needed. Frames of exchanges are refused here, but for WindowUpdate;
     /// [`Session`](crate::session::Session) judges when the others may come.
     pub fn read(&mut self) -> Result<Option<Frame>, ProtocolError> {
         loop {
@@ -207,6 +207,7 @@ impl ControlReader {
                 | FrameType::Unbind
                 | FrameType::Ping
                 | FrameType::Pong
+                | FrameType::WindowUpdate
                 | FrameType::Error => {
                     let Some(frame) = self.pieces.take_frame(HEADER_LEN + header.length) else { return Ok(None) };
                     return Frame::decode_payload(header, frame.slice(HEADER_LEN..)).map(Some);

@@ -8,6 +8,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::error::ProtocolError;
+
+/// The largest credit that a sender may have in bytes, as in RFC 9113, section 6.9.1.
+pub const MAX_CREDIT: u64 = (1 << 31) - 1;
 /// The largest window in bytes that growth leads to: 8 MiB carry 1 Gbit/s over 64 ms.
 const MAX_WINDOW: u32 = 8 * 1024 * 1024;
 
@@ -35,15 +39,26 @@ impl WindowBudget {
     }
 }
 
+/// Checks the window that a peer announces in a message of this kind: it must leave room for returned credit.
+pub fn check_initial_window(kind: &'static str, size: u32) -> Result<u32, ProtocolError> {
+    if u64::from(size) <= MAX_CREDIT {
+        Ok(size)
+    } else {
+        Err(ProtocolError::Malformed { kind, why: "initial_window is above 2147483647".to_owned() })
+    }
+}
+
 /// The receiver's account of one direction of one exchange.
 #[derive(Debug)]
-pub(crate) struct RecvWindow {
+pub struct RecvWindow {
     /// Bytes that the peer may still send by the credit that has gone out.
     credit: u64,
     /// Bytes of credit that wait to go out.
     grant: u32,
     /// The window's size in bytes, to which `credit` is filled up.
     size: u32,
+    /// The size up to which it may grow.
+    most: u32,
     /// Bytes of `size` that are borrowed from the budget.
     borrowed: u32,
     /// Bytes that were read and not credited again.
@@ -53,12 +68,23 @@ pub(crate) struct RecvWindow {
 }
 
 impl RecvWindow {
-    pub(crate) fn new(size: u32) -> Self {
-        Self { credit: u64::from(size), grant: 0, size, borrowed: 0, consumed: 0, returned_at: None }
+    /// A window of `size` bytes at first, which grows up to 8 MiB.
+    pub fn new(size: u32) -> Self {
+        Self::growing_to(size, MAX_WINDOW)
+    }
+
+    /// A window of `size` bytes at first, which grows up to `most` bytes.
+    pub fn growing_to(size: u32, most: u32) -> Self {
+        Self { credit: u64::from(size), grant: 0, size, most, borrowed: 0, consumed: 0, returned_at: None }
+    }
+
+    /// The window's size in bytes: how many may be unread.
+    pub fn size(&self) -> u32 {
+        self.size
     }
 
     /// Takes arriving bytes off the credit. The error is how many of them are beyond it.
-    pub(crate) fn arrive(&mut self, bytes: usize) -> Result<(), u64> {
+    pub fn arrive(&mut self, bytes: usize) -> Result<(), u64> {
         let bytes = bytes as u64;
         match self.credit.checked_sub(bytes) {
             Some(left) => {
@@ -71,12 +97,12 @@ impl RecvWindow {
 
     /// Counts bytes that were read. `true` once half the window is consumed, so that credit waits to go out. The credit
     /// includes growth if the reader keeps up, with at most a quarter of the window `unread`.
-    pub(crate) fn consume(
+    pub fn consume(
         &mut self,
         bytes: usize,
         unread: usize,
         now: Instant,
-        round_trip: Option<Duration>,
+        round_trip: impl FnOnce() -> Option<Duration>,
         budget: &WindowBudget,
     ) -> bool {
         self.consumed += bytes as u32;
@@ -84,12 +110,12 @@ impl RecvWindow {
             return false;
         }
         let mut grant = self.consumed;
-        let hurried = match (self.returned_at, round_trip) {
+        let hurried = match (self.returned_at, round_trip()) {
             (Some(before), Some(round_trip)) => now.duration_since(before) * 2 <= round_trip * 3,
             _ => false,
         };
         let keeps_up = unread <= self.size as usize / 4;
-        if keeps_up && hurried && self.size <= MAX_WINDOW / 2 && budget.take(self.size as usize) {
+        if keeps_up && hurried && self.size <= self.most / 2 && budget.take(self.size as usize) {
             grant += self.size;
             self.borrowed += self.size;
             self.size *= 2;
@@ -103,14 +129,14 @@ impl RecvWindow {
 
     /// Takes the credit that goes out now. It counts only from here on: otherwise a peer that ignores credit while our
     /// writes stall could make the counter overflow.
-    pub(crate) fn take_grant(&mut self) -> u32 {
+    pub fn take_grant(&mut self) -> u32 {
         let grant = std::mem::take(&mut self.grant);
         self.credit += u64::from(grant);
         grant
     }
 
     /// Returns what was borrowed, once nothing more can come and everything was read.
-    pub(crate) fn release(&mut self, budget: &WindowBudget) {
+    pub fn release(&mut self, budget: &WindowBudget) {
         budget.give_back(std::mem::take(&mut self.borrowed) as usize);
     }
 }
@@ -119,7 +145,9 @@ impl RecvWindow {
 mod tests {
     use super::*;
 
-    const ROUND_TRIP: Option<Duration> = Some(Duration::from_millis(60));
+    fn round_trip() -> Option<Duration> {
+        Some(Duration::from_millis(60))
+    }
 
     #[test]
     fn credit_returns_at_half_a_window() {
@@ -128,8 +156,8 @@ mod tests {
         let now = Instant::now();
         assert_eq!(window.arrive(1000), Ok(()));
         assert_eq!(window.arrive(1), Err(1));
-        assert!(!window.consume(499, 0, now, None, &budget));
-        assert!(window.consume(1, 0, now, None, &budget));
+        assert!(!window.consume(499, 0, now, || None, &budget));
+        assert!(window.consume(1, 0, now, || None, &budget));
         assert_eq!(window.arrive(1), Err(1), "the credit has not gone out");
         assert_eq!(window.take_grant(), 500);
         assert_eq!(window.take_grant(), 0);
@@ -143,15 +171,15 @@ mod tests {
         let mut window = RecvWindow::new(1000);
         let mut now = Instant::now();
         window.arrive(1000).unwrap();
-        assert!(window.consume(500, 0, now, ROUND_TRIP, &budget));
+        assert!(window.consume(500, 0, now, round_trip, &budget));
         assert_eq!(window.take_grant(), 500, "nothing to compare with yet");
         now += Duration::from_millis(30);
-        assert!(window.consume(500, 0, now, ROUND_TRIP, &budget));
+        assert!(window.consume(500, 0, now, round_trip, &budget));
         assert_eq!(window.take_grant(), 500 + 1000, "half a window in half a trip");
         assert_eq!(budget.available(), 500);
         window.arrive(1000).unwrap();
         now += Duration::from_millis(30);
-        assert!(window.consume(1000, 0, now, ROUND_TRIP, &budget));
+        assert!(window.consume(1000, 0, now, round_trip, &budget));
         assert_eq!(window.take_grant(), 1000, "the budget is used up");
         window.release(&budget);
         assert_eq!(budget.available(), 1500);
@@ -165,7 +193,7 @@ mod tests {
         for (pause, unread) in [(1, 0), (200, 0), (1, 251)] {
             window.arrive(500).unwrap();
             now += Duration::from_millis(pause);
-            assert!(window.consume(500, unread, now, ROUND_TRIP, &budget));
+            assert!(window.consume(500, unread, now, round_trip, &budget));
             assert_eq!(window.take_grant(), 500);
         }
         assert_eq!(budget.available(), 1 << 20);
@@ -180,8 +208,8 @@ mod tests {
         for _ in 0..3 {
             window.arrive(1000).unwrap();
             now += Duration::from_secs(10);
-            assert!(window.consume(500, 500, now, ROUND_TRIP, &budget));
-            assert!(window.consume(500, 0, now, ROUND_TRIP, &budget));
+            assert!(window.consume(500, 500, now, round_trip, &budget));
+            assert!(window.consume(500, 0, now, round_trip, &budget));
             assert_eq!(window.take_grant(), 1000);
         }
         assert_eq!(budget.available(), 1 << 20);

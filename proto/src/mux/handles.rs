@@ -49,7 +49,7 @@ impl Mux {
             exchange.settle_window(budget);
         } else if let Received::Data { data, .. } = &received {
             let (read, unread) = (data.len(), exchange.inbox.unread());
-            if exchange.window.consume(read, unread, now, self.liveness.round_trip(), budget) {
+            if exchange.window.consume(read, unread, now, || self.liveness.round_trip(), budget) {
                 self.announce(key);
                 self.probe_round_trip();
             }

@@ -7,15 +7,13 @@ use bytes::Bytes;
 use super::exchange::{Exchange, State};
 use super::{Event, ExchangeKey, Mux};
 use crate::error::{ProtocolError, ResetCode};
-use crate::exchange::{ExchangeError, RecvState, SendState};
+use crate::exchange::{ExchangeError, MAX_CREDIT, RecvState, SendState, check_initial_window};
 use crate::frame::{Frame, FrameHeader, HEADER_LEN, MAX_DATA_FRAME, MAX_MESSAGE, SKIP_BUDGET};
 use crate::message::ErrorMessage;
 use crate::session::{Admission, Role, SessionError, Signal};
 
 /// Runs of refused requests whose Resets wait to go out; they take some kilobytes.
 const MAX_REFUSED: usize = 1000;
-/// The largest credit that a window may reach in bytes, as in RFC 9113, section 6.9.1.
-const MAX_CREDIT: u64 = (1 << 31) - 1;
 
 impl Mux {
     /// Takes in one message of whole frames. After an error the session has ended. If the peer was at fault,
@@ -56,11 +54,11 @@ impl Mux {
     fn receive_frame(&mut self, frame: Frame) -> Result<(), SessionError> {
         match self.session.receive(frame, self.now)? {
             Some(Signal::Connect(connect)) => {
-                self.peer_window = initial_window("Connect", connect.initial_window)?;
+                self.peer_window = check_initial_window("Connect", connect.initial_window)?;
                 self.events.push_back(Event::Connect(connect));
             }
             Some(Signal::Established(ack)) => {
-                self.peer_window = initial_window("ConnectAck", ack.initial_window)?;
+                self.peer_window = check_initial_window("ConnectAck", ack.initial_window)?;
                 self.events.push_back(Event::Established(ack));
                 self.probe_round_trip();
             }
@@ -231,15 +229,6 @@ fn decode_apart(message: &mut Bytes, whole: usize) -> Result<Option<Frame>, Prot
         return Frame::decode(message);
     }
     Frame::decode(&mut Bytes::copy_from_slice(&message.split_to(length)))
-}
-
-/// Checks the window that the peer announces: it must leave room for returned credit.
-fn initial_window(kind: &'static str, size: u32) -> Result<u32, ProtocolError> {
-    if u64::from(size) <= MAX_CREDIT {
-        Ok(size)
-    } else {
-        Err(ProtocolError::Malformed { kind, why: "initial_window is above 2147483647".to_owned() })
-    }
 }
 
 /// Whether a part of the body may come now, and its reader still wants it.

@@ -68,7 +68,7 @@ impl Session {
     }
 
     /// Charges the client for a frame of an exchange, which is over or is `open`.
-    pub(crate) fn charge_exchange(&mut self, frame: &Frame, open: bool, now: Instant) -> Result<(), ProtocolError> {
+    pub fn charge_exchange(&mut self, frame: &Frame, open: bool, now: Instant) -> Result<(), ProtocolError> {
         match frame {
             Frame::WindowUpdate { .. } if self.toll.updates > 0 => self.toll.updates -= 1,
             Frame::WindowUpdate { .. } => return self.spend(USELESS, now),
@@ -87,8 +87,8 @@ impl Session {
         self.toll.budget.earn(REQUEST_EARNS);
     }
 
-    /// A Data frame with so many bytes has gone out.
-    pub(crate) fn earn_data(&mut self, length: usize) {
+    /// Data frames with so many bytes have gone out.
+    pub fn earn_data(&mut self, length: usize) {
         self.toll.budget.earn(DATA_EARNS);
         self.toll.remainder += length;
         let more = UPDATES_PER_DATA + (self.toll.remainder / BYTES_PER_UPDATE) as u32;

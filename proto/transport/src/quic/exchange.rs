@@ -17,10 +17,10 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
-use cok_proto::exchange::{Handed, LINGER, SendState};
+use cok_proto::exchange::{Handed, LINGER, MAX_CREDIT, RecvWindow, SendState};
 use cok_proto::frame;
 use cok_proto::stream::{Arrived, ExchangeReader};
-use cok_proto::{ResetCode, Role};
+use cok_proto::{ProtocolError, ResetCode, Role};
 use parking_lot::{Mutex, MutexGuard};
 use quinn::{ConnectionError, ReadError, RecvStream, SendStream, StoppedError, VarInt, WriteError};
 
@@ -29,7 +29,7 @@ use self::buffers::{Joined, MOST_JOINED, Outbox};
 use self::handles::{QuicRecv, QuicSend};
 use self::turn::Turn;
 use super::shared::{Abandon, Shared, Slot};
-use crate::{ExchangeError, Received};
+use crate::{ExchangeError, Received, set_waker};
 
 /// Pieces that are taken from quinn under one lock. This many packets of 1,200 bytes hold a full Data frame.
 const PIECES: usize = 14;
@@ -58,6 +58,10 @@ struct Inner {
     /// What arrived behind joined body bytes: a part, or why the peer's direction broke off.
     next: Option<Result<Received, ResetCode>>,
     outbox: Outbox,
+    /// Body bytes that the peer still takes.
+    credit: u64,
+    /// What the peer may still send.
+    window: RecvWindow,
     /// Our direction ends with a break.
     broke_off: bool,
     turn: Turn,
@@ -91,9 +95,9 @@ impl Exchange {
     pub(super) fn request(begin: Begin, asked: Asked, slot: Slot) -> crate::ExchangeHalves {
         let reader = ExchangeReader::new(Role::Daemon, 0);
         let state = SendState::after_request(asked.end, asked.head.is_upgrade());
-        let (mut inner, tunnel) = (Inner::new(Stream::Missing, state, 0, reader), asked.tunnel);
+        let (mut inner, tunnel) = (Inner::new(Stream::Missing, state, 0, reader, slot.session()), asked.tunnel);
         match begin {
-            Begin::Opened(send, recv) => inner.opened(send, recv, &asked),
+            Begin::Opened(send, recv) => inner.opened(send, recv, &asked, &slot),
             Begin::Opening(opening) => inner.stream = Stream::Opening { opening, asked },
         }
         let exchange = Arc::new(Self { role: Role::Daemon, tunnel, slot, inner: Mutex::new(inner) });
@@ -104,7 +108,9 @@ impl Exchange {
     /// Client: an exchange whose request has been read off its stream.
     pub(super) fn response(arrived: Accepted, tunnel: u32, slot: Slot) -> crate::ExchangeHalves {
         let Accepted { send, recv, reader, id } = arrived;
-        let inner = Inner::new(Stream::Open { send, recv }, SendState::before_response(), id, reader);
+        let stream = Stream::Open { send, recv };
+        let inner = Inner::new(stream, SendState::before_response(), id, reader, slot.session());
+        slot.set_id(id);
         Self::halves(Arc::new(Self { role: Role::Client, tunnel, slot, inner: Mutex::new(inner) }))
     }
 
@@ -121,11 +127,42 @@ impl Exchange {
     fn session(&self) -> &Arc<Shared> {
         self.slot.session()
     }
+
+    /// Counts body bytes that go out, which justify WindowUpdates of a client.
+    fn note_sent(&self, bytes: u64) {
+        if self.role == Role::Daemon && bytes > 0 {
+            self.session().note_sent(bytes);
+        }
+    }
+
+    /// The sender's handle is gone. Ready once all that it handed over has gone out, or the exchange is over.
+    fn poll_rest(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut inner = self.lock();
+        let over = inner.flush(cx, self).is_ready() || inner.send_error().is_some();
+        if over || inner.poll_stopped(cx, self.role).is_ready() {
+            return Poll::Ready(());
+        }
+        set_waker(&mut inner.send_waker, cx);
+        Poll::Pending
+    }
 }
 
 impl Abandon for Exchange {
     fn abandon(&self, code: ResetCode) {
         self.lock().reset(code);
+    }
+
+    fn credit(&self, increment: u32) {
+        let mut inner = self.lock();
+        let credit = inner.credit + u64::from(increment);
+        if increment == 0 || credit > MAX_CREDIT {
+            return inner.reset(ResetCode::Cancelled);
+        }
+        inner.credit = credit;
+        if inner.outbox.is_held() {
+            inner.try_flush(self);
+            wake(&mut inner.send_waker);
+        }
     }
 
     fn look(&self) {
@@ -142,8 +179,10 @@ impl Abandon for Exchange {
 }
 
 impl Inner {
-    fn new(stream: Stream, send: SendState, id: u32, reader: ExchangeReader) -> Self {
+    fn new(stream: Stream, send: SendState, id: u32, reader: ExchangeReader, session: &Shared) -> Self {
         Self {
+            credit: session.peer_window.into(),
+            window: session.new_window(),
             stream,
             state: State::Running { send },
             id,
@@ -160,8 +199,9 @@ impl Inner {
     }
 
     /// Uses the stream that was opened; its number is the exchange's id.
-    fn opened(&mut self, send: SendStream, recv: RecvStream, asked: &Asked) {
+    fn opened(&mut self, send: SendStream, recv: RecvStream, asked: &Asked, slot: &Slot) {
         self.id = exchange_id(&send);
+        slot.set_id(self.id);
         self.reader = ExchangeReader::new(Role::Daemon, self.id);
         let mut first = BytesMut::new();
         frame::put_request(&mut first, self.id, asked.tunnel, &asked.head, asked.end);
@@ -177,7 +217,7 @@ impl Inner {
         match ready!(opening.as_mut().poll(cx)) {
             Ok((send, recv)) => {
                 exchange.session().note_opened(exchange_id(&send));
-                self.opened(send, recv, &asked);
+                self.opened(send, recv, &asked, &exchange.slot);
             }
             // The peer has not seen the request.
             Err(_) => self.breaks(ExchangeError::Reset(ResetCode::Unprocessed)),
@@ -199,16 +239,31 @@ impl Inner {
     }
 
     fn has_unsent(&self) -> bool {
-        self.is_opening() || !self.outbox.chunks.is_empty() || !self.outbox.scratch.is_empty()
+        self.is_opening()
+            || !self.outbox.chunks.is_empty()
+            || !self.outbox.scratch.is_empty()
+            || (self.outbox.is_held() && self.credit > 0)
+    }
+
+    /// Queues body bytes.
+    fn push_data(&mut self, data: Bytes, end: bool, exchange: &Exchange) {
+        let before = self.credit;
+        self.outbox.push_data(self.id, data, end, &mut self.credit);
+        exchange.note_sent(before - self.credit);
     }
 
     fn try_flush(&mut self, exchange: &Exchange) {
         let _waits = self.flush(&mut Context::from_waker(Waker::noop()), exchange);
     }
 
-    /// Writes waiting frames to quinn. Ready once none waits.
+    /// Writes waiting frames to quinn. Ready once none waits, for room or for credit.
     fn flush(&mut self, cx: &mut Context<'_>, exchange: &Exchange) -> Poll<()> {
         ready!(self.poll_open(cx, exchange));
+        if self.outbox.is_held() {
+            let before = self.credit;
+            self.outbox.release(self.id, &mut self.credit);
+            exchange.note_sent(before - self.credit);
+        }
         let Stream::Open { send, .. } = &mut self.stream else { return Poll::Ready(()) };
         self.outbox.seal();
         while !self.outbox.chunks.is_empty() {
@@ -232,6 +287,9 @@ impl Inner {
                     return Poll::Ready(());
                 }
             }
+        }
+        if self.outbox.is_held() {
+            return Poll::Pending;
         }
         if let State::Running { send: state } = &mut self.state {
             let before = *state;
@@ -295,7 +353,7 @@ impl Inner {
         match send.break_off() {
             Handed::Queue if self.is_opening() => self.reset(code),
             Handed::Queue => {
-                frame::put_break(&mut self.outbox.scratch, self.id, code.or_cancelled());
+                frame::put_break(self.outbox.rear(), self.id, code.or_cancelled());
                 self.broke_off = true;
                 self.try_flush(exchange);
             }
@@ -392,6 +450,11 @@ impl Inner {
             };
             match arrived {
                 Some(Arrived::Part(Received::Data { data, end })) => {
+                    if let Err(error) = self.take_body(data.len(), end, exchange) {
+                        exchange.session().fail(&(&error).into());
+                        self.breaks(ExchangeError::SessionLost);
+                        continue;
+                    }
                     joined.push(data);
                     if end || joined.len() >= MOST_JOINED {
                         self.note_end();
@@ -436,6 +499,39 @@ impl Inner {
         }
     }
 
+    /// Counts body bytes that the reader gets, and returns credit for them.
+    fn take_body(&mut self, bytes: usize, end: bool, exchange: &Exchange) -> Result<(), ProtocolError> {
+        self.window.arrive(bytes).map_err(|excess| ProtocolError::CreditExceeded { id: self.id, excess })?;
+        let unread = self.pieces.iter().map(Bytes::len).sum();
+        let (session, before) = (exchange.session(), self.window.size());
+        let round_trip = || Some(session.connection.rtt());
+        if !end && self.window.consume(bytes, unread, Instant::now(), round_trip, &session.budget) {
+            let grown = self.window.size() - before;
+            exchange.slot.grant(self.id, self.window.take_grant(), grown);
+        }
+        Ok(())
+    }
+
+    /// Ready once the peer has stopped our direction, or has all of it.
+    fn poll_stopped(&mut self, cx: &mut Context<'_>, role: Role) -> Poll<()> {
+        if self.stopped.is_none()
+            && let Stream::Open { send, .. } = &self.stream
+        {
+            self.stopped = Some(Box::pin(send.stopped()));
+        }
+        let Some(stopped) = &mut self.stopped else { return Poll::Pending };
+        match ready!(stopped.as_mut().poll(cx)) {
+            Ok(Some(code)) => self.was_stopped(code, role),
+            // The peer has everything. The other direction reports what else happens.
+            Ok(None) => {
+                self.stopped = Some(Box::pin(std::future::pending()));
+                return Poll::Pending;
+            }
+            Err(_) => self.breaks(ExchangeError::SessionLost),
+        }
+        Poll::Ready(())
+    }
+
     /// Reads the FIN of a stream whose last frame has come, so that quinn can forget the stream.
     fn note_end(&mut self) {
         if self.reader.has_ended()
@@ -474,6 +570,7 @@ impl Drop for Exchange {
     fn drop(&mut self) {
         let inner = self.inner.get_mut();
         inner.turn.leave(self.tunnel, self.slot.session());
+        inner.window.release(&self.slot.session().budget);
         let State::Running { send: state } = inner.state else { return };
         let lingers = inner.broke_off && self.role == Role::Daemon && !inner.reader.has_ended();
         if !lingers && state != SendState::Finished {

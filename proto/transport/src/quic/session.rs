@@ -8,6 +8,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
+use cok_proto::exchange::check_initial_window;
 use cok_proto::frame::{self, FrameType, MAX_REQUEST_HEAD};
 use cok_proto::head::HeadTooLarge;
 use cok_proto::session::{Admission, Carrier, Session, Signal};
@@ -20,7 +21,7 @@ use parking_lot::Mutex;
 use quinn::{Connection, ConnectionError, RecvStream, SendStream, VarInt};
 use tokio::sync::watch;
 
-use super::control::{Control, close_reason, drive, fail};
+use super::control::{Control, close_reason, drive, fail, refuse};
 use super::exchange::{Accepted, Asked, Begin, Exchange, exchange_id, turn_away};
 use super::shared::{Shared, Slot};
 use crate::{CloseReason, Config, Handshake, HandshakeError, Incoming, OpenError, SignsOfLife, Status, Transport};
@@ -38,7 +39,11 @@ pub async fn accept(
         let mut control = Control::new(send, recv);
         loop {
             match control.signal(&connection, &mut session).await? {
-                Signal::Connect(connect) => return Ok::<_, CloseReason>((control, connect)),
+                Signal::Connect(connect) => {
+                    check_initial_window("Connect", connect.initial_window)
+                        .map_err(|error| refuse(&connection, &error))?;
+                    return Ok::<_, CloseReason>((control, connect));
+                }
                 Signal::Ping(opaque) => control.pong(&connection, opaque).await?,
                 _ => {}
             }
@@ -74,7 +79,8 @@ pub(super) async fn connect(
         }
     };
     connection.set_max_concurrent_bi_streams(streams_for(session.max_exchanges()));
-    let shared = Shared::new(connection.clone(), session, &config);
+    let window = check_initial_window("ConnectAck", ack.initial_window).map_err(|error| refuse(&connection, &error))?;
+    let shared = Shared::new(connection.clone(), session, &config, window);
     tokio::spawn(drive(shared.clone(), control));
     let session = QuicSession { accepting: Mutex::new(Accepting::new(&connection)), shared: shared.clone() };
     Ok((shared, Arc::new(session), ack))
@@ -102,7 +108,7 @@ impl Handshake for QuicHandshake {
 
     fn accept(mut self: Box<Self>, ack: &ConnectAck, moved: &[(u32, Bound)]) -> Arc<dyn Transport> {
         self.session.accept(ack, moved);
-        let shared = Shared::new(self.connection, self.session, &self.config);
+        let shared = Shared::new(self.connection, self.session, &self.config, self.connect.initial_window);
         let mut state = shared.lock();
         frame::put_json(&mut state.outbox, FrameType::ConnectAck, ack);
         for (id, bound) in moved {

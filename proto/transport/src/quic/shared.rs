@@ -1,20 +1,22 @@
 //! The state that the parts of one session share: its rules, its exchanges, and control frames that wait to go out.
 
-use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use cok_proto::frame::{self, FrameType};
+use cok_proto::exchange::RecvWindow;
 use cok_proto::session::{Admission, Said, Session, Signal};
-use cok_proto::{Drain, DrainReason, ErrorMessage, Frame, ProtocolError, ResetCode, Role, TunnelFrame};
+use cok_proto::{Drain, DrainReason, ErrorMessage, Frame, ProtocolError, ResetCode, Role, TunnelFrame, WindowBudget};
 use parking_lot::{Mutex, MutexGuard};
 use quinn::Connection;
 use slab::Slab;
 use tokio::sync::{Notify, watch};
 
+use super::settings::stream_window;
 use super::turns::Turns;
 use super::window::ConnectionWindow;
 use crate::{CloseReason, Holding, OpenError, SessionError, Status, set_waker};
@@ -22,6 +24,14 @@ use crate::{CloseReason, Holding, OpenError, SessionError, Status, set_waker};
 pub(super) struct Shared {
     pub(super) connection: Connection,
     pub(super) role: Role,
+    /// Body bytes that the peer takes of each exchange at first.
+    pub(super) peer_window: u32,
+    /// Body bytes that we take of each exchange at first.
+    initial_window: u32,
+    /// The budget for the growth of windows.
+    pub(super) budget: WindowBudget,
+    /// Body bytes that have gone out since the last WindowUpdate came.
+    sent: AtomicU64,
     pub(super) status: watch::Sender<Status>,
     /// Wakes the driver of the control stream.
     pub(super) attention: Notify,
@@ -42,6 +52,8 @@ pub(super) struct State {
     pub(super) pong: Option<[u8; 8]>,
     pub(super) ping: bool,
     exchanges: Slab<Entry>,
+    /// Where the exchange of an id is.
+    by_id: HashMap<u32, usize>,
     window: ConnectionWindow,
     /// The driver counts stalled readers.
     auditing: bool,
@@ -54,6 +66,9 @@ pub(super) struct State {
 pub(super) trait Abandon: Send + Sync {
     /// Abandons the exchange unless it is over.
     fn abandon(&self, code: ResetCode);
+
+    /// The peer takes so many body bytes more.
+    fn credit(&self, _increment: u32) {}
 
     /// Notes whether bytes have come for a reader that waited, and did not come for them.
     fn look(&self) {}
@@ -71,6 +86,8 @@ struct Entry {
     progress: Arc<Progress>,
     /// The tunnel that it is for. On the client, it is known once the head has come.
     tunnel: Option<u32>,
+    /// Its id, once it has one.
+    id: Option<u32>,
     exchange: Weak<dyn Abandon>,
 }
 
@@ -84,10 +101,12 @@ struct Progress {
     seen: AtomicU64,
     /// The reader has waited for the peer since the last audit.
     kept_up: AtomicBool,
-    /// Where the room in the connection window is charged that a stalled reader takes.
+    /// Where a stalled reader is charged for what it may hold.
     holding: OnceLock<Arc<Holding>>,
     /// Bytes that are charged.
     charged: AtomicUsize,
+    /// The size of its credit window in bytes.
+    window: AtomicU32,
 }
 
 impl Progress {
@@ -105,14 +124,12 @@ impl Progress {
         self.waits.load(Ordering::Relaxed) && self.reads.load(Ordering::Relaxed) == self.seen.load(Ordering::Relaxed)
     }
 
-    /// Charges the room that the reader takes, or gives it back. Whether it may have it: no account is full.
-    fn charge(&self, bytes: usize) -> bool {
-        let Some(holding) = self.holding.get() else { return true };
+    /// Charges what the reader may hold, or gives it back.
+    fn charge(&self, bytes: usize) {
+        let Some(holding) = self.holding.get() else { return };
         let before = self.charged.swap(bytes, Ordering::Relaxed);
-        let granted = before >= bytes || !holding.is_full();
         holding.add(bytes.saturating_sub(before));
         holding.sub(before.saturating_sub(bytes));
-        granted
     }
 }
 
@@ -123,13 +140,22 @@ impl Drop for Progress {
 }
 
 impl Shared {
-    /// For a session whose handshake is done.
-    pub(super) fn new(connection: Connection, session: Session, config: &crate::Config) -> Arc<Self> {
-        let window = ConnectionWindow::new(config.initial_window);
+    /// For a session whose handshake is done. `peer_window` is the initial window that the peer has announced.
+    pub(super) fn new(
+        connection: Connection,
+        session: Session,
+        config: &crate::Config,
+        peer_window: u32,
+    ) -> Arc<Self> {
+        let window = ConnectionWindow::new();
         connection.set_receive_window(window.size());
         Arc::new(Self {
             connection,
             role: session.role(),
+            peer_window,
+            initial_window: config.initial_window,
+            budget: config.budget.clone(),
+            sent: AtomicU64::new(0),
             status: watch::Sender::new(Status::Open),
             attention: Notify::new(),
             pongs: watch::Sender::new(0),
@@ -142,6 +168,7 @@ impl Shared {
                 pong: None,
                 ping: false,
                 exchanges: Slab::new(),
+                by_id: HashMap::new(),
                 window,
                 auditing: false,
                 tunnel_frames: VecDeque::new(),
@@ -207,6 +234,17 @@ impl Shared {
                 drop(state);
                 self.note_drain(drain);
             }
+            Ok(Some(Signal::Exchange(Frame::WindowUpdate { id, increment }))) => {
+                let exchange = state.by_id.get(&id).and_then(|index| state.exchanges.get(*index));
+                let exchange = exchange.and_then(|entry| entry.exchange.upgrade());
+                let charged = self.charge_update(&mut state.session, id, exchange.is_some());
+                drop(state);
+                match (charged, exchange) {
+                    (Err(error), _) => self.fail(&(&error).into()),
+                    (Ok(()), Some(exchange)) => exchange.credit(increment),
+                    (Ok(()), None) => {}
+                }
+            }
             Err(SessionError::Protocol(error)) => {
                 drop(state);
                 self.fail(&(&error).into());
@@ -216,6 +254,28 @@ impl Shared {
             Ok(_) => {}
         }
         Ok(())
+    }
+
+    /// Judges a WindowUpdate for the exchange of this id, which is over or is `open`.
+    fn charge_update(&self, session: &mut Session, id: u32, open: bool) -> Result<(), ProtocolError> {
+        if !session.was_opened(id) {
+            return Err(ProtocolError::NeverOpened { kind: "WindowUpdate", id });
+        }
+        let sent = self.sent.swap(0, Ordering::Relaxed);
+        if sent > 0 {
+            session.earn_data(usize::try_from(sent).unwrap_or(usize::MAX));
+        }
+        session.charge_exchange(&Frame::WindowUpdate { id, increment: 0 }, open, Instant::now())
+    }
+
+    /// Counts body bytes that go out.
+    pub(super) fn note_sent(&self, bytes: u64) {
+        self.sent.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// The credit window of a new exchange.
+    pub(super) fn new_window(&self) -> RecvWindow {
+        RecvWindow::growing_to(self.initial_window, stream_window(self.initial_window))
     }
 
     /// Sends what `what` says about a tunnel, if it says anything; whether that has an effect.
@@ -308,8 +368,12 @@ impl Shared {
 
     fn slot(self: &Arc<Self>, mut state: MutexGuard<'_, State>, tunnel: Option<u32>) -> Slot {
         let progress = Arc::<Progress>::default();
-        let entry = Entry { progress: progress.clone(), tunnel, exchange: Weak::<NoExchange>::new() };
+        progress.window.store(self.initial_window, Ordering::Relaxed);
+        let entry = Entry { progress: progress.clone(), tunnel, id: None, exchange: Weak::<NoExchange>::new() };
         let index = state.exchanges.insert(entry);
+        if let Some(size) = state.window.grant(self.initial_window.into()) {
+            self.connection.set_receive_window(size);
+        }
         if let Some(tunnel) = tunnel {
             self.take_turns(|turns| turns.opened(tunnel));
         }
@@ -349,7 +413,7 @@ impl Shared {
         }
     }
 
-    /// Counts stalled readers and makes room for them in the connection window. Whether another audit is needed.
+    /// Charges stalled readers for what they may hold. Whether another audit is needed.
     pub(super) fn audit(&self) -> bool {
         self.look();
         let mut state = self.lock();
@@ -359,17 +423,14 @@ impl Shared {
             self.connection.set_send_window(size);
         }
         drop(turns);
-        let room = state.window.of_stream();
-        let stalls = |entry: &Entry| {
-            let stalls = entry.progress.stalls(contended);
-            // One that gets no room now is about to be ended.
-            entry.progress.charge(if stalls { room } else { 0 }) && stalls
-        };
-        let stalled = state.exchanges.iter().filter(|(_, entry)| stalls(entry)).count();
-        if let Some(size) = state.window.adjust(stalled) {
+        for (_, Entry { progress, .. }) in &state.exchanges {
+            let stalls = progress.stalls(contended);
+            progress.charge(if stalls { progress.window.load(Ordering::Relaxed) as usize } else { 0 });
+        }
+        if let Some(size) = state.window.settle() {
             self.connection.set_receive_window(size);
         }
-        state.auditing = !state.exchanges.is_empty() || stalled > 0;
+        state.auditing = !state.exchanges.is_empty();
         state.auditing
     }
 }
@@ -411,6 +472,30 @@ impl Slot {
         }
     }
 
+    /// The exchange's id.
+    pub(super) fn set_id(&self, id: u32) {
+        let mut state = self.0.session.lock();
+        state.by_id.insert(id, self.0.index);
+        if let Some(entry) = state.exchanges.get_mut(self.0.index) {
+            entry.id = Some(id);
+        }
+    }
+
+    /// Returns credit to the peer. It includes `grown` bytes by which the window is larger now.
+    pub(super) fn grant(&self, id: u32, increment: u32, grown: u32) {
+        let session = &self.0.session;
+        let mut state = session.lock();
+        frame::put_window_update(&mut state.outbox, id, increment);
+        if grown > 0 {
+            self.0.progress.window.fetch_add(grown, Ordering::Relaxed);
+            if let Some(size) = state.window.grant(grown.into()) {
+                session.connection.set_receive_window(size);
+            }
+        }
+        drop(state);
+        session.attention.notify_one();
+    }
+
     /// Client: the tunnel that the exchange is for.
     pub(super) fn set_tunnel(&self, tunnel: u32) {
         if let Some(entry) = self.0.session.lock().exchanges.get_mut(self.0.index) {
@@ -419,7 +504,7 @@ impl Slot {
         }
     }
 
-    /// Charges the room in the connection window that the reader takes while it stalls.
+    /// Charges what the reader may hold while it stalls.
     pub(super) fn charge_to(&self, holding: Arc<Holding>) {
         let _first_counts = self.0.progress.holding.set(holding);
     }
@@ -446,9 +531,15 @@ impl Slot {
 impl Drop for SlotGuard {
     fn drop(&mut self) {
         let mut state = self.session.lock();
-        if let Some(Entry { tunnel: Some(tunnel), .. }) = state.exchanges.try_remove(self.index) {
-            state.session.released(tunnel);
-            self.session.take_turns(|turns| turns.ended(tunnel));
+        state.window.take_back(self.progress.window.load(Ordering::Relaxed).into());
+        if let Some(entry) = state.exchanges.try_remove(self.index) {
+            if let Some(id) = entry.id {
+                state.by_id.remove(&id);
+            }
+            if let Some(tunnel) = entry.tunnel {
+                state.session.released(tunnel);
+                self.session.take_turns(|turns| turns.ended(tunnel));
+            }
         }
         let last = state.exchanges.is_empty() && state.session.is_draining();
         drop(state);

@@ -1,43 +1,75 @@
-//! The connection window: how many bytes all streams of a session may hold together.
+//! The connection window: how many bytes all streams of a session may hold together (RFC 9000, section 4).
 //!
-//! QUIC has one window for the connection and one for each stream (RFC 9000, section 4). A stalled reader fills part of
-//! the connection window. With a fixed size, a few slow visitors would hold up all others. Here the window grows by one
-//! stream window for each stalled reader, and shrinks again. So a session holds at most [`BASE_STREAMS`] stream
-//! windows, and one for each exchange that stalls.
+//! Each exchange has a credit window of its own, so a reader that stalls holds up nobody. The connection window must not
+//! undo that. So it has room for all that was granted to the open exchanges, and for what needs no credit. It bounds a
+//! peer that ignores its credit.
 
 use quinn::VarInt;
 
-use super::settings::stream_window;
-
-/// Stream windows for all readers that keep up. With windows of 1 MiB, 4 MiB carry 560 Mbit/s over 60 ms.
-const BASE_STREAMS: u64 = 4;
+/// Room for what needs no credit: heads, trailers and headers of frames.
+const BASE: u64 = 4 * 1024 * 1024;
+/// The window changes in steps of this many bytes, since a change takes the lock of the connection.
+const STEP: u64 = 4 * 1024 * 1024;
 
 #[derive(Debug)]
 pub(super) struct ConnectionWindow {
-    /// The size of a stream window in bytes.
-    stream: u64,
-    /// Readers that stall.
-    stalled: usize,
+    /// Bytes that all open exchanges may hold.
+    granted: u64,
+    /// The window's size in bytes.
+    size: u64,
 }
 
 impl ConnectionWindow {
-    pub(super) fn new(initial_window: u32) -> Self {
-        Self { stream: stream_window(initial_window).into(), stalled: 0 }
+    pub(super) fn new() -> Self {
+        Self { granted: 0, size: Self::fitting(0) }
     }
 
-    /// The size of a stream window in bytes: what one stalled reader may hold.
-    pub(super) fn of_stream(&self) -> usize {
-        usize::try_from(self.stream).unwrap_or(usize::MAX)
+    fn fitting(granted: u64) -> u64 {
+        (BASE + granted).next_multiple_of(STEP) + STEP
     }
 
     /// The window's size in bytes.
     pub(super) fn size(&self) -> VarInt {
-        VarInt::from_u64((BASE_STREAMS + self.stalled as u64) * self.stream).unwrap_or(VarInt::MAX)
+        VarInt::from_u64(self.size).unwrap_or(VarInt::MAX)
     }
 
-    /// Sets how many readers stall. Returns the window's new size in bytes if it changes.
-    pub(super) fn adjust(&mut self, stalled: usize) -> Option<VarInt> {
-        let changes = std::mem::replace(&mut self.stalled, stalled) != stalled;
-        changes.then(|| self.size())
+    /// An exchange may hold so many bytes more. Returns the window's new size in bytes if it has to grow at once.
+    pub(super) fn grant(&mut self, bytes: u64) -> Option<VarInt> {
+        self.granted += bytes;
+        (BASE + self.granted > self.size).then(|| self.fit())
+    }
+
+    /// An exchange that might hold so many bytes is over.
+    pub(super) fn take_back(&mut self, bytes: u64) {
+        self.granted = self.granted.saturating_sub(bytes);
+    }
+
+    /// Shrinks the window to what it needs. Returns its new size in bytes if that changes.
+    pub(super) fn settle(&mut self) -> Option<VarInt> {
+        (Self::fitting(self.granted) < self.size).then(|| self.fit())
+    }
+
+    fn fit(&mut self) -> VarInt {
+        self.size = Self::fitting(self.granted);
+        self.size()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_has_room_for_all_that_is_granted() {
+        let (mut window, mut changes) = (ConnectionWindow::new(), 0);
+        for exchanges in 1..=1000_u64 {
+            changes += u64::from(window.grant(256 * 1024).is_some());
+            assert!(window.size >= BASE + exchanges * 256 * 1024);
+        }
+        assert!(changes < 70, "{changes}");
+        assert_eq!(window.settle(), None);
+        window.take_back(1000 * 256 * 1024);
+        assert_eq!(window.settle(), Some(ConnectionWindow::new().size()));
+        assert_eq!(window.settle(), None);
     }
 }

@@ -1,6 +1,7 @@
 //! The two handles of an exchange on a stream.
 
 use std::fmt;
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
@@ -21,6 +22,10 @@ impl SendHalf for QuicSend {
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ExchangeError>> {
         let mut inner = self.0.lock();
         let waits = inner.flush(cx, &self.0).is_pending();
+        if waits && inner.outbox.is_held() {
+            // Without a write, only this tells that the peer has stopped the stream.
+            let _stopped = inner.poll_stopped(cx, self.0.role);
+        }
         if let Some(error) = inner.send_error() {
             return Poll::Ready(Err(error));
         }
@@ -38,21 +43,7 @@ impl SendHalf for QuicSend {
             return Poll::Ready(error);
         }
         set_waker(&mut inner.send_waker, cx);
-        if inner.stopped.is_none()
-            && let Stream::Open { send, .. } = &inner.stream
-        {
-            inner.stopped = Some(Box::pin(send.stopped()));
-        }
-        let Some(stopped) = &mut inner.stopped else { return Poll::Pending };
-        match ready!(stopped.as_mut().poll(cx)) {
-            Ok(Some(code)) => inner.was_stopped(code, self.0.role),
-            // The peer has everything. The other direction reports what else happens.
-            Ok(None) => {
-                inner.stopped = Some(Box::pin(std::future::pending()));
-                return Poll::Pending;
-            }
-            Err(_) => inner.breaks(ExchangeError::SessionLost),
-        }
+        ready!(inner.poll_stopped(cx, self.0.role));
         Poll::Ready(inner.send_error().unwrap_or(ExchangeError::Reset(ResetCode::NoError)))
     }
 
@@ -82,8 +73,7 @@ impl SendHalf for QuicSend {
     fn send_data(&mut self, data: Bytes, end: bool) {
         let mut inner = self.0.lock();
         if inner.hand_over_body(end) && (end || !data.is_empty()) {
-            let id = inner.id;
-            inner.outbox.push_data(id, data, end);
+            inner.push_data(data, end, &self.0);
             inner.try_flush(&self.0);
         }
     }
@@ -95,7 +85,7 @@ impl SendHalf for QuicSend {
         let mut inner = self.0.lock();
         if inner.hand_over_body(true) {
             let id = inner.id;
-            frame::put_trailers(&mut inner.outbox.scratch, id, &fields);
+            frame::put_trailers(inner.outbox.rear(), id, &fields);
             inner.try_flush(&self.0);
         }
         Ok(())
@@ -121,6 +111,12 @@ impl Drop for QuicSend {
                 Role::Daemon => inner.reset(Role::Daemon.leaves_with()),
                 Role::Client => inner.break_off(Role::Client.leaves_with(), &self.0),
             }
+        }
+        if inner.outbox.is_held()
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            let exchange = self.0.clone();
+            runtime.spawn(poll_fn(move |cx| exchange.poll_rest(cx)));
         }
     }
 }
