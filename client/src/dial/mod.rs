@@ -166,7 +166,7 @@ async fn tls(config: &Config, addresses: &[SocketAddr]) -> Result<TlsStream<TcpS
         Err(_) => Err(Cause::NoAnswer { from: Some(address), within: TCP }),
     });
     let stream = stream.await.map_err(furthest)?;
-    let tuned = tcp::tune(&stream).and_then(|()| tcp::tune_tunnel(&stream));
+    let tuned = tcp::tune(&stream);
     tuned.map_err(|error| Cause::Broken(format!("the connection broke: {}", io_reason(&error))))?;
     let Config { server, tls, congestion, .. } = config;
     if let Err(error) = tcp::set_congestion(&stream, *congestion) {

@@ -108,9 +108,6 @@ impl Tunnels {
         let upgraded = upgraded.await.inspect_err(gone).ok()?;
         // Unwraps the connection, so that no HTTP state stays in memory.
         let (stream, read) = unwrap(upgraded)?;
-        if let Err(error) = cok_transport::tcp::tune_tunnel(stream.get_ref().0) {
-            debug!(%peer, %error, "cannot bound the tunnel's unsent bytes: {error}");
-        }
         let limit = self.config().handshake_timeout;
         let handshake =
             ws::accept(stream, read, |stream| progress(stream.get_ref().0), self.session_config(), limit).await;

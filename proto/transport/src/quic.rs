@@ -1,8 +1,8 @@
 //! A session over one QUIC connection (RFC 9000).
 //!
 //! The client's first bidirectional stream carries the control frames. For each exchange the daemon opens a
-//! bidirectional stream, which carries the same frames as over WebSocket. QUIC does the rest of the multiplexer's work:
-//! flow control, fair turns, cancelling (RESET_STREAM and STOP_SENDING with the codes of Reset frames) and liveness.
+//! bidirectional stream, which carries the same frames as over WebSocket, with the same credit. QUIC does the rest of the
+//! multiplexer's work: fair turns, cancelling (RESET_STREAM and STOP_SENDING with the codes of Reset frames) and liveness.
 //!
 //! To follow an exchange, read `session` and `exchange`. To follow a session, read `dial` (client), [`accept`] (daemon)
 //! and `control`. UDP sockets are in `socket`, `layer` and `gro`.

@@ -10,24 +10,21 @@ use tokio::net::TcpStream;
 
 use crate::Congestion;
 
-/// Unsent bytes that the kernel may hold on a tunnel's connection: a few writes. Another exchange's first bytes cannot
-/// overtake what the kernel holds.
-const TUNNEL_NOTSENT_LOWAT: u32 = 128 * 1024;
+/// Unsent bytes that the kernel may hold on a connection: a few writes. Another exchange's first bytes cannot overtake what
+/// the kernel holds, and a visitor who does not read would fill four megabytes that no account knows.
+const NOTSENT_LOWAT: u32 = 128 * 1024;
 
 /// Silence after which the kernel probes whether the peer still exists, so that a connection to a dead machine ends. It
 /// is long, because a slow request is silent too.
 const KEEPALIVE_AFTER: Duration = Duration::from_secs(60);
 
-/// Sets the options of every TCP connection: keep-alive probes, and no Nagle's algorithm, whose wait for a delayed
-/// acknowledgement costs 40 ms.
+/// Sets the options of every TCP connection: keep-alive probes, few unsent bytes in the kernel, and no Nagle's algorithm,
+/// whose wait for a delayed acknowledgement costs 40 ms.
 pub fn tune(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
-    SockRef::from(stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE_AFTER))
-}
-
-/// Sets the further options of a connection that carries a tunnel, after [`tune`].
-pub fn tune_tunnel(stream: &TcpStream) -> io::Result<()> {
-    SockRef::from(stream).set_tcp_notsent_lowat(TUNNEL_NOTSENT_LOWAT)
+    let socket = SockRef::from(stream);
+    socket.set_tcp_notsent_lowat(NOTSENT_LOWAT)?;
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE_AFTER))
 }
 
 /// Whether nothing waits to be read from a socket that does not block, neither bytes nor the end nor an error.

@@ -15,7 +15,7 @@ use hyper::service::service_fn;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpListener;
+use tokio::net::TcpSocket;
 use tokio::time::sleep;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
@@ -27,12 +27,20 @@ use crate::exchanges::{Body, bytes, pieces};
 /// More than any visitor of a test reads.
 const HUGE: u64 = 1 << 30;
 
+/// The send buffer of a connection in bytes, and how many connections may wait to be accepted.
+const SEND_BUFFER: u32 = 128 * 1024;
+const BACKLOG: u32 = 4096;
+
 /// The queries of all requests for `/`, answered or not.
 type Asked = Arc<Mutex<String>>;
 
 /// Serves until the process is killed.
 pub(crate) async fn serve() -> anyhow::Result<()> {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
+    let socket = TcpSocket::new_v4()?;
+    socket.bind(([127, 0, 0, 1], 0).into())?;
+    // Many visitors at once must neither be refused nor fill the kernel's memory.
+    socket.set_send_buffer_size(SEND_BUFFER)?;
+    let listener = socket.listen(BACKLOG)?;
     println!("http://{}", listener.local_addr()?);
     let asked = Asked::default();
     loop {

@@ -20,8 +20,8 @@ use crate::{CloseReason, SessionError};
 
 /// How long an Error frame may take to arrive before the connection is closed anyway.
 const LAST_WORDS: Duration = Duration::from_secs(1);
-/// How often stalled readers are counted while there are exchanges.
-const AUDIT_EVERY: Duration = Duration::from_millis(100);
+/// How often readers that stall are looked for while there are exchanges.
+const AUDIT_EVERY: Duration = Duration::from_millis(50);
 /// Bytes read at once. Control frames are short and rare.
 const READ: usize = 4 * 1024;
 

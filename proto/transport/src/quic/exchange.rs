@@ -270,7 +270,7 @@ impl Inner {
             if exchange.session().is_contended() {
                 ready!(self.turn.take(cx, exchange, send));
             } else {
-                self.turn.set_priority(0, send);
+                self.turn.take_alone(send);
             }
             let polled = {
                 let chunks = self.outbox.chunks.make_contiguous();

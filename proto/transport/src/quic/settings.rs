@@ -31,7 +31,8 @@ const KEEP_ALIVE: Duration = Duration::from_millis(2500);
 const INITIAL_RTT: Duration = Duration::from_millis(100);
 
 /// The size of a stream window in initial windows. A stream window cannot grow, so it is large from the start: 1 MiB by
-/// default, which carries 140 Mbit/s over 60 ms. `ConnectionWindow` bounds what all streams of a connection hold.
+/// default, which carries 140 Mbit/s over 60 ms. An exchange's credit begins at one initial window and grows up to it.
+/// `ConnectionWindow` bounds what all streams of a connection hold.
 const STREAM_WINDOW_FACTOR: u32 = 4;
 
 /// The size of a stream window in bytes.

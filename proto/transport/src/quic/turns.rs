@@ -3,20 +3,23 @@
 //! Quinn serves all streams of a priority alike, and wakes all writers that wait for room at once. So a tunnel with 500
 //! downloads would get 500 times as much as a tunnel with one. Here each tunnel has a clock, the bytes that it has sent,
 //! and the tunnel whose clock is behind goes first: its streams get the higher priority in quinn, and writers of other
-//! tunnels let its waiting writers pass. A session with exchanges of only one tunnel skips all that.
+//! tunnels let its waiting writers pass. A session with exchanges of only one tunnel skips all that, but the first bytes of
+//! each exchange still go ahead of bodies.
 
 use std::collections::HashMap;
 
 use super::settings::SEND_WINDOW;
 
 /// Bytes of an exchange that go ahead of bodies: its head, and the first bytes behind it.
-const FIRST_BYTES: u64 = 16 * 1024;
+pub(super) const FIRST_BYTES: u64 = 16 * 1024;
 /// The least room in quinn's send buffers while several tunnels have work.
 const LEAST_SEND_WINDOW: u64 = 256 * 1024;
 /// Bytes of a clock for each step of priority.
 const STEP: u64 = 64 * 1024;
 /// The priority of first bytes, on top of that of bodies. No clock gets this far ahead of another one.
 const FIRST_BONUS: i32 = 1 << 20;
+/// The priority of bodies in a session with exchanges of one tunnel. That of first bytes is 0.
+pub(super) const BODY: i32 = -1;
 /// The control stream's priority, above all others.
 pub(super) const CONTROL: i32 = i32::MAX;
 

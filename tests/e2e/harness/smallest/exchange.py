@@ -16,7 +16,7 @@ class Abandoned(Exception):
 
 
 class Exchange:
-    """One request and its response. `carrier` sends frames and counts credit, or leaves that to QUIC."""
+    """One request and its response. `carrier` sends frames."""
 
     def __init__(self, carrier, number, request, end):
         self.carrier, self.number, self.request = carrier, number, request

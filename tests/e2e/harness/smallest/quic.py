@@ -1,6 +1,7 @@
 """A session over QUIC: section 17."""
 
 import asyncio
+import struct
 
 from aioquic.asyncio.protocol import QuicConnectionProtocol
 from aioquic.quic.configuration import QuicConfiguration
@@ -8,25 +9,13 @@ from aioquic.quic.connection import QuicConnection
 from aioquic.quic.events import ConnectionTerminated, StopSendingReceived, StreamDataReceived, StreamReset
 
 from .session import Session
-from .wire import END, NO_ERROR, REQUEST, SKIPPED, decode
+from .wire import END, NO_ERROR, REQUEST, SKIPPED, WINDOW_UPDATE, decode, encode
 
 IDLE = 30
 
 
-class Unlimited(int):
-    """QUIC keeps the credit, and aioquic keeps what the credit does not allow yet."""
-
-    def __new__(cls):
-        return super().__new__(cls, 1 << 62)
-
-    def __sub__(self, _other):
-        return self
-
-
 class OverQuic(Session):
     """Control frames on the client's first stream, and a stream of the daemon's for each exchange."""
-
-    credit = Unlimited()
 
     @classmethod
     async def open(cls, address, host, ca):
@@ -47,7 +36,7 @@ class OverQuic(Session):
 
     async def connect(self, *arguments, **members):
         ack = await super().connect(*arguments, **members)
-        self.credit, early, self.early = Unlimited(), self.early, None
+        early, self.early = self.early, None
         for stream in early:
             self._frames(stream)
         return ack
@@ -70,7 +59,13 @@ class OverQuic(Session):
 
     def _frames(self, stream):
         for kind, flags, payload in decode(self.buffers[stream]):
-            if stream == self.control:
+            if stream == self.control and kind == WINDOW_UPDATE:
+                number, increment = struct.unpack(">II", payload)
+                # Without the exchange, it has crossed the end.
+                if exchange := self.exchanges.get(self._stream(number)):
+                    exchange.credit += increment
+                    exchange.more_credit.set()
+            elif stream == self.control:
                 self.control_received(kind, payload)
             elif kind not in SKIPPED:
                 number, payload = int.from_bytes(payload[:4], "big"), payload[4:]
@@ -101,8 +96,8 @@ class OverQuic(Session):
         self.quic.stop_stream(self._stream(number), code)
         self.protocol.transmit()
 
-    def return_credit(self, _number, _increment):
-        pass
+    def return_credit(self, number, increment):
+        self.send_control(encode(WINDOW_UPDATE, struct.pack(">II", number, increment)))
 
     async def close(self):
         for task in self.tasks:

@@ -6,6 +6,7 @@ use quinn::SendStream;
 
 use super::Exchange;
 use crate::quic::shared::Shared;
+use crate::quic::turns::{BODY, FIRST_BYTES};
 
 /// An exchange's place among those that send.
 #[derive(Default)]
@@ -35,7 +36,12 @@ impl Turn {
         Poll::Ready(())
     }
 
-    pub(super) fn set_priority(&mut self, priority: i32, send: &SendStream) {
+    /// The tunnel is alone: the exchange writes at once.
+    pub(super) fn take_alone(&mut self, send: &SendStream) {
+        self.set_priority(if self.sent < FIRST_BYTES { 0 } else { BODY }, send);
+    }
+
+    fn set_priority(&mut self, priority: i32, send: &SendStream) {
         if self.priority != priority {
             self.priority = priority;
             let _closed = send.set_priority(priority);
