@@ -144,8 +144,8 @@ struct Driver<'a> {
     fin_received: bool,
     /// When the connection is closed after our Error frame, delivered or not.
     last_words: Option<Instant>,
-    /// Stalled readers are counted.
-    auditing: bool,
+    /// When readers that stall are looked for next. Other events must not put it off.
+    audit_at: Option<Instant>,
     /// Daemon: whether the client is still there.
     liveness: Option<PeerLiveness>,
 }
@@ -159,7 +159,7 @@ impl<'a> Driver<'a> {
             fin_sent: false,
             fin_received: false,
             last_words: None,
-            auditing: false,
+            audit_at: None,
             liveness: (shared.role == Role::Daemon).then(|| PeerLiveness::new(Instant::now())),
         }
     }
@@ -240,7 +240,7 @@ impl<'a> Driver<'a> {
 
     /// Waits until something changes.
     async fn wait(&mut self) -> Result<(), CloseReason> {
-        let Self { shared, control, writing, auditing, .. } = self;
+        let Self { shared, control, writing, audit_at, .. } = self;
         let Control { send, recv, reader } = control;
         let deadline = [self.last_words, shared.lock().session.drain_deadline()].into_iter().flatten().min();
         let check_at = self.liveness.as_ref().map(PeerLiveness::next);
@@ -266,8 +266,10 @@ impl<'a> Driver<'a> {
                 CloseReason::PeerClosed if shared.lock().session.is_draining() => CloseReason::Drained,
                 reason => reason,
             }),
-            () = shared.attention.notified() => *auditing = true,
-            () = tokio::time::sleep(AUDIT_EVERY), if *auditing => *auditing = shared.audit(),
+            () = shared.attention.notified() => {
+                audit_at.get_or_insert_with(|| Instant::now() + AUDIT_EVERY);
+            }
+            () = until(*audit_at) => *audit_at = shared.audit().then(|| Instant::now() + AUDIT_EVERY),
             () = until(deadline) => return Err(CloseReason::Drained),
             () = until(check_at) => {}
         }

@@ -270,7 +270,7 @@ impl Inner {
             if exchange.session().is_contended() {
                 ready!(self.turn.take(cx, exchange, send));
             } else {
-                self.turn.take_alone(send);
+                ready!(self.turn.take_alone(cx, exchange, send));
             }
             let polled = {
                 let chunks = self.outbox.chunks.make_contiguous();

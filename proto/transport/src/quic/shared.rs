@@ -41,6 +41,8 @@ pub(super) struct Shared {
     pub(super) silent: watch::Sender<bool>,
     /// Several tunnels have exchanges, so that they take turns to send.
     contended: AtomicBool,
+    /// Writers of first bytes that wait for room in quinn's send buffers.
+    first_bytes: AtomicUsize,
     state: Mutex<State>,
     turns: Mutex<Turns>,
 }
@@ -161,6 +163,7 @@ impl Shared {
             pongs: watch::Sender::new(0),
             silent: watch::Sender::new(false),
             contended: AtomicBool::new(false),
+            first_bytes: AtomicUsize::new(0),
             turns: Mutex::new(Turns::new()),
             state: Mutex::new(State {
                 session,
@@ -184,6 +187,20 @@ impl Shared {
     /// Whether several tunnels have exchanges.
     pub(super) fn is_contended(&self) -> bool {
         self.contended.load(Ordering::Relaxed)
+    }
+
+    /// Whether first bytes of an exchange wait for room.
+    pub(super) fn first_bytes_wait(&self) -> bool {
+        self.first_bytes.load(Ordering::Relaxed) > 0
+    }
+
+    /// First bytes begin or cease to wait.
+    pub(super) fn count_first(&self, waits: bool) {
+        if waits {
+            self.first_bytes.fetch_add(1, Ordering::Relaxed);
+        } else {
+            self.first_bytes.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 
     pub(super) fn take_turns<T>(&self, act: impl FnOnce(&mut Turns) -> T) -> T {

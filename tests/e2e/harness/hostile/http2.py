@@ -216,7 +216,7 @@ def unread_streams(at):
     """Downloads whose windows are never opened again. The windows are as large as can be."""
     grant = frame(WINDOW, 0, 0, word(2**31 - 1 - 65535))
     connections = []
-    for _ in range(at.many(3)):
+    for _ in range(at.many(1)):
         connection = Connection(at, struct.pack(">HI", 4, 1 << 18))
         connection.send(grant)
         connection.ask(range(1, 2 * STREAMS, 2), "/huge")
@@ -227,7 +227,7 @@ def unread_streams(at):
 def unread_connections(at):
     """Downloads over connections that read nothing at all."""
     connections = []
-    for _ in range(at.many(3)):
+    for _ in range(at.many(1)):
         connection = Connection(at, struct.pack(">HI", 4, 2**31 - 1))
         connection.send(frame(WINDOW, 0, 0, word(2**31 - 1 - 65535)))
         connection.ask(range(1, 2 * STREAMS, 2), "/huge")
@@ -241,7 +241,7 @@ def unread_connections(at):
 def windows_of_one_byte(at):
     """Downloads that are read a byte at a time."""
     connections = []
-    for _ in range(at.many(4)):
+    for _ in range(at.many(1)):
         connection = Connection(at, struct.pack(">HI", 4, 1))
         connection.ask(range(1, 2 * STREAMS, 2), "/huge")
         connections.append(connection)

@@ -150,7 +150,7 @@ def _crowd(at, number, **more):
 
 def unread_streams(at):
     """Downloads that are read as far as their first window."""
-    visitors = _crowd(at, at.many(8), greedy=False, window=1 << 20)
+    visitors = _crowd(at, at.many(2), greedy=False, window=1 << 20)
     streams = [(visitor, [visitor.request("/huge") for _ in range(STREAMS)]) for visitor in visitors]
     return _until_reset(at, visitors, streams)
 

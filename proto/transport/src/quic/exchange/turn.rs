@@ -15,6 +15,8 @@ pub(super) struct Turn {
     sent: u64,
     /// Counted among the writers that wait for room.
     waits: bool,
+    /// Counted among the writers of first bytes that wait for room.
+    waits_first: bool,
     /// It has let others pass, and writes next.
     has_let_pass: bool,
     priority: i32,
@@ -36,9 +38,21 @@ impl Turn {
         Poll::Ready(())
     }
 
-    /// The tunnel is alone: the exchange writes at once.
-    pub(super) fn take_alone(&mut self, send: &SendStream) {
-        self.set_priority(if self.sent < FIRST_BYTES { 0 } else { BODY }, send);
+    /// The same while the session has exchanges of one tunnel: bodies let first bytes pass. Quinn wakes all writers at once
+    /// when there is room, and hundreds of downloads would leave none.
+    pub(super) fn take_alone(&mut self, cx: &mut Context<'_>, exchange: &Exchange, send: &SendStream) -> Poll<()> {
+        self.set_priority(if self.is_first() { 0 } else { BODY }, send);
+        self.has_let_pass = !self.has_let_pass && !self.is_first() && exchange.session().first_bytes_wait();
+        if self.has_let_pass {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        Poll::Ready(())
+    }
+
+    /// Whether what it sends now are an exchange's first bytes.
+    fn is_first(&self) -> bool {
+        self.sent < FIRST_BYTES
     }
 
     fn set_priority(&mut self, priority: i32, send: &SendStream) {
@@ -49,6 +63,10 @@ impl Turn {
     }
 
     pub(super) fn waits(&mut self, waits: bool, exchange: &Exchange) {
+        let waits_first = waits && self.is_first();
+        if std::mem::replace(&mut self.waits_first, waits_first) != waits_first {
+            exchange.session().count_first(waits_first);
+        }
         let waits = waits && exchange.session().is_contended();
         if self.waits != waits {
             self.waits = waits;
@@ -66,6 +84,9 @@ impl Turn {
 
     /// The exchange is over: it does not wait any more.
     pub(super) fn leave(&mut self, tunnel: u32, session: &Shared) {
+        if std::mem::take(&mut self.waits_first) {
+            session.count_first(false);
+        }
         if std::mem::take(&mut self.waits) {
             session.take_turns(|turns| turns.set_waiting(tunnel, false));
         }
