@@ -129,15 +129,20 @@ fn enter(
 }
 
 /// Opens the exchange in the tunnel. A full tunnel gives up an exchange that stands still.
-async fn open(context: &Context, live: &Live, head: &Arc<RequestHead>, end: bool) -> Result<ExchangeHalves, OpenError> {
-    let Some(exchange) = &context.exchange else { return pace::open(context, live, head.clone(), end) };
-    let (key, most) = live.key_use(&context.visitor.edge.exchanges);
-    if !exchange.count_for(key, most) {
+async fn open(
+    context: &mut Context,
+    live: &Arc<Live>,
+    head: &Arc<RequestHead>,
+    end: bool,
+) -> Result<ExchangeHalves, OpenError> {
+    let key = context.key.of(live).clone();
+    let Some(exchange) = &context.exchange else { return pace::open(context, live, &key, head.clone(), end) };
+    if !exchange.count_for(live.key_use(&context.visitor.edge.exchanges, &key), key.limits.exchanges) {
         return Err(OpenError::Saturated);
     }
     let mut wait = ROOM_AFTER;
     loop {
-        match pace::open(context, live, head.clone(), end) {
+        match pace::open(context, live, &key, head.clone(), end) {
             Err(OpenError::Saturated) if wait < ROOM_AFTER * ROOM_WAITS => {
                 if wait == ROOM_AFTER && !exchange.make_room() {
                     return Err(OpenError::Saturated);

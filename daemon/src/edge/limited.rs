@@ -39,7 +39,8 @@ pub(super) fn admit_to_tunnel(
     {
         edge.rates.visitor_of_tunnel(number, address, rate)?;
     }
-    edge.rates.tunnel(number, live.map(|live| live.key()).as_deref())
+    let key = live.as_ref().map(|live| &**context.key.of(live));
+    edge.rates.tunnel(number, key)
 }
 
 /// The visitor's address; `None` behind a trusted proxy that names none.
