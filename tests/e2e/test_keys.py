@@ -42,13 +42,13 @@ def test_a_key_is_made_shown_changed_and_revoked(keys):
     kept = b"".join(path.read_bytes() for path in keys.daemon.state.iterdir() if path.is_file())
     assert secret.encode() not in kept and hashlib.sha256(key.encode()).hexdigest().encode() in kept
 
-    keys.do("edit", id, "--name", "desk", "--requests-per-second", "5", "--bytes-per-second", "10MiB", "--expires", "never")
+    keys.do("edit", id, "--name", "desk", "--requests", "5/s", "--bytes", "10MiB/s burst 50MiB", "--expires", "never")
     edited = keys.show("desk")
     assert edited["id"] == id and edited["expires"] is None and edited["max_tunnels"] == 3
-    assert edited["requests_per_second"] == edited["requests_burst"] == 5 and edited["bytes_per_second"] == 10 << 20
-    keys.do("edit", id, "--requests-per-second", "none", "--max-exchanges", "7")
+    assert (edited["requests"], edited["bytes"]) == ("5/s burst 50", "10MiB/s burst 50MiB")
+    keys.do("edit", id, "--requests", "none", "--max-exchanges", "7")
     edited = keys.show(id)
-    assert edited["requests_per_second"] is None and edited["max_exchanges"] == 7
+    assert edited["requests"] is None and edited["max_exchanges"] == 7
 
     rotated = keys.do("rotate", id, "--grace", "1h").strip()
     assert rotated.split("_")[1] == id and rotated != key and keys.show(id)["earlier_secret_until"]
@@ -65,7 +65,7 @@ def test_a_key_is_made_shown_changed_and_revoked(keys):
         (["rotate", "test"], 'the key "test" stands in the configuration file'),
         (["create", "--name", "test"], 'another key has the name "test"; choose another one'),
         (["create", "--name", "x" * 65], "a name has 1 to 64 printable characters"),
-        (["create", "--name", "a", "--requests-burst", "1"], "requests_burst is used with requests_per_second only"),
+        (["create", "--name", "a", "--max-exchanges", "1000001"], "max_exchanges must be 1 to 1000000"),
     ],
 )
 def test_what_cannot_be_done_is_one_line_with_exit_code_2(keys, arguments, said):

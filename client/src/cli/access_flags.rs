@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow, bail};
 use cok_proto::Rules;
-use cok_proto::rules::{Credentials, PathPrefix, VisitorRate, parse_network};
+use cok_proto::rate::{Rate, Unit};
+use cok_proto::rules::{Credentials, PathPrefix, parse_network};
 use ipnet::IpNet;
 
 use super::plan::env;
@@ -34,9 +35,14 @@ pub(super) struct AccessFlags {
     /// Carry only requests for this path and all below it; may be repeated
     #[arg(long, value_name = "PATH")]
     allow_path: Vec<PathPrefix>,
-    /// How often each visitor's address may ask, such as 10/s, or 10/s:100 to let 100 come at once
-    #[arg(long, value_name = "RATE")]
-    visitor_rate: Option<VisitorRate>,
+    /// How often each visitor's address may ask, such as 10/s, or "10/s burst 100" to let 100 come at once
+    #[arg(long, value_name = "RATE", value_parser = parse_rate)]
+    visitor_rate: Option<Rate>,
+}
+
+/// Reads a rate of requests.
+fn parse_rate(text: &str) -> Result<Rate, String> {
+    Rate::parse(text, Unit::Count).map_err(|example| format!("expected {example}"))
 }
 
 impl AccessFlags {

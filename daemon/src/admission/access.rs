@@ -8,7 +8,8 @@ use std::time::SystemTime;
 use aws_lc_rs::error::Unspecified;
 use aws_lc_rs::{hmac, rand};
 use cok_proto::Rules;
-use cok_proto::rules::{PathPrefix, ShareKey, VisitorRate};
+use cok_proto::rate::{Rate, Unit};
+use cok_proto::rules::{PathPrefix, ShareKey};
 use cok_proto::share::{CLOCK_SKEW, MAX_LIFETIME, Token};
 use ipnet::IpNet;
 use subtle::{Choice, ConstantTimeEq as _};
@@ -27,7 +28,7 @@ pub(crate) struct Access {
     /// What verifies the share links that let visitors in.
     pub(crate) share: Option<ShareVerifier>,
     /// How often each visitor's address may ask.
-    pub(crate) rate: Option<VisitorRate>,
+    pub(crate) rate: Option<Rate>,
 }
 
 impl Access {
@@ -65,7 +66,7 @@ impl Access {
 impl fmt::Display for Access {
     /// The kinds of rules, for a log line.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let rate = self.rate.map(|rate| format!("visitor rate {rate}"));
+        let rate = self.rate.map(|rate| format!("visitor rate {}", rate.written(Unit::Count)));
         let kinds = [
             (!self.deny.is_empty()).then_some("denied networks"),
             (!self.allow.is_empty()).then_some("allowed networks"),

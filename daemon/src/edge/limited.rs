@@ -12,6 +12,7 @@ use super::grpc;
 use super::pages::{Problem, page};
 use super::proxied::visitor_address;
 use super::request::RequestBody;
+use crate::admission::Rate;
 use crate::admission::rates::{Exceeded, Whose};
 use crate::names::Subdomain;
 use crate::tunnels::Tunnel;
@@ -60,7 +61,7 @@ pub(super) fn too_many(exceeded: Exceeded, request: &HeaderMap) -> Response<Body
     };
     let seconds = exceeded.wait.as_secs() + u64::from(exceeded.wait.subsec_nanos() > 0);
     let seconds = seconds.max(1);
-    let (burst, window) = (exceeded.rate.burst, exceeded.rate.window());
+    let (burst, window) = (exceeded.rate.burst.get(), window(exceeded.rate));
     let headers = response.headers_mut();
     headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
     for (name, value) in [
@@ -74,6 +75,11 @@ pub(super) fn too_many(exceeded: Exceeded, request: &HeaderMap) -> Response<Body
     response
 }
 
+/// In how many seconds a rate has its whole burst again, rounded up.
+fn window(rate: Rate) -> u32 {
+    rate.burst.get().div_ceil(rate.per_second.get())
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -82,7 +88,6 @@ mod tests {
     use http::header::CONTENT_TYPE;
 
     use super::*;
-    use crate::admission::Rate;
 
     #[test]
     fn the_answer_says_when_to_come_again() {

@@ -37,7 +37,7 @@ impl Live {
 
     /// How often each visitor may ask, if its client has said so.
     pub(crate) fn visitor_rate(&self) -> Option<Rate> {
-        self.access.as_ref().and_then(|access| access.rate).map(Rate::from)
+        self.access.as_ref().and_then(|access| access.rate)
     }
 
     /// The key of its client, as it stands now.

@@ -250,7 +250,7 @@ async fn wrong_values_change_nothing() {
     for wrong in [
         Changes { max_tunnels: Some(0), ..Changes::default() },
         Changes { max_sessions: Some(10_001), ..Changes::default() },
-        Changes { requests_burst: Setting::Is(std::num::NonZeroU32::MIN), ..Changes::default() },
+        Changes { max_exchanges: Setting::Is(std::num::NonZeroU32::MAX), ..Changes::default() },
         Changes { subdomains: Some(vec!["a.b".to_owned()]), ..Changes::default() },
         Changes { subdomains: Some(Vec::new()), ..Changes::default() },
         Changes { expires: past, ..Changes::default() },
