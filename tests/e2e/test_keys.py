@@ -55,13 +55,32 @@ def test_a_key_is_made_shown_changed_and_revoked(keys):
     assert keys.do("revoke", "desk") == f"the key {id} (desk) is revoked\n"
     assert keys.show(id)["state"] == "revoked" and keys.show(id)["earlier_secret_until"] is None
     keys.do("revoke", id)
+    assert keys.do("delete", id) == f"the key {id} (desk) is deleted\n"
+    assert [key["id"] for key in keys.list()] == ["test"]
+
+
+def test_a_key_is_deleted_once_it_has_ended(keys):
+    """A live key keeps its record. A deleted one leaves its name to the next."""
+    keys.create("laptop")
+    [_, stored] = keys.list()
+    refused = keys.run("delete", "laptop")
+    said = f"cokd: the key {stored['id']} still works; revoke it first with `cokd key revoke {stored['id']}`\n"
+    assert (refused.returncode, refused.stderr) == (2, said)
+    keys.create("brief", "--expires", "1s")
+    wait_for(lambda: keys.run("delete", "brief").returncode == 0, "the key has expired")
+    keys.do("revoke", "laptop")
+    keys.do("delete", "laptop")
+    assert keys.run("delete", "laptop").returncode == 2
+    assert [key["id"] for key in keys.list()] == ["test"]
+    keys.create("laptop")
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (["revoke", "none"], 'there is no key "none"; `cokd key list` shows all'),
-        (["edit", "test", "--max-tunnels", "1"], 'the key "test" stands in the configuration file; change it there'),
+        (["edit", "test", "--max-tunnels", "1"], 'the key "test" stands in the configuration file; change or remove it there'),
+        (["delete", "test"], 'the key "test" stands in the configuration file; change or remove it there'),
         (["rotate", "test"], 'the key "test" stands in the configuration file'),
         (["create", "--name", "test"], 'another key has the name "test"; choose another one'),
         (["create", "--name", "x" * 65], "a name has 1 to 64 printable characters"),

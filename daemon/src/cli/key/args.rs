@@ -49,6 +49,14 @@ pub(in crate::cli) enum KeyCommand {
         #[command(flatten)]
         place: Place,
     },
+    /// Remove a key that was revoked or has expired from the list
+    Delete {
+        /// The key's id or name
+        #[arg(value_name = "KEY")]
+        key: String,
+        #[command(flatten)]
+        place: Place,
+    },
     /// Give a key a new secret and print the key, once; the earlier one stops working, and its sessions end
     Rotate {
         /// The key's id or name
@@ -143,6 +151,7 @@ impl KeyCommand {
             Self::List { place, .. }
             | Self::Show { place, .. }
             | Self::Revoke { place, .. }
+            | Self::Delete { place, .. }
             | Self::Rotate { place, .. } => &place.config,
         }
     }
