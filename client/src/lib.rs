@@ -72,6 +72,7 @@ pub mod logging;
 mod name;
 mod options;
 mod proxy;
+mod revoked_links;
 mod routes;
 mod server;
 mod service;

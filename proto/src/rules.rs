@@ -12,6 +12,7 @@ use ipnet::{IpNet, Ipv4Net};
 use serde_json::{Map, Value};
 
 use crate::rate::{MAX_COUNT, Rate, Unit};
+use crate::share::LinkId;
 
 /// The most pairs of user and password. Each request with a password is compared with all of them.
 pub const MAX_CREDENTIALS: usize = 16;
@@ -25,6 +26,8 @@ pub const MAX_PATHS: usize = 32;
 pub const MAX_PATH_LEN: usize = 256;
 /// The longest rules as JSON, in bytes. A Bind with them and a name fits into a control frame (16 KiB).
 pub const MAX_RULES_LEN: usize = 12 * 1024;
+/// The most revoked share links of a tunnel.
+pub const MAX_REVOKED_LINKS: usize = 256;
 
 /// What the daemon must do to a tunnel's requests.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -39,6 +42,8 @@ pub struct Rules {
     pub allow_path: Vec<PathPrefix>,
     /// What share links are verified with. Visitors need such a link, or a password.
     pub share: Option<ShareKey>,
+    /// Share links that let no one in any more.
+    pub share_revoked: Vec<LinkId>,
     /// How often each visitor's address may ask.
     pub rate: Option<Rate>,
 }
@@ -60,6 +65,9 @@ impl Rules {
                 "deny_cidr" => rules.deny_cidr = list(name, value, MAX_NETWORKS, parse_network)?,
                 "allow_path" => rules.allow_path = list(name, value, MAX_PATHS, PathPrefix::from_str)?,
                 "share" => rules.share = Some(text(name, value)?.parse().map_err(|why| invalid(name, why))?),
+                "share_revoked" => {
+                    rules.share_revoked = list(name, value, MAX_REVOKED_LINKS, LinkId::from_str)?;
+                }
                 "rate" => rules.rate = Some(rate(value).map_err(|why| invalid(name, why))?),
                 unknown => return Err(format!("the rule {:?} is not supported", short(unknown))),
             }
@@ -79,6 +87,7 @@ impl Rules {
         add("allow_cidr", self.allow_cidr.iter().map(ToString::to_string).collect());
         add("deny_cidr", self.deny_cidr.iter().map(ToString::to_string).collect());
         add("allow_path", self.allow_path.iter().map(|path| path.0.clone()).collect());
+        add("share_revoked", self.share_revoked.iter().map(ToString::to_string).collect());
         if let Some(key) = &self.share {
             members.insert("share".to_owned(), hex(&key.0).into());
         }

@@ -274,6 +274,7 @@ fn rules() -> Rules {
         deny_cidr: networks(&["192.0.2.7"]),
         allow_path: vec!["/hooks".parse().unwrap()],
         share: Some("0123456789abcdef".repeat(4).parse().unwrap()),
+        share_revoked: Vec::new(),
         rate: Some(Rate::new(10, 50)),
     }
 }

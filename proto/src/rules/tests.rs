@@ -10,6 +10,7 @@ fn all() -> Value {
         "deny_cidr": ["192.0.2.7/32"],
         "rate": {"per_second": 10, "burst": 50},
         "share": "00".repeat(31) + "ff",
+        "share_revoked": ["0123456789abcdef"],
     })
 }
 
@@ -57,6 +58,8 @@ fn what_is_unknown_or_malformed_is_refused() {
         json!({"allow_path": ["/a;b"]}),
         json!({"allow_path": ["/a\\b"]}),
         json!({"share": "00"}),
+        json!({"share_revoked": ["0123456789ABCDEF"]}),
+        json!({"share_revoked": vec!["0123456789abcdef"; 257]}),
         json!({"share": "FF".repeat(32)}),
         json!({"share": ["00"]}),
         json!({"rate": 10}),
