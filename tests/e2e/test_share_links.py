@@ -6,22 +6,15 @@ import time
 import urllib.parse
 
 import pytest
-from aiohttp import web
 from selenium.webdriver.support.ui import WebDriverWait
 
 from harness import raw
+from harness.page import websocket_page
 from harness.process import BIN_DIR, wait_for
 from harness.websocket import WebSocket
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 HTML = ("--header", "accept: text/html")
-PAGE = """<!doctype html><title>inside</title>
-<script>
-  window.answers = [location.search];
-  const socket = new WebSocket(location.origin.replace("https", "wss") + "/socket");
-  socket.onopen = () => socket.send("from the page");
-  socket.onmessage = event => window.answers.push(event.data);
-</script>"""
 
 
 @pytest.fixture
@@ -144,33 +137,15 @@ def test_a_websocket_with_a_link(tunnel, services):
 
 
 def test_a_browser_follows_a_link(own_daemon, services, browse, transport):
-    async def page(_request):
-        return web.Response(text=PAGE, content_type="text/html")
-
-    async def socket(request):
-        answer = web.WebSocketResponse()
-        await answer.prepare(request)
-        async for message in answer:
-            await answer.send_str(f"echo {message.data}")
-        return answer
-
-    async def go():
-        app = web.Application()
-        app.add_routes([web.get("/", page), web.get("/socket", socket)])
-        runner = web.AppRunner(app, access_log=None)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        return runner, runner.addresses[0][1]
-
-    runner, port = services.call(go())
     daemon = own_daemon(transport=transport)
-    client = daemon.client(f"http://127.0.0.1:{port}", "shared", options=("--share-links",))
-    driver = browse(daemon.ca, "--disable-quic", f"--host-resolver-rules=MAP *.tunnel.test {daemon.address}")
-    driver.get(client.url)
-    assert driver.title == "Link needed"
-    assert driver.execute_script("return getComputedStyle(document.body).maxWidth") != "none", "the policy allows the style"
-    driver.get(daemon.url("shared", share(client)))
-    assert driver.title == "inside" and driver.current_url == f"{client.url}/"
-    WebDriverWait(driver, 20).until(lambda d: d.execute_script("return answers") == ["", "echo from the page"])
-    client.stop()
-    services.call(runner.cleanup())
+    with websocket_page(services, "inside") as port:
+        client = daemon.client(f"http://127.0.0.1:{port}", "shared", options=("--share-links",))
+        driver = browse(daemon.ca, "--disable-quic", f"--host-resolver-rules=MAP *.tunnel.test {daemon.address}")
+        driver.get(client.url)
+        assert driver.title == "Link needed"
+        assert driver.execute_script("return getComputedStyle(document.body).maxWidth") != "none", "the policy allows the style"
+        driver.get(daemon.url("shared", share(client)))
+        assert driver.title == "inside" and driver.current_url == f"{client.url}/"
+        WebDriverWait(driver, 20).until(lambda d: d.execute_script("return answers") == ["echo from the page"])
+        assert driver.execute_script("return query") == ""
+        client.stop()
