@@ -7,8 +7,9 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use cok_host::home;
-use cok_host::settings::{Reader, Section};
-use cok_proto::rules::{PathPrefix, VisitorRate, parse_network};
+use cok_host::settings::{Reader, Section, got};
+use cok_proto::rate::{Rate, Unit};
+use cok_proto::rules::{PathPrefix, parse_network};
 use cok_transport::Congestion;
 use ipnet::IpNet;
 
@@ -90,7 +91,7 @@ pub(crate) struct FileAccess {
     /// Paths that visitors may ask for; none means all.
     pub(crate) allow_path: Vec<PathPrefix>,
     /// How often each visitor's address may ask.
-    pub(crate) visitor_rate: Option<VisitorRate>,
+    pub(crate) visitor_rate: Option<Rate>,
 }
 
 /// Why the file can't be used, a line for each mistake.
@@ -174,7 +175,9 @@ impl FileAccess {
             allow_cidr: Vec::new(),
             deny_cidr: Vec::new(),
             allow_path: section.list("allow_path", path, |text| text.parse().ok()).unwrap_or_default(),
-            visitor_rate: section.text("visitor_rate", |text| text.parse().map_err(str::to_owned)),
+            visitor_rate: section.optional("visitor_rate", Unit::Count.example(), |text| {
+                Rate::parse(text, Unit::Count).map_err(|_| got(text))
+            }),
         };
         let networks = |section: &mut Section<'_>, key| section.list(key, network, |text| parse_network(text).ok());
         access.allow_cidr = networks(section, "allow_cidr").unwrap_or_default();

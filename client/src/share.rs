@@ -5,7 +5,7 @@ use std::io::{self, ErrorKind};
 use std::path::Path;
 
 use aws_lc_rs::hmac::{HMAC_SHA256, Key, Tag, sign};
-use cok_host::private_file;
+use cok_host::{private_file, secret_file};
 use cok_proto::rules::ShareKey;
 use cok_proto::share::{Grant, KEY_CONTEXT, SIGNATURE_LEN, Token};
 
@@ -58,14 +58,13 @@ fn bytes(tag: Tag) -> [u8; SIGNATURE_LEN] {
 
 /// The secret in a file. A damaged one is an error: a new secret would void all links without a word.
 fn read(path: &Path) -> io::Result<Option<ShareSecret>> {
-    match private_file::read(path, ShareKey::LEN as u64) {
-        Ok(secret) => match secret.try_into() {
-            Ok(secret) => Ok(Some(ShareSecret(secret))),
-            Err(_) => Err(io::Error::new(ErrorKind::InvalidData, "it is damaged; remove it to void all share links")),
-        },
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
-    }
+    let void = |error: io::Error| match error.kind() {
+        ErrorKind::InvalidData => {
+            io::Error::new(ErrorKind::InvalidData, format!("{error}; remove it to void all share links"))
+        }
+        _ => error,
+    };
+    secret_file::read(path).map(|secret| secret.map(ShareSecret)).map_err(void)
 }
 
 #[cfg(test)]
@@ -85,6 +84,7 @@ mod tests {
         assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
         assert_ne!(secret.key_of("a"), secret.key_of("b"));
         std::fs::write(&file, "damaged").unwrap();
-        assert!(ShareSecret::load(&state_dir).is_err());
+        let error = ShareSecret::load(&state_dir).unwrap_err();
+        assert!(error.to_string().ends_with("remove it to void all share links"), "{error}");
     }
 }

@@ -19,4 +19,6 @@ mod names;
 mod observe;
 mod own_answers;
 mod startup;
+#[cfg(test)]
+mod test_halves;
 mod tunnels;

@@ -6,6 +6,7 @@
 //!
 //! - [`frame`]: the seven-byte header, the frame types and their limits, encoding and decoding.
 //! - [`message`]: control payloads (JSON).
+//! - [`rate`]: how often something may come, and how users write that.
 //! - [`rules`]: what a tunnel asks the daemon to do to its requests.
 //! - [`share`]: links that let their holders into a tunnel.
 //! - [`head`]: request and response heads and trailers (binary).
@@ -25,6 +26,7 @@ pub mod head;
 mod ids;
 pub mod message;
 pub mod mux;
+pub mod rate;
 pub mod rules;
 pub mod session;
 pub mod share;

@@ -11,6 +11,8 @@ use std::str::FromStr;
 use ipnet::{IpNet, Ipv4Net};
 use serde_json::{Map, Value};
 
+use crate::rate::{MAX_COUNT, Rate, Unit};
+
 /// The most pairs of user and password. Each request with a password is compared with all of them.
 pub const MAX_CREDENTIALS: usize = 16;
 /// The longest pair, in bytes with its colon.
@@ -23,8 +25,8 @@ pub const MAX_PATHS: usize = 32;
 pub const MAX_PATH_LEN: usize = 256;
 /// The longest rules as JSON, in bytes. A Bind with them and a name fits into a control frame (16 KiB).
 pub const MAX_RULES_LEN: usize = 12 * 1024;
-/// The highest rate of a visitor, in requests a second.
-pub const MAX_RATE: u32 = 1_000_000;
+/// The most revoked share links of a tunnel.
+pub const MAX_REVOKED_LINKS: usize = 256;
 
 /// What the daemon must do to a tunnel's requests.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -39,8 +41,10 @@ pub struct Rules {
     pub allow_path: Vec<PathPrefix>,
     /// What share links are verified with. Visitors need such a link, or a password.
     pub share: Option<ShareKey>,
+    /// Share links that let no one in any more.
+    pub share_revoked: Vec<LinkId>,
     /// How often each visitor's address may ask.
-    pub rate: Option<VisitorRate>,
+    pub rate: Option<Rate>,
 }
 
 impl Rules {
@@ -60,7 +64,10 @@ impl Rules {
                 "deny_cidr" => rules.deny_cidr = list(name, value, MAX_NETWORKS, parse_network)?,
                 "allow_path" => rules.allow_path = list(name, value, MAX_PATHS, PathPrefix::from_str)?,
                 "share" => rules.share = Some(text(name, value)?.parse().map_err(|why| invalid(name, why))?),
-                "rate" => rules.rate = Some(VisitorRate::parse(value).map_err(|why| invalid(name, why))?),
+                "share_revoked" => {
+                    rules.share_revoked = list(name, value, MAX_REVOKED_LINKS, LinkId::from_str)?;
+                }
+                "rate" => rules.rate = Some(rate(value).map_err(|why| invalid(name, why))?),
                 unknown => return Err(format!("the rule {:?} is not supported", short(unknown))),
             }
         }
@@ -79,10 +86,11 @@ impl Rules {
         add("allow_cidr", self.allow_cidr.iter().map(ToString::to_string).collect());
         add("deny_cidr", self.deny_cidr.iter().map(ToString::to_string).collect());
         add("allow_path", self.allow_path.iter().map(|path| path.0.clone()).collect());
+        add("share_revoked", self.share_revoked.iter().map(ToString::to_string).collect());
         if let Some(key) = &self.share {
             members.insert("share".to_owned(), hex(&key.0).into());
         }
-        if let Some(VisitorRate { per_second, burst }) = self.rate {
+        if let Some(Rate { per_second, burst }) = self.rate {
             members.insert("rate".to_owned(), serde_json::json!({"per_second": per_second, "burst": burst}));
         }
         Value::Object(members)
@@ -219,64 +227,48 @@ impl fmt::Debug for ShareKey {
     }
 }
 
-/// How often each visitor's address may ask: a token bucket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct VisitorRate {
-    /// How many requests come back each second.
-    pub per_second: NonZeroU32,
-    /// How many may come at once.
-    pub burst: NonZeroU32,
-}
+/// Names one share link, so that it can be revoked: random bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LinkId([u8; LinkId::LEN]);
 
-impl VisitorRate {
-    /// If no burst is named: as many as come back in this many seconds. A page asks for all its parts at once.
-    const BURST_SECONDS: u32 = 10;
+impl LinkId {
+    /// Its length in bytes.
+    pub const LEN: usize = 8;
 
-    fn new(per_second: u64, burst: Option<u64>) -> Result<Self, &'static str> {
-        let number = |number: u64| {
-            let number = u32::try_from(number).ok().and_then(NonZeroU32::new);
-            number.filter(|number| number.get() <= MAX_RATE).ok_or("a number is not 1 to 1000000")
-        };
-        let per_second = number(per_second)?;
-        let burst = match burst {
-            Some(burst) => number(burst)?,
-            None => per_second.saturating_mul(NonZeroU32::MIN.saturating_add(Self::BURST_SECONDS - 1)),
-        };
-        Ok(Self { per_second, burst: burst.min(NonZeroU32::MIN.saturating_add(MAX_RATE - 1)) })
-    }
-
-    fn parse(value: &Value) -> Result<Self, &'static str> {
-        let members = value.as_object().ok_or("it is not an object")?;
-        if members.keys().any(|name| name != "per_second" && name != "burst") {
-            return Err("it has an unknown member");
-        }
-        let number = |name| match members.get(name) {
-            None => Ok(None),
-            Some(value) => value.as_u64().map(Some).ok_or("a number is not 1 to 1000000"),
-        };
-        Self::new(number("per_second")?.ok_or("per_second is missing")?, number("burst")?)
+    /// An id of these bytes.
+    #[must_use]
+    pub const fn new(bytes: [u8; Self::LEN]) -> Self {
+        Self(bytes)
     }
 }
 
-impl FromStr for VisitorRate {
+impl fmt::Display for LinkId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex(&self.0))
+    }
+}
+
+impl FromStr for LinkId {
     type Err = &'static str;
 
-    /// Reads `10/s`, or `10/s:100` with a burst.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        const FORM: &str = "it is not a rate such as 10/s, or 10/s:100 with a burst";
-        let (rate, burst) = match text.split_once(':') {
-            Some((rate, burst)) => (rate, Some(burst.parse().map_err(|_| FORM)?)),
-            None => (text, None),
-        };
-        let per_second = rate.strip_suffix("/s").and_then(|number| number.parse().ok()).ok_or(FORM)?;
-        Self::new(per_second, burst)
+        unhex(text).and_then(|bytes| bytes.try_into().ok()).map(Self).ok_or("a link's id has 16 hexadecimal digits")
     }
 }
 
-impl fmt::Display for VisitorRate {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/s:{}", self.per_second, self.burst)
+/// Reads how often each visitor's address may ask.
+fn rate(value: &Value) -> Result<Rate, &'static str> {
+    let members = value.as_object().ok_or("it is not an object")?;
+    if members.keys().any(|name| name != "per_second" && name != "burst") {
+        return Err("it has an unknown member");
     }
+    let number = |value: &Value| {
+        let number = value.as_u64().and_then(|number| u32::try_from(number).ok()).and_then(NonZeroU32::new);
+        number.filter(|number| number.get() <= MAX_COUNT).ok_or("a number is not 1 to 1000000")
+    };
+    let per_second = members.get("per_second").map(number).ok_or("per_second is missing")??;
+    let burst = members.get("burst").map(number).transpose()?;
+    Ok(Rate { per_second, burst: burst.unwrap_or_else(|| Unit::Count.usual_burst(per_second)) })
 }
 
 /// A network such as `10.0.0.0/8`, or one address. IPv4 in the form of IPv6 becomes IPv4, as visitors' addresses do.

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+pub use crate::rules::LinkId;
 use crate::rules::{PathPrefix, hex, unhex};
 
 /// The query parameter of a link.
@@ -26,6 +27,8 @@ const VERSION: &str = "1";
 /// What a link allows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Grant {
+    /// The link.
+    pub id: LinkId,
     /// The end, in seconds since 1970.
     pub expires: u64,
     /// The paths.
@@ -44,30 +47,31 @@ pub struct Token {
 impl Grant {
     /// The text that is signed for the tunnel with this name.
     pub fn signed_text(&self, name: &str) -> String {
-        format!("cok share link 1\n{name}\n{}\n{}", self.expires, self.path)
+        format!("cok share link 1\n{name}\n{}\n{}\n{}", self.id, self.expires, self.path)
     }
 }
 
 impl Token {
-    /// `1.EXPIRES.PATH.SIGNATURE`, in characters that queries and cookies carry as they are. The path and the signature are
-    /// in hexadecimal digits; no path means the whole site.
+    /// `1.ID.EXPIRES.PATH.SIGNATURE`, in characters that queries and cookies carry as they are. Id, path and signature are in
+    /// hexadecimal digits; no path means the whole site.
     pub fn to_text(&self) -> String {
-        let Grant { expires, path } = &self.grant;
+        let Grant { id, expires, path } = &self.grant;
         let path = if *path == PathPrefix::root() { String::new() } else { hex(path.as_str().as_bytes()) };
-        format!("{VERSION}.{expires}.{path}.{}", hex(&self.signature))
+        format!("{VERSION}.{id}.{expires}.{path}.{}", hex(&self.signature))
     }
 
     /// Reads it. `None` if it is no token; there is one form of each.
     pub fn parse(text: &str) -> Option<Self> {
         let mut parts = text.split('.');
-        let (version, expires, path, signature) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+        let (version, id) = (parts.next()?, parts.next()?);
+        let (expires, path, signature) = (parts.next()?, parts.next()?, parts.next()?);
         if version != VERSION || parts.next().is_some() {
             return None;
         }
         let path =
             if path.is_empty() { PathPrefix::root() } else { String::from_utf8(unhex(path)?).ok()?.parse().ok()? };
         let token = Self {
-            grant: Grant { expires: expires.parse().ok()?, path },
+            grant: Grant { id: id.parse().ok()?, expires: expires.parse().ok()?, path },
             signature: unhex(signature)?.try_into().ok()?,
         };
         (token.to_text() == text).then_some(token)
@@ -78,26 +82,33 @@ impl Token {
 mod tests {
     use super::*;
 
+    const ID: &str = "0b0b0b0b0b0b0b0b";
+
     #[test]
     fn a_token_has_one_form() {
         let signature = "5a".repeat(32);
         for (path, text) in [("/", ""), ("/docs", "2f646f6373"), ("/ü x", "2fc3bc2078")] {
-            let text = format!("1.1764345600.{text}.{signature}");
+            let text = format!("1.{}.1764345600.{text}.{signature}", ID);
             let token = Token::parse(&text).unwrap();
-            assert_eq!(token.grant, Grant { expires: 1_764_345_600, path: path.parse().unwrap() });
+            assert_eq!(
+                token.grant,
+                Grant { id: LinkId::new([11; 8]), expires: 1_764_345_600, path: path.parse().unwrap() }
+            );
             assert_eq!((token.to_text(), token.signature), (text, [0x5a; 32]));
         }
         for text in [
             String::new(),
-            format!("2.1..{signature}"),
-            format!("1.01..{signature}"),
-            format!("1.+1..{signature}"),
-            format!("1.1.2f.{signature}"),
-            format!("1.1.61.{signature}"),
-            format!("1.1..{}", "5A".repeat(32)),
-            format!("1.1..{signature}00"),
-            format!("1.1..{signature}."),
-            format!("1.99999999999999999999..{signature}"),
+            format!("1.1..{signature}"),
+            format!("1.0b.1..{signature}"),
+            format!("2.{ID}.1..{signature}"),
+            format!("1.{ID}.01..{signature}"),
+            format!("1.{ID}.+1..{signature}"),
+            format!("1.{ID}.1.2f.{signature}"),
+            format!("1.{ID}.1.61.{signature}"),
+            format!("1.{ID}.1..{}", "5A".repeat(32)),
+            format!("1.{ID}.1..{signature}00"),
+            format!("1.{ID}.1..{signature}."),
+            format!("1.{ID}.99999999999999999999..{signature}"),
         ] {
             assert_eq!(Token::parse(&text), None, "{text}");
         }
@@ -105,7 +116,7 @@ mod tests {
 
     #[test]
     fn the_signed_text_names_all() {
-        let grant = Grant { expires: 7, path: "/x".parse().unwrap() };
-        assert_eq!(grant.signed_text("demo"), "cok share link 1\ndemo\n7\n/x");
+        let grant = Grant { id: LinkId::new([1; 8]), expires: 7, path: "/x".parse().unwrap() };
+        assert_eq!(grant.signed_text("demo"), "cok share link 1\ndemo\n0101010101010101\n7\n/x");
     }
 }

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use cok_proto::frame::Frame;
 use cok_proto::mux::{Config, Mux};
+use cok_proto::rate::Rate;
 use cok_proto::rules::parse_network;
 use cok_proto::{
     Bind, Bound, Connect, ConnectAck, Drain, DrainReason, ErrorCode, ErrorMessage, RequestHead, ResetCode,
@@ -273,7 +274,8 @@ fn rules() -> Rules {
         deny_cidr: networks(&["192.0.2.7"]),
         allow_path: vec!["/hooks".parse().unwrap()],
         share: Some("0123456789abcdef".repeat(4).parse().unwrap()),
-        rate: Some("10/s:50".parse().unwrap()),
+        share_revoked: Vec::new(),
+        rate: Some(Rate::new(10, 50)),
     }
 }
 

@@ -112,7 +112,7 @@ def test_only_allowed_paths_reach_the_service(tunnel, service, ask):
 
 
 def test_a_visitor_has_the_rate_that_the_client_sets(tunnel, service, ask):
-    client = tunnel(service.target, options=("--visitor-rate", "1/s:3"))
+    client = tunnel(service.target, options=("--visitor-rate", "1/s burst 3"))
     statuses = [ask(client, "/")[0] for _ in range(8)]
     assert statuses[:3] == [200] * 3 and 429 in statuses
 

@@ -10,15 +10,9 @@ from aiohttp import web
 from selenium.webdriver.support.ui import WebDriverWait
 
 from harness.cok import Dev
+from harness.page import websocket_page
 
-PAGE = """<!doctype html><title>site</title>
-<img id=a src=/a.png><img id=b src=/b.png>
-<script>
-  window.answers = [];
-  const socket = new WebSocket(location.origin.replace("https", "wss") + "/socket");
-  socket.onopen = () => socket.send("from the page");
-  socket.onmessage = event => window.answers.push(event.data);
-</script>"""
+PICTURES = "<img id=a src=/a.png><img id=b src=/b.png>"
 
 
 def png(width, height):
@@ -35,31 +29,12 @@ def png(width, height):
 @pytest.fixture
 def service(services):
     """A page, two pictures and a WebSocket on one port."""
-    async def page(_request):
-        return web.Response(text=PAGE, content_type="text/html")
-
     async def picture(request):
         side = 40 if request.path == "/a.png" else 70
         return web.Response(body=png(side, side), content_type="image/png")
 
-    async def socket(request):
-        answer = web.WebSocketResponse()
-        await answer.prepare(request)
-        async for message in answer:
-            await answer.send_str(f"echo {message.data}")
-        return answer
-
-    async def go():
-        app = web.Application()
-        app.add_routes([web.get("/", page), web.get("/{name}.png", picture), web.get("/socket", socket)])
-        runner = web.AppRunner(app, access_log=None)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        return runner, runner.addresses[0][1]
-
-    runner, port = services.call(go())
-    yield port
-    services.call(runner.cleanup())
+    with websocket_page(services, "site", PICTURES, [web.get("/{name}.png", picture)]) as port:
+        yield port
 
 
 @pytest.fixture

@@ -42,30 +42,49 @@ def test_a_key_is_made_shown_changed_and_revoked(keys):
     kept = b"".join(path.read_bytes() for path in keys.daemon.state.iterdir() if path.is_file())
     assert secret.encode() not in kept and hashlib.sha256(key.encode()).hexdigest().encode() in kept
 
-    keys.do("edit", id, "--name", "desk", "--requests-per-second", "5", "--bytes-per-second", "10MiB", "--expires", "never")
+    keys.do("edit", id, "--name", "desk", "--requests", "5/s", "--bytes", "10MiB/s burst 50MiB", "--expires", "never")
     edited = keys.show("desk")
     assert edited["id"] == id and edited["expires"] is None and edited["max_tunnels"] == 3
-    assert edited["requests_per_second"] == edited["requests_burst"] == 5 and edited["bytes_per_second"] == 10 << 20
-    keys.do("edit", id, "--requests-per-second", "none", "--max-exchanges", "7")
+    assert (edited["requests"], edited["bytes"]) == ("5/s burst 50", "10MiB/s burst 50MiB")
+    keys.do("edit", id, "--requests", "none", "--max-exchanges", "7")
     edited = keys.show(id)
-    assert edited["requests_per_second"] is None and edited["max_exchanges"] == 7
+    assert edited["requests"] is None and edited["max_exchanges"] == 7
 
     rotated = keys.do("rotate", id, "--grace", "1h").strip()
     assert rotated.split("_")[1] == id and rotated != key and keys.show(id)["earlier_secret_until"]
     assert keys.do("revoke", "desk") == f"the key {id} (desk) is revoked\n"
     assert keys.show(id)["state"] == "revoked" and keys.show(id)["earlier_secret_until"] is None
     keys.do("revoke", id)
+    assert keys.do("delete", id) == f"the key {id} (desk) is deleted\n"
+    assert [key["id"] for key in keys.list()] == ["test"]
+
+
+def test_a_key_is_deleted_once_it_has_ended(keys):
+    """A live key keeps its record. A deleted one leaves its name to the next."""
+    keys.create("laptop")
+    [_, stored] = keys.list()
+    refused = keys.run("delete", "laptop")
+    said = f"cokd: the key {stored['id']} still works; revoke it first with `cokd key revoke {stored['id']}`\n"
+    assert (refused.returncode, refused.stderr) == (2, said)
+    keys.create("brief", "--expires", "1s")
+    wait_for(lambda: keys.run("delete", "brief").returncode == 0, "the key has expired")
+    keys.do("revoke", "laptop")
+    keys.do("delete", "laptop")
+    assert keys.run("delete", "laptop").returncode == 2
+    assert [key["id"] for key in keys.list()] == ["test"]
+    keys.create("laptop")
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (["revoke", "none"], 'there is no key "none"; `cokd key list` shows all'),
-        (["edit", "test", "--max-tunnels", "1"], 'the key "test" stands in the configuration file; change it there'),
+        (["edit", "test", "--max-tunnels", "1"], 'the key "test" stands in the configuration file; change or remove it there'),
+        (["delete", "test"], 'the key "test" stands in the configuration file; change or remove it there'),
         (["rotate", "test"], 'the key "test" stands in the configuration file'),
         (["create", "--name", "test"], 'another key has the name "test"; choose another one'),
         (["create", "--name", "x" * 65], "a name has 1 to 64 printable characters"),
-        (["create", "--name", "a", "--requests-burst", "1"], "requests_burst is used with requests_per_second only"),
+        (["create", "--name", "a", "--max-exchanges", "1000001"], "max_exchanges must be 1 to 1000000"),
     ],
 )
 def test_what_cannot_be_done_is_one_line_with_exit_code_2(keys, arguments, said):
@@ -84,7 +103,7 @@ def test_a_key_opens_its_tunnels_and_no_others(own_daemon, nginx, transport):
     other = daemon.client(nginx.target, "other", key=key, wait=False)
     assert other.process.wait_exit() == 3 and "may not use the name" in other.process.output()
     more = daemon.client(nginx.target, "demo-2", key=key, wait=False)
-    assert more.process.wait_exit() == 3 and "the key has its 1 tunnels already" in more.process.output()
+    assert more.process.wait_exit() == 3 and "the key has its 1 tunnel already" in more.process.output()
 
 
 def test_keys_outlive_the_daemon(own_daemon, nginx, transport):

@@ -110,7 +110,7 @@ def test_a_reload_changes_rates(limited):
     client.curl("/")
     assert client.daemon.curl(client.name, "/", "--output", "/dev/null", "--write-out", "%{http_code}").stdout == b"429"
     text = client.daemon.config.read_text()
-    client.daemon.config.write_text(text.replace('"1/s burst 1"', '"0"'))
+    client.daemon.config.write_text(text.replace('"1/s burst 1"', '"none"'))
     client.daemon.process.popen.send_signal(1)
     client.daemon.process.wait_event("reloaded")
     for _ in range(5):
@@ -196,8 +196,8 @@ def test_a_key_has_rates_of_its_own(own_daemon, nginx):
     """They act at once, on tunnels that run."""
     daemon = own_daemon()
     keys = Keys(daemon)
-    client = daemon.client(nginx.target, "own", key=keys.create("own", "--requests-per-second", "1", "--requests-burst", "2"))
+    client = daemon.client(nginx.target, "own", key=keys.create("own", "--requests", "1/s burst 2"))
     assert [status_of(daemon, "own") for _ in range(3)] == [b"200", b"200", b"429"]
-    keys.do("edit", "own", "--requests-per-second", "1000", "--requests-burst", "1000")
+    keys.do("edit", "own", "--requests", "1000/s")
     wait_for(lambda: [status_of(daemon, "own") for _ in range(4)] == [b"200"] * 4, "the key has another rate", every=1)
     client.stop()

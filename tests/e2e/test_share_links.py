@@ -6,22 +6,15 @@ import time
 import urllib.parse
 
 import pytest
-from aiohttp import web
 from selenium.webdriver.support.ui import WebDriverWait
 
 from harness import raw
-from harness.process import BIN_DIR
+from harness.page import websocket_page
+from harness.process import BIN_DIR, wait_for
 from harness.websocket import WebSocket
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 HTML = ("--header", "accept: text/html")
-PAGE = """<!doctype html><title>inside</title>
-<script>
-  window.answers = [location.search];
-  const socket = new WebSocket(location.origin.replace("https", "wss") + "/socket");
-  socket.onopen = () => socket.send("from the page");
-  socket.onmessage = event => window.answers.push(event.data);
-</script>"""
 
 
 @pytest.fixture
@@ -38,6 +31,7 @@ def share(client, *options):
         capture_output=True, text=True, check=True, timeout=20,
     )
     assert "by the server's clock" in done.stderr and done.stdout.count("\n") == 1
+    client.link_id = re.search(r"share --revoke ([0-9a-f]{16})", done.stderr)[1]
     link = urllib.parse.urlsplit(done.stdout.strip())
     assert (link.scheme, link.netloc) == ("https", f"{client.host}:{client.daemon.port}")
     return f"{link.path}?{link.query}"
@@ -76,7 +70,7 @@ def test_programs_send_the_link_each_time(tunnel, service, http):
     assert service.heads[-1].startswith(b"GET /?a=1 HTTP")
     assert status(client, link, http, *HTML, "--data", "") == 200
     assert service.heads[-1].startswith(b"POST / HTTP")
-    assert status(client, link.replace("share=1.", "share=1.9"), http) == 403
+    assert status(client, re.sub(r"(share=1\.\w+\.)", r"\g<1>9", link), http) == 403
 
 
 def test_a_link_over_multiplexed_versions(tunnel, service, multiplexed):
@@ -111,6 +105,22 @@ def test_links_end(tunnel, service):
     assert "has expired" in client.curl(link).stdout.decode()
 
 
+def test_one_link_is_revoked(daemon, service):
+    """Its cookie ends as well, and other links stay. A client that starts later knows of it."""
+    client = daemon.client(service.target, options=("--share-links",))
+    kept, link = share(client), share(client)
+    cookie = cookie_of(client.curl(link, *HTML, "--include").stdout)[0].decode()
+    command = [BIN_DIR / "cok-client", "share", "--state-dir", client.state, "--revoke"]
+    assert "16 hexadecimal digits" in subprocess.run([*command, "x"], capture_output=True, text=True, timeout=20).stderr
+    done = subprocess.run([*command, client.link_id], capture_output=True, text=True, check=True, timeout=20)
+    assert (done.stdout, done.stderr) == ("", f"the link {client.link_id} is revoked\n")
+    wait_for(lambda: status(client, link) == 403, "the running client applies it")
+    assert status(client, "/", "--header", f"cookie: {cookie}") == 403 and status(client, kept) == 200
+    client.stop()
+    later = daemon.client(service.target, client.name, options=("--share-links",), state=client.state)
+    assert status(later, link) == 403 and status(later, kept) == 200
+
+
 def test_a_link_is_for_one_tunnel_and_one_installation(tunnel, service):
     one, other = (tunnel(service.target, options=("--share-links",)) for _ in range(2))
     assert status(other, share(one)) == 403
@@ -127,33 +137,15 @@ def test_a_websocket_with_a_link(tunnel, services):
 
 
 def test_a_browser_follows_a_link(own_daemon, services, browse, transport):
-    async def page(_request):
-        return web.Response(text=PAGE, content_type="text/html")
-
-    async def socket(request):
-        answer = web.WebSocketResponse()
-        await answer.prepare(request)
-        async for message in answer:
-            await answer.send_str(f"echo {message.data}")
-        return answer
-
-    async def go():
-        app = web.Application()
-        app.add_routes([web.get("/", page), web.get("/socket", socket)])
-        runner = web.AppRunner(app, access_log=None)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        return runner, runner.addresses[0][1]
-
-    runner, port = services.call(go())
     daemon = own_daemon(transport=transport)
-    client = daemon.client(f"http://127.0.0.1:{port}", "shared", options=("--share-links",))
-    driver = browse(daemon.ca, "--disable-quic", f"--host-resolver-rules=MAP *.tunnel.test {daemon.address}")
-    driver.get(client.url)
-    assert driver.title == "Link needed"
-    assert driver.execute_script("return getComputedStyle(document.body).maxWidth") != "none", "the policy allows the style"
-    driver.get(daemon.url("shared", share(client)))
-    assert driver.title == "inside" and driver.current_url == f"{client.url}/"
-    WebDriverWait(driver, 20).until(lambda d: d.execute_script("return answers") == ["", "echo from the page"])
-    client.stop()
-    services.call(runner.cleanup())
+    with websocket_page(services, "inside") as port:
+        client = daemon.client(f"http://127.0.0.1:{port}", "shared", options=("--share-links",))
+        driver = browse(daemon.ca, "--disable-quic", f"--host-resolver-rules=MAP *.tunnel.test {daemon.address}")
+        driver.get(client.url)
+        assert driver.title == "Link needed"
+        assert driver.execute_script("return getComputedStyle(document.body).maxWidth") != "none", "the policy allows the style"
+        driver.get(daemon.url("shared", share(client)))
+        assert driver.title == "inside" and driver.current_url == f"{client.url}/"
+        WebDriverWait(driver, 20).until(lambda d: d.execute_script("return answers") == ["echo from the page"])
+        assert driver.execute_script("return query") == ""
+        client.stop()

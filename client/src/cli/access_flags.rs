@@ -1,14 +1,18 @@
 //! Whom a tunnel lets in, by the flags, the environment and the file. Each rule that a flag names replaces the file's.
 
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use anyhow::{Context as _, anyhow, bail};
 use cok_proto::Rules;
-use cok_proto::rules::{Credentials, PathPrefix, VisitorRate, parse_network};
+use cok_proto::rate::{Rate, Unit};
+use cok_proto::rules::{Credentials, PathPrefix, parse_network};
+use cok_proto::share::LinkId;
 use ipnet::IpNet;
 
 use super::plan::env;
 use crate::config::FileAccess;
+use crate::revoked_links;
 use crate::share::ShareSecret;
 
 /// Which visitors a tunnel lets in. Without these flags it is open to all.
@@ -34,9 +38,14 @@ pub(super) struct AccessFlags {
     /// Carry only requests for this path and all below it; may be repeated
     #[arg(long, value_name = "PATH")]
     allow_path: Vec<PathPrefix>,
-    /// How often each visitor's address may ask, such as 10/s, or 10/s:100 to let 100 come at once
-    #[arg(long, value_name = "RATE")]
-    visitor_rate: Option<VisitorRate>,
+    /// How often each visitor's address may ask, such as 10/s, or "10/s burst 100" to let 100 come at once
+    #[arg(long, value_name = "RATE", value_parser = parse_rate)]
+    visitor_rate: Option<Rate>,
+}
+
+/// Reads a rate of requests.
+fn parse_rate(text: &str) -> Result<Rate, String> {
+    Rate::parse(text, Unit::Count).map_err(|example| format!("expected {example}"))
 }
 
 impl AccessFlags {
@@ -54,6 +63,7 @@ impl AccessFlags {
             allow_cidr: first(&self.allow_cidr, &file.allow_cidr),
             deny_cidr: first(&self.deny_cidr, &file.deny_cidr),
             allow_path: paths.clone(),
+            share_revoked: if share.is_some() { load_revoked(state_dir)? } else { Vec::new() },
             share,
             rate: self.visitor_rate.or(file.visitor_rate),
         };
@@ -88,6 +98,12 @@ fn read(text: &str, place: &str) -> anyhow::Result<Vec<Credentials>> {
         bail!("{place} has no USER:PASSWORD");
     }
     Ok(pairs)
+}
+
+/// The share links that were revoked.
+pub(super) fn load_revoked(state_dir: &Path) -> anyhow::Result<Vec<LinkId>> {
+    revoked_links::load(state_dir, SystemTime::now())
+        .with_context(|| format!("cannot read which share links are revoked in {}", state_dir.display()))
 }
 
 /// The secret behind share links.

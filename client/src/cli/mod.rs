@@ -73,7 +73,7 @@ enum Command {
     Reload(PickArgs),
     /// Stop a running client
     Stop(PickArgs),
-    /// Print an address that lets its holders into a tunnel for a while
+    /// Print an address that lets its holders into a tunnel for a while, or revoke one
     Share(ShareArgs),
     /// A unit of systemd that keeps the tunnels of the configuration file up
     #[command(subcommand)]
@@ -102,7 +102,7 @@ fn start(cli: &Cli) -> ExitCode {
         Some(Command::Status(args)) => control::status(args),
         Some(Command::Reload(args)) => control::reload(args),
         Some(Command::Stop(args)) => control::stop(args),
-        Some(Command::Share(args)) => share::run(args).map(|()| ExitCode::SUCCESS),
+        Some(Command::Share(args)) => share::run(args),
         Some(Command::Service(command)) => service::run(command).map(|()| ExitCode::SUCCESS),
         Some(Command::Completions(args)) => {
             man_pages::completions(Cli::command(), args).map(|()| ExitCode::SUCCESS).map_err(Into::into)
@@ -186,6 +186,7 @@ async fn run(invocation: &Invocation, plan: Plan, options: ClientOptions) -> any
             },
             Some(order) = ordered.recv() => match order {
                 Order::Reload(answer) => drop(answer.send(tunnels.reload())),
+                Order::Revoke(answer) => drop(answer.send(tunnels.apply_revocations().map_err(|error| format!("{error:#}")))),
                 Order::Stop => stop.cancel(),
             },
         }

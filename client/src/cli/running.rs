@@ -6,9 +6,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::mem;
 
+use anyhow::anyhow;
 use serde::{Deserialize, Serialize};
 use tracing::{error, info, warn};
 
+use super::access_flags::load_revoked;
 use super::failure::said;
 use super::overview::Overview;
 use super::plan::{Invocation, Label, Plan, Planned};
@@ -80,6 +82,23 @@ impl<'a> Running<'a> {
                 Err(NotReloaded(mistakes))
             }
         }
+    }
+
+    /// Reads again which share links are revoked, and tells the daemon.
+    pub(super) fn apply_revocations(&mut self) -> anyhow::Result<()> {
+        let revoked = load_revoked(&self.invocation.state_dir()?)?;
+        let planned = self.plan.tunnels.values_mut().chain(self.open.values_mut().map(|(_, planned)| planned));
+        for planned in planned.filter(|planned| planned.rules.share.is_some()) {
+            planned.rules.share_revoked.clone_from(&revoked);
+        }
+        for (tunnel, planned) in self.open.values() {
+            if planned.rules.share.is_some() {
+                planned.rules.check().map_err(|why| anyhow!(why))?;
+                tunnel.set_rules(planned.rules.clone());
+            }
+        }
+        info!(event = "links_revoked", count = revoked.len(), "share links are revoked");
+        Ok(())
     }
 
     /// Names decide which tunnel is which, so a tunnel whose section is renamed stays.

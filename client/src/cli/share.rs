@@ -1,19 +1,23 @@
-//! `cok-client share`: prints a share link. It needs neither the daemon nor a running client.
+//! `cok-client share`: prints a share link, which needs neither the daemon nor a running client, or revokes one.
 
 use std::io::{self, Write as _};
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, anyhow, bail};
 use cok_proto::rules::PathPrefix;
-use cok_proto::share::{Grant, MAX_LIFETIME, PARAMETER};
+use cok_proto::share::{Grant, LinkId, MAX_LIFETIME, PARAMETER};
 
 use super::access_flags::load_secret;
+use super::control::apply_revocations;
 use super::plan::{env, state_dir};
+use super::program::called;
 use super::url::PublicUrl;
 use crate::config::FileConfig;
 use crate::name::check_subdomain;
+use crate::revoked_links;
 use crate::server::Server;
 use crate::times::parse_interval;
 
@@ -30,6 +34,9 @@ pub(super) struct ShareArgs {
     /// The path that the link opens, with all below it
     #[arg(long, default_value = "/")]
     path: PathPrefix,
+    /// Revoke the link with this id, which was printed with it. Running clients apply it at once
+    #[arg(long, value_name = "ID", conflicts_with_all = ["tunnel", "expires", "path", "server", "config"])]
+    revoke: Option<LinkId>,
     /// The server, such as `https://tunnel.example.com` [env: `COK_SERVER`]
     #[arg(long, value_name = "URL")]
     server: Option<String>,
@@ -49,17 +56,37 @@ fn parse_lifetime(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// Prints the link, alone on standard output.
-pub(super) fn run(args: &ShareArgs) -> anyhow::Result<()> {
+/// Prints the link, alone on standard output, or revokes one.
+pub(super) fn run(args: &ShareArgs) -> anyhow::Result<ExitCode> {
+    match args.revoke {
+        Some(id) => revoke(args, id),
+        None => print(args).map(|()| ExitCode::SUCCESS),
+    }
+}
+
+/// Notes the revocation for clients that start later, and has the running ones apply it.
+fn revoke(args: &ShareArgs, id: LinkId) -> anyhow::Result<ExitCode> {
+    let state_dir = state_dir(args.state_dir.as_deref())?;
+    revoked_links::add(&state_dir, id, SystemTime::now())
+        .with_context(|| format!("cannot revoke the link in {}", state_dir.display()))?;
+    eprintln!("the link {id} is revoked");
+    apply_revocations(&state_dir)
+}
+
+fn print(args: &ShareArgs) -> anyhow::Result<()> {
     let (name, server) = place(args)?;
     let secret = load_secret(&state_dir(args.state_dir.as_deref())?)?;
     let end = SystemTime::now() + args.expires;
     let expires = end.duration_since(SystemTime::UNIX_EPOCH).context("this machine's clock is before 1970")?.as_secs();
-    let token = secret.sign(&name, Grant { expires, path: args.path.clone() }).to_text();
+    let mut id = [0; LinkId::LEN];
+    getrandom::fill(&mut id)?;
+    let id = LinkId::new(id);
+    let token = secret.sign(&name, Grant { id, expires, path: args.path.clone() }).to_text();
     let path = encoded(args.path.as_str());
     writeln!(io::stdout(), "https://{name}.{}{path}?{PARAMETER}={token}", server.authority())?;
     let until = humantime::format_rfc3339_seconds(end);
     eprintln!("valid until {until} by the server's clock, while the tunnel runs with --share-links from this machine");
+    eprintln!("`{} share --revoke {id}` ends it earlier", called());
     Ok(())
 }
 

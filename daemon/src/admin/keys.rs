@@ -7,6 +7,7 @@
 //! | `GET /keys/<id or name>` | shows one |
 //! | `PATCH /keys/<id or name>` | changes what it allows |
 //! | `DELETE /keys/<id or name>` | revokes it |
+//! | `DELETE /keys/<id or name>/record` | removes it from the list, if it was revoked or has expired |
 //! | `POST /keys/<id or name>/rotate` | gives it a new secret, and shows that once |
 
 use std::fmt::Write as _;
@@ -29,6 +30,8 @@ pub(crate) const KEYS: &str = "/keys";
 
 /// What follows the path of a key that gets a new secret.
 const ROTATE: &str = "rotate";
+/// What follows the path of a key for its record in the store.
+const RECORD: &str = "record";
 /// The longest request body in bytes: a key with some hundred patterns.
 const LONGEST: usize = 64 * 1024;
 /// How long a request body may take.
@@ -53,12 +56,18 @@ pub(crate) fn rotation_of(key: &str) -> String {
     format!("{}/{ROTATE}", path_of(key))
 }
 
+/// The path of a key's record in the store.
+pub(crate) fn record_of(key: &str) -> String {
+    format!("{}/{RECORD}", path_of(key))
+}
+
 /// What a path is about.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Asked {
     All,
     One(String),
     Rotation(String),
+    Record(String),
 }
 
 impl Asked {
@@ -71,6 +80,7 @@ impl Asked {
         match rest.strip_prefix('/')?.split_once('/') {
             None => decoded(rest.strip_prefix('/')?).map(Self::One),
             Some((key, ROTATE)) => decoded(key).map(Self::Rotation),
+            Some((key, RECORD)) => decoded(key).map(Self::Record),
             Some(_) => None,
         }
     }
@@ -123,9 +133,13 @@ pub(super) async fn answer(admin: &Admin, asked: &Asked, request: Request<Incomi
             };
             json(StatusCode::OK, rotated.inspect(|key| log_new(key, "rotated")))
         }
+        (Asked::Record(key), &Method::DELETE) => {
+            json(StatusCode::OK, book.delete(key).await.inspect(|key| log(key, "deleted")))
+        }
         (Asked::All, _) => not_allowed("GET, POST"),
         (Asked::One(_), _) => not_allowed("GET, PATCH, DELETE"),
         (Asked::Rotation(_), _) => not_allowed("POST"),
+        (Asked::Record(_), _) => not_allowed("DELETE"),
     }
 }
 
@@ -182,6 +196,7 @@ fn status_of(error: &KeyError) -> StatusCode {
         KeyError::Ambiguous { .. }
         | KeyError::Configured { .. }
         | KeyError::Revoked { .. }
+        | KeyError::Live { .. }
         | KeyError::NameTaken { .. } => StatusCode::CONFLICT,
         KeyError::Invalid { .. } => StatusCode::BAD_REQUEST,
         KeyError::Failed { .. } => StatusCode::SERVICE_UNAVAILABLE,
@@ -198,6 +213,7 @@ mod tests {
         for key in ["abcdefghij01", "a laptop", "a/b?c%", "ü"] {
             assert_eq!(Asked::of(&path_of(key)), Some(Asked::One(key.to_owned())));
             assert_eq!(Asked::of(&rotation_of(key)), Some(Asked::Rotation(key.to_owned())));
+            assert_eq!(Asked::of(&record_of(key)), Some(Asked::Record(key.to_owned())));
         }
         assert_eq!(Asked::of("/keys"), Some(Asked::All));
         for other in

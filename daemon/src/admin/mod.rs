@@ -25,7 +25,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tracing::debug;
 
 pub(crate) use self::access::Access;
-pub(crate) use self::keys::{KEYS, path_of, rotation_of};
+pub(crate) use self::keys::{KEYS, path_of, record_of, rotation_of};
 pub(crate) use self::socket::{AdminSocket, connect, path};
 use crate::admission::Admission;
 use crate::observe::{Asker, Health, Metrics, text};

@@ -8,8 +8,9 @@ use std::time::SystemTime;
 use aws_lc_rs::error::Unspecified;
 use aws_lc_rs::{hmac, rand};
 use cok_proto::Rules;
-use cok_proto::rules::{PathPrefix, ShareKey, VisitorRate};
-use cok_proto::share::{CLOCK_SKEW, MAX_LIFETIME, Token};
+use cok_proto::rate::{Rate, Unit};
+use cok_proto::rules::{PathPrefix, ShareKey};
+use cok_proto::share::{CLOCK_SKEW, LinkId, MAX_LIFETIME, Token};
 use ipnet::IpNet;
 use subtle::{Choice, ConstantTimeEq as _};
 
@@ -27,7 +28,7 @@ pub(crate) struct Access {
     /// What verifies the share links that let visitors in.
     pub(crate) share: Option<ShareVerifier>,
     /// How often each visitor's address may ask.
-    pub(crate) rate: Option<VisitorRate>,
+    pub(crate) rate: Option<Rate>,
 }
 
 impl Access {
@@ -46,7 +47,7 @@ impl Access {
             deny: rules.deny_cidr.clone(),
             paths: rules.allow_path.clone(),
             passwords,
-            share: rules.share.as_ref().map(|key| ShareVerifier::new(key, name)),
+            share: rules.share.as_ref().map(|key| ShareVerifier::new(key, name, &rules.share_revoked)),
             rate: rules.rate,
         })))
     }
@@ -65,7 +66,7 @@ impl Access {
 impl fmt::Display for Access {
     /// The kinds of rules, for a log line.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let rate = self.rate.map(|rate| format!("visitor rate {rate}"));
+        let rate = self.rate.map(|rate| format!("visitor rate {}", rate.written(Unit::Count)));
         let kinds = [
             (!self.deny.is_empty()).then_some("denied networks"),
             (!self.allow.is_empty()).then_some("allowed networks"),
@@ -114,20 +115,24 @@ impl fmt::Debug for Passwords {
 pub(crate) struct ShareVerifier {
     key: hmac::Key,
     name: Subdomain,
+    /// The links that were revoked, sorted.
+    revoked: Vec<LinkId>,
 }
 
 /// Why a link does not let a visitor in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum InvalidLink {
-    /// It is not one of this tunnel, or lasts too long.
+    /// It is not one of this tunnel, lasts too long, or was revoked.
     Invalid,
     /// It has expired.
     Expired,
 }
 
 impl ShareVerifier {
-    fn new(key: &ShareKey, name: &Subdomain) -> Self {
-        Self { key: hmac::Key::new(hmac::HMAC_SHA256, key.as_bytes()), name: name.clone() }
+    fn new(key: &ShareKey, name: &Subdomain, revoked: &[LinkId]) -> Self {
+        let mut revoked = revoked.to_vec();
+        revoked.sort_unstable();
+        Self { key: hmac::Key::new(hmac::HMAC_SHA256, key.as_bytes()), name: name.clone(), revoked }
     }
 
     /// Verifies a token at this time. Returns how many seconds it has left.
@@ -136,7 +141,8 @@ impl ShareVerifier {
         hmac::verify(&self.key, text.as_bytes(), &token.signature).map_err(|_| InvalidLink::Invalid)?;
         let now = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
         let left = token.grant.expires.checked_sub(now).filter(|left| *left > 0).ok_or(InvalidLink::Expired)?;
-        if left > (MAX_LIFETIME + CLOCK_SKEW).as_secs() { Err(InvalidLink::Invalid) } else { Ok(left) }
+        let is_revoked = self.revoked.binary_search(&token.grant.id).is_ok();
+        if is_revoked || left > (MAX_LIFETIME + CLOCK_SKEW).as_secs() { Err(InvalidLink::Invalid) } else { Ok(left) }
     }
 }
 
@@ -186,11 +192,11 @@ mod tests {
         let key = ShareKey::new([7; 32]);
         let signer = hmac::Key::new(hmac::HMAC_SHA256, key.as_bytes());
         let token = |name: &str, path: &str, expires: u64| {
-            let grant = Grant { expires, path: path.parse().unwrap() };
+            let grant = Grant { id: LinkId::new([1; 8]), expires, path: path.parse().unwrap() };
             let signature = hmac::sign(&signer, grant.signed_text(name).as_bytes()).as_ref().try_into().unwrap();
             Token { grant, signature }
         };
-        let verifier = ShareVerifier::new(&key, &Subdomain::parse("demo").unwrap());
+        let verifier = ShareVerifier::new(&key, &Subdomain::parse("demo").unwrap(), &[LinkId::new([2; 8])]);
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1000);
         assert_eq!(verifier.verify(&token("demo", "/", 1060), now), Ok(60));
         assert_eq!(verifier.verify(&token("demo", "/", 1000), now), Err(InvalidLink::Expired));
@@ -202,5 +208,8 @@ mod tests {
         let mut prolonged = token("demo", "/", 1000);
         prolonged.grant.expires += 1;
         assert_eq!(verifier.verify(&prolonged, now), Err(InvalidLink::Invalid));
+        let ids = [LinkId::new([3; 8]), LinkId::new([1; 8])];
+        let revoked = ShareVerifier::new(&key, &Subdomain::parse("demo").unwrap(), &ids);
+        assert_eq!(revoked.verify(&token("demo", "/", 1060), now), Err(InvalidLink::Invalid));
     }
 }

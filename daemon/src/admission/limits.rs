@@ -1,30 +1,13 @@
 //! How much of the daemon one key may use.
 
-use std::num::NonZeroU32;
-
-use cok_proto::rules::VisitorRate;
+pub(crate) use cok_proto::rate::Rate;
 
 /// The most tunnels that a key can be allowed.
 pub(crate) const MOST_TUNNELS: u64 = 10_000;
 /// The most sessions that a key can be allowed.
 pub(crate) const MOST_SESSIONS: u64 = 10_000;
-/// The most requests a second, or exchanges at once, that a limit can name.
-pub(crate) const MOST_REQUESTS: u64 = 1_000_000;
-
-/// A rate of a token bucket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Rate {
-    /// How many come back each second.
-    pub(crate) per_second: NonZeroU32,
-    /// How many may go at once.
-    pub(crate) burst: NonZeroU32,
-}
-
-impl From<VisitorRate> for Rate {
-    fn from(rate: VisitorRate) -> Self {
-        Self { per_second: rate.per_second, burst: rate.burst }
-    }
-}
+/// The most exchanges at once that a limit can name.
+pub(crate) const MOST_EXCHANGES: u64 = 1_000_000;
 
 /// The limits of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -22,7 +22,7 @@ pub(crate) use self::connections::{ConnectionLimiter, ConnectionPermit, Full, MO
 pub(crate) use self::crowd::Busy;
 pub(crate) use self::keys::wire;
 pub(crate) use self::keys::{Grant, KeyBook, KeyError, KeyRecord, KeyStore, filler, is_key_name};
-pub(crate) use self::limits::{KeyLimits, MOST_REQUESTS, MOST_SESSIONS, MOST_TUNNELS, Rate};
+pub(crate) use self::limits::{KeyLimits, MOST_EXCHANGES, MOST_SESSIONS, MOST_TUNNELS, Rate};
 pub(crate) use self::quota::{TunnelPermit, TunnelQuota};
 pub(crate) use self::rates::Rates;
 pub(crate) use self::sessions::{SessionPermit, SessionQuota};

@@ -348,22 +348,24 @@ fn only_temporary_errors_may_pass() {
 }
 
 #[test]
+fn one_character_is_no_plural() {
+    let wrong = mistakes("domain = \"a.example\"\n[[keys]]\nname = \"a\"\nsecret_sha256 = \"1\"\n").join("\n");
+    assert!(wrong.contains("hexadecimal digits, got 1 character\n") || wrong.ends_with("got 1 character"), "{wrong}");
+}
+
+#[test]
 fn a_key_has_limits_and_rates() {
     let limits = |text: &str| {
         let config = Config::parse(&format!("domain = \"a.example\"\n{KEY}{text}\n"), "f").unwrap();
         config.admission.live.keys[0].limits
     };
     assert_eq!(limits(""), KeyLimits::default());
-    let rate = |per_second, burst| {
-        let number = |number| std::num::NonZeroU32::new(number).unwrap();
-        Some(Rate { per_second: number(per_second), burst: number(burst) })
-    };
-    let all =
-        "max_sessions = 2\nmax_exchanges = 3\nrequests_per_second = 4\nrequests_burst = 5\nbytes_per_second = \"1KiB\"";
-    let wanted =
-        KeyLimits { tunnels: 10, sessions: 2, exchanges: Some(3), requests: rate(4, 5), bytes: rate(1024, 1024) };
+    let all = "max_sessions = 2\nmax_exchanges = 3\nrequests = \"4/s burst 5\"\nbytes = \"1KiB/s\"";
+    let (requests, bytes) = (Some(Rate::new(4, 5)), Some(Rate::new(1024, 1024)));
+    let wanted = KeyLimits { tunnels: 10, sessions: 2, exchanges: Some(3), requests, bytes };
     assert_eq!(limits(all), wanted);
-    let wrong = mistakes(&format!("{KEY}bytes_burst = 1\nmax_exchanges = 0\n")).join("\n");
-    assert!(wrong.contains("keys[0].bytes_burst: is used with bytes_per_second only"), "{wrong}");
+    let wrong = mistakes(&format!("{KEY}bytes = \"1TiB/s\"\nrequests = \"1MiB/s\"\nmax_exchanges = 0\n")).join("\n");
+    assert!(wrong.contains("keys[0].bytes: expected a rate such as \"1MiB/s\""), "{wrong}");
+    assert!(wrong.contains("keys[0].requests: expected a rate such as \"10/s\""), "{wrong}");
     assert!(wrong.contains("keys[0].max_exchanges: expected a whole number from 1 to 1000000, got 0"), "{wrong}");
 }

@@ -10,6 +10,7 @@ use super::lifetime::Lifetime;
 use super::visitor::Visitor;
 use crate::admission::rates::TunnelNumber;
 use crate::exchanges::Exchange;
+use crate::tunnels::ServingKey;
 
 /// One request. Counts it when dropped, whether or not the response arrived.
 #[derive(Debug)]
@@ -18,6 +19,8 @@ pub(super) struct Context {
     pub(super) visitor: Arc<Visitor>,
     /// The tunnel that it goes to, once that is known.
     pub(super) tunnel: Option<TunnelNumber>,
+    /// The key of that tunnel.
+    pub(super) key: ServingKey,
     began: Instant,
     /// The exchange that it became, if it goes to a tunnel.
     pub(super) exchange: Option<Arc<Exchange>>,
@@ -32,7 +35,15 @@ impl Context {
     pub(super) fn new(visitor: &Arc<Visitor>) -> Self {
         visitor.asked();
         let in_flight = Lifetime::Finite.token(&visitor.edge.drain);
-        Self { visitor: visitor.clone(), tunnel: None, began: Instant::now(), exchange: None, status: None, in_flight }
+        Self {
+            visitor: visitor.clone(),
+            tunnel: None,
+            key: ServingKey::default(),
+            began: Instant::now(),
+            exchange: None,
+            status: None,
+            in_flight,
+        }
     }
 
     /// Notes how long the response may last.

@@ -29,7 +29,7 @@ use super::interim::InterimHeads;
 use super::linger::linger;
 use super::pace;
 use super::pages::{Problem, page};
-use super::proxied::visitor_address;
+use super::proxied::{is_trusted, visitor_address};
 use super::request::RequestBody;
 use super::respond::{FinalHead, respond, respond_to_upgrade};
 use super::response_judge::{Content, judge_final, judge_interim};
@@ -129,15 +129,20 @@ fn enter(
 }
 
 /// Opens the exchange in the tunnel. A full tunnel gives up an exchange that stands still.
-async fn open(context: &Context, live: &Live, head: &Arc<RequestHead>, end: bool) -> Result<ExchangeHalves, OpenError> {
-    let Some(exchange) = &context.exchange else { return pace::open(context, live, head.clone(), end) };
-    let (key, most) = live.key_use(&context.visitor.edge.exchanges);
-    if !exchange.count_for(key, most) {
+async fn open(
+    context: &mut Context,
+    live: &Arc<Live>,
+    head: &Arc<RequestHead>,
+    end: bool,
+) -> Result<ExchangeHalves, OpenError> {
+    let key = context.key.of(live).clone();
+    let Some(exchange) = &context.exchange else { return pace::open(context, live, &key, head.clone(), end) };
+    if !exchange.count_for(live.key_use(&context.visitor.edge.exchanges, &key), key.limits.exchanges) {
         return Err(OpenError::Saturated);
     }
     let mut wait = ROOM_AFTER;
     loop {
-        match pace::open(context, live, head.clone(), end) {
+        match pace::open(context, live, &key, head.clone(), end) {
             Err(OpenError::Saturated) if wait < ROOM_AFTER * ROOM_WAITS => {
                 if wait == ROOM_AFTER && !exchange.make_room() {
                     return Err(OpenError::Saturated);
@@ -171,7 +176,7 @@ fn prepare(
     let mut headers = parts.headers;
     let address = visitor.address();
     let config = visitor.edge.config();
-    let trusted = config.trusted_proxies.iter().any(|network| network.contains(&address));
+    let trusted = is_trusted(address, &config.trusted_proxies);
     strip_request(&mut headers, |name| {
         // An expectation has no meaning over HTTP/1.0 (RFC 9110, section 10.1.1). The authority takes the place of Host.
         *name == HOST || (*name == EXPECT && parts.version == Version::HTTP_10) || is_dropped(name, trusted)
@@ -179,7 +184,7 @@ fn prepare(
     if matches!(parts.version, Version::HTTP_2 | Version::HTTP_3) {
         join_cookies(&mut headers);
     }
-    set_forwarded(&mut headers, address, trusted, &authority);
+    set_forwarded(&mut headers, address, &config.trusted_proxies, &authority);
     mark_loop(&mut headers, &authority);
     if config.via {
         add_via(&mut headers, parts.version, visitor.edge.domain.as_str());

@@ -6,8 +6,10 @@ use std::net::IpAddr;
 use http::Version;
 use http::header::{COOKIE, FORWARDED, HeaderMap, HeaderName, HeaderValue, VIA};
 use http::uri::Authority;
+use ipnet::IpNet;
 
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+use super::proxied::{X_FORWARDED_FOR, is_trusted, visitor_address};
+
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -28,8 +30,9 @@ pub(super) fn join_cookies(headers: &mut HeaderMap) {
     }
 }
 
-/// Says who asked, for what and how. What the visitor claimed stands here only if it is a `trusted` proxy.
-pub(super) fn set_forwarded(headers: &mut HeaderMap, peer: IpAddr, trusted: bool, authority: &Authority) {
+/// Says who asked, for what and how. What the peer claimed stands here only if it is one of the `proxies` that are trusted.
+pub(super) fn set_forwarded(headers: &mut HeaderMap, peer: IpAddr, proxies: &[IpNet], authority: &Authority) {
+    let trusted = is_trusted(peer, proxies);
     let node = match peer {
         IpAddr::V4(address) => address.to_string(),
         // RFC 7239, section 6.
@@ -41,7 +44,7 @@ pub(super) fn set_forwarded(headers: &mut HeaderMap, peer: IpAddr, trusted: bool
         if trusted { claimed.map(str::to_owned).chain([own]).collect::<Vec<_>>().join(", ") } else { own }
     };
     if !(trusted && headers.contains_key(X_REAL_IP))
-        && let Ok(value) = HeaderValue::try_from(seen_by_proxies(headers).unwrap_or(peer).to_string())
+        && let Ok(value) = HeaderValue::try_from(visitor_address(headers, peer, proxies).unwrap_or(peer).to_string())
     {
         headers.insert(X_REAL_IP, value);
     }
@@ -64,12 +67,6 @@ pub(super) fn set_forwarded(headers: &mut HeaderMap, peer: IpAddr, trusted: bool
     if !trusted || !claims_port {
         headers.insert(X_FORWARDED_PORT, HeaderValue::from(authority.port_u16().unwrap_or(443)));
     }
-}
-
-/// The last address in X-Forwarded-For: whom a trusted proxy saw. An untrusted visitor's field is gone by now.
-fn seen_by_proxies(headers: &HeaderMap) -> Option<IpAddr> {
-    let last = headers.get_all(X_FORWARDED_FOR).iter().next_back()?.to_str().ok()?;
-    last.rsplit(',').next()?.trim().parse().ok()
 }
 
 /// Whether the request has been in this tunnel before: CDN-Loop lists it (RFC 8586, section 2).
@@ -122,7 +119,7 @@ mod tests {
     fn the_visitor_is_described() {
         let authority = Authority::from_static("demo.example.com:8443");
         let mut headers = HeaderMap::new();
-        set_forwarded(&mut headers, "::1".parse().unwrap(), false, &authority);
+        set_forwarded(&mut headers, "::1".parse().unwrap(), &[], &authority);
         let expected = [
             ("x-real-ip", "::1"),
             ("x-forwarded-for", "::1"),
@@ -139,7 +136,7 @@ mod tests {
         let authority = Authority::from_static("demo.example.com");
         let described = |claims: &[(&'static str, &'static str)]| {
             let mut headers = map(claims);
-            set_forwarded(&mut headers, "10.0.0.1".parse().unwrap(), true, &authority);
+            set_forwarded(&mut headers, "10.0.0.1".parse().unwrap(), &["10.0.0.0/8".parse().unwrap()], &authority);
             headers
         };
         let headers = described(&[
@@ -153,6 +150,19 @@ mod tests {
         assert_eq!(headers["x-real-ip"], "7.7.7.7");
         assert!(!headers.contains_key("x-forwarded-port"));
         assert_eq!(described(&[("x-real-ip", "6.6.6.6")])["x-real-ip"], "6.6.6.6");
+        for (seen, real) in [
+            ("7.7.7.7:4711", "7.7.7.7"),
+            ("[2001:db8::1]:4711", "2001:db8::1"),
+            ("6.6.6.6, 7.7.7.7, 10.0.0.2", "7.7.7.7"),
+            ("7.7.7.7, unknown", "10.0.0.1"),
+        ] {
+            assert_eq!(described(&[("x-forwarded-for", seen)])["x-real-ip"], real, "{seen}");
+        }
+        let lines = described(&[("x-forwarded-for", "6.6.6.6"), ("x-forwarded-for", "7.7.7.7")]);
+        assert_eq!(
+            (&lines["x-real-ip"], &lines["x-forwarded-for"]),
+            (&"7.7.7.7".parse().unwrap(), &"6.6.6.6, 7.7.7.7, 10.0.0.1".parse().unwrap(),)
+        );
         let silent = described(&[]);
         assert_eq!(
             (&silent["x-real-ip"], &silent["x-forwarded-port"]),

@@ -12,6 +12,7 @@ use super::grpc;
 use super::pages::{Problem, page};
 use super::proxied::visitor_address;
 use super::request::RequestBody;
+use crate::admission::Rate;
 use crate::admission::rates::{Exceeded, Whose};
 use crate::names::Subdomain;
 use crate::tunnels::Tunnel;
@@ -39,7 +40,8 @@ pub(super) fn admit_to_tunnel(
     {
         edge.rates.visitor_of_tunnel(number, address, rate)?;
     }
-    edge.rates.tunnel(number, live.map(|live| live.key()).as_deref())
+    let key = live.as_ref().map(|live| &**context.key.of(live));
+    edge.rates.tunnel(number, key)
 }
 
 /// The visitor's address; `None` behind a trusted proxy that names none.
@@ -59,7 +61,7 @@ pub(super) fn too_many(exceeded: Exceeded, request: &HeaderMap) -> Response<Body
     };
     let seconds = exceeded.wait.as_secs() + u64::from(exceeded.wait.subsec_nanos() > 0);
     let seconds = seconds.max(1);
-    let (burst, window) = (exceeded.rate.burst, exceeded.rate.window());
+    let (burst, window) = (exceeded.rate.burst.get(), window(exceeded.rate));
     let headers = response.headers_mut();
     headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
     for (name, value) in [
@@ -73,6 +75,11 @@ pub(super) fn too_many(exceeded: Exceeded, request: &HeaderMap) -> Response<Body
     response
 }
 
+/// In how many seconds a rate has its whole burst again, rounded up.
+fn window(rate: Rate) -> u32 {
+    rate.burst.get().div_ceil(rate.per_second.get())
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -81,7 +88,6 @@ mod tests {
     use http::header::CONTENT_TYPE;
 
     use super::*;
-    use crate::admission::Rate;
 
     #[test]
     fn the_answer_says_when_to_come_again() {

@@ -14,6 +14,7 @@ use http::HeaderMap;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::context::Context as RequestContext;
+use crate::admission::KeyRecord;
 use crate::admission::rates::ByteRates;
 use crate::tunnels::Live;
 
@@ -21,11 +22,12 @@ use crate::tunnels::Live;
 pub(super) fn open(
     context: &RequestContext,
     live: &Live,
+    key: &KeyRecord,
     head: Arc<RequestHead>,
     end: bool,
 ) -> Result<ExchangeHalves, OpenError> {
     let halves = live.open(head, end)?;
-    let rates = context.tunnel.and_then(|tunnel| context.visitor.edge.rates.bytes(tunnel, &live.key()));
+    let rates = context.tunnel.and_then(|tunnel| context.visitor.edge.rates.bytes(tunnel, key));
     let Some(rates) = rates else { return Ok(halves) };
     let ExchangeHalves { send, recv } = halves;
     let send = Box::new(PacedSend { inner: send, pace: Pace::new(rates.clone()) });

@@ -1,30 +1,41 @@
-//! The visitor of a request that a trusted proxy may have brought.
+//! The visitor of a request that trusted proxies may have brought. Only this file reads X-Forwarded-For.
 
 use std::net::{IpAddr, SocketAddr};
 
 use http::HeaderMap;
+use http::header::HeaderName;
 use ipnet::IpNet;
 
 /// The field in which proxies list whom they saw, the nearest last.
-const X_FORWARDED_FOR: &str = "x-forwarded-for";
+pub(super) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// The visitor's address: the peer's, or the last one in X-Forwarded-For that is no trusted proxy's. `None` if a trusted
 /// proxy names none.
 pub(super) fn visitor_address(headers: &HeaderMap, peer: IpAddr, trusted: &[IpNet]) -> Option<IpAddr> {
-    let is_trusted = |address: &IpAddr| trusted.iter().any(|network| network.contains(address));
-    if !is_trusted(&peer) {
+    if !is_trusted(peer, trusted) {
         return Some(peer);
     }
-    let values = headers.get_all(X_FORWARDED_FOR).iter().rev();
-    let listed = values.filter_map(|value| value.to_str().ok()).flat_map(|value| value.rsplit(','));
-    for text in listed {
+    for seen in seen_by_proxies(headers) {
         // Whom an unreadable entry stands for is unknown, and what comes before it is no trusted proxy's word.
-        let address = parse(text)?;
-        if !is_trusted(&address) {
+        let address = seen?;
+        if !is_trusted(address, trusted) {
             return Some(address);
         }
     }
     None
+}
+
+/// Whether a proxy at this address is believed.
+pub(super) fn is_trusted(address: IpAddr, trusted: &[IpNet]) -> bool {
+    trusted.iter().any(|network| network.contains(&address))
+}
+
+/// Whom the proxies saw, the nearest first. `None` stands for an entry that is no address.
+fn seen_by_proxies(headers: &HeaderMap) -> impl Iterator<Item = Option<IpAddr>> {
+    // A proxy may write its entry into a line of its own (RFC 9110, section 5.3). Bytes outside ASCII are in no address.
+    let lines = headers.get_all(X_FORWARDED_FOR).iter().rev();
+    let entries = lines.flat_map(|line| line.as_bytes().rsplit(|byte| *byte == b','));
+    entries.map(|entry| std::str::from_utf8(entry).ok().and_then(parse))
 }
 
 /// An address, with or without brackets and a port: proxies write several forms.
@@ -37,28 +48,68 @@ fn parse(text: &str) -> Option<IpAddr> {
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderValue;
+
     use super::*;
+
+    /// Whom a peer with these lines of X-Forwarded-For brings.
+    fn seen(peer: &str, lines: &[&[u8]]) -> Option<String> {
+        let trusted = ["10.0.0.0/8".parse().unwrap(), "2001:db8:1::/48".parse().unwrap()];
+        let mut headers = HeaderMap::new();
+        for line in lines {
+            headers.append(X_FORWARDED_FOR, HeaderValue::from_bytes(line).unwrap());
+        }
+        visitor_address(&headers, peer.parse().unwrap(), &trusted).map(|address| address.to_string())
+    }
 
     #[test]
     fn the_nearest_untrusted_address_counts() {
-        let trusted = ["10.0.0.0/8".parse().unwrap()];
-        let seen = |peer: &str, fields: &[&str]| {
-            let mut headers = HeaderMap::new();
-            for field in fields {
-                headers.append(X_FORWARDED_FOR, field.parse().unwrap());
-            }
-            visitor_address(&headers, peer.parse().unwrap(), &trusted).map(|address| address.to_string())
-        };
-        let some = |text: &str| Some(text.to_owned());
-        assert_eq!(seen("192.0.2.1", &["198.51.100.1"]), some("192.0.2.1"));
-        assert_eq!(seen("10.0.0.1", &["203.0.113.9, 198.51.100.1"]), some("198.51.100.1"));
-        assert_eq!(seen("10.0.0.1", &["203.0.113.9", "198.51.100.1, 10.2.3.4"]), some("198.51.100.1"));
-        assert_eq!(seen("10.0.0.1", &["203.0.113.9, ::ffff:198.51.100.1"]), some("198.51.100.1"));
-        assert_eq!(seen("10.0.0.1", &["198.51.100.1:4711"]), some("198.51.100.1"));
-        assert_eq!(seen("10.0.0.1", &["[2001:db8::1]:4711"]), some("2001:db8::1"));
-        assert_eq!(seen("10.0.0.1", &["[2001:db8::1]"]), some("2001:db8::1"));
-        assert_eq!(seen("10.0.0.1", &["203.0.113.9, unknown"]), None);
-        assert_eq!(seen("10.0.0.1", &["203.0.113.9, , 10.2.3.4"]), None);
+        for (peer, lines, expected) in [
+            ("192.0.2.1", &[b"198.51.100.1".as_slice()][..], "192.0.2.1"),
+            ("10.0.0.1", &[b"203.0.113.9, 198.51.100.1"], "198.51.100.1"),
+            ("10.0.0.1", &[b"198.51.100.1,10.2.3.4 ,\t10.9.9.9"], "198.51.100.1"),
+            ("2001:db8:1::1", &[b"198.51.100.1, 2001:db8:1::2"], "198.51.100.1"),
+            ("10.0.0.1", &[b"203.0.113.9", b"198.51.100.1, 10.2.3.4"], "198.51.100.1"),
+            ("10.0.0.1", &[b"203.0.113.9, 198.51.100.1", b"10.2.3.4"], "198.51.100.1"),
+            ("10.0.0.1", &[b"unknown, 198.51.100.1"], "198.51.100.1"),
+        ] {
+            assert_eq!(seen(peer, lines).as_deref(), Some(expected), "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn proxies_write_addresses_in_several_forms() {
+        for (entry, expected) in [
+            ("::ffff:198.51.100.1", "198.51.100.1"),
+            ("198.51.100.1:4711", "198.51.100.1"),
+            ("2001:db8::1", "2001:db8::1"),
+            ("[2001:db8::1]", "2001:db8::1"),
+            ("[2001:db8::1]:4711", "2001:db8::1"),
+            ("[::ffff:198.51.100.1]:1", "198.51.100.1"),
+        ] {
+            assert_eq!(seen("10.0.0.1", &[entry.as_bytes()]).as_deref(), Some(expected), "{entry}");
+        }
+    }
+
+    #[test]
+    fn an_unreadable_entry_hides_what_comes_before_it() {
         assert_eq!(seen("10.0.0.1", &[]), None);
+        for entry in [
+            b"unknown".as_slice(),
+            b"_hidden",
+            b"",
+            b"198.51.100.1:",
+            b"198.51.100.1:99999",
+            b"[2001:db8::1",
+            b"2001:db8::1]",
+            b"[198.51.100.1]x",
+            b"198.51.100.256",
+            b"198.51.100.1 10.0.0.2",
+            b"\xff",
+        ] {
+            assert_eq!(seen("10.0.0.1", &[b"203.0.113.9", entry, b"10.2.3.4"]), None, "{entry:?}");
+            assert_eq!(seen("10.0.0.1", &[&[b"203.0.113.9, ", entry].concat()]), None, "{entry:?}");
+        }
+        assert_eq!(seen("10.0.0.1", &[b"10.2.3.4"]), None, "only proxies");
     }
 }

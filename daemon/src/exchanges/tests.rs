@@ -1,58 +1,15 @@
-use std::collections::VecDeque;
 use std::future::poll_fn;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Waker};
 
 use bytes::Bytes;
-use cok_proto::head::HeadTooLarge;
-use cok_proto::{ResetCode, ResponseHead};
-use cok_transport::{ExchangeError, ExchangeHalves, Received, RecvHalf, SendHalf};
-use http::HeaderMap;
+use cok_transport::ExchangeHalves;
 use tokio::time::{advance, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::*;
+use crate::test_halves::TestHalf;
 
 const SECOND: Duration = Duration::from_secs(1);
-
-/// A tunnel's half that brings what it was given, and takes nothing while it is blocked.
-#[derive(Debug, Default)]
-struct Half {
-    parts: VecDeque<Bytes>,
-    blocked: bool,
-}
-
-impl RecvHalf for Half {
-    fn poll_recv(&mut self, _cx: &mut Context<'_>) -> Poll<Result<Received, ExchangeError>> {
-        let part = self.parts.pop_front();
-        part.map_or(Poll::Pending, |data| Poll::Ready(Ok(Received::Data { data, end: false })))
-    }
-
-    fn reset(&mut self, _code: ResetCode) {}
-}
-
-impl SendHalf for Half {
-    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), ExchangeError>> {
-        if self.blocked { Poll::Pending } else { Poll::Ready(Ok(())) }
-    }
-
-    fn poll_broken(&mut self, _cx: &mut Context<'_>) -> Poll<ExchangeError> {
-        Poll::Pending
-    }
-
-    fn send_response(&mut self, _head: ResponseHead, _end: bool) -> Result<(), HeadTooLarge> {
-        Ok(())
-    }
-
-    fn send_data(&mut self, _data: Bytes, _end: bool) {}
-
-    fn send_trailers(&mut self, _fields: HeaderMap) -> Result<(), HeadTooLarge> {
-        Ok(())
-    }
-
-    fn break_off(&mut self, _code: ResetCode) {}
-
-    fn reset(&mut self, _code: ResetCode) {}
-}
 
 fn exchanges(config: Config) -> Arc<Exchanges> {
     let exchanges = Exchanges::new(config);
@@ -74,8 +31,8 @@ fn enter(exchanges: &Exchanges, places: &Arc<Places>, from: u8, most: u32) -> Re
 
 /// An exchange whose service has sent a part of its response.
 fn answered(exchange: &Arc<Exchange>) -> ExchangeHalves {
-    let recv = Half { parts: [Bytes::from_static(b"part")].into(), blocked: false };
-    let halves = exchange.attach(ExchangeHalves { send: Box::<Half>::default(), recv: Box::new(recv) });
+    let recv = TestHalf { parts: [Bytes::from_static(b"part")].into(), ..TestHalf::default() };
+    let halves = exchange.attach(ExchangeHalves { send: Box::<TestHalf>::default(), recv: Box::new(recv) });
     exchange.set_answered();
     halves
 }
@@ -109,7 +66,8 @@ async fn a_visitor_that_takes_nothing_has_a_time() {
 async fn an_upload_that_stops_has_a_time() {
     let exchanges = exchanges(Config::default());
     let exchange = enter(&exchanges, &exchanges.places(), 1, 10).unwrap();
-    let mut halves = exchange.attach(ExchangeHalves { send: Box::<Half>::default(), recv: Box::<Half>::default() });
+    let mut halves =
+        exchange.attach(ExchangeHalves { send: Box::<TestHalf>::default(), recv: Box::<TestHalf>::default() });
     let mut cx = Context::from_waker(Waker::noop());
     for _ in 0..5 {
         assert!(halves.send.poll_ready(&mut cx).is_ready() && halves.send.poll_broken(&mut cx).is_pending());
@@ -191,8 +149,8 @@ async fn a_full_account_ends_what_stands_still_longest_of_whom_holds_most() {
 async fn a_blocked_upload_is_charged_while_it_is() {
     let exchanges = exchanges(Config::default());
     let exchange = enter(&exchanges, &exchanges.places(), 1, 10).unwrap();
-    let send = Half { parts: VecDeque::new(), blocked: true };
-    let mut halves = exchange.attach(ExchangeHalves { send: Box::new(send), recv: Box::<Half>::default() });
+    let send = TestHalf { blocked: true, ..TestHalf::default() };
+    let mut halves = exchange.attach(ExchangeHalves { send: Box::new(send), recv: Box::<TestHalf>::default() });
     assert!(halves.send.poll_ready(&mut Context::from_waker(Waker::noop())).is_pending());
     assert_eq!(exchanges.process.held(), 1024);
     sleep(600 * SECOND).await;

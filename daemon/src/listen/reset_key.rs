@@ -5,13 +5,11 @@
 //! resets that the peers recognise (RFC 9000, section 10.3). They reconnect at once and do not wait for a timeout. The
 //! secret allows anyone to break connections, so only its owner may read it.
 
-use std::fs;
-use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
 use aws_lc_rs::{hkdf, hmac};
-use cok_host::private_file;
+use cok_host::{private_file, secret_file};
 use quinn::crypto::{HandshakeTokenKey, HmacKey};
 use tracing::warn;
 
@@ -26,7 +24,7 @@ impl ResetKey {
     pub(crate) fn load_or_create(state_dir: &Path) -> Result<Self, getrandom::Error> {
         let path = state_dir.join(FILE);
         let file = path.display();
-        match load(&path) {
+        match secret_file::read(&path) {
             Ok(Some(secret)) => return Ok(Self(secret)),
             Ok(None) => {}
             Err(error) => warn!(%file, %error, "cannot read the QUIC secret, so a new one is made: {file}: {error}"),
@@ -72,17 +70,9 @@ impl ResetKey {
     }
 }
 
-/// The secret in a file; `None` if there is no file, or one of another length.
-fn load(path: &Path) -> io::Result<Option<[u8; LENGTH]>> {
-    match fs::read(path) {
-        Ok(secret) => Ok(secret.try_into().ok()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;

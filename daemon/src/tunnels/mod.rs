@@ -28,7 +28,7 @@ use tokio::time::{Instant, sleep};
 
 use self::directory::{Directory, Retention};
 pub(crate) use self::ledger::Ledger;
-pub(crate) use self::presence::{Live, Presence, Tunnel};
+pub(crate) use self::presence::{Live, Presence, ServingKey, Tunnel};
 pub(crate) use self::rules::NameRules;
 use self::session::Client;
 use crate::admission::{Admission, filler};

@@ -1,7 +1,7 @@
 //! A tunnel as its visitors see it: which session serves it now, and how many visitors wait for it.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 
 use cok_proto::RequestHead;
 use cok_transport::{ExchangeHalves, OpenError, Transport};
@@ -37,18 +37,33 @@ impl Live {
 
     /// How often each visitor may ask, if its client has said so.
     pub(crate) fn visitor_rate(&self) -> Option<Rate> {
-        self.access.as_ref().and_then(|access| access.rate).map(Rate::from)
+        self.access.as_ref().and_then(|access| access.rate)
     }
 
     /// The key of its client, as it stands now.
-    pub(crate) fn key(&self) -> Arc<KeyRecord> {
+    fn key(&self) -> Arc<KeyRecord> {
         self.client.grant.record().unwrap_or_else(|| self.client.key.clone())
     }
 
-    /// What its key's tunnels use, and the most exchanges that they may have.
-    pub(crate) fn key_use(&self, exchanges: &Exchanges) -> (&Arc<KeyUse>, Option<u32>) {
-        let key = self.key();
-        (self.used.get_or_init(|| exchanges.key(&key.id)), key.limits.exchanges)
+    /// What the tunnels of its `key` use.
+    pub(crate) fn key_use(&self, exchanges: &Exchanges, key: &KeyRecord) -> &Arc<KeyUse> {
+        self.used.get_or_init(|| exchanges.key(&key.id))
+    }
+}
+
+/// The key that counts for one request. It is read once for each session that the request goes to, since all requests of a
+/// key share what reading it takes.
+#[derive(Debug, Default)]
+pub(crate) struct ServingKey(Option<(Weak<Live>, Arc<KeyRecord>)>);
+
+impl ServingKey {
+    /// The key of the session that serves the tunnel.
+    pub(crate) fn of(&mut self, live: &Arc<Live>) -> &Arc<KeyRecord> {
+        let (_, key) = match self.0.take() {
+            Some(known) if Weak::as_ptr(&known.0) == Arc::as_ptr(live) => self.0.insert(known),
+            _ => self.0.insert((Arc::downgrade(live), live.key())),
+        };
+        key
     }
 }
 

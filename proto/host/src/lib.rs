@@ -8,5 +8,6 @@ pub mod dial;
 pub mod home;
 pub mod private_file;
 pub mod quoted;
+pub mod secret_file;
 pub mod settings;
 pub mod trust;

@@ -1,7 +1,7 @@
 //! `cok-client status`, `reload` and `stop`: they ask running clients over their control sockets.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -94,6 +94,20 @@ pub(in crate::cli) fn reload(args: &PickArgs) -> anyhow::Result<ExitCode> {
                     }
                     code = ExitCode::from(USAGE);
                 }
+                other => code = unexpected(pid, other),
+            }
+        }
+        Ok(code)
+    })
+}
+
+/// Has all running clients read again which share links are revoked.
+pub(in crate::cli) fn apply_revocations(state_dir: &Path) -> anyhow::Result<ExitCode> {
+    let mut code = ExitCode::SUCCESS;
+    block_on(async {
+        for (pid, stream) in socket::running(state_dir).await? {
+            match ask(stream, Request::Revoke).await {
+                Ok((Answer::Revoked, _)) => {}
                 other => code = unexpected(pid, other),
             }
         }

@@ -12,7 +12,7 @@ use std::io;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, BufReader};
 
-pub(super) use self::ask::{PickArgs, StatusArgs, reload, status, stop};
+pub(super) use self::ask::{PickArgs, StatusArgs, apply_revocations, reload, status, stop};
 pub(super) use self::server::{Control, Order, serve};
 use super::overview::TunnelLine;
 use super::running::Changes;
@@ -25,6 +25,8 @@ enum Request {
     Status,
     /// Read the file again.
     Reload,
+    /// Read again which share links are revoked.
+    Revoke,
     /// Stop. The connection ends with the program.
     Stop,
 }
@@ -47,6 +49,8 @@ enum Answer {
         /// A line for each.
         mistakes: Vec<String>,
     },
+    /// The daemon gets the revoked share links.
+    Revoked,
     /// It stops.
     Stopping,
     /// It cannot do that.

@@ -30,6 +30,8 @@ const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 pub(in crate::cli) enum Order {
     /// Read the file again, and answer.
     Reload(oneshot::Sender<Result<Changes, NotReloaded>>),
+    /// Read again which share links are revoked, and answer.
+    Revoke(oneshot::Sender<Result<(), String>>),
     /// Stop.
     Stop,
 }
@@ -137,6 +139,15 @@ impl Service {
                 match done.await {
                     Ok(Ok(changes)) => Answer::Reloaded { message: changes.to_string(), changes },
                     Ok(Err(NotReloaded(mistakes))) => Answer::NotReloaded { mistakes },
+                    Err(_) => Answer::Failed { reason: "the client is stopping".to_owned() },
+                }
+            }
+            Request::Revoke => {
+                let (sender, done) = oneshot::channel();
+                let _ended = self.orders.send(Order::Revoke(sender)).await;
+                match done.await {
+                    Ok(Ok(())) => Answer::Revoked,
+                    Ok(Err(reason)) => Answer::Failed { reason },
                     Err(_) => Answer::Failed { reason: "the client is stopping".to_owned() },
                 }
             }

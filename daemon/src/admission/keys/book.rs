@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 use super::record::{KeyRecord, Previous, StoredKey, is_key_name};
 use super::table::KeyStore;
-use super::wire::{Changes, KeyView, NewKey, Rotation, Setting};
+use super::wire::{Changes, KeyView, NewKey, Rotation, Setting, State};
 use super::{id, row};
 use crate::admission::limits::KeyLimits;
 use crate::names::{ApiKey, SubdomainPattern};
@@ -39,7 +39,7 @@ pub(crate) enum KeyError {
         ids: Vec<String>,
     },
     /// The key stands in the configuration file.
-    #[error("the key {name:?} stands in the configuration file; change it there, and run `cokd reload`")]
+    #[error("the key {name:?} stands in the configuration file; change or remove it there, and run `cokd reload`")]
     Configured {
         /// Its name.
         name: String,
@@ -47,6 +47,12 @@ pub(crate) enum KeyError {
     /// The key was revoked, which is final.
     #[error("the key {id} was revoked; make a new one with `cokd key create`")]
     Revoked {
+        /// Its id.
+        id: String,
+    },
+    /// The key still works, so its record is not deleted.
+    #[error("the key {id} still works; revoke it first with `cokd key revoke {id}`")]
+    Live {
         /// Its id.
         id: String,
     },
@@ -175,6 +181,24 @@ impl KeyBook<'_> {
         Err(busy())
     }
 
+    /// Deletes the record of a key that was revoked or has expired. The key is not listed any more.
+    pub(crate) async fn delete(&self, key: &str) -> Result<KeyView, KeyError> {
+        let now = SystemTime::now();
+        for _ in 0..TRIES {
+            let (found, revision) = self.find(key).await?;
+            let id = &found.record.id;
+            let view = KeyView::of(&found, now);
+            if view.state == State::Valid {
+                return Err(KeyError::Live { id: id.to_string() });
+            }
+            let unchanged = Condition::Unchanged(row::key_of(id), revision);
+            if let Outcome::Committed(_) = self.commit(id, unchanged, Change::Delete(row::key_of(id))).await? {
+                return Ok(view);
+            }
+        }
+        Err(busy())
+    }
+
     /// Gives a key a new secret. The earlier one stops working, at once or after a time.
     pub(crate) async fn rotate(&self, key: &str, rotation: Rotation) -> Result<NewKey, KeyError> {
         let now = SystemTime::now();
@@ -245,8 +269,12 @@ impl KeyBook<'_> {
     async fn put(&self, condition: Condition, key: &StoredKey) -> Result<Outcome, KeyError> {
         let id = &key.record.id;
         let value = row::encode(key).map_err(|error| KeyError::Failed { message: error.to_string() })?;
-        let changes = vec![Change::Put(row::key_of(id), value, None)];
-        let answer = self.store.commit(Transaction { conditions: vec![condition], changes }).await;
+        self.commit(id, condition, Change::Put(row::key_of(id), value, None)).await
+    }
+
+    async fn commit(&self, id: &str, condition: Condition, change: Change) -> Result<Outcome, KeyError> {
+        let transaction = Transaction { conditions: vec![condition], changes: vec![change] };
+        let answer = self.store.commit(transaction).await;
         let outcome = answer.map_err(|error| match error {
             StoreError::Unknown(message) => KeyError::Unknown { id: id.to_string(), message },
             error => failed(&error),

@@ -95,7 +95,6 @@ pub(super) fn decode(id: &str, row: &[u8]) -> Result<StoredKey, NoKey> {
 
 #[cfg(test)]
 mod tests {
-    use std::num::NonZeroU32;
     use std::time::{Duration, UNIX_EPOCH};
 
     use super::*;
@@ -104,7 +103,7 @@ mod tests {
     #[test]
     fn a_row_keeps_everything_and_refuses_what_it_does_not_know() {
         let at = |seconds| UNIX_EPOCH + Duration::from_secs(seconds);
-        let rate = NonZeroU32::new(7).map(|number| Rate { per_second: number, burst: number.saturating_add(1) });
+        let rate = Some(Rate::new(7, 8));
         let key = StoredKey {
             record: KeyRecord {
                 id: "abcdefghij01".into(),

@@ -242,6 +242,26 @@ async fn keys_of_the_configuration_are_shown_but_not_changed() {
 }
 
 #[tokio::test]
+async fn only_a_key_that_has_ended_is_deleted() {
+    let keys = Following::new(vec![record("fixed", "secret", None)]).await;
+    let book = keys.book();
+    let (live, dead) = (book.create(&named("one")).await.unwrap().key, book.create(&named("two")).await.unwrap().key);
+    assert_eq!(book.delete("one").await, Err(KeyError::Live { id: live.id.clone() }));
+    assert!(matches!(book.delete("fixed").await, Err(KeyError::Configured { .. })));
+    assert!(matches!(book.delete("three").await, Err(KeyError::NotFound { .. })));
+    let soon = wire::Moment(SystemTime::now() + SECOND);
+    book.edit("one", &Changes { expires: Setting::Is(soon), ..Changes::default() }).await.unwrap();
+    book.revoke("two").await.unwrap();
+    book.delete("two").await.unwrap();
+    assert!(matches!(book.show(&dead.id).await, Err(KeyError::NotFound { .. })));
+    while matches!(book.delete("one").await, Err(KeyError::Live { .. })) {
+        tokio::time::sleep(SECOND / 20).await;
+    }
+    assert_eq!(book.list().await.unwrap().len(), 1, "the key of the configuration stays");
+    book.create(&named("two")).await.unwrap();
+}
+
+#[tokio::test]
 async fn wrong_values_change_nothing() {
     let keys = Following::new(Vec::new()).await;
     let book = keys.book();
@@ -250,7 +270,7 @@ async fn wrong_values_change_nothing() {
     for wrong in [
         Changes { max_tunnels: Some(0), ..Changes::default() },
         Changes { max_sessions: Some(10_001), ..Changes::default() },
-        Changes { requests_burst: Setting::Is(std::num::NonZeroU32::MIN), ..Changes::default() },
+        Changes { max_exchanges: Setting::Is(std::num::NonZeroU32::MAX), ..Changes::default() },
         Changes { subdomains: Some(vec!["a.b".to_owned()]), ..Changes::default() },
         Changes { subdomains: Some(Vec::new()), ..Changes::default() },
         Changes { expires: past, ..Changes::default() },

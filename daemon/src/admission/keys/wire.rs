@@ -1,13 +1,15 @@
 //! Keys in JSON: what rows of the store, the admin API and `--json` have in common.
 
+use std::fmt;
 use std::num::NonZeroU32;
 use std::time::{Duration, SystemTime};
 
+use cok_proto::rate::Unit;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::record::{KeyRecord, StoredKey};
-use crate::admission::limits::{KeyLimits, MOST_REQUESTS, MOST_SESSIONS, MOST_TUNNELS, Rate};
+use crate::admission::limits::{KeyLimits, MOST_EXCHANGES, MOST_SESSIONS, MOST_TUNNELS, Rate};
 
 /// A moment as text (RFC 3339).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +28,40 @@ impl<'de> Deserialize<'de> for Moment {
     }
 }
 
+/// A rate as text, as in the configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RateText<const OF_BYTES: bool>(pub(crate) Rate);
+
+/// A rate of requests.
+pub(crate) type RequestRate = RateText<false>;
+/// A rate of bytes.
+pub(crate) type ByteRate = RateText<true>;
+
+impl<const OF_BYTES: bool> RateText<OF_BYTES> {
+    /// What the rate is of.
+    pub(crate) const UNIT: Unit = if OF_BYTES { Unit::Bytes } else { Unit::Count };
+}
+
+impl<const OF_BYTES: bool> fmt::Display for RateText<OF_BYTES> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.written(Self::UNIT).fmt(f)
+    }
+}
+
+impl<const OF_BYTES: bool> Serialize for RateText<OF_BYTES> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de, const OF_BYTES: bool> Deserialize<'de> for RateText<OF_BYTES> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let wrong = |example| D::Error::custom(format!("expected {example}"));
+        Rate::parse(&text, Self::UNIT).map(Self).map_err(wrong)
+    }
+}
+
 /// The limits of a key, under their names in the configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -35,13 +71,9 @@ pub(crate) struct Limits {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) max_exchanges: Option<NonZeroU32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) requests_per_second: Option<NonZeroU32>,
+    pub(crate) requests: Option<RequestRate>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) requests_burst: Option<NonZeroU32>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) bytes_per_second: Option<NonZeroU32>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) bytes_burst: Option<NonZeroU32>,
+    pub(crate) bytes: Option<ByteRate>,
 }
 
 impl Limits {
@@ -50,10 +82,8 @@ impl Limits {
             max_tunnels: limits.tunnels,
             max_sessions: limits.sessions,
             max_exchanges: limits.exchanges.and_then(NonZeroU32::new),
-            requests_per_second: limits.requests.map(|rate| rate.per_second),
-            requests_burst: limits.requests.map(|rate| rate.burst),
-            bytes_per_second: limits.bytes.map(|rate| rate.per_second),
-            bytes_burst: limits.bytes.map(|rate| rate.burst),
+            requests: limits.requests.map(RateText),
+            bytes: limits.bytes.map(RateText),
         }
     }
 
@@ -63,30 +93,17 @@ impl Limits {
             let fits = (1..=most).contains(&value);
             if fits { Ok(value) } else { Err(format!("{name} must be 1 to {most}, got {value}")) }
         };
-        let count = |name: &str, value: Option<NonZeroU32>| {
-            let fits = value.is_none_or(|value| u64::from(value.get()) <= MOST_REQUESTS);
-            if fits { Ok(value) } else { Err(format!("{name} must be 1 to {MOST_REQUESTS}")) }
-        };
+        let exchanges = self.max_exchanges.map(NonZeroU32::get);
+        if exchanges.is_some_and(|most| u64::from(most) > MOST_EXCHANGES) {
+            return Err(format!("max_exchanges must be 1 to {MOST_EXCHANGES}"));
+        }
         Ok(KeyLimits {
             tunnels: within("max_tunnels", self.max_tunnels, MOST_TUNNELS as usize)?,
             sessions: within("max_sessions", self.max_sessions, MOST_SESSIONS as usize)?,
-            exchanges: count("max_exchanges", self.max_exchanges)?.map(NonZeroU32::get),
-            requests: rate(
-                "requests",
-                count("requests_per_second", self.requests_per_second)?,
-                count("requests_burst", self.requests_burst)?,
-            )?,
-            bytes: rate("bytes", self.bytes_per_second, self.bytes_burst)?,
+            exchanges,
+            requests: self.requests.map(|RateText(rate)| rate),
+            bytes: self.bytes.map(|RateText(rate)| rate),
         })
-    }
-}
-
-/// A rate. The burst is one second's worth unless it is named.
-fn rate(kind: &str, per_second: Option<NonZeroU32>, burst: Option<NonZeroU32>) -> Result<Option<Rate>, String> {
-    match (per_second, burst) {
-        (None, None) => Ok(None),
-        (None, Some(_)) => Err(format!("{kind}_burst is used with {kind}_per_second only")),
-        (Some(per_second), burst) => Ok(Some(Rate { per_second, burst: burst.unwrap_or(per_second) })),
     }
 }
 
@@ -143,33 +160,23 @@ pub(crate) struct Changes {
     #[serde(skip_serializing_if = "Setting::stays")]
     pub(crate) max_exchanges: Setting<NonZeroU32>,
     #[serde(skip_serializing_if = "Setting::stays")]
-    pub(crate) requests_per_second: Setting<NonZeroU32>,
+    pub(crate) requests: Setting<RequestRate>,
     #[serde(skip_serializing_if = "Setting::stays")]
-    pub(crate) requests_burst: Setting<NonZeroU32>,
-    #[serde(skip_serializing_if = "Setting::stays")]
-    pub(crate) bytes_per_second: Setting<NonZeroU32>,
-    #[serde(skip_serializing_if = "Setting::stays")]
-    pub(crate) bytes_burst: Setting<NonZeroU32>,
+    pub(crate) bytes: Setting<ByteRate>,
     #[serde(skip_serializing_if = "Setting::stays")]
     pub(crate) expires: Setting<Moment>,
 }
 
 impl Changes {
-    /// The limits after the change. A burst goes with its rate, and follows a new rate unless it is named.
+    /// The limits after the change.
     pub(super) fn limits(&self, before: &KeyLimits) -> Result<KeyLimits, String> {
         let before = Limits::of(before);
-        let burst = |rate: Setting<NonZeroU32>, burst: Setting<NonZeroU32>, before| match rate {
-            Setting::Stays => burst.over(before),
-            Setting::Goes | Setting::Is(_) => burst.over(None),
-        };
         let limits = Limits {
             max_tunnels: self.max_tunnels.unwrap_or(before.max_tunnels),
             max_sessions: self.max_sessions.unwrap_or(before.max_sessions),
             max_exchanges: self.max_exchanges.over(before.max_exchanges),
-            requests_per_second: self.requests_per_second.over(before.requests_per_second),
-            requests_burst: burst(self.requests_per_second, self.requests_burst, before.requests_burst),
-            bytes_per_second: self.bytes_per_second.over(before.bytes_per_second),
-            bytes_burst: burst(self.bytes_per_second, self.bytes_burst, before.bytes_burst),
+            requests: self.requests.over(before.requests),
+            bytes: self.bytes.over(before.bytes),
         };
         limits.checked()
     }
@@ -224,10 +231,8 @@ pub(crate) struct ViewedLimits {
     pub(crate) max_tunnels: usize,
     pub(crate) max_sessions: usize,
     pub(crate) max_exchanges: Option<NonZeroU32>,
-    pub(crate) requests_per_second: Option<NonZeroU32>,
-    pub(crate) requests_burst: Option<NonZeroU32>,
-    pub(crate) bytes_per_second: Option<NonZeroU32>,
-    pub(crate) bytes_burst: Option<NonZeroU32>,
+    pub(crate) requests: Option<RequestRate>,
+    pub(crate) bytes: Option<ByteRate>,
 }
 
 impl KeyView {
@@ -245,10 +250,8 @@ impl KeyView {
                 max_tunnels: limits.max_tunnels,
                 max_sessions: limits.max_sessions,
                 max_exchanges: limits.max_exchanges,
-                requests_per_second: limits.requests_per_second,
-                requests_burst: limits.requests_burst,
-                bytes_per_second: limits.bytes_per_second,
-                bytes_burst: limits.bytes_burst,
+                requests: limits.requests,
+                bytes: limits.bytes,
             },
             created: None,
             expires: record.expires.map(Moment),

@@ -2,7 +2,7 @@
 //!
 //! Requests over a rate are refused, bytes are delayed. Neither takes a lock that all requests share.
 
-mod notation;
+mod quotas;
 mod table;
 mod turns;
 
@@ -16,8 +16,7 @@ use cok_http::visitor::network;
 use governor::Quota;
 use ipnet::IpNet;
 
-use self::notation::BYTE_UNIT;
-pub(crate) use self::notation::{BYTE_NOTATION, NOTATION};
+use self::quotas::{BYTE_UNIT, byte_quota, quota};
 use self::table::{Bucket, Kind, Table};
 pub(crate) use self::turns::{Turn, Turns};
 use super::{KeyRecord, Rate};
@@ -33,7 +32,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
 /// Settings of rates. `None` is no limit. A reload changes them at once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Config {
-    /// Requests of one visitor address (IPv4, or IPv6 /64) to all tunnels. 1/s to 4,294,967,295/s, default 10,000/s with
+    /// Requests of one visitor address (IPv4, or IPv6 /64) to all tunnels. 1/s to 1,000,000/s, default 10,000/s with
     /// a burst of 100,000: a large office stays far below, and one machine can't keep the daemon to itself.
     pub(crate) requests_per_address: Option<Rate>,
     /// Requests to one tunnel, from all visitors. Default none.
@@ -158,7 +157,7 @@ impl Rates {
 
     fn request(&self, kind: Kind, owner: u128, rate: Option<Rate>, whose: Whose) -> Result<(), Exceeded> {
         let Some(rate) = rate else { return Ok(()) };
-        let taken = self.table.take(Bucket { kind, owner }, rate.quota(), NonZeroU32::MIN);
+        let taken = self.table.take(Bucket { kind, owner }, quota(rate), NonZeroU32::MIN);
         taken.map_err(|wait| Exceeded { whose, rate, wait })
     }
 
@@ -168,7 +167,7 @@ impl Rates {
     pub(crate) fn bytes(&self, tunnel: TunnelNumber, key: &KeyRecord) -> Option<ByteRates> {
         let settings = self.settings.load();
         let config = &settings.config;
-        let bucket = |kind, owner, rate: Rate| (Bucket { kind, owner }, rate.byte_quota());
+        let bucket = |kind, owner, rate: Rate| (Bucket { kind, owner }, byte_quota(rate));
         let tunnel = config.bytes_per_tunnel.map(|rate| bucket(Kind::TunnelBytes, tunnel.0, rate));
         let key_rate = key.limits.bytes.or(config.bytes_per_key);
         let key = key_rate.map(|rate| bucket(Kind::KeyBytes, self.table.owner(&key.id), rate));
@@ -184,7 +183,7 @@ impl Rates {
         let Some(rate) = settings.config.connections_per_address else { return Ok(()) };
         let Some(owner) = settings.owner(address) else { return Ok(()) };
         let bucket = Bucket { kind: Kind::Connections, owner };
-        self.table.take(bucket, rate.quota(), NonZeroU32::MIN).map_err(|_| TooFast)
+        self.table.take(bucket, quota(rate), NonZeroU32::MIN).map_err(|_| TooFast)
     }
 
     /// Whether a peer that has not proved its address may begin a handshake without doing so. Its bucket is none that the
@@ -194,7 +193,7 @@ impl Rates {
         let Some(rate) = settings.config.handshakes_per_address else { return Ok(()) };
         let Some(owner) = settings.owner(address) else { return Ok(()) };
         let bucket = Bucket { kind: Kind::UnprovedHandshakes, owner };
-        self.table.take(bucket, rate.quota(), NonZeroU32::MIN).map_err(|_| TooFast)
+        self.table.take(bucket, quota(rate), NonZeroU32::MIN).map_err(|_| TooFast)
     }
 
     /// How long a handshake with this address has to wait for its rate. `Err` if that is longer than `limit`.
@@ -203,7 +202,7 @@ impl Rates {
         let Some(rate) = settings.config.handshakes_per_address else { return Ok(Duration::ZERO) };
         let Some(owner) = settings.owner(address) else { return Ok(Duration::ZERO) };
         let bucket = Bucket { kind: Kind::Handshakes, owner };
-        self.table.charge(bucket, rate.quota(), 1, limit).map_err(|_| TooFast)
+        self.table.charge(bucket, quota(rate), 1, limit).map_err(|_| TooFast)
     }
 
     /// Waits until the daemon may compute a handshake with this address.

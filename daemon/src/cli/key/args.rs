@@ -6,10 +6,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use clap::{Args, Subcommand};
-use cok_host::settings::parse_bytes;
 
-use crate::admission::wire::{Changes, Moment, Setting};
-use crate::admission::{MOST_SESSIONS, MOST_TUNNELS};
+use crate::admission::wire::{ByteRate, Changes, Moment, RateText, RequestRate, Setting};
+use crate::admission::{MOST_SESSIONS, MOST_TUNNELS, Rate};
 use crate::cli::exit::DEFAULT_CONFIG;
 use crate::names::SubdomainPattern;
 
@@ -44,6 +43,14 @@ pub(in crate::cli) enum KeyCommand {
     Edit(EditArgs),
     /// End a key for good, with its sessions and tunnels
     Revoke {
+        /// The key's id or name
+        #[arg(value_name = "KEY")]
+        key: String,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Remove a key that was revoked or has expired from the list
+    Delete {
         /// The key's id or name
         #[arg(value_name = "KEY")]
         key: String,
@@ -122,18 +129,12 @@ struct LimitArgs {
     /// The most exchanges at once in all its tunnels, or none for no limit
     #[arg(long, value_name = "N", value_parser = parse_number)]
     max_exchanges: Option<Limit>,
-    /// Requests a second in all its tunnels, or none for no limit
-    #[arg(long, value_name = "N", value_parser = parse_number)]
-    requests_per_second: Option<Limit>,
-    /// Requests that may come at once [default: those of a second]
-    #[arg(long, value_name = "N", value_parser = parse_number)]
-    requests_burst: Option<Limit>,
-    /// Bytes of bodies a second in all its tunnels, such as 10MiB, or none for no limit
-    #[arg(long, value_name = "BYTES", value_parser = parse_size)]
-    bytes_per_second: Option<Limit>,
-    /// Bytes that may go at once [default: those of a second]
-    #[arg(long, value_name = "BYTES", value_parser = parse_size)]
-    bytes_burst: Option<Limit>,
+    /// Requests in all its tunnels, such as 10/s or "10/s burst 50", or none for no limit
+    #[arg(long, value_name = "RATE", value_parser = parse_rate::<false>)]
+    requests: Option<Setting<RequestRate>>,
+    /// Bytes of bodies in all its tunnels, such as 1MiB/s or "1MiB/s burst 8MiB", or none for no limit
+    #[arg(long, value_name = "RATE", value_parser = parse_rate::<true>)]
+    bytes: Option<Setting<ByteRate>>,
 }
 
 /// A limit, or none.
@@ -150,6 +151,7 @@ impl KeyCommand {
             Self::List { place, .. }
             | Self::Show { place, .. }
             | Self::Revoke { place, .. }
+            | Self::Delete { place, .. }
             | Self::Rotate { place, .. } => &place.config,
         }
     }
@@ -170,21 +172,18 @@ impl CreateArgs {
             "[[keys]]\nname = {name:?}\nsecret_sha256 = \"{digest}\"\nsubdomains = {subdomains:?}\nmax_tunnels = \
              {max_tunnels}\n"
         );
-        let numbers = [
-            ("max_exchanges", limits.max_exchanges),
-            ("requests_per_second", limits.requests_per_second),
-            ("requests_burst", limits.requests_burst),
-            ("bytes_per_second", limits.bytes_per_second),
-            ("bytes_burst", limits.bytes_burst),
-        ];
         // Writing to a string does not fail.
         if let Some(most) = limits.max_sessions {
             let _written = writeln!(section, "max_sessions = {most}");
         }
-        for (key, limit) in numbers {
-            if let Some(Setting::Is(number)) = limit {
-                let _written = writeln!(section, "{key} = {number}");
-            }
+        if let Some(Setting::Is(most)) = limits.max_exchanges {
+            let _written = writeln!(section, "max_exchanges = {most}");
+        }
+        if let Some(Setting::Is(rate)) = limits.requests {
+            let _written = writeln!(section, "requests = \"{rate}\"");
+        }
+        if let Some(Setting::Is(rate)) = limits.bytes {
+            let _written = writeln!(section, "bytes = \"{rate}\"");
         }
         if let Some(Setting::Is(moment)) = self.expires {
             let _written = writeln!(section, "expires = \"{}\"", humantime::format_rfc3339_seconds(moment.0));
@@ -208,10 +207,8 @@ impl LimitArgs {
             max_tunnels: self.max_tunnels.map(|most| most as usize),
             max_sessions: self.max_sessions.map(|most| most as usize),
             max_exchanges: self.max_exchanges.unwrap_or_default(),
-            requests_per_second: self.requests_per_second.unwrap_or_default(),
-            requests_burst: self.requests_burst.unwrap_or_default(),
-            bytes_per_second: self.bytes_per_second.unwrap_or_default(),
-            bytes_burst: self.bytes_burst.unwrap_or_default(),
+            requests: self.requests.unwrap_or_default(),
+            bytes: self.bytes.unwrap_or_default(),
             expires: expires.unwrap_or_default(),
         }
     }
@@ -222,19 +219,18 @@ fn parse_pattern(text: &str) -> Result<String, String> {
 }
 
 fn parse_number(text: &str) -> Result<Limit, String> {
-    limit(text, text.parse().ok()).ok_or_else(|| "expected a whole number from 1 on, or none".to_owned())
-}
-
-fn parse_size(text: &str) -> Result<Limit, String> {
-    let most = u32::MAX;
-    limit(text, parse_bytes(text)).ok_or_else(|| format!("expected bytes such as 10MiB, from 1 to {most}, or none"))
-}
-
-fn limit(text: &str, number: Option<u64>) -> Option<Limit> {
     if text == "none" {
-        return Some(Setting::Goes);
+        return Ok(Setting::Goes);
     }
-    NonZeroU32::new(u32::try_from(number?).ok()?).map(Setting::Is)
+    text.parse().map(Setting::Is).map_err(|_| "expected a whole number from 1 on, or none".to_owned())
+}
+
+fn parse_rate<const OF_BYTES: bool>(text: &str) -> Result<Setting<RateText<OF_BYTES>>, String> {
+    match Rate::parse_limit(text, RateText::<OF_BYTES>::UNIT) {
+        Ok(None) => Ok(Setting::Goes),
+        Ok(Some(rate)) => Ok(Setting::Is(RateText(rate))),
+        Err(example) => Err(format!("expected {example}, or none")),
+    }
 }
 
 /// Reads `never`, a date, a moment, or a time from now on.
@@ -274,9 +270,22 @@ mod tests {
     #[test]
     fn a_limit_is_a_number_or_none() {
         let is = |number| Ok(Setting::Is(NonZeroU32::new(number).unwrap()));
-        assert_eq!((parse_number("7"), parse_size("2KiB"), parse_size("none")), (is(7), is(2048), Ok(Setting::Goes)));
+        assert_eq!((parse_number("7"), parse_number("none")), (is(7), Ok(Setting::Goes)));
         for wrong in ["0", "-1", "many", "4294967296", ""] {
-            assert!(parse_number(wrong).is_err() && parse_size(wrong).is_err(), "{wrong}");
+            assert!(parse_number(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_rate_is_written_as_in_the_configuration() {
+        let rate = |per_second, burst| Ok(Setting::Is(RateText(Rate::new(per_second, burst))));
+        assert_eq!(parse_rate::<false>("10/s burst 50"), rate(10, 50));
+        assert_eq!(
+            (parse_rate::<true>("2KiB/s"), parse_rate("none")),
+            (Ok(Setting::Is(RateText::<true>(Rate::new(2048, 2048)))), Ok(Setting::<ByteRate>::Goes),)
+        );
+        for wrong in ["", "0", "7", "1KiB/s", "10/s:50"] {
+            assert!(parse_rate::<false>(wrong).unwrap_err().ends_with("or none"), "{wrong}");
         }
     }
 }

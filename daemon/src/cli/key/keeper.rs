@@ -12,7 +12,7 @@ use http::{Method, StatusCode};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::admin::{self, KEYS, path_of, rotation_of};
+use crate::admin::{self, KEYS, path_of, record_of, rotation_of};
 use crate::admission::wire::{Changes, KeyView, NewKey, Rotation};
 use crate::admission::{KeyBook, KeyError, KeyRecord};
 use crate::app::STORE_FILE;
@@ -103,6 +103,13 @@ impl Keeper {
         match self.book()? {
             Ok(book) => Ok(book.revoke(key).await?),
             Err(daemon) => ask(daemon, Method::DELETE, &path_of(key), &()).await,
+        }
+    }
+
+    pub(super) async fn delete(&self, key: &str) -> Result<KeyView, KeyFailure> {
+        match self.book()? {
+            Ok(book) => Ok(book.delete(key).await?),
+            Err(daemon) => ask(daemon, Method::DELETE, &record_of(key), &()).await,
         }
     }
 

@@ -44,11 +44,7 @@ fn table(keys: &[KeyView], now: SystemTime) -> Vec<String> {
 
 fn details(key: &KeyView, now: SystemTime) -> Vec<String> {
     let limits = &key.limits;
-    let number = |value: Option<std::num::NonZeroU32>| value.map_or_else(|| "no limit".to_owned(), |n| n.to_string());
-    let rate = |rate: Option<std::num::NonZeroU32>, burst: Option<std::num::NonZeroU32>| match (rate, burst) {
-        (Some(rate), Some(burst)) => format!("{rate} a second, {burst} at once"),
-        _ => "no limit".to_owned(),
-    };
+    let none = || "no limit".to_owned();
     let moment = |at: Option<Moment>, none: &str| at.map_or_else(|| none.to_owned(), |at| date(at, now));
     let mut rows = vec![
         ("id", key.id.clone()),
@@ -58,9 +54,9 @@ fn details(key: &KeyView, now: SystemTime) -> Vec<String> {
         ("names", key.subdomains.join(", ")),
         ("tunnels", limits.max_tunnels.to_string()),
         ("sessions", limits.max_sessions.to_string()),
-        ("exchanges", number(limits.max_exchanges)),
-        ("requests", rate(limits.requests_per_second, limits.requests_burst)),
-        ("bytes", rate(limits.bytes_per_second, limits.bytes_burst)),
+        ("exchanges", limits.max_exchanges.map_or_else(none, |most| most.to_string())),
+        ("requests", limits.requests.map_or_else(none, |rate| rate.to_string())),
+        ("bytes", limits.bytes.map_or_else(none, |rate| rate.to_string())),
         ("expires", moment(key.expires, "never")),
     ];
     rows.extend(key.created.map(|at| ("created", date(at, now))));
@@ -103,10 +99,9 @@ fn rounded(duration: Duration) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::num::NonZeroU32;
-
     use super::*;
-    use crate::admission::wire::ViewedLimits;
+    use crate::admission::Rate;
+    use crate::admission::wire::{RateText, ViewedLimits};
 
     #[test]
     fn keys_are_shown_in_columns_and_in_full() {
@@ -115,10 +110,8 @@ mod tests {
             max_tunnels: 10,
             max_sessions: 100,
             max_exchanges: None,
-            requests_per_second: NonZeroU32::new(5),
-            requests_burst: NonZeroU32::new(9),
-            bytes_per_second: None,
-            bytes_burst: None,
+            requests: Some(RateText(Rate::new(5, 9))),
+            bytes: Some(RateText(Rate::new(3 << 20, 1000))),
         };
         let key = KeyView {
             id: "abcdefghij01".to_owned(),
@@ -140,7 +133,7 @@ mod tests {
             ]
         );
         let lines = details(&key, now);
-        assert_eq!(lines[8], "requests       5 a second, 9 at once");
+        assert_eq!(lines[8..10], ["requests       5/s burst 9", "bytes          3MiB/s burst 1000B"]);
         assert_eq!(lines[11], "created        2027-01-15T07:58:30Z (1 min ago)");
     }
 }

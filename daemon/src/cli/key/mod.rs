@@ -1,4 +1,4 @@
-//! `cokd key`: makes, shows, changes and revokes API keys. A running daemon does it; where none runs, this process does it
+//! `cokd key`: makes, shows, changes, revokes and deletes API keys. A running daemon does it; where none runs, this process does it
 //! on the store in the state directory.
 
 mod args;
@@ -59,6 +59,10 @@ async fn carry_out(command: &KeyCommand, keeper: &Keeper) -> Result<(), KeyFailu
         KeyCommand::Revoke { key, .. } => {
             let KeyView { id, name, .. } = keeper.revoke(key).await?;
             println!("the key {id} ({name}) is revoked");
+        }
+        KeyCommand::Delete { key, .. } => {
+            let KeyView { id, name, .. } = keeper.delete(key).await?;
+            println!("the key {id} ({name}) is deleted");
         }
         KeyCommand::Rotate { key, grace, .. } => {
             let rotation = Rotation { grace_seconds: grace.map_or(0, |grace| grace.as_secs()) };

@@ -6,60 +6,22 @@ use std::task::{Context, Poll, Waker};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use cok_proto::head::HeadTooLarge;
-use cok_proto::{ResetCode, ResponseHead};
-use cok_transport::{ExchangeError, Received};
 use http_body::Frame;
 use http_body_util::Full;
-use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt as _, duplex};
 
 use super::*;
 use crate::drain::{Config, Drain, Phase};
 use crate::edge::interim::InterimHeads;
 use crate::edge::request::{BrokenOff, RequestBody, VisitorStream};
-
-/// Both halves of an exchange in which nothing happens.
-#[derive(Debug)]
-struct Silent;
-
-impl RecvHalf for Silent {
-    fn poll_recv(&mut self, _cx: &mut Context<'_>) -> Poll<Result<Received, ExchangeError>> {
-        Poll::Pending
-    }
-
-    fn reset(&mut self, _code: ResetCode) {}
-}
-
-impl SendHalf for Silent {
-    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), ExchangeError>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_broken(&mut self, _cx: &mut Context<'_>) -> Poll<ExchangeError> {
-        Poll::Pending
-    }
-
-    fn send_response(&mut self, _head: ResponseHead, _end: bool) -> Result<(), HeadTooLarge> {
-        Ok(())
-    }
-
-    fn send_data(&mut self, _data: Bytes, _end: bool) {}
-
-    fn send_trailers(&mut self, _fields: HeaderMap) -> Result<(), HeadTooLarge> {
-        Ok(())
-    }
-
-    fn break_off(&mut self, _code: ResetCode) {}
-
-    fn reset(&mut self, _code: ResetCode) {}
-}
+use crate::test_halves::TestHalf;
 
 #[test]
 fn the_visitor_gets_one_close_frame_in_the_farewell_phase() {
     let drain = Drain::new(Config::default());
     let (near, mut far) = duplex(1024);
-    let mut carried = pin!(carry(near, Box::new(Silent), Box::new(Silent), Some(drain.watch(Phase::Farewell))));
+    let mut carried =
+        pin!(carry(near, Box::<TestHalf>::default(), Box::<TestHalf>::default(), Some(drain.watch(Phase::Farewell))));
     let mut cx = Context::from_waker(Waker::noop());
     let mut seen = Vec::new();
     assert!(carried.as_mut().poll(&mut cx).is_pending());
@@ -170,50 +132,18 @@ impl VisitorStream for Parts {
     }
 }
 
-/// Records what is sent.
-#[derive(Debug)]
-struct Recorded(Arc<Mutex<Vec<(Bytes, bool)>>>);
-
-impl SendHalf for Recorded {
-    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), ExchangeError>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_broken(&mut self, _cx: &mut Context<'_>) -> Poll<ExchangeError> {
-        Poll::Pending
-    }
-
-    fn send_response(&mut self, _head: ResponseHead, _end: bool) -> Result<(), HeadTooLarge> {
-        Ok(())
-    }
-
-    fn send_data(&mut self, data: Bytes, end: bool) {
-        self.0.lock().push((data, end));
-    }
-
-    fn send_trailers(&mut self, _fields: HeaderMap) -> Result<(), HeadTooLarge> {
-        Ok(())
-    }
-
-    fn break_off(&mut self, code: ResetCode) {
-        panic!("{code:?}");
-    }
-
-    fn reset(&mut self, code: ResetCode) {
-        panic!("{code:?}");
-    }
-}
-
 #[test]
 fn raw_bytes_follow_the_end_of_a_body() {
-    let sent = Arc::default();
+    let half = TestHalf::default();
+    let taken = half.taken.clone();
     let body = RequestBody::Stream(Box::pin(Parts(["a ", "body"].into())));
-    let mut sending = Sending::new(Some(body), Box::new(Recorded(Arc::clone(&sent))));
+    let mut sending = Sending::new(Some(body), Box::new(half));
     for _ in 0..2 {
         sending.poll(&mut Context::from_waker(Waker::noop()));
     }
     sending.into_send().send_data(Bytes::from("raw"), false);
-    let sent: Vec<(Bytes, bool)> = sent.lock().clone();
+    let taken = taken.lock();
     let expected = [("a ", false), ("body", false), ("", true), ("raw", false)];
-    assert_eq!(sent, expected.map(|(data, end)| (Bytes::from(data), end)));
+    assert_eq!(taken.data, expected.map(|(data, end)| (Bytes::from(data), end)));
+    assert_eq!(taken.resets, []);
 }

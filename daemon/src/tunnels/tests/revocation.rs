@@ -125,3 +125,19 @@ async fn a_client_that_reads_nothing_loses_its_names_all_the_same() {
     assert!(live.open(head(), true).is_err());
     runtime.shutdown_background();
 }
+
+#[tokio::test]
+async fn a_request_keeps_the_key_that_it_came_with_in_one_session() {
+    let tunnels = tunnels();
+    let first = Peer::open(&tunnels, connect("a", Some("one")), &[]).await.unwrap();
+    let live = online(&tunnels, "one").await;
+    let (mut early, mut late) = (ServingKey::default(), ServingKey::default());
+    let sessions = |serving: &mut ServingKey, live: &Arc<Live>| serving.of(live).limits.sessions;
+    let before = sessions(&mut early, &live);
+    tunnels.admission.keys.replace(vec![key(&["*"], KeyLimits { sessions: 7, ..KeyLimits::default() })]);
+    assert_eq!((sessions(&mut early, &live), sessions(&mut late, &live)), (before, 7));
+    let replaces = Some(first.ack.session.clone());
+    let successor = Peer::open(&tunnels, Connect { replaces, ..connect("a", Some("one")) }, &[0]).await.unwrap();
+    served_by(&tunnels, "one", &successor, 0).await;
+    assert_eq!(sessions(&mut early, &online(&tunnels, "one").await), 7, "another session is asked afresh");
+}

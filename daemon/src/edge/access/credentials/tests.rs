@@ -2,7 +2,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use aws_lc_rs::hmac;
 use cok_proto::rules::ShareKey;
-use cok_proto::share::Grant;
+use cok_proto::share::{Grant, LinkId};
 use cok_proto::{Rules, Scheme};
 use http::{HeaderName, Method};
 use serde_json::json;
@@ -18,7 +18,7 @@ fn access() -> Arc<Access> {
 }
 
 fn token(path: &str, expires: u64) -> String {
-    let grant = Grant { expires, path: path.parse().unwrap() };
+    let grant = Grant { id: LinkId::new([1; 8]), expires, path: path.parse().unwrap() };
     let key = hmac::Key::new(hmac::HMAC_SHA256, ShareKey::new([7; 32]).as_bytes());
     let signature = hmac::sign(&key, grant.signed_text("demo").as_bytes()).as_ref().try_into().unwrap();
     Token { grant, signature }.to_text()
