@@ -59,6 +59,8 @@ class Row(NamedTuple):
 
 
 FLOOD = 1
+# How long the buffers of a connection may take to be full.
+FILLS = 2
 # How long the rest of an upload that has its answer is read.
 LINGER = 5
 ROWS = [
@@ -70,6 +72,7 @@ ROWS = [
     Row("tcp.many_connections", FLOOD),
     Row("tcp.slow_head", HEAD),
     Row("tcp.blank_lines", HEAD),
+    Row("tcp.pipelined", FLOOD + FILLS + STALL, True),
     Row("tcp.chunks_of_one_byte"),
     Row("tcp.chunk_extensions", LINGER),
     Row("tcp.slow_uploads", STALL + LINGER, True),

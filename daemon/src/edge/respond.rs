@@ -46,6 +46,9 @@ pub(super) fn respond(
     } else {
         let lifetime = Lifetime::of_response(version, &headers);
         context.set_lifetime(lifetime);
+        if version < Version::HTTP_2 && lifetime.may_pause() {
+            context.visitor.set_pauses();
+        }
         let (visitor, exchange) = (&context.visitor, context.exchange.clone());
         if let Some(exchange) = &exchange {
             exchange.set_answered();

@@ -148,13 +148,29 @@ async fn respond(
             while let Some(interim) = state.interim.next() {
                 let mut response = Response::new(());
                 (*response.status_mut(), *response.headers_mut()) = (interim.status, interim.headers);
-                sender.write(&mut [writer.head(response).await.ok_or_else(|| sender.unable())?]).await?;
+                let head = writer.head(response).await.ok_or_else(|| sender.unable())?;
+                let written = tokio::time::timeout(visitor.edge.exchanges.patience(), sender.write(&mut [head])).await;
+                written.unwrap_or_else(|_| Err(sender.unable()))?;
             }
             if let Some(response) = response {
                 break response;
             }
         }
     };
+    let limit = if response.body().is_own() { visitor.edge.exchanges.patience() } else { Duration::MAX };
+    let sent = tokio::time::timeout(limit, send(response, writer, sender, connection)).await;
+    sent.unwrap_or_else(|_| Err(sender.unable()))
+}
+
+/// Sends a response.
+async fn send(
+    response: Response<body::Body>,
+    mut writer: Writer,
+    sender: &mut Sender,
+    connection: &quinn::Connection,
+) -> Result<(), Left> {
+    let state = sender.state.clone();
+    let mut stopped = pin!(sender.stream.stopped());
     let (mut parts, mut body) = response.into_parts();
     complete(&mut parts.headers, &body);
     let head = writer.head(Response::from_parts(parts, ())).await.ok_or_else(|| sender.unable())?;
