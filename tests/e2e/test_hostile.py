@@ -93,7 +93,7 @@ ROWS = [
     Row("http2.resets_of_closed_streams", FLOOD),
     Row("http2.rapid_resets", FLOOD, True),
     Row("http2.header_bombs", FLOOD),
-    Row("http2.stalled_uploads", STALL + LINGER, True),
+    Row("http2.stalled_uploads", STALL, True),
     Row("http2.unread_uploads", None, True),
     Row("http2.silent_connections", HEAD),
     Row("http2.slow_continuations", HEAD),
