@@ -93,6 +93,9 @@ pub(super) fn respond_to_upgrade(
     let lifetime = Lifetime::of_upgrade(upgrade.is_websocket());
     context.set_lifetime(lifetime);
     let visitor = Arc::clone(&context.visitor);
+    if version < Version::HTTP_2 {
+        visitor.set_pauses();
+    }
     let leash = context.exchange.as_ref().map(|exchange| {
         exchange.set_answered();
         exchange.leash().clone()

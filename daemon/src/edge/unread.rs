@@ -6,19 +6,28 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use parking_lot::Mutex;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
 use tokio_rustls::server::TlsStream;
 use tracing::debug;
 
 use super::visitor::Visitor;
 use crate::exchanges::{Exchanges, Leash};
 use crate::host::flushes::Layer;
-use crate::host::tcp_queue::taken;
+use crate::host::tcp_queue::{taken, unanswered};
+
+/// How often the kernel asks a silent visitor whether it is there.
+const PROBES: u32 = 3;
+/// The kernel's shortest time.
+const LEAST: Duration = Duration::from_secs(PROBES as u64);
+/// Looks within the time for a stall.
+const LOOKS: u32 = 4;
 
 /// A visitor's connection over TCP. It breaks once the visitor takes nothing of what was written for as long as it may
 /// stand still.
@@ -30,17 +39,54 @@ pub(super) struct Timed {
     still: Option<(Instant, u64)>,
     /// Wakes the writer. It may be early, and is kept for the next time.
     look: Option<Pin<Box<Sleep>>>,
+    /// Looks after a visitor that may pause.
+    pulse: Option<Pulse>,
+}
+
+/// Looks whether a visitor is still there whose connection carries bytes for it.
+#[derive(Debug)]
+struct Pulse {
+    next: Pin<Box<Sleep>>,
+    /// Since when something is sent again and again.
+    silent: Option<Instant>,
 }
 
 impl Timed {
     /// Of a fresh connection.
     pub(super) fn new(stream: TlsStream<TcpStream>, visitor: Arc<Visitor>) -> Self {
-        Self { stream, visitor, still: None, look: None }
+        // The kernel counts in seconds.
+        let limit = visitor.edge.exchanges.config().stall_timeout.max(LEAST);
+        // Without them a connection to a machine that has gone lasts for ever, if nothing is sent.
+        let probes = TcpKeepalive::new().with_time(limit).with_interval(limit / PROBES).with_retries(PROBES);
+        let _already_closed = SockRef::from(stream.get_ref().0).set_tcp_keepalive(&probes);
+        Self { stream, visitor, still: None, look: None, pulse: None }
     }
 
     /// The stream itself.
     pub(super) fn into_inner(self) -> TlsStream<TcpStream> {
         self.stream
+    }
+
+    /// Ready with an error once a visitor that may pause has vanished: its machine answers nothing, for as long as others may
+    /// stand still.
+    fn poll_vanished(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        let limit = self.visitor.edge.exchanges.config().stall_timeout;
+        let pulse = self.pulse.get_or_insert_with(|| Pulse { next: Box::pin(sleep(limit / LOOKS)), silent: None });
+        while pulse.next.as_mut().poll(cx).is_ready() {
+            let (now, socket) = (Instant::now(), self.stream.get_ref().0);
+            let heard = unanswered(socket);
+            let since = *pulse.silent.get_or_insert(now);
+            let silent = now.duration_since(since);
+            if heard.is_none_or(|heard| heard < silent) {
+                pulse.silent = heard.map(|_| now);
+            } else if silent >= limit / LOOKS * (LOOKS - 1) {
+                debug!("a connection is closed: its visitor has vanished");
+                let _already_closed = socket.set_zero_linger();
+                return Poll::Ready(io::ErrorKind::TimedOut.into());
+            }
+            pulse.next.as_mut().reset(now + limit / LOOKS);
+        }
+        Poll::Pending
     }
 
     /// Passes on how a write went, or an error once it has waited for too long.
@@ -77,7 +123,8 @@ impl Layer for Timed {
 
 impl AsyncRead for Timed {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buffer)
+        let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        if read.is_pending() && self.visitor.may_pause() { self.poll_vanished(cx).map(Err) } else { read }
     }
 }
 

@@ -2,12 +2,17 @@
 
 use std::mem::size_of;
 use std::os::fd::AsRawFd as _;
+use std::time::Duration;
 
 use tokio::net::TcpStream;
 
 /// Where the kernel's `struct tcp_info` (linux/tcp.h) has `tcpi_bytes_acked`. The layout is fixed, and the libc crate's
 /// ends before it.
 const BYTES_ACKED: usize = 120;
+/// Where it has `tcpi_retransmits`, `tcpi_probes` and `tcpi_last_ack_recv`.
+const RETRANSMITS: usize = 2;
+const PROBES: usize = 3;
+const LAST_ACK_RECEIVED: usize = 56;
 const BYTES_RECEIVED: usize = 128;
 /// Where it has `tcpi_delivered`, if the kernel is Linux 4.18 or later.
 const DELIVERED: usize = 192;
@@ -36,6 +41,15 @@ pub(crate) fn taken(socket: &TcpStream) -> u64 {
     taken_of(&info(socket))
 }
 
+/// How long the other side's kernel has said nothing, while ours sends something for another time; `None` if all was
+/// answered, or if that can't be known.
+pub(crate) fn unanswered(socket: &TcpStream) -> Option<Duration> {
+    let info = info(socket);
+    let again = info[RETRANSMITS] > 0 || info[PROBES] > 0;
+    let heard = info[LAST_ACK_RECEIVED..].first_chunk().map_or(0, |ms| u32::from_ne_bytes(*ms));
+    again.then(|| Duration::from_millis(heard.into()))
+}
+
 /// The beginning of a connection's `tcp_info`.
 type Info = [u8; DELIVERED + size_of::<u32>()];
 
@@ -61,8 +75,6 @@ fn info(socket: &TcpStream) -> Info {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::TcpListener;
 

@@ -58,7 +58,8 @@ pub(super) async fn serve(visitor: Arc<Visitor>, stream: Stream, leash: Leash) {
     let (state, account, connection) = (RequestState::new(), stream.account.clone(), stream.connection.clone());
     let mut asked = false;
     serve_stream(visitor, stream, leash, state.clone(), &mut asked).await;
-    if state.aborted() == Some(Code::H3_REQUEST_CANCELLED)
+    // A stream without a request costs the same, however it ended.
+    if (!asked || state.aborted() == Some(Code::H3_REQUEST_CANCELLED))
         && let Err(violation) = account.cancelled(asked)
     {
         violation.close(&connection);

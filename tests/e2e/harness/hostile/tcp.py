@@ -146,6 +146,8 @@ def _flood(at, piece, begin=b"", seconds=3):
                     sent += connection.send(piece)
                 except TimeoutError:
                     said = "takes no more"
+                    if not at.established():
+                        break
         except (OSError, ssl.SSLError) as error:
             said = type(error).__name__
         ended = at.until_closed(began, PATIENCE)
