@@ -18,7 +18,7 @@ use super::request::RequestBody;
 pub(super) const LINGER: Duration = Duration::from_secs(5);
 
 /// The most bytes that are read and dropped. Some programs read nothing before they have sent all, so it is more than
-/// ordinary requests have; beyond it the visitor can send no more, and still has the time to read.
+/// ordinary requests have. Beyond it the visitor can send no more, and still has the time to read.
 pub(super) const MOST: u64 = 4 * 1024 * 1024;
 
 /// Reads and drops the rest of a body. Not for one that waits for a 100, which reading would send.

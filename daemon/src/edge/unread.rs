@@ -56,7 +56,7 @@ impl Timed {
     pub(super) fn new(stream: TlsStream<TcpStream>, visitor: Arc<Visitor>) -> Self {
         // The kernel counts in seconds.
         let limit = visitor.edge.exchanges.config().stall_timeout.max(LEAST);
-        // Without them a connection to a machine that has gone lasts for ever, if nothing is sent.
+        // Without them nothing ends a connection to a machine that has gone, if nothing is sent.
         let probes = TcpKeepalive::new().with_time(limit).with_interval(limit / PROBES).with_retries(PROBES);
         let _already_closed = SockRef::from(stream.get_ref().0).set_tcp_keepalive(&probes);
         Self { stream, visitor, still: None, look: None, pulse: None }
@@ -105,7 +105,7 @@ impl Timed {
                 self.still = Some((since, before));
             } else if now.duration_since(since) >= limit {
                 debug!("a connection is closed: its visitor takes nothing");
-                // The kernel need not keep what nobody takes.
+                // The kernel need not keep what is not taken.
                 let _already_closed = socket.set_zero_linger();
                 return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
             }

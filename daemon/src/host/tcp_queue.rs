@@ -9,9 +9,10 @@ use tokio::net::TcpStream;
 /// Where the kernel's `struct tcp_info` (linux/tcp.h) has `tcpi_bytes_acked`. The layout is fixed, and the libc crate's
 /// ends before it.
 const BYTES_ACKED: usize = 120;
-/// Where it has `tcpi_retransmits`, `tcpi_probes` and `tcpi_last_ack_recv`.
+/// Where it has `tcpi_retransmits`, `tcpi_probes`, `tcpi_last_data_sent` and `tcpi_last_ack_recv`.
 const RETRANSMITS: usize = 2;
 const PROBES: usize = 3;
+const LAST_DATA_SENT: usize = 44;
 const LAST_ACK_RECEIVED: usize = 56;
 const BYTES_RECEIVED: usize = 128;
 /// Where it has `tcpi_delivered`, if the kernel is Linux 4.18 or later.
@@ -41,13 +42,15 @@ pub(crate) fn taken(socket: &TcpStream) -> u64 {
     taken_of(&info(socket))
 }
 
-/// How long the other side's kernel has said nothing, while ours sends something for another time; `None` if all was
-/// answered, or if that can't be known.
+/// How long the other side's kernel has said nothing, while ours sends something again. `None` if all was answered, or if
+/// that can't be known.
 pub(crate) fn unanswered(socket: &TcpStream) -> Option<Duration> {
     let info = info(socket);
-    let again = info[RETRANSMITS] > 0 || info[PROBES] > 0;
-    let heard = info[LAST_ACK_RECEIVED..].first_chunk().map_or(0, |ms| u32::from_ne_bytes(*ms));
-    again.then(|| Duration::from_millis(heard.into()))
+    let ms = |at: usize| info[at..].first_chunk().map_or(0, |ms| u32::from_ne_bytes(*ms));
+    let (sent, heard) = (ms(LAST_DATA_SENT), ms(LAST_ACK_RECEIVED));
+    // A visitor without room answers what is sent again, and has it sent again later.
+    let waits = info[PROBES] > 0 || (info[RETRANSMITS] > 0 && heard > sent);
+    waits.then(|| Duration::from_millis(heard.into()))
 }
 
 /// The beginning of a connection's `tcp_info`.
