@@ -59,6 +59,8 @@ class Row(NamedTuple):
 
 
 FLOOD = 1
+# How long the buffers of a connection may take to be full.
+FILLS = 2
 # How long the rest of an upload that has its answer is read.
 LINGER = 5
 ROWS = [
@@ -69,9 +71,10 @@ ROWS = [
     Row("tcp.silent_after_tls", HEAD),
     Row("tcp.many_connections", FLOOD),
     Row("tcp.slow_head", HEAD),
-    Row("tcp.blank_lines", HEAD),
+    Row("tcp.blank_lines", FLOOD),
+    Row("tcp.pipelined", FLOOD + FILLS + STALL, True),
     Row("tcp.chunks_of_one_byte"),
-    Row("tcp.chunk_extensions", LINGER),
+    Row("tcp.chunk_extensions", FLOOD),
     Row("tcp.slow_uploads", STALL + LINGER, True),
     Row("tcp.unread_downloads", STALL, True),
     Row("tcp.asks_and_leaves", FLOOD, True),
@@ -94,7 +97,7 @@ ROWS = [
     Row("http2.unread_streams", STALL, True),
     Row("http2.unread_connections", STALL, True),
     Row("http2.windows_of_one_byte", None, True),
-    Row("http2.stalled_uploads", STALL + LINGER, True),
+    Row("http2.stalled_uploads", STALL, True),
     Row("http2.unread_uploads", None, True),
     Row("http2.silent_connections", HEAD),
     Row("http2.slow_continuations", HEAD),
@@ -106,6 +109,7 @@ ROWS = [
     Row("http3.stream_cancellations", FLOOD),
     Row("http3.table_capacities", FLOOD),
     Row("http3.data_of_one_byte", FLOOD),
+    Row("http3.empty_data", FLOOD),
     Row("http3.rapid_resets", None, True),
     Row("http3.unknown_streams"),
     Row("http3.unread_streams", STALL, True),

@@ -3,6 +3,7 @@
 import contextlib
 import time
 
+import h2.settings
 import pytest
 
 from harness import raw, stalled
@@ -53,6 +54,20 @@ def test_a_stream_that_is_not_read_is_reset(patient):
         stream = visitor.request("/endless")
         visitor.wait(lambda: stream.reset is not None, "the stream is reset", SOON)
         ended(patient.services)
+        assert not visitor.closed
+
+
+def test_a_page_that_is_not_read_is_reset(patient):
+    """Answers that the daemon makes itself have the same time. Other requests of the connection go on."""
+    with Http2(patient.daemon, "nobody") as visitor:
+        visitor.connection.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 0})
+        page = visitor.request("/")
+        page.wait(lambda: page.reset is not None)
+        assert page.headers[b":status"] == b"404"
+        assert visitor.request("/", method="HEAD").response()[b":status"] == b"404"
+    with Http3(patient.daemon, "nobody", greedy=False, window=100) as visitor:
+        page = visitor.request("/")
+        visitor.wait(lambda: page.reset is not None, "the stream is reset", SOON)
         assert not visitor.closed
 
 

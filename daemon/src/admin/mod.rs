@@ -10,6 +10,7 @@ mod socket;
 use std::convert::Infallible;
 use std::fmt;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +23,9 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
 use tracing::debug;
 
 pub(crate) use self::access::Access;
@@ -35,6 +39,13 @@ pub(crate) const RELOAD: &str = "/reload";
 
 /// How long a request head may take.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The longest request head, in bytes.
+const LONGEST_HEAD: usize = 16 * 1024;
+/// How long a connection may last. A program that asks again connects again.
+const LIFETIME: Duration = Duration::from_secs(300);
+/// The most connections at once, through each door. Further ones wait at the socket, and are closed at the address.
+const MAX_CONNECTIONS: usize = 64;
 
 /// Settings of the admin API, which a reload changes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -60,11 +71,23 @@ pub(crate) struct Admin {
     /// What the admin address answers. A reload changes it.
     pub(crate) access: Arc<ArcSwap<Access>>,
     pub(crate) reload: Reload,
+    /// Connections to the admin address.
+    pub(crate) places: Places,
+}
+
+/// Room for connections through one door.
+#[derive(Clone, Debug)]
+pub(crate) struct Places(Arc<Semaphore>);
+
+impl Default for Places {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(MAX_CONNECTIONS)))
+    }
 }
 
 /// The way by which a request came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Door {
+enum Door {
     /// The admin address.
     Address,
     /// The socket in the state directory.
@@ -78,15 +101,34 @@ impl fmt::Debug for Admin {
 }
 
 impl Admin {
+    /// Serves one connection to the admin address, if there is room for it.
+    pub(crate) async fn serve_at_address(self: Arc<Self>, stream: TcpStream) {
+        if let Ok(_place) = self.places.0.clone().try_acquire_owned() {
+            self.serve(stream, Door::Address).await;
+        }
+    }
+
     /// Serves one connection.
-    pub(crate) async fn serve(self: Arc<Self>, stream: impl AsyncRead + AsyncWrite + Unpin, door: Door) {
+    async fn serve(self: Arc<Self>, stream: impl AsyncRead + AsyncWrite + Unpin, door: Door) {
         let service = service_fn(move |request: Request<Incoming>| {
             let admin = self.clone();
             async move { Ok::<_, Infallible>(admin.answer(request, door).await) }
         });
         let mut builder = http1::Builder::new();
-        let builder = builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
-        if let Err(error) = builder.serve_connection(TokioIo::new(stream), service).await {
+        let builder = builder
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_TIMEOUT)
+            .max_buf_size(LONGEST_HEAD)
+            .max_header_size(LONGEST_HEAD);
+        let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+        let served = match timeout(LIFETIME, connection.as_mut()).await {
+            Ok(served) => served,
+            Err(_) => {
+                connection.as_mut().graceful_shutdown();
+                timeout(HEAD_TIMEOUT, connection).await.unwrap_or(Ok(()))
+            }
+        };
+        if let Err(error) = served {
             debug!(?door, %error, "admin connection ended: {error}");
         }
     }

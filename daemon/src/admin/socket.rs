@@ -14,17 +14,14 @@ use std::time::Duration;
 
 use cok_host::private_file;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::Semaphore;
 use tokio::time::sleep;
 use tracing::{debug, warn};
 
-use super::{Admin, Door};
+use super::{Admin, Door, Places};
 
 const FILE: &str = "admin.sock";
 /// The longest path of a socket (`sockaddr_un` in unix(7)).
 const LONGEST_PATH: usize = 107;
-/// The most connections at once. Further ones wait.
-const MAX_CONNECTIONS: usize = 64;
 /// The wait after a connection could not be accepted, such as without a free file descriptor.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
@@ -78,7 +75,7 @@ impl AdminSocket {
 
     /// Serves the admin API. Runs until it is dropped.
     pub(crate) async fn serve(self, admin: Arc<Admin>) {
-        let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let Places(places) = Places::default();
         loop {
             let Ok(place) = places.clone().acquire_owned().await else { return };
             match self.listener.accept().await {

@@ -21,7 +21,7 @@ use tracing::{info, warn};
 
 pub(crate) use self::reload::Reloader;
 pub(crate) use self::signals::StopSignals;
-use crate::admin::{self, Access, Admin, AdminSocket, Door};
+use crate::admin::{self, Access, Admin, AdminSocket, Places};
 use crate::admission::Admission;
 use crate::certificates::{Certificates, Change};
 use crate::config::Config;
@@ -197,7 +197,9 @@ impl App {
         let at = addresses.admin;
         info!(event = "listening", listener = "admin", address = %at, "listening on {at} for health and metrics");
         let reload = reloader.for_admin();
-        let api = Admin { health: health.clone(), metrics, admission: admission.clone(), store, access, reload };
+        let places = Places::default();
+        let api =
+            Admin { health: health.clone(), metrics, admission: admission.clone(), store, access, reload, places };
         let admin = serve_admin(admin, admin_socket, &Arc::new(api));
 
         let follower = background.spawn(ledger.clone().follow(tunnels.clone(), restored));
@@ -314,7 +316,7 @@ fn serve_admin(listeners: Vec<TcpListener>, socket: Option<AdminSocket>, admin: 
     for listener in listeners {
         let admin = admin.clone();
         tasks.spawn(listen::accept(listener, move |stream, _| {
-            tokio::spawn(admin.clone().serve(stream, Door::Address));
+            tokio::spawn(admin.clone().serve_at_address(stream));
         }));
     }
     tasks

@@ -31,6 +31,8 @@ pub(crate) struct Body {
     context: Option<RequestContext>,
     /// An upload that is no longer read. Dropped when the response ends.
     kept: Option<Upload>,
+    /// Says that an own answer waits for its visitor, until its bytes are written.
+    waits: Option<Arc<()>>,
 }
 
 #[derive(Debug)]
@@ -49,7 +51,7 @@ impl Body {
 
     /// A body that is complete.
     pub(super) fn full(bytes: impl Into<Bytes>) -> Self {
-        Self { kind: Kind::Full(Full::new(bytes.into())), context: None, kept: None }
+        Self { kind: Kind::Full(Full::new(bytes.into())), context: None, kept: None, waits: None }
     }
 
     /// No body of a 304 over HTTP/1.1, whose head says how long it would be (RFC 9110, section 8.6). The edge's library
@@ -82,12 +84,26 @@ impl Body {
             parting: None,
             exchange,
         };
-        Self { kind: Kind::Tunnel(Box::new(response)), context: None, kept: None }
+        Self { kind: Kind::Tunnel(Box::new(response)), context: None, kept: None, waits: None }
     }
 
     /// Holds an upload until the body ends.
     pub(super) fn keep(&mut self, upload: Upload) {
         self.kept = Some(upload);
+    }
+
+    /// The same body. An answer of the daemon's own holds what `wait` returns until the library has written it.
+    #[must_use]
+    pub(super) fn watched(mut self, wait: impl FnOnce() -> Arc<()>) -> Self {
+        if self.is_own() && !self.is_end_stream() {
+            self.waits = Some(wait());
+        }
+        self
+    }
+
+    /// Whether it comes from the daemon and not from a tunnel.
+    pub(super) fn is_own(&self) -> bool {
+        matches!(self.kind, Kind::Full(_))
     }
 
     /// The same body, which counts its request at its end.
@@ -103,10 +119,11 @@ impl http_body::Body for Body {
     type Error = ExchangeError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Chunk>, ExchangeError>>> {
-        match &mut self.kind {
+        let this = &mut *self;
+        match &mut this.kind {
             Kind::Full(body) => {
-                let frame = ready!(Pin::new(body).poll_frame(cx)).map(|Ok(frame)| Ok(frame.map_data(Chunk::from)));
-                Poll::Ready(frame)
+                let frame = ready!(Pin::new(body).poll_frame(cx));
+                Poll::Ready(frame.map(|Ok(frame)| Ok(frame.map_data(|bytes| Chunk::own(bytes, this.waits.take())))))
             }
             Kind::Announced(_) => Poll::Ready(None),
             Kind::Tunnel(response) => response.poll_frame(cx),

@@ -11,12 +11,12 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
-use tokio_rustls::server::TlsStream;
 
+use super::unread::Timed;
 use super::visitor::Visitor;
 use crate::drain::Phase;
+use crate::host::flushes::Layer as _;
 use crate::host::tcp_queue::unacknowledged;
 
 /// The size of the buffer for input that is dropped.
@@ -28,16 +28,16 @@ const LOOK: Duration = Duration::from_millis(50);
 /// A visitor's stream that is not closed at once when it is dropped while the daemon stops.
 pub(super) struct LingeringClose {
     /// Gone only while it is dropped.
-    stream: Option<TlsStream<TcpStream>>,
+    stream: Option<Timed>,
     visitor: Arc<Visitor>,
 }
 
 impl LingeringClose {
-    pub(super) fn new(stream: TlsStream<TcpStream>, visitor: Arc<Visitor>) -> Self {
+    pub(super) fn new(stream: Timed, visitor: Arc<Visitor>) -> Self {
         Self { stream: Some(stream), visitor }
     }
 
-    fn stream(self: Pin<&mut Self>) -> io::Result<Pin<&mut TlsStream<TcpStream>>> {
+    fn stream(self: Pin<&mut Self>) -> io::Result<Pin<&mut Timed>> {
         self.get_mut().stream.as_mut().map(Pin::new).ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
 }
@@ -48,7 +48,7 @@ impl Drop for LingeringClose {
             return;
         }
         let Some(stream) = self.stream.take() else { return };
-        let (mut tcp, _tls) = stream.into_inner();
+        let Some(mut tcp) = stream.into_socket() else { return };
         let visitor = self.visitor.clone();
         // Not for long: the daemon waits for visitors only until it stops.
         tokio::spawn(async move {

@@ -30,6 +30,7 @@ mod retry;
 mod route;
 mod service;
 mod tcp;
+mod unread;
 mod upgrade;
 mod upload;
 mod visitor;

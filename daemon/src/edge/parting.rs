@@ -34,15 +34,14 @@ pub(crate) struct Chunk {
 }
 
 impl Chunk {
+    /// An answer of the daemon's own. `queued` is dropped once it is written.
+    pub(super) fn own(bytes: Bytes, queued: Option<Arc<()>>) -> Self {
+        Self { bytes, _queued: queued, waiting: None }
+    }
+
     /// The part's bytes, and what counts them as waiting.
     pub(super) fn into_parts(self) -> (Bytes, Option<Waiting>) {
         (self.bytes, self.waiting)
-    }
-}
-
-impl From<Bytes> for Chunk {
-    fn from(bytes: Bytes) -> Self {
-        Self { bytes, _queued: None, waiting: None }
     }
 }
 

@@ -50,6 +50,9 @@ pub(super) fn respond(
     } else {
         let lifetime = Lifetime::of_response(version, &headers);
         context.set_lifetime(lifetime);
+        if version < Version::HTTP_2 && lifetime.may_pause() {
+            context.visitor.set_pauses();
+        }
         let (visitor, exchange) = (&context.visitor, context.exchange.clone());
         if let Some(exchange) = &exchange {
             exchange.set_answered();
@@ -94,6 +97,9 @@ pub(super) fn respond_to_upgrade(
     let lifetime = Lifetime::of_upgrade(upgrade.is_websocket());
     context.set_lifetime(lifetime);
     let visitor = Arc::clone(&context.visitor);
+    if version < Version::HTTP_2 {
+        visitor.set_pauses();
+    }
     let leash = context.exchange.as_ref().map(|exchange| {
         exchange.set_answered();
         exchange.leash().clone()

@@ -28,6 +28,7 @@ use super::lingering_close::LingeringClose;
 use super::parts::Edge;
 use super::request::RequestBody;
 use super::service::respond;
+use super::unread::{OwnAnswers, Timed};
 use super::visitor::{Arrival, Peer, Visitor};
 use crate::exchanges::Leashes;
 use crate::host::flushes::Flushing;
@@ -56,13 +57,17 @@ pub(crate) async fn serve(edge: Arc<Edge>, stream: TlsStream<TcpStream>, peer: S
         (config.max_header_bytes, config.header_timeout)
     };
     let visitor = Visitor::new(edge, Peer::Fixed(peer.ip().to_canonical()), permit, present);
+    let stream = Timed::new(stream, visitor.clone());
     let result = if http2 {
-        let leashes = Leashes::default();
+        let (leashes, own) = (Leashes::default(), Arc::<OwnAnswers>::default());
         let service = service_fn(|request: Request<Incoming>| {
-            let visitor = visitor.clone();
+            let (visitor, own, leash) = (visitor.clone(), own.clone(), leashes.next(&visitor.end));
             let mut request = request.map(|body| RequestBody::hyper(body, None));
-            request.extensions_mut().insert(leashes.next(&visitor.end));
-            async move { Ok::<_, Infallible>(respond(&visitor, request, None).await) }
+            request.extensions_mut().insert(leash.clone());
+            async move {
+                let response = respond(&visitor, request, None).await;
+                Ok::<_, Infallible>(response.map(|body| body.watched(|| own.wait(leash))))
+            }
         });
         let io = Budgeted::new(LingeringClose::new(stream, visitor.clone()));
         let mut builder = http2::Builder::new(leashes.clone());
@@ -80,6 +85,7 @@ pub(crate) async fn serve(edge: Arc<Edge>, stream: TlsStream<TcpStream>, peer: S
         tokio::select! {
             result = drive(builder.serve_connection(TokioIo::new(io), service), lifecycle) => result,
             () = visitor.never_asked() => Ok(()),
+            () = own.watch(&visitor.edge.exchanges) => Ok(()),
             () = visitor.end.cancelled() => Ok(()),
         }
     } else {
@@ -112,7 +118,7 @@ trait Connection: Future<Output = hyper::Result<()>> {
     fn finish(self: Pin<&mut Self>);
 }
 
-impl<S> Connection for http1::UpgradeableConnection<TokioIo<Stream<Flushing<TlsStream<TcpStream>>>>, S>
+impl<S> Connection for http1::UpgradeableConnection<TokioIo<Stream<Flushing<Timed>>>, S>
 where
     S: HttpService<Incoming, ResBody = Body>,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,

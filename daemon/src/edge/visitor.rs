@@ -35,6 +35,8 @@ pub(crate) struct Visitor {
     answered: AtomicU64,
     /// True from an Upgrade request until its response, and after a 101.
     upgrading: AtomicBool,
+    /// The response over HTTP/1.1 may wait for its visitor for as long as it likes.
+    pauses: AtomicBool,
     permit: ConnectionPermit,
     /// Keeps the visitor counted as present, also after it has left HTTP.
     _present: TaskTrackerToken,
@@ -71,6 +73,7 @@ impl Visitor {
             requests: AtomicU64::new(0),
             answered: AtomicU64::new(0),
             upgrading: AtomicBool::new(false),
+            pauses: AtomicBool::new(false),
             permit,
             _present: present,
         })
@@ -102,6 +105,17 @@ impl Visitor {
     pub(super) fn asked(&self) {
         self.permit.member().begin();
         self.requests.fetch_add(1, Ordering::Relaxed);
+        self.pauses.store(false, Ordering::Relaxed);
+    }
+
+    /// Notes that the visitor may leave bytes of its response waiting, which is the only one of its connection.
+    pub(super) fn set_pauses(&self) {
+        self.pauses.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it may leave written bytes waiting.
+    pub(super) fn may_pause(&self) -> bool {
+        self.pauses.load(Ordering::Relaxed)
     }
 
     /// Whether it is about to leave HTTP/1.1, as far as one can know.

@@ -32,7 +32,7 @@ impl Leash {
     }
 
     /// Drops what sends the response.
-    pub(super) fn cut(&self) {
+    pub(crate) fn cut(&self) {
         self.response.cancel();
     }
 

@@ -39,7 +39,8 @@ const SHARDS: usize = 64;
 /// Settings of exchanges. A reload changes all of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Config {
-    /// How long a visitor may owe bytes of its upload, or leave bytes of a response that wait for it. A quarter of it while
+    /// How long a visitor may owe bytes of its upload, or leave bytes of a response that wait for it. Over HTTP/1.1, how long
+    /// the machine of a visitor that may pause may say nothing. A quarter of it while
     /// the tunnel's or the process's account of bytes is more than half full. 1 s to 1 h, default 60 s. A shorter time frees
     /// memory and places sooner, and breaks off visitors on bad lines.
     pub(crate) stall_timeout: Duration,

@@ -39,6 +39,12 @@ impl Exchanges {
         }
     }
 
+    /// How long a visitor may stand still with what is no exchange of a tunnel.
+    pub(crate) fn patience(&self) -> Duration {
+        let limit = self.config().stall_timeout;
+        if self.process.is_pressed() { limit / PRESSED } else { limit }
+    }
+
     /// Ends exchanges whose visitors stand still for too long.
     pub(super) fn end_stalled(&self, now: Instant) {
         let limit = self.config().stall_timeout;

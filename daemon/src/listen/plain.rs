@@ -1,5 +1,6 @@
 //! Plain HTTP on the port for HTTPS: its visitor gets an answer in words instead of a broken connection.
 
+use std::future::pending;
 use std::io;
 use std::time::Duration;
 
@@ -9,6 +10,8 @@ use tokio::time::timeout;
 
 /// How long the visitor may go on sending once it has its answer. A close before that could destroy the answer.
 const LINGER: Duration = Duration::from_secs(1);
+/// The most bytes of that which are read and dropped.
+const MOST: usize = 64 * 1024;
 
 /// The answer. Its reader may be a person at a browser or a program's log.
 const ANSWER: &str = "HTTP/1.1 400 Bad Request\r\n\
@@ -36,7 +39,14 @@ pub(super) async fn answer(mut stream: TcpStream) -> io::Result<()> {
     stream.write_all(ANSWER.as_bytes()).await?;
     stream.shutdown().await?;
     let mut dropped = [0; 1024];
-    let rest = async { while stream.read(&mut dropped).await.is_ok_and(|length| length > 0) {} };
+    let rest = async {
+        for _ in 0..MOST / dropped.len() {
+            if !matches!(stream.read(&mut dropped).await, Ok(1..)) {
+                return;
+            }
+        }
+        pending::<()>().await;
+    };
     let _long_enough = timeout(LINGER, rest).await;
     Ok(())
 }

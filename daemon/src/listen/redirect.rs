@@ -12,7 +12,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tracing::debug;
 
 use super::Listen;
@@ -21,6 +21,9 @@ use super::tcp::accept_or;
 use crate::edge::{Route, route};
 use crate::names::PublicAddress;
 use crate::own_answers::mark;
+
+/// The longest head of a request, in bytes. Browsers send cookies here as well.
+const LONGEST_HEAD: usize = 32 * 1024;
 
 /// Redirects plain HTTP to HTTPS at `address`. Runs until it is dropped.
 pub(crate) async fn serve_http(listen: Arc<Listen>, listener: TcpListener, address: PublicAddress) {
@@ -42,10 +45,14 @@ pub(crate) async fn serve_http(listen: Arc<Listen>, listener: TcpListener, addre
             let connection = http1::Builder::new()
                 .timer(TokioTimer::new())
                 .header_read_timeout(limit)
+                .max_buf_size(LONGEST_HEAD)
+                .max_header_size(LONGEST_HEAD)
                 .keep_alive(false)
                 .serve_connection(TokioIo::new(stream), service);
             let result = tokio::select! {
                 result = connection => result,
+                // The head has half of it, and the answer the rest.
+                () = sleep(limit * 2) => Ok(()),
                 () = listen.drain.first_request() => Ok(()),
                 () = permit.member().is_shed() => Ok(()),
             };

@@ -118,6 +118,37 @@ mod tests {
         assert_eq!(client.handshake_kind(), Some(rustls::HandshakeKind::Full));
     }
 
+    /// Each update of the keys costs the daemon an answer, so a visitor that only updates them has to go.
+    #[test]
+    fn updates_of_keys_without_data_are_bounded() {
+        let (server, client, _folder) = ends();
+        let mut client = ClientConnection::new(Arc::new(client), name()).unwrap();
+        let mut server = ServerConnection::new(Arc::new(server)).unwrap();
+        let mut updates = 0;
+        loop {
+            let mut wire = Vec::new();
+            while client.wants_write() {
+                client.write_tls(&mut wire).unwrap();
+            }
+            server.read_tls(&mut wire.as_slice()).unwrap();
+            if server.process_new_packets().is_err() {
+                break;
+            }
+            wire.clear();
+            while server.wants_write() {
+                server.write_tls(&mut wire).unwrap();
+            }
+            client.read_tls(&mut wire.as_slice()).unwrap();
+            client.process_new_packets().unwrap();
+            if !client.is_handshaking() {
+                client.refresh_traffic_keys().unwrap();
+                updates += 1;
+            }
+            assert!(updates < 100, "updates go on");
+        }
+        assert_eq!(updates, 33);
+    }
+
     #[test]
     fn quic_is_post_quantum() {
         let (server, client, _folder) = ends();

@@ -41,6 +41,7 @@ enum Step {
     Send { exchange: u8, length: u16, end: bool },
     Trailers { exchange: u8 },
     Reset { exchange: u8, code: u32 },
+    BreakOff { exchange: u8, code: u32 },
     ReleaseSend { exchange: u8 },
     ReleaseRecv { exchange: u8 },
     Read { exchange: u8, times: u8 },
@@ -61,6 +62,7 @@ enum Sent {
     Data { id: u8, length: u16, end: bool },
     Trailers { id: u8 },
     Reset { id: u8, code: u32 },
+    Break { id: u8, code: u32 },
     WindowUpdate { id: u8, increment: u32 },
     Drain,
     Ping(u8),
@@ -178,6 +180,11 @@ impl Side {
             Step::Reset { exchange, code } => {
                 if let Some(key) = self.choose(exchange).map(|held| held.key) {
                     self.mux.reset(key, code.into());
+                }
+            }
+            Step::BreakOff { exchange, code } => {
+                if let Some(key) = self.choose(exchange).filter(|held| held.send).map(|held| held.key) {
+                    self.mux.break_off(key, code.into());
                 }
             }
             Step::ReleaseSend { exchange } => {
@@ -298,6 +305,7 @@ fn put(out: &mut BytesMut, frame: &Sent) {
         }
         Sent::Trailers { id } => frame::put_trailers(out, id.into(), &HeaderMap::new()),
         Sent::Reset { id, code } => frame::put_reset(out, id.into(), code.into()),
+        Sent::Break { id, code } => frame::put_break(out, id.into(), code.into()),
         Sent::WindowUpdate { id, increment } => frame::put_window_update(out, id.into(), increment),
         Sent::Drain => {
             let drain = Drain { reason: DrainReason::Restart, deadline_ms: u64::MAX, last_exchange: None };

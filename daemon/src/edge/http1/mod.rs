@@ -17,11 +17,12 @@ use tokio_rustls::server::TlsStream;
 
 pub(super) use self::stream::Stream;
 pub(super) use self::verdicts::{Judged, Verdicts};
+use super::unread::Timed;
 use crate::host::flushes::Flushing;
 
 /// The TLS connection below an upgraded one, and what was read from it already.
 pub(super) fn unwrap(upgraded: Upgraded) -> Option<(TlsStream<TcpStream>, Vec<u8>)> {
-    let parts = upgraded.downcast::<TokioIo<Stream<Flushing<TlsStream<TcpStream>>>>>().ok()?;
+    let parts = upgraded.downcast::<TokioIo<Stream<Flushing<Timed>>>>().ok()?;
     let (stream, held) = parts.io.into_inner().into_inner();
-    Some((stream.into_inner()?, [&parts.read_buf[..], &held].concat()))
+    Some((stream.into_inner()?.into_inner(), [&parts.read_buf[..], &held].concat()))
 }

@@ -17,11 +17,13 @@ use super::chunks::Chunks;
 use super::head::{self, End, Framing, Head};
 use super::verdicts::{Seen, Verdicts};
 use crate::edge::judge::Fault;
-use crate::edge::linger::LINGER;
+use crate::edge::linger::{LINGER, MOST};
 use crate::edge::request::Doubt;
 
 /// How much is read at once of what is held.
 const READ: usize = 4 * 1024;
+/// The most empty lines before a request. RFC 9112, section 2.2, has us pass over one at least.
+const MAX_EMPTY_LINES: u32 = 16;
 /// How much is held behind an upgrade's request until its answer has come.
 const MAX_HELD: usize = 64 * 1024;
 /// The size of the buffer for input that is dropped.
@@ -41,6 +43,8 @@ pub(in crate::edge) struct Stream<S> {
     ready: Bytes,
     /// What was read and not judged yet.
     held: BytesMut,
+    /// Empty lines since the last message.
+    empty_lines: u32,
     /// How much of it was searched for the end of a head.
     searched: usize,
     /// How long a head may take from its first byte on.
@@ -55,6 +59,8 @@ pub(in crate::edge) struct Stream<S> {
     is_shut: bool,
     /// The time limit of a lingering close.
     lingering: Option<Pin<Box<Sleep>>>,
+    /// How many bytes it has dropped.
+    dropped: u64,
 }
 
 #[derive(Debug)]
@@ -85,6 +91,7 @@ impl<S> Stream<S> {
             state: State::Head,
             ready: Bytes::new(),
             held: BytesMut::new(),
+            empty_lines: 0,
             searched: 0,
             head_limit: Duration::MAX,
             head_due: None,
@@ -92,6 +99,7 @@ impl<S> Stream<S> {
             upgrade: false,
             is_shut: false,
             lingering: None,
+            dropped: 0,
         }
     }
 
@@ -122,7 +130,7 @@ impl<S> Stream<S> {
 
     /// Notes what the library gets of a request, and expects its body.
     fn accept(&mut self, framing: Framing, upgrade: bool, target: Option<Bytes>) {
-        self.searched = 0;
+        (self.searched, self.empty_lines) = (0, 0);
         self.upgrade = upgrade;
         self.doubt = (framing != Framing::Length(0)).then(Doubt::new);
         self.verdicts.push(Seen { fault: None, target, doubt: self.doubt.clone() });
@@ -203,6 +211,11 @@ impl<S> Stream<S> {
         if let State::Head = self.state {
             // Empty lines before a request mean nothing (RFC 9112, section 2.2).
             while held.starts_with(b"\r\n") {
+                self.empty_lines += 1;
+                if self.empty_lines > MAX_EMPTY_LINES {
+                    self.refuse(Fault::RequestLine);
+                    return true;
+                }
                 held.advance(2);
             }
             if held.is_empty() {
@@ -317,11 +330,15 @@ impl<S: AsyncRead + Unpin> Stream<S> {
         if limit.as_mut().poll(cx).is_ready() {
             return Poll::Ready(());
         }
+        // The rest waits in the kernel, which stops the visitor.
+        if self.dropped >= MOST {
+            return Poll::Pending;
+        }
         for _ in 0..DROPS {
             let mut dropped = [0; DROPPED];
             let mut dropped = ReadBuf::new(&mut dropped);
             match ready!(Pin::new(&mut self.inner).poll_read(cx, &mut dropped)) {
-                Ok(()) if !dropped.filled().is_empty() => {}
+                Ok(()) if !dropped.filled().is_empty() => self.dropped += dropped.filled().len() as u64,
                 Ok(()) | Err(_) => return Poll::Ready(()),
             }
         }

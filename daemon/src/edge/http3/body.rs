@@ -67,9 +67,10 @@ impl Receiver {
     /// The next piece; `None` at the end.
     pub(super) fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Piece>, Broken>> {
         loop {
-            let piece = self.frames.next()?;
+            let piece = self.frames.next();
+            // What is refused has its price as well.
             self.account.settle(&mut self.frames.toll)?;
-            if let Some(piece) = piece {
+            if let Some(piece) = piece? {
                 return Poll::Ready(Ok(Some(piece)));
             }
             if self.ended {

@@ -58,7 +58,8 @@ pub(super) async fn serve(visitor: Arc<Visitor>, stream: Stream, leash: Leash) {
     let (state, account, connection) = (RequestState::new(), stream.account.clone(), stream.connection.clone());
     let mut asked = false;
     serve_stream(visitor, stream, leash, state.clone(), &mut asked).await;
-    if state.aborted() == Some(Code::H3_REQUEST_CANCELLED)
+    // A stream without a request costs the same, however it ended.
+    if (!asked || state.aborted() == Some(Code::H3_REQUEST_CANCELLED))
         && let Err(violation) = account.cancelled(asked)
     {
         violation.close(&connection);
@@ -148,13 +149,29 @@ async fn respond(
             while let Some(interim) = state.interim.next() {
                 let mut response = Response::new(());
                 (*response.status_mut(), *response.headers_mut()) = (interim.status, interim.headers);
-                sender.write(&mut [writer.head(response).await.ok_or_else(|| sender.unable())?]).await?;
+                let head = writer.head(response).await.ok_or_else(|| sender.unable())?;
+                let written = tokio::time::timeout(visitor.edge.exchanges.patience(), sender.write(&mut [head])).await;
+                written.unwrap_or_else(|_| Err(sender.unable()))?;
             }
             if let Some(response) = response {
                 break response;
             }
         }
     };
+    let limit = if response.body().is_own() { visitor.edge.exchanges.patience() } else { Duration::MAX };
+    let sent = tokio::time::timeout(limit, send(response, writer, sender, connection)).await;
+    sent.unwrap_or_else(|_| Err(sender.unable()))
+}
+
+/// Sends a response.
+async fn send(
+    response: Response<body::Body>,
+    mut writer: Writer,
+    sender: &mut Sender,
+    connection: &quinn::Connection,
+) -> Result<(), Left> {
+    let state = sender.state.clone();
+    let mut stopped = pin!(sender.stream.stopped());
     let (mut parts, mut body) = response.into_parts();
     complete(&mut parts.headers, &body);
     let head = writer.head(Response::from_parts(parts, ())).await.ok_or_else(|| sender.unable())?;

@@ -107,6 +107,16 @@ def data_of_one_byte(at):
     return _flood(at, _upload, frame(DATA, b"x") * 700)
 
 
+def empty_data(at):
+    """Uploads of DATA frames of no bytes. The daemon resets such a stream after a while, and the visitor opens the next."""
+
+    def more(visitor):
+        with contextlib.suppress(AssertionError, ValueError):
+            visitor.request("/upload", method="POST", end=False).send_raw(frame(DATA) * 500)
+
+    return _churn(at, more)
+
+
 def _churn(at, more):
     with _connect(at) as visitor:
         began, count = time.monotonic(), 0

@@ -112,6 +112,13 @@ def blank_lines(at):
     return _flood(at, b"\r\n" * 4000)
 
 
+def pipelined(at):
+    """Requests one after another on a connection whose answers are not read. Most are for pages of the daemon's own, which
+    fill the buffers sooner."""
+    ask = lambda name: f"GET / HTTP/1.1\r\nhost: {at.host(name)}\r\n\r\n".encode()  # noqa: E731
+    return _flood(at, (ask(at.name) + ask("nobody") * 20) * 10)
+
+
 def chunks_of_one_byte(at):
     """An upload in chunks of one byte each."""
     return _flood(at, b"1\r\nx\r\n" * 3000, begin=_post(at, b"transfer-encoding: chunked"))
@@ -139,6 +146,8 @@ def _flood(at, piece, begin=b"", seconds=3):
                     sent += connection.send(piece)
                 except TimeoutError:
                     said = "takes no more"
+                    if not at.established():
+                        break
         except (OSError, ssl.SSLError) as error:
             said = type(error).__name__
         ended = at.until_closed(began, PATIENCE)

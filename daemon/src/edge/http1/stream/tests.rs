@@ -77,6 +77,37 @@ async fn empty_lines_before_a_request_are_dropped() {
 }
 
 #[tokio::test]
+async fn many_empty_lines_are_no_request() {
+    let lines = b"\r\n".repeat(16);
+    for (seen, _) in all(&[&lines[..], GET, &lines, GET].concat()).await {
+        assert_eq!(seen, [GET, GET].concat());
+    }
+    for (seen, faults) in all(&[GET, &lines, b"\r\n", GET].concat()).await {
+        assert_eq!(seen, [GET, STAND_IN].concat());
+        assert_eq!(faults, [None, Some(Fault::RequestLine)]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lingering_close_drops_no_more_than_it_may() {
+    let (mut stream, mut far, verdicts) = connection();
+    verdicts.end();
+    let flood = tokio::spawn(async move {
+        let (mut sent, piece) = (0, [0; 1 << 16]);
+        while let Ok(length) = far.write(&piece).await {
+            sent += length as u64;
+        }
+        sent
+    });
+    let began = tokio::time::Instant::now();
+    stream.shutdown().await.unwrap();
+    assert_eq!(began.elapsed(), LINGER);
+    drop(stream);
+    let sent = flood.await.unwrap();
+    assert!((MOST..MOST + (2 << 20)).contains(&sent), "{sent}");
+}
+
+#[tokio::test]
 async fn nothing_is_read_behind_a_faulty_head() {
     for (bad, fault) in [
         (&b"GET / HTTP/1.1\nhost: a\n\n"[..], Fault::BareLineFeed),
