@@ -1,4 +1,5 @@
-"""Shared fixtures. The shared daemon, nginx and Python services start on first use and stop at the end of the run."""
+"""Shared fixtures. The shared daemon, nginx and Python services start on first use and stop at the end of the run. Each
+parallel worker has its own."""
 
 import os
 import subprocess
@@ -8,6 +9,7 @@ from selenium import webdriver
 from selenium.webdriver.chrome.options import Options
 from selenium.webdriver.chrome.service import Service
 
+from harness import netns, workers
 from harness.activation import Activated
 from harness.certified import Issuance
 from harness.cok import GIVE_BACK, TRANSPORTS, Daemon
@@ -184,6 +186,24 @@ def http(request):
 def multiplexed(request):
     """A visitor over HTTP/2 or HTTP/3."""
     return request.param
+
+
+def pytest_xdist_auto_num_workers():
+    """Answers what `-n auto` means."""
+    return workers.number()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish():
+    # After Ctrl-C, pytest-xdist kills workers that do not end in time.
+    workers.adopt()
+
+
+def pytest_unconfigure(config):
+    """Ends what an interrupted run has left."""
+    if not hasattr(config, "workerinput"):
+        workers.end_children()
+        netns.delete_orphans()
 
 
 LINES_BEFORE = pytest.StashKey[dict[Process, int]]()

@@ -79,6 +79,7 @@ def disconnect_h3(daemon, name, path):
 VISITS = {"h1": leave_h1, "h2": leave_h2, "h3": leave_h3, "h3-closed": disconnect_h3}
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("visit", VISITS.values(), ids=VISITS)
 @pytest.mark.parametrize("path", [b"/endless", b"/silent"])
 def test_the_service_sees_the_visitor_leave(web, services, visit, path):

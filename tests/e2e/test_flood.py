@@ -2,12 +2,16 @@
 
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
 from aioquic.quic.packet import QuicPacketType
 
 from harness.cok import GIVE_BACK, Daemon
 from harness.flood import Initials, flood
 from harness.netns import DAEMON
 from harness.nginx import Nginx
+
+# The flood takes all processors.
+pytestmark = pytest.mark.alone
 
 MIB = 1 << 20
 FLOOD = 20_000

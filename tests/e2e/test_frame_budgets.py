@@ -23,6 +23,9 @@ import test_grpc
 import test_protocol_abuse as abuse
 from test_http2_frames import ACK, DATA, HEADERS, OPEN, PADDED, PING, PRIORITY, RST, SETTINGS, WINDOW, block, frame, word
 
+# A busy machine takes longer than AT_ONCE.
+pytestmark = pytest.mark.alone
+
 GOAWAY, PRIORITY_UPDATE = 7, 0x10
 ENHANCE_YOUR_CALM = 0xB
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(SETTINGS, 0, 0)

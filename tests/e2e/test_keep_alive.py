@@ -10,6 +10,9 @@ import pytest
 from harness import raw
 from harness.node import node
 
+# Milliseconds decide which side closes first.
+pytestmark = pytest.mark.alone
+
 TIMEOUT = 80
 
 

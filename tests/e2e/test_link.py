@@ -9,6 +9,9 @@ import pytest
 
 from harness.netns import DAEMON
 
+# It measures the link, which other programs would delay.
+pytestmark = pytest.mark.alone
+
 MIB = 1 << 20
 
 

@@ -54,6 +54,7 @@ def answers(daemon, name):
     return daemon.curl(name, "/", "--write-out", "%{http_code}").stdout == b"<h1>hello</h1>\n200"
 
 
+@pytest.mark.alone
 def test_forty_tunnels_share_a_session(many, own_daemon, nginx, transport, tmp_path, capsys):
     assert len({event["session"] for event in many.events("connected")}) == 1
     assert many.daemon.metric("cok_active_tunnels") == len(NAMES)

@@ -152,6 +152,7 @@ def test_connections_over_a_rate_are_closed_before_tls(limited):
     client.stop()
 
 
+@pytest.mark.alone
 def test_handshakes_over_a_rate_wait(limited):
     """They wait instead of failing, and hold up neither other addresses nor what is established."""
     client = limited('handshakes_per_address = "2/s burst 2"')

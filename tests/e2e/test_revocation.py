@@ -11,6 +11,9 @@ from harness.keys import Keys, Stopwatch
 from harness.process import wait_for
 from test_reload import change, reload
 
+# The load of the visitors and LIMIT need the machine for themselves.
+pytestmark = pytest.mark.alone
+
 # From the answer to the command on.
 LIMIT = 1.0
 

@@ -244,6 +244,7 @@ def nothing_lost(load):
     assert slowest <= 3
 
 
+@pytest.mark.alone
 def test_restarts_lose_nothing(machine, service, loaded):
     """The daemon restarts 20 times under load. Every request gets its response, the slowest within 3 s. WebSockets and streams
     of events last for the whole drain time and then end cleanly."""
@@ -260,6 +261,7 @@ def test_restarts_lose_nothing(machine, service, loaded):
     assert not [cut_off(client) for client in loaded.clients if cut_off(client)]
 
 
+@pytest.mark.alone
 def test_kills(machine, service, loaded):
     """The daemon is killed 5 times. Only requests on broken connections fail. Every new request gets its response in 4 s."""
     answered(loaded, 200)
@@ -435,6 +437,7 @@ def newer(tmp_path):
     return packages(tmp_path / "newer", "99.0.0")
 
 
+@pytest.mark.alone
 def test_upgrade_loses_nothing(machine, service, newer, loaded):
     """A newer package is installed over the running service. The operator's configuration stays."""
     pid, configuration = service.pid(), machine.path("/etc/cokd/cokd.toml")

@@ -47,6 +47,15 @@ def enter(namespace, function):
         return thread.submit(run).result()
 
 
+def delete_orphans():
+    """Deletes namespaces of test processes that were killed."""
+    for name in os.listdir("/run/netns") if os.path.isdir("/run/netns") else ():
+        owner = name.removeprefix("cok-").partition("-")[0]
+        if name.startswith("cok-") and owner.isdecimal() and not os.path.exists(f"/proc/{owner}"):
+            shutil.rmtree(f"/etc/netns/{name}", ignore_errors=True)
+            _ip("netns", "delete", name)
+
+
 class Namespace:
     """One network namespace, in which programs and sockets can be started."""
 

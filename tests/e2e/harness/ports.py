@@ -1,5 +1,6 @@
 """Free ports for programs that can't bind port 0, and the kernel's connection states."""
 
+import os
 import random
 import socket
 from pathlib import Path
@@ -8,8 +9,9 @@ from pathlib import Path
 FIN_WAIT1, TIME_WAIT, CLOSE, LISTEN = 0x04, 0x06, 0x07, 0x0A
 
 # Below the kernel's ephemeral ports (net.ipv4.ip_local_port_range), so that no other socket of a test takes the port
-# first.
-_untried = list(range(20000, 32000))
+# first. Each parallel worker has its own share (gw0, gw1 and so on, as pytest-xdist names them).
+_worker, _workers = os.environ.get("PYTEST_XDIST_WORKER", "gw0"), os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")
+_untried = list(range(20000 + int(_worker.removeprefix("gw")), 32000, int(_workers)))
 random.shuffle(_untried)
 
 
