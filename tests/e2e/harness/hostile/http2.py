@@ -32,7 +32,7 @@ class Connection:
     def __init__(self, at, settings=b""):
         self.at, self.socket = at, at.visit("h2")
         self.encoder, self.rest = Encoder(), b""
-        self.answered, self.reset, self.goaway, self.closed = set(), set(), None, False
+        self.answered, self.ended, self.goaway, self.closed = set(), set(), None, False
         self.sent = 0
         self.send(PREFACE + frame(SETTINGS, 0, 0, settings))
 
@@ -65,10 +65,10 @@ class Connection:
             length = int.from_bytes(self.rest[:3], "big")
             if len(self.rest) < 9 + length:
                 return True
-            kind, stream = self.rest[3], int.from_bytes(self.rest[5:9], "big")
-            if kind == RST:
-                self.reset.add(stream)
-            elif kind == HEADERS:
+            kind, flags, stream = self.rest[3], self.rest[4], int.from_bytes(self.rest[5:9], "big")
+            if kind == RST or (kind in (DATA, HEADERS) and flags & END_STREAM):
+                self.ended.add(stream)
+            if kind == HEADERS:
                 self.answered.add(stream)
             elif kind == GOAWAY:
                 self.goaway = int.from_bytes(self.rest[13:17], "big")
@@ -196,7 +196,7 @@ def header_bombs(at):
 def _until_ended(at, connections, exchanges, step=lambda: None, answers=False):
     """Waits until the daemon has ended all streams of the connections. With `answers`, an answer ends a stream."""
     began, took = time.monotonic(), None
-    over = lambda c: c.reset | c.answered if answers else c.reset  # noqa: E731
+    over = lambda c: c.ended | c.answered if answers else c.ended  # noqa: E731
     while time.monotonic() < began + PATIENCE:
         step()
         for connection in connections:
