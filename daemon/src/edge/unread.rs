@@ -24,7 +24,7 @@ use crate::host::tcp_queue::{taken, unanswered};
 
 /// How often the kernel asks a silent visitor whether it is there.
 const PROBES: u32 = 3;
-/// The kernel's shortest time.
+/// The shortest time after which a visitor counts as vanished.
 const LEAST: Duration = Duration::from_secs(PROBES as u64);
 /// Looks within the time for a stall.
 const LOOKS: u32 = 4;
@@ -70,7 +70,8 @@ impl Timed {
     /// Ready with an error once a visitor that may pause has vanished: its machine answers nothing, for as long as others may
     /// stand still.
     fn poll_vanished(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
-        let limit = self.visitor.edge.exchanges.config().stall_timeout;
+        // Kernels leave some of what is sent again within half a second unanswered.
+        let limit = self.visitor.edge.exchanges.config().stall_timeout.max(LEAST);
         let pulse = self.pulse.get_or_insert_with(|| Pulse { next: Box::pin(sleep(limit / LOOKS)), silent: None });
         while pulse.next.as_mut().poll(cx).is_ready() {
             let (now, socket) = (Instant::now(), self.stream.get_ref().0);
