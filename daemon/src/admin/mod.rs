@@ -121,12 +121,11 @@ impl Admin {
             .max_buf_size(LONGEST_HEAD)
             .max_header_size(LONGEST_HEAD);
         let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
-        let served = match timeout(LIFETIME, connection.as_mut()).await {
-            Ok(served) => served,
-            Err(_) => {
-                connection.as_mut().graceful_shutdown();
-                timeout(HEAD_TIMEOUT, connection).await.unwrap_or(Ok(()))
-            }
+        let served = if let Ok(served) = timeout(LIFETIME, connection.as_mut()).await {
+            served
+        } else {
+            connection.as_mut().graceful_shutdown();
+            timeout(HEAD_TIMEOUT, connection).await.unwrap_or(Ok(()))
         };
         if let Err(error) = served {
             debug!(?door, %error, "admin connection ended: {error}");

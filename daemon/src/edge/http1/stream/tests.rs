@@ -93,7 +93,7 @@ async fn a_lingering_close_drops_no_more_than_it_may() {
     let (mut stream, mut far, verdicts) = connection();
     verdicts.end();
     let flood = tokio::spawn(async move {
-        let (mut sent, piece) = (0, [0; 1 << 16]);
+        let (mut sent, piece) = (0, vec![0; 1 << 16]);
         while let Ok(length) = far.write(&piece).await {
             sent += length as u64;
         }
