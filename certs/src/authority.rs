@@ -70,7 +70,13 @@ impl Authority {
         &self.ca_file
     }
 
-    /// Issues a certificate with a new key for these DNS names and IP addresses.
+    /// The file in `folder` with the certificate that was issued there last.
+    pub fn issued_file(folder: &Path) -> PathBuf {
+        folder.join("issued.pem")
+    }
+
+    /// Issues a certificate with a new key for these DNS names and IP addresses. Its file has no key and is for those who
+    /// look at its dates.
     pub fn issue(&self, names: &[&str]) -> Result<Arc<CertifiedKey>, Error> {
         let generate = |error: rcgen::Error| Error::Generate(error.to_string());
         let names: Vec<String> = names.iter().map(ToString::to_string).collect();
@@ -83,6 +89,10 @@ impl Authority {
         validity(&mut params, LEAF_DAYS);
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(generate)?;
         let leaf = params.signed_by(&key, &self.issuer).map_err(generate)?;
+        if let Some(folder) = self.ca_file.parent() {
+            // It serves without the file as well, such as on a full disk.
+            let _kept = private_file::write(&Self::issued_file(folder), leaf.pem().as_bytes());
+        }
         let der = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
         let signer = any_supported_type(&der).map_err(|error| Error::Generate(error.to_string()))?;
         Ok(Arc::new(CertifiedKey::new(vec![leaf.der().clone(), self.certificate.clone()], signer)))
@@ -120,7 +130,12 @@ mod tests {
         assert_eq!(first.certificate, again.certificate);
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!((mode(&folder), mode(&folder.join("ca.key"))), (0o700, 0o600));
-        assert_eq!(again.issue(&["cok.localhost", "*.cok.localhost"]).unwrap().cert.len(), 2);
+        let names = ["cok.localhost", "*.cok.localhost"];
+        let issued = again.issue(&names).unwrap();
+        assert_eq!(issued.cert.len(), 2);
+        let facts = files::first_facts(&Authority::issued_file(&folder)).unwrap();
+        assert_eq!(facts, files::facts_of(&issued).unwrap());
+        assert_eq!(facts.names, names);
     }
 
     #[test]

@@ -215,7 +215,7 @@ def test_a_forbidden_name_and_too_many(own_daemon, nginx, transport):
     assert code == 3 and 'may not use the name "wide"' in line
     first = daemon.client(nginx.target, "n-1", key="narrow")
     code, line = refusal(daemon.client(nginx.target, "n-2", wait=False, key="narrow"))
-    assert code == 3 and "has its 1 tunnels already" in line
+    assert code == 3 and "has its 1 tunnel already" in line
     first.stop()
 
 

@@ -103,7 +103,7 @@ def test_a_key_opens_its_tunnels_and_no_others(own_daemon, nginx, transport):
     other = daemon.client(nginx.target, "other", key=key, wait=False)
     assert other.process.wait_exit() == 3 and "may not use the name" in other.process.output()
     more = daemon.client(nginx.target, "demo-2", key=key, wait=False)
-    assert more.process.wait_exit() == 3 and "the key has its 1 tunnels already" in more.process.output()
+    assert more.process.wait_exit() == 3 and "the key has its 1 tunnel already" in more.process.output()
 
 
 def test_keys_outlive_the_daemon(own_daemon, nginx, transport):

@@ -49,7 +49,7 @@ def test_a_refusal_names_the_client_and_the_reason(own_daemon, nginx, transport)
     for name, key, said in [
         ("demo", KEY, f'name "demo" is taken (key test, {origin}'),
         ("wide", "narrow", f'this key may not use the name "wide" (key narrow, {origin}'),
-        ("n-2", "narrow", f'the key has its 1 tunnels already (name "n-2", key narrow, {origin}'),
+        ("n-2", "narrow", f'the key has its 1 tunnel already (name "n-2", key narrow, {origin}'),
         ("late", "unknown", f"the API key is unknown or has expired ({origin}"),
     ]:
         state = daemon.folder / f"of-{name}"

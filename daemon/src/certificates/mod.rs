@@ -29,6 +29,9 @@ pub(crate) use self::config::{Acme, Config, Dns, ExternalAccount, Tls, Tsig};
 pub(crate) use self::state::State;
 use crate::host::credentials;
 
+/// The folder of the daemon's own authority, in the state directory.
+pub(crate) const AUTHORITY: &str = "authority";
+
 /// The interval at which a self-signed certificate is replaced. It is valid for 90 days.
 const REISSUE_EVERY: Duration = Duration::from_secs(24 * 3600);
 
@@ -286,7 +289,7 @@ fn serving(report: &Reporter, source: &str, facts: &Facts) {
 }
 
 fn self_signed(state_dir: &Path, names: &[&str]) -> anyhow::Result<(Authority, Arc<CertifiedKey>)> {
-    let authority = Authority::load_or_create(&state_dir.join("authority"))?;
+    let authority = Authority::load_or_create(&state_dir.join(AUTHORITY))?;
     let ca_file = authority.ca_file().display();
     info!(event = "authority", %ca_file, "the daemon has an authority of its own, which clients trust by --ca-file {ca_file}");
     let certificate = authority.issue(names)?;

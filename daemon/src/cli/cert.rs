@@ -10,11 +10,11 @@ use clap::{Args, Subcommand};
 use cok_certs::acme::{self, Status};
 use cok_certs::files::{self, Facts};
 use cok_certs::store::{Request, Store};
-use cok_certs::unix_now;
+use cok_certs::{Authority, unix_now};
 use serde::Serialize;
 
 use super::exit::DEFAULT_CONFIG;
-use crate::certificates::{Tls, names};
+use crate::certificates::{AUTHORITY, Tls, names};
 use crate::config::Config;
 
 #[derive(Debug, Subcommand)]
@@ -125,8 +125,14 @@ fn status(config: &Config) -> anyhow::Result<Shown> {
             }
         }
         Tls::Files { cert, .. } => Shown::of("files", Some(files::first_facts(cert)?)),
-        // Each start makes a new certificate and keeps it in memory.
-        Tls::SelfSigned => Shown { names: names.to_vec(), ..Shown::of("self-signed", None) },
+        // The daemon keeps the key in memory, and the certificate in a file as well.
+        Tls::SelfSigned => {
+            let file = Authority::issued_file(&config.startup.state_dir.join(AUTHORITY));
+            match file.try_exists()? {
+                true => Shown::of("self-signed", Some(files::first_facts(&file)?)),
+                false => Shown { names: names.to_vec(), ..Shown::of("self-signed", None) },
+            }
+        }
     })
 }
 

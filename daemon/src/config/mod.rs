@@ -218,6 +218,7 @@ fn key(mut section: Section<'_>, others: &[KeyRecord]) -> Option<KeyRecord> {
         }
         KeyDigest::parse(text).map_err(|_| match text.chars().count() {
             64 => "got other characters among them".to_owned(),
+            1 => "got 1 character".to_owned(),
             count => format!("got {count} characters"),
         })
     });

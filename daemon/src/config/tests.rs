@@ -348,6 +348,12 @@ fn only_temporary_errors_may_pass() {
 }
 
 #[test]
+fn one_character_is_no_plural() {
+    let wrong = mistakes("domain = \"a.example\"\n[[keys]]\nname = \"a\"\nsecret_sha256 = \"1\"\n").join("\n");
+    assert!(wrong.contains("hexadecimal digits, got 1 character\n") || wrong.ends_with("got 1 character"), "{wrong}");
+}
+
+#[test]
 fn a_key_has_limits_and_rates() {
     let limits = |text: &str| {
         let config = Config::parse(&format!("domain = \"a.example\"\n{KEY}{text}\n"), "f").unwrap();

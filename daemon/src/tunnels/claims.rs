@@ -89,10 +89,8 @@ async fn pick(tunnels: &Tunnels, client: &Arc<Client>, tunnel: u32) -> Result<Gr
 async fn claim_name(tunnels: &Tunnels, mut claim: Claim) -> Result<Granted, ErrorMessage> {
     let key = present_key(&claim.client)?;
     let Some(permit) = tunnels.admission.tunnels.acquire(&key, &claim.name) else {
-        return Err(refusal(
-            ErrorCode::LimitReached,
-            format!("the key has its {} tunnels already", key.limits.tunnels),
-        ));
+        let (most, s) = (key.limits.tunnels, if key.limits.tunnels == 1 { "" } else { "s" });
+        return Err(refusal(ErrorCode::LimitReached, format!("the key has its {most} tunnel{s} already")));
     };
     for _ in 0..ROUNDS {
         match tunnels.directory.claim(&claim) {
