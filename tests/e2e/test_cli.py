@@ -1,7 +1,9 @@
 """Command lines and configurations: each mistake gets one clear line and the documented exit code."""
 
 import hashlib
+import json
 import os
+import ssl
 import subprocess
 
 import pytest
@@ -377,3 +379,14 @@ def test_a_unit_of_the_user(tmp_path):
     for refused in (service("install"), service("uninstall")):
         assert refused.returncode == 1 and f"{unit} was not written by this command" in refused.stderr
     assert unit.read_text() == "[Service]\nExecStart=/usr/bin/mine\n"
+
+
+def test_the_dates_of_a_self_signed_certificate_are_shown(daemon):
+    """They are those of the certificate that the daemon serves."""
+    shown = json.loads(run("cokd", "cert", "status", "--json", "--config", daemon.config).stdout)
+    with daemon.tls().wrap_socket(daemon.connect(), server_hostname=daemon.host("any")) as visitor:
+        served = visitor.getpeercert()
+    assert ssl.cert_time_to_seconds(served["notAfter"]) == shown["not_after"]
+    assert ssl.cert_time_to_seconds(served["notBefore"]) == shown["not_before"]
+    assert int(shown["serial"].replace(":", ""), 16) == int(served["serialNumber"], 16)
+    assert "\nexpires: " in run("cokd", "cert", "status", "--config", daemon.config).stdout

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from harness import seccomp
-from harness.process import HERE
+from harness.keys import Keys
+from harness.process import HERE, wait_for
 
 FILTER = Path(seccomp.__file__)
 
@@ -64,3 +65,28 @@ def test_without_segmentation_offload(own_daemon, nginx, where):
     assert (offload == 1) == (where == "daemon")
     client = daemon.client(nginx.target, "slow", transport="quic", inside=forbidding if where == "client" else HERE)
     assert client.curl("/random.bin").stdout == (nginx.site / "random.bin").read_bytes()
+
+
+def test_a_store_that_cannot_be_synced(own_daemon, nginx, transport):
+    """A change that may be lost is not acknowledged, and the operator sees why. Tunnels go on."""
+    daemon = own_daemon(transport=transport)
+    keys = Keys(daemon)
+    daemon.stop()
+    daemon.inside = Forbidding("sync")
+    daemon.start()
+    refused = keys.run("create", "--name", "lost")
+    assert (refused.returncode, refused.stdout) == (1, ""), refused
+    [line] = refused.stderr.splitlines()
+    assert line.endswith("nothing has changed") or "it is not known whether" in line
+    trouble = wait_for(lambda: daemon.admin_get("/health")[1].partition("trouble: ")[2], "the store's trouble is shown")
+    assert "store" in trouble and "\n" not in trouble.rstrip("\n"), trouble
+    client = daemon.client(nginx.target, "synced", inside=HERE)
+    assert client.curl("/").stdout == b"<h1>hello</h1>\n"
+    client.stop()
+    daemon.stop()
+    daemon.inside = HERE
+    daemon.start()
+    if line.endswith("nothing has changed"):
+        assert [key["name"] for key in keys.list()] == ["test"]
+    keys.create("kept")
+    assert "trouble" not in daemon.admin_get("/health")[1]

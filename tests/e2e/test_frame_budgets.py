@@ -175,6 +175,25 @@ def test_bodies_of_single_bytes_over_http3_end(daemon, web):
         assert visitor.wait_closed(0) == http3.ErrorCode.H3_EXCESSIVE_LOAD
 
 
+def test_floods_of_quic_frames_end(daemon, web):
+    """PINGs, which the library answers by itself. The daemon looks at its counters now and then."""
+    with undisturbed(daemon, web.name, "/hash"), http3.Http3(daemon, web.name) as visitor:
+        began = time.monotonic()
+        while not visitor.closed and time.monotonic() - began < 10:
+            visitor.do(lambda: visitor.quic.send_ping(0))
+        assert visitor.wait_closed(0) == http3.ErrorCode.H3_EXCESSIVE_LOAD
+
+
+def test_quic_frames_with_requests_between_them_pass(daemon, web):
+    """Fewer than a flood: 600 PINGs, and a request for each six."""
+    with http3.Http3(daemon, web.name) as visitor:
+        for number in range(600):
+            visitor.do(lambda: visitor.quic.send_ping(0))
+            if number % 6 == 0:
+                assert visitor.request("/hash").read()
+        assert not visitor.closed
+
+
 # ---- tunnels ----
 
 

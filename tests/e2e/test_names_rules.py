@@ -74,3 +74,15 @@ def test_a_key_holds_so_many_names(own_daemon, nginx, transport):
     wait_for(lambda: daemon.metric("cok_active_tunnels") == 0, "the tunnels have ended")
     statuses = {name: answer(daemon, name)[0][0].split()[1] for name in ("of-another", "first", "second", "third")}
     assert statuses == {"of-another": b"503", "first": b"404", "second": b"503", "third": b"503"}
+
+
+def test_a_stop_writes_the_last_names(own_daemon, nginx, transport):
+    """The first name is written at once and the next ones half a second later, which the daemon does not wait for here."""
+    daemon = own_daemon(limits='reconnect_grace = "0s"', transport=transport)
+    clients = [daemon.client(nginx.target, name) for name in ("first", "second", "third")]
+    daemon.stop()
+    daemon.start()
+    statuses = {name: answer(daemon, name)[0][0].split()[1] for name in ("first", "second", "third", "never")}
+    assert statuses == {"first": b"503", "second": b"503", "third": b"503", "never": b"404"}
+    for client in clients:
+        client.stop()

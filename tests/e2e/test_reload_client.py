@@ -5,11 +5,14 @@ import signal
 import stat
 
 import pytest
+from websockets.exceptions import ConnectionClosed
 
 from harness.cok import KEY, digest
 from harness.file_client import FileClient, control, status
+from harness.keys import Keys
 from harness.process import BIN_DIR, Process, wait_for
 from harness.visitors import Visitors
+from harness.websocket import WebSocket
 
 # The full figure is for a machine with nothing else to do.
 RELOADS = 1000 if os.environ.get("COK_LONG") else 30
@@ -287,3 +290,33 @@ def test_a_url_names_the_tunnel_and_the_server(daemon, nginx, tmp_path):
     assert client.wait_stdout() == daemon.url("by-url", "")
     assert daemon.curl("by-url", "/").stdout == HELLO
     assert client.stop() == 0
+
+
+def test_a_websocket_outlives_new_rules(file_client, daemon, services):
+    """Rules are for requests. One that was let in stays, as a download does. New ones meet the new rules."""
+    client = file_client({"ruled": services.ws})
+    client.online("ruled")
+    with WebSocket(daemon, "ruled", "/") as socket:
+        socket.send("before")
+        assert socket.recv() == "before"
+        client.write({"ruled": {"target": services.ws, "deny_cidr": ["127.0.0.0/8"]}})
+        assert client.reload() == "reloaded: changed ruled"
+        wait_for(lambda: code(daemon, "ruled") == "403", "the rule is in effect")
+        for number in range(3):
+            socket.send(f"after {number}")
+            assert socket.recv() == f"after {number}"
+
+
+def test_a_websocket_ends_with_its_key(own_daemon, services, transport):
+    """A change of what the key allows keeps it, as long as the tunnel stays."""
+    daemon = own_daemon(transport=transport)
+    keys = Keys(daemon)
+    client = daemon.client(services.ws, "keyed", key=keys.create("laptop"))
+    with WebSocket(daemon, "keyed", "/") as socket:
+        keys.do("edit", "laptop", "--subdomain", "keyed", "--max-tunnels", "1", "--requests", "1/s burst 1")
+        socket.send("after")
+        assert socket.recv() == "after"
+        keys.do("revoke", "laptop")
+        with pytest.raises(ConnectionClosed):
+            socket.recv()
+    assert client.process.wait_exit() == 3

@@ -5,6 +5,7 @@ import contextlib
 import pytest
 
 from harness import raw, stalled
+from harness.keys import Keys
 from harness.process import wait_for
 
 MOST = 40
@@ -44,6 +45,47 @@ def test_an_address_has_its_share(small):
     wait_for(lambda: small.services.open_streams == 0, "the places are free")
     with stalled.ask(small.daemon, "shares", "/cookies") as served:
         assert raw.read_head(served).startswith(b"HTTP/1.1 200 ")
+
+
+def test_the_share_is_a_setting(own_daemon, services, transport):
+    daemon = own_daemon(limits=f"max_exchanges = {MOST}\nvisitor_share = 10", transport=transport)
+    client = daemon.client(services.web, "shares")
+    client.services = services
+    with contextlib.ExitStack() as stack:
+        hold(stack, client, MOST // 10, "127.0.0.1")
+        with stalled.ask(daemon, "shares", "/cookies") as refused:
+            head = raw.read_head(refused)
+            assert head.startswith(b"HTTP/1.1 503 ") and b"retry-after: " in head.lower(), head
+        with stalled.ask(daemon, "shares", "/cookies", source=stalled.ELSEWHERE) as served:
+            assert raw.read_head(served).startswith(b"HTTP/1.1 200 ")
+    client.stop()
+
+
+def test_a_key_has_its_exchanges(own_daemon, services, transport):
+    """They count over all its tunnels and visitors. Tunnels of other keys do not notice, and a raised limit acts at once."""
+    daemon = own_daemon(transport=transport)
+    keys = Keys(daemon)
+    key = keys.create("few", "--max-exchanges", "3")
+    clients = [daemon.client(services.web, name, key=key) for name in ("shares", "shares-too")]
+    other = daemon.client(services.web, "shares-other")
+    clients[0].services = services
+
+    def status(name, source):
+        with stalled.ask(daemon, name, "/cookies", source=source) as visitor:
+            return raw.read_head(visitor).split()[1]
+
+    with contextlib.ExitStack() as stack:
+        hold(stack, clients[0], 3, "127.0.0.1")
+        for name in ("shares", "shares-too"):
+            assert status(name, "127.0.0.1") == status(name, stalled.ELSEWHERE) == b"503"
+        assert status("shares-other", "127.0.0.1") == b"200"
+        keys.do("edit", "few", "--max-exchanges", "4")
+        wait_for(lambda: status("shares", "127.0.0.1") == b"200", "the key has another limit")
+    wait_for(lambda: services.open_streams == 0, "the places are free")
+    keys.do("edit", "few", "--max-exchanges", "1")
+    wait_for(lambda: status("shares-too", "127.0.0.1") == b"200", "the place of an exchange that has ended is free")
+    for client in (*clients, other):
+        client.stop()
 
 
 def test_a_full_tunnel_gives_up_what_stands_still(small):

@@ -1,6 +1,7 @@
-"""Runs a program under a seccomp filter, as a container may: `seccomp.py udp|gso COMMAND …`.
+"""Runs a program under a seccomp filter, as a container may: `seccomp.py udp|gso|sync COMMAND …`.
 
-The filter answers EPERM: with `udp` to new UDP sockets over IP, with `gso` to UDP segmentation offload."""
+The filter answers EPERM: with `udp` to new UDP sockets over IP, with `gso` to UDP segmentation offload, with
+`sync` to fsync and fdatasync."""
 
 import ctypes
 import errno
@@ -14,7 +15,9 @@ NUMBER, ARGUMENTS = 0, 16
 LOAD, AND, JUMP_IF_EQUAL, RETURN = 0x20, 0x54, 0x15, 0x06
 ALLOW, DENY = 0x7FFF0000, 0x00050000 | errno.EPERM
 PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 38, 22, 2
-SOCKET, SETSOCKOPT = {"x86_64": (41, 54), "aarch64": (198, 208)}[platform.machine()]
+SOCKET, SETSOCKOPT, FSYNC, FDATASYNC = {
+    "x86_64": (41, 54, 74, 75), "aarch64": (198, 208, 82, 83),
+}[platform.machine()]
 AF_INET, AF_INET6, SOCK_DGRAM, SOCK_TYPE_MASK = 2, 10, 2, 0xF
 SOL_UDP, UDP_SEGMENT = 17, 103
 
@@ -38,6 +41,11 @@ def forbid(what):
                 (LOAD, 0, 0, NUMBER), (JUMP_IF_EQUAL, 0, 5, SETSOCKOPT),
                 (LOAD, 0, 0, argument(1)), (JUMP_IF_EQUAL, 0, 3, SOL_UDP),
                 (LOAD, 0, 0, argument(2)), (JUMP_IF_EQUAL, 0, 1, UDP_SEGMENT),
+                (RETURN, 0, 0, DENY), (RETURN, 0, 0, ALLOW),
+            ]
+        case "sync":
+            return [
+                (LOAD, 0, 0, NUMBER), (JUMP_IF_EQUAL, 1, 0, FSYNC), (JUMP_IF_EQUAL, 0, 1, FDATASYNC),
                 (RETURN, 0, 0, DENY), (RETURN, 0, 0, ALLOW),
             ]
 
