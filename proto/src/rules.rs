@@ -12,7 +12,6 @@ use ipnet::{IpNet, Ipv4Net};
 use serde_json::{Map, Value};
 
 use crate::rate::{MAX_COUNT, Rate, Unit};
-use crate::share::LinkId;
 
 /// The most pairs of user and password. Each request with a password is compared with all of them.
 pub const MAX_CREDENTIALS: usize = 16;
@@ -225,6 +224,35 @@ impl FromStr for ShareKey {
 impl fmt::Debug for ShareKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("ShareKey(..)")
+    }
+}
+
+/// Names one share link, so that it can be revoked: random bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LinkId([u8; LinkId::LEN]);
+
+impl LinkId {
+    /// Its length in bytes.
+    pub const LEN: usize = 8;
+
+    /// An id of these bytes.
+    #[must_use]
+    pub const fn new(bytes: [u8; Self::LEN]) -> Self {
+        Self(bytes)
+    }
+}
+
+impl fmt::Display for LinkId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex(&self.0))
+    }
+}
+
+impl FromStr for LinkId {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        unhex(text).and_then(|bytes| bytes.try_into().ok()).map(Self).ok_or("a link's id has 16 hexadecimal digits")
     }
 }
 

@@ -3,10 +3,9 @@
 //! A link has a token in its query. The client signs it, the daemon verifies it and turns it into a cookie. This module has
 //! the form of tokens and the text that is signed; the signature is HMAC-SHA256, which each end computes by itself.
 
-use std::fmt;
-use std::str::FromStr;
 use std::time::Duration;
 
+pub use crate::rules::LinkId;
 use crate::rules::{PathPrefix, hex, unhex};
 
 /// The query parameter of a link.
@@ -24,35 +23,6 @@ pub const SIGNATURE_LEN: usize = 32;
 
 /// The version that tokens begin with.
 const VERSION: &str = "1";
-
-/// Names one link, so that it can be revoked: random bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct LinkId([u8; LinkId::LEN]);
-
-impl LinkId {
-    /// Its length in bytes.
-    pub const LEN: usize = 8;
-
-    /// An id of these bytes.
-    #[must_use]
-    pub const fn new(bytes: [u8; Self::LEN]) -> Self {
-        Self(bytes)
-    }
-}
-
-impl fmt::Display for LinkId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&hex(&self.0))
-    }
-}
-
-impl FromStr for LinkId {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        unhex(text).and_then(|bytes| bytes.try_into().ok()).map(Self).ok_or("a link's id has 16 hexadecimal digits")
-    }
-}
 
 /// What a link allows.
 #[derive(Clone, Debug, PartialEq, Eq)]
