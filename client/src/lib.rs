@@ -93,7 +93,7 @@ pub use builder::{ClientBuilder, TunnelBuilder};
 pub use client::Client;
 #[doc(hidden)]
 pub use client::{Driver, OpenTunnel};
-pub use cok_proto::{ErrorCode, ErrorMessage, Rules, rules, share as share_links};
+pub use cok_proto::{ErrorCode, ErrorMessage, Rules, rate, rules, share as share_links};
 pub use cok_transport::Congestion;
 pub use event::{Event, Refused, TunnelHandle, TunnelState, TunnelStatus};
 pub use events::Events;
