@@ -36,6 +36,8 @@ pub(crate) struct Body {
 #[derive(Debug)]
 enum Kind {
     Full(Full<Bytes>),
+    /// Nothing, although the head has a length.
+    Announced(u64),
     Tunnel(Box<Response>),
 }
 
@@ -48,6 +50,12 @@ impl Body {
     /// A body that is complete.
     pub(super) fn full(bytes: impl Into<Bytes>) -> Self {
         Self { kind: Kind::Full(Full::new(bytes.into())), context: None, kept: None }
+    }
+
+    /// No body of a 304 over HTTP/1.1, whose head says how long it would be (RFC 9110, section 8.6). The edge's library
+    /// leaves the length out of a 304 that has no body at all. With one of that length, it writes the head alone.
+    pub(super) fn announced(length: u64) -> Self {
+        Self { kind: Kind::Announced(length), context: None, kept: None }
     }
 
     /// A body that comes from a tunnel for a visitor over this version of HTTP. Its lifetime says how the daemon ends it.
@@ -100,6 +108,7 @@ impl http_body::Body for Body {
                 let frame = ready!(Pin::new(body).poll_frame(cx)).map(|Ok(frame)| Ok(frame.map_data(Chunk::from)));
                 Poll::Ready(frame)
             }
+            Kind::Announced(_) => Poll::Ready(None),
             Kind::Tunnel(response) => response.poll_frame(cx),
         }
     }
@@ -107,6 +116,7 @@ impl http_body::Body for Body {
     fn is_end_stream(&self) -> bool {
         match &self.kind {
             Kind::Full(body) => body.is_end_stream(),
+            Kind::Announced(_) => false,
             Kind::Tunnel(response) => response.is_end_stream(),
         }
     }
@@ -114,6 +124,7 @@ impl http_body::Body for Body {
     fn size_hint(&self) -> SizeHint {
         match &self.kind {
             Kind::Full(body) => body.size_hint(),
+            Kind::Announced(length) => SizeHint::with_exact(*length),
             Kind::Tunnel(response) => response.size_hint(),
         }
     }

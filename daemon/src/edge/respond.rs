@@ -5,7 +5,7 @@ use std::sync::Arc;
 use cok_http::hop_by_hop::retain;
 use cok_proto::ResponseHead;
 use cok_transport::{RecvHalf, SendHalf};
-use http::header::{ALT_SVC, CONNECTION, UPGRADE};
+use http::header::{ALT_SVC, CONNECTION, CONTENT_LENGTH, UPGRADE};
 use http::{HeaderValue, Response, StatusCode, Version};
 use hyper::ext::ReasonPhrase;
 use hyper::upgrade::OnUpgrade;
@@ -42,7 +42,11 @@ pub(super) fn respond(
         headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
     }
     let body = if answered.end {
-        Body::empty()
+        let length = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+        match length.filter(|_| status == StatusCode::NOT_MODIFIED && version < Version::HTTP_2) {
+            Some(length) => Body::announced(length),
+            None => Body::empty(),
+        }
     } else {
         let lifetime = Lifetime::of_response(version, &headers);
         context.set_lifetime(lifetime);
