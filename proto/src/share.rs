@@ -88,7 +88,7 @@ mod tests {
     fn a_token_has_one_form() {
         let signature = "5a".repeat(32);
         for (path, text) in [("/", ""), ("/docs", "2f646f6373"), ("/ü x", "2fc3bc2078")] {
-            let text = format!("1.{}.1764345600.{text}.{signature}", ID);
+            let text = format!("1.{ID}.1764345600.{text}.{signature}");
             let token = Token::parse(&text).unwrap();
             assert_eq!(
                 token.grant,

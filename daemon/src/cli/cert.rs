@@ -128,9 +128,10 @@ fn status(config: &Config) -> anyhow::Result<Shown> {
         // The daemon keeps the key in memory, and the certificate in a file as well.
         Tls::SelfSigned => {
             let file = Authority::issued_file(&config.startup.state_dir.join(AUTHORITY));
-            match file.try_exists()? {
-                true => Shown::of("self-signed", Some(files::first_facts(&file)?)),
-                false => Shown { names: names.to_vec(), ..Shown::of("self-signed", None) },
+            if file.try_exists()? {
+                Shown::of("self-signed", Some(files::first_facts(&file)?))
+            } else {
+                Shown { names: names.to_vec(), ..Shown::of("self-signed", None) }
             }
         }
     })

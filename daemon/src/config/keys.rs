@@ -15,7 +15,7 @@ pub(super) fn limits(section: &mut Section<'_>) -> KeyLimits {
         sessions: section.whole("max_sessions", 1, MOST_SESSIONS, sessions) as usize,
         // Zero stands for a missing key, and is too low for one that is there.
         exchanges: Some(section.whole("max_exchanges", 1, MOST_EXCHANGES, 0) as u32).filter(|most| *most > 0),
-        requests: limit(section, "requests", Unit::Count).flatten(),
-        bytes: limit(section, "bytes", Unit::Bytes).flatten(),
+        requests: limit(section, "requests", Unit::Count, None),
+        bytes: limit(section, "bytes", Unit::Bytes, None),
     }
 }

@@ -9,7 +9,7 @@ use crate::admission::rates::Config;
 /// Reads `[rates]`. Without a key, its default counts.
 pub(super) fn rates(mut section: Section<'_>) -> Config {
     let usual = Config::default();
-    let mut rate = |key, unit, default| limit(&mut section, key, unit).unwrap_or(default);
+    let mut rate = |key, unit, default| limit(&mut section, key, unit, default);
     let config = Config {
         requests_per_address: rate("requests_per_address", Unit::Count, usual.requests_per_address),
         requests_per_tunnel: rate("requests_per_tunnel", Unit::Count, usual.requests_per_tunnel),
@@ -23,10 +23,11 @@ pub(super) fn rates(mut section: Section<'_>) -> Config {
     config
 }
 
-/// Reads a rate, or `none`.
-pub(super) fn limit(section: &mut Section<'_>, key: &'static str, unit: Unit) -> Option<Option<Rate>> {
+/// Reads a rate, or `none`. Without the key, the default counts.
+pub(super) fn limit(section: &mut Section<'_>, key: &'static str, unit: Unit, default: Option<Rate>) -> Option<Rate> {
     let expected = format!("{}, or \"none\"", unit.example());
-    section.optional(key, &expected, |text| Rate::parse_limit(text, unit).map_err(|_| got(text)))
+    let limit = section.optional(key, &expected, |text| Rate::parse_limit(text, unit).map_err(|_| got(text)));
+    limit.unwrap_or(default)
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ use super::parting::{Chunk, Delivery, Parting};
 use super::response_judge::{Content, Counter, Violation, judge_trailers};
 use super::upload::Upload;
 use crate::drain::{Drain, Watch};
-use crate::exchanges::Exchange;
+use crate::exchanges::{Exchange, Waiting};
 use crate::host::flushes::Flushes;
 
 /// A response's body.
@@ -58,6 +58,12 @@ impl Body {
     /// leaves the length out of a 304 that has no body at all. With one of that length, it writes the head alone.
     pub(super) fn announced(length: u64) -> Self {
         Self { kind: Kind::Announced(length), context: None, kept: None, waits: None }
+    }
+
+    /// No body of a 304 over HTTP/1.1, whose head says how long it would be (RFC 9110, section 8.6). The edge's library
+    /// leaves the length out of a 304 that has no body at all. With one of that length, it writes the head alone.
+    pub(super) fn announced(length: u64) -> Self {
+        Self { kind: Kind::Announced(length), context: None, kept: None }
     }
 
     /// A body that comes from a tunnel for a visitor over this version of HTTP. Its lifetime says how the daemon ends it.
@@ -99,6 +105,14 @@ impl Body {
             self.waits = Some(wait());
         }
         self
+    }
+
+    /// Counts bytes of a response from a tunnel that wait for its visitor, besides those of the body.
+    pub(super) fn wait(&self, bytes: usize) -> Option<Waiting> {
+        match &self.kind {
+            Kind::Tunnel(response) if bytes > 0 => Some(response.exchange.as_ref()?.wait(bytes)),
+            _ => None,
+        }
     }
 
     /// Whether it comes from the daemon and not from a tunnel.

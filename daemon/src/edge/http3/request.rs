@@ -198,6 +198,9 @@ async fn send(
             }
         };
         let ended = last.is_some();
+        // A head or trailers may wait for their visitor as well.
+        let fields = ready.parts[Ready::HEAD].len() + last.as_ref().map_or(0, Bytes::len);
+        ready.waiting.extend(body.wait(fields));
         sender.write(ready.take(last)).await?;
         ready.clear();
         if ended {
@@ -268,7 +271,7 @@ struct Ready {
     parts: Vec<Bytes>,
     /// Bytes of payload.
     length: usize,
-    /// Counts the payload as waiting until it is written.
+    /// Counts all of it as waiting until it is written.
     waiting: Vec<Waiting>,
 }
 
