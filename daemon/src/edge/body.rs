@@ -60,12 +60,6 @@ impl Body {
         Self { kind: Kind::Announced(length), context: None, kept: None, waits: None }
     }
 
-    /// No body of a 304 over HTTP/1.1, whose head says how long it would be (RFC 9110, section 8.6). The edge's library
-    /// leaves the length out of a 304 that has no body at all. With one of that length, it writes the head alone.
-    pub(super) fn announced(length: u64) -> Self {
-        Self { kind: Kind::Announced(length), context: None, kept: None }
-    }
-
     /// A body that comes from a tunnel for a visitor over this version of HTTP. Its lifetime says how the daemon ends it.
     pub(super) fn tunnel(
         recv: Box<dyn RecvHalf>,
