@@ -7,8 +7,8 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use cok_proto::frame::{self, FrameType};
 use cok_proto::exchange::RecvWindow;
+use cok_proto::frame::{self, FrameType};
 use cok_proto::session::{Admission, Said, Session, Signal};
 use cok_proto::{Drain, DrainReason, ErrorMessage, Frame, ProtocolError, ResetCode, Role, TunnelFrame, WindowBudget};
 use parking_lot::{Mutex, MutexGuard};
@@ -143,12 +143,7 @@ impl Drop for Progress {
 
 impl Shared {
     /// For a session whose handshake is done. `peer_window` is the initial window that the peer has announced.
-    pub(super) fn new(
-        connection: Connection,
-        session: Session,
-        config: &crate::Config,
-        peer_window: u32,
-    ) -> Arc<Self> {
+    pub(super) fn new(connection: Connection, session: Session, config: &crate::Config, peer_window: u32) -> Arc<Self> {
         let window = ConnectionWindow::new();
         connection.set_receive_window(window.size());
         Arc::new(Self {
