@@ -18,8 +18,8 @@ const NOTSENT_LOWAT: u32 = 128 * 1024;
 /// is long, because a slow request is silent too.
 const KEEPALIVE_AFTER: Duration = Duration::from_secs(60);
 
-/// Sets the options of every TCP connection: keep-alive probes, few unsent bytes in the kernel, and no Nagle's algorithm,
-/// whose wait for a delayed acknowledgement costs 40 ms.
+/// Sets the options of every TCP connection: keep-alive probes, and few unsent bytes in the kernel. Nagle's algorithm is
+/// off, since its wait for a delayed acknowledgement costs 40 ms.
 pub fn tune(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let socket = SockRef::from(stream);

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use cok_http::visitor::network;
 use http::HeaderMap;
 
-/// Whose request it is: the network of the address that the daemon saw. `None` if the daemon does not say.
+/// The network of the address that the daemon saw. `None` if the daemon does not say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Visitor(Option<IpAddr>);
 

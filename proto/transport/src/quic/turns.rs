@@ -18,7 +18,7 @@ const LEAST_SEND_WINDOW: u64 = 256 * 1024;
 const STEP: u64 = 64 * 1024;
 /// The priority of first bytes, on top of that of bodies. No clock gets this far ahead of another one.
 const FIRST_BONUS: i32 = 1 << 20;
-/// The priority of bodies in a session with exchanges of one tunnel. That of first bytes is 0.
+/// The priority of bodies in a session with exchanges of one tunnel. First bytes have the priority 0.
 pub(super) const BODY: i32 = -1;
 /// The control stream's priority, above all others.
 pub(super) const CONTROL: i32 = i32::MAX;

@@ -1,6 +1,6 @@
 //! The connection window: how many bytes all streams of a session may hold together (RFC 9000, section 4).
 //!
-//! Each exchange has a credit window of its own, so a reader that stalls holds up nobody. The connection window must not
+//! Each exchange has a credit window of its own, so a reader that stalls holds up no other. The connection window must not
 //! undo that. So it has room for all that was granted to the open exchanges, and for what needs no credit. It bounds a
 //! peer that ignores its credit.
 

@@ -164,7 +164,7 @@ def slow_uploads(at):
 
 
 def unread_downloads(at):
-    """Downloads of a GiB each that nobody reads."""
+    """Downloads of a GiB each that are not read."""
     begin = f"GET /huge HTTP/1.1\r\nhost: {at.host(at.name)}\r\n\r\n".encode()
     sockets = _open(at, at.many(100), at.visit)
     for connection in sockets:
