@@ -145,9 +145,7 @@ impl RecvWindow {
 mod tests {
     use super::*;
 
-    fn round_trip() -> Option<Duration> {
-        Some(Duration::from_millis(60))
-    }
+    const ROUND_TRIP: Duration = Duration::from_millis(60);
 
     #[test]
     fn credit_returns_at_half_a_window() {
@@ -171,15 +169,15 @@ mod tests {
         let mut window = RecvWindow::new(1000);
         let mut now = Instant::now();
         window.arrive(1000).unwrap();
-        assert!(window.consume(500, 0, now, round_trip, &budget));
+        assert!(window.consume(500, 0, now, || Some(ROUND_TRIP), &budget));
         assert_eq!(window.take_grant(), 500, "nothing to compare with yet");
         now += Duration::from_millis(30);
-        assert!(window.consume(500, 0, now, round_trip, &budget));
+        assert!(window.consume(500, 0, now, || Some(ROUND_TRIP), &budget));
         assert_eq!(window.take_grant(), 500 + 1000, "half a window in half a trip");
         assert_eq!(budget.available(), 500);
         window.arrive(1000).unwrap();
         now += Duration::from_millis(30);
-        assert!(window.consume(1000, 0, now, round_trip, &budget));
+        assert!(window.consume(1000, 0, now, || Some(ROUND_TRIP), &budget));
         assert_eq!(window.take_grant(), 1000, "the budget is used up");
         window.release(&budget);
         assert_eq!(budget.available(), 1500);
@@ -193,7 +191,7 @@ mod tests {
         for (pause, unread) in [(1, 0), (200, 0), (1, 251)] {
             window.arrive(500).unwrap();
             now += Duration::from_millis(pause);
-            assert!(window.consume(500, unread, now, round_trip, &budget));
+            assert!(window.consume(500, unread, now, || Some(ROUND_TRIP), &budget));
             assert_eq!(window.take_grant(), 500);
         }
         assert_eq!(budget.available(), 1 << 20);
@@ -208,8 +206,8 @@ mod tests {
         for _ in 0..3 {
             window.arrive(1000).unwrap();
             now += Duration::from_secs(10);
-            assert!(window.consume(500, 500, now, round_trip, &budget));
-            assert!(window.consume(500, 0, now, round_trip, &budget));
+            assert!(window.consume(500, 500, now, || Some(ROUND_TRIP), &budget));
+            assert!(window.consume(500, 0, now, || Some(ROUND_TRIP), &budget));
             assert_eq!(window.take_grant(), 1000);
         }
         assert_eq!(budget.available(), 1 << 20);
