@@ -3,6 +3,7 @@
 import collections
 import concurrent.futures
 import contextlib
+import os
 import socket
 import threading
 import time
@@ -140,10 +141,11 @@ def test_a_slow_reader_gets_it_all(own_daemon, nginx, transport):
     the visitor sends meanwhile, as HTTP/2 requires of a reader."""
     daemon = own_daemon(limits='drain_timeout = "20s"', transport=transport)
     client = daemon.client(nginx.target)
+    # The visitor's kernel takes a part of it, and the daemon's takes the rest.
+    nginx.add("kernels.bin", os.urandom(128 << 10))
     with Http2(daemon, client.name) as visitor:
-        # Smaller than the file: the daemon's kernel holds the rest.
         visitor.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32 * 1024)
-        stream = visitor.request("/random.bin")
+        stream = visitor.request("/kernels.bin")
         stream.reading = False
         stop(daemon)
         stream.wait(lambda: visitor.last_stream == stream.id)
@@ -155,7 +157,7 @@ def test_a_slow_reader_gets_it_all(own_daemon, nginx, transport):
         visitor.connection.ping(b"reading.")
         visitor.flush()
         stream.reading = True
-        assert stream.read() == (nginx.site / "random.bin").read_bytes()
+        assert stream.read() == (nginx.site / "kernels.bin").read_bytes()
         with pytest.raises(EOFError):
             stream.wait(lambda: False)
     ends(daemon, finished=True)

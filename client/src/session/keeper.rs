@@ -21,6 +21,8 @@ use crate::event::{Event, Refused};
 use crate::flight::UnderWay;
 use crate::text::quoted;
 
+/// How long a client that stops waits at most until its last packets are out.
+const GOODBYE: Duration = Duration::from_millis(100);
 /// The first wait after a session was lost; the next ones double.
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 /// The longest wait between two tries.
@@ -158,6 +160,7 @@ impl<'a, S: FnMut(Arc<dyn Transport>), F: FnMut(Event)> Keeper<'a, S, F> {
         self.sessions.announce(deadline);
         self.tunnels.stop();
         self.sessions.ended().await;
+        self.config.dial.quic.say_goodbye(GOODBYE).await;
     }
 
     /// Waits, and meanwhile does what the user wants.

@@ -98,6 +98,15 @@ impl Dialer {
         *self.endpoint.lock() = None;
     }
 
+    /// Waits until connections that were closed have told their peers, at most for `limit`. A process that exits before
+    /// leaves its daemon to find out by silence.
+    pub async fn say_goodbye(&self, limit: Duration) {
+        let endpoint = self.endpoint.lock().clone();
+        if let Some(endpoint) = endpoint {
+            let _late = tokio::time::timeout(limit, endpoint.wait_idle()).await;
+        }
+    }
+
     fn endpoint(&self) -> Result<Endpoint, DialError> {
         let mut slot = self.endpoint.lock();
         if let Some(endpoint) = &*slot {
