@@ -19,8 +19,8 @@ STREAMS = 100
 CONNECTION = 256 * 1024
 # The allocator keeps some memory after a burst, which differs between runs.
 ALLOCATOR = 24 * MIB
-# It keeps pages whose blocks other threads have freed, as many as were in use at most.
-KEPT = BUFFERED
+# What may stay with the process after a burst.
+KEPT = 16 * MIB
 
 
 @pytest.fixture

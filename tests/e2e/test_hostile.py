@@ -27,8 +27,7 @@ SCALE = 5.0 if LONG else 1.0
 MIB = 1 << 20
 # Honest visits a second.
 RATE = 60
-# What the daemon may keep after an attack, beyond what it had before, and how long it may take to give the rest back. The
-# allocator keeps pages of what was held as well.
+# What the daemon may keep after an attack, beyond what it had before, and how long it may take to give the rest back.
 KEPT, GIVEN_BACK = 1.1, 16 * MIB
 WITHIN = 10
 # What the allocator takes for a burst, which differs between runs.
@@ -221,7 +220,7 @@ def test_attacks(field, row):
 
     def given_back():
         kept.append(field.daemon.process.memory()[0])
-        return kept[-1] < memory.before * KEPT + GIVEN_BACK + min(outcome["exchanges"] * PER_EXCHANGE, CEILING)
+        return kept[-1] < memory.before * KEPT + GIVEN_BACK
 
     wait_for(given_back, f"{row.attack} gives its memory back: {memory.before} before", WITHIN, every=0.1)
     field.lines.append(

@@ -8,6 +8,7 @@ use cok_client::logging;
 
 use crate::app::dev;
 use crate::config::ConfigError;
+use crate::host::memory;
 
 /// The configuration file of an installed daemon.
 pub(super) const DEFAULT_CONFIG: &str = "/etc/cokd/cokd.toml";
@@ -21,7 +22,8 @@ pub(super) const USAGE: u8 = 2;
 const LAST_WRITES: Duration = Duration::from_secs(1);
 
 pub(super) fn block_on(future: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start")?;
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = runtime.enable_all().on_thread_park(memory::give_back).build().context("cannot start")?;
     let result = runtime.block_on(future);
     runtime.shutdown_timeout(LAST_WRITES);
     result

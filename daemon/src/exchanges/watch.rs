@@ -21,14 +21,32 @@ const PRESSED: u32 = 4;
 /// How long exchanges that were ended may take to give their bytes back before more are ended.
 const GIVE_BACK: Duration = Duration::from_millis(20);
 
+/// Bytes that make a burst when they are held.
+const BURST: usize = 1024 * 1024;
+/// How long after a burst the workers are woken at each look.
+const AFTERMATH: Duration = Duration::from_secs(10);
+
+/// Has sleeping workers give back the memory that they have freed (`host::memory`).
+fn wake_workers() {
+    let runtime = tokio::runtime::Handle::current();
+    for _ in 0..runtime.metrics().num_workers() {
+        runtime.spawn(async {});
+    }
+}
+
 impl Exchanges {
     /// Ends exchanges that stand still, and those that hold most while an account is full. Runs until it is dropped.
     pub(crate) async fn watch(self: Arc<Self>) {
-        let mut next = Instant::now();
+        let (mut next, mut burst) = (Instant::now(), None);
         loop {
             tokio::select! {
                 () = tokio::time::sleep_until(next) => {
                     self.end_stalled(Instant::now());
+                    if self.process.held() > BURST {
+                        burst = Some(Instant::now());
+                    } else if burst.is_some_and(|seen: Instant| seen.elapsed() < AFTERMATH) {
+                        wake_workers();
+                    }
                     next = Instant::now() + (self.config().stall_timeout / LOOKS).min(LOOK);
                 }
                 () = self.full.notified() => {

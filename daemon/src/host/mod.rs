@@ -5,5 +5,6 @@ pub(crate) mod activation;
 pub(crate) mod credentials;
 pub(crate) mod descriptors;
 pub(crate) mod flushes;
+pub(crate) mod memory;
 pub(crate) mod notify;
 pub(crate) mod tcp_queue;
