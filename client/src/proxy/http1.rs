@@ -66,7 +66,7 @@ pub(super) async fn respond(
         Length::Decided(body.size_hint().exact())
     };
     connection.heed_keep_alive(&parts.headers);
-    if !end && keeps_open(parts.version, &parts.headers) {
+    if !end && keeps_open(parts.version, &parts.headers) && !is_endless(&parts.headers) {
         pool.grow(&mut connection);
     }
     let mut head = final_head(parts, length)?;

@@ -109,7 +109,7 @@ impl Mux {
             let sent = if exchange.outbox.heads.is_empty() { put_body(exchange, out) } else { put_head(exchange, out) };
             let length = credit - exchange.credit;
             if length > 0 {
-                self.session.earn_data(length as usize);
+                self.session.earn_data(1, length as usize);
             }
             if !sent {
                 return true;
@@ -144,7 +144,7 @@ impl Mux {
             }
             let length = credit - exchange.credit;
             if length > 0 {
-                self.session.earn_data(length as usize);
+                self.session.earn_data(1, length as usize);
             }
             self.bulk.pop(&mut self.exchanges);
             self.turn_over(key);

@@ -87,13 +87,14 @@ impl Session {
         self.toll.budget.earn(REQUEST_EARNS);
     }
 
-    /// Data frames with so many bytes have gone out.
-    pub fn earn_data(&mut self, length: usize) {
-        self.toll.budget.earn(DATA_EARNS);
-        self.toll.remainder += length;
-        let more = UPDATES_PER_DATA + (self.toll.remainder / BYTES_PER_UPDATE) as u32;
+    /// Data frames with so many body bytes in all have gone out.
+    pub fn earn_data(&mut self, frames: u32, bytes: usize) {
+        self.toll.budget.earn(frames.saturating_mul(DATA_EARNS));
+        self.toll.remainder = self.toll.remainder.saturating_add(bytes);
+        let by_bytes = u32::try_from(self.toll.remainder / BYTES_PER_UPDATE).unwrap_or(u32::MAX);
         self.toll.remainder %= BYTES_PER_UPDATE;
-        self.toll.updates = (self.toll.updates + more).min(MOST_UPDATES);
+        let more = frames.saturating_mul(UPDATES_PER_DATA).saturating_add(by_bytes);
+        self.toll.updates = self.toll.updates.saturating_add(more).min(MOST_UPDATES);
     }
 
     /// Only clients pay: a client chooses its daemon, and everybody may be the daemon's client.

@@ -35,8 +35,6 @@ pub(crate) struct Connection {
     pub(super) is_spoiled: bool,
     /// Interim responses that the service has sent.
     pub(crate) interim: Arc<Interim>,
-    /// The pool has grown by it.
-    pub(super) has_grown: bool,
     /// It has carried a request before.
     pub(crate) reused: bool,
     /// Its last response has no body by rule, whatever the service sends after the head.
@@ -68,7 +66,6 @@ impl Connection {
             ended: false,
             is_spoiled: false,
             interim: Arc::default(),
-            has_grown: false,
             reused: false,
             is_bodiless: false,
             took: Duration::ZERO,

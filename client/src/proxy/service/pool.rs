@@ -120,6 +120,8 @@ pub(crate) enum Grant {
 pub(crate) struct Permit {
     pool: Arc<Pool>,
     is_opening: bool,
+    /// The limit is higher by one for it. That lasts only if its response ends in order.
+    is_extra: bool,
 }
 
 impl Pool {
@@ -204,7 +206,7 @@ impl Pool {
             }
             // The request whose turn it is gets what there is, and so this one's turn comes.
             let mut state = self.state.lock();
-            state.is_late |= Instant::now() >= patience;
+            state.is_late |= Instant::now() >= patience && !state.waiting.is_empty();
             state.wake_rested();
             match state.idle.pop() {
                 Some(Idle { mut connection, .. }) => {
@@ -237,8 +239,11 @@ impl Pool {
             drop(state);
             return;
         }
-        state.grow(&mut connection);
-        let permit = connection.permit.take();
+        let mut permit = connection.permit.take();
+        let has_grown = permit.as_mut().is_some_and(|permit| std::mem::take(&mut permit.is_extra));
+        if is_first && !has_grown {
+            state.limit += 1;
+        }
         if connection.is_bodiless || is_distrusted {
             state.resting.push_back(Idle { since: Instant::now(), connection });
             let most = state.resting.len() > MAX_RESTING;
@@ -255,13 +260,15 @@ impl Pool {
     /// Lets one more connection be busy, since the service has begun a response on this one, and keeps it. The end of the
     /// response may be far: its visitor may take it slowly.
     pub(crate) fn grow(self: &Arc<Self>, connection: &mut Connection) {
-        if connection.has_grown {
+        if connection.reused {
             return;
         }
         let mut state = self.state.lock();
         let took = state.took(connection);
-        if !state.starving.front().is_some_and(|starving| starving.is_starved_by(took)) {
-            state.grow(connection);
+        let is_starved = state.starving.front().is_some_and(|starving| starving.is_starved_by(took));
+        if !is_starved && let Some(permit) = &mut connection.permit {
+            permit.is_extra = true;
+            state.limit += 1;
             self.let_open(state);
         }
     }
@@ -346,11 +353,6 @@ impl State {
         self.given_up.map_or(connection.took, |given_up| connection.took.min(given_up.elapsed()))
     }
 
-    /// Lets one more connection be busy for this one, once.
-    fn grow(&mut self, connection: &mut Connection) {
-        self.limit += usize::from(!std::mem::replace(&mut connection.has_grown, true));
-    }
-
     /// Takes the request whose turn it is.
     fn next_waiting(&mut self) -> Option<oneshot::Sender<Grant>> {
         let next = self.waiting.pop();
@@ -361,7 +363,7 @@ impl State {
     /// Counts a connection as busy.
     fn occupy(&mut self, pool: &Arc<Pool>) -> Permit {
         self.busy += 1;
-        Permit { pool: pool.clone(), is_opening: false }
+        Permit { pool: pool.clone(), is_opening: false, is_extra: false }
     }
 
     /// Counts a connection as busy that is about to be opened.
@@ -417,6 +419,9 @@ impl Drop for Permit {
         let mut state = self.pool.state.lock();
         state.busy -= 1;
         state.opening -= usize::from(self.is_opening);
+        if self.is_extra {
+            state.limit = AT_FIRST.max(state.limit - 1);
+        }
         self.pool.let_open(state);
     }
 }

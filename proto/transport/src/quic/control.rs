@@ -199,7 +199,7 @@ impl<'a> Driver<'a> {
     /// Takes frames to write. Whether the session has drained on this side.
     fn gather(&mut self) -> bool {
         let mut state = self.shared.lock();
-        if self.writing.is_empty() {
+        if self.writing.is_empty() && !self.fin_sent {
             if let Some(opaque) = state.pong.take() {
                 frame::put_pong(&mut state.outbox, opaque);
             }

@@ -101,8 +101,10 @@ impl Exchange {
             Begin::Opening(opening) => inner.stream = Stream::Opening { opening, asked },
         }
         let exchange = Arc::new(Self { role: Role::Daemon, tunnel, slot, inner: Mutex::new(inner) });
+        // The session has to know it before its credit can come.
+        let halves = Self::halves(exchange.clone());
         exchange.lock().try_flush(&exchange);
-        Self::halves(exchange)
+        halves
     }
 
     /// Client: an exchange whose request has been read off its stream.
@@ -131,7 +133,8 @@ impl Exchange {
     /// Counts body bytes that go out, which justify WindowUpdates of a client.
     fn note_sent(&self, bytes: u64) {
         if self.role == Role::Daemon && bytes > 0 {
-            self.session().note_sent(bytes);
+            let frames = bytes.div_ceil(frame::DATA_CHUNK as u64);
+            self.session().note_sent(u32::try_from(frames).unwrap_or(u32::MAX), bytes);
         }
     }
 
@@ -161,7 +164,9 @@ impl Abandon for Exchange {
         inner.credit = credit;
         if inner.outbox.is_held() {
             inner.try_flush(self);
+            // Quinn may have the waker of neither now.
             wake(&mut inner.send_waker);
+            wake(&mut inner.recv_waker);
         }
     }
 
@@ -236,6 +241,11 @@ impl Inner {
 
     fn is_opening(&self) -> bool {
         matches!(self.stream, Stream::Opening { .. })
+    }
+
+    /// Whether something of our direction has not gone out, be it for want of credit.
+    fn is_behind(&self) -> bool {
+        self.outbox.is_held() || !self.outbox.chunks.is_empty() || !self.outbox.scratch.is_empty()
     }
 
     fn has_unsent(&self) -> bool {
@@ -450,7 +460,7 @@ impl Inner {
             };
             match arrived {
                 Some(Arrived::Part(Received::Data { data, end })) => {
-                    if let Err(error) = self.take_body(data.len(), end, exchange) {
+                    if let Err(error) = self.take_body(data.len(), exchange) {
                         exchange.session().fail(&(&error).into());
                         self.breaks(ExchangeError::SessionLost);
                         continue;
@@ -500,12 +510,12 @@ impl Inner {
     }
 
     /// Counts body bytes that the reader gets, and returns credit for them.
-    fn take_body(&mut self, bytes: usize, end: bool, exchange: &Exchange) -> Result<(), ProtocolError> {
+    fn take_body(&mut self, bytes: usize, exchange: &Exchange) -> Result<(), ProtocolError> {
         self.window.arrive(bytes).map_err(|excess| ProtocolError::CreditExceeded { id: self.id, excess })?;
         let unread = self.pieces.iter().map(Bytes::len).sum();
         let (session, before) = (exchange.session(), self.window.size());
         let round_trip = || Some(session.connection.rtt());
-        if !end && self.window.consume(bytes, unread, Instant::now(), round_trip, &session.budget) {
+        if !self.reader.has_ended() && self.window.consume(bytes, unread, Instant::now(), round_trip, &session.budget) {
             let grown = self.window.size() - before;
             exchange.slot.grant(self.id, self.window.take_grant(), grown);
         }

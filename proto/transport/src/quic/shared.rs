@@ -30,8 +30,9 @@ pub(super) struct Shared {
     initial_window: u32,
     /// The budget for the growth of windows.
     pub(super) budget: WindowBudget,
-    /// Body bytes that have gone out since the last WindowUpdate came.
+    /// Body bytes and Data frames that have gone out since the last WindowUpdate came.
     sent: AtomicU64,
+    sent_frames: AtomicU32,
     pub(super) status: watch::Sender<Status>,
     /// Wakes the driver of the control stream.
     pub(super) attention: Notify,
@@ -49,7 +50,7 @@ pub(super) struct Shared {
 
 pub(super) struct State {
     pub(super) session: Session,
-    /// Control frames that wait to go out. Each kind waits at most once.
+    /// Control frames that wait to go out. WindowUpdates are bounded by what was read, and each other kind waits at most once.
     pub(super) outbox: BytesMut,
     pub(super) pong: Option<[u8; 8]>,
     pub(super) ping: bool,
@@ -153,6 +154,7 @@ impl Shared {
             initial_window: config.initial_window,
             budget: config.budget.clone(),
             sent: AtomicU64::new(0),
+            sent_frames: AtomicU32::new(0),
             status: watch::Sender::new(Status::Open),
             attention: Notify::new(),
             pongs: watch::Sender::new(0),
@@ -273,15 +275,14 @@ impl Shared {
         if !session.was_opened(id) {
             return Err(ProtocolError::NeverOpened { kind: "WindowUpdate", id });
         }
-        let sent = self.sent.swap(0, Ordering::Relaxed);
-        if sent > 0 {
-            session.earn_data(usize::try_from(sent).unwrap_or(usize::MAX));
-        }
+        let (frames, bytes) = (self.sent_frames.swap(0, Ordering::Relaxed), self.sent.swap(0, Ordering::Relaxed));
+        session.earn_data(frames, usize::try_from(bytes).unwrap_or(usize::MAX));
         session.charge_exchange(&Frame::WindowUpdate { id, increment: 0 }, open, Instant::now())
     }
 
-    /// Counts body bytes that go out.
-    pub(super) fn note_sent(&self, bytes: u64) {
+    /// Counts Data frames and body bytes that go out.
+    pub(super) fn note_sent(&self, frames: u32, bytes: u64) {
+        self.sent_frames.fetch_add(frames, Ordering::Relaxed);
         self.sent.fetch_add(bytes, Ordering::Relaxed);
     }
 
@@ -497,6 +498,9 @@ impl Slot {
     pub(super) fn grant(&self, id: u32, increment: u32, grown: u32) {
         let session = &self.0.session;
         let mut state = session.lock();
+        if state.session.is_closed() {
+            return;
+        }
         frame::put_window_update(&mut state.outbox, id, increment);
         if grown > 0 {
             self.0.progress.window.fetch_add(grown, Ordering::Relaxed);

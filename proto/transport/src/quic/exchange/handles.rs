@@ -6,11 +6,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use cok_proto::exchange::LINGER;
 use cok_proto::frame::{self, MAX_RESPONSE_HEAD};
 use cok_proto::head::{HeadTooLarge, fields_len};
 use cok_proto::{ResetCode, ResponseHead, Role};
 use http::HeaderMap;
 use quinn::VarInt;
+use tokio::time::timeout;
 
 use super::{Exchange, State, Stream, wake};
 use crate::{ExchangeError, Holding, Received, RecvHalf, SendHalf, set_waker};
@@ -112,11 +114,18 @@ impl Drop for QuicSend {
                 Role::Client => inner.break_off(Role::Client.leaves_with(), &self.0),
             }
         }
-        if inner.outbox.is_held()
+        if inner.is_behind()
             && let Ok(runtime) = tokio::runtime::Handle::try_current()
         {
-            let exchange = self.0.clone();
-            runtime.spawn(poll_fn(move |cx| exchange.poll_rest(cx)));
+            let (exchange, lingers) = (self.0.clone(), inner.broke_off && self.0.role == Role::Daemon);
+            runtime.spawn(async move {
+                let rest = poll_fn(|cx| exchange.poll_rest(cx));
+                if !lingers {
+                    rest.await;
+                } else if timeout(LINGER, rest).await.is_err() {
+                    exchange.lock().abandon(ResetCode::Cancelled);
+                }
+            });
         }
     }
 }
@@ -133,8 +142,10 @@ pub(super) struct QuicRecv(pub(super) Arc<Exchange>);
 impl RecvHalf for QuicRecv {
     fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Received, ExchangeError>> {
         let mut inner = self.0.lock();
-        if inner.has_unsent() && inner.flush(cx, &self.0).is_ready() {
-            // Quinn keeps one waker for a stream, and this poll may have replaced the sender's.
+        if inner.has_unsent() {
+            let _waits = inner.flush(cx, &self.0);
+            // Quinn keeps one waker for a stream, and this poll may have replaced the sender's. A sender that still waits
+            // polls again, and so gives it its own.
             wake(&mut inner.send_waker);
         }
         let polled = inner.poll_recv(cx, &self.0);
