@@ -381,8 +381,9 @@ def test_a_unit_of_the_user(tmp_path):
     assert unit.read_text() == "[Service]\nExecStart=/usr/bin/mine\n"
 
 
-def test_the_dates_of_a_self_signed_certificate_are_shown(daemon):
+def test_the_dates_of_a_self_signed_certificate_are_shown(own_daemon):
     """They are those of the certificate that the daemon serves."""
+    daemon = own_daemon()
     shown = json.loads(run("cokd", "cert", "status", "--json", "--config", daemon.config).stdout)
     with daemon.tls().wrap_socket(daemon.connect(), server_hostname=daemon.host("any")) as visitor:
         served = visitor.getpeercert()

@@ -216,6 +216,8 @@ def test_it_moves_to_websocket_when_quic_turns_bad_and_back(relay, client, servi
     assert mover.stop() == 0
 
 
+# QUIC wins by a head start, which a busy machine takes from it.
+@pytest.mark.alone
 def test_auto_comes_back_over_quic_after_a_restart(own_daemon, nginx, tmp_path):
     daemon = own_daemon()
     client = Client(daemon, nginx.target, tmp_path)
