@@ -120,7 +120,7 @@ pub(crate) enum Grant {
 pub(crate) struct Permit {
     pool: Arc<Pool>,
     is_opening: bool,
-    /// The limit is higher by one for it. That lasts only if its response ends in order.
+    /// The limit is higher by one for it, and stays so only if its response ends in order.
     is_extra: bool,
 }
 
