@@ -4,12 +4,12 @@ use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
 /// A map by id. Each request looks several up, and a general hash would take longer than the rest of the lookup.
-pub(crate) type ById<T> = HashMap<u32, T, BuildHasherDefault<IdHasher>>;
+pub type ById<T> = HashMap<u32, T, BuildHasherDefault<IdHasher>>;
 
 /// Spreads the bits of an id. No more is needed, because ids rise one by one. A client can choose tunnel ids that collide.
 /// There are at most a thousand of them, and they slow its own session alone.
 #[derive(Debug, Default)]
-pub(crate) struct IdHasher(u64);
+pub struct IdHasher(u64);
 
 impl Hasher for IdHasher {
     fn finish(&self) -> u64 {

@@ -23,7 +23,7 @@ pub mod error;
 pub mod exchange;
 pub mod frame;
 pub mod head;
-mod ids;
+pub mod ids;
 pub mod message;
 pub mod mux;
 pub mod rate;

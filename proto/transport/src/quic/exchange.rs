@@ -245,14 +245,11 @@ impl Inner {
 
     /// Whether something of our direction has not gone out, be it for want of credit.
     fn is_behind(&self) -> bool {
-        self.outbox.is_held() || !self.outbox.chunks.is_empty() || !self.outbox.scratch.is_empty()
+        self.outbox.is_held() || self.outbox.is_queued()
     }
 
     fn has_unsent(&self) -> bool {
-        self.is_opening()
-            || !self.outbox.chunks.is_empty()
-            || !self.outbox.scratch.is_empty()
-            || (self.outbox.is_held() && self.credit > 0)
+        self.is_opening() || self.outbox.is_queued() || (self.outbox.is_held() && self.credit > 0)
     }
 
     /// Queues body bytes.

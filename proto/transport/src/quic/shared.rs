@@ -1,6 +1,6 @@
 //! The state that the parts of one session share: its rules, its exchanges, and control frames that wait to go out.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::task::{Context, Poll, Waker};
@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use cok_proto::exchange::RecvWindow;
 use cok_proto::frame::{self, FrameType};
+use cok_proto::ids::ById;
 use cok_proto::session::{Admission, Said, Session, Signal};
 use cok_proto::{Drain, DrainReason, ErrorMessage, Frame, ProtocolError, ResetCode, Role, TunnelFrame, WindowBudget};
 use parking_lot::{Mutex, MutexGuard};
@@ -56,7 +57,7 @@ pub(super) struct State {
     pub(super) ping: bool,
     exchanges: Slab<Entry>,
     /// Where the exchange of an id is.
-    by_id: HashMap<u32, usize>,
+    by_id: ById<usize>,
     window: ConnectionWindow,
     /// The driver counts stalled readers.
     auditing: bool,
@@ -168,7 +169,7 @@ impl Shared {
                 pong: None,
                 ping: false,
                 exchanges: Slab::new(),
-                by_id: HashMap::new(),
+                by_id: ById::default(),
                 window,
                 auditing: false,
                 tunnel_frames: VecDeque::new(),

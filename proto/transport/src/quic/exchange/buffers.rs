@@ -32,6 +32,11 @@ impl Outbox {
         }
     }
 
+    /// Whether something waits for room in quinn.
+    pub(super) fn is_queued(&self) -> bool {
+        !self.chunks.is_empty() || !self.scratch.is_empty()
+    }
+
     /// Whether something waits for credit.
     pub(super) fn is_held(&self) -> bool {
         !self.held.is_empty()
