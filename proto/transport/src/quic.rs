@@ -31,7 +31,7 @@ pub use self::gro::split_gro;
 pub use self::layer::{LayeredSocket, UdpLayer};
 pub use self::liveness::PathLiveness;
 pub use self::session::accept;
-pub use self::settings::Tuning;
+pub use self::settings::{Tuning, take_large_datagrams};
 pub use self::socket::{BUFFER, Buffers, Offload, bind, enlarge, wrap};
 
 /// The protocol's name in the TLS handshake (RFC 7301).
