@@ -46,8 +46,8 @@ impl Request {
         Self { message, repeatable, target }
     }
 
-    /// The request without its fields, if it may be sent twice. The connection keeps those: a copy of all of them for each
-    /// request would cost more than to read the few back that have to be sent again.
+    /// The request without its fields, if it may be sent twice. The connection keeps those as bytes. A copy of them for each
+    /// request costs far more, and hardly ever is one sent again.
     pub(super) fn without_fields(&self) -> Option<Self> {
         self.repeatable.then(|| {
             let mut message = http::Request::new(RequestBody::empty());
