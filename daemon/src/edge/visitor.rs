@@ -160,12 +160,17 @@ impl Visitor {
         }
     }
 
+    /// Whether each request that has come is answered.
+    pub(super) fn is_answered(&self) -> bool {
+        self.requests.load(Ordering::Relaxed) == self.answered.load(Ordering::Relaxed)
+    }
+
     /// Resolves once nothing has been in flight for as long as a connection may be idle.
     pub(super) async fn idle(&self) {
         let mut before = None;
         loop {
-            let (requests, answered) = (self.requests.load(Ordering::Relaxed), self.answered.load(Ordering::Relaxed));
-            if before == Some(requests) && requests == answered {
+            let requests = self.requests.load(Ordering::Relaxed);
+            if before == Some(requests) && self.is_answered() {
                 return;
             }
             before = Some(requests);
