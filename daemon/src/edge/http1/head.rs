@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 use http::Uri;
+use memchr::memchr;
 
 use crate::edge::judge::{Fault, content_length};
 
@@ -52,7 +53,7 @@ pub(super) enum End {
 /// Looks for the empty line that ends a head. `from` is where the last search stopped.
 pub(super) fn find_end(bytes: &[u8], from: usize) -> Result<End, Fault> {
     let mut at = from;
-    while let Some(found) = bytes.get(at..).and_then(line_feed) {
+    while let Some(found) = bytes.get(at..).and_then(|rest| memchr(b'\n', rest)) {
         let feed = at + found;
         at = feed + 1;
         let line = &bytes[..feed];
@@ -62,21 +63,6 @@ pub(super) fn find_end(bytes: &[u8], from: usize) -> Result<End, Fault> {
         }
     }
     Ok(End::Beyond(bytes.len()))
-}
-
-/// Where the first line feed stands. It looks at a word of bytes at once.
-fn line_feed(bytes: &[u8]) -> Option<usize> {
-    const ONES: u64 = u64::MAX / 0xff;
-    let (words, rest) = bytes.as_chunks::<8>();
-    for (at, word) in words.iter().enumerate() {
-        // A byte that is zero in here is a line feed. The lowest bit that the subtraction leaves set belongs to the first one.
-        let differs = u64::from_le_bytes(*word) ^ (ONES * u64::from(b'\n'));
-        let found = differs.wrapping_sub(ONES) & !differs & (ONES << 7);
-        if found != 0 {
-            return Some(at * 8 + found.trailing_zeros() as usize / 8);
-        }
-    }
-    rest.iter().position(|byte| *byte == b'\n').map(|at| words.len() * 8 + at)
 }
 
 /// Judges a complete head, which ends with an empty line.
@@ -131,7 +117,7 @@ impl<'a> Iterator for Lines<'a> {
 
     fn next(&mut self) -> Option<&'a [u8]> {
         let rest = self.head.get(self.at..).filter(|rest| !rest.is_empty())?;
-        let end = line_feed(rest).unwrap_or(rest.len());
+        let end = memchr(b'\n', rest).unwrap_or(rest.len());
         self.at += end + 1;
         let line = &rest[..end];
         Some(line.strip_suffix(b"\r").unwrap_or(line))
