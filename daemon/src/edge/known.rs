@@ -1,4 +1,4 @@
-//! What the daemon knows of requests from one peer to one authority: where they go, and what their service is told. It is
+//! What the daemon knows of requests from one peer to one authority: where they go, and what their service gets to know. It is
 //! worked out once, and kept for the next request of the connection.
 
 use std::net::IpAddr;
