@@ -13,7 +13,6 @@ use cok_http::hop_by_hop::strip_request;
 use cok_proto::{RequestHead, ResetCode, ResponseHead, Scheme, Target};
 use cok_transport::{ExchangeError, ExchangeHalves, OpenError, Received, RecvHalf};
 use http::header::{EXPECT, HOST, HeaderMap};
-use http::uri::Authority;
 use http::{Method, Request, Response, StatusCode, Version};
 use http_body::Body as _;
 use hyper::upgrade::OnUpgrade;
@@ -26,6 +25,7 @@ use super::context::Context;
 use super::grpc::is_grpc;
 use super::headers::{add_via, is_loop, join_cookies, mark_loop, set_forwarded};
 use super::interim::InterimHeads;
+use super::known::Known;
 use super::linger::linger;
 use super::pace;
 use super::pages::{Problem, page};
@@ -54,10 +54,10 @@ pub(super) async fn forward(
     context: &mut Context,
     tunnel: &Arc<Tunnel>,
     mut request: Request<RequestBody>,
-    authority: Authority,
+    known: &Known,
     target: Option<Bytes>,
 ) -> Response<Body> {
-    if is_loop(request.headers(), &authority) {
+    if is_loop(request.headers(), &known.authority) {
         let (response, held_back) = (page(Problem::Loop, request.headers()), expects_continue(request.headers()));
         give_up(Some(request.into_body()), held_back);
         return response;
@@ -75,7 +75,7 @@ pub(super) async fn forward(
     let (parts, body) = request.into_parts();
     let (interim, version) = (body.interim(), parts.version);
     let target = target.and_then(|bytes| Target::from_bytes(bytes).ok());
-    let head = Arc::new(prepare(&context.visitor, parts, authority, target, &upgrade));
+    let head = Arc::new(prepare(&context.visitor, parts, known, target, &upgrade));
     // An extended CONNECT has raw bytes where others have a body.
     let body = (!body.is_end_stream() && !upgrade.is_connect()).then_some(body);
     let outgoing = Outgoing { head: head.clone(), version, body, interim };
@@ -169,14 +169,13 @@ struct Outgoing {
 fn prepare(
     visitor: &Visitor,
     parts: http::request::Parts,
-    authority: Authority,
+    known: &Known,
     target: Option<Target>,
     upgrade: &Upgrade,
 ) -> RequestHead {
     let mut headers = parts.headers;
-    let said = visitor.said(&authority);
     let config = visitor.edge.config();
-    let trusted = is_trusted(said.peer, &config.trusted_proxies);
+    let trusted = is_trusted(known.peer, &config.trusted_proxies);
     strip_request(&mut headers, |name| {
         // An expectation has no meaning over HTTP/1.0 (RFC 9110, section 10.1.1). The authority takes the place of Host.
         *name == HOST || (*name == EXPECT && parts.version == Version::HTTP_10) || is_dropped(name, trusted)
@@ -184,8 +183,8 @@ fn prepare(
     if matches!(parts.version, Version::HTTP_2 | Version::HTTP_3) {
         join_cookies(&mut headers);
     }
-    set_forwarded(&mut headers, &said, &config.trusted_proxies);
-    mark_loop(&mut headers, &said);
+    set_forwarded(&mut headers, known, &config.trusted_proxies);
+    mark_loop(&mut headers, known);
     if config.via {
         add_via(&mut headers, parts.version, visitor.edge.domain.as_str());
     }
@@ -193,7 +192,7 @@ fn prepare(
     let target =
         target.unwrap_or_else(|| parts.uri.into_parts().path_and_query.map_or_else(Target::root, Target::from));
     let method = if upgrade.is_connect() { Method::GET } else { parts.method };
-    RequestHead { method, target, scheme: Scheme::Https, authority, headers }
+    RequestHead { method, target, scheme: Scheme::Https, authority: known.authority.clone(), headers }
 }
 
 /// Sends an upgrade. It is sent again only while no session has taken it: after that its service may have begun to speak.

@@ -6,8 +6,8 @@ use http::header::{COOKIE, FORWARDED, HeaderMap, HeaderName, HeaderValue, VIA};
 use http::uri::Authority;
 use ipnet::IpNet;
 
+use super::known::{Known, loop_id};
 use super::proxied::{X_FORWARDED_FOR, is_trusted, visitor_address};
-use super::said::{Said, loop_id};
 
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
@@ -30,42 +30,42 @@ pub(super) fn join_cookies(headers: &mut HeaderMap) {
 }
 
 /// Says who asked, for what and how. What the peer claimed stands here only if it is one of the `proxies` that are trusted.
-pub(super) fn set_forwarded(headers: &mut HeaderMap, said: &Said, proxies: &[IpNet]) {
+pub(super) fn set_forwarded(headers: &mut HeaderMap, known: &Known, proxies: &[IpNet]) {
     let https = HeaderValue::from_static("https");
-    if is_trusted(said.peer, proxies) {
-        return add_forwarded(headers, said, proxies);
+    if is_trusted(known.peer, proxies) {
+        return add_forwarded(headers, known, proxies);
     }
     for (name, value) in [
-        (X_REAL_IP, &said.address),
-        (X_FORWARDED_FOR, &said.address),
-        (FORWARDED, &said.element),
-        (X_FORWARDED_HOST, &said.host),
+        (X_REAL_IP, &known.address),
+        (X_FORWARDED_FOR, &known.address),
+        (FORWARDED, &known.element),
+        (X_FORWARDED_HOST, &known.host),
         (X_FORWARDED_PROTO, &https),
-        (X_FORWARDED_PORT, &said.port),
+        (X_FORWARDED_PORT, &known.port),
     ] {
         headers.insert(name, value.clone());
     }
 }
 
 /// Adds to what a trusted proxy says.
-fn add_forwarded(headers: &mut HeaderMap, said: &Said, proxies: &[IpNet]) {
+fn add_forwarded(headers: &mut HeaderMap, known: &Known, proxies: &[IpNet]) {
     if !headers.contains_key(X_REAL_IP) {
-        let visitor = visitor_address(headers, said.peer, proxies).map(|address| address.to_string());
+        let visitor = visitor_address(headers, known.peer, proxies).map(|address| address.to_string());
         let value = visitor.and_then(|visitor| HeaderValue::try_from(visitor).ok());
-        headers.insert(X_REAL_IP, value.unwrap_or_else(|| said.address.clone()));
+        headers.insert(X_REAL_IP, value.unwrap_or_else(|| known.address.clone()));
     }
     // A proxy that names a host or a scheme may listen on another port.
     let claims_port = [X_FORWARDED_HOST, X_FORWARDED_PROTO, X_FORWARDED_PORT].iter().any(|n| headers.contains_key(n));
-    for (name, own) in [(X_FORWARDED_FOR, &said.address), (FORWARDED, &said.element)] {
+    for (name, own) in [(X_FORWARDED_FOR, &known.address), (FORWARDED, &known.element)] {
         let claimed = headers.get_all(&name).iter().chain([own]).filter_map(|value| value.to_str().ok());
         if let Ok(value) = HeaderValue::try_from(claimed.collect::<Vec<_>>().join(", ")) {
             headers.insert(name, value);
         }
     }
-    headers.entry(X_FORWARDED_HOST).or_insert_with(|| said.host.clone());
+    headers.entry(X_FORWARDED_HOST).or_insert_with(|| known.host.clone());
     headers.entry(X_FORWARDED_PROTO).or_insert(HeaderValue::from_static("https"));
     if !claims_port {
-        headers.insert(X_FORWARDED_PORT, said.port.clone());
+        headers.insert(X_FORWARDED_PORT, known.port.clone());
     }
 }
 
@@ -81,8 +81,8 @@ pub(super) fn is_loop(headers: &HeaderMap, authority: &Authority) -> bool {
 }
 
 /// Adds the tunnel to CDN-Loop.
-pub(super) fn mark_loop(headers: &mut HeaderMap, said: &Said) {
-    headers.append(CDN_LOOP, said.loop_id.clone());
+pub(super) fn mark_loop(headers: &mut HeaderMap, known: &Known) {
+    headers.append(CDN_LOOP, known.loop_id.clone());
 }
 
 /// Adds the daemon to Via (RFC 9110, section 7.6.3).
@@ -101,16 +101,21 @@ pub(super) fn add_via(headers: &mut HeaderMap, version: Version, domain: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::names::Hostname;
 
     fn map(fields: &[(&'static str, &'static str)]) -> HeaderMap {
         fields.iter().map(|(n, v)| (HeaderName::from_static(n), HeaderValue::from_static(v))).collect()
+    }
+
+    fn known(peer: &str, authority: &Authority) -> Known {
+        Known::new(peer.parse().unwrap(), authority.clone(), &Hostname::parse("example.com").unwrap())
     }
 
     #[test]
     fn the_visitor_is_described() {
         let authority = Authority::from_static("demo.example.com:8443");
         let mut headers = HeaderMap::new();
-        set_forwarded(&mut headers, &Said::new("::1".parse().unwrap(), &authority), &[]);
+        set_forwarded(&mut headers, &known("::1", &authority), &[]);
         let expected = [
             ("x-real-ip", "::1"),
             ("x-forwarded-for", "::1"),
@@ -127,8 +132,7 @@ mod tests {
         let authority = Authority::from_static("demo.example.com");
         let described = |claims: &[(&'static str, &'static str)]| {
             let mut headers = map(claims);
-            let said = Said::new("10.0.0.1".parse().unwrap(), &authority);
-            set_forwarded(&mut headers, &said, &["10.0.0.0/8".parse().unwrap()]);
+            set_forwarded(&mut headers, &known("10.0.0.1", &authority), &["10.0.0.0/8".parse().unwrap()]);
             headers
         };
         let headers = described(&[
@@ -167,7 +171,7 @@ mod tests {
         let authority = Authority::from_static("Demo.example.com.:8443");
         let mut headers = map(&[("cdn-loop", "cloudflare, other.example.com; a=b")]);
         assert!(!is_loop(&headers, &authority));
-        mark_loop(&mut headers, &Said::new("192.0.2.1".parse().unwrap(), &authority));
+        mark_loop(&mut headers, &known("192.0.2.1", &authority));
         assert_eq!(headers.get_all("cdn-loop").iter().count(), 2);
         assert!(is_loop(&headers, &Authority::from_static("demo.example.com")));
         assert!(is_loop(&map(&[("cdn-loop", "a, demo.EXAMPLE.com;x, b")]), &authority));

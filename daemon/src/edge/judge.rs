@@ -85,8 +85,8 @@ impl Fault {
     }
 }
 
-/// Judges a request by the rules of all versions. Returns the authority that it is for.
-pub(super) fn judge<B>(request: &Request<B>) -> Result<Authority, Fault> {
+/// Judges a request by the rules of all versions. Returns the authority that it is for. `known` is one that was judged before.
+pub(super) fn judge<B>(request: &Request<B>, known: Option<&Authority>) -> Result<Authority, Fault> {
     check_method(request)?;
     check_target(request)?;
     let mut lengths = request.headers().get_all(CONTENT_LENGTH).iter();
@@ -96,7 +96,7 @@ pub(super) fn judge<B>(request: &Request<B>) -> Result<Authority, Fault> {
         }
         content_length(length.as_bytes())?;
     }
-    authority(request)
+    authority(request, known)
 }
 
 fn check_method<B>(request: &Request<B>) -> Result<(), Fault> {
@@ -127,16 +127,18 @@ fn check_target<B>(request: &Request<B>) -> Result<(), Fault> {
 }
 
 /// The authority that a request is for (RFC 9112, section 3.2; RFC 9113, section 8.3.1).
-fn authority<B>(request: &Request<B>) -> Result<Authority, Fault> {
+fn authority<B>(request: &Request<B>, known: Option<&Authority>) -> Result<Authority, Fault> {
     let mut hosts = request.headers().get_all(HOST).iter();
     let (host, another) = (hosts.next(), hosts.next());
     if another.is_some() || (host.is_none() && request.version() == Version::HTTP_11) {
         return Err(Fault::Host);
     }
-    let host = host.map(parse_host).transpose()?;
+    let host = host.map(|host| parse_host(host, known)).transpose()?;
     match (request.uri().authority(), host) {
         (Some(authority), host) => {
-            check_authority(authority)?;
+            if known.is_none_or(|known| known.as_str() != authority.as_str()) {
+                check_authority(authority)?;
+            }
             let multiplexed = matches!(request.version(), Version::HTTP_2 | Version::HTTP_3);
             // Over HTTP/1.1 an absolute target stands above Host.
             if multiplexed && host.is_some_and(|host| !is_same(authority, &host)) {
@@ -149,7 +151,10 @@ fn authority<B>(request: &Request<B>) -> Result<Authority, Fault> {
     }
 }
 
-fn parse_host(value: &HeaderValue) -> Result<Authority, Fault> {
+fn parse_host(value: &HeaderValue, known: Option<&Authority>) -> Result<Authority, Fault> {
+    if let Some(known) = known.filter(|known| known.as_str().as_bytes() == value.as_bytes()) {
+        return Ok(known.clone());
+    }
     let text = value.to_str().map_err(|_| Fault::Authority)?;
     let authority = Authority::from_str(text).map_err(|_| Fault::Authority)?;
     check_authority(&authority)?;
@@ -230,7 +235,13 @@ mod tests {
         for (name, value) in fields {
             request = request.header(*name, *value);
         }
-        judge(&request.body(()).unwrap()).map(|authority| authority.to_string())
+        let request = request.body(()).unwrap();
+        let judged = judge(&request, None);
+        if let Ok(authority) = &judged {
+            assert_eq!(judge(&request, Some(authority)), judged, "what is known changes no verdict");
+        }
+        assert_eq!(judge(&request, Some(&Authority::from_static("other.test"))), judged);
+        judged.map(|authority| authority.to_string())
     }
 
     #[test]

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 use cok_http::expects_continue;
 use http::header::{ACCEPT, ALT_SVC, CONNECTION, CONTENT_LENGTH, UPGRADE};
-use http::uri::Authority;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::Body as _;
 use tracing::debug;
@@ -15,11 +14,12 @@ use super::context::Context;
 use super::forward::forward;
 use super::http1::{Judged, unwrap};
 use super::judge::judge;
+use super::known::Known;
 use super::limited::{admit_to_tunnel, admit_visitor, too_many};
 use super::linger::linger;
 use super::pages::{Problem, page};
 use super::request::{Doubt, RequestBody};
-use super::route::{Route, route};
+use super::route::Route;
 use super::visitor::Visitor;
 use crate::admission::rates::{Exceeded, Whose};
 use crate::observe::Asker;
@@ -69,10 +69,12 @@ async fn answer_judged(
     let fault = || doubt.as_ref().and_then(Doubt::fault);
     let accept = doubt.as_ref().and_then(|_| request.headers().get(ACCEPT).cloned());
     let found = judged.and_then(|judged| judged.seen.fault).or_else(fault);
-    let response = match found.map_or_else(|| judge(&request), Err) {
+    let judge_it = || judge(&request, context.visitor.latest().as_deref().map(|known| &known.authority));
+    let response = match found.map_or_else(judge_it, Err) {
         Ok(authority) => {
+            let known = context.visitor.knows(authority);
             let target = judged.and_then(|judged| judged.seen.target.clone());
-            let response = answer(context, request, authority, target).await;
+            let response = answer(context, request, &known, target).await;
             match fault() {
                 None => return response,
                 Some(fault) => {
@@ -95,31 +97,30 @@ async fn answer_judged(
 async fn answer(
     context: &mut Context,
     request: Request<RequestBody>,
-    authority: Authority,
+    known: &Known,
     target: Option<Bytes>,
 ) -> Response<Body> {
     let edge = context.visitor.edge.clone();
-    let route = route(&edge.domain, authority.host());
     // Tunnels connect at the base domain, and no visitor's rate keeps them out.
-    if route != Route::Base
+    if known.route != Route::Base
         && let Err(exceeded) = admit_visitor(context, &request)
     {
         return refuse_for_now(context, exceeded, request);
     }
-    match route {
+    match &known.route {
         Route::Foreign => refuse(Problem::Misdirected, request),
         Route::Unusable => refuse(Problem::UnknownName, request),
         Route::Base => answer_on_base(&context.visitor, request),
         Route::Tunnel(name) => {
             let hides = edge.config().hide_names;
-            let found = edge.tunnels.find(&name).filter(|tunnel| !hides || edge.tunnels.may_answer(tunnel));
+            let found = edge.tunnels.find(name).filter(|tunnel| !hides || edge.tunnels.may_answer(tunnel));
             let Some(tunnel) = found else {
                 return refuse(Problem::UnknownName, request);
             };
-            if let Err(exceeded) = admit_to_tunnel(context, &name, &tunnel, &request) {
+            if let Err(exceeded) = admit_to_tunnel(context, name, &tunnel, &request) {
                 return refuse_for_now(context, exceeded, request);
             }
-            forward(context, &tunnel, request, authority, target).await
+            forward(context, &tunnel, request, known, target).await
         }
     }
 }

@@ -6,7 +6,7 @@
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::net::SocketAddr;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Poll, ready};
 use std::time::Duration;
@@ -88,7 +88,7 @@ async fn serve_http2(visitor: Arc<Visitor>, stream: Timed, fresh: TaskTrackerTok
         .enable_connect_protocol();
     let lifecycle = Lifecycle::new(&visitor, Protocol::Http2, fresh);
     tokio::select! {
-        result = drive(builder.serve_connection(TokioIo::new(io), service), lifecycle) => result,
+        result = drive(Box::pin(builder.serve_connection(TokioIo::new(io), service)), lifecycle) => result,
         () = visitor.never_asked() => Ok(()),
         () = own.watch(&visitor.edge.exchanges) => Ok(()),
         () = visitor.end.cancelled() => Ok(()),
@@ -117,7 +117,7 @@ async fn serve_http1(visitor: Arc<Visitor>, stream: Timed, fresh: TaskTrackerTok
         .max_header_size(max_header_bytes)
         .max_buf_size(H1_BUFFER);
     let connection = builder.serve_connection(TokioIo::new(io), service).with_upgrades();
-    let served = drive(connection, Lifecycle::new(&visitor, Protocol::Http1, fresh));
+    let served = drive(Box::pin(connection), Lifecycle::new(&visitor, Protocol::Http1, fresh));
     visitor.end.run_until_cancelled(served).await.unwrap_or(Ok(()))
 }
 
@@ -148,8 +148,8 @@ where
 }
 
 /// Serves a connection to its end, which its lifecycle may bring.
-async fn drive(connection: impl Connection, mut lifecycle: Lifecycle) -> hyper::Result<()> {
-    let mut connection = pin!(connection);
+/// It is boxed, since each future around it would have room for it twice.
+async fn drive(mut connection: Pin<Box<impl Connection>>, mut lifecycle: Lifecycle) -> hyper::Result<()> {
     poll_fn(|cx| {
         loop {
             let done = connection.as_mut().poll(cx);

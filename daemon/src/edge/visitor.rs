@@ -14,8 +14,8 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
+use super::known::Known;
 use super::parts::Edge;
-use super::said::Said;
 use crate::admission::{Busy, ConnectionPermit};
 use crate::host::flushes::Flushes;
 
@@ -40,8 +40,8 @@ pub(crate) struct Visitor {
     upgrading: AtomicBool,
     /// The response over HTTP/1.1 may wait for its visitor for as long as it likes.
     pauses: AtomicBool,
-    /// What services are told about its latest request.
-    said: Mutex<Option<Arc<Said>>>,
+    /// What is known of its latest request.
+    latest: Mutex<Option<Arc<Known>>>,
     permit: ConnectionPermit,
     /// Keeps the visitor counted as present, also after it has left HTTP.
     _present: TaskTrackerToken,
@@ -79,7 +79,7 @@ impl Visitor {
             answered: AtomicU64::new(0),
             upgrading: AtomicBool::new(false),
             pauses: AtomicBool::new(false),
-            said: Mutex::default(),
+            latest: Mutex::default(),
             permit,
             _present: present,
         })
@@ -93,14 +93,22 @@ impl Visitor {
         }
     }
 
-    /// What a service is told about its request to this authority.
-    pub(super) fn said(&self, authority: &Authority) -> Arc<Said> {
+    /// What is known of its latest request.
+    pub(super) fn latest(&self) -> Option<Arc<Known>> {
+        self.latest.lock().clone()
+    }
+
+    /// What is known of its request to this authority.
+    pub(super) fn knows(&self, authority: Authority) -> Arc<Known> {
         let peer = self.address();
-        let mut latest = self.said.lock();
-        match &*latest {
-            Some(said) if said.is_about(peer, authority) => said.clone(),
-            _ => latest.insert(Arc::new(Said::new(peer, authority))).clone(),
+        if let Some(latest) = self.latest().filter(|latest| latest.is_about(peer, &authority)) {
+            return latest;
         }
+        let known = Arc::new(Known::new(peer, authority, &self.edge.domain));
+        if known.may_stay() {
+            *self.latest.lock() = Some(known.clone());
+        }
+        known
     }
 
     /// How long a GOAWAY may be under way, and requests that were sent before it arrived. Zero over TCP, where the HTTP

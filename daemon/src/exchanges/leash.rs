@@ -61,6 +61,8 @@ impl Leashes {
 impl<F: Future<Output: Send> + Send + 'static> hyper::rt::Executor<F> for Leashes {
     fn execute(&self, task: F) {
         let leash = self.next.lock().take();
+        // Boxed: each layer of a future around it would have room for it twice, and be moved with it.
+        let task = Box::pin(task);
         match leash {
             Some(leash) => tokio::spawn(async move { drop(leash.hold(task).await) }),
             None => tokio::spawn(async move { drop(task.await) }),

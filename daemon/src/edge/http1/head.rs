@@ -234,7 +234,7 @@ fn is_token(byte: u8) -> bool {
 
 /// RFC 9110, section 5.5.
 pub(super) fn is_value(byte: u8) -> bool {
-    (byte == b'\t') | ((byte >= b' ') & (byte != 0x7f))
+    byte == b'\t' || (byte >= b' ' && byte != 0x7f)
 }
 
 /// Bytes of a target that URIs have (RFC 3986), which no library refuses or changes.
