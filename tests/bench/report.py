@@ -1,0 +1,91 @@
+"""What a run leaves: raw figures in results.json, the tables in report.md, and a plot for each workload."""
+
+import dataclasses
+import json
+import re
+
+import plot
+import table
+from figures import summarize
+
+
+@dataclasses.dataclass
+class Result:
+    """The measurements of a workload, by subject and round."""
+
+    workload: object
+    # Names with their groups.
+    subjects: list
+    measurements: dict
+    # Why a subject could not be measured, by name.
+    failed: dict = dataclasses.field(default_factory=dict)
+
+    def summaries(self):
+        return summarize(self.subjects, {
+            name: [each.figures for each in self.measurements[name]] for name, _ in self.subjects
+        })
+
+    def words(self):
+        """Returns the workload's table with what a reader must know about it."""
+        every = [each for rounds in self.measurements.values() for each in rounds]
+        dropped, disturbed = sum(each.dropped for each in every), sum(each.disturbed for each in every)
+        lines = [table.markdown(table.rows(self.workload, self.summaries()))]
+        if self.workload.note:
+            lines += ["", self.workload.note]
+        lines += [line for name, why in self.failed.items() for line in ("", f"Failed: {name}: {why}")]
+        if dropped:
+            lines += ["", f"Dropped because other work ran: {dropped} of {len(every) + dropped} measurements."]
+        if disturbed:
+            most = max(each.others for each in every)
+            lines += [
+                "", f"Kept although other work ran: {disturbed} of {len(every)}, at most {most:.0%} of a processor.",
+            ]
+        return "\n".join(lines)
+
+    def raw(self):
+        return {
+            "workload": self.workload.name,
+            "groups": dict(self.subjects),
+            "failed": self.failed,
+            "rounds": {
+                name: [dataclasses.asdict(each) for each in rounds] for name, rounds in self.measurements.items()
+            },
+        }
+
+
+def file_name(workload):
+    return re.sub(r"[^a-z0-9]+", "-", workload.name.lower()).strip("-")
+
+
+def heading(machine, arguments, absent):
+    """Returns the lines about the run."""
+    versions = "; ".join(f"{name}: {version}" for name, version in machine["versions"].items())
+    rest = ", ".join(f"{name} {value}" for name, value in machine.items() if name != "versions")
+    lines = [f"Machine: {rest}.", "", f"Versions: {versions}.", "", f"Run: {arguments}.", ""]
+    lines += [f"Left out: {name}: {why}." for name, why in absent.items()]
+    return "\n".join(lines) + "\n\nEach cell: median (least–greatest) ×ratio to the first row of its group.\n"
+
+
+class Report:
+    """Writes a run's files into a folder. Each finished workload is written at once."""
+
+    def __init__(self, folder, machine, arguments, absent):
+        self._folder, self._machine, self._arguments, self._absent = folder, machine, arguments, absent
+        self._results, self._goals = [], ""
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def add(self, result):
+        self._results.append(result)
+        name = f"{file_name(result.workload)}.svg"
+        drawing = plot.draw(result.workload.name, result.workload.plots, result.summaries())
+        (self._folder / name).write_text(drawing)
+        self.write()
+
+    def write(self, goals=""):
+        raw = {
+            "machine": self._machine, "run": self._arguments, "left out": self._absent,
+            "results": [each.raw() for each in self._results],
+        }
+        (self._folder / "results.json").write_text(json.dumps(raw, indent=1) + "\n")
+        parts = [heading(self._machine, self._arguments, self._absent), *(each.words() for each in self._results)]
+        (self._folder / "report.md").write_text("\n\n".join([*parts, goals]).strip() + "\n")
