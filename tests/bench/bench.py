@@ -58,6 +58,7 @@ def start_all(wanted, folder, origin, running, absent):
 
 def run(workload, bench, arguments):
     """Measures all subjects of a workload in turn. Returns its Result."""
+    most = arguments.disturbed / 100 if workload.judged else float("inf")
     with workload.subjects(bench) as subjects:
         result = report.Result(
             workload, [(each.name, each.group) for each in subjects], {each.name: [] for each in subjects}
@@ -66,7 +67,7 @@ def run(workload, bench, arguments):
             first = number % len(subjects)
             for subject in subjects[first:] + subjects[:first]:
                 try:
-                    measured = disturbance.undisturbed(subject.measure, arguments.disturbed / 100, workload.processors)
+                    measured = disturbance.undisturbed(subject.measure, most, workload.processors)
                 except (AssertionError, OSError, subprocess.SubprocessError) as why:
                     result.failed[subject.name] = first_line(why)
                     continue

@@ -44,6 +44,8 @@ class Workload:
     note: str = ""
     # None: as often as the command says.
     rounds: int | None = None
+    # False if other work on the machine does not matter.
+    judged: bool = True
     # Those whose other work disturbs.
     processors: tuple = (processors.LOAD, processors.TUNNEL)
 

@@ -1,8 +1,9 @@
 """All workloads in the order of the report."""
 
-from . import h2load, wrk
+from . import beside, h2load, http3, idle, scaling, steady, upload, wrk
 
-WORKLOADS = [*wrk.WORKLOADS, *h2load.WORKLOADS]
+MODULES = (wrk, h2load, upload, steady, http3, idle, scaling, beside)
+WORKLOADS = [each for module in MODULES for each in module.WORKLOADS]
 
 
 def choose(parts):
