@@ -21,6 +21,10 @@ from origin import Origin
 from workloads import table as workloads_table
 
 
+# What a program that does not start or does not answer raises.
+FAILURES = (AssertionError, OSError, subprocess.SubprocessError)
+
+
 def parse():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one short round, and smaller numbers of what stands idle")
@@ -29,6 +33,7 @@ def parse():
     parser.add_argument("--only", nargs="*", metavar="NAME", help="names of contestants, in part")
     parser.add_argument("--workloads", nargs="*", metavar="NAME", help="names of workloads, in part")
     parser.add_argument("--against", type=Path, metavar="FOLDER", help="cokd and cok-client of another build")
+    parser.add_argument("--add", action="store_true", help="keep the other workloads of an earlier report")
     parser.add_argument("--output", type=Path, metavar="FOLDER", help="where the report goes")
     parser.add_argument(
         "--disturbed", type=float, default=8, metavar="PERCENT",
@@ -51,7 +56,7 @@ def start_all(wanted, folder, origin, running, absent):
     for number, entry in enumerate(wanted.items()):
         try:
             running.append(contestants.start(entry, folder / f"contestant-{number}", origin))
-        except (contestants.Absent, AssertionError, OSError) as why:
+        except (contestants.Absent, *FAILURES) as why:
             absent[entry[0]] = first_line(why)
             print(f"left out: {entry[0]}: {why}")
 
@@ -68,7 +73,7 @@ def run(workload, bench, arguments):
             for subject in subjects[first:] + subjects[:first]:
                 try:
                     measured = disturbance.undisturbed(subject.measure, most, workload.processors)
-                except (AssertionError, OSError, subprocess.SubprocessError) as why:
+                except FAILURES as why:
                     result.failed[subject.name] = first_line(why)
                     continue
                 result.measurements[subject.name].append(measured)
@@ -102,7 +107,13 @@ def main():
         for workload in chosen:
             if workload.compared and not running:
                 continue
-            result = run(workload, bench, arguments)
+            try:
+                result = run(workload, bench, arguments)
+            except FAILURES as why:
+                absent[workload.name] = first_line(why)
+                print(f"left out: {workload.name}: {why}", flush=True)
+                written.write()
+                continue
             written.add(result)
             print(result.words(), end="\n\n", flush=True)
     print(f"The report is in {arguments.output}")

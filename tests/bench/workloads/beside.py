@@ -28,7 +28,7 @@ def small_beside(bench, daemon, host):
     """The same during bulk downloads from a host. They have begun when the first small request leaves."""
     with processors.on(processors.LOAD):
         bulk = spawn(
-            [bench.generate, "visit", f"--address={daemon.https}", f"--host={host}", "--path=/10m",
+            [bench.generate, "visit", f"--address={daemon.https}", f"--host={host}", "--path=/huge",
              f"--connections={STREAMS}", f"--seconds={bench.seconds + 1}"],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )
@@ -87,7 +87,7 @@ def stalled(bench):
 WORKLOADS = [
     Workload(
         "small requests next to bulk", bulk, ("p50", "p99", "mb"), ("p50", "p99"),
-        note=f"{RATE} small requests a second; bulk is {STREAMS} downloads of 10 MiB, one after another, in the same session.",
+        note=f"{RATE} small requests a second; bulk is {STREAMS} endless downloads in the same session.",
     ),
     Workload(
         "next to a stalled visitor", stalled, ("rate", "p50", "p99"), ("rate",),

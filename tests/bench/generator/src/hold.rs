@@ -10,6 +10,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_rustls::TlsConnector;
 
+use crate::tally::Tally;
 use crate::{Aim, stay, tls, visit};
 
 /// A receive buffer that fills at once.
@@ -45,7 +46,7 @@ pub(crate) async fn run(held: Held) -> anyhow::Result<()> {
         } else {
             let (mut requests, connection) = http1::handshake::<_, Empty<Bytes>>(TokioIo::new(stream)).await?;
             let connection = tokio::spawn(connection);
-            visit::ask(&mut requests, &host, &held.aim.path).await?;
+            visit::ask(&mut requests, &host, &held.aim.path, &Tally::default()).await?;
             idle.push((requests, connection));
         }
     }

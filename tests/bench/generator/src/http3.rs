@@ -74,21 +74,21 @@ async fn keep_asking(
 ) -> anyhow::Result<()> {
     loop {
         let began = Instant::now();
-        match timeout_at(end, ask(&mut requests, uri)).await {
-            Ok(bytes) => tally.answered(began.elapsed(), bytes?),
+        match timeout_at(end, ask(&mut requests, uri, tally)).await {
+            Ok(ended) => ended?,
             Err(_) => return Ok(()),
         }
+        tally.answered(began.elapsed());
     }
 }
 
-async fn ask(requests: &mut SendRequest<OpenStreams, Bytes>, uri: &str) -> anyhow::Result<usize> {
+async fn ask(requests: &mut SendRequest<OpenStreams, Bytes>, uri: &str, tally: &Tally) -> anyhow::Result<()> {
     let mut stream = requests.send_request(Request::get(uri).body(())?).await?;
     stream.finish().await?;
     let response = stream.recv_response().await?;
     ensure!(response.status().is_success(), "answered with {}", response.status());
-    let mut bytes = 0;
     while let Some(data) = stream.recv_data().await? {
-        bytes += data.remaining();
+        tally.received(data.remaining());
     }
-    Ok(bytes)
+    Ok(())
 }

@@ -30,10 +30,13 @@ struct Line {
 }
 
 impl Tally {
-    pub(crate) fn answered(&self, took: Duration, bytes: usize) {
-        let mut counts = self.0.borrow_mut();
-        counts.times.push(took);
-        counts.bytes += bytes;
+    pub(crate) fn answered(&self, took: Duration) {
+        self.0.borrow_mut().times.push(took);
+    }
+
+    /// Counts bytes of a body, even if the response does not end in time.
+    pub(crate) fn received(&self, bytes: usize) {
+        self.0.borrow_mut().bytes += bytes;
     }
 
     /// Counts a failure. The first one is shown.

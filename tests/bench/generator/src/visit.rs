@@ -91,8 +91,8 @@ async fn keep_asking(
             from = if now - due < TIMER { now } else { due };
         }
         let limit = if step.is_some() { end + PATIENCE } else { end };
-        match timeout_at(limit, ask(&mut requests, host, &visits.aim.path)).await {
-            Ok(Ok(bytes)) => tally.answered(from.elapsed(), bytes),
+        match timeout_at(limit, ask(&mut requests, host, &visits.aim.path, tally)).await {
+            Ok(Ok(())) => tally.answered(from.elapsed()),
             Ok(Err(why)) => return Err(why),
             Err(_) if step.is_none() => break,
             Err(late) => return Err(late.into()),
@@ -102,15 +102,20 @@ async fn keep_asking(
     Ok(())
 }
 
-/// Sends a request, and returns the length of its response's body.
-pub(crate) async fn ask(requests: &mut SendRequest<Empty<Bytes>>, host: &str, path: &str) -> anyhow::Result<usize> {
+/// Sends a request and receives the whole response.
+pub(crate) async fn ask(
+    requests: &mut SendRequest<Empty<Bytes>>,
+    host: &str,
+    path: &str,
+    tally: &Tally,
+) -> anyhow::Result<()> {
     requests.ready().await?;
     let request = Request::get(path).header("host", host).body(Empty::new())?;
     let response = requests.send_request(request).await?;
     ensure!(response.status().is_success(), "answered with {}", response.status());
-    let (mut body, mut bytes) = (response.into_body(), 0);
+    let mut body = response.into_body();
     while let Some(frame) = body.frame().await {
-        bytes += frame?.data_ref().map_or(0, Bytes::len);
+        tally.received(frame?.data_ref().map_or(0, Bytes::len));
     }
-    Ok(bytes)
+    Ok(())
 }
