@@ -87,6 +87,7 @@ mod times;
 mod transport;
 mod trust;
 mod tunnel;
+mod undialled;
 mod upgrades;
 
 pub use builder::{ClientBuilder, TunnelBuilder};
@@ -113,4 +114,6 @@ pub use trust::{CaFileError, TrustError};
 #[doc(hidden)]
 pub use trust::{trust_file, trust_system};
 pub use tunnel::Tunnel;
+#[doc(hidden)]
+pub use undialled::serve_session;
 pub use upgrades::{InvalidProtocol, UpgradeProtocol, Upgrades};

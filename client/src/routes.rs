@@ -53,7 +53,8 @@ impl Routes {
     pub(crate) async fn serve(self: Arc<Self>, transport: Arc<dyn Transport>) {
         while let Some(mut incoming) = transport.accept().await {
             if let Some(slot) = self.find(&incoming) {
-                tokio::spawn(slot.proxy().exchange(incoming));
+                // Starting a task copies its future several times over, and this one is large.
+                tokio::spawn(Box::pin(slot.proxy().exchange(incoming)));
             } else {
                 incoming.exchange.send.reset(ResetCode::Unprocessed);
             }

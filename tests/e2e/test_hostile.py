@@ -65,6 +65,8 @@ class Row(NamedTuple):
 FLOOD = 1
 # How long the buffers of a connection may take to be full.
 FILLS = 2
+# When an idle connection gets its GOAWAY, at the latest.
+IDLE = 2 * HEAD
 # How long the rest of an upload that has its answer is read.
 LINGER = 5
 ROWS = [
@@ -100,11 +102,13 @@ ROWS = [
     Row("http2.rapid_resets", FLOOD, True),
     Row("http2.header_bombs", FLOOD),
     Row("http2.unread_streams", STALL, True),
-    Row("http2.unread_connections", STALL, True),
+    # A connection whose streams were all refused is idle.
+    Row("http2.unread_connections", IDLE + STALL, True),
     Row("http2.windows_of_one_byte", None, True),
     Row("http2.stalled_uploads", STALL, True),
     Row("http2.unread_uploads", None, True),
     Row("http2.silent_connections", HEAD),
+    Row("http2.unacknowledged_ends", IDLE + STALL),
     Row("http2.slow_continuations", HEAD),
     Row("http3.max_push_ids", FLOOD),
     Row("http3.goaways", FLOOD),
@@ -149,9 +153,9 @@ CASES = [pytest.param(transport, row, id=f"{transport}-{row.attack}") for transp
 class Field:
     """An attacked daemon, with a load of honest visitors to two tunnels of one owner."""
 
-    def __init__(self, folder, transport):
+    def __init__(self, folder, transport, limits=LIMITS):
         keys = f'[[keys]]\nname = "attacker"\nsecret_sha256 = "{digest(ATTACKER_KEY)}"\nmax_tunnels = 1000\n'
-        self.daemon = Daemon(folder, limits=LIMITS, keys=keys, env=GIVE_BACK, transport=transport)
+        self.daemon = Daemon(folder, limits=limits, keys=keys, env=GIVE_BACK, transport=transport)
         self.site = Site(HERE)
         self.clients = [self.daemon.client(self.site.target, name, options=()) for name in ("same", "other")]
         self.load = Load(self.daemon, self.site, self.clients, RATE)
@@ -206,6 +210,20 @@ def p99(visits):
 
 @pytest.mark.parametrize(("field", "row"), CASES, indirect=["field"], scope="module")
 def test_attacks(field, row):
+    attack(field, row)
+
+
+def test_connections_from_many_addresses(tmp_path):
+    """All of them stand at once, so connections may be idle for as long as by default."""
+    field = Field(tmp_path, "ws", limits="")
+    try:
+        attack(field, Row("tcp.many_addresses", FLOOD))
+    finally:
+        field.stop()
+
+
+def attack(field, row):
+    """Attacks, and judges what the daemon and its honest visitors make of it."""
     at = Attacked.of(field.daemon, "same", ATTACKER_KEY, ATTACKER, SCALE)
     began, failed = time.monotonic(), len(field.load.failed)
     memory = Watch(field.daemon.process)

@@ -34,6 +34,7 @@ pub(super) fn final_head(mut parts: response::Parts, length: Length) -> Result<R
 /// Makes Content-Length right: one number that fits the body, or none. Other fields keep their places.
 pub(super) fn set_length(status: StatusCode, length: Length, headers: &mut HeaderMap) -> Result<(), Failure> {
     let said = one_length(headers);
+    let plain = said.as_ref().ok().copied().flatten().filter(|_| is_plain(headers));
     let length = match length {
         Length::Bodiless if status == StatusCode::NO_CONTENT || headers.contains_key(TRANSFER_ENCODING) => None,
         Length::Bodiless => said.ok().flatten(),
@@ -41,11 +42,23 @@ pub(super) fn set_length(status: StatusCode, length: Length, headers: &mut Heade
         Length::Announced => said?,
     };
     match length {
+        Some(_) if length == plain => {}
         // In its place, and in place of all its values.
         Some(length) => drop(headers.insert(CONTENT_LENGTH, length.into())),
         None => retain(headers, |name| *name != CONTENT_LENGTH),
     }
     Ok(())
+}
+
+/// Whether a right Content-Length is also written as one: once, and in the fewest digits.
+fn is_plain(headers: &HeaderMap) -> bool {
+    let mut values = headers.get_all(CONTENT_LENGTH).iter();
+    let is_plain = values.next().is_some_and(|value| match value.as_bytes() {
+        [_] => true,
+        [first, rest @ ..] => *first != b'0' && first.is_ascii_digit() && rest.iter().all(u8::is_ascii_digit),
+        [] => false,
+    });
+    is_plain && values.next().is_none()
 }
 
 /// Refuses a coding that the tunnel does not carry. Without it, the body's bytes would mean something else.
@@ -108,6 +121,10 @@ mod tests {
         let twice = [("content-length", "5"), ("content-length", "5")];
         assert_eq!(announced(200, Length::Decided(Some(5)), &twice), some("5"));
         assert_eq!(announced(200, Length::Decided(Some(5)), &[("content-length", "5, 5")]), some("5"));
+        for value in ["05", " 5", "5"] {
+            assert_eq!(announced(200, Length::Decided(Some(5)), &[("content-length", value)]), some("5"));
+        }
+        assert_eq!(announced(200, Length::Decided(Some(6)), &[("content-length", "5")]), some("6"));
         assert_eq!(announced(200, Length::Decided(None), &[("content-length", "5")]), Ok(None));
         assert_eq!(announced(200, Length::Decided(Some(0)), &[]), some("0"));
         assert_eq!(announced(200, Length::Announced, &twice), some("5"));

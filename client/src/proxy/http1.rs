@@ -66,7 +66,7 @@ pub(super) async fn respond(
         Length::Decided(body.size_hint().exact())
     };
     connection.heed_keep_alive(&parts.headers);
-    if !end && keeps_open(parts.version, &parts.headers) && !is_endless(&parts.headers) {
+    if !end && !connection.reused && keeps_open(parts.version, &parts.headers) && !is_endless(&parts.headers) {
         pool.grow(&mut connection);
     }
     let mut head = final_head(parts, length)?;
@@ -104,7 +104,8 @@ pub(super) async fn ask(
     let began = Instant::now();
     let mut starvation = connection.starvation.take();
     // Only a connection that was idle can have been closed at this moment.
-    let again = if connection.reused { request.again() } else { None };
+    let again = if connection.reused { request.without_fields() } else { None };
+    connection.keep_fields(again.is_some());
     let mut message = request.into_http1();
     let interim = connection.interim.clone();
     interim.clear();
@@ -114,8 +115,8 @@ pub(super) async fn ask(
     });
     let mut passed = 0;
     let mut response = pin!(connection.sender.try_send_request(message));
-    let mut timer = pin!(None);
-    let mut timeout = ResponseTimeout::new(limit, timer.as_mut(), upload.clone());
+    let mut alarm = std::mem::take(&mut connection.alarm);
+    let mut timeout = ResponseTimeout::new(limit, &mut alarm, upload.clone());
     let result = poll_fn(|cx| {
         let _ended = connection.poll(cx);
         let polled = response.as_mut().poll(cx);
@@ -135,6 +136,7 @@ pub(super) async fn ask(
         timeout.poll(cx).map(Err)
     })
     .await?;
+    connection.alarm = alarm;
     let mut error = match result {
         Ok(response) => {
             connection.is_bodiless = is_bodiless(&method, response.status());
@@ -150,7 +152,13 @@ pub(super) async fn ask(
         return Ok(Answer::None(Box::new(Request { message, repeatable, target })));
     }
     match again {
-        Some(again) if passed == 0 && !error.error().is_parse() => Ok(Answer::None(Box::new(again))),
+        Some(mut again) if passed == 0 && !error.error().is_parse() => match connection.kept_fields() {
+            Some(fields) => {
+                *again.message.headers_mut() = fields;
+                Ok(Answer::None(Box::new(again)))
+            }
+            None => Err(failure(error.error())),
+        },
         _ => Err(failure(error.error())),
     }
 }

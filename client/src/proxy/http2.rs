@@ -1,7 +1,7 @@
 //! An exchange over one stream of a shared HTTP/2 connection. The exchange's task polls the stream.
 
 use std::future::poll_fn;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use h2::{Reason, RecvStream, SendStream};
 use http::{Response, StatusCode};
 use http_body::Body as _;
 
+use super::alarm::Alarm;
 use super::body::RequestBody;
 use super::framing::{Length, final_head, is_bodiless};
 use super::request::Request;
@@ -71,8 +72,8 @@ async fn ask(
         return Err(Failure::Broke("a target that is not UTF-8 can pass only to HTTP/1.1 services".to_owned()));
     }
     let head = request.http2_head(lease.scheme());
-    let mut timer = pin!(None);
-    let mut timeout = ResponseTimeout::new(limit, timer.as_mut(), request.message.body().progress());
+    let mut alarm = Alarm::default();
+    let mut timeout = ResponseTimeout::new(limit, &mut alarm, request.message.body().progress());
     let ready = poll_fn(|cx| {
         if let Poll::Ready(result) = lease.sender.poll_ready(cx) {
             return Poll::Ready(Ok(result));

@@ -17,6 +17,7 @@ use tokio::sync::oneshot::error::TryRecvError;
 use tracing::debug;
 
 use super::Failure;
+use super::alarm::Alarm;
 use super::body::RequestBody;
 use super::framing::{Length, final_head, is_bodiless};
 use super::request::Request;
@@ -46,8 +47,8 @@ pub(super) async fn exchange(
     let mut message = request.message.map(|body| Body::new(Expected { body, wanted }));
     // An exchange of a tunnel is like one of HTTP/2: it has trailers in both directions and nothing hop by hop.
     *message.version_mut() = Version::HTTP_2;
-    let mut timer = pin!(None);
-    let mut timeout = ResponseTimeout::new(limit, timer.as_mut(), upload);
+    let mut alarm = Alarm::default();
+    let mut timeout = ResponseTimeout::new(limit, &mut alarm, upload);
     let mut answer = pin!(service.call(message));
     let response = poll_fn(|cx| {
         if let Poll::Ready(result) = answer.as_mut().poll(cx) {

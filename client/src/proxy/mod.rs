@@ -6,6 +6,7 @@
 //! To follow a request: [`Proxy::exchange`] here, `request` (what the service gets), `service` (a connection), `http1`,
 //! `http2` or `in_process` (there and back), `respond` (what the daemon gets).
 
+mod alarm;
 mod body;
 mod framing;
 mod http1;
@@ -31,7 +32,7 @@ use std::time::Duration;
 use cok_proto::{RequestHead, ResetCode};
 use cok_transport::{ExchangeHalves, Incoming, SendHalf};
 use rustls::ClientConfig;
-use tracing::{debug, info};
+use tracing::{Level, debug, enabled, info};
 
 use self::body::RequestBody;
 use self::request::Request;
@@ -157,6 +158,9 @@ impl Proxy {
             let body = if end { RequestBody::empty() } else { RequestBody::new(recv, &head.headers) };
             self.forward(head, body, &mut send, &mut flight).await
         };
+        if result.is_ok() && !enabled!(Level::DEBUG) {
+            return;
+        }
         let target = quoted(&target.to_text());
         match result {
             Ok(()) => debug!(%method, target, "{method} {target}: answered"),

@@ -46,13 +46,13 @@ impl Request {
         Self { message, repeatable, target }
     }
 
-    /// A copy of the request, if it may be sent twice.
-    pub(super) fn again(&self) -> Option<Self> {
+    /// The request without its fields, if it may be sent twice. The connection keeps those as bytes. A copy of them for each
+    /// request costs far more, and hardly ever is one sent again.
+    pub(super) fn without_fields(&self) -> Option<Self> {
         self.repeatable.then(|| {
             let mut message = http::Request::new(RequestBody::empty());
             *message.method_mut() = self.message.method().clone();
             *message.uri_mut() = self.message.uri().clone();
-            *message.headers_mut() = self.message.headers().clone();
             Self { message, repeatable: true, target: self.target.clone() }
         })
     }

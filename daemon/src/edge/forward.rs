@@ -174,9 +174,9 @@ fn prepare(
     upgrade: &Upgrade,
 ) -> RequestHead {
     let mut headers = parts.headers;
-    let address = visitor.address();
+    let said = visitor.said(&authority);
     let config = visitor.edge.config();
-    let trusted = is_trusted(address, &config.trusted_proxies);
+    let trusted = is_trusted(said.peer, &config.trusted_proxies);
     strip_request(&mut headers, |name| {
         // An expectation has no meaning over HTTP/1.0 (RFC 9110, section 10.1.1). The authority takes the place of Host.
         *name == HOST || (*name == EXPECT && parts.version == Version::HTTP_10) || is_dropped(name, trusted)
@@ -184,8 +184,8 @@ fn prepare(
     if matches!(parts.version, Version::HTTP_2 | Version::HTTP_3) {
         join_cookies(&mut headers);
     }
-    set_forwarded(&mut headers, address, &config.trusted_proxies, &authority);
-    mark_loop(&mut headers, &authority);
+    set_forwarded(&mut headers, &said, &config.trusted_proxies);
+    mark_loop(&mut headers, &said);
     if config.via {
         add_via(&mut headers, parts.version, visitor.edge.domain.as_str());
     }

@@ -1,14 +1,13 @@
 //! What the daemon says about a request's visitor and about its way, and how it joins Cookie. `claims` has what visitors may
 //! not say; hop-by-hop fields are in `cok_http`.
 
-use std::net::IpAddr;
-
 use http::Version;
 use http::header::{COOKIE, FORWARDED, HeaderMap, HeaderName, HeaderValue, VIA};
 use http::uri::Authority;
 use ipnet::IpNet;
 
 use super::proxied::{X_FORWARDED_FOR, is_trusted, visitor_address};
+use super::said::{Said, loop_id};
 
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
@@ -31,67 +30,59 @@ pub(super) fn join_cookies(headers: &mut HeaderMap) {
 }
 
 /// Says who asked, for what and how. What the peer claimed stands here only if it is one of the `proxies` that are trusted.
-pub(super) fn set_forwarded(headers: &mut HeaderMap, peer: IpAddr, proxies: &[IpNet], authority: &Authority) {
-    let trusted = is_trusted(peer, proxies);
-    let node = match peer {
-        IpAddr::V4(address) => address.to_string(),
-        // RFC 7239, section 6.
-        IpAddr::V6(address) => format!("\"[{address}]\""),
-    };
-    let element = format!("for={node};host=\"{authority}\";proto=https");
-    let before = |headers: &HeaderMap, name: &HeaderName, own: String| {
-        let claimed = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
-        if trusted { claimed.map(str::to_owned).chain([own]).collect::<Vec<_>>().join(", ") } else { own }
-    };
-    if !(trusted && headers.contains_key(X_REAL_IP))
-        && let Ok(value) = HeaderValue::try_from(visitor_address(headers, peer, proxies).unwrap_or(peer).to_string())
-    {
-        headers.insert(X_REAL_IP, value);
+pub(super) fn set_forwarded(headers: &mut HeaderMap, said: &Said, proxies: &[IpNet]) {
+    let https = HeaderValue::from_static("https");
+    if is_trusted(said.peer, proxies) {
+        return add_forwarded(headers, said, proxies);
+    }
+    for (name, value) in [
+        (X_REAL_IP, &said.address),
+        (X_FORWARDED_FOR, &said.address),
+        (FORWARDED, &said.element),
+        (X_FORWARDED_HOST, &said.host),
+        (X_FORWARDED_PROTO, &https),
+        (X_FORWARDED_PORT, &said.port),
+    ] {
+        headers.insert(name, value.clone());
+    }
+}
+
+/// Adds to what a trusted proxy says.
+fn add_forwarded(headers: &mut HeaderMap, said: &Said, proxies: &[IpNet]) {
+    if !headers.contains_key(X_REAL_IP) {
+        let visitor = visitor_address(headers, said.peer, proxies).map(|address| address.to_string());
+        let value = visitor.and_then(|visitor| HeaderValue::try_from(visitor).ok());
+        headers.insert(X_REAL_IP, value.unwrap_or_else(|| said.address.clone()));
     }
     // A proxy that names a host or a scheme may listen on another port.
     let claims_port = [X_FORWARDED_HOST, X_FORWARDED_PROTO, X_FORWARDED_PORT].iter().any(|n| headers.contains_key(n));
-    for (name, own) in [(X_FORWARDED_FOR, peer.to_string()), (FORWARDED, element)] {
-        let value = before(headers, &name, own);
-        if let Ok(value) = HeaderValue::try_from(value) {
+    for (name, own) in [(X_FORWARDED_FOR, &said.address), (FORWARDED, &said.element)] {
+        let claimed = headers.get_all(&name).iter().chain([own]).filter_map(|value| value.to_str().ok());
+        if let Ok(value) = HeaderValue::try_from(claimed.collect::<Vec<_>>().join(", ")) {
             headers.insert(name, value);
         }
     }
-    if (!trusted || !headers.contains_key(X_FORWARDED_HOST))
-        && let Ok(value) = HeaderValue::from_str(authority.as_str())
-    {
-        headers.insert(X_FORWARDED_HOST, value);
-    }
-    if !trusted || !headers.contains_key(X_FORWARDED_PROTO) {
-        headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("https"));
-    }
-    if !trusted || !claims_port {
-        headers.insert(X_FORWARDED_PORT, HeaderValue::from(authority.port_u16().unwrap_or(443)));
+    headers.entry(X_FORWARDED_HOST).or_insert_with(|| said.host.clone());
+    headers.entry(X_FORWARDED_PROTO).or_insert(HeaderValue::from_static("https"));
+    if !claims_port {
+        headers.insert(X_FORWARDED_PORT, said.port.clone());
     }
 }
 
 /// Whether the request has been in this tunnel before: CDN-Loop lists it (RFC 8586, section 2).
 pub(super) fn is_loop(headers: &HeaderMap, authority: &Authority) -> bool {
-    let id = loop_id(authority);
     headers.get_all(CDN_LOOP).iter().any(|value| {
         let mut infos = value.as_bytes().split(|byte| *byte == b',');
         infos.any(|info| {
             let listed = info.split(|byte| *byte == b';').next().unwrap_or_default();
-            listed.trim_ascii().eq_ignore_ascii_case(id.as_bytes())
+            listed.trim_ascii().eq_ignore_ascii_case(loop_id(authority).as_bytes())
         })
     })
 }
 
 /// Adds the tunnel to CDN-Loop.
-pub(super) fn mark_loop(headers: &mut HeaderMap, authority: &Authority) {
-    if let Ok(id) = HeaderValue::from_str(loop_id(authority)) {
-        headers.append(CDN_LOOP, id);
-    }
-}
-
-/// The tunnel's name in CDN-Loop: its host, without the dot that may end it.
-fn loop_id(authority: &Authority) -> &str {
-    let host = authority.host();
-    host.strip_suffix('.').unwrap_or(host)
+pub(super) fn mark_loop(headers: &mut HeaderMap, said: &Said) {
+    headers.append(CDN_LOOP, said.loop_id.clone());
 }
 
 /// Adds the daemon to Via (RFC 9110, section 7.6.3).
@@ -119,7 +110,7 @@ mod tests {
     fn the_visitor_is_described() {
         let authority = Authority::from_static("demo.example.com:8443");
         let mut headers = HeaderMap::new();
-        set_forwarded(&mut headers, "::1".parse().unwrap(), &[], &authority);
+        set_forwarded(&mut headers, &Said::new("::1".parse().unwrap(), &authority), &[]);
         let expected = [
             ("x-real-ip", "::1"),
             ("x-forwarded-for", "::1"),
@@ -136,7 +127,8 @@ mod tests {
         let authority = Authority::from_static("demo.example.com");
         let described = |claims: &[(&'static str, &'static str)]| {
             let mut headers = map(claims);
-            set_forwarded(&mut headers, "10.0.0.1".parse().unwrap(), &["10.0.0.0/8".parse().unwrap()], &authority);
+            let said = Said::new("10.0.0.1".parse().unwrap(), &authority);
+            set_forwarded(&mut headers, &said, &["10.0.0.0/8".parse().unwrap()]);
             headers
         };
         let headers = described(&[
@@ -175,7 +167,7 @@ mod tests {
         let authority = Authority::from_static("Demo.example.com.:8443");
         let mut headers = map(&[("cdn-loop", "cloudflare, other.example.com; a=b")]);
         assert!(!is_loop(&headers, &authority));
-        mark_loop(&mut headers, &authority);
+        mark_loop(&mut headers, &Said::new("192.0.2.1".parse().unwrap(), &authority));
         assert_eq!(headers.get_all("cdn-loop").iter().count(), 2);
         assert!(is_loop(&headers, &Authority::from_static("demo.example.com")));
         assert!(is_loop(&map(&[("cdn-loop", "a, demo.EXAMPLE.com;x, b")]), &authority));

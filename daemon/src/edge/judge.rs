@@ -161,11 +161,12 @@ fn check_authority(authority: &Authority) -> Result<(), Fault> {
     if authority.as_str().contains('@') {
         return Err(Fault::UserInfo);
     }
-    if authority.host().is_empty() {
+    let host = authority.host();
+    if host.is_empty() {
         return Err(Fault::Authority);
     }
     // What follows the host is nothing, or a colon and a port.
-    let port = authority.as_str().strip_prefix(authority.host()).ok_or(Fault::Authority)?;
+    let port = authority.as_str().strip_prefix(host).ok_or(Fault::Authority)?;
     match port.strip_prefix(':') {
         None if port.is_empty() => Ok(()),
         Some(digits)

@@ -4,7 +4,7 @@
 //!         first request awaited ──┐          (HTTP/1.1 without a request)
 //!        ╱                        ▼
 //!   Open ───────────────────────► Due ──────► Finishing ──► Closing ──► (over)
-//!        ╲                                    ▲             (HTTP/3)
+//!        ╲                                    ▲             (HTTP/2 and HTTP/3)
 //!         Crossing ───────────────────────────┘              (HTTP/3)
 //! ```
 //!
@@ -58,7 +58,7 @@ enum State {
     Crossing(Pin<Box<Sleep>>),
     /// Nothing new is taken.
     Finishing,
-    /// All is answered. The timer gives the last GOAWAY time to arrive.
+    /// All is answered. The timer gives the last GOAWAY time to arrive, and to be acknowledged over HTTP/2.
     Closing(Pin<Box<Sleep>>),
     Over,
 }
@@ -163,8 +163,17 @@ impl Lifecycle {
                     if limit.as_mut().poll(cx).is_pending() {
                         return Poll::Pending;
                     }
+                    // A request may have crossed the GOAWAY.
+                    if self.protocol == Protocol::Http2 && !self.visitor.is_answered() {
+                        self.state = State::Finishing;
+                        return Poll::Pending;
+                    }
                     self.state = State::Over;
                     return Poll::Ready(Action::Close);
+                }
+                // The library waits until the visitor has acknowledged the GOAWAY, without a limit.
+                State::Finishing if self.protocol == Protocol::Http2 && self.visitor.is_answered() => {
+                    State::Closing(Box::pin(sleep(self.visitor.edge.exchanges.config().stall_timeout)))
                 }
                 State::Finishing | State::Over => return Poll::Pending,
             };

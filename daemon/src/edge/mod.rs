@@ -28,6 +28,7 @@ mod respond;
 mod response_judge;
 mod retry;
 mod route;
+mod said;
 mod service;
 mod tcp;
 mod unread;

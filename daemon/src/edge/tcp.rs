@@ -8,7 +8,7 @@ use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Poll, ready};
 use std::time::Duration;
 
 use http::Request;
@@ -18,7 +18,7 @@ use hyper::service::{HttpService, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
-use tracing::debug;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::body::Body;
 use super::http1::{Judged, Stream, Verdicts};
@@ -48,69 +48,77 @@ const H2_SEND_BUFFER: usize = 64 * 1024;
 /// HTTP/2: how often an idle visitor is asked whether it still exists, and how long it may take to answer.
 const H2_PING: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(20));
 
-/// Serves one connection to its end. It holds its permit for as long as anything of it is left.
-pub(crate) async fn serve(edge: Arc<Edge>, stream: TlsStream<TcpStream>, peer: SocketAddr, arrival: Arrival) {
+/// Serves one connection to its end. It holds its permit for as long as anything of it is left. Each protocol has a box of
+/// its own size, since an idle connection takes all of it.
+pub(crate) fn serve(
+    edge: Arc<Edge>,
+    stream: TlsStream<TcpStream>,
+    peer: SocketAddr,
+    arrival: Arrival,
+) -> Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>> {
     let Arrival { permit, present, fresh } = arrival;
     let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-    let (max_header_bytes, header_timeout) = {
-        let config = edge.config();
-        (config.max_header_bytes, config.header_timeout)
-    };
     let visitor = Visitor::new(edge, Peer::Fixed(peer.ip().to_canonical()), permit, present);
     let stream = Timed::new(stream, visitor.clone());
-    let result = if http2 {
-        let (leashes, own) = (Leashes::default(), Arc::<OwnAnswers>::default());
-        let service = service_fn(|request: Request<Incoming>| {
-            let (visitor, own, leash) = (visitor.clone(), own.clone(), leashes.next(&visitor.end));
-            let mut request = request.map(|body| RequestBody::hyper(body, None));
-            request.extensions_mut().insert(leash.clone());
-            async move {
-                let response = respond(&visitor, request, None).await;
-                Ok::<_, Infallible>(response.map(|body| body.watched(|| own.wait(leash))))
-            }
-        });
-        let io = Budgeted::new(LingeringClose::new(stream, visitor.clone()));
-        let mut builder = http2::Builder::new(leashes.clone());
-        builder
-            .timer(TokioTimer::new())
-            .max_concurrent_streams(H2_STREAMS)
-            .initial_stream_window_size(H2_STREAM_WINDOW)
-            .initial_connection_window_size(H2_CONNECTION_WINDOW)
-            .max_send_buf_size(H2_SEND_BUFFER)
-            .max_header_list_size(max_header_bytes)
-            .keep_alive_interval(H2_PING.0)
-            .keep_alive_timeout(H2_PING.1)
-            .enable_connect_protocol();
-        let lifecycle = Lifecycle::new(&visitor, Protocol::Http2, fresh);
-        tokio::select! {
-            result = drive(builder.serve_connection(TokioIo::new(io), service), lifecycle) => result,
-            () = visitor.never_asked() => Ok(()),
-            () = own.watch(&visitor.edge.exchanges) => Ok(()),
-            () = visitor.end.cancelled() => Ok(()),
+    if http2 { Box::pin(serve_http2(visitor, stream, fresh)) } else { Box::pin(serve_http1(visitor, stream, fresh)) }
+}
+
+async fn serve_http2(visitor: Arc<Visitor>, stream: Timed, fresh: TaskTrackerToken) -> hyper::Result<()> {
+    let (leashes, own) = (Leashes::default(), Arc::<OwnAnswers>::default());
+    let service = service_fn(|request: Request<Incoming>| {
+        let (visitor, own, leash) = (visitor.clone(), own.clone(), leashes.next(&visitor.end));
+        let mut request = request.map(|body| RequestBody::hyper(body, None));
+        request.extensions_mut().insert(leash.clone());
+        async move {
+            let response = respond(&visitor, request, None).await;
+            Ok::<_, Infallible>(response.map(|body| body.watched(|| own.wait(leash))))
         }
-    } else {
-        let verdicts = Verdicts::new();
-        let io = Flushing::new(stream, visitor.flushes.clone());
-        let head_timeout = visitor.edge.exchanges.config().head_timeout;
-        let io = Stream::new(io, max_header_bytes as usize, verdicts.clone()).within(head_timeout);
-        let service = service_fn(|request: Request<Incoming>| {
-            let (visitor, judged) = (visitor.clone(), Judged::next(&verdicts));
-            let request = request.map(|body| RequestBody::hyper(body, judged.seen.doubt.clone()));
-            async move { Ok::<_, Infallible>(respond(&visitor, request, Some(judged)).await) }
-        });
-        let mut builder = http1::Builder::new();
-        builder
-            .timer(TokioTimer::new())
-            .header_read_timeout(header_timeout)
-            .max_header_size(max_header_bytes as usize)
-            .max_buf_size(H1_BUFFER);
-        let connection = builder.serve_connection(TokioIo::new(io), service).with_upgrades();
-        let served = drive(connection, Lifecycle::new(&visitor, Protocol::Http1, fresh));
-        visitor.end.run_until_cancelled(served).await.unwrap_or(Ok(()))
-    };
-    if let Err(error) = result {
-        debug!(%peer, %error, "visitor's connection ended: {error}");
+    });
+    let io = Budgeted::new(LingeringClose::new(stream, visitor.clone()));
+    let mut builder = http2::Builder::new(leashes.clone());
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(H2_STREAMS)
+        .initial_stream_window_size(H2_STREAM_WINDOW)
+        .initial_connection_window_size(H2_CONNECTION_WINDOW)
+        .max_send_buf_size(H2_SEND_BUFFER)
+        .max_header_list_size(visitor.edge.config().max_header_bytes)
+        .keep_alive_interval(H2_PING.0)
+        .keep_alive_timeout(H2_PING.1)
+        .enable_connect_protocol();
+    let lifecycle = Lifecycle::new(&visitor, Protocol::Http2, fresh);
+    tokio::select! {
+        result = drive(builder.serve_connection(TokioIo::new(io), service), lifecycle) => result,
+        () = visitor.never_asked() => Ok(()),
+        () = own.watch(&visitor.edge.exchanges) => Ok(()),
+        () = visitor.end.cancelled() => Ok(()),
     }
+}
+
+async fn serve_http1(visitor: Arc<Visitor>, stream: Timed, fresh: TaskTrackerToken) -> hyper::Result<()> {
+    let (max_header_bytes, header_timeout) = {
+        let config = visitor.edge.config();
+        (config.max_header_bytes as usize, config.header_timeout)
+    };
+    let verdicts = Verdicts::new();
+    let io = Flushing::new(stream, visitor.flushes.clone());
+    let head_timeout = visitor.edge.exchanges.config().head_timeout;
+    let io = Stream::new(io, max_header_bytes, verdicts.clone()).within(head_timeout);
+    let service = service_fn(|request: Request<Incoming>| {
+        let (visitor, judged) = (visitor.clone(), Judged::next(&verdicts));
+        let request = request.map(|body| RequestBody::hyper(body, judged.seen.doubt.clone()));
+        // Boxed: the library keeps room for this future while the connection is idle.
+        Box::pin(async move { Ok::<_, Infallible>(respond(&visitor, request, Some(judged)).await) })
+    });
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(header_timeout)
+        .max_header_size(max_header_bytes)
+        .max_buf_size(H1_BUFFER);
+    let connection = builder.serve_connection(TokioIo::new(io), service).with_upgrades();
+    let served = drive(connection, Lifecycle::new(&visitor, Protocol::Http1, fresh));
+    visitor.end.run_until_cancelled(served).await.unwrap_or(Ok(()))
 }
 
 /// A connection that can be told to finish what it has begun.
@@ -143,14 +151,21 @@ where
 async fn drive(connection: impl Connection, mut lifecycle: Lifecycle) -> hyper::Result<()> {
     let mut connection = pin!(connection);
     poll_fn(|cx| {
-        let done = connection.as_mut().poll(cx);
-        if done.is_ready() {
-            return done;
+        loop {
+            let done = connection.as_mut().poll(cx);
+            if done.is_ready() {
+                return done;
+            }
+            match ready!(lifecycle.poll(cx)) {
+                Action::Announce | Action::Finish => connection.as_mut().finish(),
+                Action::Abandon => {
+                    connection.as_mut().finish();
+                    let done = connection.as_mut().poll(cx);
+                    return if done.is_pending() { Poll::Ready(Ok(())) } else { done };
+                }
+                Action::Close => return Poll::Ready(Ok(())),
+            }
         }
-        let Poll::Ready(action) = lifecycle.poll(cx) else { return Poll::Pending };
-        connection.as_mut().finish();
-        let done = connection.as_mut().poll(cx);
-        if action == Action::Abandon && done.is_pending() { Poll::Ready(Ok(())) } else { done }
     })
     .await
 }

@@ -8,11 +8,14 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use http::StatusCode;
+use http::uri::Authority;
+use parking_lot::Mutex;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::parts::Edge;
+use super::said::Said;
 use crate::admission::{Busy, ConnectionPermit};
 use crate::host::flushes::Flushes;
 
@@ -37,6 +40,8 @@ pub(crate) struct Visitor {
     upgrading: AtomicBool,
     /// The response over HTTP/1.1 may wait for its visitor for as long as it likes.
     pauses: AtomicBool,
+    /// What services are told about its latest request.
+    said: Mutex<Option<Arc<Said>>>,
     permit: ConnectionPermit,
     /// Keeps the visitor counted as present, also after it has left HTTP.
     _present: TaskTrackerToken,
@@ -74,6 +79,7 @@ impl Visitor {
             answered: AtomicU64::new(0),
             upgrading: AtomicBool::new(false),
             pauses: AtomicBool::new(false),
+            said: Mutex::default(),
             permit,
             _present: present,
         })
@@ -84,6 +90,16 @@ impl Visitor {
         match &self.peer {
             Peer::Fixed(address) => *address,
             Peer::Moving(connection) => connection.remote_address().ip().to_canonical(),
+        }
+    }
+
+    /// What a service is told about its request to this authority.
+    pub(super) fn said(&self, authority: &Authority) -> Arc<Said> {
+        let peer = self.address();
+        let mut latest = self.said.lock();
+        match &*latest {
+            Some(said) if said.is_about(peer, authority) => said.clone(),
+            _ => latest.insert(Arc::new(Said::new(peer, authority))).clone(),
         }
     }
 
@@ -160,12 +176,17 @@ impl Visitor {
         }
     }
 
+    /// Whether each request that has come is answered.
+    pub(super) fn is_answered(&self) -> bool {
+        self.requests.load(Ordering::Relaxed) == self.answered.load(Ordering::Relaxed)
+    }
+
     /// Resolves once nothing has been in flight for as long as a connection may be idle.
     pub(super) async fn idle(&self) {
         let mut before = None;
         loop {
-            let (requests, answered) = (self.requests.load(Ordering::Relaxed), self.answered.load(Ordering::Relaxed));
-            if before == Some(requests) && requests == answered {
+            let requests = self.requests.load(Ordering::Relaxed);
+            if before == Some(requests) && self.is_answered() {
                 return;
             }
             before = Some(requests);

@@ -158,21 +158,16 @@ pub(crate) async fn serve_https(listen: Arc<Listen>, listener: TcpListener, acce
         let (present, fresh) = (listen.drain.visitor(), listen.drain.requests.fresh());
         listen.drain.tasks.spawn(async move {
             let listen = task;
-            let limit = listen.config().handshake_timeout;
             // Boxed, so that what only the beginning needs does not stay in memory for as long as the connection.
-            let handshake = Box::pin(handshake(&listen, stream, peer, entry, tls));
-            let accepted = tokio::select! {
-                accepted = tokio::time::timeout(limit, handshake) => accepted,
-                () = listen.drain.first_request() => return,
-            };
-            match accepted {
-                Ok(Ok(Some(Arrived { stream, peer, permit }))) => {
-                    let arrival = Arrival { permit, present, fresh };
-                    edge::serve(listen.edge.clone(), stream, peer, arrival).await;
+            let arrived = Box::pin(arrive(&listen, stream, peer, entry, tls)).await;
+            let served = arrived.map(|Arrived { stream, peer, permit }| {
+                edge::serve(listen.edge.clone(), stream, peer, Arrival { permit, present, fresh })
+            });
+            if let Some(served) = served {
+                drop(listen);
+                if let Err(error) = served.await {
+                    debug!(%peer, %error, "visitor's connection ended: {error}");
                 }
-                Ok(Ok(None)) => {}
-                Ok(Err(error)) => debug!(%peer, %error, "TLS handshake failed: {error}"),
-                Err(_) => debug!(%peer, "TLS handshake took too long"),
             }
         });
     };
@@ -184,6 +179,32 @@ struct Arrived {
     stream: TlsStream<TcpStream>,
     peer: SocketAddr,
     permit: ConnectionPermit,
+}
+
+/// Lets a connection in and secures it, within the time for a handshake. `None` if it does not get that far.
+async fn arrive(
+    listen: &Listen,
+    stream: TcpStream,
+    peer: SocketAddr,
+    entry: Entry,
+    tls: Arc<ServerConfig>,
+) -> Option<Arrived> {
+    let limit = listen.config().handshake_timeout;
+    let accepted = tokio::select! {
+        accepted = tokio::time::timeout(limit, handshake(listen, stream, peer, entry, tls)) => accepted,
+        () = listen.drain.first_request() => return None,
+    };
+    match accepted {
+        Ok(Ok(arrived)) => arrived,
+        Ok(Err(error)) => {
+            debug!(%peer, %error, "TLS handshake failed: {error}");
+            None
+        }
+        Err(_) => {
+            debug!(%peer, "TLS handshake took too long");
+            None
+        }
+    }
 }
 
 /// Lets a connection in and secures it. `None` if it is not wanted.

@@ -95,10 +95,10 @@ pub(super) fn port(
     shared
         .cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(key)))
         .min_reset_interval(RESET_INTERVAL);
+    quic::take_large_datagrams(&mut shared);
     let socket = initials::Socket::new(socket, before).context("cannot use the UDP socket")?;
     let socket = LayeredSocket::new(socket);
-    let runtime = Arc::new(quinn::TokioRuntime);
-    let endpoint = Endpoint::new_with_abstract_socket(shared, Some(server), socket.clone(), runtime);
+    let endpoint = Endpoint::new_with_abstract_socket(shared, Some(server), socket.clone(), quic::runtime());
     Ok(Port { endpoint: endpoint.context("cannot start QUIC")?, socket, connections: Arc::default() })
 }
 

@@ -31,7 +31,16 @@ pub fn strip_response(status: StatusCode, headers: &mut HeaderMap) {
 
 /// Keeps the fields that `keep` chooses, in their order. The map's own `remove` would move the last field into the gap.
 pub fn retain(headers: &mut HeaderMap, keep: impl Fn(&HeaderName) -> bool) {
-    if headers.keys().all(&keep) {
+    let Some(first) = headers.keys().position(|name| !keep(name)) else { return };
+    // Taking fields off the end leaves the others where they are.
+    if headers.keys_len() - first <= first && headers.keys_len() == headers.len() {
+        let behind: Vec<_> = headers.keys().skip(first).cloned().collect();
+        let mut taken = Vec::with_capacity(behind.len());
+        for name in behind.into_iter().rev() {
+            let value = headers.remove(&name);
+            taken.extend(value.filter(|_| keep(&name)).map(|value| (name, value)));
+        }
+        headers.extend(taken.into_iter().rev());
         return;
     }
     // The caller is about to add a few fields of its own.
@@ -125,6 +134,21 @@ mod tests {
         strip_request(&mut request, |name| name == HOST || name == "x-also");
         let left: Vec<_> = request.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
         assert_eq!(left, [("b", "1"), ("a", "3"), ("d", "5"), ("d", "8"), ("c", "7")]);
+    }
+
+    #[test]
+    fn fields_before_the_first_dropped_one_keep_their_order_too() {
+        for (dropped, place) in [("b", 1), ("f", 5), ("g", 6), ("none", 7)] {
+            let all = ["a", "b", "c", "d", "e", "f", "g"];
+            let mut headers = map(&all.map(|name| (name, "1")));
+            retain(&mut headers, |name| name != dropped);
+            let mut left = all.to_vec();
+            left.splice(place.min(all.len())..(place + 1).min(all.len()), []);
+            assert_eq!(headers.keys().collect::<Vec<_>>(), left, "{dropped}");
+        }
+        let mut headers = map(&[("a", "1"), ("b", "2"), ("c", "3"), ("d", "4"), ("e", "5"), ("f", "6")]);
+        retain(&mut headers, |name| name != "d" && name != "f");
+        assert_eq!(headers, map(&[("a", "1"), ("b", "2"), ("c", "3"), ("e", "5")]));
     }
 
     #[test]

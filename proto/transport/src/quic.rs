@@ -16,6 +16,7 @@ mod exchange;
 mod gro;
 mod layer;
 mod liveness;
+mod runtime;
 mod session;
 mod settings;
 mod shared;
@@ -30,8 +31,9 @@ pub use self::dial::{DialError, Dialer, Link, Session, client_tls};
 pub use self::gro::split_gro;
 pub use self::layer::{LayeredSocket, UdpLayer};
 pub use self::liveness::PathLiveness;
+pub use self::runtime::runtime;
 pub use self::session::accept;
-pub use self::settings::Tuning;
+pub use self::settings::{Tuning, take_large_datagrams};
 pub use self::socket::{BUFFER, Buffers, Offload, bind, enlarge, wrap};
 
 /// The protocol's name in the TLS handshake (RFC 7301).

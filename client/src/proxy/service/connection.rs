@@ -9,16 +9,18 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::Version;
-use http::header::{CONNECTION, HeaderMap};
+use http::header::{CONNECTION, HeaderMap, HeaderName};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::time::Instant;
 
 use super::pool::{Permit, Starvation};
 use super::wire::{Ending, Io, Shared, Wire};
+use crate::proxy::alarm::Alarm;
 use crate::proxy::body::RequestBody;
 use crate::proxy::respond::Interim;
 
+static KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 /// The read buffer of a connection. The longest head that the tunnel carries fits.
 const BUFFER: usize = 80 * 1024;
 /// How long before the service's own limit an idle connection is retired, so that no request meets its end.
@@ -49,6 +51,8 @@ pub(crate) struct Connection {
     pub(super) permit: Option<Permit>,
     /// Gives up idle connections for a fresh one.
     pub(crate) starvation: Option<Starvation>,
+    /// The timer of its requests.
+    pub(crate) alarm: Alarm,
 }
 
 impl Connection {
@@ -73,6 +77,7 @@ impl Connection {
             expires: None,
             permit: None,
             starvation: None,
+            alarm: Alarm::default(),
         })
     }
 
@@ -90,6 +95,16 @@ impl Connection {
     /// Sends `target`, if there is one, in place of the next request's own.
     pub(crate) fn replace_target(&self, target: Option<Bytes>) {
         self.shared.replace_target(target);
+    }
+
+    /// Keeps the next request's fields, if `are_kept`, in case that it must be sent again.
+    pub(crate) fn keep_fields(&self, are_kept: bool) {
+        self.shared.keep_head(are_kept);
+    }
+
+    /// The fields that were kept. `None` if no request has been written.
+    pub(crate) fn kept_fields(&self) -> Option<HeaderMap> {
+        self.shared.kept_fields()
     }
 
     /// Heeds the service's own limit for idle connections.
@@ -148,7 +163,7 @@ fn is_unasked(error: &hyper::Error) -> bool {
 
 /// The seconds of `Keep-Alive: timeout=N`.
 fn keep_alive(headers: &HeaderMap) -> Option<Duration> {
-    let parameters = headers.get_all("keep-alive").iter().filter_map(|value| value.to_str().ok());
+    let parameters = headers.get_all(&KEEP_ALIVE).iter().filter_map(|value| value.to_str().ok());
     let timeout = parameters.flat_map(|value| value.split(',')).find_map(|parameter| {
         let (name, value) = parameter.split_once('=')?;
         name.trim().eq_ignore_ascii_case("timeout").then(|| value.trim().trim_matches('"').parse::<u32>().ok())?

@@ -5,6 +5,7 @@
 //! - Bytes that arrive while no request is under way are an error, never the next request's response.
 //! - A TLS service on this machine may close without close_notify.
 //! - A target that the library refuses takes the place of a placeholder in the request's first line.
+//! - The head of a request that may have to be sent again stays here. The library drops it once it is written.
 
 use std::io::{self, ErrorKind, IoSlice};
 use std::pin::Pin;
@@ -14,6 +15,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Buf as _, Bytes};
 use cok_transport::tcp::is_quiet;
+use http::{HeaderMap, HeaderName, HeaderValue};
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
@@ -63,7 +65,14 @@ pub(super) struct Shared {
     is_probed: AtomicBool,
     /// Takes the place of the next request's target.
     target: Mutex<Option<Bytes>>,
+    /// The next request's head is to be kept.
+    is_head_kept: AtomicBool,
+    /// The head that was kept, as the library wrote it.
+    head: Mutex<Vec<u8>>,
 }
+
+/// The longest head whose memory an idle connection keeps for the next one.
+const MAX_HEAD: usize = 1024;
 
 impl Shared {
     /// The response has ended. From here on, no bytes may come before the next request.
@@ -84,6 +93,21 @@ impl Shared {
     /// Sends `target`, if there is one, in place of the next request's own.
     pub(super) fn replace_target(&self, target: Option<Bytes>) {
         *self.target.lock() = target;
+    }
+
+    /// Keeps the next request's head, if `is_kept`, from its first write on.
+    pub(super) fn keep_head(&self, is_kept: bool) {
+        self.is_head_kept.store(is_kept, Ordering::Relaxed);
+        if is_kept {
+            let mut head = self.head.lock();
+            head.clear();
+            head.shrink_to(MAX_HEAD);
+        }
+    }
+
+    /// The fields of the head that was kept. `None` if nothing has been written.
+    pub(super) fn kept_fields(&self) -> Option<HeaderMap> {
+        fields_of(&self.head.lock())
     }
 
     /// Whether a write has failed, so that the connection can carry no other request.
@@ -150,6 +174,15 @@ impl Wire {
         }
     }
 
+    /// Sees the beginning of a request before it is written.
+    fn note_head(&self, head: &[u8]) {
+        if self.shared.is_head_kept.load(Ordering::Relaxed) && !self.shared.is_asked.load(Ordering::Relaxed) {
+            let mut kept = self.shared.head.lock();
+            kept.clear();
+            kept.extend_from_slice(head);
+        }
+    }
+
     /// Writes a request's beginning with its real target. Returns how many of the library's bytes that were.
     fn poll_line(&mut self, cx: &mut Context<'_>, head: &[u8]) -> Poll<Option<usize>> {
         if self.line.is_none() {
@@ -184,6 +217,18 @@ fn with_target(head: &[u8], target: &[u8]) -> Option<(Bytes, usize)> {
     Some((Bytes::from([head.get(..method)?, target].concat()), method + placeholder))
 }
 
+/// The fields of a head without a body, as the HTTP library writes it. `None` if it is not whole.
+fn fields_of(head: &[u8]) -> Option<HeaderMap> {
+    let mut lines = head.strip_suffix(b"\r\n\r\n")?.split(|byte| *byte == b'\n').skip(1);
+    lines.try_fold(HeaderMap::new(), |mut fields, line| {
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        let colon = line.iter().position(|byte| *byte == b':')?;
+        let (name, value) = (line.get(..colon)?, line.get(colon..)?.strip_prefix(b": ")?);
+        fields.append(HeaderName::from_bytes(name).ok()?, HeaderValue::from_bytes(value).ok()?);
+        Some(fields)
+    })
+}
+
 impl AsyncRead for Wire {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let (before, room) = (buf.filled().len(), buf.remaining());
@@ -216,6 +261,7 @@ impl AsyncWrite for Wire {
         if self.lost.is_some() {
             return Poll::Ready(Ok(buf.len()));
         }
+        self.note_head(buf);
         if let Some(stands_for) = ready!(self.poll_line(cx, buf)) {
             return Poll::Ready(Ok(stands_for));
         }
@@ -232,6 +278,7 @@ impl AsyncWrite for Wire {
         if self.lost.is_some() {
             return Poll::Ready(Ok(all()));
         }
+        self.note_head(bufs.first().map_or(&[], |first| first));
         if let Some(first) = bufs.first()
             && let Some(stands_for) = ready!(self.poll_line(cx, first))
         {
@@ -361,6 +408,23 @@ mod tests {
             wire.write_all(b"GET /2 HTTP/1.1\r\n\r\n").await.unwrap();
             assert_eq!(*written.lock(), b"GET /caf\xe9 HTTP/1.1\r\n\r\nGET /2 HTTP/1.1\r\n\r\n");
         }
+    }
+
+    #[tokio::test]
+    async fn the_head_of_a_request_is_kept_when_it_is_wanted() {
+        let (mut wire, shared) = Wire::http1(Box::new(Told { room: 5, ..Told::default() }), Ending::Strict);
+        shared.keep_head(true);
+        assert!(shared.kept_fields().is_none(), "nothing has been written");
+        wire.write_all(b"GET / HTTP/1.1\r\na: 1\r\nb: \r\na: \xe4: 2\r\n\r\n").await.unwrap();
+        let fields = shared.kept_fields().unwrap();
+        let fields: Vec<_> = fields.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
+        assert_eq!(fields, [("a", &b"1"[..]), ("a", b"\xe4: 2"), ("b", b"")]);
+        shared.rest();
+        shared.keep_head(false);
+        wire.write_all(b"GET / HTTP/1.1\r\nc: 3\r\n\r\n").await.unwrap();
+        assert!(!shared.kept_fields().unwrap().contains_key("c"));
+        shared.keep_head(true);
+        assert!(shared.kept_fields().is_none());
     }
 
     #[tokio::test]

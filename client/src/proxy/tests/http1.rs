@@ -372,6 +372,36 @@ async fn a_connection_that_was_closed_while_idle_is_not_used() {
 }
 
 #[tokio::test]
+async fn a_request_is_sent_again_as_it_was() {
+    let (listener, port) = listen().await;
+    let (came, mut requests) = mpsc::channel(10);
+    accept_all(listener, move |number, mut stream| {
+        let came = came.clone();
+        async move {
+            while let Some(head) = read_head(&mut stream).await {
+                came.send(head.clone()).await.unwrap();
+                // The first connection ends with its second request unanswered.
+                if number == 0 && !head.starts_with("GET /first ") {
+                    return;
+                }
+                stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await.unwrap();
+            }
+        }
+    });
+    let daemon = Daemon::to(&port.to_string()).await;
+    assert_eq!(daemon.get("/first").response().await.unwrap(), (200, "ok".to_owned()));
+    requests.recv().await.unwrap();
+    let long = "x".repeat(3000);
+    let fields = [("accept", "a: b"), ("x-empty", ""), ("cookie", "a=1"), ("x-long", &long), ("cookie", "b=2")];
+    let mut visitor = daemon.open("DELETE", "/%C3%A4?q=1", &fields, true);
+    assert_eq!(visitor.response().await.unwrap(), (200, "ok".to_owned()));
+    let (first, second) = (requests.recv().await.unwrap(), requests.recv().await.unwrap());
+    assert_eq!(first, second);
+    assert!(first.starts_with("DELETE /%C3%A4?q=1 HTTP/1.1\r\naccept: a: b\r\nx-empty: \r\n"), "{first}");
+    assert!(first.contains("\r\ncookie: a=1\r\ncookie: b=2\r\n") && first.contains(&long), "{first}");
+}
+
+#[tokio::test]
 async fn heads_are_carried_up_to_the_protocols_limit() {
     let (listener, port) = listen().await;
     accept_all(listener, |_, mut stream| async move {

@@ -5,7 +5,7 @@
 
 use std::cell::Cell;
 use std::collections::HashMap;
-use std::hash::{BuildHasher as _, Hash, RandomState};
+use std::hash::{BuildHasher as _, BuildHasherDefault, Hash, Hasher, RandomState};
 use std::num::NonZeroU32;
 use std::time::Duration;
 
@@ -48,6 +48,37 @@ pub(super) enum Kind {
     FailedKeys,
 }
 
+/// A bucket with the hash of its name, which is computed once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Placed {
+    bucket: Bucket,
+    hash: u64,
+}
+
+impl Hash for Placed {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.hash);
+    }
+}
+
+/// Takes a hash that is known already.
+#[derive(Clone, Copy, Debug, Default)]
+struct Known(u64);
+
+impl Hasher for Known {
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.0 = self.0 << 8 | u64::from(*byte));
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
 /// All buckets.
 #[derive(Debug)]
 pub(super) struct Table {
@@ -58,7 +89,7 @@ pub(super) struct Table {
 
 #[derive(Debug, Default)]
 struct Shard {
-    buckets: HashMap<Bucket, Nanos>,
+    buckets: HashMap<Placed, Nanos, BuildHasherDefault<Known>>,
     swept: Nanos,
 }
 
@@ -109,8 +140,10 @@ impl Table {
         Nanos::new(u64::try_from(self.began.elapsed().as_nanos()).unwrap_or(u64::MAX / 2))
     }
 
-    fn shard(&self, bucket: &Bucket) -> &Mutex<Shard> {
-        &self.shards[self.hasher.hash_one(bucket) as usize % SHARDS]
+    /// The shard of a bucket, and its name there. The map takes the lowest and the highest bits of the hash.
+    fn place(&self, bucket: Bucket) -> (&Mutex<Shard>, Placed) {
+        let hash = self.hasher.hash_one(bucket);
+        (&self.shards[(hash >> 32) as usize % SHARDS], Placed { bucket, hash })
     }
 
     #[cfg(test)]
@@ -132,8 +165,9 @@ impl StateStore for Now<'_> {
     where
         F: Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
     {
-        let mut shard = self.table.shard(bucket).lock();
-        if let Some(arrival) = shard.buckets.get_mut(bucket) {
+        let (shard, placed) = self.table.place(*bucket);
+        let mut shard = shard.lock();
+        if let Some(arrival) = shard.buckets.get_mut(&placed) {
             let (outcome, next) = decide(Some(*arrival))?;
             *arrival = next;
             return Ok(outcome);
@@ -142,7 +176,7 @@ impl StateStore for Now<'_> {
         if shard.buckets.len() >= SHARD_ROOM {
             shard.make_room(self.now);
         }
-        shard.buckets.insert(*bucket, next);
+        shard.buckets.insert(placed, next);
         Ok(outcome)
     }
 }

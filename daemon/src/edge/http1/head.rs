@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 use http::Uri;
+use memchr::memchr;
 
 use crate::edge::judge::{Fault, content_length};
 
@@ -52,7 +53,7 @@ pub(super) enum End {
 /// Looks for the empty line that ends a head. `from` is where the last search stopped.
 pub(super) fn find_end(bytes: &[u8], from: usize) -> Result<End, Fault> {
     let mut at = from;
-    while let Some(found) = bytes.get(at..).and_then(|rest| rest.iter().position(|byte| *byte == b'\n')) {
+    while let Some(found) = bytes.get(at..).and_then(|rest| memchr(b'\n', rest)) {
         let feed = at + found;
         at = feed + 1;
         let line = &bytes[..feed];
@@ -116,7 +117,7 @@ impl<'a> Iterator for Lines<'a> {
 
     fn next(&mut self) -> Option<&'a [u8]> {
         let rest = self.head.get(self.at..).filter(|rest| !rest.is_empty())?;
-        let end = rest.iter().position(|byte| *byte == b'\n').unwrap_or(rest.len());
+        let end = memchr(b'\n', rest).unwrap_or(rest.len());
         self.at += end + 1;
         let line = &rest[..end];
         Some(line.strip_suffix(b"\r").unwrap_or(line))
@@ -167,7 +168,8 @@ pub(super) fn field(line: &[u8]) -> Result<(&[u8], &[u8]), Fault> {
         _ => return Err(Fault::FieldName),
     }
     let value = &rest[1..];
-    if !value.iter().copied().all(is_value) {
+    // Without a way out of the loop, the compiler looks at many bytes at once.
+    if !value.iter().fold(true, |valid, byte| valid & is_value(*byte)) {
         return Err(Fault::FieldValue);
     }
     Ok((name, value.trim_ascii()))
@@ -232,7 +234,7 @@ fn is_token(byte: u8) -> bool {
 
 /// RFC 9110, section 5.5.
 pub(super) fn is_value(byte: u8) -> bool {
-    byte == b'\t' || (byte >= b' ' && byte != 0x7f)
+    (byte == b'\t') | ((byte >= b' ') & (byte != 0x7f))
 }
 
 /// Bytes of a target that URIs have (RFC 3986), which no library refuses or changes.

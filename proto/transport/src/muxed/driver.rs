@@ -49,6 +49,8 @@ pub(super) struct Driver<P> {
     message: BytesMut,
     woken: Vec<Waker>,
     unflushed: bool,
+    /// What is to be sent now has waited for the other tasks that are ready.
+    gathered: bool,
     closing: bool,
     /// Everything is written and the pipe is closed on our side.
     closed: bool,
@@ -63,6 +65,7 @@ impl<P: Pipe> Driver<P> {
             message: BytesMut::new(),
             woken: Vec::new(),
             unflushed: false,
+            gathered: false,
             closing: false,
             closed: false,
         }
@@ -159,6 +162,17 @@ impl<P: Pipe> Driver<P> {
         }
     }
 
+    /// Whether to let other tasks run before the next write. The runtime runs a task that was just woken next, before
+    /// others that are ready. So without this, each of many visitors who ask at once would cost a write of its own.
+    fn gathers(&mut self) -> bool {
+        if std::mem::take(&mut self.gathered) {
+            return false;
+        }
+        let state = self.shared.lock();
+        self.gathered = state.mux.has_transmit() && state.mux.open_exchanges() > 1 && !state.mux.is_closed();
+        self.gathered
+    }
+
     /// Does one round of reading, timeouts and writing. Ready once the session has ended.
     fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<CloseReason> {
         let mut more = match self.poll_read(cx) {
@@ -167,6 +181,10 @@ impl<P: Pipe> Driver<P> {
         };
         if let Err(reason) = self.poll_time(cx) {
             return Poll::Ready(reason);
+        }
+        if self.gathers() {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
         }
         match self.poll_write(cx) {
             Poll::Ready(Err(reason)) => return Poll::Ready(reason),

@@ -14,6 +14,7 @@ use tracing::debug;
 
 use super::control::{Control, close_reason};
 use super::liveness::PathLiveness;
+use super::runtime::runtime;
 use super::settings::{self, Tuning};
 use super::{ALPN, session, socket};
 use crate::{Config, HandshakeError, Transport};
@@ -115,8 +116,9 @@ impl Dialer {
         let socket = socket::bind_any()?;
         let buffers = socket::enlarge(&socket)?;
         let (socket, _offload) = socket::wrap(socket)?;
-        let runtime = Arc::new(quinn::TokioRuntime);
-        let endpoint = Endpoint::new_with_abstract_socket(EndpointConfig::default(), None, socket, runtime)?;
+        let mut config = EndpointConfig::default();
+        settings::take_large_datagrams(&mut config);
+        let endpoint = Endpoint::new_with_abstract_socket(config, None, socket, runtime())?;
         debug!(receive_buffer = buffers.receive, send_buffer = buffers.send, "UDP socket opened");
         *slot = Some(endpoint.clone());
         Ok(endpoint)

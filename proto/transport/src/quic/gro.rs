@@ -1,4 +1,5 @@
-//! GRO split: a layer that returns single datagrams, although the kernel delivers them in batches.
+//! GRO split: a layer that returns single datagrams, although the kernel delivers them in batches. It also divides batches
+//! that are too large for the kernel to send.
 //!
 //! With receive offload (GRO) up to 64 datagrams come in one piece of memory. Quinn keeps such a piece until the last
 //! byte of its datagrams is read, so a stalled stream could hold 40 times its window. A datagram that is copied out
@@ -10,12 +11,14 @@ use std::task::{Context, Poll, ready};
 
 use parking_lot::Mutex;
 use quinn::AsyncUdpSocket;
-use quinn::udp::RecvMeta;
+use quinn::udp::{RecvMeta, Transmit};
 
 use super::layer::{LayeredSocket, UdpLayer};
 
 /// The most bytes that the kernel gives in one batch.
 const BATCH: usize = 64 * 1024;
+/// The most bytes that the kernel takes in one batch.
+const MOST_SENT: usize = 65_000;
 /// Batches that are taken in one call.
 const BATCHES: usize = 4;
 
@@ -53,6 +56,19 @@ impl UdpLayer for GroSplit {
             count += 1;
         }
         Poll::Ready(Ok(count))
+    }
+
+    /// Quinn puts ten datagrams into a batch, however large they are. The kernel takes 64 KiB.
+    fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+        let Some(segment) = transmit.segment_size.filter(|_| transmit.contents.len() > MOST_SENT) else {
+            return self.below.try_send(transmit);
+        };
+        let size = (MOST_SENT / segment).max(1) * segment;
+        for contents in transmit.contents.chunks(size) {
+            let segment_size = (contents.len() > segment).then_some(segment);
+            self.below.try_send(&Transmit { contents, segment_size, ..*transmit })?;
+        }
+        Ok(())
     }
 
     fn max_receive_segments(&self) -> usize {
@@ -151,6 +167,49 @@ mod tests {
         fn local_addr(&self) -> io::Result<SocketAddr> {
             Ok(([127, 0, 0, 1], 1).into())
         }
+    }
+
+    /// Notes what is sent: the length of each batch and of its datagrams.
+    #[derive(Debug, Default)]
+    struct Sent(Mutex<Vec<(usize, Option<usize>)>>);
+
+    impl AsyncUdpSocket for Sent {
+        fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
+            unreachable!("nobody waits")
+        }
+
+        fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+            self.0.lock().push((transmit.contents.len(), transmit.segment_size));
+            Ok(())
+        }
+
+        fn poll_recv(
+            &self,
+            _cx: &mut Context<'_>,
+            _buffers: &mut [IoSliceMut<'_>],
+            _meta: &mut [RecvMeta],
+        ) -> Poll<io::Result<usize>> {
+            Poll::Pending
+        }
+
+        fn local_addr(&self) -> io::Result<SocketAddr> {
+            Ok(([127, 0, 0, 1], 1).into())
+        }
+    }
+
+    #[test]
+    fn batches_that_the_kernel_does_not_take_are_sent_in_parts() {
+        let below = Arc::new(Sent::default());
+        let socket = split_gro(below.clone());
+        let contents = vec![0; 10 * 8952];
+        for (length, segment_size) in [(14_520, Some(1452)), (8952, None), (8 * 8952 + 100, Some(8952))] {
+            let contents = &contents[..length];
+            let destination = ([127, 0, 0, 1], 2).into();
+            let transmit = Transmit { destination, ecn: None, contents, segment_size, src_ip: None };
+            socket.try_send(&transmit).unwrap();
+        }
+        let expected = [(14_520, Some(1452)), (8952, None), (7 * 8952, Some(8952)), (8952 + 100, Some(8952))];
+        assert_eq!(*below.0.lock(), expected);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cok_proto::message::DEFAULT_WINDOW;
-use quinn::{IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
+use quinn::{EndpointConfig, IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
 
 use crate::Congestion;
 
@@ -56,6 +56,11 @@ const UNI_STREAMS: u32 = 8;
 /// Handshake bytes that may arrive out of order. A post-quantum ClientHello has 2 KiB, a certificate chain 4 KiB.
 const CRYPTO_BUFFER: usize = 16 * 1024;
 
+/// The largest datagram in bytes that is sent and taken: an Ethernet jumbo frame of 9,000 bytes less the headers of IPv6 and
+/// UDP. A datagram costs processor time whatever its size, so large ones are worth it where the path takes them. Where an
+/// interface has a smaller MTU, the kernel refuses the probes, and they are not sent at all.
+pub(super) const LARGEST_DATAGRAM: u16 = 8952;
+
 /// The settings of both sides.
 fn common(tuning: &Tuning, initial_window: u32) -> TransportConfig {
     let mut config = TransportConfig::default();
@@ -65,14 +70,26 @@ fn common(tuning: &Tuning, initial_window: u32) -> TransportConfig {
         .receive_window(VarInt::from_u32(FIRST_WINDOW))
         .send_window(SEND_WINDOW)
         .crypto_buffer_size(CRYPTO_BUFFER)
-        // Every path carries 1,200 bytes (RFC 9000, section 14). Discovery goes up to what Ethernet with IPv6 leaves.
-        // If larger packets get lost, as in a tunnel on the path, it goes down again (RFC 8899).
+        // Every path carries 1,200 bytes (RFC 9000, section 14), and discovery looks for more. If larger packets get
+        // lost, as in a tunnel on the path, it goes down again (RFC 8899).
         .initial_mtu(1200)
         .min_mtu(1200)
-        .mtu_discovery_config(Some(MtuDiscoveryConfig::default()))
+        .mtu_discovery_config(Some(mtu_discovery()))
         // We use no datagrams (RFC 9221), so no peer may fill a buffer with them.
         .datagram_receive_buffer_size(None);
     config
+}
+
+fn mtu_discovery() -> MtuDiscoveryConfig {
+    let mut discovery = MtuDiscoveryConfig::default();
+    discovery.upper_bound(LARGEST_DATAGRAM);
+    discovery
+}
+
+/// Makes an endpoint take the datagrams that its peers may send.
+pub fn take_large_datagrams(config: &mut EndpointConfig) {
+    // Only an invalid size is an error.
+    let _valid = config.max_udp_payload_size(LARGEST_DATAGRAM);
 }
 
 /// The settings of a daemon's endpoint, on which visitors and tunnels arrive. `idle` is how long a connection may be

@@ -52,19 +52,19 @@ class Attacked:
         """Returns this number at the attack's scale."""
         return max(1, int(number * self.scale))
 
-    def established(self):
-        """Returns how many TCP connections from the attacker the daemon has open. A connection that the daemon has closed
-        does not count, even if the attacker has not read that far."""
+    def established(self, sources=()):
+        """Returns how many TCP connections from the attacker, or from these sources, the daemon has open. A connection that
+        the daemon has closed does not count, even if the attacker has not read that far."""
         local = f"{_hex(self.address)}:{self.port:04X}"
-        remote = _hex(self.source) + ":"
+        remote = {_hex(source) for source in sources or [self.source]}
         lines = Path("/proc/net/tcp").read_text().splitlines()[1:] + Path("/proc/net/tcp6").read_text().splitlines()[1:]
         rows = (line.split()[1:4] for line in lines)
-        return sum(mine == local and peer.startswith(remote) and state == "01" for mine, peer, state in rows)
+        return sum(mine == local and peer[:8] in remote and state == "01" for mine, peer, state in rows)
 
-    def until_closed(self, began, limit, left=0):
+    def until_closed(self, began, limit, left=0, sources=()):
         """Waits until the daemon has closed all TCP connections but `left`. Returns the seconds since `began`."""
         end = time.monotonic() + limit
-        while self.established() > left:
+        while self.established(sources) > left:
             if time.monotonic() > end:
                 return None
             time.sleep(0.02)

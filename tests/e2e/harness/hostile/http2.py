@@ -292,6 +292,17 @@ def silent_connections(at):
     return Outcome(sum(c.sent for c in connections), len(connections), 0, ended)
 
 
+def unacknowledged_ends(at):
+    """Idle connections that acknowledge nothing, not even that they end."""
+    connections = [Connection(at) for _ in range(at.many(100))]
+    for connection in connections:
+        connection.ask([1], "/")
+    ended = at.until_closed(time.monotonic(), PATIENCE)
+    for connection in connections:
+        connection.socket.close()
+    return Outcome(sum(c.sent for c in connections), len(connections), len(connections), ended)
+
+
 def slow_continuations(at):
     """Heads that come in small pieces and never end."""
     connections = [Connection(at) for _ in range(at.many(50))]

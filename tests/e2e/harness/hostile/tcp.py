@@ -2,9 +2,11 @@
 
 import contextlib
 import os
+import resource
 import ssl
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 from .outcome import Outcome
 
@@ -73,19 +75,36 @@ def silent_after_tls(at):
 
 def many_connections(at):
     """Idle connections, each after one answered request. Only their memory counts."""
+    return _idle(at, [at] * at.many(300))
+
+
+def many_addresses(at):
+    """The same, with one connection each from many addresses, so that no share of an address ends them."""
+    members = [replace(at, source=f"127.1.{number // 250}.{number % 250 + 1}") for number in range(at.many(1000))]
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    return _idle(at, members)
+
+
+def _idle(at, members):
+    """Opens an idle connection for each member, all at once in the end."""
     request = f"GET / HTTP/1.1\r\nhost: {at.host(at.name)}\r\n\r\n".encode()
 
-    def one():
-        connection = at.visit()
+    def one(member):
+        connection = member.visit()
         connection.sendall(request)
-        connection.recv(4096)
+        assert connection.recv(4096).startswith(b"HTTP/1.1 200"), member.source
         return connection
 
-    sockets = _open(at, at.many(300), one)
+    with ThreadPoolExecutor(16) as pool:
+        sockets = list(pool.map(one, members))
+    sources = {member.source for member in members}
+    assert (held := at.established(sources)) == len(members), f"{held} of {len(members)} stand"
     time.sleep(1)
     for connection in sockets:
         connection.close()
-    return Outcome(len(request) * len(sockets), len(sockets), 0, at.until_closed(time.monotonic(), PATIENCE))
+    ended = at.until_closed(time.monotonic(), PATIENCE, sources=sources)
+    return Outcome(len(request) * len(sockets), len(sockets), 0, ended)
 
 
 def slow_head(at):
