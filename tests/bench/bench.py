@@ -21,6 +21,7 @@ from origin import Origin
 from workloads import table as workloads_table
 
 
+RESULTS = Path(__file__).with_name("RESULTS.md")
 # What a program that does not start or does not answer raises.
 FAILURES = (AssertionError, OSError, subprocess.SubprocessError)
 
@@ -39,6 +40,7 @@ def parse():
         "--disturbed", type=float, default=8, metavar="PERCENT",
         help="of a processor that other work may take; above it a measurement is repeated; default: 8",
     )
+    parser.add_argument("--results", action="store_true", help="write the report into RESULTS.md as well")
     parser.add_argument("--list", action="store_true", help="name all workloads and contestants, and end")
     arguments = parser.parse_args()
     arguments.rounds = arguments.rounds or (1 if arguments.quick else 5)
@@ -89,21 +91,22 @@ def main():
         return
     if len(processors.ALL) < 2:
         raise SystemExit("the benchmark needs two processors: one for the load, one for the contestants")
-    processors.prefer()
     absent = {} if arguments.only else dict(contestants_table.LEFT_OUT)
-    running, programs = [], Path(os.environ["COK_BIN_DIR"])
+    running, generate = [], Path(os.environ["COK_GENERATE"])
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         folder = Path(folder)
-        origin = Origin(folder / "origin", programs / "cok-generate")
+        # The user's shell may be of the same session.
+        stack.callback(processors.prefer, nice=processors.prefer())
+        origin = Origin(folder / "origin", generate)
         stack.callback(origin.stop)
         stack.callback(lambda: [each.stop() for each in reversed(running)])
         if any(each.compared for each in chosen):
             start_all(wanted, folder, origin, running, absent)
-        bench = workloads.Bench(
-            folder, origin, running, arguments.seconds, arguments.quick, programs / "cok-generate"
-        )
+        bench = workloads.Bench(folder, origin, running, arguments.seconds, arguments.quick, generate)
         said = f"{arguments.rounds} rounds of {arguments.seconds} s, load {os.getloadavg()[0]:.2f} before"
-        written = report.Report(arguments.output, machine.describe(arguments.against), said, absent)
+        written = report.Report(
+            arguments.output, machine.describe(arguments.against), said, absent, workloads_table.WORKLOADS, arguments.add
+        )
         for workload in chosen:
             if workload.compared and not running:
                 continue
@@ -116,7 +119,10 @@ def main():
                 continue
             written.add(result)
             print(result.words(), end="\n\n", flush=True)
-    print(f"The report is in {arguments.output}")
+    print(written.goals())
+    if arguments.results:
+        written.fill(RESULTS)
+    print(f"\nThe report is in {arguments.output}")
 
 
 if __name__ == "__main__":

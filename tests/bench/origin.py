@@ -12,7 +12,7 @@ HUGE = 64 << 30
 
 
 class Origin:
-    """Serves FILES, an endless download at /huge, and takes uploads at /sink if `generate` is there to read them."""
+    """Serves FILES, an endless download at /huge, and takes uploads at /sink if the program `sink` reads them."""
 
     def __init__(self, folder, sink=None):
         site = folder / "site"
@@ -23,7 +23,7 @@ class Origin:
             file.truncate(HUGE)
         self.programs = []
         with processors.on(processors.LOAD):
-            uploads = self._start_sink(sink) if sink and sink.exists() else "return 404;"
+            uploads = self._start_sink(sink) if sink else "return 404;"
             self.port = free_port()
             config = folder / "nginx.conf"
             config.write_text(self._config(folder, site, uploads))

@@ -64,10 +64,11 @@ def memory(pids):
     return total / (1 << 20)
 
 
-def prefer(pid="self"):
-    """Puts a session's process group before all others (sched(7), autogroup). Returns whether it may."""
-    try:
-        Path(f"/proc/{pid}/autogroup").write_text("-20")
-        return True
-    except OSError:
-        return False
+def prefer(pid="self", nice=-20):
+    """Puts a session's process group before all others, if it may (sched(7), autogroup). Returns the priority before."""
+    group = Path(f"/proc/{pid}/autogroup")
+    with contextlib.suppress(OSError):
+        before = int(group.read_text().split()[-1])
+        group.write_text(str(nice))
+        return before
+    return 0

@@ -4,9 +4,14 @@ import dataclasses
 import json
 import re
 
+import disturbance
+import goals
 import plot
 import table
 from figures import summarize
+
+
+BEGIN, END = "<!-- The benchmark writes from here. -->", "<!-- It writes to here. -->"
 
 
 @dataclasses.dataclass
@@ -19,6 +24,14 @@ class Result:
     measurements: dict
     # Why a subject could not be measured, by name.
     failed: dict = dataclasses.field(default_factory=dict)
+
+    @classmethod
+    def of(cls, workload, raw):
+        """Returns what `raw` has returned before."""
+        measurements = {
+            name: [disturbance.Measurement(**each) for each in rounds] for name, rounds in raw["rounds"].items()
+        }
+        return cls(workload, list(raw["groups"].items()), measurements, raw["failed"])
 
     def summaries(self):
         return summarize(self.subjects, {
@@ -69,23 +82,48 @@ def heading(machine, arguments, absent):
 class Report:
     """Writes a run's files into a folder. Each finished workload is written at once."""
 
-    def __init__(self, folder, machine, arguments, absent):
+    def __init__(self, folder, machine, arguments, absent, known, add=False):
         self._folder, self._machine, self._arguments, self._absent = folder, machine, arguments, absent
-        self._results, self._goals = [], ""
         folder.mkdir(parents=True, exist_ok=True)
+        self._results = self._earlier(known) if add else {}
+
+    def _earlier(self, known):
+        """Returns the results of an earlier run by name, for workloads that are still there."""
+        file = self._folder / "results.json"
+        raw = json.loads(file.read_text())["results"] if file.exists() else []
+        by_name = {each.name: each for each in known}
+        return {each["workload"]: Result.of(by_name[each["workload"]], each) for each in raw if each["workload"] in by_name}
 
     def add(self, result):
-        self._results.append(result)
+        self._results[result.workload.name] = result
         name = f"{file_name(result.workload)}.svg"
         drawing = plot.draw(result.workload.name, result.workload.plots, result.summaries())
         (self._folder / name).write_text(drawing)
         self.write()
 
-    def write(self, goals=""):
+    def goals(self):
+        """Returns the table of the figures to reach."""
+        return goals.markdown({
+            name: {
+                subject: {figure: summary.median for figure, summary in figures.items()}
+                for subject, figures in result.summaries().items()
+            }
+            for name, result in self._results.items()
+        })
+
+    def write(self):
+        results = self._results.values()
         raw = {
             "machine": self._machine, "run": self._arguments, "left out": self._absent,
-            "results": [each.raw() for each in self._results],
+            "results": [each.raw() for each in results],
         }
         (self._folder / "results.json").write_text(json.dumps(raw, indent=1) + "\n")
-        parts = [heading(self._machine, self._arguments, self._absent), *(each.words() for each in self._results)]
-        (self._folder / "report.md").write_text("\n\n".join([*parts, goals]).strip() + "\n")
+        parts = [heading(self._machine, self._arguments, self._absent), *(each.words() for each in results), self.goals()]
+        (self._folder / "report.md").write_text("\n\n".join(parts) + "\n")
+
+    def fill(self, file):
+        """Replaces the part of a Markdown file between the marks by the report."""
+        before, _, rest = file.read_text().partition(BEGIN)
+        _, _, after = rest.partition(END)
+        report = (self._folder / "report.md").read_text()
+        file.write_text(f"{before}{BEGIN}\n\n{report}\n{END}{after}")
