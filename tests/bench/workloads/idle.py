@@ -1,0 +1,69 @@
+"""What stands idle costs the daemon: sessions, tunnels and visitors' connections."""
+
+import contextlib
+import time
+
+from contestants import cok
+
+from . import Subject, Workload, generate, stopping
+
+COUNT, QUICK = 5000, 500
+# The tunnels of a session, as `max_per_session` of the protocol's default allows.
+TUNNELS = 40
+
+
+def settled(process):
+    """Returns the resident memory in KiB, once a second passes without much change."""
+    last = process.memory()[0]
+    while True:
+        time.sleep(1)
+        now = process.memory()[0]
+        if abs(now - last) < 64 << 10:
+            return now / 1024
+        last = now
+
+
+def measure(bench, transport, hold, count):
+    """Returns the daemon's growth for each of `count` that `hold(bench, daemon)` holds."""
+    with stopping([]) as programs:
+        daemon, _ = cok.pair(bench, "idle", transport, programs)
+        # The first ones of all kinds make what later ones share.
+        with hold(bench, daemon, 1, "first"):
+            before = settled(daemon.process)
+            with hold(bench, daemon, count, "more"):
+                return {"each": (settled(daemon.process) - before) / count}
+
+
+def sessions(transport):
+    return lambda bench, daemon, count, prefix: generate.sessions(bench, daemon, transport, count, 1, prefix)
+
+
+def tunnels(bench, daemon, count, prefix):
+    return generate.sessions(bench, daemon, "ws", max(1, count // TUNNELS), min(count, TUNNELS), prefix)
+
+
+def visitors(bench, daemon, count, _prefix):
+    return generate.visitors(bench, daemon, count, "bench")
+
+
+@contextlib.contextmanager
+def subjects(bench):
+    count = QUICK if bench.quick else COUNT
+    yield [
+        Subject(f"{count:,} {what}", lambda hold=hold, transport=transport: measure(bench, transport, hold, count), what)
+        for what, transport, hold in (
+            ("sessions over ws", "ws", sessions("ws")),
+            ("sessions over quic", "quic", sessions("quic")),
+            (f"tunnels, {TUNNELS} a session", "ws", tunnels),
+            ("visitors' connections", "ws", visitors),
+        )
+    ]
+
+
+WORKLOADS = [
+    Workload(
+        "idle cost", subjects, ("each",), ("each",), rounds=2,
+        note="Resident memory of the daemon for each, with one tunnel a session where nothing else is said.",
+        judged=False,
+    ),
+]

@@ -1,0 +1,104 @@
+"""A tunnel across a line that loses packets, over each transport and with each congestion controller at both ends.
+
+The line has a round trip of 20 ms, 200 Mbit/s and a queue of its bandwidth-delay product, in namespaces of its own. The
+visitors share a namespace with the daemon, and the service with the client, so that only the tunnel crosses the line.
+Each round measures one download alone, then small requests during four downloads. Small requests leave at a steady rate.
+Their time counts from the moment when they are due, so that a stall shows in all requests that it delays. This needs
+root."""
+
+import contextlib
+import time
+
+from figures import percentile
+from harness.cok import Daemon
+from harness.netns import DAEMON, Network, Unavailable
+from harness.nginx import Nginx
+from harness.visitors import Visitors
+
+from . import Subject, Workload
+
+LINE = {"delay": "10ms", "rate": 200, "queue": 512 << 10}
+LOSS, QUICK_LOSS = (0, 1, 2), (0, 2)
+# Small requests a second, and the number of visitors that share them: one is free even while others wait for 300 ms.
+RATE, VISITORS = 100, 32
+CANDIDATES = [(transport, congestion) for congestion in ("bbr", "cubic") for transport in ("ws", "quic")]
+
+
+class Tunnel:
+    """A daemon and a client with the line between them."""
+
+    def __init__(self, folder, network, origin, transport, congestion):
+        self.daemon = Daemon(
+            folder / f"{transport}-{congestion}", https=f"{DAEMON}:0", transport=transport, inside=network.internet,
+            more=f'[transport]\ncongestion = "{congestion}"\n',
+        )
+        self.client = self.daemon.client(origin.target, "bench", options=["--congestion", congestion], inside=network.home)
+
+    def stop(self):
+        self.client.stop()
+        self.daemon.stop()
+
+    def downloads(self, count, seconds):
+        """Starts `count` downloads that last `seconds`. `throughput` waits for them."""
+        return [
+            self.client.start_curl("/huge", "--output", "/dev/null", "--write-out", "%{size_download}", deadline=seconds)
+            for _ in range(count)
+        ]
+
+    def small(self, seconds):
+        """Sends small requests for `seconds`. Returns their times in ms."""
+        visitors = Visitors(self.daemon, self.client.name, "/small", RATE, VISITORS)
+        time.sleep(seconds)
+        times = visitors.stop()
+        assert not visitors.failures, visitors.failures
+        return [each * 1000 for each in times]
+
+
+def throughput(downloads, seconds):
+    """Returns the total rate of the downloads in MB/s."""
+    return sum(int(curl.communicate(timeout=seconds + 20)[0]) for curl in downloads) / seconds / 1e6
+
+
+def measure(tunnel, seconds):
+    single = throughput(tunnel.downloads(1, seconds), seconds)
+    bulk = tunnel.downloads(4, seconds + 1)
+    # The downloads have filled the line by now.
+    time.sleep(0.5)
+    times = tunnel.small(seconds)
+    throughput(bulk, seconds + 1)
+    return {"mb": single, "p50": percentile(times, 0.5), "p99": percentile(times, 0.99)}
+
+
+@contextlib.contextmanager
+def subjects(bench):
+    """Each loss rate has a network of its own."""
+    with contextlib.ExitStack() as stack:
+        found = []
+        for loss in QUICK_LOSS if bench.quick else LOSS:
+            try:
+                network = Network()
+            except Unavailable as why:
+                raise AssertionError(f"network namespaces: {why}") from why
+            stack.callback(network.delete)
+            network.link(**LINE, loss=loss / 100)
+            folder = bench.folder / f"lossy-{loss}"
+            origin = Nginx(folder / "origin", inside=network.home)
+            stack.callback(origin.stop)
+            origin.add("small", bytes(128))
+            origin.add_sparse("huge", 4 << 30)
+            for transport, congestion in CANDIDATES:
+                tunnel = Tunnel(folder, network, origin, transport, congestion)
+                stack.callback(tunnel.stop)
+                found.append(Subject(
+                    f"cok, {loss} %, {congestion}, {transport}", lambda tunnel=tunnel: measure(tunnel, bench.seconds),
+                    f"{loss} % {congestion}",
+                ))
+        yield found
+
+
+WORKLOADS = [
+    Workload(
+        "lossy line", subjects, ("mb", "p50", "p99"), ("mb", "p99"),
+        note=f"One download alone; then {RATE} small requests a second during 4 downloads. Times from 20 ms upwards.",
+    ),
+]

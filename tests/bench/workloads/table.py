@@ -1,0 +1,11 @@
+"""All workloads in the order of the report."""
+
+from . import beside, h2load, http3, idle, lossy, scaling, steady, upload, wrk
+
+MODULES = (wrk, h2load, upload, steady, http3, idle, scaling, beside, lossy)
+WORKLOADS = [each for module in MODULES for each in module.WORKLOADS]
+
+
+def choose(parts):
+    """Returns the workloads whose names contain one of `parts`, or all."""
+    return [each for each in WORKLOADS if not parts or any(part in each.name for part in parts)]
