@@ -55,7 +55,7 @@ def sessions(bench):
             for what, hosts in (("one busy", 1), (f"{CONNECTIONS} busy", min(count, CONNECTIONS))):
                 if what == "one busy" or count > 1:
                     found.append(Subject(
-                        f"{count:,} session{"s"[:count - 1]}, {what}",
+                        f"{count:,} {'session' if count == 1 else 'sessions'}, {what}",
                         lambda daemon=daemon, pid=clients.pid, hosts=hosts: measure(
                             bench, daemon, pid, CONNECTIONS, daemon.host("s{}"), hosts
                         ),

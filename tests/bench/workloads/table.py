@@ -1,8 +1,8 @@
 """All workloads in the order of the report."""
 
-from . import beside, h2load, http3, idle, lossy, scaling, steady, upload, wrk
+from . import h2load, http3, idle, lossy, neighbours, scaling, steady, upload, wrk
 
-MODULES = (wrk, h2load, upload, steady, http3, idle, scaling, beside, lossy)
+MODULES = (wrk, h2load, upload, steady, http3, idle, scaling, neighbours, lossy)
 WORKLOADS = [each for module in MODULES for each in module.WORKLOADS]
 
 

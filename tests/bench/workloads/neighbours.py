@@ -1,4 +1,4 @@
-"""What visitors notice of others: of bulk downloads through the same session, and of a visitor that stands still."""
+"""What visitors notice of others: bulk downloads through the same session, and a visitor that stands still."""
 
 import contextlib
 import json
@@ -24,7 +24,7 @@ def small(bench, daemon):
     return {"p50": counted["p50"], "p99": counted["p99"]}
 
 
-def small_beside(bench, daemon, host):
+def small_during_bulk(bench, daemon, host):
     """The same during bulk downloads from a host. They have begun when the first small request leaves."""
     with processors.on(processors.LOAD):
         bulk = spawn(
@@ -53,7 +53,7 @@ def bulk(bench):
                 *(
                     Subject(
                         f"{transport}, {STREAMS} bulk, {what} tunnel",
-                        lambda daemon=daemon, host=host: small_beside(bench, daemon, host), transport,
+                        lambda daemon=daemon, host=host: small_during_bulk(bench, daemon, host), transport,
                     )
                     for what, host in (("same", HOST), ("another", OTHER))
                 ),
