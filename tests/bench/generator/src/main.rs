@@ -31,7 +31,7 @@ enum Args {
     /// Opens connections that stay idle after a request, or read nothing of a response
     Hold(hold::Held),
     /// Opens sessions with tunnels
-    Sessions(sessions::Sessions),
+    Sessions(sessions::Wanted),
 }
 
 /// Where the requests go.

@@ -19,7 +19,7 @@ const AT_ONCE: usize = 50;
 
 /// The sessions to open.
 #[derive(Clone, Debug, clap::Args)]
-pub(crate) struct Sessions {
+pub(crate) struct Wanted {
     /// The daemon's address on the web
     #[arg(long)]
     server: String,
@@ -50,7 +50,7 @@ pub(crate) struct Sessions {
 }
 
 /// Opens all sessions and holds them.
-pub(crate) async fn run(wanted: Sessions) -> anyhow::Result<()> {
+pub(crate) async fn run(wanted: Wanted) -> anyhow::Result<()> {
     let tls = cok_client::trust_file(&wanted.ca)?;
     let options = ClientOptions {
         server: wanted.server.parse()?,
@@ -85,7 +85,7 @@ pub(crate) async fn run(wanted: Sessions) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn tunnel_options(wanted: &Sessions, number: usize) -> TunnelOptions {
+fn tunnel_options(wanted: &Wanted, number: usize) -> TunnelOptions {
     TunnelOptions {
         label: None,
         subdomain: Some(format!("{}{number}", wanted.prefix)),
