@@ -72,6 +72,7 @@ pub mod logging;
 mod name;
 mod options;
 mod proxy;
+#[cfg(feature = "program")]
 mod revoked_links;
 mod routes;
 mod server;
