@@ -224,7 +224,14 @@ impl Directory {
         let name = reservation.name.clone();
         let newest = register.reserved.get(&name);
         if session.moves() || newest.is_none_or(|reserved| reserved.number != reservation.number) {
-            let by_itself = newest.is_some_and(|reserved| reserved.client.session == session.client.session);
+            let is_own = |client: &Client| client.session == session.client.session;
+            // A later Bind has reserved the name, or has it already.
+            let by_itself = match newest {
+                Some(reserved) => is_own(&reserved.client),
+                None => self
+                    .find(&name)
+                    .is_some_and(|entry| entry.presence.borrow().served_by().is_some_and(|live| is_own(&live.client))),
+            };
             let error = match (session.moves(), by_itself) {
                 (true, _) => moved(),
                 (false, true) => superseded(),
