@@ -25,7 +25,7 @@ def small(bench, daemon):
 
 
 def small_during_bulk(bench, daemon, host):
-    """The same during bulk downloads from a host. They have begun when the first small request leaves."""
+    """The same during bulk downloads from a host, which get half a second to fill the path."""
     with processors.on(processors.LOAD):
         bulk = spawn(
             [bench.generate, "visit", f"--address={daemon.https}", f"--host={host}", "--path=/huge",

@@ -257,12 +257,9 @@ impl Pool {
         self.pass_on(connection);
     }
 
-    /// Lets one more connection be busy, since the service has begun a response on this one, and keeps it. The end of the
-    /// response may be far: its visitor may take it slowly.
+    /// Lets one more connection be busy, since the service has begun its first response on this one, and keeps it. The end of
+    /// the response may be far: its visitor may take it slowly.
     pub(crate) fn grow(self: &Arc<Self>, connection: &mut Connection) {
-        if connection.reused {
-            return;
-        }
         let mut state = self.state.lock();
         let took = state.took(connection);
         let is_starved = state.starving.front().is_some_and(|starving| starving.is_starved_by(took));
