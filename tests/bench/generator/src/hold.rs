@@ -56,9 +56,8 @@ pub(crate) async fn run(held: Held) -> anyhow::Result<()> {
     for number in 0..held.connections {
         let host = held.aim.host(number);
         let room = (held.hold == Hold::Stalled).then_some(SMALL);
-        let stream = tls::connect(&tls, held.aim.address, &host, room)
-            .await
-            .with_context(|| format!("connection {number}"))?;
+        let stream =
+            tls::connect(&tls, held.aim.address, &host, room).await.with_context(|| format!("connection {number}"))?;
         match held.hold {
             Hold::Idle => {
                 let (mut requests, connection) = http1::handshake::<_, Empty<Bytes>>(TokioIo::new(stream)).await?;
