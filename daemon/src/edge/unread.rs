@@ -67,6 +67,13 @@ impl Timed {
         self.stream
     }
 
+    /// Whether nothing can be read now. To ask the socket takes a third of the way through TLS, and the library asks three times
+    /// in vain for each request.
+    fn is_drained(&self, cx: &mut Context<'_>) -> bool {
+        let (socket, tls) = self.stream.get_ref();
+        tls.wants_read() && socket.poll_read_ready(cx).is_pending()
+    }
+
     /// Ready with an error once a visitor that may pause has vanished: its machine answers nothing, for as long as others may
     /// stand still.
     fn poll_vanished(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
@@ -124,7 +131,7 @@ impl Layer for Timed {
 
 impl AsyncRead for Timed {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        let read = if self.is_drained(cx) { Poll::Pending } else { Pin::new(&mut self.stream).poll_read(cx, buffer) };
         if read.is_pending() && self.visitor.may_pause() { self.poll_vanished(cx).map(Err) } else { read }
     }
 }
