@@ -7,6 +7,7 @@ mod claims;
 mod context;
 mod forward;
 mod grpc;
+mod head_timer;
 mod headers;
 mod http1;
 mod http2;

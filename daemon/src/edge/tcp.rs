@@ -21,6 +21,7 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::body::Body;
+use super::head_timer::HeadTimer;
 use super::http1::{Judged, Stream, Verdicts};
 use super::http2::Budgeted;
 use super::lifecycle::{Action, Lifecycle, Protocol};
@@ -112,7 +113,7 @@ async fn serve_http1(visitor: Arc<Visitor>, stream: Timed, fresh: TaskTrackerTok
     });
     let mut builder = http1::Builder::new();
     builder
-        .timer(TokioTimer::new())
+        .timer(HeadTimer::default())
         .header_read_timeout(header_timeout)
         .max_header_size(max_header_bytes)
         .max_buf_size(H1_BUFFER);
