@@ -53,7 +53,7 @@ const ROOM_WAITS: u32 = 1000;
 pub(super) async fn forward(
     context: &mut Context,
     tunnel: &Arc<Tunnel>,
-    mut request: Request<RequestBody>,
+    mut request: Box<Request<RequestBody>>,
     known: &Known,
     target: Option<Bytes>,
 ) -> Response<Body> {
@@ -71,7 +71,7 @@ pub(super) async fn forward(
         }
     };
     let upgrade = Upgrade::of(&request);
-    let on_upgrade = upgrade.is_some().then(|| hyper::upgrade::on(&mut request));
+    let on_upgrade = upgrade.is_some().then(|| hyper::upgrade::on(&mut *request));
     let (parts, body) = request.into_parts();
     let (interim, version) = (body.interim(), parts.version);
     let target = target.and_then(|bytes| Target::from_bytes(bytes).ok());

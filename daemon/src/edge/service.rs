@@ -24,10 +24,11 @@ use super::visitor::Visitor;
 use crate::admission::rates::{Exceeded, Whose};
 use crate::observe::Asker;
 
-/// Answers one request, and counts it. Over HTTP/1.1, `judged` has what the layer under the library has seen of it.
+/// Answers one request, and counts it. Over HTTP/1.1, `judged` has what the layer under the library has seen of it. The request is
+/// boxed, since each future on its way would move it and keep room for it.
 pub(super) async fn respond(
     visitor: &Arc<Visitor>,
-    request: Request<RequestBody>,
+    request: Box<Request<RequestBody>>,
     judged: Option<Judged>,
 ) -> Response<Body> {
     let mut context = Context::new(visitor);
@@ -62,7 +63,7 @@ pub(super) async fn respond(
 /// Answers a request, unless it breaks a rule. A fault that its body shows meanwhile is the answer as well.
 async fn answer_judged(
     context: &mut Context,
-    request: Request<RequestBody>,
+    request: Box<Request<RequestBody>>,
     judged: Option<&Judged>,
 ) -> Response<Body> {
     let doubt = request.body().doubt();
@@ -83,7 +84,7 @@ async fn answer_judged(
                 }
             }
         }
-        Err(fault) => (refuse(fault.problem(), request), fault),
+        Err(fault) => (refuse(fault.problem(), *request), fault),
     };
     let (mut response, fault) = response;
     debug!(?fault, "the request was refused");
@@ -96,7 +97,7 @@ async fn answer_judged(
 
 async fn answer(
     context: &mut Context,
-    request: Request<RequestBody>,
+    request: Box<Request<RequestBody>>,
     known: &Known,
     target: Option<Bytes>,
 ) -> Response<Body> {
@@ -105,20 +106,20 @@ async fn answer(
     if known.route != Route::Base
         && let Err(exceeded) = admit_visitor(context, &request)
     {
-        return refuse_for_now(context, exceeded, request);
+        return refuse_for_now(context, exceeded, *request);
     }
     match &known.route {
-        Route::Foreign => refuse(Problem::Misdirected, request),
-        Route::Unusable => refuse(Problem::UnknownName, request),
-        Route::Base => answer_on_base(&context.visitor, request),
+        Route::Foreign => refuse(Problem::Misdirected, *request),
+        Route::Unusable => refuse(Problem::UnknownName, *request),
+        Route::Base => answer_on_base(&context.visitor, *request),
         Route::Tunnel(name) => {
             let hides = edge.config().hide_names;
             let found = edge.tunnels.find(name).filter(|tunnel| !hides || edge.tunnels.may_answer(tunnel));
             let Some(tunnel) = found else {
-                return refuse(Problem::UnknownName, request);
+                return refuse(Problem::UnknownName, *request);
             };
             if let Err(exceeded) = admit_to_tunnel(context, name, &tunnel, &request) {
-                return refuse_for_now(context, exceeded, request);
+                return refuse_for_now(context, exceeded, *request);
             }
             forward(context, &tunnel, request, known, target).await
         }

@@ -70,10 +70,12 @@ async fn serve_http2(visitor: Arc<Visitor>, stream: Timed, fresh: TaskTrackerTok
         let (visitor, own, leash) = (visitor.clone(), own.clone(), leashes.next(&visitor.end));
         let mut request = request.map(|body| RequestBody::hyper(body, None));
         request.extensions_mut().insert(leash.clone());
-        async move {
+        let request = Box::new(request);
+        // Boxed: the library moves this future several times.
+        Box::pin(async move {
             let response = respond(&visitor, request, None).await;
             Ok::<_, Infallible>(response.map(|body| body.watched(|| own.wait(leash))))
-        }
+        })
     });
     let io = Budgeted::new(LingeringClose::new(stream, visitor.clone()));
     let mut builder = http2::Builder::new(leashes.clone());
@@ -107,7 +109,7 @@ async fn serve_http1(visitor: Arc<Visitor>, stream: Timed, fresh: TaskTrackerTok
     let io = Stream::new(io, max_header_bytes, verdicts.clone()).within(head_timeout);
     let service = service_fn(|request: Request<Incoming>| {
         let (visitor, judged) = (visitor.clone(), Judged::next(&verdicts));
-        let request = request.map(|body| RequestBody::hyper(body, judged.seen.doubt.clone()));
+        let request = Box::new(request.map(|body| RequestBody::hyper(body, judged.seen.doubt.clone())));
         // Boxed: the library keeps room for this future while the connection is idle.
         Box::pin(async move { Ok::<_, Infallible>(respond(&visitor, request, Some(judged)).await) })
     });

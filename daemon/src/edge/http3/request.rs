@@ -137,7 +137,7 @@ async fn respond(
     let state = sender.state.clone();
     let mut stopped = pin!(sender.stream.stopped());
     let response = {
-        let mut responding = pin!(service::respond(visitor, request, None));
+        let mut responding = pin!(service::respond(visitor, Box::new(request), None));
         loop {
             let response = tokio::select! {
                 biased;
