@@ -44,13 +44,14 @@ pub(super) fn judge_final(head: &mut ResponseHead, method: &Method, upgrade: boo
     if head.headers.contains_key(TRANSFER_ENCODING) && status != StatusCode::SWITCHING_PROTOCOLS {
         return Err(Violation("a transfer coding, which a tunnel does not have"));
     }
-    let length = length(&head.headers)?;
+    let announced = length(&head.headers)?;
+    let length = announced.map(|announced| announced.length);
     strip_response(status, &mut head.headers);
     if status.is_informational() || status == StatusCode::NO_CONTENT {
         // RFC 9110, section 8.6.
         retain(&mut head.headers, |name| *name != CONTENT_LENGTH);
-    } else if let Some(length) = length.filter(|_| !is_one_number(&head.headers)) {
-        head.headers.insert(CONTENT_LENGTH, length.into());
+    } else if let Some(announced) = announced.filter(|announced| !announced.is_usual) {
+        head.headers.insert(CONTENT_LENGTH, announced.length.into());
     }
     let bodiless = *method == Method::HEAD || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     Ok(match length {
@@ -88,25 +89,29 @@ pub(super) fn judge_trailers(trailers: &mut HeaderMap) {
     retain(trailers, |name| !(NEVER.contains(name) || matches!(name.as_str(), "keep-alive" | "proxy-connection")));
 }
 
-/// The one length that a head announces. Equal lengths count once (RFC 9110, section 8.6).
-fn length(headers: &HeaderMap) -> Result<Option<u64>, Violation> {
-    let mut length = None;
-    for value in headers.get_all(CONTENT_LENGTH) {
-        for element in value.as_bytes().split(|byte| *byte == b',') {
-            let number = number(element.trim_ascii()).ok_or(Violation("a content-length that is no number"))?;
-            if length.is_some_and(|length| length != number) {
-                return Err(Violation("content-lengths that differ"));
-            }
-            length = Some(number);
-        }
-    }
-    Ok(length)
+/// The length that a head announces.
+#[derive(Clone, Copy, Debug)]
+struct Announced {
+    length: u64,
+    /// Its field has the one usual form: a number.
+    is_usual: bool,
 }
 
-/// Whether Content-Length, which is valid, has its one usual form.
-fn is_one_number(headers: &HeaderMap) -> bool {
-    let mut values = headers.get_all(CONTENT_LENGTH).iter();
-    values.next().is_some_and(|value| number(value.as_bytes()).is_some()) && values.next().is_none()
+/// The one length that a head announces. Equal lengths count once (RFC 9110, section 8.6).
+fn length(headers: &HeaderMap) -> Result<Option<Announced>, Violation> {
+    let mut announced: Option<Announced> = None;
+    for value in headers.get_all(CONTENT_LENGTH) {
+        for element in value.as_bytes().split(|byte| *byte == b',') {
+            let digits = element.trim_ascii();
+            let length = number(digits).ok_or(Violation("a content-length that is no number"))?;
+            if announced.is_some_and(|announced| announced.length != length) {
+                return Err(Violation("content-lengths that differ"));
+            }
+            let is_usual = announced.is_none() && digits.len() == value.len();
+            announced = Some(Announced { length, is_usual });
+        }
+    }
+    Ok(announced)
 }
 
 /// A number in digits alone; a sign is no digit.
