@@ -1,6 +1,7 @@
 //! The places of a tunnel: which exchanges it has, and whose they are.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
@@ -10,6 +11,7 @@ use parking_lot::Mutex;
 use slab::Slab;
 
 use super::exchange::{End, Exchange};
+use super::number;
 
 /// The exchanges of one tunnel.
 #[derive(Debug)]
@@ -23,7 +25,7 @@ pub(crate) struct Places {
 #[derive(Debug, Default)]
 struct Taken {
     exchanges: Slab<Weak<Exchange>>,
-    by_address: HashMap<IpAddr, usize>,
+    by_address: HashMap<u128, usize>,
 }
 
 impl Places {
@@ -34,7 +36,7 @@ impl Places {
     /// Gives an exchange a place, unless its address has `share` of them.
     pub(super) fn enter(&self, exchange: &Arc<Exchange>, share: usize) -> bool {
         let mut taken = self.taken.lock();
-        let count = taken.by_address.entry(exchange.address).or_default();
+        let count = taken.by_address.entry(number(exchange.address)).or_default();
         if *count >= share {
             return false;
         }
@@ -81,12 +83,13 @@ impl Places {
     /// Ends the exchange that stands still longest, of the address that has most; a long-lived one only if the address has
     /// more than its share. `false` if there is none.
     pub(super) fn make_room(&self, share: usize) -> bool {
-        let mut counts: Vec<(IpAddr, usize)> =
+        let mut counts: Vec<(u128, usize)> =
             self.taken.lock().by_address.iter().map(|(address, count)| (*address, *count)).collect();
         counts.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
         let all = self.exchanges();
         for (address, count) in counts {
-            let of_address = all.iter().filter(|exchange| exchange.address == address && exchange.is_attached());
+            let of_address =
+                all.iter().filter(|exchange| number(exchange.address) == address && exchange.is_attached());
             let stands = of_address.filter(|exchange| count > share || !exchange.is_long_lived());
             if let Some(exchange) = stands.min_by_key(|exchange| exchange.still_since()) {
                 exchange.end(End::Evicted);
@@ -99,10 +102,10 @@ impl Places {
 
 impl Taken {
     fn uncount(&mut self, address: IpAddr) {
-        if let Some(count) = self.by_address.get_mut(&address) {
-            *count -= 1;
-            if *count == 0 {
-                self.by_address.remove(&address);
+        if let Entry::Occupied(mut count) = self.by_address.entry(number(address)) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
             }
         }
     }

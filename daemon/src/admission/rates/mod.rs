@@ -104,7 +104,7 @@ pub(crate) enum Whose {
 
 /// A tunnel, as its buckets know it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct TunnelNumber(u128);
+pub(crate) struct TunnelNumber(u64);
 
 /// A connection over a rate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -143,16 +143,16 @@ impl Rates {
     pub(crate) fn tunnel(&self, tunnel: TunnelNumber, key: Option<&KeyRecord>) -> Result<(), Exceeded> {
         let settings = self.settings.load();
         let config = &settings.config;
-        self.request(Kind::TunnelRequests, tunnel.0, config.requests_per_tunnel, Whose::Tunnel)?;
+        self.request(Kind::TunnelRequests, tunnel.0.into(), config.requests_per_tunnel, Whose::Tunnel)?;
         let Some(key) = key else { return Ok(()) };
         let Some(rate) = key.limits.requests.or(config.requests_per_key) else { return Ok(()) };
-        self.request(Kind::KeyRequests, self.table.owner(&key.id), Some(rate), Whose::Key)
+        self.request(Kind::KeyRequests, self.table.owner(&key.id).into(), Some(rate), Whose::Key)
     }
 
     /// Counts a request of a visitor at this address against the rate that the tunnel's client has set for its visitors.
     pub(crate) fn visitor_of_tunnel(&self, tunnel: TunnelNumber, address: IpAddr, rate: Rate) -> Result<(), Exceeded> {
         let owner = self.table.owner((tunnel.0, bits(address)));
-        self.request(Kind::VisitorOfTunnel, owner, Some(rate), Whose::Visitor)
+        self.request(Kind::VisitorOfTunnel, owner.into(), Some(rate), Whose::Visitor)
     }
 
     fn request(&self, kind: Kind, owner: u128, rate: Option<Rate>, whose: Whose) -> Result<(), Exceeded> {
@@ -168,9 +168,9 @@ impl Rates {
         let settings = self.settings.load();
         let config = &settings.config;
         let bucket = |kind, owner, rate: Rate| (Bucket { kind, owner }, byte_quota(rate));
-        let tunnel = config.bytes_per_tunnel.map(|rate| bucket(Kind::TunnelBytes, tunnel.0, rate));
+        let tunnel = config.bytes_per_tunnel.map(|rate| bucket(Kind::TunnelBytes, tunnel.0.into(), rate));
         let key_rate = key.limits.bytes.or(config.bytes_per_key);
-        let key = key_rate.map(|rate| bucket(Kind::KeyBytes, self.table.owner(&key.id), rate));
+        let key = key_rate.map(|rate| bucket(Kind::KeyBytes, self.table.owner(&key.id).into(), rate));
         let any = tunnel.is_some() || key.is_some();
         any.then(|| ByteRates { table: self.table.clone(), buckets: [tunnel, key], uncounted: 0 })
     }

@@ -102,8 +102,8 @@ impl Table {
     }
 
     /// The owner's number, of anything that can be hashed. No client can find two owners with one number.
-    pub(super) fn owner(&self, of: impl Hash) -> u128 {
-        self.hasher.hash_one(of).into()
+    pub(super) fn owner(&self, of: impl Hash) -> u64 {
+        self.hasher.hash_one(of)
     }
 
     /// Takes `count` from a bucket. If it has less, takes nothing and says how long it needs to have as much.
