@@ -54,6 +54,8 @@ pub(super) struct State {
     pub(super) session: Session,
     /// Control frames that wait to go out. WindowUpdates are bounded by what was read, and each other kind waits at most once.
     pub(super) outbox: BytesMut,
+    /// Control frames wait.
+    pub(super) held: bool,
     pub(super) pong: Option<[u8; 8]>,
     pub(super) ping: bool,
     exchanges: Slab<Entry>,
@@ -171,6 +173,7 @@ impl Shared {
             state: Mutex::new(State {
                 session,
                 outbox: BytesMut::new(),
+                held: false,
                 pong: None,
                 ping: false,
                 exchanges: Slab::new(),
