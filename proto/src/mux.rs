@@ -281,7 +281,7 @@ impl Mux {
         self.messages
     }
 
-    /// The measured round trip.
+    /// The round trip of the path without queues, as far as it was measured.
     pub fn round_trip(&self) -> Option<Duration> {
         self.liveness.round_trip()
     }

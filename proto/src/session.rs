@@ -8,6 +8,7 @@ mod bindings;
 mod drain;
 mod draining;
 mod liveness;
+mod round_trip;
 mod toll;
 mod tunnels;
 
@@ -23,6 +24,7 @@ pub use self::bindings::{MAX_BINDINGS, MAX_UNANSWERED};
 use self::draining::{Draining, Side};
 pub use self::liveness::{DEAD_AFTER, PING_AFTER};
 pub(crate) use self::liveness::{Liveness, Silent};
+pub use self::round_trip::LeastRoundTrip;
 pub(crate) use self::toll::TinyData;
 use self::toll::Toll;
 pub use self::tunnels::Said;

@@ -108,6 +108,7 @@ def test_a_slow_line_keeps_its_name(afar, network, transport, way):
     transfer.kill()
     # On this line it would take long to part.
     first.kill()
+    afar.daemon.process.kill()
 
 
 @pytest.mark.parametrize("blocked", [UDP, AFTER_THE_HANDSHAKE], ids=["all of UDP", "UDP after the handshake"])

@@ -13,7 +13,7 @@ use cok_proto::{
     Bind, Bound, Connect, ConnectAck, DrainReason, ErrorCode, ErrorMessage, ResetCode, TunnelFrame, Unbind,
     UnbindReason, message,
 };
-use cok_transport::Handshake;
+use cok_transport::{Handshake, Held};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -88,7 +88,9 @@ async fn begin(
     let first_name = first.as_ref().map(|granted| &granted.reservation.name);
     let first_name = first_name.or(moving.iter().find(|(id, _)| *id == 0).map(|(_, reservation)| &reservation.name));
     let ack = tunnels.grant(&client, &connect, first_name.filter(|_| connect.tunnel), moved.len());
-    let transport = handshake.accept(&ack, &moved);
+    // Visitors may come as soon as the client hears that a tunnel is online. So it hears of it once that is true.
+    let held = handshake.accept(&ack, &moved);
+    let transport = held.session();
     let session = Session::new(client.clone(), transport.clone(), permit);
     let registration = tunnels.directory.add_session(session.clone());
     if let Some(granted) = first
@@ -309,6 +311,8 @@ impl Serving<'_> {
         match result {
             Ok(granted) => {
                 let bound = self.tunnels.bound(&granted.reservation.name);
+                // As at the beginning of the session.
+                let _held = Held::new(transport.clone());
                 if transport.answer_bind(id, Ok(bound))
                     && let Err(error) = self.tunnels.activate(self.session, id, granted)
                 {

@@ -1,8 +1,11 @@
 //! The credit window of one direction of an exchange, as its receiver keeps it, and the budget for its growth.
 //!
 //! A fixed window of 256 KiB caps an exchange at 33 Mbit/s over a path of 60 ms. So a window doubles when a reader that
-//! keeps up consumes half of it within one and a half round trips. All growth comes from one budget for the process;
-//! the initial windows do not. The window does not know how much its peer sends; the multiplexer reports every byte.
+//! keeps up consumes half of it within one and a half round trips of the path ([`LeastRoundTrip`]). All growth comes from
+//! one budget for the process; the initial windows do not. The window does not know how much its peer sends; the
+//! multiplexer reports every byte.
+//!
+//! [`LeastRoundTrip`]: crate::session::LeastRoundTrip
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

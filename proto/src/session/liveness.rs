@@ -5,6 +5,8 @@
 
 use std::time::{Duration, Instant};
 
+use super::round_trip::LeastRoundTrip;
+
 /// Silence of the peer after which a Ping goes out. Home routers start to forget a mapping after 30 s.
 pub const PING_AFTER: Duration = Duration::from_secs(15);
 /// Silence of the peer after which the session is dead.
@@ -19,17 +21,23 @@ pub(crate) struct Liveness {
     /// The Ping that waits for its Pong.
     outstanding: Option<([u8; 8], Instant)>,
     pings: u64,
-    round_trip: Option<Duration>,
+    round_trip: LeastRoundTrip,
     measured_at: Option<Instant>,
 }
 
 impl Liveness {
     pub(crate) fn new(now: Instant) -> Self {
-        Self { last_received: now, outstanding: None, pings: 0, round_trip: None, measured_at: None }
+        Self {
+            last_received: now,
+            outstanding: None,
+            pings: 0,
+            round_trip: LeastRoundTrip::new(now),
+            measured_at: None,
+        }
     }
 
     pub(crate) fn round_trip(&self) -> Option<Duration> {
-        self.round_trip
+        self.round_trip.get()
     }
 
     pub(crate) fn received(&mut self, now: Instant) {
@@ -42,8 +50,7 @@ impl Liveness {
             && expected == opaque
         {
             self.outstanding = None;
-            let sample = now.saturating_duration_since(sent);
-            self.round_trip = Some(self.round_trip.map_or(sample, |before| (before * 7 + sample) / 8));
+            self.round_trip.sample(now.saturating_duration_since(sent), now);
             self.measured_at = Some(now);
         }
     }

@@ -751,6 +751,20 @@ fn an_unrequested_pong_measures_nothing() {
     assert_eq!(pair.client.round_trip(), before);
 }
 
+#[test]
+fn a_pong_that_waited_in_a_queue_does_not_lengthen_the_round_trip() {
+    let mut pair = new();
+    let before = pair.client.round_trip();
+    assert!(before.is_some());
+    pair.client.ping(pair.now);
+    let [Frame::Ping(opaque)] = pair.frames(Role::Client)[..] else { panic!("a Ping is due") };
+    pair.advance(Duration::from_secs(9));
+    let mut pong = BytesMut::new();
+    frame::put_pong(&mut pong, opaque);
+    pair.inject(Role::Client, &pong).unwrap();
+    assert_eq!(pair.client.round_trip(), before);
+}
+
 // ---- the session's end ----
 
 #[test]

@@ -78,6 +78,9 @@ pub trait Transport: fmt::Debug + Send + Sync + 'static {
     /// Ends the session with an Error frame.
     fn close(&self, error: ErrorMessage);
 
+    /// Whether control frames wait from now on; for [`Held`].
+    fn hold(&self, held: bool);
+
     /// Watches the state of the session.
     fn status(&self) -> watch::Receiver<Status>;
 
@@ -267,10 +270,40 @@ impl dyn SendHalf {
 pub trait Handshake: fmt::Debug + Send {
     /// The client's Connect.
     fn connect(&self) -> &Connect;
-    /// Grants the session, with the tunnels that move to it from the replaced one.
-    fn accept(self: Box<Self>, ack: &ConnectAck, moved: &[(u32, Bound)]) -> Arc<dyn Transport>;
+    /// Grants the session, with the tunnels that move to it from the replaced one. The client hears of it once the session
+    /// is let go.
+    fn accept(self: Box<Self>, ack: &ConnectAck, moved: &[(u32, Bound)]) -> Held;
     /// Refuses it with an Error frame, which goes out before the connection is closed.
     fn refuse(self: Box<Self>, error: &ErrorMessage);
+}
+
+/// A session whose control frames wait until this is let go or dropped. So what they promise can be made true before the
+/// peer hears of it.
+#[derive(Debug)]
+pub struct Held(Arc<dyn Transport>);
+
+impl Held {
+    /// Has the frames of a session wait.
+    pub fn new(session: Arc<dyn Transport>) -> Self {
+        session.hold(true);
+        Self(session)
+    }
+
+    /// The session.
+    pub fn session(&self) -> &Arc<dyn Transport> {
+        &self.0
+    }
+
+    /// Sends what has waited. Returns the session.
+    pub fn let_go(self) -> Arc<dyn Transport> {
+        self.0.clone()
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.hold(false);
+    }
 }
 
 /// Why a session was not established.

@@ -22,8 +22,8 @@ use tokio::sync::watch;
 
 use self::handles::{MuxRecv, MuxSend};
 use crate::{
-    CloseReason, Config, ExchangeHalves, Handshake, HandshakeError, Incoming, OpenError, SessionError, SignsOfLife,
-    Status, Transport, set_waker,
+    CloseReason, Config, ExchangeHalves, Handshake, HandshakeError, Held, Incoming, OpenError, SessionError,
+    SignsOfLife, Status, Transport, set_waker,
 };
 
 pub(crate) use self::driver::Pipe;
@@ -159,6 +159,10 @@ impl Transport for MuxSession {
         signs
     }
 
+    fn hold(&self, held: bool) {
+        self.0.act(|state| state.held = held);
+    }
+
     fn status(&self) -> watch::Receiver<Status> {
         self.0.status.subscribe()
     }
@@ -181,9 +185,10 @@ impl Handshake for MuxHandshake {
         &self.connect
     }
 
-    fn accept(self: Box<Self>, ack: &ConnectAck, moved: &[(u32, Bound)]) -> Arc<dyn Transport> {
+    fn accept(self: Box<Self>, ack: &ConnectAck, moved: &[(u32, Bound)]) -> Held {
+        let held = Held::new(Arc::new(MuxSession(self.shared.clone())));
         self.shared.act(|state| state.mux.accept(ack, moved));
-        Arc::new(MuxSession(self.shared.clone()))
+        held
     }
 
     fn refuse(self: Box<Self>, error: &ErrorMessage) {
@@ -239,6 +244,8 @@ struct State {
     woken: Vec<Waker>,
     /// A Drain that arrived and is not in `status` yet.
     drain: Option<cok_proto::Drain>,
+    /// Nothing goes out.
+    held: bool,
 }
 
 /// A request that waits to be accepted.
@@ -277,6 +284,7 @@ impl Shared {
                 probed: false,
                 woken: Vec::new(),
                 drain: None,
+                held: false,
             }),
             status: watch::Sender::new(Status::Open),
         });
@@ -295,7 +303,7 @@ impl Shared {
         state.collect_events();
         let driver = if state.mux.is_closed() || state.mux.is_drained() {
             state.attention.clone()
-        } else if state.mux.has_transmit() {
+        } else if state.has_transmit() {
             state.driver.take()
         } else {
             None
@@ -327,6 +335,11 @@ impl Shared {
 }
 
 impl State {
+    /// Whether something is to be sent now.
+    fn has_transmit(&self) -> bool {
+        !self.held && self.mux.has_transmit()
+    }
+
     fn waiting(&mut self, key: ExchangeKey) -> &mut Waiting {
         if self.waiting.len() <= key.index() {
             self.waiting.resize_with(key.index() + 1, Waiting::default);

@@ -8,11 +8,13 @@ root."""
 
 import contextlib
 import time
+from pathlib import Path
 
 from figures import percentile
 from harness.cok import Daemon
 from harness.netns import DAEMON, Network, Unavailable
 from harness.nginx import Nginx
+from harness.process import wait_for
 from harness.visitors import Visitors
 
 from . import Subject, Workload
@@ -21,6 +23,8 @@ LINE = {"delay": "10ms", "rate": 200, "queue": 512 << 10}
 LOSS, QUICK_LOSS = (0, 1, 2), (0, 2)
 # Small requests a second, and the number of visitors that share them: one is free even while others wait for 300 ms.
 RATE, VISITORS = 100, 32
+# What each download has received, in bytes, before the small requests begin.
+UNDER_WAY = 64 << 10
 CANDIDATES = [(transport, congestion) for congestion in ("bbr", "cubic") for transport in ("ws", "quic")]
 
 
@@ -39,7 +43,7 @@ class Tunnel:
         self.daemon.stop()
 
     def downloads(self, count, seconds):
-        """Starts `count` downloads that last `seconds`. `throughput` waits for them."""
+        """Starts `count` downloads that last `seconds` at most."""
         return [
             self.client.start_curl("/huge", "--output", "/dev/null", "--write-out", "%{size_download}", deadline=seconds)
             for _ in range(count)
@@ -59,13 +63,29 @@ def throughput(downloads, seconds):
     return sum(int(curl.communicate(timeout=seconds + 20)[0]) for curl in downloads) / seconds / 1e6
 
 
+def written(curl):
+    """Returns how many bytes a download has passed on."""
+    counts = dict(line.split(": ") for line in Path(f"/proc/{curl.pid}/io").read_text().splitlines())
+    return int(counts["wchar"])
+
+
+def during_bulk(tunnel, seconds):
+    """Returns the times of small requests during four downloads."""
+    downloads = tunnel.downloads(4, 300)
+    try:
+        wait_for(lambda: all(written(curl) > UNDER_WAY for curl in downloads), "all downloads are under way")
+        times = tunnel.small(seconds)
+        assert all(curl.poll() is None for curl in downloads), "a download has ended early"
+        return times
+    finally:
+        for curl in downloads:
+            curl.kill()
+            curl.communicate()
+
+
 def measure(tunnel, seconds):
     single = throughput(tunnel.downloads(1, seconds), seconds)
-    bulk = tunnel.downloads(4, seconds + 1)
-    # The downloads have filled the line by now.
-    time.sleep(0.5)
-    times = tunnel.small(seconds)
-    throughput(bulk, seconds + 1)
+    times = during_bulk(tunnel, seconds)
     return {"mb": single, "p50": percentile(times, 0.5), "p99": percentile(times, 0.99)}
 
 

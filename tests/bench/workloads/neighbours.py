@@ -2,18 +2,13 @@
 
 import contextlib
 import json
-import subprocess
-import time
 
-import processors
 from contestants import HOST, cok
-from harness.process import spawn
 
 from . import Subject, Workload, generate, stopping, wrk
 
 STREAMS = 4
 RATE, CONNECTIONS = 100, 8
-OTHER = "bulk.tunnel.test"
 
 
 def small(bench, daemon):
@@ -24,20 +19,12 @@ def small(bench, daemon):
     return {"p50": counted["p50"], "p99": counted["p99"]}
 
 
-def small_during_bulk(bench, daemon, host):
-    """The same during bulk downloads from a host, which get half a second to fill the path."""
-    with processors.on(processors.LOAD):
-        bulk = spawn(
-            [bench.generate, "visit", f"--address={daemon.https}", f"--host={host}", "--path=/huge",
-             f"--connections={STREAMS}", f"--seconds={bench.seconds + 1}"],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )
-    time.sleep(0.5)
-    figures = small(bench, daemon)
-    said, why = bulk.communicate(timeout=60)
-    counted = json.loads(said) if bulk.returncode == 0 else {"failed": why}
-    assert not counted["failed"], counted
-    return {**figures, "mb": counted["bytes"] / (bench.seconds + 1) / 1e6}
+def small_during_bulk(bench, daemon, name):
+    """The same during bulk downloads from a tunnel."""
+    with generate.visitors(bench, daemon, STREAMS, name, "/huge", "--hold=download") as bulk:
+        figures = small(bench, daemon)
+    downloaded = json.loads(bulk.wait_stdout())
+    return {**figures, "mb": downloaded["bytes"] / downloaded["seconds"] / 1e6}
 
 
 @contextlib.contextmanager
@@ -53,9 +40,9 @@ def bulk(bench):
                 *(
                     Subject(
                         f"{transport}, {STREAMS} bulk, {what} tunnel",
-                        lambda daemon=daemon, host=host: small_during_bulk(bench, daemon, host), transport,
+                        lambda daemon=daemon, name=name: small_during_bulk(bench, daemon, name), transport,
                     )
-                    for what, host in (("same", HOST), ("another", OTHER))
+                    for what, name in (("same", "bench"), ("another", "bulk"))
                 ),
             ]
         yield found
@@ -64,7 +51,7 @@ def bulk(bench):
 def rate(bench, daemon, stalled):
     with contextlib.ExitStack() as stack:
         if stalled:
-            stack.enter_context(generate.visitors(bench, daemon, stalled, "bench", "/huge", "--stalled"))
+            stack.enter_context(generate.visitors(bench, daemon, stalled, "bench", "/huge", "--hold=stalled"))
         requests, _, took, p50, p99 = wrk.run(f"https://{HOST}:{daemon.port}/128", 64, bench.seconds)
     return {"rate": requests / took, "p50": p50, "p99": p99}
 

@@ -33,11 +33,10 @@ async fn of_two_keys_that_race_for_a_name_one_hears_yes_and_keeps_it() {
         // It was granted the name, so it owns it from here on, and its session stays open.
         let status = winner.transport.status();
         let name = Subdomain::parse(&name).unwrap();
-        let mut presence = None;
-        while presence.is_none() {
-            presence = tunnels.find(&name).and_then(|tunnel| tunnel.live());
-            tokio::task::yield_now().await;
-        }
+        assert!(
+            tunnels.find(&name).is_some_and(|tunnel| tunnel.live().is_some()),
+            "race {race}: it heard yes too early"
+        );
         assert!(matches!(*status.borrow(), cok_transport::Status::Open), "race {race}");
     }
     assert_eq!(won[0] + won[1], RACES);
@@ -62,6 +61,11 @@ async fn of_two_keys_that_bind_a_name_at_once_one_gets_it() {
             other => panic!("race {race}: {other:?}"),
         };
         assert_eq!(code, ErrorCode::NameTaken);
+        let parsed = Subdomain::parse(&name).unwrap();
+        assert!(
+            tunnels.find(&parsed).is_some_and(|tunnel| tunnel.live().is_some()),
+            "race {race}: it heard yes too early"
+        );
         served_by(&tunnels, &name, winner, id).await;
         winner.transport.unbind(id, &Unbind::new(UnbindReason::Closed, Duration::ZERO));
     }

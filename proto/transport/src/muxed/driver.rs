@@ -102,7 +102,7 @@ impl<P: Pipe> Driver<P> {
         for _ in 0..WRITE_BURST {
             ready!(self.pipe.poll_ready(cx))?;
             let mut state = self.shared.lock();
-            if !state.mux.has_transmit() {
+            if !state.has_transmit() {
                 set_waker(&mut state.driver, cx);
                 return Poll::Pending;
             }
@@ -169,7 +169,7 @@ impl<P: Pipe> Driver<P> {
             return false;
         }
         let state = self.shared.lock();
-        self.gathered = state.mux.has_transmit() && state.mux.open_exchanges() > 1 && !state.mux.is_closed();
+        self.gathered = state.has_transmit() && state.mux.open_exchanges() > 1 && !state.mux.is_closed();
         self.gathered
     }
 

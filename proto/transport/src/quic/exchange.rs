@@ -511,8 +511,9 @@ impl Inner {
         self.window.arrive(bytes).map_err(|excess| ProtocolError::CreditExceeded { id: self.id, excess })?;
         let unread = self.pieces.iter().map(Bytes::len).sum();
         let (session, before) = (exchange.session(), self.window.size());
-        let round_trip = || Some(session.connection.rtt());
-        if !self.reader.has_ended() && self.window.consume(bytes, unread, Instant::now(), round_trip, &session.budget) {
+        let now = Instant::now();
+        let round_trip = || session.round_trip(now);
+        if !self.reader.has_ended() && self.window.consume(bytes, unread, now, round_trip, &session.budget) {
             let grown = self.window.size() - before;
             exchange.slot.grant(self.id, self.window.take_grant(), grown);
         }

@@ -24,7 +24,9 @@ use tokio::sync::watch;
 use super::control::{Control, close_reason, drive, fail, refuse};
 use super::exchange::{Accepted, Asked, Begin, Exchange, exchange_id, turn_away};
 use super::shared::{Shared, Slot};
-use crate::{CloseReason, Config, Handshake, HandshakeError, Incoming, OpenError, SignsOfLife, Status, Transport};
+use crate::{
+    CloseReason, Config, Handshake, HandshakeError, Held, Incoming, OpenError, SignsOfLife, Status, Transport,
+};
 
 /// Daemon: waits on a new connection for the client's control stream and its Connect, at most for `limit`. Pings before
 /// Connect are answered, because a client tests its path with them.
@@ -106,7 +108,7 @@ impl Handshake for QuicHandshake {
         &self.connect
     }
 
-    fn accept(mut self: Box<Self>, ack: &ConnectAck, moved: &[(u32, Bound)]) -> Arc<dyn Transport> {
+    fn accept(mut self: Box<Self>, ack: &ConnectAck, moved: &[(u32, Bound)]) -> Held {
         self.session.accept(ack, moved);
         let shared = Shared::new(self.connection, self.session, &self.config, self.connect.initial_window);
         let mut state = shared.lock();
@@ -115,8 +117,10 @@ impl Handshake for QuicHandshake {
             frame::put_tunnel(&mut state.outbox, *id, &TunnelFrame::Bound(bound.clone()));
         }
         drop(state);
-        tokio::spawn(drive(shared.clone(), self.control));
-        Arc::new(QuicSession { accepting: Mutex::new(Accepting::default()), shared })
+        let held =
+            Held::new(Arc::new(QuicSession { accepting: Mutex::new(Accepting::default()), shared: shared.clone() }));
+        tokio::spawn(drive(shared, self.control));
+        held
     }
 
     fn refuse(self: Box<Self>, error: &ErrorMessage) {
@@ -206,6 +210,11 @@ impl Transport for QuicSession {
     fn signs_of_life(&self) -> SignsOfLife {
         // Acknowledgements are datagrams.
         SignsOfLife { received: self.shared.connection.stats().udp_rx.datagrams, progress: 0 }
+    }
+
+    fn hold(&self, held: bool) {
+        self.shared.lock().held = held;
+        self.shared.attention.notify_one();
     }
 
     fn status(&self) -> watch::Receiver<Status> {

@@ -10,7 +10,7 @@ use bytes::BytesMut;
 use cok_proto::exchange::RecvWindow;
 use cok_proto::frame::{self, FrameType};
 use cok_proto::ids::ById;
-use cok_proto::session::{Admission, Said, Session, Signal};
+use cok_proto::session::{Admission, LeastRoundTrip, Said, Session, Signal};
 use cok_proto::{Drain, DrainReason, ErrorMessage, Frame, ProtocolError, ResetCode, Role, TunnelFrame, WindowBudget};
 use parking_lot::{Mutex, MutexGuard};
 use quinn::Connection;
@@ -31,6 +31,7 @@ pub(super) struct Shared {
     initial_window: u32,
     /// The budget for the growth of windows.
     pub(super) budget: WindowBudget,
+    round_trip: Mutex<LeastRoundTrip>,
     /// Body bytes and Data frames that have gone out since the last WindowUpdate came.
     sent: AtomicU64,
     sent_frames: AtomicU32,
@@ -53,6 +54,8 @@ pub(super) struct State {
     pub(super) session: Session,
     /// Control frames that wait to go out. WindowUpdates are bounded by what was read, and each other kind waits at most once.
     pub(super) outbox: BytesMut,
+    /// Control frames wait.
+    pub(super) held: bool,
     pub(super) pong: Option<[u8; 8]>,
     pub(super) ping: bool,
     exchanges: Slab<Entry>,
@@ -148,12 +151,16 @@ impl Shared {
     pub(super) fn new(connection: Connection, session: Session, config: &crate::Config, peer_window: u32) -> Arc<Self> {
         let window = ConnectionWindow::new();
         connection.set_receive_window(window.size());
+        let now = Instant::now();
+        let mut round_trip = LeastRoundTrip::new(now);
+        round_trip.sample(connection.rtt(), now);
         Arc::new(Self {
             connection,
             role: session.role(),
             peer_window,
             initial_window: config.initial_window,
             budget: config.budget.clone(),
+            round_trip: Mutex::new(round_trip),
             sent: AtomicU64::new(0),
             sent_frames: AtomicU32::new(0),
             status: watch::Sender::new(Status::Open),
@@ -166,6 +173,7 @@ impl Shared {
             state: Mutex::new(State {
                 session,
                 outbox: BytesMut::new(),
+                held: false,
                 pong: None,
                 ping: false,
                 exchanges: Slab::new(),
@@ -180,6 +188,13 @@ impl Shared {
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock()
+    }
+
+    /// The round trip of the path without queues.
+    pub(super) fn round_trip(&self, now: Instant) -> Option<Duration> {
+        let mut round_trip = self.round_trip.lock();
+        round_trip.sample(self.connection.rtt(), now);
+        round_trip.get()
     }
 
     /// Whether several tunnels have exchanges.

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use cok_proto::{
     Bind, Connect, ConnectAck, DrainReason, ErrorCode, ErrorMessage, ResetCode, TunnelFrame, Unbind, UnbindReason,
 };
-use cok_transport::{CloseReason, ExchangeError, OpenError, Received};
+use cok_transport::{CloseReason, ExchangeError, Held, OpenError, Received};
 
 use crate::carried::{CARRIED, Carried, Session, bound, heard};
 use crate::pair::{LIMIT, ack, connect, head, noise, ok, read_all, send_all, soon};
@@ -192,5 +192,20 @@ async fn unread_exchanges_of_a_tunnel_do_not_hold_up_another() {
             let ((), (received, _)) = tokio::join!(send_all(&mut send, &body, 50_000), read_all(&mut asked.recv));
             assert!(received == body, "{by:?}");
         }
+    }
+}
+
+#[tokio::test]
+async fn what_a_held_session_says_waits() {
+    for by in CARRIED {
+        let session = Session::new(by).await;
+        assert!(session.client.bind(1, &Bind::default()));
+        assert!(matches!(heard(&session.daemon).await, (1, TunnelFrame::Bind(_))));
+        let held = Held::new(session.daemon.clone());
+        assert!(held.session().answer_bind(1, Ok(bound(1))));
+        let early = tokio::time::timeout(Duration::from_millis(50), heard(&session.client)).await;
+        assert!(early.is_err(), "{by:?}: {early:?}");
+        drop(held);
+        assert_eq!(heard(&session.client).await, (1, TunnelFrame::Bound(bound(1))), "{by:?}");
     }
 }

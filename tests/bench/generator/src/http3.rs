@@ -2,7 +2,6 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::ensure;
 use bytes::{Buf as _, Bytes};
@@ -14,22 +13,18 @@ use tokio::task::LocalSet;
 use tokio::time::{Instant, timeout_at};
 
 use crate::tally::Tally;
-use crate::{Aim, seconds, tls};
+use crate::{Aim, Span, tls};
 
 /// The visits to make.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Visits {
     #[command(flatten)]
     aim: Aim,
-    /// Connections that share the requests
-    #[arg(long)]
-    connections: usize,
+    #[command(flatten)]
+    span: Span,
     /// Requests at once on each connection
     #[arg(long)]
     streams: usize,
-    /// How long to send requests
-    #[arg(long, value_parser = seconds)]
-    seconds: Duration,
 }
 
 /// Makes all visits and prints their tally.
@@ -39,7 +34,7 @@ pub(crate) async fn run(visits: Visits) -> anyhow::Result<()> {
     let mut endpoint = quinn::Endpoint::client((std::net::Ipv4Addr::UNSPECIFIED, 0).into())?;
     endpoint.set_default_client_config(quinn::ClientConfig::new(Arc::new(tls)));
     let (tasks, mut open, mut drivers) = (LocalSet::new(), Vec::new(), Vec::new());
-    for number in 0..visits.connections {
+    for number in 0..visits.span.connections {
         let host = visits.aim.host(number);
         let connection = endpoint.connect(visits.aim.address, &host)?.await?;
         let (mut driver, requests) = h3::client::new(h3_quinn::Connection::new(connection)).await?;
@@ -47,7 +42,7 @@ pub(crate) async fn run(visits: Visits) -> anyhow::Result<()> {
         drivers.push(tokio::spawn(async move { driver.wait_idle().await }));
         open.push((format!("https://{host}{}", visits.aim.path), requests));
     }
-    let end = Instant::now() + visits.seconds;
+    let end = Instant::now() + visits.span.seconds;
     for (uri, requests) in &open {
         for _ in 0..visits.streams {
             let (uri, requests, tally) = (uri.clone(), requests.clone(), tally.clone());
@@ -62,7 +57,7 @@ pub(crate) async fn run(visits: Visits) -> anyhow::Result<()> {
     for driver in drivers {
         driver.abort();
     }
-    Rc::into_inner(tally).unwrap_or_default().print(visits.seconds)
+    Rc::into_inner(tally).unwrap_or_default().print(visits.span.seconds)
 }
 
 /// Sends one request after another until the end. A request that is under way at the end does not count.

@@ -1,7 +1,7 @@
 //! What the benchmark needs and no other program offers: visitors at a fixed rate and over HTTP/3, visitors that stand
 //! still, thousands of sessions in one process, and the end of an upload.
 //!
-//! Each mode prints one line of JSON to standard output, or `ready` once everything stands. Then it waits until standard
+//! A mode prints one line of JSON to standard output. Or it prints `ready` once everything stands, and waits until standard
 //! input ends.
 
 mod hold;
@@ -28,7 +28,7 @@ enum Args {
     Visit(visit::Visits),
     /// Sends as many requests as possible over HTTP/3
     Http3(http3::Visits),
-    /// Opens connections that stay idle after a request, or read nothing of a response
+    /// Opens connections that stay idle after a request, stand still within a response, or download without end
     Hold(hold::Held),
     /// Opens sessions with tunnels
     Sessions(sessions::Wanted),
@@ -56,6 +56,17 @@ impl Aim {
     fn host(&self, connection: usize) -> String {
         self.host.replace("{}", &(connection % self.hosts.max(1)).to_string())
     }
+}
+
+/// Connections that send requests for a time.
+#[derive(Clone, Debug, clap::Args)]
+struct Span {
+    /// Connections that share the requests
+    #[arg(long)]
+    connections: usize,
+    /// How long to send requests
+    #[arg(long, value_parser = seconds)]
+    seconds: Duration,
 }
 
 /// A time in seconds.

@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_rustls::TlsConnector;
 
 use crate::tally::Tally;
-use crate::{Aim, seconds, tls};
+use crate::{Aim, Span, tls};
 
 /// How late a timer of Tokio may be. Such a delay is not the server's.
 const TIMER: Duration = Duration::from_millis(2);
@@ -27,12 +27,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub(crate) struct Visits {
     #[command(flatten)]
     aim: Aim,
-    /// Connections that share the requests
-    #[arg(long)]
-    connections: usize,
-    /// How long to send requests
-    #[arg(long, value_parser = seconds)]
-    seconds: Duration,
+    #[command(flatten)]
+    span: Span,
     /// Requests a second of all connections; as many as possible without
     #[arg(long)]
     rate: Option<f64>,
@@ -45,7 +41,7 @@ pub(crate) async fn run(visits: Visits) -> anyhow::Result<()> {
     let tasks = LocalSet::new();
     // The connections stand before the time begins.
     let mut open = Vec::new();
-    for number in 0..visits.connections {
+    for number in 0..visits.span.connections {
         let host = visits.aim.host(number);
         open.push((host.clone(), connect(&tls, &visits, &host).await?));
     }
@@ -59,7 +55,7 @@ pub(crate) async fn run(visits: Visits) -> anyhow::Result<()> {
         });
     }
     tasks.await;
-    Rc::into_inner(tally).unwrap_or_default().print(visits.seconds)
+    Rc::into_inner(tally).unwrap_or_default().print(visits.span.seconds)
 }
 
 async fn connect(tls: &TlsConnector, visits: &Visits, host: &str) -> anyhow::Result<SendRequest<Empty<Bytes>>> {
@@ -79,9 +75,9 @@ async fn keep_asking(
     began: Instant,
     tally: &Tally,
 ) -> anyhow::Result<()> {
-    let end = began + visits.seconds;
-    let step = visits.rate.map(|rate| Duration::from_secs_f64(visits.connections as f64 / rate));
-    let mut due = began + step.unwrap_or_default() * number as u32 / visits.connections as u32;
+    let end = began + visits.span.seconds;
+    let step = visits.rate.map(|rate| Duration::from_secs_f64(visits.span.connections as f64 / rate));
+    let mut due = began + step.unwrap_or_default() * number as u32 / visits.span.connections as u32;
     while due < end {
         let mut from = Instant::now();
         if step.is_some() {
