@@ -9,6 +9,7 @@
 //! Repeated fields stay apart and keep their order within a name. Values are opaque bytes (RFC 9110, section 5.5). The
 //! module checks the format; what a field means to HTTP is not decided here.
 
+mod name;
 mod target;
 
 pub use self::target::{InvalidTarget, Target};
@@ -18,7 +19,7 @@ use std::time::Duration;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http::header::UPGRADE;
 use http::uri::Authority;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
 use crate::error::ProtocolError;
 
@@ -237,8 +238,10 @@ fn take_fields(kind: &'static str, payload: &mut Bytes) -> Result<HeaderMap, Pro
     }
     let mut fields = HeaderMap::with_capacity(count);
     for _ in 0..count {
-        let name = take_u16_bytes(kind, payload)?;
-        let name = HeaderName::from_bytes(&name).map_err(|_| malformed(kind, "invalid field name"))?;
+        let length = usize::from(payload.try_get_u16().map_err(|_| truncated(kind))?);
+        let name = payload.get(..length).ok_or_else(|| truncated(kind))?;
+        let name = name::parse(name).map_err(|_| malformed(kind, "invalid field name"))?;
+        payload.advance(length);
         let value = take_u16_bytes(kind, payload)?;
         let value = HeaderValue::from_maybe_shared(value).map_err(|_| malformed(kind, "invalid field value"))?;
         fields.try_append(name, value).map_err(|_| malformed(kind, "too many fields"))?;

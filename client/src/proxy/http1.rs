@@ -177,11 +177,13 @@ async fn pump(
             return Poll::Ready(Ok(()));
         }
         loop {
-            // The connection is polled even while the visitor takes nothing: the upload may go on, and the visitor may
-            // wait for its effect. The connection reads one buffer of the response ahead.
-            let _ended = connection.poll(cx);
             match send.poll_ready(cx) {
-                Poll::Pending => return Poll::Pending,
+                Poll::Pending => {
+                    // The connection is polled even while the visitor takes nothing: the upload may go on, and the visitor
+                    // may wait for its effect. The connection reads one buffer of the response ahead.
+                    let _ended = connection.poll(cx);
+                    return Poll::Pending;
+                }
                 Poll::Ready(Err(_)) => return Poll::Ready(Err(Failure::Gone)),
                 Poll::Ready(Ok(())) => {}
             }

@@ -2,12 +2,7 @@
 //! The other fields keep their order.
 
 use http::StatusCode;
-use http::header::{
-    CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE,
-};
-
-const KEEP_ALIVE: &str = "keep-alive";
-const PROXY_CONNECTION: &str = "proxy-connection";
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, TE, UPGRADE};
 
 /// Drops the hop-by-hop fields of a request, and the fields that the caller `also` drops. `te: trailers` stays, because the
 /// tunnel carries trailers.
@@ -75,8 +70,7 @@ fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
 
 /// Whether a field concerns one connection by its name alone.
 fn concerns_connection(name: &HeaderName) -> bool {
-    [CONNECTION, TE, TRANSFER_ENCODING, UPGRADE].contains(name)
-        || matches!(name.as_str(), KEEP_ALIVE | PROXY_CONNECTION)
+    matches!(name.as_str(), "connection" | "keep-alive" | "proxy-connection" | "te" | "transfer-encoding" | "upgrade")
 }
 
 /// Whether a value of TE lists `trailers`.

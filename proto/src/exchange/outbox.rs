@@ -19,16 +19,18 @@ pub(crate) struct Outbox {
     pub(crate) finish: Option<Finish>,
 }
 
-/// A head that waits to go out. With `end`, no body follows.
+/// A head that waits to go out, and its encoded length. With `end`, no body follows.
 #[derive(Debug)]
 pub(crate) enum OutHead {
     /// Shared with the caller, who may send it again over another session.
     Request {
         head: Arc<RequestHead>,
+        length: usize,
         end: bool,
     },
     Response {
         head: ResponseHead,
+        length: usize,
         end: bool,
     },
 }

@@ -21,7 +21,8 @@ impl Mux {
     /// Daemon: opens an exchange for a tunnel. With `end`, no body follows. The owner holds both handles.
     pub fn open(&mut self, tunnel: u32, head: Arc<RequestHead>, end: bool) -> Result<ExchangeKey, OpenError> {
         self.session.may_open(tunnel, self.exchanges.len())?;
-        if head.encoded_len()? > MAX_REQUEST_HEAD {
+        let length = head.encoded_len()?;
+        if length > MAX_REQUEST_HEAD {
             return Err(HeadTooLarge.into());
         }
         let send = SendState::after_request(end, head.is_upgrade());
@@ -30,7 +31,7 @@ impl Mux {
         exchange.waits_for_id = true;
         self.unannounced += 1;
         self.session.held(tunnel);
-        exchange.outbox.heads.push_back(OutHead::Request { head, end });
+        exchange.outbox.heads.push_back(OutHead::Request { head, length, end });
         let key = ExchangeKey(self.exchanges.insert(exchange));
         self.schedule(key);
         Ok(key)
@@ -88,14 +89,15 @@ impl Mux {
     /// [`MAX_INTERIM_HEADS`](crate::exchange::MAX_INTERIM_HEADS) are dropped, since they are hints. A second final head
     /// breaks the exchange, and so does a 101 to a request that is no upgrade or has not ended.
     pub fn send_response(&mut self, key: ExchangeKey, head: ResponseHead, end: bool) -> Result<(), HeadTooLarge> {
-        if head.encoded_len()? > MAX_RESPONSE_HEAD {
+        let length = head.encoded_len()?;
+        if length > MAX_RESPONSE_HEAD {
             return Err(HeadTooLarge);
         }
         let interim = head.is_interim();
         let end = end && !interim;
         let Some(exchange) = self.hand_over(key, |send| send.head(interim, end)) else { return Ok(()) };
         let switch = head.is_switch();
-        exchange.outbox.heads.push_back(OutHead::Response { head, end });
+        exchange.outbox.heads.push_back(OutHead::Response { head, length, end });
         if !interim && exchange.recv().is_some_and(|recv| !recv.answered(switch)) {
             self.reset(key, ResetCode::LocalBroken);
             return Ok(());

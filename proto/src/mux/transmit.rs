@@ -193,19 +193,18 @@ fn fits(out: &BytesMut, length: usize) -> bool {
 fn put_head(exchange: &mut Exchange, out: &mut BytesMut) -> bool {
     let Some(head) = exchange.outbox.heads.front() else { return true };
     let length = match head {
-        OutHead::Request { head, .. } => head.encoded_len().map(|length| ID_LEN + length),
-        OutHead::Response { head, .. } => head.encoded_len(),
+        OutHead::Request { length, .. } => ID_LEN + length,
+        OutHead::Response { length, .. } => *length,
     };
-    // Heads were measured when they were queued.
-    if !fits(out, HEADER_LEN + ID_LEN + length.unwrap_or(0)) {
+    if !fits(out, HEADER_LEN + ID_LEN + length) {
         return false;
     }
     let ended = match head {
-        OutHead::Request { head, end } => {
+        OutHead::Request { head, end, .. } => {
             frame::put_request(out, exchange.id, exchange.tunnel, head, *end);
             *end
         }
-        OutHead::Response { head, end } => {
+        OutHead::Response { head, end, .. } => {
             frame::put_response(out, exchange.id, head, *end);
             *end
         }
