@@ -1,25 +1,25 @@
 //! The allocator: mimalloc, asked for an alignment only where its blocks do not have it by themselves.
 //!
-//! Its Rust interface names an alignment each time. mimalloc then takes a longer way, and a larger block, for each size that is
-//! no power of two whenever its page has no free block at hand.
+//! The crate `mimalloc` passes an alignment with each request. For a size that is no power of two, mimalloc then searches
+//! longer and takes a larger block, unless its page has a free one.
 
 use std::alloc::{GlobalAlloc, Layout};
 
 use mimalloc::MiMalloc;
 
-/// The alignment that each block of mimalloc has.
+/// Each block of mimalloc has at least this alignment.
 const NATURAL: usize = align_of::<usize>();
 
-/// mimalloc.
+/// Asks mimalloc, with an alignment only where it is needed.
 pub(crate) struct Allocator;
 
-#[expect(unsafe_code, reason = "an allocator cannot be written without")]
+#[expect(unsafe_code, reason = "`GlobalAlloc` is an unsafe trait")]
 // SAFETY: each call goes to mimalloc. Blocks of `mi_malloc` and `mi_zalloc` have the natural alignment, and may be freed and
 // resized like its others.
 unsafe impl GlobalAlloc for Allocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         if layout.align() <= NATURAL {
-            // SAFETY: it takes any size.
+            // SAFETY: every size is valid, and the block has the natural alignment.
             return unsafe { libmimalloc_sys::mi_malloc(layout.size()) }.cast();
         }
         // SAFETY: the caller keeps the contract.
@@ -28,7 +28,7 @@ unsafe impl GlobalAlloc for Allocator {
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         if layout.align() <= NATURAL {
-            // SAFETY: it takes any size.
+            // SAFETY: every size is valid, and the block has the natural alignment.
             return unsafe { libmimalloc_sys::mi_zalloc(layout.size()) }.cast();
         }
         // SAFETY: the caller keeps the contract.

@@ -17,7 +17,7 @@ use crate::head::ResponseHead;
 
 pub use self::account::{Account, Holding};
 pub(crate) use self::inbox::Inbox;
-pub(crate) use self::outbox::{Finish, OutHead, Outbox};
+pub(crate) use self::outbox::{Finish, OutHead, OutMessage, Outbox};
 pub(crate) use self::state::RecvState;
 pub use self::state::{Handed, SendState};
 pub use self::window::{MAX_CREDIT, RecvWindow, WindowBudget, check_initial_window};

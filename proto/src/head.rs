@@ -9,7 +9,7 @@
 //! Repeated fields stay apart and keep their order within a name. Values are opaque bytes (RFC 9110, section 5.5). The
 //! module checks the format; what a field means to HTTP is not decided here.
 
-mod name;
+pub mod name;
 mod target;
 
 pub use self::target::{InvalidTarget, Target};

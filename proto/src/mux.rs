@@ -281,7 +281,7 @@ impl Mux {
         self.messages
     }
 
-    /// The round trip of the path without queues, as far as it was measured.
+    /// The least round trip of the last minutes; `None` before the first Pong.
     pub fn round_trip(&self) -> Option<Duration> {
         self.liveness.round_trip()
     }

@@ -30,8 +30,8 @@ def service(request, daemon):
         row = RESPONSES[int(path)]
         LATE_SENT.clear()
         if row.body:
-            # With Nagle's algorithm, the late bytes would leave only once the client acknowledges the answer, which it may
-            # do with its next request. After an answer without a body, its connection rests longer than that takes.
+            # With Nagle's algorithm, the late bytes wait until the client acknowledges the answer. It may do so only with
+            # its next request. Without a body, the connection rests longer, so the bytes come in time.
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection.sendall(row.answer)
         if row.late:

@@ -106,7 +106,7 @@ def test_a_slow_line_keeps_its_name(afar, network, transport, way):
     wait_for(lambda: passed() > seen + 10_000, "the transfer goes on")
     assert transfer.poll() is None and "disconnected" not in first.output()
     transfer.kill()
-    # On this line it would take long to part.
+    # On this slow line, a clean end of either would take long.
     first.kill()
     afar.daemon.process.kill()
 

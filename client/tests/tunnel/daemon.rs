@@ -189,7 +189,7 @@ pub(crate) fn accept(handshake: Box<dyn Handshake>, session: &str, moved: &[(u32
         max_exchanges: 10,
         ..ConnectAck::default()
     };
-    handshake.accept(&ack, moved).let_go()
+    handshake.accept(&ack, moved).uncork()
 }
 
 /// The next Bind.

@@ -1,5 +1,5 @@
 //! The time limit for the heads of one HTTP/1.1 connection. The HTTP library asks for a fresh timer before each head. All of
-//! them share one timer of the runtime. It may wake the connection early, and is then set to the latest limit.
+//! them share one timer of the runtime. It may wake the connection early; the next poll sets it to the current limit.
 
 use std::pin::Pin;
 use std::sync::Arc;

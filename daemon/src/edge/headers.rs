@@ -1,19 +1,16 @@
 //! What the daemon says about a request's visitor and about its way, and how it joins Cookie. `claims` has what visitors may
 //! not say; hop-by-hop fields are in `cok_http`.
 
+use cok_proto::head::name::{
+    CDN_LOOP, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PORT, X_FORWARDED_PROTO, X_REAL_IP,
+};
 use http::Version;
-use http::header::{COOKIE, FORWARDED, HeaderMap, HeaderName, HeaderValue, VIA};
+use http::header::{COOKIE, FORWARDED, HeaderMap, HeaderValue, VIA};
 use http::uri::Authority;
 use ipnet::IpNet;
 
 use super::known::{Known, loop_id};
-use super::proxied::{X_FORWARDED_FOR, is_trusted, visitor_address};
-
-const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
-const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
-const CDN_LOOP: HeaderName = HeaderName::from_static("cdn-loop");
+use super::proxied::{is_trusted, visitor_address};
 
 /// HTTP/2 and HTTP/3 may split Cookie into several fields (RFC 9113, section 8.2.3; RFC 9114, section 4.2.1); services know one.
 pub(super) fn join_cookies(headers: &mut HeaderMap) {
@@ -100,6 +97,8 @@ pub(super) fn add_via(headers: &mut HeaderMap, version: Version, domain: &str) {
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderName;
+
     use super::*;
     use crate::names::Hostname;
 

@@ -2,12 +2,9 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use cok_proto::head::name::X_FORWARDED_FOR;
 use http::HeaderMap;
-use http::header::HeaderName;
 use ipnet::IpNet;
-
-/// The field in which proxies list whom they saw, the nearest last.
-pub(super) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// The visitor's address: the peer's, or the last one in X-Forwarded-For that is no trusted proxy's. `None` if a trusted
 /// proxy names none.

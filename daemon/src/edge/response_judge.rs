@@ -93,7 +93,7 @@ pub(super) fn judge_trailers(trailers: &mut HeaderMap) {
 #[derive(Clone, Copy, Debug)]
 struct Announced {
     length: u64,
-    /// Its field has the one usual form: a number.
+    /// The head has one such field, and it is a bare number.
     is_usual: bool,
 }
 

@@ -18,7 +18,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
-use cok_http::visitor::network;
+use cok_http::visitor::{network, network_bits};
 use cok_transport::{Account, Holding};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -182,14 +182,14 @@ impl Exchanges {
 
     /// The account of a visitor's address.
     fn visitor(&self, address: IpAddr) -> Arc<Account> {
-        let number = number(address);
-        let Some(shard) = self.visitors.get(shard(number)) else { return self.account(OF_VISITOR) };
+        let network = network_bits(address);
+        let Some(shard) = self.visitors.get(shard(network)) else { return self.account(OF_VISITOR) };
         let mut shard = shard.lock();
-        if let Some(account) = shard.get(&number).and_then(Weak::upgrade) {
+        if let Some(account) = shard.get(&network).and_then(Weak::upgrade) {
             return account;
         }
         let account = self.account(OF_VISITOR);
-        shard.insert(number, Arc::downgrade(&account));
+        shard.insert(network, Arc::downgrade(&account));
         account
     }
 
@@ -213,17 +213,9 @@ impl std::fmt::Debug for Exchanges {
     }
 }
 
-/// An address as the key of a table. One number is hashed in a third of the time of an address.
-fn number(address: IpAddr) -> u128 {
-    match address {
-        IpAddr::V4(address) => address.to_ipv6_mapped().into(),
-        IpAddr::V6(address) => address.into(),
-    }
-}
-
-/// The shard of a network: the end of an IPv4 address, or of a /64, differs between neighbours.
-fn shard(number: u128) -> usize {
-    (number ^ (number >> 64)) as usize % SHARDS
+/// The shard of a network. Neighbours differ in the last bits of an IPv4 address or of a /64.
+fn shard(network: u128) -> usize {
+    (network ^ (network >> 64)) as usize % SHARDS
 }
 
 fn part(whole: usize, (numerator, denominator): (usize, usize)) -> usize {

@@ -6,12 +6,12 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
+use cok_http::visitor::network_bits;
 use cok_transport::Account;
 use parking_lot::Mutex;
 use slab::Slab;
 
 use super::exchange::{End, Exchange};
-use super::number;
 
 /// The exchanges of one tunnel.
 #[derive(Debug)]
@@ -36,7 +36,7 @@ impl Places {
     /// Gives an exchange a place, unless its address has `share` of them.
     pub(super) fn enter(&self, exchange: &Arc<Exchange>, share: usize) -> bool {
         let mut taken = self.taken.lock();
-        let count = taken.by_address.entry(number(exchange.address)).or_default();
+        let count = taken.by_address.entry(network_bits(exchange.address)).or_default();
         if *count >= share {
             return false;
         }
@@ -89,7 +89,7 @@ impl Places {
         let all = self.exchanges();
         for (address, count) in counts {
             let of_address =
-                all.iter().filter(|exchange| number(exchange.address) == address && exchange.is_attached());
+                all.iter().filter(|exchange| network_bits(exchange.address) == address && exchange.is_attached());
             let stands = of_address.filter(|exchange| count > share || !exchange.is_long_lived());
             if let Some(exchange) = stands.min_by_key(|exchange| exchange.still_since()) {
                 exchange.end(End::Evicted);
@@ -102,7 +102,7 @@ impl Places {
 
 impl Taken {
     fn uncount(&mut self, address: IpAddr) {
-        if let Entry::Occupied(mut count) = self.by_address.entry(number(address)) {
+        if let Entry::Occupied(mut count) = self.by_address.entry(network_bits(address)) {
             *count.get_mut() -= 1;
             if *count.get() == 0 {
                 count.remove();

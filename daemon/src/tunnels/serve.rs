@@ -1,7 +1,7 @@
 //! The task of a session, from its client's Connect to its end.
 //!
-//! A session is granted once the names that it begins with are reserved, and serves them once the grant is written. Then
-//! its client binds and unbinds tunnels as it likes.
+//! A session is granted once the names that it begins with are reserved. Its tunnels are online before its client reads the
+//! grant. Then the client binds and unbinds tunnels as it likes.
 
 use std::collections::VecDeque;
 use std::future::pending;
@@ -13,7 +13,7 @@ use cok_proto::{
     Bind, Bound, Connect, ConnectAck, DrainReason, ErrorCode, ErrorMessage, ResetCode, TunnelFrame, Unbind,
     UnbindReason, message,
 };
-use cok_transport::{Handshake, Held};
+use cok_transport::{Corked, Handshake};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -88,9 +88,9 @@ async fn begin(
     let first_name = first.as_ref().map(|granted| &granted.reservation.name);
     let first_name = first_name.or(moving.iter().find(|(id, _)| *id == 0).map(|(_, reservation)| &reservation.name));
     let ack = tunnels.grant(&client, &connect, first_name.filter(|_| connect.tunnel), moved.len());
-    // Visitors may come as soon as the client hears that a tunnel is online. So it hears of it once that is true.
-    let held = handshake.accept(&ack, &moved);
-    let transport = held.session();
+    // A visitor may come as soon as the client has its answer. So the answer goes out once the tunnels are online.
+    let corked = handshake.accept(&ack, &moved);
+    let transport = corked.session();
     let session = Session::new(client.clone(), transport.clone(), permit);
     let registration = tunnels.directory.add_session(session.clone());
     if let Some(granted) = first
@@ -311,8 +311,8 @@ impl Serving<'_> {
         match result {
             Ok(granted) => {
                 let bound = self.tunnels.bound(&granted.reservation.name);
-                // As at the beginning of the session.
-                let _held = Held::new(transport.clone());
+                // The answer goes out once the tunnel is online.
+                let _corked = Corked::new(transport.clone());
                 if transport.answer_bind(id, Ok(bound))
                     && let Err(error) = self.tunnels.activate(self.session, id, granted)
                 {

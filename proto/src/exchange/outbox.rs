@@ -19,20 +19,22 @@ pub(crate) struct Outbox {
     pub(crate) finish: Option<Finish>,
 }
 
-/// A head that waits to go out, and its encoded length. With `end`, no body follows.
+/// A head that waits to go out.
 #[derive(Debug)]
-pub(crate) enum OutHead {
+pub(crate) struct OutHead {
+    pub(crate) message: OutMessage,
+    /// Its encoded length in bytes.
+    pub(crate) length: usize,
+    /// No body follows.
+    pub(crate) end: bool,
+}
+
+/// What a head begins.
+#[derive(Debug)]
+pub(crate) enum OutMessage {
     /// Shared with the caller, who may send it again over another session.
-    Request {
-        head: Arc<RequestHead>,
-        length: usize,
-        end: bool,
-    },
-    Response {
-        head: ResponseHead,
-        length: usize,
-        end: bool,
-    },
+    Request(Arc<RequestHead>),
+    Response(ResponseHead),
 }
 
 /// How a direction ends behind its queued body.

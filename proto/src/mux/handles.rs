@@ -8,7 +8,9 @@ use http::HeaderMap;
 use super::exchange::{Exchange, State};
 use super::{ExchangeKey, Mux};
 use crate::error::ResetCode;
-use crate::exchange::{ExchangeError, Finish, Handed, Holding, LINGER, OutHead, Received, RecvState, SendState};
+use crate::exchange::{
+    ExchangeError, Finish, Handed, Holding, LINGER, OutHead, OutMessage, Received, RecvState, SendState,
+};
 use crate::frame::{MAX_REQUEST_HEAD, MAX_RESPONSE_HEAD};
 use crate::head::{HeadTooLarge, RequestHead, ResponseHead, fields_len};
 use crate::session::{OpenError, Role};
@@ -31,7 +33,7 @@ impl Mux {
         exchange.waits_for_id = true;
         self.unannounced += 1;
         self.session.held(tunnel);
-        exchange.outbox.heads.push_back(OutHead::Request { head, length, end });
+        exchange.outbox.heads.push_back(OutHead { message: OutMessage::Request(head), length, end });
         let key = ExchangeKey(self.exchanges.insert(exchange));
         self.schedule(key);
         Ok(key)
@@ -97,7 +99,7 @@ impl Mux {
         let end = end && !interim;
         let Some(exchange) = self.hand_over(key, |send| send.head(interim, end)) else { return Ok(()) };
         let switch = head.is_switch();
-        exchange.outbox.heads.push_back(OutHead::Response { head, length, end });
+        exchange.outbox.heads.push_back(OutHead { message: OutMessage::Response(head), length, end });
         if !interim && exchange.recv().is_some_and(|recv| !recv.answered(switch)) {
             self.reset(key, ResetCode::LocalBroken);
             return Ok(());

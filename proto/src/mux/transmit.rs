@@ -5,7 +5,7 @@ use bytes::{Buf as _, BytesMut};
 use super::exchange::{Exchange, Ring};
 use super::{ExchangeKey, Mux, SEND_BUFFER};
 use crate::error::ResetCode;
-use crate::exchange::{Finish, OutHead, Outbox};
+use crate::exchange::{Finish, OutHead, OutMessage, Outbox};
 use crate::frame::{self, DATA_CHUNK, FrameHeader, FrameType, HEADER_LEN, ID_LEN, MESSAGE_TARGET};
 use crate::head::fields_len;
 
@@ -191,26 +191,18 @@ fn fits(out: &BytesMut, length: usize) -> bool {
 
 /// Writes the exchange's next head. `false` if it must wait for the next message.
 fn put_head(exchange: &mut Exchange, out: &mut BytesMut) -> bool {
-    let Some(head) = exchange.outbox.heads.front() else { return true };
-    let length = match head {
-        OutHead::Request { length, .. } => ID_LEN + length,
-        OutHead::Response { length, .. } => *length,
-    };
-    if !fits(out, HEADER_LEN + ID_LEN + length) {
+    let Some(OutHead { message, length, end: ends }) = exchange.outbox.heads.front() else { return true };
+    // A request has its tunnel's id as well.
+    if !fits(out, HEADER_LEN + 2 * ID_LEN + length) {
         return false;
     }
-    let ended = match head {
-        OutHead::Request { head, end, .. } => {
-            frame::put_request(out, exchange.id, exchange.tunnel, head, *end);
-            *end
-        }
-        OutHead::Response { head, end, .. } => {
-            frame::put_response(out, exchange.id, head, *end);
-            *end
-        }
-    };
+    match message {
+        OutMessage::Request(head) => frame::put_request(out, exchange.id, exchange.tunnel, head, *ends),
+        OutMessage::Response(head) => frame::put_response(out, exchange.id, head, *ends),
+    }
+    let ends = *ends;
     exchange.outbox.heads.pop_front();
-    if ended {
+    if ends {
         end(exchange);
     }
     true

@@ -50,7 +50,7 @@ impl Liveness {
             && expected == opaque
         {
             self.outstanding = None;
-            self.round_trip.sample(now.saturating_duration_since(sent), now);
+            self.round_trip.add(now.saturating_duration_since(sent), now);
             self.measured_at = Some(now);
         }
     }

@@ -1,7 +1,7 @@
-//! The round trip of a path without the queues that our own traffic makes.
+//! The least round trip of the last 5 to 10 minutes.
 //!
-//! Bodies that wait in queues make each sample longer. A window that grows by such samples makes the queues longer still.
-//! So the least sample of the last minutes counts.
+//! Bodies that wait in queues make each sample longer, and a window that grows by such samples makes the queues longer
+//! still. The least sample leaves out our own queues, unless bulk has filled the path all that time.
 
 use std::time::{Duration, Instant};
 
@@ -13,27 +13,29 @@ const PERIOD: Duration = Duration::from_secs(300);
 pub struct LeastRoundTrip {
     began: Instant,
     least: Option<Duration>,
-    before: Option<Duration>,
+    /// Of the period before.
+    previous: Option<Duration>,
 }
 
 impl LeastRoundTrip {
     /// No sample yet.
     pub fn new(now: Instant) -> Self {
-        Self { began: now, least: None, before: None }
+        Self { began: now, least: None, previous: None }
     }
 
     /// Takes a sample in.
-    pub fn sample(&mut self, sample: Duration, now: Instant) {
-        if now.saturating_duration_since(self.began) >= PERIOD {
+    pub fn add(&mut self, sample: Duration, now: Instant) {
+        let age = now.saturating_duration_since(self.began);
+        if age >= PERIOD {
+            self.previous = self.least.take().filter(|_| age < PERIOD * 2);
             self.began = now;
-            self.before = self.least.take();
         }
         self.least = Some(self.least.map_or(sample, |least| least.min(sample)));
     }
 
     /// The round trip; `None` before the first sample.
     pub fn get(&self) -> Option<Duration> {
-        self.least.into_iter().chain(self.before).min()
+        self.least.into_iter().chain(self.previous).min()
     }
 }
 
@@ -54,8 +56,9 @@ mod tests {
             (PERIOD, ms(60), ms(10)),
             (PERIOD + ms(299_999), ms(70), ms(10)),
             (PERIOD * 2, ms(80), ms(60)),
+            (PERIOD * 9, ms(90), ms(90)),
         ] {
-            round_trip.sample(sample, began + after);
+            round_trip.add(sample, began + after);
             assert_eq!(round_trip.get(), Some(expected), "after {after:?}");
         }
     }

@@ -78,8 +78,9 @@ pub trait Transport: fmt::Debug + Send + Sync + 'static {
     /// Ends the session with an Error frame.
     fn close(&self, error: ErrorMessage);
 
-    /// Whether control frames wait from now on; for [`Held`].
-    fn hold(&self, held: bool);
+    /// Holds back what the session sends, or lets it out. Over QUIC, exchanges have streams of their own and go on. Use
+    /// [`Corked`].
+    fn cork(&self, corked: bool);
 
     /// Watches the state of the session.
     fn status(&self) -> watch::Receiver<Status>;
@@ -271,21 +272,21 @@ pub trait Handshake: fmt::Debug + Send {
     /// The client's Connect.
     fn connect(&self) -> &Connect;
     /// Grants the session, with the tunnels that move to it from the replaced one. The client hears of it once the session
-    /// is let go.
-    fn accept(self: Box<Self>, ack: &ConnectAck, moved: &[(u32, Bound)]) -> Held;
+    /// is uncorked.
+    fn accept(self: Box<Self>, ack: &ConnectAck, moved: &[(u32, Bound)]) -> Corked;
     /// Refuses it with an Error frame, which goes out before the connection is closed.
     fn refuse(self: Box<Self>, error: &ErrorMessage);
 }
 
-/// A session whose control frames wait until this is let go or dropped. So what they promise can be made true before the
-/// peer hears of it.
+/// Guard of a session that holds back what it sends. Its owner can make true what the frames promise before the peer reads
+/// them. A session has one at a time.
 #[derive(Debug)]
-pub struct Held(Arc<dyn Transport>);
+pub struct Corked(Arc<dyn Transport>);
 
-impl Held {
-    /// Has the frames of a session wait.
+impl Corked {
+    /// Corks a session.
     pub fn new(session: Arc<dyn Transport>) -> Self {
-        session.hold(true);
+        session.cork(true);
         Self(session)
     }
 
@@ -294,15 +295,15 @@ impl Held {
         &self.0
     }
 
-    /// Sends what has waited. Returns the session.
-    pub fn let_go(self) -> Arc<dyn Transport> {
+    /// Lets out what the session has held back. Returns it.
+    pub fn uncork(self) -> Arc<dyn Transport> {
         self.0.clone()
     }
 }
 
-impl Drop for Held {
+impl Drop for Corked {
     fn drop(&mut self) {
-        self.0.hold(false);
+        self.0.cork(false);
     }
 }
 

@@ -22,7 +22,7 @@ use tokio::sync::watch;
 
 use self::handles::{MuxRecv, MuxSend};
 use crate::{
-    CloseReason, Config, ExchangeHalves, Handshake, HandshakeError, Held, Incoming, OpenError, SessionError,
+    CloseReason, Config, Corked, ExchangeHalves, Handshake, HandshakeError, Incoming, OpenError, SessionError,
     SignsOfLife, Status, Transport, set_waker,
 };
 
@@ -159,8 +159,8 @@ impl Transport for MuxSession {
         signs
     }
 
-    fn hold(&self, held: bool) {
-        self.0.act(|state| state.held = held);
+    fn cork(&self, corked: bool) {
+        self.0.act(|state| state.corked = corked);
     }
 
     fn status(&self) -> watch::Receiver<Status> {
@@ -185,10 +185,10 @@ impl Handshake for MuxHandshake {
         &self.connect
     }
 
-    fn accept(self: Box<Self>, ack: &ConnectAck, moved: &[(u32, Bound)]) -> Held {
-        let held = Held::new(Arc::new(MuxSession(self.shared.clone())));
+    fn accept(self: Box<Self>, ack: &ConnectAck, moved: &[(u32, Bound)]) -> Corked {
+        let corked = Corked::new(Arc::new(MuxSession(self.shared.clone())));
         self.shared.act(|state| state.mux.accept(ack, moved));
-        held
+        corked
     }
 
     fn refuse(self: Box<Self>, error: &ErrorMessage) {
@@ -245,7 +245,7 @@ struct State {
     /// A Drain that arrived and is not in `status` yet.
     drain: Option<cok_proto::Drain>,
     /// Nothing goes out.
-    held: bool,
+    corked: bool,
 }
 
 /// A request that waits to be accepted.
@@ -284,7 +284,7 @@ impl Shared {
                 probed: false,
                 woken: Vec::new(),
                 drain: None,
-                held: false,
+                corked: false,
             }),
             status: watch::Sender::new(Status::Open),
         });
@@ -337,7 +337,7 @@ impl Shared {
 impl State {
     /// Whether something is to be sent now.
     fn has_transmit(&self) -> bool {
-        !self.held && self.mux.has_transmit()
+        !self.corked && self.mux.has_transmit()
     }
 
     fn waiting(&mut self, key: ExchangeKey) -> &mut Waiting {

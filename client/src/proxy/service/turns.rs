@@ -4,6 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 
 use cok_http::visitor::network;
+use cok_proto::head::name::X_REAL_IP;
 use http::HeaderMap;
 
 /// The network of the address that the daemon saw. `None` if the daemon does not say.
@@ -13,7 +14,7 @@ pub(super) struct Visitor(Option<IpAddr>);
 impl Visitor {
     /// The visitor of a request with these fields.
     pub(super) fn of(headers: &HeaderMap) -> Self {
-        let address = headers.get("x-real-ip").and_then(|value| value.to_str().ok()?.parse().ok());
+        let address = headers.get(X_REAL_IP).and_then(|value| value.to_str().ok()?.parse().ok());
         Self(address.map(network))
     }
 }

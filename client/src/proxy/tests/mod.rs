@@ -71,7 +71,7 @@ impl Daemon {
         let (left, right) = memory::pipe();
         let accept = async {
             let handshake = memory::accept(left, limits.clone(), PATIENCE).await.unwrap();
-            handshake.accept(&ack, &[]).let_go()
+            handshake.accept(&ack, &[]).uncork()
         };
         let (session, client) = tokio::join!(accept, memory::connect(right, limits.clone(), &ask, &[], PATIENCE));
         let (client, _) = client.unwrap();

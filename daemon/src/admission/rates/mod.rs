@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use cok_http::visitor::network;
+use cok_http::visitor::{network, network_bits};
 use governor::Quota;
 use ipnet::IpNet;
 
@@ -102,7 +102,8 @@ pub(crate) enum Whose {
     Key,
 }
 
-/// A tunnel, as its buckets know it.
+/// A tunnel, as its buckets know it. It has 64 bits: with 128, the boxed future of a request would need an alignment that
+/// costs time in the allocator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TunnelNumber(u64);
 
@@ -136,7 +137,7 @@ impl Rates {
     /// Counts a request of a visitor at this address.
     pub(crate) fn visitor(&self, address: IpAddr) -> Result<(), Exceeded> {
         let rate = self.settings.load().config.requests_per_address;
-        self.request(Kind::VisitorRequests, bits(address), rate, Whose::Visitor)
+        self.request(Kind::VisitorRequests, network_bits(address), rate, Whose::Visitor)
     }
 
     /// Counts a request to a tunnel, and to its key if a client serves the tunnel.
@@ -151,7 +152,7 @@ impl Rates {
 
     /// Counts a request of a visitor at this address against the rate that the tunnel's client has set for its visitors.
     pub(crate) fn visitor_of_tunnel(&self, tunnel: TunnelNumber, address: IpAddr, rate: Rate) -> Result<(), Exceeded> {
-        let owner = self.table.owner((tunnel.0, bits(address)));
+        let owner = self.table.owner((tunnel.0, network_bits(address)));
         self.request(Kind::VisitorOfTunnel, owner.into(), Some(rate), Whose::Visitor)
     }
 
@@ -214,7 +215,7 @@ impl Rates {
 
     /// How long the refusal of a wrong key from this address has to wait; `None` if too many wait already.
     pub(super) fn failed_key(&self, address: IpAddr) -> Option<Duration> {
-        let bucket = Bucket { kind: Kind::FailedKeys, owner: bits(address) };
+        let bucket = Bucket { kind: Kind::FailedKeys, owner: network_bits(address) };
         let quota = Quota::with_period(FAILED_KEY_EVERY)?;
         self.table.charge(bucket, quota, 1, LONGEST_REFUSAL).ok()
     }
@@ -225,15 +226,7 @@ impl Settings {
     fn owner(&self, address: IpAddr) -> Option<u128> {
         let canonical = address.to_canonical();
         let exempt = self.exempt.iter().any(|network| network.contains(&canonical));
-        (!exempt).then(|| bits(address))
-    }
-}
-
-/// An IPv4 address, or the /64 of an IPv6 address, as one number.
-fn bits(address: IpAddr) -> u128 {
-    match network(address) {
-        IpAddr::V4(address) => u128::from(u32::from(address)),
-        IpAddr::V6(address) => u128::from(address) | 1,
+        (!exempt).then(|| network_bits(address))
     }
 }
 

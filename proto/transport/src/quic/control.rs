@@ -199,7 +199,9 @@ impl<'a> Driver<'a> {
     /// Takes frames to write. Whether the session has drained on this side.
     fn gather(&mut self) -> bool {
         let mut state = self.shared.lock();
-        if self.writing.is_empty() && !self.fin_sent && !state.held {
+        // A session that has failed says so at once.
+        let corked = state.corked && !state.session.is_closed();
+        if self.writing.is_empty() && !self.fin_sent && !corked {
             if let Some(opaque) = state.pong.take() {
                 frame::put_pong(&mut state.outbox, opaque);
             }
@@ -209,7 +211,7 @@ impl<'a> Driver<'a> {
             self.writing = state.outbox.split().freeze();
             state.session.answers_sent();
         }
-        let drained = !state.held && state.is_drained();
+        let drained = !corked && state.is_drained();
         let failed = state.session.is_closed();
         drop(state);
         // After Error or the last exchange, our direction of the control stream ends.

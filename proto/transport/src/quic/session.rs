@@ -25,7 +25,7 @@ use super::control::{Control, close_reason, drive, fail, refuse};
 use super::exchange::{Accepted, Asked, Begin, Exchange, exchange_id, turn_away};
 use super::shared::{Shared, Slot};
 use crate::{
-    CloseReason, Config, Handshake, HandshakeError, Held, Incoming, OpenError, SignsOfLife, Status, Transport,
+    CloseReason, Config, Corked, Handshake, HandshakeError, Incoming, OpenError, SignsOfLife, Status, Transport,
 };
 
 /// Daemon: waits on a new connection for the client's control stream and its Connect, at most for `limit`. Pings before
@@ -108,7 +108,7 @@ impl Handshake for QuicHandshake {
         &self.connect
     }
 
-    fn accept(mut self: Box<Self>, ack: &ConnectAck, moved: &[(u32, Bound)]) -> Held {
+    fn accept(mut self: Box<Self>, ack: &ConnectAck, moved: &[(u32, Bound)]) -> Corked {
         self.session.accept(ack, moved);
         let shared = Shared::new(self.connection, self.session, &self.config, self.connect.initial_window);
         let mut state = shared.lock();
@@ -117,10 +117,10 @@ impl Handshake for QuicHandshake {
             frame::put_tunnel(&mut state.outbox, *id, &TunnelFrame::Bound(bound.clone()));
         }
         drop(state);
-        let held =
-            Held::new(Arc::new(QuicSession { accepting: Mutex::new(Accepting::default()), shared: shared.clone() }));
+        let corked =
+            Corked::new(Arc::new(QuicSession { accepting: Mutex::new(Accepting::default()), shared: shared.clone() }));
         tokio::spawn(drive(shared, self.control));
-        held
+        corked
     }
 
     fn refuse(self: Box<Self>, error: &ErrorMessage) {
@@ -212,9 +212,11 @@ impl Transport for QuicSession {
         SignsOfLife { received: self.shared.connection.stats().udp_rx.datagrams, progress: 0 }
     }
 
-    fn hold(&self, held: bool) {
-        self.shared.lock().held = held;
-        self.shared.attention.notify_one();
+    fn cork(&self, corked: bool) {
+        self.shared.lock().corked = corked;
+        if !corked {
+            self.shared.attention.notify_one();
+        }
     }
 
     fn status(&self) -> watch::Receiver<Status> {

@@ -55,7 +55,7 @@ pub(super) struct State {
     /// Control frames that wait to go out. WindowUpdates are bounded by what was read, and each other kind waits at most once.
     pub(super) outbox: BytesMut,
     /// Control frames wait.
-    pub(super) held: bool,
+    pub(super) corked: bool,
     pub(super) pong: Option<[u8; 8]>,
     pub(super) ping: bool,
     exchanges: Slab<Entry>,
@@ -153,7 +153,7 @@ impl Shared {
         connection.set_receive_window(window.size());
         let now = Instant::now();
         let mut round_trip = LeastRoundTrip::new(now);
-        round_trip.sample(connection.rtt(), now);
+        round_trip.add(connection.rtt(), now);
         Arc::new(Self {
             connection,
             role: session.role(),
@@ -173,7 +173,7 @@ impl Shared {
             state: Mutex::new(State {
                 session,
                 outbox: BytesMut::new(),
-                held: false,
+                corked: false,
                 pong: None,
                 ping: false,
                 exchanges: Slab::new(),
@@ -190,10 +190,10 @@ impl Shared {
         self.state.lock()
     }
 
-    /// The round trip of the path without queues.
+    /// The least round trip of the last minutes.
     pub(super) fn round_trip(&self, now: Instant) -> Option<Duration> {
         let mut round_trip = self.round_trip.lock();
-        round_trip.sample(self.connection.rtt(), now);
+        round_trip.add(self.connection.rtt(), now);
         round_trip.get()
     }
 

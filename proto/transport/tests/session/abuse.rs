@@ -35,7 +35,7 @@ impl Raw {
         frame::put_json(&mut ask, FrameType::Connect, &connect());
         control.0.write_all(&ask).await.unwrap();
         let handshake = soon(quic::accept(accepted, config(), LIMIT)).await.unwrap();
-        let daemon = handshake.accept(&ack(), &[]).let_go();
+        let daemon = handshake.accept(&ack(), &[]).uncork();
         let mut raw = Self { connection, control, daemon, _endpoint: endpoint };
         assert!(matches!(raw.read_frame().await, Frame::ConnectAck(_)));
         raw

@@ -44,7 +44,7 @@ impl Session {
                 let (near, far) = memory::pipe();
                 let (client, handshake) =
                     tokio::join!(memory::connect(near, config(), connect, moving, LIMIT), async {
-                        Some(memory::accept(far, daemon, LIMIT).await.unwrap().accept(ack, moved).let_go())
+                        Some(memory::accept(far, daemon, LIMIT).await.unwrap().accept(ack, moved).uncork())
                     });
                 Self { daemon: handshake.unwrap(), client: client.unwrap().0, _ends: None }
             }
@@ -56,7 +56,7 @@ impl Session {
                 };
                 let daemon = async {
                     let far = upgraded(far).await;
-                    ws::accept(far, Vec::new(), |_| 0, daemon, LIMIT).await.unwrap().accept(ack, moved).let_go()
+                    ws::accept(far, Vec::new(), |_| 0, daemon, LIMIT).await.unwrap().accept(ack, moved).uncork()
                 };
                 let (client, daemon) = soon(async { tokio::join!(client, daemon) }).await;
                 Self { daemon, client, _ends: None }
@@ -65,7 +65,7 @@ impl Session {
                 let ends = Ends::new();
                 let (link, connection) = ends.link().await;
                 let (session, daemon) = tokio::join!(link.connect(config(), connect, moving, LIMIT), async {
-                    quic::accept(connection, daemon, LIMIT).await.unwrap().accept(ack, moved).let_go()
+                    quic::accept(connection, daemon, LIMIT).await.unwrap().accept(ack, moved).uncork()
                 });
                 Self { daemon, client: session.unwrap().transport, _ends: Some(ends) }
             }

@@ -69,7 +69,7 @@ impl Ends {
         let (session, transport) = tokio::join!(link.connect(config(), &ask, &[], LIMIT), async {
             let handshake = quic::accept(connection, daemon, LIMIT).await.unwrap();
             assert_eq!(handshake.connect().instance, "i");
-            handshake.accept(&ConnectAck { max_exchanges: most, ..ack() }, &[]).let_go()
+            handshake.accept(&ConnectAck { max_exchanges: most, ..ack() }, &[]).uncork()
         });
         let Session { transport: client, ack, path } = session.unwrap();
         assert_eq!(ack.session, "s");

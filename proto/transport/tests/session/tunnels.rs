@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cok_proto::{
-    Bind, Connect, ConnectAck, DrainReason, ErrorCode, ErrorMessage, ResetCode, TunnelFrame, Unbind, UnbindReason,
+    Bind, Connect, ConnectAck, DrainReason, ErrorCode, ErrorMessage, ResetCode, SessionError, TunnelFrame, Unbind,
+    UnbindReason,
 };
-use cok_transport::{CloseReason, ExchangeError, Held, OpenError, Received};
+use cok_transport::{CloseReason, Corked, ExchangeError, OpenError, Received};
 
 use crate::carried::{CARRIED, Carried, Session, bound, heard};
 use crate::pair::{LIMIT, ack, connect, head, noise, ok, read_all, send_all, soon};
@@ -196,16 +197,30 @@ async fn unread_exchanges_of_a_tunnel_do_not_hold_up_another() {
 }
 
 #[tokio::test]
-async fn what_a_held_session_says_waits() {
+async fn what_a_corked_session_says_waits() {
     for by in CARRIED {
         let session = Session::new(by).await;
         assert!(session.client.bind(1, &Bind::default()));
         assert!(matches!(heard(&session.daemon).await, (1, TunnelFrame::Bind(_))));
-        let held = Held::new(session.daemon.clone());
-        assert!(held.session().answer_bind(1, Ok(bound(1))));
+        let corked = Corked::new(session.daemon.clone());
+        assert!(corked.session().answer_bind(1, Ok(bound(1))));
         let early = tokio::time::timeout(Duration::from_millis(50), heard(&session.client)).await;
         assert!(early.is_err(), "{by:?}: {early:?}");
-        drop(held);
+        drop(corked);
         assert_eq!(heard(&session.client).await, (1, TunnelFrame::Bound(bound(1))), "{by:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_corked_session_that_fails_says_why() {
+    for by in CARRIED {
+        let session = Session::new(by).await;
+        let corked = Corked::new(session.daemon.clone());
+        let error = ErrorMessage { code: ErrorCode::NameTaken, message: "taken".to_owned(), retryable: false };
+        corked.session().close(error.clone());
+        tokio::task::yield_now().await;
+        drop(corked);
+        let reason = soon(session.client.closed()).await;
+        assert_eq!(reason, CloseReason::Session(SessionError::Peer(error)), "{by:?}");
     }
 }

@@ -2,7 +2,7 @@
 //! still, thousands of sessions in one process, and the end of an upload.
 //!
 //! A mode prints one line of JSON to standard output. Or it prints `ready` once everything stands, and waits until standard
-//! input ends.
+//! input ends. Downloads then print their line of JSON.
 
 mod hold;
 mod http3;

@@ -74,8 +74,9 @@ def silent_after_tls(at):
 
 
 def many_connections(at):
-    """Idle connections, each after one answered request. Only their memory counts."""
-    return _idle(at, [at] * at.many(300))
+    """Idle connections, each after one answered request. Only their memory counts. More of them could not be opened before
+    the first is idle for too long; `many_addresses` has a daemon with longer limits."""
+    return _idle(at, [at] * 300)
 
 
 def many_addresses(at):

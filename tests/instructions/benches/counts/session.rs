@@ -84,7 +84,7 @@ async fn establish() -> Arc<dyn Transport> {
     let ack = ConnectAck { subdomain: Some("demo".to_owned()), ..ack };
     let ask = Connect { initial_window: WINDOW, ..Connect::default() };
     let (left, right) = memory::pipe();
-    let accept = async { memory::accept(left, limits(), LIMIT).await.unwrap().accept(&ack, &[]).let_go() };
+    let accept = async { memory::accept(left, limits(), LIMIT).await.unwrap().accept(&ack, &[]).uncork() };
     let (daemon, client) = tokio::join!(accept, memory::connect(right, limits(), &ask, &[], LIMIT));
     tokio::spawn(serve_session(client.unwrap().0, LocalService::new(Answers)));
     daemon
