@@ -70,6 +70,20 @@ def test_too_many_connections(impatient, services):
     client.stop()
 
 
+def test_an_address_has_its_connections(own_daemon, nginx):
+    """A connection above the limit of its address is closed. Other addresses are served, and one that ends makes room."""
+    daemon = own_daemon(limits="max_connections_per_address = 3")
+    client = daemon.client(nginx.target, "quick")
+    with contextlib.ExitStack() as stack:
+        for _ in range(2):
+            stack.enter_context(raw.connect(daemon, "quick"))
+        with raw.connect(daemon, "quick"), pytest.raises((ssl.SSLError, ConnectionError)):
+            raw.connect(daemon, "quick")
+        elsewhere = client.curl("/", "--interface", "127.0.0.2")
+        assert elsewhere.stdout == client.curl("/", "--retry", "5", "--retry-all-errors").stdout == b"<h1>hello</h1>\n"
+    client.stop()
+
+
 def test_upgraded_connections_count(impatient, services):
     """A visitor's WebSocket counts as a connection until it ends."""
     client = impatient.daemon.client(services.ws, "chat")
