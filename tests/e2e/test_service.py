@@ -248,8 +248,8 @@ def nothing_lost(load):
 
 @pytest.mark.alone
 def test_restarts_lose_nothing(machine, service, loaded):
-    """The daemon restarts again and again under load. Every request gets its response, the slowest within 3 s. WebSockets and streams
-    of events last for the whole drain time and then end cleanly."""
+    """The daemon restarts again and again under load. Every request gets its response, the slowest within 3 s. WebSockets and
+    streams of events last for the whole drain time and then end cleanly."""
     answered(loaded, 200)
     for _ in range(RESTARTS):
         pid = service.pid()
