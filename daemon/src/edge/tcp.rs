@@ -23,7 +23,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use super::body::Body;
 use super::head_timer::HeadTimer;
 use super::http1::{Judged, Stream, Verdicts};
-use super::http2::Budgeted;
+use super::http2::{Budgeted, Gathering};
 use super::lifecycle::{Action, Lifecycle, Protocol};
 use super::lingering_close::LingeringClose;
 use super::parts::Edge;
@@ -77,7 +77,7 @@ async fn serve_http2(visitor: Arc<Visitor>, stream: Timed, fresh: TaskTrackerTok
             Ok::<_, Infallible>(response.map(|body| body.watched(|| own.wait(leash))))
         })
     });
-    let io = Budgeted::new(LingeringClose::new(stream, visitor.clone()));
+    let io = Budgeted::new(Gathering::new(LingeringClose::new(stream, visitor.clone())));
     let mut builder = http2::Builder::new(leashes.clone());
     builder
         .timer(TokioTimer::new())
@@ -139,7 +139,7 @@ where
     }
 }
 
-impl<S> Connection for http2::Connection<TokioIo<Budgeted<LingeringClose>>, S, Leashes>
+impl<S> Connection for http2::Connection<TokioIo<Budgeted<Gathering<LingeringClose>>>, S, Leashes>
 where
     S: HttpService<Incoming, ResBody = Body>,
     S::Future: Send + 'static,
@@ -163,7 +163,11 @@ async fn drive(mut connection: Pin<Box<impl Connection>>, mut lifecycle: Lifecyc
                 Action::Announce | Action::Finish => connection.as_mut().finish(),
                 Action::Abandon => {
                     connection.as_mut().finish();
-                    let done = connection.as_mut().poll(cx);
+                    let mut done = connection.as_mut().poll(cx);
+                    if done.is_pending() {
+                        // The first write over HTTP/2 may have waited for other tasks.
+                        done = connection.as_mut().poll(cx);
+                    }
                     return if done.is_pending() { Poll::Ready(Ok(())) } else { done };
                 }
                 Action::Close => return Poll::Ready(Ok(())),

@@ -2,6 +2,8 @@
 //! that passes, and leaves every rule of the protocol to the library.
 
 mod frames;
+mod gathering;
 mod stream;
 
+pub(super) use self::gathering::Gathering;
 pub(super) use self::stream::Budgeted;
