@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use cok_host::trust;
 pub use cok_host::trust::CaFileError;
-use rustls::crypto::aws_lc_rs;
 use rustls::{ClientConfig, RootCertStore};
 
 /// Why there is no TLS towards the daemon.
@@ -34,7 +33,7 @@ pub fn trust_file(path: &Path) -> Result<Arc<ClientConfig>, TrustError> {
 
 /// TLS that trusts these authorities and speaks HTTP/1.1.
 pub(crate) fn client_config(roots: RootCertStore) -> Result<Arc<ClientConfig>, TrustError> {
-    let mut config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+    let mut config = ClientConfig::builder_with_provider(Arc::new(cok_transport::tls::provider()))
         .with_safe_default_protocol_versions()
         .map_err(|error| TrustError::Tls(error.to_string()))?
         .with_root_certificates(roots)

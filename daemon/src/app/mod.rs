@@ -180,7 +180,7 @@ impl App {
         let mut listeners = JoinSet::new();
         for (listener, address) in https.into_iter().zip(&addresses.https) {
             info!(event = "listening", listener = "https", %address, "listening on {address} for HTTPS");
-            listeners.spawn(listen::serve_https(listen.clone(), listener, tls.acceptor()));
+            listeners.spawn(listen::serve_https(listen.clone(), listener, tls.clone()));
         }
         for Port { endpoint, connections, .. } in &quic {
             let address = endpoint.local_addr().unwrap_or(addresses.admin);

@@ -7,16 +7,16 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use cok_transport::Congestion;
-use rustls::ServerConfig;
 use rustls::server::Acceptor;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
-use tokio_rustls::{LazyConfigAcceptor, TlsAcceptor};
 use tracing::{debug, warn};
 
 use super::arrivals::{Entry, enter};
 use super::seldom::Seldom;
+use super::tls::PublicTls;
 use super::{Listen, Startup, plain, udp};
 use crate::admission::ConnectionPermit;
 use crate::edge::{self, Arrival};
@@ -149,17 +149,18 @@ fn is_of_connection(error: &io::Error) -> bool {
 }
 
 /// Serves visitors and tunnels over TCP. Runs until it is dropped.
-pub(crate) async fn serve_https(listen: Arc<Listen>, listener: TcpListener, acceptor: TlsAcceptor) {
+pub(crate) async fn serve_https(listen: Arc<Listen>, listener: TcpListener, tls: Arc<PublicTls>) {
     let connections = listen.admission.connections.clone();
     let connected = |stream, peer| {
         let Some(entry) = enter(&listen, peer) else { return };
         listen.metrics.connections.inc();
-        let (task, tls) = (listen.clone(), acceptor.config().clone());
+        let (task, tls) = (listen.clone(), tls.clone());
         let (present, fresh) = (listen.drain.visitor(), listen.drain.requests.fresh());
         listen.drain.tasks.spawn(async move {
             let listen = task;
             // Boxed, so that what only the beginning needs does not stay in memory for as long as the connection.
-            let arrived = Box::pin(arrive(&listen, stream, peer, entry, tls)).await;
+            let arrived = Box::pin(arrive(&listen, stream, peer, entry, &tls)).await;
+            drop(tls);
             let served = arrived.map(|Arrived { stream, peer, permit }| {
                 edge::serve(listen.edge.clone(), stream, peer, Arrival { permit, present, fresh })
             });
@@ -187,7 +188,7 @@ async fn arrive(
     stream: TcpStream,
     peer: SocketAddr,
     entry: Entry,
-    tls: Arc<ServerConfig>,
+    tls: &PublicTls,
 ) -> Option<Arrived> {
     let limit = listen.config().handshake_timeout;
     let accepted = tokio::select! {
@@ -213,7 +214,7 @@ async fn handshake(
     mut stream: TcpStream,
     peer: SocketAddr,
     entry: Entry,
-    tls: Arc<ServerConfig>,
+    tls: &PublicTls,
 ) -> io::Result<Option<Arrived>> {
     let Some((permit, peer)) = entry.admit(listen, &mut stream, peer).await else { return Ok(None) };
     let secured = async {
@@ -236,7 +237,8 @@ async fn handshake(
         let hello = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
         // What follows of the handshake costs little, and waits for the peer.
         let turn = listen.admission.rates.turn(peer.ip()).await;
-        let rest = hello.into_stream(tls);
+        let settings = tls.answering(&hello.client_hello());
+        let rest = hello.into_stream(settings);
         drop(turn);
         rest.await.map(Some)
     };

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use cok_certs::CertResolver;
 use cok_transport::quic::Tuning;
+use cok_transport::tls::{is_without_aes, provider};
 use quinn::{Endpoint, ServerConfig};
 use rustls::crypto::aws_lc_rs;
-use tokio_rustls::TlsAcceptor;
+use rustls::server::ClientHello;
 use tracing::warn;
 
 use super::reset_key::ResetKey;
@@ -18,7 +19,10 @@ use crate::drain::initials::FirstPacket;
 
 /// TLS for visitors and tunnels.
 pub(crate) struct PublicTls {
+    /// The client's first cipher suite that we have is taken.
     config: Arc<rustls::ServerConfig>,
+    /// Our first cipher suite that the client has is taken.
+    own_order: Arc<rustls::ServerConfig>,
     tuning: Tuning,
     reset_key: ResetKey,
 }
@@ -26,19 +30,23 @@ pub(crate) struct PublicTls {
 impl PublicTls {
     /// Builds the TLS settings. HTTP/2 goes before HTTP/1.1.
     pub(crate) fn new(resolver: Arc<CertResolver>, tuning: Tuning, reset_key: ResetKey) -> anyhow::Result<Self> {
-        let mut tls = rustls::ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        let mut tls = rustls::ServerConfig::builder_with_provider(Arc::new(provider()))
             .with_safe_default_protocol_versions()
             .context("TLS versions")?
             .with_no_client_auth()
             .with_cert_resolver(resolver);
         tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         tls.ticketer = aws_lc_rs::Ticketer::new().context("TLS tickets")?;
-        Ok(Self { config: Arc::new(tls), tuning, reset_key })
+        let mut own_order = tls.clone();
+        own_order.ignore_client_order = true;
+        Ok(Self { config: Arc::new(tls), own_order: Arc::new(own_order), tuning, reset_key })
     }
 
-    /// The acceptor for TCP connections.
-    pub(crate) fn acceptor(&self) -> TlsAcceptor {
-        self.config.clone().into()
+    /// Returns the settings for a TCP connection that begins with this ClientHello. Most programs offer the costlier AES-256
+    /// first without a need for it. One that offers ChaCha20 first has no instructions for AES.
+    pub(super) fn answering(&self, hello: &ClientHello<'_>) -> Arc<rustls::ServerConfig> {
+        let first = hello.cipher_suites().iter().find(|suite| suite.as_str().is_some());
+        if first.is_some_and(|first| is_without_aes(*first)) { self.config.clone() } else { self.own_order.clone() }
     }
 
     /// Makes QUIC endpoints from these sockets. They start with the parked packets in `before`.
@@ -70,26 +78,62 @@ impl PublicTls {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use cok_certs::Authority;
     use rustls::quic;
-    use rustls::{ClientConnection, NamedGroup, ServerConnection};
+    use rustls::server::Acceptor;
+    use rustls::{CipherSuite, ClientConfig, ClientConnection, NamedGroup, ServerConnection};
     use rustls_pki_types::ServerName;
 
     use super::*;
+
+    fn public(authority: &Authority, folder: &Path) -> PublicTls {
+        PublicTls::new(
+            Arc::new(CertResolver::new("tunnel.test", authority.issue(&["tunnel.test"]).unwrap())),
+            Tuning::default(),
+            ResetKey::load_or_create(folder).unwrap(),
+        )
+        .unwrap()
+    }
 
     /// The real TLS settings of daemon and client.
     fn ends() -> (rustls::ServerConfig, rustls::ClientConfig, tempfile::TempDir) {
         let folder = tempfile::tempdir().unwrap();
         let authority = Authority::load_or_create(folder.path()).unwrap();
-        let certificate = authority.issue(&["tunnel.test"]).unwrap();
-        let server = PublicTls::new(
-            Arc::new(CertResolver::new("tunnel.test", certificate)),
-            Tuning::default(),
-            ResetKey::load_or_create(folder.path()).unwrap(),
-        )
-        .unwrap();
+        let server = public(&authority, folder.path());
         let client = cok_client::trust_file(authority.ca_file()).unwrap();
         ((*server.config).clone(), (*client).clone(), folder)
+    }
+
+    #[test]
+    fn only_a_client_that_wants_chacha20_first_gets_it() {
+        use CipherSuite::{TLS13_AES_128_GCM_SHA256, TLS13_AES_256_GCM_SHA384, TLS13_CHACHA20_POLY1305_SHA256};
+        let folder = tempfile::tempdir().unwrap();
+        let authority = Authority::load_or_create(folder.path()).unwrap();
+        let server = public(&authority, folder.path());
+        let ours = provider().cipher_suites[0].suite();
+        for (first, agreed) in [
+            (TLS13_AES_256_GCM_SHA384, ours),
+            (TLS13_AES_128_GCM_SHA256, ours),
+            (TLS13_CHACHA20_POLY1305_SHA256, TLS13_CHACHA20_POLY1305_SHA256),
+        ] {
+            let mut offered = provider();
+            offered.cipher_suites.sort_by_key(|suite| suite.suite() != first);
+            let config = ClientConfig::builder_with_provider(Arc::new(offered))
+                .with_safe_default_protocol_versions()
+                .unwrap()
+                .with_root_certificates(cok_host::trust::file(authority.ca_file()).unwrap())
+                .with_no_client_auth();
+            let mut client = ClientConnection::new(Arc::new(config), name()).unwrap();
+            let (mut acceptor, mut hello) = (Acceptor::default(), Vec::new());
+            client.write_tls(&mut hello).unwrap();
+            acceptor.read_tls(&mut hello.as_slice()).unwrap();
+            let accepted = acceptor.accept().unwrap().unwrap();
+            let settings = server.answering(&accepted.client_hello());
+            let connection = accepted.into_connection(settings).unwrap();
+            assert_eq!(connection.negotiated_cipher_suite().unwrap().suite(), agreed, "{first:?}");
+        }
     }
 
     fn name() -> ServerName<'static> {

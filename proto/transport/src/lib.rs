@@ -15,6 +15,7 @@ pub mod memory;
 mod muxed;
 pub mod quic;
 pub mod tcp;
+pub mod tls;
 pub mod ws;
 
 use std::fmt;
