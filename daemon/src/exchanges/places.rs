@@ -1,7 +1,7 @@
 //! The places of a tunnel: which exchanges it has, and whose they are.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
@@ -23,7 +23,8 @@ pub(crate) struct Places {
 #[derive(Debug, Default)]
 struct Taken {
     exchanges: Slab<Weak<Exchange>>,
-    by_network: HashMap<u128, usize>,
+    /// How many each network has. Few networks are in a tunnel at once, so that a search is faster than a hash.
+    by_network: BTreeMap<u128, usize>,
 }
 
 impl Places {
