@@ -2,11 +2,13 @@
 //! worked out once, and kept for the next request of the connection.
 
 use std::net::IpAddr;
+use std::sync::OnceLock;
 
 use http::HeaderValue;
 use http::uri::Authority;
 
 use super::route::{Route, route};
+use crate::admission::rates::TunnelNumber;
 use crate::names::Hostname;
 
 /// The longest authority that is kept: a name, a port, and some room.
@@ -19,6 +21,8 @@ pub(super) struct Known {
     /// As the visitor has written it. The judge has passed it.
     pub(super) authority: Authority,
     pub(super) route: Route,
+    /// The number of the route's tunnel, once a request was counted for it.
+    pub(super) number: OnceLock<TunnelNumber>,
     /// The peer's address.
     pub(super) address: HeaderValue,
     /// The element of Forwarded (RFC 7239).
@@ -45,6 +49,7 @@ impl Known {
             port: HeaderValue::from(authority.port_u16().unwrap_or(443)),
             loop_id: value(loop_id(&authority)),
             route: route(domain, authority.host()),
+            number: OnceLock::new(),
             authority,
         }
     }

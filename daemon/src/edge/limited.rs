@@ -9,6 +9,7 @@ use http::{HeaderMap, Request, Response};
 use super::body::Body;
 use super::context::Context;
 use super::grpc;
+use super::known::Known;
 use super::pages::{Problem, page};
 use super::proxied::visitor_address;
 use super::request::RequestBody;
@@ -28,12 +29,12 @@ pub(super) fn admit_visitor(context: &Context, request: &Request<RequestBody>) -
 /// Counts a request against the rates of its tunnel: what its client allows each visitor, its own, and its key's.
 pub(super) fn admit_to_tunnel(
     context: &mut Context,
-    name: &Subdomain,
+    (known, name): (&Known, &Subdomain),
     tunnel: &Tunnel,
     request: &Request<RequestBody>,
 ) -> Result<(), Exceeded> {
     let edge = &context.visitor.edge;
-    let (number, live) = (edge.rates.number(name), tunnel.live());
+    let (number, live) = (*known.number.get_or_init(|| edge.rates.number(name)), tunnel.live());
     context.tunnel = Some(number);
     if let Some(rate) = live.as_ref().and_then(|live| live.visitor_rate())
         && let Some(address) = address_of(context, request)

@@ -118,7 +118,7 @@ async fn answer(
             let Some(tunnel) = found else {
                 return refuse(Problem::UnknownName, *request);
             };
-            if let Err(exceeded) = admit_to_tunnel(context, name, &tunnel, &request) {
+            if let Err(exceeded) = admit_to_tunnel(context, (known, name), &tunnel, &request) {
                 return refuse_for_now(context, exceeded, *request);
             }
             forward(context, &tunnel, request, known, target).await

@@ -4,16 +4,14 @@
 //! connection.
 
 use std::convert::Infallible;
-use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Poll, ready};
 use std::time::Duration;
 
 use http::Request;
 use hyper::body::Incoming;
-use hyper::server::conn::{http1, http2};
+use hyper::server::conn::http2;
 use hyper::service::{HttpService, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
@@ -21,22 +19,18 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::body::Body;
-use super::head_timer::HeadTimer;
-use super::http1::{Judged, Stream, Verdicts};
+use super::drive::{Connection, drive};
 use super::http2::{Budgeted, Gathering};
-use super::lifecycle::{Action, Lifecycle, Protocol};
+use super::lifecycle::{Lifecycle, Protocol};
 use super::lingering_close::LingeringClose;
 use super::parts::Edge;
+use super::persistent::serve_http1;
 use super::request::RequestBody;
 use super::service::respond;
 use super::unread::{OwnAnswers, Timed};
 use super::visitor::{Arrival, Peer, Visitor};
 use crate::exchanges::Leashes;
-use crate::host::flushes::Flushing;
 
-/// HTTP/1.1: what one connection reads ahead and gathers for writing. The longest head fits, and a slow upload holds no
-/// more than this.
-const H1_BUFFER: usize = 64 * 1024;
 /// HTTP/2: streams at once on one connection.
 const H2_STREAMS: u32 = 250;
 /// HTTP/2: how much of a request's body may be under way.
@@ -61,7 +55,7 @@ pub(crate) fn serve(
     let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
     let visitor = Visitor::new(edge, Peer::Fixed(peer.ip().to_canonical()), permit, present);
     let stream = Timed::new(stream, visitor.clone());
-    if http2 { Box::pin(serve_http2(visitor, stream, fresh)) } else { Box::pin(serve_http1(visitor, stream, fresh)) }
+    if http2 { Box::pin(serve_http2(visitor, stream, fresh)) } else { serve_http1(visitor, stream, fresh) }
 }
 
 async fn serve_http2(visitor: Arc<Visitor>, stream: Timed, fresh: TaskTrackerToken) -> hyper::Result<()> {
@@ -89,53 +83,13 @@ async fn serve_http2(visitor: Arc<Visitor>, stream: Timed, fresh: TaskTrackerTok
         .keep_alive_interval(H2_PING.0)
         .keep_alive_timeout(H2_PING.1)
         .enable_connect_protocol();
-    let lifecycle = Lifecycle::new(&visitor, Protocol::Http2, fresh);
+    let mut lifecycle = Lifecycle::new(&visitor, Protocol::Http2, fresh);
+    let mut connection = Box::pin(builder.serve_connection(TokioIo::new(io), service));
     tokio::select! {
-        result = drive(Box::pin(builder.serve_connection(TokioIo::new(io), service)), lifecycle) => result,
+        result = drive(&mut connection, &mut lifecycle, || false) => result.map(|_over| ()),
         () = visitor.never_asked() => Ok(()),
         () = own.watch(&visitor.edge.exchanges) => Ok(()),
         () = visitor.end.cancelled() => Ok(()),
-    }
-}
-
-async fn serve_http1(visitor: Arc<Visitor>, stream: Timed, fresh: TaskTrackerToken) -> hyper::Result<()> {
-    let (max_header_bytes, header_timeout) = {
-        let config = visitor.edge.config();
-        (config.max_header_bytes as usize, config.header_timeout)
-    };
-    let verdicts = Verdicts::new();
-    let io = Flushing::new(stream, visitor.flushes.clone());
-    let head_timeout = visitor.edge.exchanges.config().head_timeout;
-    let io = Stream::new(io, max_header_bytes, verdicts.clone()).within(head_timeout);
-    let service = service_fn(|request: Request<Incoming>| {
-        let (visitor, judged) = (visitor.clone(), Judged::next(&verdicts));
-        let request = Box::new(request.map(|body| RequestBody::hyper(body, judged.seen.doubt.clone())));
-        // Boxed: the library keeps room for this future while the connection is idle.
-        Box::pin(async move { Ok::<_, Infallible>(respond(&visitor, request, Some(judged)).await) })
-    });
-    let mut builder = http1::Builder::new();
-    builder
-        .timer(HeadTimer::default())
-        .header_read_timeout(header_timeout)
-        .max_header_size(max_header_bytes)
-        .max_buf_size(H1_BUFFER);
-    let connection = builder.serve_connection(TokioIo::new(io), service).with_upgrades();
-    let served = drive(Box::pin(connection), Lifecycle::new(&visitor, Protocol::Http1, fresh));
-    visitor.end.run_until_cancelled(served).await.unwrap_or(Ok(()))
-}
-
-/// A connection that can be told to finish what it has begun.
-trait Connection: Future<Output = hyper::Result<()>> {
-    fn finish(self: Pin<&mut Self>);
-}
-
-impl<S> Connection for http1::UpgradeableConnection<TokioIo<Stream<Flushing<Timed>>>, S>
-where
-    S: HttpService<Incoming, ResBody = Body>,
-    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
-    fn finish(self: Pin<&mut Self>) {
-        self.graceful_shutdown();
     }
 }
 
@@ -148,31 +102,4 @@ where
     fn finish(self: Pin<&mut Self>) {
         self.graceful_shutdown();
     }
-}
-
-/// Serves a connection to its end, which its lifecycle may bring.
-/// It is boxed, since each future around it would have room for it twice.
-async fn drive(mut connection: Pin<Box<impl Connection>>, mut lifecycle: Lifecycle) -> hyper::Result<()> {
-    poll_fn(|cx| {
-        loop {
-            let done = connection.as_mut().poll(cx);
-            if done.is_ready() {
-                return done;
-            }
-            match ready!(lifecycle.poll(cx)) {
-                Action::Announce | Action::Finish => connection.as_mut().finish(),
-                Action::Abandon => {
-                    connection.as_mut().finish();
-                    let mut done = connection.as_mut().poll(cx);
-                    if done.is_pending() {
-                        // The first write over HTTP/2 may have waited for other tasks.
-                        done = connection.as_mut().poll(cx);
-                    }
-                    return if done.is_pending() { Poll::Ready(Ok(())) } else { done };
-                }
-                Action::Close => return Poll::Ready(Ok(())),
-            }
-        }
-    })
-    .await
 }

@@ -1,6 +1,6 @@
 //! One exchange: whose turn it is to move, since when nothing moves, and how it is ended.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -28,7 +28,8 @@ pub(crate) enum End {
 #[derive(Debug)]
 pub(crate) struct Exchange {
     places: Arc<Places>,
-    pub(super) address: IpAddr,
+    /// The visitor's network. Not as a number: its alignment would cost the allocator a search.
+    network: Ipv6Addr,
     share: usize,
     place: OnceLock<usize>,
     key: OnceLock<Arc<KeyUse>>,
@@ -95,7 +96,7 @@ struct Still {
 impl Exchange {
     pub(super) fn new(
         places: Arc<Places>,
-        address: IpAddr,
+        network: u128,
         share: usize,
         holding: Arc<Holding>,
         leash: Leash,
@@ -104,7 +105,7 @@ impl Exchange {
         let now = Instant::now();
         Arc::new(Self {
             places,
-            address,
+            network: Ipv6Addr::from_bits(network),
             share,
             place: OnceLock::new(),
             key: OnceLock::new(),
@@ -239,12 +240,22 @@ impl Exchange {
         }
     }
 
+    /// Its visitor's network as a number.
+    pub(super) fn network(&self) -> u128 {
+        self.network.to_bits()
+    }
+
+    /// The first address of its visitor's network, for the log.
+    pub(super) fn address(&self) -> IpAddr {
+        IpAddr::from(self.network).to_canonical()
+    }
+
     /// Ends it in the tunnel, and at its visitor. One that has not begun its response is answered with a page.
     pub(super) fn end(&self, why: End) {
         if self.ended.compare_exchange(0, why as u8, Ordering::Relaxed, Ordering::Relaxed).is_err() {
             return;
         }
-        self.places.uncount(self.address);
+        self.places.uncount(self.network());
         self.set_upload_blocked(false);
         let recv = self.recv.lock().take();
         let send = self.send.lock().take();
@@ -269,7 +280,7 @@ impl Drop for Exchange {
     fn drop(&mut self) {
         self.set_upload_blocked(false);
         if let Some(place) = self.place.get() {
-            let counted = self.ended().is_none().then_some(self.address);
+            let counted = self.ended().is_none().then(|| self.network());
             self.places.leave(*place, counted);
         }
         if let Some(key) = self.key.get() {

@@ -18,7 +18,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
-use cok_http::visitor::{network, network_bits};
+use cok_http::visitor::network_bits;
 use cok_transport::{Account, Holding};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -163,14 +163,14 @@ impl Exchanges {
         let percent = if has_share { u64::from(self.config().visitor_share) } else { 100 };
         let share = (u64::from(most) * percent).div_ceil(100).max(1);
         let share = usize::try_from(share).unwrap_or(usize::MAX);
-        let address = network(address);
-        let visitor = self.visitor(address);
+        let network = network_bits(address);
+        let visitor = self.visitor(network);
         if [&visitor, &places.account, &self.process].into_iter().any(|account| account.is_full()) {
             self.full.notify_one();
             return Err(Full::Bytes);
         }
         let holding = Holding::new(vec![visitor, places.account.clone(), self.process.clone()]);
-        let exchange = Exchange::new(places.clone(), address, share, holding, leash, upload_room);
+        let exchange = Exchange::new(places.clone(), network, share, holding, leash, upload_room);
         if !places.enter(&exchange, share) {
             return Err(Full::Share);
         }
@@ -180,9 +180,8 @@ impl Exchanges {
         Ok(exchange)
     }
 
-    /// The account of a visitor's address.
-    fn visitor(&self, address: IpAddr) -> Arc<Account> {
-        let network = network_bits(address);
+    /// The account of a visitor's network.
+    fn visitor(&self, network: u128) -> Arc<Account> {
         let Some(shard) = self.visitors.get(shard(network)) else { return self.account(OF_VISITOR) };
         let mut shard = shard.lock();
         if let Some(account) = shard.get(&network).and_then(Weak::upgrade) {

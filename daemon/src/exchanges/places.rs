@@ -1,12 +1,10 @@
 //! The places of a tunnel: which exchanges it has, and whose they are.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
-use std::net::IpAddr;
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
-use cok_http::visitor::network_bits;
 use cok_transport::Account;
 use parking_lot::Mutex;
 use slab::Slab;
@@ -25,7 +23,8 @@ pub(crate) struct Places {
 #[derive(Debug, Default)]
 struct Taken {
     exchanges: Slab<Weak<Exchange>>,
-    by_address: HashMap<u128, usize>,
+    /// How many each network has. Few networks are in a tunnel at once, so that a search is faster than a hash.
+    by_network: BTreeMap<u128, usize>,
 }
 
 impl Places {
@@ -33,10 +32,10 @@ impl Places {
         Arc::new(Self { account, taken: Mutex::default(), listed: AtomicBool::new(false) })
     }
 
-    /// Gives an exchange a place, unless its address has `share` of them.
+    /// Gives an exchange a place, unless its network has `share` of them.
     pub(super) fn enter(&self, exchange: &Arc<Exchange>, share: usize) -> bool {
         let mut taken = self.taken.lock();
-        let count = taken.by_address.entry(network_bits(exchange.address)).or_default();
+        let count = taken.by_network.entry(exchange.network()).or_default();
         if *count >= share {
             return false;
         }
@@ -46,18 +45,18 @@ impl Places {
         true
     }
 
-    /// The exchange of a place has gone. Its address does not count it any more, unless that was so before.
-    pub(super) fn leave(&self, place: usize, counted: Option<IpAddr>) {
+    /// The exchange of a place has gone. Its network does not count it any more, unless that was so before.
+    pub(super) fn leave(&self, place: usize, counted: Option<u128>) {
         let mut taken = self.taken.lock();
         taken.exchanges.try_remove(place);
-        if let Some(address) = counted {
-            taken.uncount(address);
+        if let Some(network) = counted {
+            taken.uncount(network);
         }
     }
 
     /// The exchange was taken from its visitor, and does not count any more.
-    pub(super) fn uncount(&self, address: IpAddr) {
-        self.taken.lock().uncount(address);
+    pub(super) fn uncount(&self, network: u128) {
+        self.taken.lock().uncount(network);
     }
 
     /// Whether it becomes busy now.
@@ -80,17 +79,16 @@ impl Places {
         self.taken.lock().exchanges.iter().filter_map(|(_, exchange)| exchange.upgrade()).collect()
     }
 
-    /// Ends the exchange that stands still longest, of the address that has most; a long-lived one only if the address has
+    /// Ends the exchange that stands still longest, of the network that has most; a long-lived one only if the network has
     /// more than its share. `false` if there is none.
     pub(super) fn make_room(&self, share: usize) -> bool {
         let mut counts: Vec<(u128, usize)> =
-            self.taken.lock().by_address.iter().map(|(address, count)| (*address, *count)).collect();
+            self.taken.lock().by_network.iter().map(|(network, count)| (*network, *count)).collect();
         counts.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
         let all = self.exchanges();
-        for (address, count) in counts {
-            let of_address =
-                all.iter().filter(|exchange| network_bits(exchange.address) == address && exchange.is_attached());
-            let stands = of_address.filter(|exchange| count > share || !exchange.is_long_lived());
+        for (network, count) in counts {
+            let of_network = all.iter().filter(|exchange| exchange.network() == network && exchange.is_attached());
+            let stands = of_network.filter(|exchange| count > share || !exchange.is_long_lived());
             if let Some(exchange) = stands.min_by_key(|exchange| exchange.still_since()) {
                 exchange.end(End::Evicted);
                 return true;
@@ -101,8 +99,8 @@ impl Places {
 }
 
 impl Taken {
-    fn uncount(&mut self, address: IpAddr) {
-        if let Entry::Occupied(mut count) = self.by_address.entry(network_bits(address)) {
+    fn uncount(&mut self, network: u128) {
+        if let Entry::Occupied(mut count) = self.by_network.entry(network) {
             *count.get_mut() -= 1;
             if *count.get() == 0 {
                 count.remove();

@@ -1,7 +1,6 @@
 //! The task that looks after all exchanges.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -76,7 +75,7 @@ impl Exchanges {
                 (false, true) => limit / PRESSED,
             };
             if now.duration_since(since) >= limit {
-                debug!(address = %exchange.address, "an exchange is ended: its visitor stands still");
+                debug!(address = %exchange.address(), "an exchange is ended: its visitor stands still");
                 exchange.end(End::Stalled);
             }
         }
@@ -109,28 +108,28 @@ type Still<'a> = (Instant, usize, &'a Arc<Exchange>);
 /// Ends exchanges of an account until an eighth of it is free.
 fn relieve<'a>(account: &Account, exchanges: impl Iterator<Item = &'a Arc<Exchange>>) {
     let mut excess = account.held().saturating_sub(account.ceiling() / 8 * 7);
-    let mut by_address: HashMap<IpAddr, (usize, Vec<Still<'_>>)> = HashMap::new();
+    let mut by_network: HashMap<u128, (usize, Vec<Still<'_>>)> = HashMap::new();
     for exchange in exchanges {
         let held = exchange.holding.held();
         if held > 0 {
-            let (sum, of_address) = by_address.entry(exchange.address).or_default();
+            let (sum, of_network) = by_network.entry(exchange.network()).or_default();
             *sum += held;
-            of_address.push((exchange.still_since(), held, exchange));
+            of_network.push((exchange.still_since(), held, exchange));
         }
     }
-    for (_, of_address) in by_address.values_mut() {
-        of_address.sort_unstable_by_key(|(since, _, _)| std::cmp::Reverse(*since));
+    for (_, of_network) in by_network.values_mut() {
+        of_network.sort_unstable_by_key(|(since, _, _)| std::cmp::Reverse(*since));
     }
     while excess > 0
-        && let Some((sum, of_address)) = by_address.values_mut().max_by_key(|(sum, _)| *sum)
-        && let Some((_, held, exchange)) = of_address.pop()
+        && let Some((sum, of_network)) = by_network.values_mut().max_by_key(|(sum, _)| *sum)
+        && let Some((_, held, exchange)) = of_network.pop()
     {
         *sum -= held;
         excess = excess.saturating_sub(held);
         if exchange.ended().is_some() {
             exchange.end_connection();
         } else {
-            debug!(address = %exchange.address, held, "an exchange is ended: an account of bytes is full");
+            debug!(address = %exchange.address(), held, "an exchange is ended: an account of bytes is full");
             exchange.end(End::Evicted);
         }
     }

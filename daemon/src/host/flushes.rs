@@ -4,7 +4,7 @@
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -41,6 +41,8 @@ pub(crate) struct Flushes(Arc<Shared>);
 #[derive(Debug, Default)]
 struct Shared {
     count: AtomicU64,
+    /// Something was written since the last one.
+    unflushed: AtomicBool,
     close: AtomicU8,
 }
 
@@ -48,6 +50,11 @@ impl Flushes {
     /// The number of completed flushes. After one, the kernel has everything that was written before.
     pub(crate) fn count(&self) -> u64 {
         self.0.count.load(Ordering::Acquire)
+    }
+
+    /// Whether the kernel has everything that was written.
+    pub(crate) fn is_flushed(&self) -> bool {
+        !self.0.unflushed.load(Ordering::Acquire)
     }
 
     /// Chooses how the connection closes.
@@ -138,12 +145,14 @@ impl<S: Layer + AsyncRead + Unpin> AsyncRead for Flushing<S> {
 
 impl<S: Layer + AsyncWrite + Unpin> AsyncWrite for Flushing<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        self.flushes.0.unflushed.store(true, Ordering::Release);
         self.stream()?.poll_write(cx, data)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.as_mut().stream()?.poll_flush(cx))?;
         self.flushes.0.count.fetch_add(1, Ordering::Release);
+        self.flushes.0.unflushed.store(false, Ordering::Release);
         Poll::Ready(Ok(()))
     }
 
@@ -156,6 +165,7 @@ impl<S: Layer + AsyncWrite + Unpin> AsyncWrite for Flushing<S> {
         cx: &mut Context<'_>,
         data: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.flushes.0.unflushed.store(true, Ordering::Release);
         self.stream()?.poll_write_vectored(cx, data)
     }
 
@@ -190,12 +200,12 @@ mod tests {
         let mut stream = Flushing::new(BufWriter::new(near), flushes.clone());
         stream.write_all(b"ab").await.unwrap();
         stream.flush().await.unwrap();
-        assert_eq!(flushes.count(), 1);
+        assert!(flushes.count() == 1 && flushes.is_flushed());
         // The far end does not read, so only a part fits.
         stream.write_all(b"cdefgh").await.unwrap();
         let mut cx = Context::from_waker(std::task::Waker::noop());
         assert!(Pin::new(&mut stream).poll_flush(&mut cx).is_pending());
-        assert_eq!(flushes.count(), 1);
+        assert!(flushes.count() == 1 && !flushes.is_flushed());
     }
 
     #[tokio::test]

@@ -13,10 +13,11 @@ TUNNELS = 40
 
 
 def settled(process):
-    """Returns the resident memory in KiB, once a second passes without much change."""
+    """Returns the resident memory in KiB, once some seconds pass without much change. The daemon gives memory back after
+    connections have been quiet for a second."""
     last = process.memory()[0]
     while True:
-        time.sleep(1)
+        time.sleep(3)
         now = process.memory()[0]
         if abs(now - last) < 64 << 10:
             return now / 1024

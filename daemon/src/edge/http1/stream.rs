@@ -4,6 +4,7 @@
 //! held: a head that is not complete, and bytes behind the end of a message.
 
 use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -106,6 +107,13 @@ impl<S> Stream<S> {
     /// The same, with a limit for the time from a head's first byte to its last.
     pub(in crate::edge) fn within(self, head_limit: Duration) -> Self {
         Self { head_limit, ..self }
+    }
+
+    /// Puts back what the library has read and not used.
+    pub(in crate::edge) fn put_back(&mut self, bytes: &[u8]) {
+        if !bytes.is_empty() {
+            self.ready = [bytes, &self.ready].concat().into();
+        }
     }
 
     /// The connection itself, once it has left HTTP, and what was read from it and not handed out.
@@ -254,6 +262,16 @@ impl<S> Stream<S> {
 }
 
 impl<S: AsyncRead + Unpin> Stream<S> {
+    /// Waits for something that the library can read, without the library: a whole head, or what takes its place. Ready with
+    /// `false` at the end of the connection.
+    pub(in crate::edge) fn poll_request(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        let mut space = [MaybeUninit::uninit(); READ];
+        let mut buffer = ReadBuf::uninit(&mut space);
+        ready!(Pin::new(&mut *self).poll_read(cx, &mut buffer))?;
+        self.put_back(buffer.filled());
+        Poll::Ready(Ok(!self.ready.is_empty()))
+    }
+
     /// Reads more of what is held.
     fn poll_hold(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         self.held.reserve(READ);

@@ -190,3 +190,41 @@ async fn a_refused_visitor_is_heard_out_for_a_while() {
     poll_fn(|cx| Pin::new(&mut stream).poll_shutdown(cx)).await.unwrap();
     assert_eq!(began.elapsed(), LINGER);
 }
+
+/// Waits once for a request without the library.
+fn request(stream: &mut Stream<DuplexStream>) -> Poll<io::Result<bool>> {
+    stream.poll_request(&mut Context::from_waker(Waker::noop()))
+}
+
+#[tokio::test]
+async fn a_request_is_waited_for_without_the_library() {
+    let (mut stream, mut far, verdicts) = connection();
+    assert!(request(&mut stream).is_pending());
+    far.write_all(&GET[..7]).await.unwrap();
+    assert!(request(&mut stream).is_pending() && !verdicts.has_next());
+    far.write_all(&[&GET[7..], GET].concat()).await.unwrap();
+    for _ in 0..2 {
+        assert!(matches!(request(&mut stream), Poll::Ready(Ok(true))));
+    }
+    assert_eq!(read(&mut stream, 8192).unwrap().unwrap(), GET.repeat(2));
+    far.write_all(GET).await.unwrap();
+    assert_eq!(read(&mut stream, 8192).unwrap().unwrap(), GET);
+    // What the library has read and not used comes first.
+    far.write_all(GET).await.unwrap();
+    stream.put_back(b"first ");
+    assert!(matches!(request(&mut stream), Poll::Ready(Ok(true))));
+    assert_eq!(read(&mut stream, 8192).unwrap().unwrap(), [b"first ", GET].concat());
+    far.shutdown().await.unwrap();
+    assert!(matches!(request(&mut stream), Poll::Ready(Ok(false))));
+}
+
+#[tokio::test]
+async fn a_faulty_head_is_answered_by_the_library() {
+    let (mut stream, mut far, verdicts) = connection();
+    far.write_all(&GET[..7]).await.unwrap();
+    assert!(request(&mut stream).is_pending());
+    far.shutdown().await.unwrap();
+    assert!(matches!(request(&mut stream), Poll::Ready(Ok(true))));
+    assert_eq!(verdicts.next().fault, Some(Fault::CutShort));
+    assert_eq!(read(&mut stream, 8192).unwrap().unwrap(), STAND_IN);
+}
