@@ -3,6 +3,7 @@
 mod http1;
 mod http2;
 mod in_process;
+mod shortcut;
 mod stopping;
 mod upgrade;
 
