@@ -32,6 +32,10 @@ const BUFFER: usize = 80 * 1024;
 /// How long before the service's own limit an idle connection is retired, so that no request meets its end.
 const KEEP_ALIVE_MARGIN: Duration = Duration::from_secs(1);
 
+/// How many requests of a connection go straight to the library after one that the shortcut had to hand over. Handing over
+/// costs a twentieth of an exchange, and like responses often follow each other.
+const PAUSE: u8 = 8;
+
 /// Who carries an exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Carrier {
@@ -62,6 +66,8 @@ pub(crate) struct Connection {
     read: BytesMut,
     /// Who carries its last exchange.
     carrier: Carrier,
+    /// How many requests are left that go straight to the library.
+    pause: u8,
     shared: Arc<Shared>,
     /// The driver has ended: the connection is closed, or upgraded.
     ended: bool,
@@ -103,6 +109,7 @@ impl Connection {
             wire,
             read: BytesMut::new(),
             carrier: Carrier::Library,
+            pause: 0,
             shared,
             ended: false,
             is_spoiled: false,
@@ -132,6 +139,10 @@ impl Connection {
     /// Makes a request ready for [`poll_shortcut`](Self::poll_shortcut) and returns true, if it is a common one without a body
     /// and the connection has proved itself.
     pub(crate) fn prepare_shortcut<B>(&mut self, message: &http::Request<B>) -> bool {
+        if self.pause > 0 {
+            self.pause -= 1;
+            return false;
+        }
         self.reused && self.shared.put_head(|head| shortcut::put_head(message, head))
     }
 
@@ -149,7 +160,7 @@ impl Connection {
             Shortcut::Whole(whole)
         } else {
             wire.hand_over(read);
-            self.carrier = Carrier::Both;
+            (self.carrier, self.pause) = (Carrier::Both, PAUSE);
             Shortcut::HandedOver
         })
     }

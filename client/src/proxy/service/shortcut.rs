@@ -45,8 +45,8 @@ pub(super) fn put_head<B>(message: &Request<B>, head: &mut Vec<u8>) -> bool {
     true
 }
 
-/// The response to such a request, if these bytes are a whole one that leaves no question open: HTTP/1.1, final, with one
-/// Content-Length and exactly so many bytes behind the head. `None` for anything else, right or wrong.
+/// The response to such a request, if these bytes are a whole one that leaves no question open. It is final and HTTP/1.1, and
+/// behind its head stand exactly as many bytes as its one Content-Length says. `None` for anything else, right or wrong.
 pub(super) fn whole(bytes: &Bytes) -> Option<Whole> {
     let mut fields = [const { MaybeUninit::uninit() }; MOST_FIELDS];
     let mut read = httparse::Response::new(&mut []);
