@@ -45,6 +45,20 @@ pub(super) async fn exchange(
             Shortcut::HandedOver => {}
         }
     }
+    // A box keeps the library's part out of the future that each common request copies.
+    Box::pin(exchange_by_library(connection, request, began, send, limit, pool, flight)).await
+}
+
+/// Sends the request by the HTTP library, and passes the response on.
+async fn exchange_by_library(
+    mut connection: Box<Connection>,
+    request: Request,
+    began: Instant,
+    send: &mut Box<dyn SendHalf>,
+    limit: Option<Duration>,
+    pool: &Arc<Pool>,
+    flight: &mut Flight,
+) -> Result<Outcome, Failure> {
     let answer = match ask(&mut connection, request, began, send, limit).await {
         // The library says little about a head that it cannot read. The bytes say more.
         Err(Failure::Invalid(why)) => return Err(diagnose(&connection.into_io().1, &why)),
