@@ -4,36 +4,62 @@ use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use cok_transport::SendHalf;
 use http::{Response, StatusCode};
 use http_body::Body as _;
 use hyper::body::Incoming;
+use tokio::time::Instant;
 
 use super::framing::{Length, check_coding, final_head, is_bodiless};
 use super::invalid::diagnose;
 use super::request::Request;
-use super::respond::is_endless;
+use super::respond::{head_of, is_endless};
 use super::response_body::pass_on;
 use super::response_timeout::ResponseTimeout;
-use super::service::connection::keeps_open;
+use super::service::connection::{Shortcut, keeps_open};
 use super::service::pool::{Connection, Pool};
+use super::service::shortcut::Whole;
 use super::{Failure, INTERIM_FLOOD, Outcome};
 use crate::flight::{Flight, Stop};
 use crate::text::explain;
 
 /// Sends the request and passes the response on.
 pub(super) async fn exchange(
-    mut connection: Connection,
+    mut connection: Box<Connection>,
     request: Request,
     send: &mut Box<dyn SendHalf>,
     limit: Option<Duration>,
     pool: &Arc<Pool>,
     flight: &mut Flight,
 ) -> Result<Outcome, Failure> {
-    let answer = match ask(&mut connection, request, send, limit).await {
+    let began = Instant::now();
+    if request.repeatable && request.target.is_none() && connection.prepare_shortcut(&request.message) {
+        match shortcut(&mut connection, began, send, limit).await? {
+            Shortcut::Whole(whole) => {
+                return respond_whole(connection, whole, send, pool).await.map(|()| Outcome::Answered);
+            }
+            Shortcut::Closed => return Ok(Outcome::Unanswered(Box::new(request))),
+            Shortcut::HandedOver => {}
+        }
+    }
+    // A box keeps the library's part out of the future that each common request copies.
+    Box::pin(exchange_by_library(connection, request, began, send, limit, pool, flight)).await
+}
+
+/// Sends the request by the HTTP library, and passes the response on.
+async fn exchange_by_library(
+    mut connection: Box<Connection>,
+    request: Request,
+    began: Instant,
+    send: &mut Box<dyn SendHalf>,
+    limit: Option<Duration>,
+    pool: &Arc<Pool>,
+    flight: &mut Flight,
+) -> Result<Outcome, Failure> {
+    let answer = match ask(&mut connection, request, began, send, limit).await {
         // The library says little about a head that it cannot read. The bytes say more.
         Err(Failure::Invalid(why)) => return Err(diagnose(&connection.into_io().1, &why)),
         answer => answer?,
@@ -49,9 +75,56 @@ pub(super) async fn exchange(
     }
 }
 
+/// Sends a common request without the HTTP library, and waits for its response.
+async fn shortcut(
+    connection: &mut Connection,
+    began: Instant,
+    send: &mut Box<dyn SendHalf>,
+    limit: Option<Duration>,
+) -> Result<Shortcut, Failure> {
+    let mut alarm = std::mem::take(&mut connection.alarm);
+    let mut timeout = ResponseTimeout::new(limit, began, &mut alarm, None);
+    let mut sent = 0;
+    let result = poll_fn(|cx| {
+        if let Poll::Ready(shortcut) = connection.poll_shortcut(cx, &mut sent) {
+            return Poll::Ready(Ok(shortcut));
+        }
+        if send.poll_broken(cx).is_ready() {
+            return Poll::Ready(Err(Failure::Gone));
+        }
+        timeout.poll(cx).map(Err)
+    })
+    .await?;
+    connection.alarm = alarm;
+    connection.is_bodiless = false;
+    connection.took = began.elapsed();
+    connection.first_byte = Some(connection.took);
+    Ok(result)
+}
+
+/// Passes on a response that has arrived whole, and returns the connection to the pool before a slow visitor takes it.
+async fn respond_whole(
+    mut connection: Box<Connection>,
+    Whole { parts, body }: Whole,
+    send: &mut Box<dyn SendHalf>,
+    pool: &Arc<Pool>,
+) -> Result<(), Failure> {
+    connection.heed_keep_alive(&parts.headers);
+    let mut head = head_of(parts);
+    head.first_byte = connection.first_byte;
+    let end = body.is_empty();
+    send.send_response(head, end).map_err(|_| Failure::TooLarge)?;
+    pool.put(connection);
+    if !end {
+        poll_fn(|cx| send.poll_ready(cx)).await.map_err(|_| Failure::Gone)?;
+        send.send_data(body, true);
+    }
+    Ok(())
+}
+
 /// Passes the response on, and then returns the connection to the pool if it is still open.
 pub(super) async fn respond(
-    mut connection: Connection,
+    mut connection: Box<Connection>,
     response: Response<Incoming>,
     send: &mut Box<dyn SendHalf>,
     pool: &Arc<Pool>,
@@ -95,13 +168,13 @@ pub(super) enum Answer {
 pub(super) async fn ask(
     connection: &mut Connection,
     request: Request,
+    began: Instant,
     send: &mut Box<dyn SendHalf>,
     limit: Option<Duration>,
 ) -> Result<Answer, Failure> {
     let (repeatable, target, upload) = (request.repeatable, request.target.clone(), request.message.body().progress());
     let method = request.message.method().clone();
     connection.replace_target(target.clone());
-    let began = Instant::now();
     let mut starvation = connection.starvation.take();
     // Only a connection that was idle can have been closed at this moment.
     let again = if connection.reused { request.without_fields() } else { None };
@@ -116,7 +189,7 @@ pub(super) async fn ask(
     let mut passed = 0;
     let mut response = pin!(connection.sender.try_send_request(message));
     let mut alarm = std::mem::take(&mut connection.alarm);
-    let mut timeout = ResponseTimeout::new(limit, &mut alarm, upload.clone());
+    let mut timeout = ResponseTimeout::new(limit, began, &mut alarm, upload.clone());
     let result = poll_fn(|cx| {
         let _ended = connection.poll(cx);
         let polled = response.as_mut().poll(cx);
@@ -142,8 +215,10 @@ pub(super) async fn ask(
             connection.is_bodiless = is_bodiless(&method, response.status());
             connection.took = began.elapsed();
             // Before the end of an upload, the service's answer does not depend on it.
-            let sent = upload.map_or(Some(began), |upload| upload.ended());
-            connection.first_byte = sent.map(|sent| sent.elapsed());
+            connection.first_byte = match upload {
+                Some(upload) => upload.ended().map(|ended| ended.elapsed()),
+                None => Some(connection.took),
+            };
             return Ok(Answer::Response(response));
         }
         Err(error) => error,

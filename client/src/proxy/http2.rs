@@ -11,6 +11,7 @@ use cok_transport::SendHalf;
 use h2::{Reason, RecvStream, SendStream};
 use http::{Response, StatusCode};
 use http_body::Body as _;
+use tokio::time::Instant;
 
 use super::alarm::Alarm;
 use super::body::RequestBody;
@@ -73,7 +74,7 @@ async fn ask(
     }
     let head = request.http2_head(lease.scheme());
     let mut alarm = Alarm::default();
-    let mut timeout = ResponseTimeout::new(limit, &mut alarm, request.message.body().progress());
+    let mut timeout = ResponseTimeout::new(limit, Instant::now(), &mut alarm, request.message.body().progress());
     let ready = poll_fn(|cx| {
         if let Poll::Ready(result) = lease.sender.poll_ready(cx) {
             return Poll::Ready(Ok(result));

@@ -14,6 +14,7 @@ use http::{HeaderMap, Method, StatusCode, Version, response};
 use http_body::{Body as _, Frame, SizeHint};
 use tokio::sync::oneshot;
 use tokio::sync::oneshot::error::TryRecvError;
+use tokio::time::Instant;
 use tracing::debug;
 
 use super::Failure;
@@ -48,7 +49,7 @@ pub(super) async fn exchange(
     // An exchange of a tunnel is like one of HTTP/2: it has trailers in both directions and nothing hop by hop.
     *message.version_mut() = Version::HTTP_2;
     let mut alarm = Alarm::default();
-    let mut timeout = ResponseTimeout::new(limit, &mut alarm, upload);
+    let mut timeout = ResponseTimeout::new(limit, Instant::now(), &mut alarm, upload);
     let mut answer = pin!(service.call(message));
     let response = poll_fn(|cx| {
         if let Poll::Ready(result) = answer.as_mut().poll(cx) {

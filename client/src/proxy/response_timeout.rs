@@ -22,9 +22,14 @@ pub(super) struct ResponseTimeout<'a> {
 }
 
 impl<'a> ResponseTimeout<'a> {
-    /// Starts the time.
-    pub(super) fn new(limit: Option<Duration>, alarm: &'a mut Alarm, upload: Option<Arc<Progress>>) -> Self {
-        Self { limit, at: Instant::now() + limit.unwrap_or_default(), alarm, upload, frames: 0 }
+    /// Starts the time at `began`.
+    pub(super) fn new(
+        limit: Option<Duration>,
+        began: Instant,
+        alarm: &'a mut Alarm,
+        upload: Option<Arc<Progress>>,
+    ) -> Self {
+        Self { limit, at: began + limit.unwrap_or_default(), alarm, upload, frames: 0 }
     }
 
     /// Ready once it has run out.

@@ -11,7 +11,7 @@ use cok_proto::RequestHead;
 use cok_transport::{RecvHalf, SendHalf};
 use http::StatusCode;
 use http::header::{CONNECTION, HeaderValue, UPGRADE};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::body::RequestBody;
 use super::flight::Flight;
@@ -90,7 +90,7 @@ pub(super) async fn exchange(
     let (connection, response) = loop {
         let dial = proxy.local.connect_http1(request.message.headers());
         let mut connection = unless_gone(send, proxy.response_timeout, dial).await?;
-        let answer = match ask(&mut connection, request, send, proxy.response_timeout).await {
+        let answer = match ask(&mut connection, request, Instant::now(), send, proxy.response_timeout).await {
             Err(Failure::Invalid(why)) => return Err(diagnose(&connection.into_io().1, &why)),
             answer => answer?,
         };

@@ -3,18 +3,24 @@
 use std::error::Error as _;
 use std::fmt;
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::Version;
 use http::header::{CONNECTION, HeaderMap, HeaderName};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
+use tokio::io::{AsyncRead as _, ReadBuf};
 use tokio::time::Instant;
+use tokio_util::io::poll_read_buf;
 
 use super::pool::{Permit, Starvation};
+use super::shared_wire::SharedWire;
+use super::shortcut::{self, Whole};
 use super::wire::{Ending, Io, Shared, Wire};
 use crate::proxy::alarm::Alarm;
 use crate::proxy::body::RequestBody;
@@ -26,10 +32,42 @@ const BUFFER: usize = 80 * 1024;
 /// How long before the service's own limit an idle connection is retired, so that no request meets its end.
 const KEEP_ALIVE_MARGIN: Duration = Duration::from_secs(1);
 
+/// How many requests of a connection go straight to the library after one that the shortcut had to hand over. Handing over
+/// costs a twentieth of an exchange, and like responses often follow each other.
+const PAUSE: u8 = 8;
+
+/// Who carries an exchange.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Carrier {
+    Library,
+    Shortcut,
+    /// The library has taken over from the shortcut.
+    Both,
+}
+
+/// What has become of a request that the shortcut sent.
+#[derive(Debug)]
+pub(crate) enum Shortcut {
+    /// Its whole response is here.
+    Whole(Whole),
+    /// The library goes on: the response is not a common one.
+    HandedOver,
+    /// The service closed the connection and sent nothing.
+    Closed,
+}
+
 /// A connection and its driver.
 pub(crate) struct Connection {
     pub(crate) sender: http1::SendRequest<RequestBody>,
-    driver: Box<http1::Connection<TokioIo<Wire>, RequestBody>>,
+    driver: Box<http1::Connection<TokioIo<SharedWire>, RequestBody>>,
+    /// The stream under the driver.
+    wire: Arc<Mutex<Wire>>,
+    /// Holds what the shortcut reads.
+    read: BytesMut,
+    /// Who carries its last exchange.
+    carrier: Carrier,
+    /// How many requests are left that go straight to the library.
+    pause: u8,
     shared: Arc<Shared>,
     /// The driver has ended: the connection is closed, or upgraded.
     ended: bool,
@@ -59,13 +97,19 @@ impl Connection {
     /// Starts HTTP/1.1 on a fresh byte stream.
     pub(super) async fn open(io: Io, ending: Ending) -> io::Result<Self> {
         let (wire, shared) = Wire::http1(io, ending);
+        let wire = Arc::new(Mutex::new(wire));
         let mut builder = http1::Builder::new();
         // RFC 9112, section 5.1: a proxy removes white space before a colon.
         builder.max_buf_size(BUFFER).allow_spaces_after_header_name_in_responses(true);
-        let (sender, driver) = builder.handshake(TokioIo::new(wire)).await.map_err(io::Error::other)?;
+        let (sender, driver) =
+            builder.handshake(TokioIo::new(SharedWire(wire.clone()))).await.map_err(io::Error::other)?;
         Ok(Self {
             sender,
             driver: Box::new(driver),
+            wire,
+            read: BytesMut::new(),
+            carrier: Carrier::Library,
+            pause: 0,
             shared,
             ended: false,
             is_spoiled: false,
@@ -92,14 +136,45 @@ impl Connection {
         if self.ended { Poll::Ready(()) } else { Poll::Pending }
     }
 
+    /// Makes a request ready for [`poll_shortcut`](Self::poll_shortcut) and returns true, if it is a common one without a body
+    /// and the connection has proved itself.
+    pub(crate) fn prepare_shortcut<B>(&mut self, message: &http::Request<B>) -> bool {
+        if self.pause > 0 {
+            self.pause -= 1;
+            return false;
+        }
+        self.reused && self.shared.put_head(|head| shortcut::put_head(message, head))
+    }
+
+    /// Sends the prepared request from its byte `sent` on, and reads its response.
+    pub(crate) fn poll_shortcut(&mut self, cx: &mut Context<'_>, sent: &mut usize) -> Poll<Shortcut> {
+        let mut wire = self.wire.lock();
+        ready!(wire.poll_send_head(cx, sent));
+        self.read.reserve(shortcut::MOST);
+        if !matches!(ready!(poll_read_buf(Pin::new(&mut *wire), cx, &mut self.read)), Ok(1..)) {
+            return Poll::Ready(Shortcut::Closed);
+        }
+        let read = self.read.split().freeze();
+        Poll::Ready(if let Some(whole) = shortcut::whole(&read) {
+            self.carrier = Carrier::Shortcut;
+            Shortcut::Whole(whole)
+        } else {
+            wire.hand_over(read);
+            (self.carrier, self.pause) = (Carrier::Both, PAUSE);
+            Shortcut::HandedOver
+        })
+    }
+
     /// Sends `target`, if there is one, in place of the next request's own.
     pub(crate) fn replace_target(&self, target: Option<Bytes>) {
         self.shared.replace_target(target);
     }
 
-    /// Keeps the next request's fields, if `are_kept`, in case that it must be sent again.
+    /// Keeps the next request's fields, if `are_kept`, in case that it must be sent again. The shortcut always keeps them.
     pub(crate) fn keep_fields(&self, are_kept: bool) {
-        self.shared.keep_head(are_kept);
+        if self.carrier == Carrier::Library {
+            self.shared.keep_head(are_kept);
+        }
     }
 
     /// The fields that were kept. `None` if no request has been written.
@@ -120,13 +195,16 @@ impl Connection {
 
     /// After an upgrade: the bare byte stream, and the bytes already read from it.
     pub(crate) fn into_io(self) -> (Io, Bytes) {
-        let parts = self.driver.into_parts();
-        (parts.io.into_inner().into_inner(), parts.read_buf)
+        let io = self.wire.lock().take_io();
+        (io, self.driver.into_parts().read_buf)
     }
 
     /// The response has ended. Returns whether another request can be sent.
     pub(super) fn rest(&mut self) -> bool {
         self.shared.rest();
+        if std::mem::replace(&mut self.carrier, Carrier::Library) == Carrier::Shortcut {
+            return self.is_at_rest();
+        }
         // The end of an upload may go out only now. What the service then sends may be for it, and not for another request.
         self.is_ready() && !self.shared.is_asked()
     }
@@ -134,9 +212,25 @@ impl Connection {
     /// Whether another request can be sent at this moment.
     pub(super) fn is_usable(&mut self) -> bool {
         self.shared.probe(true);
-        let usable = self.is_ready();
+        let usable = self.sender.is_ready() && self.is_at_rest();
         self.shared.probe(false);
         usable && self.expires.is_none_or(|expires| Instant::now() < expires)
+    }
+
+    /// Whether the service neither has sent anything since the last response, nor has closed the connection.
+    fn is_at_rest(&mut self) -> bool {
+        if self.ended || self.shared.is_broken() {
+            return false;
+        }
+        let mut byte = [0];
+        let mut wire = self.wire.lock();
+        match Pin::new(&mut *wire).poll_read(&mut Context::from_waker(Waker::noop()), &mut ReadBuf::new(&mut byte)) {
+            Poll::Pending => true,
+            Poll::Ready(result) => {
+                self.is_spoiled = result.is_err_and(|error| error.kind() == io::ErrorKind::InvalidData);
+                false
+            }
+        }
     }
 
     fn is_ready(&mut self) -> bool {

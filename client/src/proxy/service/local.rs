@@ -33,7 +33,7 @@ pub(crate) struct InvalidHost(pub(crate) String);
 /// A connection that an exchange can use.
 pub(crate) enum Service {
     /// One that the exchange has for itself.
-    Http1(Connection),
+    Http1(Box<Connection>),
     /// One that it shares with others.
     Http2(Lease),
 }
@@ -121,7 +121,7 @@ impl Local {
     }
 
     /// A connection that can be upgraded, for a request with these fields.
-    pub(crate) async fn connect_http1(&self, headers: &HeaderMap) -> Result<Connection, DialError> {
+    pub(crate) async fn connect_http1(&self, headers: &HeaderMap) -> Result<Box<Connection>, DialError> {
         if matches!(self.target, Target::H2c(_)) {
             return Err(self.without_upgrades());
         }
@@ -231,7 +231,7 @@ fn most_telling(failures: Vec<io::Error>) -> io::Error {
 }
 
 async fn http1(io: Io, ending: Ending, mut permit: Permit) -> io::Result<Service> {
-    let mut connection = Connection::open(io, ending).await?;
+    let mut connection = Box::new(Connection::open(io, ending).await?);
     permit.opened();
     connection.permit = Some(permit);
     Ok(Service::Http1(connection))

@@ -5,6 +5,8 @@ pub(super) mod dial_error;
 pub(super) mod h2_pool;
 pub(super) mod local;
 pub(super) mod pool;
+mod shared_wire;
+pub(super) mod shortcut;
 pub(super) mod tls;
 mod turns;
 mod wire;

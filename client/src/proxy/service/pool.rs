@@ -83,7 +83,7 @@ struct State {
 #[derive(Debug)]
 struct Idle {
     since: Instant,
-    connection: Connection,
+    connection: Box<Connection>,
 }
 
 #[derive(Debug)]
@@ -110,7 +110,7 @@ impl Starving {
 #[derive(Debug)]
 pub(crate) enum Grant {
     /// A connection that was idle.
-    Connection(Connection),
+    Connection(Box<Connection>),
     /// The right to open one.
     Open(Permit),
 }
@@ -220,7 +220,7 @@ impl Pool {
     }
 
     /// Keeps a connection whose response has ended, or passes it to a request that waits.
-    pub(crate) fn put(self: &Arc<Self>, mut connection: Connection) {
+    pub(crate) fn put(self: &Arc<Self>, mut connection: Box<Connection>) {
         let is_open = connection.rest();
         self.note(&connection);
         let is_distrusted = self.is_distrusted.load(Ordering::Relaxed);
@@ -271,7 +271,7 @@ impl Pool {
     }
 
     /// Passes a connection to the request that waits and whose turn it is; without one, it is idle.
-    fn pass_on(self: &Arc<Self>, mut connection: Connection) {
+    fn pass_on(self: &Arc<Self>, mut connection: Box<Connection>) {
         loop {
             let mut state = self.state.lock();
             let Some(grant) = state.next_waiting() else {

@@ -6,6 +6,8 @@
 //! - A TLS service on this machine may close without close_notify.
 //! - A target that the library refuses takes the place of a placeholder in the request's first line.
 //! - The head of a request that may have to be sent again stays here. The library drops it once it is written.
+//! - An exchange that the shortcut has begun becomes the library's. Its write of the head is dropped, since the head is sent,
+//!   and it reads first what the shortcut has read.
 
 use std::io::{self, ErrorKind, IoSlice};
 use std::pin::Pin;
@@ -16,7 +18,7 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf as _, Bytes};
 use cok_transport::tcp::is_quiet;
 use http::{HeaderMap, HeaderName, HeaderValue};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::client::TlsStream;
@@ -99,10 +101,20 @@ impl Shared {
     pub(super) fn keep_head(&self, is_kept: bool) {
         self.is_head_kept.store(is_kept, Ordering::Relaxed);
         if is_kept {
-            let mut head = self.head.lock();
-            head.clear();
-            head.shrink_to(MAX_HEAD);
+            drop(self.empty_head());
         }
+    }
+
+    fn empty_head(&self) -> MutexGuard<'_, Vec<u8>> {
+        let mut head = self.head.lock();
+        head.clear();
+        head.shrink_to(MAX_HEAD);
+        head
+    }
+
+    /// Keeps the head that `put` writes, if it returns true. Returns what `put` does.
+    pub(super) fn put_head(&self, put: impl FnOnce(&mut Vec<u8>) -> bool) -> bool {
+        put(&mut self.empty_head())
     }
 
     /// The fields of the head that was kept. `None` if nothing has been written.
@@ -125,6 +137,17 @@ pub(super) enum Ending {
     Lenient,
 }
 
+/// What the shortcut has left to the library.
+#[derive(Debug, Default)]
+enum HandedOver {
+    #[default]
+    Nothing,
+    /// A request that is sent, and the beginning of its response. The library has not written the request yet.
+    Exchange(Bytes),
+    /// The beginning of the response, or the rest of it.
+    Response(Bytes),
+}
+
 /// The stream.
 pub(super) struct Wire {
     io: Io,
@@ -134,13 +157,14 @@ pub(super) struct Wire {
     lost: Option<ErrorKind>,
     /// The beginning of a request with its real target, and the bytes of the library that it stands for.
     line: Option<(Bytes, usize)>,
+    handed_over: HandedOver,
 }
 
 impl Wire {
     /// A stream for HTTP/1.1, and what it shares with its connection.
     pub(super) fn http1(io: Io, ending: Ending) -> (Self, Arc<Shared>) {
         let shared = Arc::<Shared>::default();
-        (Self { io, shared: shared.clone(), ending, lost: None, line: None }, shared)
+        (Self { io, shared: shared.clone(), ending, lost: None, line: None, handed_over: HandedOver::Nothing }, shared)
     }
 
     /// A stream for HTTP/2, where the service may send at any time.
@@ -150,9 +174,34 @@ impl Wire {
         wire
     }
 
-    /// The stream without this layer.
-    pub(super) fn into_inner(self) -> Io {
-        self.io
+    /// Takes the stream out of this layer, which is of no use afterwards.
+    pub(super) fn take_io(&mut self) -> Io {
+        std::mem::replace(&mut self.io, Box::new(tokio::io::duplex(1).0))
+    }
+
+    /// Sends the head that is kept from its byte `sent` on, which counts up.
+    pub(super) fn poll_send_head(&mut self, cx: &mut Context<'_>, sent: &mut usize) -> Poll<()> {
+        let shared = self.shared.clone();
+        let head = shared.head.lock();
+        while self.lost.is_none()
+            && let Some(rest) = head.get(*sent..).filter(|rest| !rest.is_empty())
+        {
+            let result = ready!(Pin::new(&mut self.io).poll_write(cx, rest).map(nonzero));
+            *sent += self.written(result, rest.len());
+        }
+        Pin::new(self).poll_flush(cx).map(drop)
+    }
+
+    /// Leaves an exchange to the library. Its request is sent, and `read` is the beginning of its response.
+    pub(super) fn hand_over(&mut self, read: Bytes) {
+        self.handed_over = HandedOver::Exchange(read);
+    }
+
+    /// Whether the library's write is the head that is sent.
+    fn is_sent(&mut self) -> bool {
+        let HandedOver::Exchange(read) = &mut self.handed_over else { return false };
+        self.handed_over = HandedOver::Response(std::mem::take(read));
+        true
     }
 
     /// Takes a write's result. A failure is remembered and looks like success to the library, which then reads on.
@@ -232,6 +281,22 @@ fn fields_of(head: &[u8]) -> Option<HeaderMap> {
 impl AsyncRead for Wire {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let (before, room) = (buf.filled().len(), buf.remaining());
+        match &mut self.handed_over {
+            HandedOver::Nothing => {}
+            HandedOver::Exchange(_) => {
+                // The library looks whether the stream is at rest before it writes. It is to read once it has written.
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            HandedOver::Response(read) => {
+                let some = read.split_to(read.len().min(room));
+                buf.put_slice(&some);
+                if read.is_empty() {
+                    self.handed_over = HandedOver::Nothing;
+                }
+                return Poll::Ready(Ok(()));
+            }
+        }
         let polled = Pin::new(&mut self.io).poll_read(cx, buf);
         if polled.is_pending() && self.shared.is_probed.load(Ordering::Relaxed) && !self.io.is_quiet() {
             return Poll::Ready(Err(ErrorKind::ConnectionAborted.into()));
@@ -258,7 +323,7 @@ impl AsyncRead for Wire {
 
 impl AsyncWrite for Wire {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        if self.lost.is_some() {
+        if self.is_sent() || self.lost.is_some() {
             return Poll::Ready(Ok(buf.len()));
         }
         self.note_head(buf);
@@ -275,7 +340,7 @@ impl AsyncWrite for Wire {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let all = || bufs.iter().map(|buf| buf.len()).sum();
-        if self.lost.is_some() {
+        if self.is_sent() || self.lost.is_some() {
             return Poll::Ready(Ok(all()));
         }
         self.note_head(bufs.first().map_or(&[], |first| first));
