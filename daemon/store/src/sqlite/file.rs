@@ -203,10 +203,13 @@ fn connect(path: &Path, settings: &Settings) -> Result<(Connection, Identity), F
     connection.busy_timeout(BUSY)?;
     // A file that is refused stays as it is.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
-    // Nothing is written before it is known whose file it is.
-    let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
-    let application: i32 = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
-    let version: i32 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    // Nothing is written before it is known whose file it is. One transaction reads all three, since another process may create
+    // the tables meanwhile.
+    let look = connection.transaction()?;
+    let tables: i64 = look.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    let application: i32 = look.pragma_query_value(None, "application_id", |row| row.get(0))?;
+    let version: i32 = look.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    look.commit()?;
     match (tables, application, version) {
         (0, 0, 0) | (_, APPLICATION, VERSION) => {}
         (_, APPLICATION, newer) => {

@@ -100,6 +100,20 @@ async fn the_file_is_its_owners_alone_and_keeps_its_history() {
     assert_eq!(store.commit(put(key(9), "x")).await.unwrap(), Outcome::Committed(Revision(6)));
 }
 
+/// `cokd key` may run while the daemon begins.
+#[tokio::test]
+async fn those_that_begin_at_once_share_one_file() {
+    for _ in 0..40 {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join("store.db");
+        let stores: Vec<_> = (0..8).map(|_| Sqlite::open(&path)).collect();
+        for (number, store) in stores.iter().enumerate() {
+            store.commit(put(key(number as u64), "x")).await.unwrap();
+        }
+        assert_eq!(size(&stores[0]).await, stores.len());
+    }
+}
+
 #[tokio::test]
 async fn transactions_that_wait_together_share_a_commit() {
     let folder = TempDir::new().unwrap();
