@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import shutil
 
 import disturbance
 import goals
@@ -72,10 +73,10 @@ def file_name(workload):
 
 def heading(machine, arguments, absent):
     """Returns the lines about the run."""
-    versions = "; ".join(f"{name}: {version}" for name, version in machine["versions"].items())
-    rest = ", ".join(f"{name} {value}" for name, value in machine.items() if name != "versions")
-    lines = [f"Machine: {rest}.", "", f"Versions: {versions}.", "", f"Run: {arguments}.", ""]
-    lines += [f"Left out: {name}: {why}." for name, why in absent.items()]
+    lines = ["| what | which |", "|---|---|", f"| run | {arguments} |"]
+    lines += [f"| {name} | {value} |" for name, value in machine.items() if name != "versions"]
+    lines += [f"| {name} | {version} |" for name, version in machine["versions"].items()]
+    lines += [f"| left out: {name} | {why} |" for name, why in absent.items()]
     return "\n".join(lines) + "\n\nEach cell: median (least–greatest) ×ratio to the first row of its group.\n"
 
 
@@ -122,8 +123,16 @@ class Report:
         (self._folder / "report.md").write_text("\n\n".join(parts) + "\n")
 
     def fill(self, file):
-        """Replaces the part of a Markdown file between the marks by the report."""
+        """Replaces the part of a Markdown file between the marks by the report. The plots go into a folder next to it."""
         before, _, rest = file.read_text().partition(BEGIN)
         _, _, after = rest.partition(END)
         report = (self._folder / "report.md").read_text()
-        file.write_text(f"{before}{BEGIN}\n\n{report}\n{END}{after}")
+        plots = file.with_name("plots")
+        plots.mkdir(exist_ok=True)
+        links = []
+        for result in self._results.values():
+            name = f"{file_name(result.workload)}.svg"
+            shutil.copy(self._folder / name, plots)
+            links.append(f"| [{result.workload.name}](plots/{name}) |")
+        drawn = "\n".join(["| plots |", "|---|", *links])
+        file.write_text(f"{before}{BEGIN}\n\n{report}\n{drawn}\n\n{END}{after}")
