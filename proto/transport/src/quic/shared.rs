@@ -190,7 +190,7 @@ impl Shared {
         self.state.lock()
     }
 
-    /// The least round trip of the last minutes.
+    /// The least round trip of the last minutes. quinn's own least one never expires while a connection keeps its path.
     pub(super) fn round_trip(&self, now: Instant) -> Option<Duration> {
         let mut round_trip = self.round_trip.lock();
         round_trip.add(self.connection.rtt(), now);
