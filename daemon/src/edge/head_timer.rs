@@ -1,7 +1,7 @@
 //! The time limit for the heads of one HTTP/1.1 connection. The HTTP library asks for a fresh timer before each head. All of
 //! them share one timer of the runtime. It may wake the connection early; the next poll sets it to the current limit.
 //!
-//! The same timer notices that the connection is quiet, and goes on while the library is not there.
+//! The same timer notices that the connection is quiet. It also runs while the connection does without the library.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ pub(super) struct HeadTimer(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    /// How long a head is still waited for once the connection is quiet. `None` if the limit is too short for that.
+    /// The time that is left for the head when the connection becomes quiet. `None` if the limit is too short for that.
     rest: Option<Duration>,
     /// The library has waited for the current head for so long that the connection is quiet.
     quiet: AtomicBool,
@@ -44,7 +44,7 @@ impl HeadTimer {
         Self(Arc::new(Shared { rest, quiet: AtomicBool::new(false), inner }))
     }
 
-    /// Whether the library has waited for the current head for some time.
+    /// Whether the library waits for a head now, and has done so for some time.
     pub(super) fn is_quiet(&self) -> bool {
         self.0.quiet.load(Ordering::Relaxed)
     }
@@ -117,6 +117,13 @@ impl Future for Until {
 
 impl Sleep for Until {}
 
+impl Drop for Until {
+    /// The library drops it once the head has come, and the connection is no longer quiet.
+    fn drop(&mut self) {
+        self.timer.0.quiet.store(false, Ordering::Relaxed);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::future::poll_fn;
@@ -159,7 +166,9 @@ mod tests {
         assert!(!is_over(&mut head));
         time::advance(QUIET + Duration::from_millis(1)).await;
         assert!(!is_over(&mut head) && timer.is_quiet());
+        // The library drops it once the head has come.
         drop(head);
+        assert!(!timer.is_quiet());
         poll_fn(|cx| timer.poll_due(cx)).await;
         assert_eq!(waited.elapsed().as_secs(), 10);
         assert!(began.elapsed() > LIMIT);

@@ -1,8 +1,8 @@
 //! A visitor's connection over HTTP/1.1, from one request to the next.
 //!
 //! The HTTP library holds two buffers and much state for each connection, 20 KiB and more. A connection on which nothing
-//! happens does without the library: it begins with the first complete head, and is taken apart once the connection is quiet.
-//! The limits go on meanwhile.
+//! happens does without the library. The library is set up when the first complete head has come, and taken down once the
+//! connection is quiet. The limits go on meanwhile.
 
 use std::convert::Infallible;
 use std::future::poll_fn;
@@ -15,7 +15,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::{HttpService, service_fn};
 use hyper_util::rt::TokioIo;
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::AsyncWrite as _;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::debug;
 
@@ -77,7 +77,9 @@ async fn serve(
         match wait(&mut io, &timer, &mut lifecycle).await {
             Waited::Request => {}
             Waited::End => {
-                let _already_closed = io.shutdown().await;
+                // One try: a visitor that takes nothing must not keep the connection.
+                let _as_far_as_it_goes =
+                    poll_fn(|cx| Poll::Ready(Pin::new(&mut io).poll_shutdown(cx).is_ready())).await;
                 return Ok(());
             }
             Waited::Broken => return Ok(()),

@@ -19,9 +19,9 @@ use crate::drain::initials::FirstPacket;
 
 /// TLS for visitors and tunnels.
 pub(crate) struct PublicTls {
-    /// The client's first cipher suite that we have is taken.
+    /// Takes the client's first cipher suite that we support.
     config: Arc<rustls::ServerConfig>,
-    /// Our first cipher suite that the client has is taken.
+    /// Takes our first cipher suite that the client supports.
     own_order: Arc<rustls::ServerConfig>,
     tuning: Tuning,
     reset_key: ResetKey,

@@ -42,7 +42,7 @@ enum Carrier {
     Library,
     Shortcut,
     /// The library has taken over from the shortcut.
-    Both,
+    HandedOver,
 }
 
 /// What has become of a request that the shortcut sent.
@@ -160,7 +160,7 @@ impl Connection {
             Shortcut::Whole(whole)
         } else {
             wire.hand_over(read);
-            (self.carrier, self.pause) = (Carrier::Both, PAUSE);
+            (self.carrier, self.pause) = (Carrier::HandedOver, PAUSE);
             Shortcut::HandedOver
         })
     }

@@ -23,7 +23,7 @@ pub(crate) struct Whole {
     pub(crate) body: Bytes,
 }
 
-/// Writes the head of a request without a body, as the library would write it. Returns whether it is a common one; otherwise
+/// Writes the head of a request without a body, as the library writes it to a service of HTTP/1.1. Returns whether it is a common one; otherwise
 /// nothing is written.
 pub(super) fn put_head<B>(message: &Request<B>, head: &mut Vec<u8>) -> bool {
     let fields = message.headers();

@@ -197,8 +197,8 @@ impl Wire {
         self.handed_over = HandedOver::Exchange(read);
     }
 
-    /// Whether the library's write is the head that is sent.
-    fn is_sent(&mut self) -> bool {
+    /// Drops the library's write of a head that the shortcut has sent. Returns whether it was one.
+    fn drop_sent_head(&mut self) -> bool {
         let HandedOver::Exchange(read) = &mut self.handed_over else { return false };
         self.handed_over = HandedOver::Response(std::mem::take(read));
         true
@@ -284,7 +284,7 @@ impl AsyncRead for Wire {
         match &mut self.handed_over {
             HandedOver::Nothing => {}
             HandedOver::Exchange(_) => {
-                // The library looks whether the stream is at rest before it writes. It is to read once it has written.
+                // The library reads once before it writes, to see that the stream is at rest. The response follows its write.
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
@@ -323,7 +323,7 @@ impl AsyncRead for Wire {
 
 impl AsyncWrite for Wire {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        if self.is_sent() || self.lost.is_some() {
+        if self.drop_sent_head() || self.lost.is_some() {
             return Poll::Ready(Ok(buf.len()));
         }
         self.note_head(buf);
@@ -340,7 +340,7 @@ impl AsyncWrite for Wire {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let all = || bufs.iter().map(|buf| buf.len()).sum();
-        if self.is_sent() || self.lost.is_some() {
+        if self.drop_sent_head() || self.lost.is_some() {
             return Poll::Ready(Ok(all()));
         }
         self.note_head(bufs.first().map_or(&[], |first| first));

@@ -262,8 +262,8 @@ impl<S> Stream<S> {
 }
 
 impl<S: AsyncRead + Unpin> Stream<S> {
-    /// Waits for something that the library can read, without the library: a whole head, or what takes its place. Ready with
-    /// `false` at the end of the connection.
+    /// Waits for the next whole head, or for the stand-in of a refused one, without the library. Ready with `false` at the end
+    /// of the connection.
     pub(in crate::edge) fn poll_request(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
         let mut space = [MaybeUninit::uninit(); READ];
         let mut buffer = ReadBuf::uninit(&mut space);
