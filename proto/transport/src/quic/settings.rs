@@ -47,12 +47,11 @@ pub(super) const FIRST_WINDOW: u32 = 1024 * 1024;
 pub(super) const SEND_WINDOW: u64 = 8 * 1024 * 1024;
 
 /// Bidirectional streams that a peer may open before it is known to be a visitor or a client. Each costs memory while
-/// idle (100 of them 47 KiB a connection), and a tunnel needs one. A visitor may open more as soon as it is known to be one.
-const FIRST_STREAMS: u32 = 3;
+/// idle (100 of them 47 KiB a connection), and a tunnel needs one.
+const FIRST_STREAMS: u32 = 4;
 
-/// Unidirectional streams that a peer may have open: HTTP/3 has three (RFC 9114, section 6.2), and sometimes a reserved one.
-/// Each costs as much memory.
-const UNI_STREAMS: u32 = 4;
+/// Unidirectional streams that a peer may open: HTTP/3 has three (RFC 9114, section 6.2), and sometimes reserved ones.
+const UNI_STREAMS: u32 = 8;
 
 /// Handshake bytes that may arrive out of order. A post-quantum ClientHello has 2 KiB, a certificate chain 4 KiB.
 const CRYPTO_BUFFER: usize = 16 * 1024;
