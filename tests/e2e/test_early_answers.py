@@ -10,6 +10,7 @@ import pytest
 
 from harness import raw
 from harness.outcome import VERSIONS, ask
+from harness.process import wait_for
 
 TRIES = 8
 UPLOAD = b"u" * 2_000_000
@@ -80,6 +81,10 @@ def test_a_refusal_without_a_length(tunnel, version):
     service.stop()
 
 
+def ends(client):
+    return [line for line in client.process.lines if "the HTTP/2 connection to the service ended" in line]
+
+
 @pytest.mark.parametrize("version", VERSIONS)
 def test_a_refusal_over_h2c(tunnel, version):
     """A service of HTTP/2 answers, and resets the stream or closes the connection."""
@@ -103,9 +108,12 @@ def test_a_refusal_over_h2c(tunnel, version):
     service = H2c(serve)
     client = tunnel(f"h2c://127.0.0.1:{service.port}")
     for service.closes in (False, True):
-        for _ in range(TRIES):
+        for number in range(TRIES):
             got = ask(client.daemon, client.name, version, method="POST", body=UPLOAD)
             assert (got.status, got.body, got.whole) == (413, b"too big", True), service.closes
+            if service.closes:
+                # It says nothing of its end, so a request that comes before the end would be lost.
+                wait_for(lambda: len(ends(client)) == number + 1, "the client knows of the end")
     service.stop()
 
 

@@ -66,8 +66,9 @@ impl H2Pool {
         let lease = Lease::new(self.clone(), &link, scheme.clone());
         let (pool, active) = (Arc::downgrade(self), link.active.clone());
         tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                debug!(%error, "the HTTP/2 connection to the service ended: {error}");
+            match connection.await {
+                Ok(()) => debug!("the HTTP/2 connection to the service ended"),
+                Err(error) => debug!(%error, "the HTTP/2 connection to the service ended: {error}"),
             }
             if let Some(pool) = pool.upgrade() {
                 pool.forget(&active);
