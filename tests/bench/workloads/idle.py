@@ -4,24 +4,30 @@ import contextlib
 import time
 
 from contestants import cok
+from harness.process import wait_for
 
 from . import Subject, Workload, generate, stopping
 
 COUNT, QUICK = 5000, 500
 # The tunnels of a session: 5,000 tunnels are in 125 sessions.
 TUNNELS = 40
+# How long memory must be steady, in seconds, and how much it may change meanwhile, in bytes.
+STEADY, CHANGE = 3, 64 << 10
 
 
 def settled(process):
-    """Returns the resident memory in KiB, once some seconds pass without much change. The daemon gives memory back after
+    """Returns the resident memory in KiB, once it has changed little over STEADY seconds. The daemon gives memory back after
     connections have been quiet for a second."""
-    last = process.memory()[0]
-    while True:
-        time.sleep(3)
-        now = process.memory()[0]
-        if abs(now - last) < 64 << 10:
-            return now / 1024
-        last = now
+    samples = []
+
+    def is_steady():
+        now = time.monotonic()
+        samples.append((now, process.memory()[0]))
+        recent = [size for at, size in samples if at >= now - STEADY]
+        return now - samples[0][0] >= STEADY and max(recent) - min(recent) < CHANGE
+
+    wait_for(is_steady, "the memory is steady", 120, every=0.2)
+    return samples[-1][1] / 1024
 
 
 def measure(bench, transport, hold, count):
