@@ -71,6 +71,7 @@ mod instance;
 pub mod logging;
 mod name;
 mod options;
+mod outbound;
 mod proxy;
 #[cfg(feature = "program")]
 mod revoked_links;
@@ -104,6 +105,9 @@ pub use instance::instance_id;
 #[doc(hidden)]
 pub use options::{ClientOptions, TunnelOptions};
 pub use options::{HostHeader, NAME_TIMEOUT};
+#[doc(hidden)]
+pub use outbound::Outbound;
+pub use outbound::{InvalidProxy, ProxyUrl};
 pub use server::{InvalidServer, Server};
 pub use service::{Body, BoxError, LocalService, VisitorAddress};
 pub use settings::{OpenError, SettingError};
