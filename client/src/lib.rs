@@ -90,6 +90,7 @@ mod transport;
 mod trust;
 mod tunnel;
 mod undialled;
+mod unix_socket;
 mod upgrades;
 
 pub use builder::{ClientBuilder, TunnelBuilder};

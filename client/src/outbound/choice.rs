@@ -90,7 +90,8 @@ fn is_exempt(host: &str, variable: &impl Fn(&str) -> Option<String>) -> bool {
     Matcher::builder().https("http://proxy").no(hosts).build().intercept(&server).is_none()
 }
 
-#[cfg(all(test, feature = "program"))]
+#[cfg(feature = "program")]
+#[cfg(test)]
 mod tests {
     use super::*;
 
