@@ -63,6 +63,8 @@ mod client;
 #[cfg(feature = "program")]
 mod config;
 mod dial;
+#[cfg(feature = "program")]
+mod doctor;
 mod event;
 mod events;
 mod flight;

@@ -17,7 +17,8 @@ use cok_transport::{Congestion, quic};
 use super::args::Flags;
 use super::program::called;
 use crate::config::{FileConfig, FileTunnel};
-use crate::instance::instance_id;
+use crate::doctor::Exam;
+use crate::instance::{instance_id, new_id};
 use crate::name::check_subdomain;
 use crate::options::{ClientOptions, HostHeader, TunnelOptions};
 use crate::outbound::{self, Outbound, ProxyUrl};
@@ -184,6 +185,18 @@ impl Invocation {
             probe_interval: flags.probe_interval.or(file.probe_interval).unwrap_or(PROBE_INTERVAL),
             ca_file: flags.ca_file.as_ref().or(file.ca_file.as_ref()).cloned(),
         })
+    }
+
+    /// What `doctor` examines. It does without a key and without tunnels, and takes no client's place.
+    pub(super) fn exam(&self) -> anyhow::Result<Exam> {
+        let mut file = FileConfig::load(self.flags.config.as_deref())?;
+        let tunnels = self.wanted(mem::take(&mut file.tunnels), Missing::Refused)?;
+        let key = self.key(&file);
+        let no_key = key.as_ref().err().map(|why| format!("{why:#}"));
+        let connection = self.connection(&file, || Ok(key.unwrap_or_default()))?;
+        let options = self.options(&connection, new_id()?)?;
+        let targets = tunnels.into_iter().map(|(label, tunnel)| (label, tunnel.target)).collect();
+        Ok(Exam { options, no_key, targets, measures: true })
     }
 
     /// The settings of the client.
