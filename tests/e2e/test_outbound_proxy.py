@@ -82,13 +82,13 @@ def test_the_environment_and_the_file_name_it(daemon, proxies, start, tmp_path):
     ]:
         reason = start(*options, env=env).wait_event("connected")["reason"]
         assert f" of {origin} carries only TCP" in reason
-    # These go directly: over QUIC, too.
+    # These go directly. On a busy machine, a WebSocket may be faster than QUIC there, too.
     for env, options in [
         ({"HTTPS_PROXY": url, "NO_PROXY": f".{DOMAIN.partition('.')[2]}"}, ()),
         ({"HTTPS_PROXY": url}, ("--proxy", "none")),
         ({"HTTPS_PROXY": "off"}, ("--config", config)),
     ]:
-        assert start(*options, env=env, direct=True).wait_event("connected")["transport"] == "quic"
+        assert "proxy" not in start(*options, env=env, direct=True).wait_event("connected")["reason"]
 
 
 WRONG = {

@@ -70,7 +70,7 @@ async fn measure_one(name: &'static str, options: &ClientOptions, transport: Tra
     let sender = Sender(path.clone());
     let check = match timeout(BEGINNING, client.tunnel().service(sender).open()).await {
         Err(_) => Check::failed(name, "the tunnel is not online in time", "try again"),
-        // The key may allow no further tunnel, or none without a name. That is no fault of the network.
+        // The key may allow no further tunnel, or none without a name. The network is not at fault then.
         Ok(Err(OpenError::Refused { reason, .. })) => Check::skipped(name, format!("no tunnel to measure: {reason}")),
         Ok(Err(error)) => Check::failed(name, error.to_string(), "try again"),
         Ok(Ok(tunnel)) => {

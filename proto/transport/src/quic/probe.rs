@@ -1,6 +1,6 @@
 //! Asks whether UDP passes to a QUIC server and back, without a connection.
 //!
-//! A server answers a version that no server has by a list of its own (RFC 8999, section 6). That needs no certificate and
+//! A server answers a version that no server has by a list of its own (RFC 8999, section 6). This needs no certificate and
 //! no key, and a server keeps no state for it.
 
 use std::io;
