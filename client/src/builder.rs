@@ -14,6 +14,8 @@ use crate::client::Client;
 use crate::instance::{instance_id, new_id};
 use crate::name::check_subdomain;
 use crate::options::{ClientOptions, HostHeader, NAME_TIMEOUT, TunnelOptions};
+use crate::outbound::{InvalidProxy, Outbound, ProxyUrl, from_environment};
+use crate::server::Server;
 use crate::service::{Body, BoxError, LocalService};
 use crate::settings::{OpenError, SettingError};
 use crate::target::Target;
@@ -57,6 +59,7 @@ pub struct ClientBuilder {
     key: String,
     ca_file: Option<PathBuf>,
     connect_to: Option<SocketAddr>,
+    proxy: Wish,
     transport: TransportChoice,
     congestion: Congestion,
     probe_interval: Duration,
@@ -66,6 +69,14 @@ pub struct ClientBuilder {
     instance: Option<String>,
 }
 
+/// Which proxy a client uses.
+#[derive(Clone, Debug)]
+enum Wish {
+    None,
+    Named(Result<ProxyUrl, InvalidProxy>),
+    Environment,
+}
+
 impl ClientBuilder {
     fn new(server: String, key: String) -> Self {
         Self {
@@ -73,6 +84,7 @@ impl ClientBuilder {
             key,
             ca_file: None,
             connect_to: None,
+            proxy: Wish::None,
             transport: TransportChoice::Auto,
             congestion: Congestion::default(),
             probe_interval: PROBE_INTERVAL,
@@ -94,6 +106,21 @@ impl ClientBuilder {
     #[must_use]
     pub fn connect_to(mut self, address: SocketAddr) -> Self {
         self.connect_to = Some(address);
+        self
+    }
+
+    /// Reaches the daemon through this proxy: `http://`, `https://`, `socks5://` or `socks5h://`, with an optional
+    /// `user:password@`. Default: none. A proxy carries only TCP, so the client takes a WebSocket.
+    #[must_use]
+    pub fn proxy(mut self, url: impl AsRef<str>) -> Self {
+        self.proxy = Wish::Named(url.as_ref().parse());
+        self
+    }
+
+    /// Takes the proxy from `HTTPS_PROXY` or `ALL_PROXY`, unless `NO_PROXY` exempts the daemon. Lower case will do.
+    #[must_use]
+    pub fn proxy_from_env(mut self) -> Self {
+        self.proxy = Wish::Environment;
         self
     }
 
@@ -172,7 +199,19 @@ impl ClientBuilder {
         if self.probe_interval.is_zero() {
             return Err(SettingError::Zero("the probe interval"));
         }
-        let server = self.server.parse()?;
+        let server: Server = self.server.parse()?;
+        let named = match self.proxy {
+            Wish::None => None,
+            Wish::Named(proxy) => Some((proxy?, "the settings")),
+            Wish::Environment => {
+                from_environment(|name| std::env::var(name).ok().filter(|text| !text.is_empty()), server.host())?
+            }
+        };
+        if named.is_some() && self.transport == TransportChoice::Quic {
+            return Err(SettingError::QuicThroughProxy);
+        }
+        let outbound = |(proxy, origin)| Outbound::new(proxy, origin, self.ca_file.as_deref());
+        let proxy = named.map(outbound).transpose()?;
         let tls = match &self.ca_file {
             Some(path) => trust_file(path)?,
             None => trust_system()?,
@@ -188,6 +227,7 @@ impl ClientBuilder {
         Ok(ClientOptions {
             server,
             connect_to: self.connect_to,
+            proxy,
             quic: dialer.map_err(|error| SettingError::Quic(explain(&error)))?,
             tls,
             transport: self.transport,

@@ -92,14 +92,7 @@ impl Client {
         let (sender, commands) = mpsc::unbounded_channel();
         let (hub, keeps_trying) = (Hub::new(), options.keep_trying);
         let session = session::Config {
-            dial: dial::Config {
-                server: options.server,
-                connect_to: options.connect_to,
-                tls: options.tls,
-                transport: options.transport,
-                quic: options.quic,
-                congestion: options.congestion,
-            },
+            dial: options.dial(),
             limits: cok_transport::Config {
                 initial_window: DEFAULT_WINDOW,
                 max_exchanges: MAX_EXCHANGES,
@@ -191,6 +184,21 @@ impl Client {
     /// Without effect once the driver has ended.
     fn send(&self, command: Command) {
         let _ended = self.commands.send(command);
+    }
+}
+
+impl ClientOptions {
+    /// The ways to the daemon.
+    pub(crate) fn dial(&self) -> dial::Config {
+        dial::Config {
+            server: self.server.clone(),
+            connect_to: self.connect_to,
+            proxy: self.proxy.clone(),
+            tls: self.tls.clone(),
+            transport: self.transport,
+            quic: self.quic.clone(),
+            congestion: self.congestion,
+        }
     }
 }
 

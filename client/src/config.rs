@@ -15,6 +15,7 @@ use ipnet::IpNet;
 
 use crate::name::check_subdomain;
 use crate::options::HostHeader;
+use crate::outbound::ProxySetting;
 use crate::server::Server;
 use crate::target::Target;
 use crate::target_trust::TargetTrust;
@@ -54,6 +55,8 @@ pub(crate) struct FileConfig {
     pub(crate) congestion: Option<Congestion>,
     /// How long a tunnel on WebSocket waits until it tries QUIC again.
     pub(crate) probe_interval: Option<Duration>,
+    /// The proxy on the way to the daemon.
+    pub(crate) proxy: Option<ProxySetting>,
     /// A file of authorities to trust instead of the system's; relative to this file's folder.
     pub(crate) ca_file: Option<PathBuf>,
     /// The tunnels by the names of their sections. A start without a target opens them all.
@@ -150,6 +153,7 @@ impl FileConfig {
             transport: root.text("transport", TransportChoice::parse),
             congestion: root.text("congestion", Congestion::from_str),
             probe_interval: root.text("probe_interval", parse_interval),
+            proxy: root.text("proxy", ProxySetting::parse),
             ca_file: root.path("ca_file").map(|path| folder.join(path)),
             tunnels: BTreeMap::new(),
         };

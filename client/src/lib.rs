@@ -63,6 +63,8 @@ mod client;
 #[cfg(feature = "program")]
 mod config;
 mod dial;
+#[cfg(feature = "program")]
+mod doctor;
 mod event;
 mod events;
 mod flight;
@@ -71,6 +73,7 @@ mod instance;
 pub mod logging;
 mod name;
 mod options;
+mod outbound;
 mod proxy;
 #[cfg(feature = "program")]
 mod revoked_links;
@@ -89,6 +92,7 @@ mod transport;
 mod trust;
 mod tunnel;
 mod undialled;
+mod unix_socket;
 mod upgrades;
 
 pub use builder::{ClientBuilder, TunnelBuilder};
@@ -104,6 +108,9 @@ pub use instance::instance_id;
 #[doc(hidden)]
 pub use options::{ClientOptions, TunnelOptions};
 pub use options::{HostHeader, NAME_TIMEOUT};
+#[doc(hidden)]
+pub use outbound::Outbound;
+pub use outbound::{InvalidProxy, ProxyUrl};
 pub use server::{InvalidServer, Server};
 pub use service::{Body, BoxError, LocalService, VisitorAddress};
 pub use settings::{OpenError, SettingError};

@@ -8,6 +8,7 @@ use cok_proto::Rules;
 use cok_transport::{Congestion, quic};
 use rustls::ClientConfig;
 
+use crate::outbound::Outbound;
 use crate::server::Server;
 use crate::target::Target;
 use crate::target_trust::TargetTrust;
@@ -25,6 +26,8 @@ pub struct ClientOptions {
     pub server: Server,
     /// An address to dial instead of the daemon's resolved one, over TCP and UDP.
     pub connect_to: Option<SocketAddr>,
+    /// The proxy through which to reach it. It carries only TCP, so no QUIC passes.
+    pub proxy: Option<Outbound>,
     /// Whom to trust: [`crate::trust_system`] or [`crate::trust_file`].
     pub tls: Arc<ClientConfig>,
     /// How to reach it.

@@ -42,6 +42,11 @@ impl FromStr for Server {
 }
 
 impl Server {
+    /// Its host and port.
+    pub(crate) fn address(&self) -> &Address {
+        &self.0
+    }
+
     /// Its name or IP address, IPv6 without brackets.
     pub(crate) fn host(&self) -> &str {
         &self.0.host

@@ -3,6 +3,7 @@
 use cok_proto::ErrorCode;
 
 use crate::event::Refused;
+use crate::outbound::InvalidProxy;
 use crate::server::InvalidServer;
 use crate::target::InvalidTarget;
 use crate::text::quoted;
@@ -39,6 +40,12 @@ pub enum SettingError {
     /// Whom to trust.
     #[error(transparent)]
     Trust(#[from] TrustError),
+    /// The proxy on the way to the daemon.
+    #[error(transparent)]
+    Proxy(#[from] InvalidProxy),
+    /// QUIC is to pass a proxy.
+    #[error("QUIC does not pass a proxy, which carries only TCP; use the transport auto or ws, or no proxy")]
+    QuicThroughProxy,
     /// QUIC cannot be used on this machine.
     #[error("QUIC cannot be set up: {0}")]
     Quic(String),

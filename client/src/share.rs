@@ -67,6 +67,7 @@ fn read(path: &Path) -> io::Result<Option<ShareSecret>> {
     secret_file::read(path).map(|secret| secret.map(ShareSecret)).map_err(void)
 }
 
+#[cfg(unix)]
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;

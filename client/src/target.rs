@@ -68,6 +68,9 @@ impl FromStr for Target {
             if path.is_empty() {
                 return Err(invalid("there is no path"));
             }
+            if cfg!(not(unix)) {
+                return Err(invalid("this system has no Unix sockets"));
+            }
             return Ok(Self::Unix(path.into()));
         }
         if is_bare_word(text) {

@@ -31,6 +31,17 @@ pub fn trust_file(path: &Path) -> Result<Arc<ClientConfig>, TrustError> {
     client_config(trust::file(path)?)
 }
 
+/// TLS towards a proxy. It trusts the authorities of the system, and those in a file: a network's own proxy has a certificate
+/// of its own authority.
+pub(crate) fn trust_proxy(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, TrustError> {
+    let Some(path) = ca_file else { return trust_system() };
+    let mut roots = trust::file(path)?;
+    if let Ok(system) = trust::system() {
+        roots.extend(system.roots);
+    }
+    client_config(roots)
+}
+
 /// TLS that trusts these authorities and speaks HTTP/1.1.
 pub(crate) fn client_config(roots: RootCertStore) -> Result<Arc<ClientConfig>, TrustError> {
     let mut config = ClientConfig::builder_with_provider(Arc::new(cok_transport::tls::provider()))

@@ -81,6 +81,10 @@ pub(super) struct Flags {
     /// up to 10 minutes [default: 10s]
     #[arg(long, value_name = "TIME", value_parser = parse_interval)]
     pub(super) probe_interval: Option<Duration>,
+    /// Reach the server through this proxy: http://, https://, socks5:// or socks5h://, with an optional USER:PASSWORD@;
+    /// "none" for no proxy [env: HTTPS_PROXY, ALL_PROXY, NO_PROXY]. Secrets are better there or in the configuration file
+    #[arg(long, value_name = "URL")]
+    pub(super) proxy: Option<String>,
     /// The API key [env: COK_API_KEY]; better there or in a file, since other users see command lines
     #[arg(long, value_name = "KEY")]
     pub(super) api_key: Option<String>,

@@ -3,6 +3,7 @@
 mod access_flags;
 mod args;
 mod control;
+mod doctor;
 mod failure;
 pub mod man_pages;
 mod overview;
@@ -30,6 +31,7 @@ use tokio_util::sync::CancellationToken;
 pub use self::args::Args;
 use self::args::{Flags, StartArgs};
 use self::control::{Control, Order, PickArgs, StatusArgs};
+use self::doctor::DoctorArgs;
 use self::failure::{FAILED, REFUSED, USAGE, fail};
 use self::man_pages::{CompletionsArgs, ManArgs};
 use self::overview::Overview;
@@ -73,6 +75,8 @@ enum Command {
     Reload(PickArgs),
     /// Stop a running client
     Stop(PickArgs),
+    /// Find out what is in the way of a tunnel, and what to do; takes the options of a start
+    Doctor(Box<DoctorArgs>),
     /// Print an address that lets its holders into a tunnel for a while, or revoke one
     Share(ShareArgs),
     /// A unit of systemd that keeps the tunnels of the configuration file up
@@ -102,6 +106,10 @@ fn start(cli: &Cli) -> ExitCode {
         Some(Command::Status(args)) => control::status(args),
         Some(Command::Reload(args)) => control::reload(args),
         Some(Command::Stop(args)) => control::stop(args),
+        Some(Command::Doctor(args)) => match doctor::run(args) {
+            Ok(code) => return code,
+            Err(error) => return fail(USAGE, args.log_format(), &error),
+        },
         Some(Command::Share(args)) => share::run(args),
         Some(Command::Service(command)) => service::run(command).map(|()| ExitCode::SUCCESS),
         Some(Command::Completions(args)) => {

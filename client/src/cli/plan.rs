@@ -17,9 +17,11 @@ use cok_transport::{Congestion, quic};
 use super::args::Flags;
 use super::program::called;
 use crate::config::{FileConfig, FileTunnel};
-use crate::instance::instance_id;
+use crate::doctor::Exam;
+use crate::instance::{instance_id, new_id};
 use crate::name::check_subdomain;
 use crate::options::{ClientOptions, HostHeader, TunnelOptions};
+use crate::outbound::{self, Outbound, ProxyUrl};
 use crate::server::Server;
 use crate::target::{FORMS, Target};
 use crate::target_trust::TargetTrust;
@@ -67,6 +69,8 @@ struct Connection {
     transport: TransportChoice,
     congestion: Congestion,
     probe_interval: Duration,
+    /// The proxy on the way, and who has named it.
+    proxy: Option<(ProxyUrl, &'static str)>,
     ca_file: Option<PathBuf>,
 }
 
@@ -120,25 +124,7 @@ impl Invocation {
         let flags = &self.flags;
         let mut file = FileConfig::load(flags.config.as_deref())?;
         let wanted = self.wanted(mem::take(&mut file.tunnels), missing)?;
-        let named = match flags.server.clone().or_else(|| env("COK_SERVER")) {
-            Some(server) => Some(Server::from_str(&server)?),
-            None => file.server.clone(),
-        };
-        let server = named.or_else(|| flags.url.as_ref().map(|url| url.server.clone())).context(
-            "no server: name one by --server https://tunnel.example.com, COK_SERVER or `server` in the configuration \
-             file",
-        )?;
-        if let Some(url) = &flags.url {
-            url.check(&server)?;
-        }
-        let connection = Connection {
-            server,
-            key: self.key(&file)?,
-            transport: self.transport(&file)?,
-            congestion: flags.congestion.or(file.congestion).unwrap_or_default(),
-            probe_interval: flags.probe_interval.or(file.probe_interval).unwrap_or(PROBE_INTERVAL),
-            ca_file: flags.ca_file.clone().or(file.ca_file),
-        };
+        let connection = self.connection(&file, || self.key(&file))?;
         let subdomain = self.subdomain()?;
         if wanted.is_empty() {
             bail!("nothing to forward to: say {} 3000, or put [tunnels.NAME] into the configuration file", called());
@@ -167,20 +153,73 @@ impl Invocation {
         Ok(Plan { connection, tunnels })
     }
 
+    /// The settings of the session.
+    fn connection(
+        &self,
+        file: &FileConfig,
+        key: impl FnOnce() -> anyhow::Result<String>,
+    ) -> anyhow::Result<Connection> {
+        let flags = &self.flags;
+        let named = match flags.server.clone().or_else(|| env("COK_SERVER")) {
+            Some(server) => Some(Server::from_str(&server)?),
+            None => file.server.clone(),
+        };
+        let server = named.or_else(|| flags.url.as_ref().map(|url| url.server.clone())).context(
+            "no server: name one by --server https://tunnel.example.com, COK_SERVER or `server` in the configuration \
+             file",
+        )?;
+        if let Some(url) = &flags.url {
+            url.check(&server)?;
+        }
+        let transport = self.transport(file)?;
+        let proxy = outbound::choose(flags.proxy.as_deref(), env, file.proxy.as_ref(), server.host())?;
+        if let (TransportChoice::Quic, Some((proxy, origin))) = (transport, &proxy) {
+            bail!("QUIC does not pass the proxy {proxy} of {origin}; use --transport auto, or --proxy none");
+        }
+        Ok(Connection {
+            server,
+            key: key()?,
+            transport,
+            proxy,
+            congestion: flags.congestion.or(file.congestion).unwrap_or_default(),
+            probe_interval: flags.probe_interval.or(file.probe_interval).unwrap_or(PROBE_INTERVAL),
+            ca_file: flags.ca_file.as_ref().or(file.ca_file.as_ref()).cloned(),
+        })
+    }
+
+    /// What `doctor` examines. It does without a key and without tunnels, and takes no client's place.
+    pub(super) fn exam(&self) -> anyhow::Result<Exam> {
+        let mut file = FileConfig::load(self.flags.config.as_deref())?;
+        let tunnels = self.wanted(mem::take(&mut file.tunnels), Missing::Refused)?;
+        let key = self.key(&file);
+        let no_key = key.as_ref().err().map(|why| format!("{why:#}"));
+        let connection = self.connection(&file, || Ok(key.unwrap_or_default()))?;
+        let options = self.options(&connection, new_id()?)?;
+        let targets = tunnels.into_iter().map(|(label, tunnel)| (label, tunnel.target)).collect();
+        Ok(Exam { options, no_key, targets, measures: true })
+    }
+
     /// The settings of the client.
     pub(super) fn client(&self, plan: &Plan) -> anyhow::Result<ClientOptions> {
-        let (flags, connection) = (&self.flags, &plan.connection);
+        self.options(&plan.connection, instance_id(&self.state_dir()?)?)
+    }
+
+    fn options(&self, connection: &Connection, instance: String) -> anyhow::Result<ClientOptions> {
+        let flags = &self.flags;
         let tls = match &connection.ca_file {
             Some(path) => trust_file(path)?,
             None => trust_system()?,
         };
         let quic = quic::Dialer::new(&tls, &quic::Tuning { congestion: connection.congestion })?;
+        let proxy = connection.proxy.clone();
+        let proxy = proxy.map(|(proxy, origin)| Outbound::new(proxy, origin, connection.ca_file.as_deref()));
         if flags.connect_timeout.is_zero() {
             bail!("--connect-timeout must be more than 0");
         }
         Ok(ClientOptions {
             server: connection.server.clone(),
             connect_to: flags.connect_to,
+            proxy: proxy.transpose()?,
             tls,
             transport: connection.transport,
             quic,
@@ -189,7 +228,7 @@ impl Invocation {
             key: connection.key.clone(),
             name_timeout: flags.name_timeout,
             keep_trying: flags.keep_trying,
-            instance: instance_id(&self.state_dir()?)?,
+            instance,
         })
     }
 
@@ -299,6 +338,7 @@ impl Plan {
             ("transport", old.transport != new.transport),
             ("congestion", old.congestion != new.congestion),
             ("probe_interval", old.probe_interval != new.probe_interval),
+            ("proxy", old.proxy != new.proxy),
             ("ca_file", old.ca_file != new.ca_file),
         ];
         all.into_iter().filter_map(|(name, differs)| differs.then_some(name)).collect()

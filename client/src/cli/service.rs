@@ -35,6 +35,13 @@ pub(super) enum ServiceCommand {
 /// Runs a subcommand.
 #[expect(clippy::print_stdout, reason = "what was done is the output")]
 pub(super) fn run(command: &ServiceCommand) -> anyhow::Result<()> {
+    if cfg!(not(target_os = "linux")) {
+        bail!(
+            "this system has no systemd; have its own service manager (launchd, or Windows' Task Scheduler) run `{} start \
+             --all --keep-trying`",
+            program::called()
+        );
+    }
     let folder = home::config_folder().context("there is no home folder")?;
     let path = folder.join("systemd/user").join(UNIT);
     match command {

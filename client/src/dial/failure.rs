@@ -10,6 +10,7 @@ use http::StatusCode;
 use rustls::{AlertDescription, CertificateError};
 
 use super::Config;
+use super::proxy_failure::ProxyFailure;
 use crate::text::{explain, io_reason, quoted};
 use crate::transport::TransportChoice;
 
@@ -91,6 +92,10 @@ pub(crate) enum Cause {
     UnknownName,
     /// The server's name can't stand in a certificate.
     BadName(String),
+    /// A proxy does not lead to the daemon.
+    Proxy(Box<ProxyFailure>),
+    /// A proxy is on the way, and the certificate is from this authority, which is not trusted.
+    Intercepted { issuer: String },
     /// The server answers, but opens no tunnel.
     Status(StatusCode),
     /// It answers something else than an upgrade.
@@ -108,7 +113,7 @@ impl Cause {
         match self {
             Self::NoUdp(_) | Self::NoAnswer { .. } => 0,
             Self::NoWay { .. } => 1,
-            Self::Unresolved(_) | Self::Refused(_) => 2,
+            Self::Unresolved(_) | Self::Refused(_) | Self::Proxy(_) => 2,
             Self::NoData(_) | Self::Broken(_) | Self::NotTls | Self::OtherProtocol | Self::Tls(_) => 3,
             Self::Silent { .. } => 4,
             Self::UnknownAuthority
@@ -118,7 +123,8 @@ impl Cause {
             | Self::SelfSigned
             | Self::BadCertificate(_)
             | Self::UnknownName
-            | Self::BadName(_) => 5,
+            | Self::BadName(_)
+            | Self::Intercepted { .. } => 5,
             Self::Status(_) | Self::NoUpgrade(_) => 6,
         }
     }
@@ -213,7 +219,7 @@ impl Cause {
     }
 
     /// Why there is no WebSocket on a TLS connection.
-    pub(super) fn of_upgrade(error: ws::UpgradeError) -> Self {
+    pub(crate) fn of_upgrade(error: ws::UpgradeError) -> Self {
         match error {
             ws::UpgradeError::Status(status) => Self::Status(status),
             ws::UpgradeError::TimedOut(within) => Self::Silent { step: "the request for a WebSocket", within },
@@ -222,7 +228,7 @@ impl Cause {
     }
 
     /// The user's remedy.
-    fn advice(&self, quic_only: bool) -> &'static str {
+    pub(crate) fn advice(&self, quic_only: bool) -> &'static str {
         match self {
             Self::NoUdp(_) | Self::NoData(_) => "--transport auto takes a WebSocket where UDP does not pass",
             Self::NoAnswer { .. } if quic_only => {
@@ -243,6 +249,10 @@ impl Cause {
             }
             Self::BadCertificate(_) => "the server needs another one",
             Self::BadName(_) => "the server must be a host name or an IP address",
+            Self::Proxy(failure) => failure.advice(),
+            Self::Intercepted { .. } => {
+                "if the proxy may read along, name that authority by --ca-file; if not, ask for an exception"
+            }
             Self::Status(status) if status.is_server_error() => "it may be starting, full, or no cokd",
             Self::Status(_) | Self::NoUpgrade(_) => "is it the address of a cokd, of a version that fits?",
         }
@@ -281,6 +291,11 @@ impl fmt::Display for Cause {
             Self::BadCertificate(why) => write!(f, "its certificate cannot be accepted: {why}"),
             Self::UnknownName => f.write_str("it has no certificate for this name"),
             Self::BadName(why) => write!(f, "its name cannot be dialled: {why}"),
+            Self::Proxy(failure) => failure.fmt(f),
+            Self::Intercepted { issuer } => write!(
+                f,
+                "its certificate is from \"{issuer}\", which is not trusted here; the proxy on the way may read along"
+            ),
             Self::Status(status) => write!(f, "it answered {status} instead of opening a tunnel"),
             Self::NoUpgrade(why) => write!(f, "it does not open a tunnel: {why}"),
         }

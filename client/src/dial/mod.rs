@@ -2,7 +2,12 @@
 //! before [`Path::connect`].
 
 mod failure;
+mod http_connect;
+mod look;
+mod proxy_failure;
 mod race;
+mod socks;
+mod through;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,14 +22,18 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+use tokio_util::either::Either;
 use tracing::debug;
 
 use self::race::Winner;
+use crate::outbound::Outbound;
 use crate::server::{Server, resolve};
 use crate::text::io_reason;
 use crate::transport::TransportChoice;
 
 pub(crate) use self::failure::{Cause, Unreachable};
+#[cfg(feature = "program")]
+pub(crate) use self::look::{name_of_issuer, untrusting};
 
 /// Timeout of a QUIC handshake with one address. It survives three lost first packets: QUIC repeats them after 0.3, 0.9
 /// and 2.1 s.
@@ -36,7 +45,7 @@ const TCP: Duration = Duration::from_secs(10);
 /// Timeout of the TLS handshake.
 const TLS: Duration = Duration::from_secs(10);
 /// Timeout of the upgrade to a WebSocket.
-const UPGRADE: Duration = Duration::from_secs(10);
+pub(crate) const UPGRADE: Duration = Duration::from_secs(10);
 /// Timeout of the answer to Connect.
 const CONNECT: Duration = Duration::from_secs(10);
 
@@ -46,6 +55,8 @@ pub(crate) struct Config {
     pub(crate) server: Server,
     /// Dialled instead of the server's resolved address, over TCP and UDP alike.
     pub(crate) connect_to: Option<SocketAddr>,
+    /// Carries the connections, all of them over TCP.
+    pub(crate) proxy: Option<Outbound>,
     pub(crate) tls: Arc<ClientConfig>,
     /// The user's choice. Here it only decides what a failure advises.
     pub(crate) transport: TransportChoice,
@@ -55,13 +66,16 @@ pub(crate) struct Config {
     pub(crate) congestion: Congestion,
 }
 
+/// A connection towards the daemon: TCP, or TLS with a proxy on the way.
+pub(crate) type Stream = Either<TcpStream, Box<TlsStream<TcpStream>>>;
+
 /// A connection that is proven to carry data both ways.
 #[derive(Debug)]
 pub(crate) enum Path {
     /// A QUIC connection.
     Quic(Box<quic::Link>),
     /// An upgraded WebSocket.
-    Ws(Box<ws::Socket<TlsStream<TcpStream>>>),
+    Ws(Box<ws::Socket<TlsStream<Stream>>>),
 }
 
 /// A path, and the reason for its choice.
@@ -127,21 +141,25 @@ pub(crate) async fn ws(config: &Config) -> Result<Path, Unreachable> {
     socket.await.map(Path::Ws).map_err(|cause| Unreachable::new(config, cause))
 }
 
-async fn addresses(config: &Config) -> Result<Vec<SocketAddr>, Cause> {
+pub(crate) async fn addresses(config: &Config) -> Result<Vec<SocketAddr>, Cause> {
     if let Some(address) = config.connect_to {
         return Ok(vec![address]);
+    }
+    // The proxy resolves the name, or this machine does for the proxy.
+    if config.proxy.is_some() {
+        return Ok(Vec::new());
     }
     let (host, port) = (config.server.host(), config.server.port());
     resolve(host, port).await.map_err(|error| Cause::of_lookup(&error))
 }
 
 /// The most telling of all addresses' failures: the first of those that got furthest.
-fn furthest(failures: Vec<Cause>) -> Cause {
+pub(crate) fn furthest(failures: Vec<Cause>) -> Cause {
     let furthest = failures.into_iter().rev().max_by_key(Cause::step);
     furthest.unwrap_or_else(|| Cause::Unresolved("it has no address".to_owned()))
 }
 
-async fn handshake(config: &Config, addresses: &[SocketAddr]) -> Result<Box<quic::Link>, Cause> {
+pub(crate) async fn handshake(config: &Config, addresses: &[SocketAddr]) -> Result<Box<quic::Link>, Cause> {
     let name = config.server.host();
     let dial = async |address| {
         let link = config.quic.dial(address, name, QUIC_HANDSHAKE).await;
@@ -150,31 +168,52 @@ async fn handshake(config: &Config, addresses: &[SocketAddr]) -> Result<Box<quic
     first_of(addresses, dial).await.map(Box::new).map_err(furthest)
 }
 
-async fn echo(mut link: Box<quic::Link>) -> Result<Box<quic::Link>, Cause> {
+pub(crate) async fn echo(mut link: Box<quic::Link>) -> Result<Box<quic::Link>, Cause> {
     link.echo(ECHO).await.map_err(|error| Cause::of_echo(&error))?;
     Ok(link)
 }
 
-async fn upgrade(config: &Config, addresses: &[SocketAddr]) -> Result<Box<ws::Socket<TlsStream<TcpStream>>>, Cause> {
+async fn upgrade(config: &Config, addresses: &[SocketAddr]) -> Result<Box<ws::Socket<TlsStream<Stream>>>, Cause> {
     let stream = tls(config, addresses).await?;
     ws::open(stream, &config.server.authority(), UPGRADE).await.map(Box::new).map_err(Cause::of_upgrade)
 }
 
-async fn tls(config: &Config, addresses: &[SocketAddr]) -> Result<TlsStream<TcpStream>, Cause> {
-    let stream = first_of(addresses, async |address| match timeout(TCP, TcpStream::connect(address)).await {
-        Ok(result) => result.map_err(|error| Cause::of_tcp(&error, address)),
-        Err(_) => Err(Cause::NoAnswer { from: Some(address), within: TCP }),
-    });
-    let stream = stream.await.map_err(furthest)?;
-    let tuned = tcp::tune(&stream);
-    tuned.map_err(|error| Cause::Broken(format!("the connection broke: {}", io_reason(&error))))?;
-    let Config { server, tls, congestion, .. } = config;
-    if let Err(error) = tcp::set_congestion(&stream, *congestion) {
+pub(crate) async fn tls(config: &Config, addresses: &[SocketAddr]) -> Result<TlsStream<Stream>, Cause> {
+    let stream = stream(config, addresses).await?;
+    let Config { server, tls, .. } = config;
+    let name = ServerName::try_from(server.host().to_owned()).map_err(|error| Cause::BadName(error.to_string()))?;
+    let cause = match timeout(TLS, TlsConnector::from(tls.clone()).connect(name, stream)).await {
+        Ok(Ok(stream)) => return Ok(stream),
+        Ok(Err(error)) => Cause::of_tls(&error),
+        Err(_) => Cause::Silent { step: "the TLS handshake", within: TLS },
+    };
+    // A proxy that reads along shows a certificate of its network's own authority.
+    if let (Cause::UnknownAuthority, Some(_)) = (&cause, &config.proxy)
+        && let Some(issuer) = look::issuer(config).await
+    {
+        return Err(Cause::Intercepted { issuer });
+    }
+    Err(cause)
+}
+
+/// A connection towards the daemon, without TLS.
+pub(crate) async fn stream(config: &Config, addresses: &[SocketAddr]) -> Result<Stream, Cause> {
+    let stream = match &config.proxy {
+        Some(outbound) => through::open(outbound, config.server.address(), config.connect_to).await?,
+        None => Either::Left(first_of(addresses, dial_tcp).await.map_err(furthest)?),
+    };
+    let tcp = through::tcp(&stream);
+    tcp::tune(tcp).map_err(|error| Cause::Broken(format!("the connection broke: {}", io_reason(&error))))?;
+    let congestion = config.congestion;
+    if let Err(error) = tcp::set_congestion(tcp, congestion) {
         debug!(%congestion, %error, "the kernel's own congestion control stays, since {congestion} fails: {error}");
     }
-    let name = ServerName::try_from(server.host().to_owned()).map_err(|error| Cause::BadName(error.to_string()))?;
-    match timeout(TLS, TlsConnector::from(tls.clone()).connect(name, stream)).await {
-        Ok(result) => result.map_err(|error| Cause::of_tls(&error)),
-        Err(_) => Err(Cause::Silent { step: "the TLS handshake", within: TLS }),
+    Ok(stream)
+}
+
+pub(crate) async fn dial_tcp(address: SocketAddr) -> Result<TcpStream, Cause> {
+    match timeout(TCP, TcpStream::connect(address)).await {
+        Ok(result) => result.map_err(|error| Cause::of_tcp(&error, address)),
+        Err(_) => Err(Cause::NoAnswer { from: Some(address), within: TCP }),
     }
 }

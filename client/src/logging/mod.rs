@@ -1,9 +1,9 @@
 //! The log: structured entries for the journal, or lines on standard error, as text or as JSON.
 
 mod fields;
+mod journal;
 
 use std::io::{self, IsTerminal as _, Write};
-use std::os::unix::fs::MetadataExt as _;
 
 use clap::ValueEnum;
 use tracing_subscriber::EnvFilter;
@@ -11,9 +11,6 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 use self::fields::MessageFirst;
-
-/// The prefix of our fields in the journal, as in `COK_EVENT`. It sets them apart from the journal's own.
-const FIELD_PREFIX: &str = "COK";
 
 /// Where log lines go, and how they look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -32,11 +29,9 @@ pub enum LogFormat {
 /// Starts logging as `name`; `RUST_LOG` overrides `default_filter`. Only the first call of a process counts.
 pub fn start(name: &str, format: LogFormat, default_filter: &str) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default_filter));
-    if format == LogFormat::Journal || (format == LogFormat::Auto && leads_to_journal()) {
-        match tracing_journald::layer() {
+    if format == LogFormat::Journal || (format == LogFormat::Auto && journal::is_standard_error()) {
+        match journal::layer(name) {
             Ok(layer) => {
-                let layer =
-                    layer.with_field_prefix(Some(FIELD_PREFIX.to_owned())).with_syslog_identifier(name.to_owned());
                 // This fails only if the process logs already, which then goes on.
                 let _second = tracing_subscriber::registry().with(filter).with(layer).try_init();
                 return;
@@ -92,17 +87,11 @@ impl<W: Write> Write for Lines<W> {
 /// Prints an error on standard error, line by line. In the journal, each line becomes an entry with the priority of an
 /// error (sd-daemon(3)).
 pub fn complain(why: &str) {
-    let level = if leads_to_journal() { "<3>" } else { "" };
+    let level = if journal::is_standard_error() { "<3>" } else { "" };
     for line in why.lines() {
         // If standard error is closed, there is no other place for the line.
         let _closed = writeln!(io::stderr(), "{level}{line}");
     }
-}
-
-/// Whether standard error is the journal's socket: `JOURNAL_STREAM` names its device and inode (systemd.exec(5)).
-fn leads_to_journal() -> bool {
-    let Ok(named) = std::env::var("JOURNAL_STREAM") else { return false };
-    std::fs::metadata("/proc/self/fd/2").is_ok_and(|data| named == format!("{}:{}", data.dev(), data.ino()))
 }
 
 #[cfg(test)]

@@ -85,7 +85,7 @@ impl<'a, S: FnMut(Arc<dyn Transport>), F: FnMut(Event)> Keeper<'a, S, F> {
             tunnels,
             commands,
             sessions: Sessions::default(),
-            policy: TransportPolicy::new(config.dial.transport, config.probe_interval),
+            policy: config.policy(),
             refusals: 0,
             was_online: false,
         }

@@ -12,6 +12,7 @@ mod tunnels;
 use std::time::Duration;
 
 pub(crate) use self::keeper::Keeper;
+use self::transport_policy::TransportPolicy;
 pub(crate) use self::tunnels::{Command, Patience, Tunnels, Wanted};
 use crate::dial;
 
@@ -30,4 +31,11 @@ pub(crate) struct Config {
     pub(crate) instance: String,
     /// How to deal with refusals.
     pub(crate) patience: Patience,
+}
+
+impl Config {
+    fn policy(&self) -> TransportPolicy {
+        let proxy = self.dial.proxy.as_ref().map(ToString::to_string);
+        TransportPolicy::new(self.dial.transport, proxy, self.probe_interval)
+    }
 }

@@ -31,6 +31,8 @@ pub(super) enum Way {
 #[derive(Debug)]
 pub(super) struct TransportPolicy {
     choice: TransportChoice,
+    /// The proxy on the way, which no QUIC passes.
+    proxy: Option<String>,
     /// The first wait until QUIC is tried again.
     first: Duration,
     /// The next wait.
@@ -44,9 +46,10 @@ pub(super) struct TransportPolicy {
 }
 
 impl TransportPolicy {
-    pub(super) fn new(choice: TransportChoice, probe_interval: Duration) -> Self {
+    pub(super) fn new(choice: TransportChoice, proxy: Option<String>, probe_interval: Duration) -> Self {
         Self {
             choice,
+            proxy,
             first: probe_interval,
             interval: probe_interval,
             on_quic: None,
@@ -57,6 +60,10 @@ impl TransportPolicy {
 
     /// How to open the next session.
     pub(super) fn way(&mut self, now: Instant) -> Way {
+        // A user who names a proxy wants nothing to go past it.
+        if let (TransportChoice::Auto, Some(proxy)) = (self.choice, &self.proxy) {
+            return Way::Ws(format!("QUIC: the proxy {proxy} carries only TCP"));
+        }
         match (self.choice, self.unanswered.take()) {
             (TransportChoice::Ws, _) => Way::Ws("chosen by --transport ws".to_owned()),
             (TransportChoice::Quic, _) => Way::Quic("chosen by --transport quic".to_owned()),
@@ -84,7 +91,7 @@ impl TransportPolicy {
 
     /// Whether a running session may be replaced by one on the other transport.
     pub(super) fn may_move(&self) -> bool {
-        self.choice == TransportChoice::Auto
+        self.choice == TransportChoice::Auto && self.proxy.is_none()
     }
 
     /// The wait until the next try of QUIC: the interval, less up to a quarter. Clients that have lost QUIC together do not
@@ -116,7 +123,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     fn auto() -> (TransportPolicy, Instant) {
-        (TransportPolicy::new(TransportChoice::Auto, FIRST), Instant::now())
+        (TransportPolicy::new(TransportChoice::Auto, None, FIRST), Instant::now())
     }
 
     #[test]
@@ -132,7 +139,7 @@ mod tests {
             policy.probe_failed();
         }
         // A user may want longer ones.
-        let mut policy = TransportPolicy::new(TransportChoice::Auto, PROBE_LAST * 3);
+        let mut policy = TransportPolicy::new(TransportChoice::Auto, None, PROBE_LAST * 3);
         policy.probe_failed();
         assert_eq!(policy.interval, PROBE_LAST * 3);
     }
@@ -158,7 +165,7 @@ mod tests {
         assert!(!policy.settled(false, now), "another session on WebSocket is no news");
         assert!(!policy.settled(true, now));
         assert!(policy.settled(false, now));
-        let mut policy = TransportPolicy::new(TransportChoice::Ws, FIRST);
+        let mut policy = TransportPolicy::new(TransportChoice::Ws, None, FIRST);
         assert!(!policy.settled(false, now), "the user wants no QUIC");
     }
 
@@ -174,13 +181,23 @@ mod tests {
     }
 
     #[test]
+    fn nothing_goes_past_a_proxy() {
+        let proxy = "http://proxy:3128 of HTTPS_PROXY".to_owned();
+        let mut policy = TransportPolicy::new(TransportChoice::Auto, Some(proxy.clone()), FIRST);
+        let now = Instant::now();
+        assert_eq!(policy.way(now), Way::Ws(format!("QUIC: the proxy {proxy} carries only TCP")));
+        assert!(policy.settled(false, now), "the user hears why it is not QUIC");
+        assert!(!policy.may_move());
+    }
+
+    #[test]
     fn quic_and_ws_never_fall_back() {
         let now = Instant::now();
-        let mut policy = TransportPolicy::new(TransportChoice::Quic, FIRST);
+        let mut policy = TransportPolicy::new(TransportChoice::Quic, None, FIRST);
         policy.quic_unanswered("silence".to_owned(), now);
         assert_eq!(policy.way(now), Way::Quic("chosen by --transport quic".to_owned()));
         assert!(!policy.may_move());
-        let mut policy = TransportPolicy::new(TransportChoice::Ws, FIRST);
+        let mut policy = TransportPolicy::new(TransportChoice::Ws, None, FIRST);
         assert_eq!(policy.way(now), Way::Ws("chosen by --transport ws".to_owned()));
         assert!(!policy.may_move());
     }

@@ -67,6 +67,7 @@ impl Daemon {
         let client = ClientOptions {
             server: "https://tunnel.test".parse::<Server>().unwrap(),
             connect_to: Some(self.listener.local_addr().unwrap()),
+            proxy: None,
             transport: TransportChoice::Ws,
             quic: quic::Dialer::new(&tls, &quic::Tuning::default()).unwrap(),
             congestion: Congestion::default(),

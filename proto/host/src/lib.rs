@@ -6,6 +6,7 @@
 pub mod columns;
 pub mod dial;
 pub mod home;
+mod modes;
 pub mod private_file;
 pub mod quoted;
 pub mod secret_file;

@@ -3,12 +3,13 @@
 //! A write goes to a temporary file in the same folder, is synced, and takes the place of the old file by a rename. So a
 //! killed process or a full disk leaves the old content. It locks nothing: of two writers at once, the last one wins.
 
-use std::fs::{self, DirBuilder, File, Permissions};
+use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::Path;
 
 use tempfile::{NamedTempFile, TempDir};
+
+use crate::modes;
 
 /// For a file: read and write for the owner alone.
 const FILE_MODE: u32 = 0o600;
@@ -53,24 +54,23 @@ pub fn read(path: &Path, longest: u64) -> io::Result<Vec<u8>> {
 
 /// Creates a folder and its missing parents for the owner alone. A folder that is there keeps its mode.
 pub fn create_folder(path: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(path)
+    modes::create_folder(path, FOLDER_MODE)
 }
 
 /// Creates a folder as [`create_folder`] does, and takes from others what they may do with it if it was there.
 pub fn create_private_folder(path: &Path) -> io::Result<()> {
     create_folder(path)?;
-    restrict(path, FOLDER_MODE)
+    modes::restrict(path, FOLDER_MODE)
 }
 
 /// Takes from others what they may do with a file beyond reading and writing for its owner.
 pub fn restrict_file(path: &Path) -> io::Result<()> {
-    restrict(path, FILE_MODE)
+    modes::restrict(path, FILE_MODE)
 }
 
 /// A temporary folder in `parent` for the owner alone. It is removed when dropped, unless it was renamed and kept.
 pub fn temporary_folder(parent: &Path) -> io::Result<TempDir> {
-    let permissions = Permissions::from_mode(FOLDER_MODE);
-    tempfile::Builder::new().prefix(TEMPORARY).permissions(permissions).tempdir_in(parent)
+    modes::of_temporary_folder(tempfile::Builder::new().prefix(TEMPORARY), FOLDER_MODE).tempdir_in(parent)
 }
 
 /// Writes this content to a temporary file and removes it again: shows that there is room, and the right to write.
@@ -100,7 +100,7 @@ pub fn remove(path: &Path) -> io::Result<()> {
 
 /// Makes new, renamed and removed names in a folder last through a crash of the machine.
 pub fn sync_folder(folder: &Path) -> io::Result<()> {
-    File::open(folder)?.sync_all()
+    modes::sync_folder(folder)
 }
 
 fn parent(path: &Path) -> &Path {
@@ -112,20 +112,17 @@ fn written(folder: &Path, content: &[u8], mode: u32) -> io::Result<NamedTempFile
     let mut file = tempfile::Builder::new().prefix(TEMPORARY).tempfile_in(folder)?;
     file.write_all(content)?;
     // Set explicitly, so that the process's umask does not count.
-    file.as_file().set_permissions(Permissions::from_mode(mode))?;
+    modes::set(file.as_file(), mode)?;
     file.as_file().sync_all()?;
     Ok(file)
 }
 
-fn restrict(path: &Path, mode: u32) -> io::Result<()> {
-    if fs::metadata(path)?.permissions().mode() & 0o777 & !mode != 0 {
-        fs::set_permissions(path, Permissions::from_mode(mode))?;
-    }
-    Ok(())
-}
-
+#[cfg(unix)]
 #[cfg(test)]
 mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt as _;
+
     use std::path::PathBuf;
 
     use super::*;

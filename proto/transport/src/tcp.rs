@@ -2,7 +2,10 @@
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::AsFd;
+#[cfg(unix)]
+use std::os::fd::AsFd as AsSocket;
+#[cfg(windows)]
+use std::os::windows::io::AsSocket;
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
@@ -23,18 +26,55 @@ const KEEPALIVE_AFTER: Duration = Duration::from_secs(60);
 pub fn tune(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let socket = SockRef::from(stream);
-    socket.set_tcp_notsent_lowat(NOTSENT_LOWAT)?;
+    system::limit_unsent(&socket, NOTSENT_LOWAT)?;
     socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE_AFTER))
 }
 
 /// Whether nothing waits to be read from a socket that does not block, neither bytes nor the end nor an error.
-pub fn is_quiet(socket: &impl AsFd) -> bool {
+pub fn is_quiet(socket: &impl AsSocket) -> bool {
     let peeked = SockRef::from(socket).peek(&mut [MaybeUninit::uninit()]);
     peeked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
 }
 
 /// Sets the congestion controller of a socket. Connections that a listener accepts inherit it. If the kernel does not
 /// have the controller, this fails and the kernel's default stays.
-pub fn set_congestion(socket: &impl AsFd, congestion: Congestion) -> io::Result<()> {
-    SockRef::from(socket).set_tcp_congestion(congestion.name().as_bytes())
+pub fn set_congestion(socket: &impl AsSocket, congestion: Congestion) -> io::Result<()> {
+    system::set_congestion(&SockRef::from(socket), congestion)
+}
+
+/// What Linux alone has.
+#[cfg(target_os = "linux")]
+mod system {
+    use std::io;
+
+    use socket2::SockRef;
+
+    use crate::Congestion;
+
+    pub(super) fn limit_unsent(socket: &SockRef<'_>, bytes: u32) -> io::Result<()> {
+        socket.set_tcp_notsent_lowat(bytes)
+    }
+
+    pub(super) fn set_congestion(socket: &SockRef<'_>, congestion: Congestion) -> io::Result<()> {
+        socket.set_tcp_congestion(congestion.name().as_bytes())
+    }
+}
+
+/// Other systems do without: the kernel holds more unsent bytes, and chooses the controller.
+#[cfg(not(target_os = "linux"))]
+mod system {
+    use std::io;
+
+    use socket2::SockRef;
+
+    use crate::Congestion;
+
+    #[expect(clippy::unnecessary_wraps, reason = "Linux can fail")]
+    pub(super) fn limit_unsent(_socket: &SockRef<'_>, _bytes: u32) -> io::Result<()> {
+        Ok(())
+    }
+
+    pub(super) fn set_congestion(_socket: &SockRef<'_>, _congestion: Congestion) -> io::Result<()> {
+        Err(io::Error::new(io::ErrorKind::Unsupported, "this system does not let programs choose it"))
+    }
 }

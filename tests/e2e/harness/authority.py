@@ -75,3 +75,9 @@ class Authority:
         for path, text in zip(paths, self.pair(*names, **more)):
             path.write_text(text)
         return paths
+
+    def own_files(self):
+        """Writes its own key as a file. Returns the paths of its certificate and its key."""
+        path = self.folder / "ca.key.pem"
+        path.write_text(key_pem(self._key))
+        return self.ca_file, path

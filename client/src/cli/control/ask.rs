@@ -8,10 +8,10 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use cok_host::columns::columns;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::UnixStream;
 use tokio::time::timeout;
 
-use super::{Answer, ClientLine, Request, read_line, socket, to_line};
+use super::socket::{self, Asking};
+use super::{Answer, ClientLine, Request, read_line, to_line};
 use crate::cli::failure::{FAILED, USAGE};
 use crate::cli::plan::state_dir;
 use crate::cli::program::called;
@@ -52,7 +52,7 @@ pub(in crate::cli) struct PickArgs {
 }
 
 /// A running client.
-type Found = (u32, io::Result<UnixStream>);
+type Found = (u32, io::Result<Asking>);
 
 /// Lists the tunnels of all running clients.
 #[expect(clippy::print_stdout, reason = "the list is the output")]
@@ -166,7 +166,7 @@ impl PickArgs {
 }
 
 /// Sends a request and waits for the answer.
-async fn ask(stream: io::Result<UnixStream>, request: Request) -> anyhow::Result<(Answer, UnixStream)> {
+async fn ask(stream: io::Result<Asking>, request: Request) -> anyhow::Result<(Answer, Asking)> {
     let mut stream = stream?;
     let asking = async {
         stream.write_all(&to_line(&request)?).await?;
@@ -177,7 +177,7 @@ async fn ask(stream: io::Result<UnixStream>, request: Request) -> anyhow::Result
 }
 
 /// Says why a client has not done what it was asked for.
-fn unexpected(pid: u32, answer: anyhow::Result<(Answer, UnixStream)>) -> ExitCode {
+fn unexpected(pid: u32, answer: anyhow::Result<(Answer, Asking)>) -> ExitCode {
     let why = match answer {
         Ok((Answer::Failed { reason }, _)) => reason,
         Ok(_) => "it answered another question".to_owned(),

@@ -5,13 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::AsyncWriteExt as _;
-use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use super::socket::{self, SocketPath};
+use super::socket::{self, Answering, Listener, SocketPath};
 use super::{Answer, ClientLine, Request, read_line, to_line};
 use crate::cli::overview::Overview;
 use crate::cli::running::{Changes, NotReloaded};
@@ -39,7 +38,7 @@ pub(in crate::cli) enum Order {
 /// The control socket of this process. Dropping it removes the socket.
 #[derive(Debug)]
 pub(in crate::cli) struct Control {
-    listener: UnixListener,
+    listener: Listener,
     path: SocketPath,
 }
 
@@ -69,14 +68,14 @@ pub(in crate::cli) async fn serve(
     orders: mpsc::Sender<Order>,
     stop: CancellationToken,
 ) {
-    let Some(Control { listener, path: _path }) = control else { return std::future::pending().await };
+    let Some(Control { mut listener, path: _path }) = control else { return std::future::pending().await };
     let service = Arc::new(Service { server, overview, orders, stop });
     let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         // The semaphore is never closed.
         let Ok(permit) = connections.clone().acquire_owned().await else { return };
         let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
+            Ok(stream) => stream,
             Err(error) => {
                 debug!("the control socket accepts no connection: {error}");
                 sleep(ACCEPT_RETRY).await;
@@ -101,7 +100,7 @@ struct Service {
 }
 
 impl Service {
-    async fn connection(&self, mut stream: UnixStream) -> std::io::Result<()> {
+    async fn connection(&self, mut stream: Answering) -> std::io::Result<()> {
         let Some(line) = timeout(LIMIT, read_line(&mut stream, LONGEST_REQUEST)).await?? else { return Ok(()) };
         let answer = match serde_json::from_slice(&line) {
             Ok(request) => self.answer(request).await,

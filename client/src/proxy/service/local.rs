@@ -11,7 +11,7 @@ use cok_host::dial::first_of;
 use http::uri::Scheme;
 use http::{HeaderMap, HeaderValue};
 use rustls_pki_types::ServerName;
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use super::dial_error::{DialError, lookup_failed};
@@ -22,6 +22,7 @@ use super::wire::{Ending, Wire};
 use crate::server::{names_this_machine, resolve};
 use crate::service::LocalService;
 use crate::target::{Address, Target};
+use crate::unix_socket;
 
 pub(crate) use super::wire::Io;
 
@@ -178,7 +179,7 @@ impl Local {
     async fn dial(&self, http1_only: bool, permit: Permit) -> io::Result<Service> {
         match &self.target {
             Target::Service(service) => http1(Box::new(service.connect()), Ending::Strict, permit).await,
-            Target::Unix(path) => http1(Box::new(UnixStream::connect(path).await?), Ending::Strict, permit).await,
+            Target::Unix(path) => http1(Box::new(unix_socket::connect(path).await?), Ending::Strict, permit).await,
             Target::Http(address) => http1(Box::new(self.tcp(address).await?), Ending::Strict, permit).await,
             Target::H2c(address) => {
                 let wire = Wire::http2(Box::new(self.tcp(address).await?), Ending::Strict);

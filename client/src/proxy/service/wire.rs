@@ -20,7 +20,7 @@ use cok_transport::tcp::is_quiet;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
 /// Any byte stream to the service.
@@ -35,7 +35,8 @@ impl Stream for TcpStream {
     }
 }
 
-impl Stream for UnixStream {
+#[cfg(unix)]
+impl Stream for crate::unix_socket::UnixStream {
     fn is_quiet(&self) -> bool {
         is_quiet(self)
     }

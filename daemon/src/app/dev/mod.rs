@@ -119,6 +119,7 @@ async fn serve(args: &DevArgs, stop: &CancellationToken) -> anyhow::Result<()> {
     let (client, driver) = Client::new(ClientOptions {
         server: Server::from_str(&server)?,
         connect_to: Some(https),
+        proxy: None,
         transport: args.transport,
         quic: Dialer::new(&tls, &Tuning::default())?,
         congestion: Congestion::default(),

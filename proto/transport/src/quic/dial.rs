@@ -175,6 +175,11 @@ impl Link {
         }
     }
 
+    /// The bytes of the largest datagram that is known to pass whole. It grows while the connection looks for more.
+    pub fn datagram(&self) -> u16 {
+        self.connection.stats().path.current_mtu
+    }
+
     /// Asks for a session and waits for the answer, at most for `limit`. The tunnels `moving` are those of the session
     /// that it replaces.
     pub async fn connect(

@@ -30,6 +30,8 @@ pub struct Buffers {
 /// on TCP.
 pub fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
     let socket = unbound(address)?;
+    // Windows has no such option, and no daemon.
+    #[cfg(unix)]
     socket.set_reuse_port(true)?;
     socket.bind(&address.into())?;
     Ok(socket.into())

@@ -55,6 +55,7 @@ pub(crate) async fn run(wanted: Wanted) -> anyhow::Result<()> {
     let options = ClientOptions {
         server: wanted.server.parse()?,
         connect_to: Some(wanted.connect_to),
+        proxy: None,
         quic: quic::Dialer::new(&tls, &quic::Tuning { congestion: Congestion::Bbr })?,
         tls,
         transport: wanted.transport,

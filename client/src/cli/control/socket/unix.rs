@@ -1,4 +1,4 @@
-//! Where the control sockets are, and which of them a client still serves.
+//! Unix sockets, `run/PID.sock` in the state directory: where they are, and which of them a client still serves.
 //!
 //! A socket gets its name only once it listens. So a socket that refuses connections has no client any more. A lock on the
 //! folder keeps two clients from removing and naming sockets at once.
@@ -22,9 +22,24 @@ const LOCK_WAIT: Duration = Duration::from_millis(50);
 /// The most time for a connection. A client accepts at once, unless it is suspended.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// The two ends of a connection: the one that asks, and the one that answers.
+pub(in super::super) type Asking = UnixStream;
+pub(in super::super) type Answering = UnixStream;
+
+/// A socket that listens.
+#[derive(Debug)]
+pub(in super::super) struct Listener(UnixListener);
+
+impl Listener {
+    /// Waits for the next connection.
+    pub(in super::super) async fn accept(&mut self) -> io::Result<Answering> {
+        self.0.accept().await.map(|(stream, _)| stream)
+    }
+}
+
 /// The path of a client's socket. Dropping it removes the socket.
 #[derive(Debug)]
-pub(super) struct SocketPath(PathBuf);
+pub(in super::super) struct SocketPath(PathBuf);
 
 impl Drop for SocketPath {
     fn drop(&mut self) {
@@ -34,7 +49,7 @@ impl Drop for SocketPath {
 }
 
 /// Listens on the socket of this process, and removes those of clients that have ended.
-pub(super) async fn listen(state_dir: &Path, pid: u32) -> io::Result<(UnixListener, SocketPath)> {
+pub(in super::super) async fn listen(state_dir: &Path, pid: u32) -> io::Result<(Listener, SocketPath)> {
     let folder = state_dir.join(FOLDER);
     private_file::create_private_folder(&folder)?;
     let _lock = lock(&folder).await?;
@@ -52,11 +67,11 @@ pub(super) async fn listen(state_dir: &Path, pid: u32) -> io::Result<(UnixListen
     let listener = UnixListener::bind(&unnamed)?;
     std::fs::set_permissions(&unnamed, Permissions::from_mode(0o600))?;
     std::fs::rename(&unnamed, &path)?;
-    Ok((listener, SocketPath(path)))
+    Ok((Listener(listener), SocketPath(path)))
 }
 
 /// The clients that run, by their PIDs. Removes the sockets of those that have ended.
-pub(super) async fn running(state_dir: &Path) -> io::Result<Vec<(u32, io::Result<UnixStream>)>> {
+pub(in super::super) async fn running(state_dir: &Path) -> io::Result<Vec<(u32, io::Result<Asking>)>> {
     let folder = state_dir.join(FOLDER);
     let mut found = match sockets(&folder) {
         Ok(found) => found,

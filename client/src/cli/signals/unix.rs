@@ -1,4 +1,4 @@
-//! The signals that ask the program to stop or to reload. SIGHUP means either.
+//! Signals of Unix. SIGHUP means either to stop or to reload.
 
 use std::fs::File;
 use std::io;
@@ -6,25 +6,16 @@ use std::io;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::info;
 
+use super::Asked;
+
 /// The controlling terminal of the process that opens it (tty(4)).
 const TERMINAL: &str = "/dev/tty";
 /// SIGHUP's bit in the mask of ignored signals.
 const HANGUP_BIT: u64 = 1;
 
-/// What a signal asks for.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Asked {
-    /// SIGTERM or SIGINT: stop.
-    Stop,
-    /// SIGHUP, and the terminal is closed: stop. The shell and the kernel may both send it.
-    HangUp,
-    /// Any other SIGHUP: read the file again.
-    Reload,
-}
-
 /// The signals of the process.
 #[derive(Debug)]
-pub(super) struct Signals {
+pub(in crate::cli) struct Signals {
     terminate: Signal,
     interrupt: Signal,
     /// `None` if the parent had the process ignore SIGHUP, as nohup(1) does.
@@ -35,7 +26,7 @@ pub(super) struct Signals {
 
 impl Signals {
     /// Starts to listen to the signals.
-    pub(super) fn new() -> io::Result<Self> {
+    pub(in crate::cli) fn new() -> io::Result<Self> {
         let hangup = if ignores_hangup() { None } else { Some(signal(SignalKind::hangup())?) };
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
@@ -46,7 +37,7 @@ impl Signals {
     }
 
     /// Waits for a signal.
-    pub(super) async fn next(&mut self) -> Asked {
+    pub(in crate::cli) async fn next(&mut self) -> Asked {
         tokio::select! {
             _ = self.terminate.recv() => Asked::Stop,
             _ = self.interrupt.recv() => Asked::Stop,

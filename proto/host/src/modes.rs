@@ -1,0 +1,84 @@
+//! Modes of files and folders, in the one place that knows the system.
+//!
+//! Windows has no modes: what a user makes in their own profile is theirs by the rules that it inherits.
+
+pub(crate) use self::system::{create_folder, of_temporary_folder, restrict, set, sync_folder};
+
+#[cfg(unix)]
+mod system {
+    use std::fs::{self, DirBuilder, File, Permissions};
+    use std::io;
+    use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+    use std::path::Path;
+
+    use tempfile::Builder;
+
+    /// Creates a folder and its missing parents.
+    pub(crate) fn create_folder(path: &Path, mode: u32) -> io::Result<()> {
+        DirBuilder::new().recursive(true).mode(mode).create(path)
+    }
+
+    /// Sets the mode of an open file.
+    pub(crate) fn set(file: &File, mode: u32) -> io::Result<()> {
+        file.set_permissions(Permissions::from_mode(mode))
+    }
+
+    /// Takes from a mode what goes beyond this one.
+    pub(crate) fn restrict(path: &Path, mode: u32) -> io::Result<()> {
+        if fs::metadata(path)?.permissions().mode() & 0o777 & !mode != 0 {
+            fs::set_permissions(path, Permissions::from_mode(mode))?;
+        }
+        Ok(())
+    }
+
+    /// Has temporary folders get this mode.
+    pub(crate) fn of_temporary_folder<'a, 'b, 'c>(
+        builder: &'c mut Builder<'a, 'b>,
+        mode: u32,
+    ) -> &'c mut Builder<'a, 'b> {
+        builder.permissions(Permissions::from_mode(mode))
+    }
+
+    /// Makes new names in a folder last through a crash of the machine.
+    pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
+        File::open(folder)?.sync_all()
+    }
+}
+
+#[cfg(not(unix))]
+mod system {
+    use std::fs::{self, File};
+    use std::io;
+    use std::path::Path;
+
+    use tempfile::Builder;
+
+    /// Creates a folder and its missing parents.
+    pub(crate) fn create_folder(path: &Path, _mode: u32) -> io::Result<()> {
+        fs::create_dir_all(path)
+    }
+
+    /// Without effect.
+    #[expect(clippy::unnecessary_wraps, reason = "other systems can fail")]
+    pub(crate) fn set(_file: &File, _mode: u32) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Fails only if there is no such file.
+    pub(crate) fn restrict(path: &Path, _mode: u32) -> io::Result<()> {
+        fs::metadata(path).map(drop)
+    }
+
+    /// Without effect.
+    pub(crate) fn of_temporary_folder<'a, 'b, 'c>(
+        builder: &'c mut Builder<'a, 'b>,
+        _mode: u32,
+    ) -> &'c mut Builder<'a, 'b> {
+        builder
+    }
+
+    /// Fails only if there is no such folder. The system opens no folders as files, and its journal keeps their names.
+    pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
+        fs::metadata(folder).map(drop)
+    }
+}
