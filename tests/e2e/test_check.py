@@ -203,7 +203,7 @@ def test_health_without_a_certificate(issuance):
 
 
 def test_nothing_is_asked_of_others(configuration):
-    """Nobody but the resolver gets a packet: a self-signed daemon needs no DNS."""
+    """Not even the resolver gets a packet: a self-signed daemon needs no DNS."""
     with socket.socket(type=socket.SOCK_DGRAM) as resolver:
         resolver.bind(("127.0.0.1", 0))
         resolver.setblocking(False)

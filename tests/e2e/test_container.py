@@ -1,5 +1,5 @@
-"""The container image, without Docker: its last stage is laid out as a folder, and its user, entry point, command and health
-check run there as Docker runs them."""
+"""The container image, without Docker: its last stage is laid out as a folder. Its entry point and its health check run there
+as Docker runs them."""
 
 import json
 import os
@@ -127,8 +127,7 @@ def world():
 
 
 def test_the_image_runs(world, tmp_path):
-    """It is not root, serves the low ports, is healthy once it is ready, writes nothing but its volume, and a stop ends it with
-    0."""
+    """It is not root, and serves the low ports. It is healthy once it is ready, and a stop ends it with 0."""
     image = Image(tmp_path / "root")
     assert image.user[0] != 0
     # The daemon's user has to reach the root folder.

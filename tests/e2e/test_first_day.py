@@ -1,5 +1,5 @@
-"""From nothing to a tunnel, by the documented steps: a fresh Debian without Rust, a package, a domain, one command, a certificate
-by ACME, and a client in another network. With each release's systemd."""
+"""From nothing to a tunnel, by the documented steps: a fresh Debian without Rust, a package, a domain and one command. The
+certificate comes by ACME, and the client is in another network. Each release has another systemd."""
 
 import shutil
 import subprocess

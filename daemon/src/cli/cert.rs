@@ -109,13 +109,11 @@ fn status(config: &Config) -> anyhow::Result<CertificateStatus> {
         });
         Ok(())
     })?;
-    match answered.flatten() {
-        Some(status) => Ok(status),
-        None => {
-            let startup = &config.startup;
-            stored(&config.certificates, startup.domain.as_str(), &startup.state_dir).map_err(explained)
-        }
+    if let Some(status) = answered.flatten() {
+        return Ok(status);
     }
+    let startup = &config.startup;
+    stored(&config.certificates, startup.domain.as_str(), &startup.state_dir).map_err(explained)
 }
 
 /// Adds advice to a permission error: only the daemon's own user may read its state.
@@ -188,13 +186,6 @@ mod tests {
 
     #[test]
     fn people_read_moments_and_what_is_wrong() {
-        let facts = Facts {
-            names: vec!["a.example".to_owned(), "*.a.example".to_owned()],
-            issuer: "CN=Test".to_owned(),
-            serial: "01".to_owned(),
-            not_before: 0,
-            not_after: 90 * 86_400,
-        };
         let shown = CertificateStatus {
             source: "acme".to_owned(),
             names: vec!["a.example".to_owned(), "*.a.example".to_owned()],

@@ -13,7 +13,7 @@ use rustix::process::{Gid, Uid, geteuid};
 use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
 use super::credentials;
-use super::unit::Unit;
+use super::unit::{Credential, Unit};
 
 /// A user that owns nothing: the first one that systemd gives to a service with `DynamicUser=`.
 const DYNAMIC: u32 = 61184;
@@ -29,7 +29,7 @@ pub(crate) enum Sight {
     Unreadable(String),
 }
 
-/// Whose eyes see.
+/// The eyes of a user.
 #[derive(Debug)]
 pub(crate) struct Eyes {
     /// Another user than that of this process.
@@ -88,10 +88,10 @@ impl Eyes {
     pub(crate) fn look(&self, path: &Path) -> Sight {
         if let Some(unit) = self.unit.as_ref().filter(|_| path.is_relative()) {
             return match unit.credential(path) {
-                Some(Some(source)) if File::open(source).is_ok_and(|file| is_file(&file)) => {
+                Some(Credential::File(source)) if File::open(source).is_ok_and(|file| is_file(&file)) => {
                     Sight::File(source.to_owned())
                 }
-                Some(Some(source)) if !source.exists() && !self.guess => {
+                Some(Credential::File(source)) if !source.exists() && !self.guess => {
                     let (name, source) = (path.display(), source.display());
                     Sight::Unreadable(format!("the credential {name} is missing: there is no file {source}"))
                 }
@@ -114,7 +114,6 @@ impl Eyes {
         }
         let resolved = credentials::resolve(path);
         match self.act(|| File::open(&resolved).map(drop)) {
-            Ok(()) => Sight::File(resolved),
             Err(error) if error.kind() == ErrorKind::PermissionDenied => {
                 if self.guess && self.unit.is_some() {
                     return Sight::Unknown;
@@ -123,7 +122,7 @@ impl Eyes {
             }
             // Only the service has it.
             Err(_) if path.is_relative() => Sight::Unknown,
-            Err(_) => Sight::File(resolved),
+            Ok(()) | Err(_) => Sight::File(resolved),
         }
     }
 
@@ -224,7 +223,7 @@ fn is_file(file: &File) -> bool {
 
 /// How the service gets a file that its user may not read.
 pub(crate) fn advice(path: &Path) -> String {
-    let name = path.file_name().map(Path::new).unwrap_or(path).display();
+    let name = path.file_name().map_or(path, Path::new).display();
     format!(
         "say {:?} here, and LoadCredential={name}:{} under [Service] by `systemctl edit cokd`",
         name.to_string(),
@@ -251,7 +250,7 @@ mod tests {
         fs::write(&key, "x").unwrap();
         fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
         if !geteuid().is_root() {
-            // Who may not become another user is told so.
+            // Only root may become another user.
             assert!(Eyes::new(Some("65534")).unwrap_err().to_string().contains("only root"));
             assert_eq!(eyes(None).look(&key), Sight::File(key));
             return;

@@ -14,6 +14,15 @@ const HOMES: [&str; 3] = ["/home", "/root", "/run/user"];
 /// Folders that `PrivateTmp=yes` replaces.
 const TEMPORARY: [&str; 2] = ["/tmp", "/var/tmp"];
 
+/// The source of a credential.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Credential {
+    /// A file.
+    File(PathBuf),
+    /// Encrypted, in the unit itself, or from another service.
+    Elsewhere,
+}
+
 /// The unit's settings.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Unit {
@@ -23,8 +32,8 @@ pub(crate) struct Unit {
     pub(crate) is_dynamic: bool,
     /// The groups that it names besides the user's own.
     pub(crate) groups: Vec<String>,
-    /// Each credential that it passes, with the file that has it.
-    credentials: HashMap<String, Option<PathBuf>>,
+    /// The credentials that it passes.
+    credentials: HashMap<String, Credential>,
     hides_homes: bool,
     hides_temporary: bool,
     /// The folders that it may write to, if all others are read-only.
@@ -61,7 +70,7 @@ impl Unit {
                     ["/var/lib", "/var/lib/private"].map(|folder| Path::new(folder).join(name))
                 })),
                 "ReadWritePaths" => {
-                    writable.extend(words().map(|path| PathBuf::from(path.trim_start_matches(['-', '+']))))
+                    writable.extend(words().map(|path| PathBuf::from(path.trim_start_matches(['-', '+']))));
                 }
                 _ => {}
             }
@@ -74,13 +83,13 @@ impl Unit {
     /// A unit that passes these credentials.
     #[cfg(test)]
     pub(super) fn with_credentials(credentials: &[(&str, &Path)]) -> Self {
-        let passed = credentials.iter().map(|(name, file)| ((*name).to_owned(), Some((*file).to_owned())));
+        let passed = credentials.iter().map(|(name, file)| ((*name).to_owned(), Credential::File((*file).to_owned())));
         Self { credentials: passed.collect(), ..Self::default() }
     }
 
-    /// The file of a credential. The outer `None`: the unit does not pass it.
-    pub(crate) fn credential(&self, name: &Path) -> Option<Option<&Path>> {
-        self.credentials.get(name.to_str()?).map(Option::as_deref)
+    /// The source of a credential, if the unit passes it.
+    pub(crate) fn credential(&self, name: &Path) -> Option<&Credential> {
+        self.credentials.get(name.to_str()?)
     }
 
     /// The setting that hides a path from the service.
@@ -107,15 +116,16 @@ impl Unit {
     }
 }
 
-/// The credentials in a unit's files, each with its source if that is a file.
-fn credentials(files: &str) -> HashMap<String, Option<PathBuf>> {
+/// The credentials in a unit's files.
+fn credentials(files: &str) -> HashMap<String, Credential> {
     let mut passed = HashMap::new();
     for (setting, value) in files.lines().filter_map(|line| line.trim().split_once('=')) {
         let (name, source) = value.trim().split_once(':').unwrap_or((value.trim(), ""));
         let source = match setting.trim_end() {
-            "LoadCredential" => Some(PathBuf::from(source)).filter(|source| source.is_absolute()),
-            // Others cannot be read here.
-            "LoadCredentialEncrypted" | "SetCredential" | "SetCredentialEncrypted" => None,
+            "LoadCredential" if source.starts_with('/') => Credential::File(PathBuf::from(source)),
+            "LoadCredential" | "LoadCredentialEncrypted" | "SetCredential" | "SetCredentialEncrypted" => {
+                Credential::Elsewhere
+            }
             _ => continue,
         };
         if name.is_empty() {
@@ -158,10 +168,12 @@ mod tests {
     fn the_units_settings_are_read() {
         let unit = Unit::parse(SHOWN, FILES).unwrap();
         assert!(unit.is_dynamic && unit.groups == ["ssl-cert"]);
-        let credential = |name: &str| unit.credential(Path::new(name)).map(|file| file.map(Path::to_owned));
-        assert_eq!(credential("cert.pem"), Some(Some("/etc/cokd/private/cert.pem".into())));
-        assert_eq!(credential("key.pem"), Some(Some("/etc/k".into())));
-        assert_eq!((credential("tsig"), credential("token")), (Some(None), Some(None)));
+        let credential = |name: &str| unit.credential(Path::new(name));
+        assert_eq!(credential("cert.pem"), Some(&Credential::File("/etc/cokd/private/cert.pem".into())));
+        assert_eq!(credential("key.pem"), Some(&Credential::File("/etc/k".into())));
+        for elsewhere in ["tsig", "token"] {
+            assert_eq!(credential(elsewhere), Some(&Credential::Elsewhere), "{elsewhere}");
+        }
         assert_eq!((credential("first"), credential("off"), credential("other")), (None, None, None));
         assert_eq!(unit.hides(Path::new("/root/key.pem")), Some("ProtectHome="));
         assert_eq!(unit.hides(Path::new("/tmp/key.pem")), Some("PrivateTmp="));

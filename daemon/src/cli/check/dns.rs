@@ -42,7 +42,7 @@ pub(super) async fn look(config: &Config, args: &CheckArgs, report: &mut Report)
     };
     if let Some(zone) = zone {
         let more = delegation::advise(zone, domain, args.resolver).await;
-        let news = more.into_iter().filter(|finding| !is_told(finding, &findings, domain)).collect::<Vec<_>>();
+        let news = more.into_iter().filter(|finding| !is_repeated(finding, &findings, domain)).collect::<Vec<_>>();
         findings.extend(news);
     }
     if findings.is_empty() {
@@ -55,7 +55,7 @@ pub(super) async fn look(config: &Config, args: &CheckArgs, report: &mut Report)
 }
 
 /// True if findings about visitors say the same: the name server of the challenge is often the domain itself.
-fn is_told(finding: &Finding, findings: &[Finding], domain: &str) -> bool {
+fn is_repeated(finding: &Finding, findings: &[Finding], domain: &str) -> bool {
     let about_domain = |finding: &Finding| {
         matches!(finding, Finding::Missing { record, .. }
             if record.starts_with(&format!("{domain}. ")) && (record.contains(" IN A ") || record.contains(" IN AAAA ")))
@@ -104,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn public_addresses_are_told_from_others() {
+    fn public_addresses_differ_from_others() {
         let public = |text: &str| is_public(&text.parse().unwrap());
         for address in ["192.0.2.1", "100.128.0.1", "2001:db8::1", "::ffff:192.0.2.1"] {
             assert!(public(address), "{address}");
