@@ -40,7 +40,7 @@ impl Authority {
     /// An expired authority is replaced. A damaged one is an error, since its users should know. Processes that start
     /// together in one folder get the same authority.
     pub fn load_or_create(folder: &Path) -> Result<Self, Error> {
-        let (ca_file, key_file) = (folder.join("ca.pem"), folder.join("ca.key"));
+        let (ca_file, key_file) = (Self::certificate_file(folder), folder.join("ca.key"));
         private_file::create_private_folder(folder).map_err(Error::io(folder))?;
         // Held until return. Two processes at once could leave the key of one with the certificate of the other.
         let opened = File::open(folder).map_err(Error::io(folder))?;
@@ -68,6 +68,11 @@ impl Authority {
     /// The authority's certificate in PEM, for those who trust it.
     pub fn ca_file(&self) -> &Path {
         &self.ca_file
+    }
+
+    /// The file in `folder` with the authority's certificate in PEM.
+    pub fn certificate_file(folder: &Path) -> PathBuf {
+        folder.join("ca.pem")
     }
 
     /// The file in `folder` with the certificate that was issued there last.

@@ -8,10 +8,12 @@ pub mod cloud;
 pub mod delegation;
 pub mod embedded;
 pub mod exec;
+mod finding;
 pub mod httpreq;
 mod lookup;
 mod propagation;
 pub mod rfc2136;
+pub mod visitors;
 
 #[cfg(test)]
 #[path = "../tests/knot/mod.rs"]
@@ -20,6 +22,8 @@ mod knot;
 use std::pin::Pin;
 
 use hickory_proto::rr::Name;
+
+pub use self::finding::Finding;
 
 /// A boxed future, so that solvers can share one trait.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;

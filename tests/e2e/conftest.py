@@ -2,20 +2,22 @@
 parallel worker has its own."""
 
 import os
+import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 from selenium import webdriver
 from selenium.webdriver.chrome.options import Options
 from selenium.webdriver.chrome.service import Service
 
-from harness import netns, workers
+from harness import needs, netns, workers
 from harness.activation import Activated
 from harness.certified import Issuance
 from harness.cok import GIVE_BACK, TRANSPORTS, Daemon
 from harness.http2 import Http2
 from harness.http3 import Http3
-from harness.netns import Network, Unavailable
+from harness.netns import Network
 from harness.nginx import Nginx
 from harness.process import HERE, Process, children, end
 from harness.services import Services
@@ -136,6 +138,8 @@ def issuance(tmp_path):
 def browse(tmp_path):
     """Returns a function that starts Chromium with a new certificate store, which trusts one authority."""
     drivers = []
+    for program in ("chromium", "chromedriver", "certutil"):
+        needs.command(program)
 
     def start(ca_file, *flags):
         home = tmp_path / "home"
@@ -144,14 +148,14 @@ def browse(tmp_path):
         for command in (["-N", "--empty-password"], ["-A", "-t", "C,,", "-n", "cok", "-i", ca_file]):
             subprocess.run(["certutil", "-d", f"sql:{store}", *command], check=True, capture_output=True)
         options = Options()
-        options.binary_location = "/usr/bin/chromium"
+        options.binary_location = shutil.which("chromium")
         for flag in (
             "--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync",
             "--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage",
             f"--user-data-dir={home}/profile", *(flags or ["--disable-quic"]),
         ):
             options.add_argument(flag)
-        service = Service("/usr/bin/chromedriver", env={**os.environ, "HOME": str(home)})
+        service = Service(shutil.which("chromedriver"), env={**os.environ, "HOME": str(home)})
         driver = webdriver.Chrome(options=options, service=service)
         drivers.append(driver)
         return driver
@@ -164,14 +168,7 @@ def browse(tmp_path):
 @pytest.fixture
 def network():
     """A home and an internet in their own namespaces, without a path between them yet."""
-    network = missing = None
-    try:
-        network = Network()
-    except Unavailable as why:
-        missing = str(why)
-    if missing:
-        # A failure, not a skip: a run without these tests is not green.
-        pytest.fail(missing, pytrace=False)
+    network = Network()
     yield network
     network.delete()
 
@@ -193,10 +190,35 @@ def pytest_xdist_auto_num_workers():
     return workers.number()
 
 
+def pytest_configure():
+    needs.watch()
+
+
 @pytest.hookimpl(tryfirst=True)
-def pytest_sessionfinish():
+def pytest_sessionfinish(session, exitstatus):
     # After Ctrl-C, pytest-xdist kills workers that do not end in time.
     workers.adopt()
+    if exitstatus == pytest.ExitCode.OK and _lacking(session.config):
+        session.exitstatus = needs.LACKING
+
+
+def _lacking(config):
+    """Returns the tests that were skipped since the machine lacks something. Workers leave it to the first process."""
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    return needs.skipped(reporter.stats.get("skipped", [])) if reporter else {}
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    """Lists what was skipped, and adds it to the file that `tests/run` prints at its end."""
+    found = _lacking(config)
+    if not found:
+        return
+    terminalreporter.section("skipped, since this machine lacks something")
+    for test, what in found.items():
+        terminalreporter.line(f"{what}: {test}")
+    if file := os.environ.get("COK_TEST_LACKS"):
+        with Path(file).open("a") as lacks:
+            lacks.writelines(f"{what}\t{test}\n" for test, what in found.items())
 
 
 def pytest_unconfigure(config):
@@ -211,6 +233,8 @@ LINES_BEFORE = pytest.StashKey[dict[Process, int]]()
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item):
+    for marker in item.iter_markers("needs"):
+        needs.check(marker.args)
     item.stash[LINES_BEFORE] = {process: len(process.lines) for process in Process.started}
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from harness import needs
 from harness.process import BIN_DIR
 
 BENCH = Path(__file__).parents[1] / "bench" / "bench.py"
@@ -17,7 +18,7 @@ WORKLOADS = ["128 B x64", "upload", "200 requests/s", "HTTP/3"]
 @pytest.mark.alone
 def test_the_benchmark_has_figures(tmp_path):
     if len(os.sched_getaffinity(0)) < 2:
-        pytest.skip("the benchmark needs two processors")
+        needs.lacking("a second processor, for the benchmark")
     environment = {
         **os.environ, "PYTHONPATH": str(Path(__file__).parent), "COK_GENERATE": str(BIN_DIR / "cok-generate"),
     }

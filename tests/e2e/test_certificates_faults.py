@@ -2,7 +2,6 @@
 once the fault is over."""
 
 import email.utils
-import os
 import random
 import subprocess
 import threading
@@ -13,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from aiohttp import web
 
+from harness import needs
 from harness.acme_proxy import PROBLEM, STEPS, answer, cut, malformed
 from harness.certified import Issuance, cokd, moment, serial_of
 from harness.clock import Clock
@@ -150,8 +150,7 @@ class SmallDisk:
     def __init__(self, folder):
         self.folder = folder
         folder.mkdir()
-        if os.geteuid():
-            pytest.fail("not run: only root can mount the small disk that this needs", pytrace=False)
+        needs.root("only root can mount a small disk")
         subprocess.run(["mount", "-t", "tmpfs", "-o", "size=512k,mode=700", "tmpfs", folder], check=True)
 
     def fill(self):

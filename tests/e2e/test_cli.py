@@ -7,6 +7,7 @@ import ssl
 import subprocess
 
 import pytest
+from cryptography import x509
 
 from harness.cok import KEY, digest
 from harness.process import BIN_DIR, Process
@@ -390,4 +391,12 @@ def test_the_dates_of_a_self_signed_certificate_are_shown(own_daemon):
     assert ssl.cert_time_to_seconds(served["notAfter"]) == shown["not_after"]
     assert ssl.cert_time_to_seconds(served["notBefore"]) == shown["not_before"]
     assert int(shown["serial"].replace(":", ""), 16) == int(served["serialNumber"], 16)
-    assert "\nexpires: " in run("cokd", "cert", "status", "--config", daemon.config).stdout
+    assert shown["authority"] == str(daemon.ca) and shown["managed"]
+    authority = x509.load_pem_x509_certificate(daemon.ca.read_bytes())
+    assert shown["authority_not_after"] == authority.not_valid_after_utc.timestamp()
+    text = run("cokd", "cert", "status", "--config", daemon.config).stdout
+    assert "\nexpires: " in text and f"\nauthority:    {daemon.ca}, until 20" in text
+    # Without a daemon, the files say the same.
+    daemon.stop()
+    stored = json.loads(run("cokd", "cert", "status", "--json", "--config", daemon.config).stdout)
+    assert stored == shown | {"managed": False}

@@ -494,7 +494,7 @@ def test_the_socket_for_dns_is_missing(machine, by_default):
     certificate at once."""
 
     def check():
-        return machine.run("cokd", "check", "--resolver", "127.0.0.1:53").stdout
+        return machine.run("cokd", "check", "--resolver", "127.0.0.1:53", check=False).stdout
 
     assert "cokd-dns.socket is not enabled: systemctl enable --now cokd-dns.socket\n" in check()
     machine.systemctl("start", "cokd")
@@ -553,6 +553,45 @@ def test_the_clients_unit(machine, service, home):
     assert "removed" in dev("cok-client", "service", "uninstall")
     assert dev("systemctl", "--user", "is-active", "cok-client", check=False) == "inactive\n"
     assert not (folder.parent / "systemd/user/cok-client.service").exists()
+
+
+def test_the_machines_client(machine, service, home):
+    """The package's unit keeps the tunnels of /etc/cok/client.toml up, with a key that only root can read."""
+    unit = "/lib/systemd/system/cok-client.service"
+    verified = machine.run("systemd-analyze", "verify", "--man=no", unit)
+    assert verified.stdout + verified.stderr == ""
+    machine.path("/etc/hosts").write_text(f"127.0.0.1 localhost {DOMAIN}\n")
+    file, folder = machine.path("/etc/cok/client.toml"), machine.path("/etc/cok")
+    assert "#server = " in file.read_text(), "the package has an example"
+    shutil.copy(service.ca, folder / "ca.pem")
+    (folder / "ca.pem").chmod(0o644)
+    file.write_text(f'server = "https://{DOMAIN}"\nca_file = "ca.pem"\n[tunnels.here]\ntarget = "{home.target}"\n')
+    try:
+        # Without the key, the status says what is missing.
+        machine.systemctl("start", "cok-client", check=False)
+        wait_status(machine, "status=243/CREDENTIALS", unit="cok-client")
+        (folder / "key").write_text(KEY)
+        (folder / "key").chmod(0o600)
+        machine.systemctl("enable", "--now", "cok-client")
+        wait_for(lambda: service.curl("here", "/").stdout == b"hello", "the tunnel carries")
+        pid = machine.show("cok-client", "MainPID")
+        facts = machine.path(f"/proc/{pid}/status").read_text()
+        assert all(int(facts.split(f"Cap{kind}:")[1].split()[0], 16) == 0 for kind in ("Prm", "Eff", "Bnd", "Amb"))
+        assert int(facts.split("Uid:")[1].split()[0]) > 60000
+        shown = machine.run("cok-client", "status", "--json", "--state-dir", "/var/lib/cok-client").stdout
+        assert "here" in shown
+        file.write_text(file.read_text().replace("[tunnels.here]", "[tunnels.there]"))
+        machine.systemctl("reload", "cok-client")
+        wait_for(lambda: service.curl("there", "/").stdout == b"hello", "the new tunnel carries")
+        assert machine.show("cok-client", "MainPID") == pid
+        # A mistake is not tried again and again.
+        file.write_text('server = "nowhere"\n[tunnels.x]\n')
+        machine.systemctl("restart", "cok-client", check=False)
+        wait_for(lambda: machine.show("cok-client", "ActiveState") == "failed", "it has given up")
+        assert machine.show("cok-client", "ExecMainStatus") == "2"
+    finally:
+        machine.systemctl("disable", "--now", "cok-client", check=False)
+        machine.systemctl("reset-failed", check=False)
 
 
 @contextmanager
@@ -640,10 +679,35 @@ def test_secrets_are_credentials(machine, tmp_path):
         shutil.copy(file, machine.path(f"/etc/cokd/private/{name}"))
     service = Service(machine, tmp_path, tls='mode = "files"\ncert = "cert.pem"\nkey = "key.pem"')
     service.ca = authority.ca_file
+
+    def check(tls):
+        service.certificates = f'mode = "files"\n{tls}'
+        service.configure()
+        result = machine.run("cokd", "check", check=False)
+        return result.returncode, result.stdout + result.stderr
+
+    # Root could read them, and the service could not. It says how the service can.
+    code, said = check('cert = "/etc/cokd/private/cert.pem"\nkey = "/etc/cokd/private/key.pem"')
+    for name in ("cert", "key"):
+        path = f"/etc/cokd/private/{name}.pem"
+        assert f"tls.{name}: {path} may not be read by the service's user" in said
+        assert f"LoadCredential={name}.pem:{path} under [Service]" in said and code == 2
+    code, said = check('cert = "cert.pem"\nkey = "key.pem"')
+    assert code == 2 and "cokd.service has no credential key.pem" in said, said
     loaded = "".join(f"LoadCredential={name}:/etc/cokd/private/{name}\n" for name in ("cert.pem", "key.pem"))
     with dropped_in(machine, "cokd.service", f"[Service]\n{loaded}"):
+        # Only what the credentials hold could be wrong now, and it is right. DNS cannot be asked here.
+        code, said = check('cert = "cert.pem"\nkey = "key.pem"')
+        assert code == 0 and "no mistakes" in said, said
         machine.systemctl("start", *SOCKETS, "cokd")
         assert b" 404 " in service.curl("nobody", "/", "--include", "--http1.1").stdout
+        # The running daemon says what it serves: no other user can read it.
+        shown = json.loads(machine.run("cokd", "cert", "status", "--json").stdout)
+        assert shown["source"] == "files" and shown["names"] == [DOMAIN, f"*.{DOMAIN}"] and shown["managed"]
+        # The credential's source is checked, too.
+        shutil.copy(certificate, machine.path("/etc/cokd/private/key.pem"))
+        code, said = check('cert = "cert.pem"\nkey = "key.pem"')
+        assert code == 2 and "tls.key: /etc/cokd/private/key.pem: there is no private key" in said, said
 
 
 # A shell script that sets records of a name server over HTTP.

@@ -9,6 +9,7 @@ import threading
 
 import pytest
 
+from harness import needs
 from harness.authority import Authority
 from harness.process import BIN_DIR, wait_for
 
@@ -26,7 +27,7 @@ def elsewhere(tmp_path):
     authority, and the SHA-256 of its certificate."""
     address = own_address()
     if address is None:
-        pytest.skip("this machine has no address besides loopback")
+        needs.lacking("an address besides loopback")
     authority = Authority(tmp_path / "authority")
     cert, key = authority.files(address)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

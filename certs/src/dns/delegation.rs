@@ -3,7 +3,6 @@
 //!
 //! It asks those zones' own servers, so no cache answers, and it asks nothing of the responder itself.
 
-use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -13,49 +12,20 @@ use tokio::time::timeout;
 
 use super::client::{ask, question};
 use super::embedded::{NS_TTL, Zone};
+use super::finding::{Finding, address_record, list};
 use super::lookup::{NameServer, Resolver, Unknown, alias};
 use super::{challenge_name, parse_name};
 
 /// The longest that the whole check may take. With servers that answer, it takes a second or two.
 const LONGEST_LOOK: Duration = Duration::from_secs(30);
 
-/// A fact for the operator. Its text is one line.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Finding {
-    /// A record is missing.
-    Missing {
-        /// The zone that it belongs to, without the final dot.
-        zone: String,
-        /// The record in zone-file form.
-        record: String,
-    },
-    /// A record leads elsewhere.
-    Wrong(String),
-    /// No server could be asked, so nothing is known.
-    Unknown(String),
-}
-
-impl fmt::Display for Finding {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Missing { zone, record } => write!(formatter, "missing in the zone {zone}: {record}"),
-            Self::Wrong(what) => formatter.write_str(what),
-            Self::Unknown(why) => write!(formatter, "cannot check the DNS delegation: {why}"),
-        }
-    }
-}
-
 /// Checks all records above a zone that an ACME server needs to find it. The result is empty if all are right.
 /// `resolver` replaces the system's.
 pub async fn advise(zone: &Zone, domain: &str, resolver: Option<SocketAddr>) -> Vec<Finding> {
-    let resolver = match resolver {
-        Some(address) => Resolver::at(address),
-        None => match Resolver::system().await {
-            Ok(resolver) => resolver,
-            Err(error) => return vec![Finding::Unknown(error.to_string())],
-        },
-    };
-    advise_by(&resolver, zone, domain).await
+    match Resolver::chosen(resolver).await {
+        Ok(resolver) => advise_by(&resolver, zone, domain).await,
+        Err(error) => vec![Finding::Unknown(error.to_string())],
+    }
 }
 
 async fn advise_by(resolver: &Resolver, zone: &Zone, domain: &str) -> Vec<Finding> {
@@ -165,8 +135,7 @@ impl Look<'_> {
                 self.missing(&zone, format!("{server} {NS_TTL} IN A <the public address of this machine>"));
             }
             for address in mine {
-                let kind = if address.is_ipv4() { "A" } else { "AAAA" };
-                self.missing(&zone, format!("{server} {NS_TTL} IN {kind} {address}"));
+                self.missing(&zone, address_record(&server.to_ascii(), NS_TTL, *address));
             }
         } else if !mine.is_empty() && !found.iter().any(|address| mine.contains(address)) {
             let (found, mine) = (list(&found), list(mine));
@@ -177,8 +146,7 @@ impl Look<'_> {
     }
 
     fn missing(&mut self, zone: &Name, record: String) {
-        let zone = zone.to_ascii().trim_end_matches('.').to_owned();
-        self.findings.push(Finding::Missing { zone, record });
+        self.findings.push(Finding::missing(zone, record));
     }
 
     /// The answer of the parent zone's servers about a name, with the parent zone.
@@ -232,10 +200,6 @@ fn is_about(answer: &Message, name: &Name) -> bool {
 
 fn cname(from: &Name, to: &Name) -> String {
     format!("{from} {NS_TTL} IN CNAME {to}")
-}
-
-fn list(addresses: &[IpAddr]) -> String {
-    addresses.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]

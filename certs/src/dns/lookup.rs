@@ -81,6 +81,14 @@ impl Resolver {
         Ok(Self { resolvers, port: DNS_PORT })
     }
 
+    /// The resolver at `address`, or else the system's.
+    pub(super) async fn chosen(address: Option<SocketAddr>) -> Result<Self, Unknown> {
+        match address {
+            Some(address) => Ok(Self::at(address)),
+            None => Self::system().await,
+        }
+    }
+
     /// The resolver at an address.
     pub(super) fn at(address: SocketAddr) -> Self {
         Self { resolvers: vec![address], port: DNS_PORT }

@@ -1,4 +1,4 @@
-//! The admin API: health, metrics, reload and keys. It answers on the admin address and on a socket in the state directory.
+//! The admin API: health, metrics, the certificate, reload and keys. It answers on the admin address and on a socket in the state directory.
 //!
 //! Who can open the socket may do everything. The address is open to every program of the machine, and to the pages that
 //! a browser there shows: [`Access`] decides what they may ask for.
@@ -32,10 +32,15 @@ pub(crate) use self::access::Access;
 pub(crate) use self::keys::{KEYS, path_of, record_of, rotation_of};
 pub(crate) use self::socket::{AdminSocket, connect, path};
 use crate::admission::Admission;
+use crate::certificates::Served;
 use crate::observe::{Asker, Health, Metrics, text};
 
 /// The path that reloads the configuration, by POST.
 pub(crate) const RELOAD: &str = "/reload";
+/// The path of the certificate's status, in JSON.
+pub(crate) const CERTIFICATE: &str = "/certificate";
+/// The path that says whether visitors can use the daemon.
+pub(crate) const READY: &str = "/health/ready";
 
 /// How long a request head may take.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -66,6 +71,7 @@ pub(crate) struct Admin {
     pub(crate) health: Arc<Health>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) admission: Arc<Admission>,
+    pub(crate) certificate: Served,
     /// Where keys are kept.
     pub(crate) store: Arc<dyn Store>,
     /// What the admin address answers. A reload changes it.
@@ -156,11 +162,34 @@ impl Admin {
             response.headers_mut().insert(CONTENT_TYPE, kind);
             return response;
         }
+        if path == CERTIFICATE {
+            return self.certificate().await;
+        }
         self.health.answer(path, Asker::Operator).unwrap_or_else(|| {
-            let mut response = text("/metrics, /health, /health/live, /health/ready, /keys and /reload are here\n");
+            let mut response =
+                text("/metrics, /health, /health/live, /health/ready, /certificate, /keys and /reload are here\n");
             *response.status_mut() = StatusCode::NOT_FOUND;
             response
         })
+    }
+
+    /// Shows the certificate.
+    async fn certificate(self: Arc<Self>) -> Response<String> {
+        let read = tokio::task::spawn_blocking(move || self.certificate.status().map_err(anyhow::Error::from));
+        let said = read.await.map_err(anyhow::Error::from).flatten();
+        let said = said.and_then(|status| Ok(serde_json::to_string(&status)?));
+        match said {
+            Ok(json) => {
+                let mut response = text(json + "\n");
+                response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+                response
+            }
+            Err(error) => {
+                let mut response = text(format!("{error:#}\n"));
+                *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+                response
+            }
+        }
     }
 
     /// Reloads the configuration. A failure gets 409 with one line for each reason.

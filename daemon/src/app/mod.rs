@@ -23,7 +23,7 @@ pub(crate) use self::reload::Reloader;
 pub(crate) use self::signals::StopSignals;
 use crate::admin::{self, Access, Admin, AdminSocket, Places};
 use crate::admission::Admission;
-use crate::certificates::{Certificates, Change};
+use crate::certificates::{Certificates, Change, Served};
 use crate::config::Config;
 use crate::drain::stop::Stop;
 use crate::drain::{Drain, Port, initials};
@@ -57,6 +57,7 @@ pub(crate) struct App {
     tls: Arc<PublicTls>,
     dns: Option<Dns>,
     certificates: Certificates,
+    served: Served,
     store: Arc<Sqlite>,
     reloader: Arc<Reloader>,
 }
@@ -106,6 +107,7 @@ impl App {
         let metrics = Arc::<Metrics>::default();
         let (certificates, responder) =
             Certificates::new(&config.certificates, domain.as_str(), &state_dir, count(metrics.clone()))?;
+        let served = certificates.served(&config.certificates, domain.as_str(), &state_dir);
         let dns =
             responder.map(|responder| Dns::bind(responder, &startup.addresses.dns, &mut inherited)).transpose()?;
         if !inherited.dns_udp.is_empty() {
@@ -137,7 +139,20 @@ impl App {
         parts.health.watch_store(store.troubles());
         let endpoints = sockets.quic.iter().map(|port| port.endpoint.clone()).collect();
         let reloader = Reloader::new(source, config, parts.clone(), tls.clone(), endpoints);
-        Ok(Self { sockets, activated, addresses, address, state_dir, parts, tls, dns, certificates, store, reloader })
+        Ok(Self {
+            sockets,
+            activated,
+            addresses,
+            address,
+            state_dir,
+            parts,
+            tls,
+            dns,
+            certificates,
+            served,
+            store,
+            reloader,
+        })
     }
 
     /// The addresses it listens on.
@@ -163,7 +178,7 @@ impl App {
     /// Serves until `stop` resolves. Requests in flight may then finish within `drain_timeout`.
     pub(crate) async fn run(self, stop: impl Future<Output = ()>) {
         let Self { sockets, activated, addresses, address, state_dir, parts, tls, dns, .. } = self;
-        let Self { certificates, store, reloader, .. } = self;
+        let Self { certificates, served: certificate, store, reloader, .. } = self;
         let Bound { https, quic, http, admin, admin_socket } = sockets;
         let Parts { admission, drain, tunnels, exchanges, listen, health, metrics, access, .. } = parts;
 
@@ -198,8 +213,16 @@ impl App {
         info!(event = "listening", listener = "admin", address = %at, "listening on {at} for health and metrics");
         let reload = reloader.for_admin();
         let places = Places::default();
-        let api =
-            Admin { health: health.clone(), metrics, admission: admission.clone(), store, access, reload, places };
+        let api = Admin {
+            health: health.clone(),
+            metrics,
+            admission: admission.clone(),
+            certificate,
+            store,
+            access,
+            reload,
+            places,
+        };
         let admin = serve_admin(admin, admin_socket, &Arc::new(api));
 
         let follower = background.spawn(ledger.clone().follow(tunnels.clone(), restored));

@@ -4,8 +4,8 @@
 mod config;
 mod solver;
 mod state;
+mod status;
 
-use std::fs::File;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -27,7 +27,9 @@ use tracing::{error, info, warn};
 
 pub(crate) use self::config::{Acme, Config, Dns, ExternalAccount, Tls, Tsig};
 pub(crate) use self::state::State;
+pub(crate) use self::status::{CertificateStatus, Served, stored};
 use crate::host::credentials;
+use crate::host::eyes::{Sight, advice};
 
 /// The folder of the daemon's own authority, in the state directory.
 pub(crate) const AUTHORITY: &str = "authority";
@@ -43,7 +45,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 const AGAIN_AFTER: Duration = Duration::from_secs(10);
 
 /// A function that reads a secret from a file.
-type Read = fn(&Path) -> anyhow::Result<String>;
+type Read<'a> = &'a dyn Fn(&Path) -> anyhow::Result<String>;
 
 /// The names that a certificate must cover.
 pub(crate) fn names(domain: &str) -> [String; 2] {
@@ -109,7 +111,7 @@ impl Certificates {
             Tls::Files { cert, key } => {
                 let (cert, key) = (credentials::resolve(cert), credentials::resolve(key));
                 let watch = Watch::new(vec![cert.clone(), key.clone()]);
-                let (certificate, facts) = files::load(&cert, &key, &covered)?;
+                let (certificate, facts) = files::load(&cert, &key, &covered).map_err(with_advice)?;
                 serving(&report, "files", &facts);
                 (certificate, Source::Files { cert, key, watch })
             }
@@ -120,9 +122,9 @@ impl Certificates {
             }
             Tls::Acme(acme) => {
                 let solver;
-                (solver, responder) = solver::new(&acme.dns, domain, credentials::read)?;
+                (solver, responder) = solver::new(&acme.dns, domain, &credentials::read)?;
                 let store = Store::open(state_dir, &acme.directory)?;
-                let renewer = Renewer::new(settings(acme, credentials::read)?, &covered, store, solver)?;
+                let renewer = Renewer::new(settings(acme, &credentials::read)?, &covered, store, solver)?;
                 let certificate = if let Some(stored) = renewer.current() {
                     serving(&report, "acme", &stored.facts);
                     stored.certified.clone()
@@ -147,6 +149,12 @@ impl Certificates {
     /// The state of the certificate.
     pub(crate) fn state(&self) -> Arc<State> {
         self.report.state.clone()
+    }
+
+    /// Its status for operators.
+    pub(crate) fn served(&self, config: &Config, domain: &str, state_dir: &Path) -> Served {
+        let (config, domain, state_dir) = (config.clone(), domain.to_owned(), state_dir.to_owned());
+        Served { config, domain, state_dir, state: self.state() }
     }
 
     /// The resolver that picks a connection's certificate.
@@ -224,58 +232,73 @@ fn take(
         }
         Err(error) => {
             report.report(Change::Failed);
+            report.state.set_refused(error.to_string());
             error!(event = "certificate_refused", %error, "{error}; the certificate before is served on");
         }
     }
 }
 
-/// Mistakes in the settings that only show in use and would prevent a start, each with its key and file. Asks no server
-/// and writes nothing.
-pub(crate) fn mistakes(config: &Config, domain: &str) -> Vec<String> {
+/// Mistakes in the settings that only show in use and would prevent a start, each with its key and file. `look` says
+/// what the daemon will find at a path. Asks no server and writes nothing.
+pub(crate) fn mistakes(config: &Config, domain: &str, look: &dyn Fn(&Path) -> Sight) -> Vec<String> {
     let mut mistakes = Vec::new();
     match &config.source {
-        Tls::Files { cert, key } if is_visible(cert) && is_visible(key) => {
-            let (cert, key) = (credentials::resolve(cert), credentials::resolve(key));
-            if let Err(error) = files::load(&cert, &key, &names(domain).each_ref().map(String::as_str)) {
-                let name = if error.path() == Some(&*key) { "tls.key" } else { "tls.cert" };
+        Tls::Files { cert, key } => {
+            let seen = [("tls.cert", look(cert)), ("tls.key", look(key))];
+            for (name, sight) in &seen {
+                if let Sight::Unreadable(why) = sight {
+                    mistakes.push(format!("{name}: {why}"));
+                }
+            }
+            if let [(_, Sight::File(cert)), (_, Sight::File(key))] = &seen
+                && let Err(error) = files::load(cert, key, &names(domain).each_ref().map(String::as_str))
+            {
+                let name = if error.path() == Some(&**key) { "tls.key" } else { "tls.cert" };
                 mistakes.push(format!("{name}: {error}"));
             }
         }
-        Tls::Files { .. } | Tls::SelfSigned => {}
+        Tls::SelfSigned => {}
         Tls::Acme(acme) => {
-            if let Err(error) = solver::new(&acme.dns, domain, read_visible) {
+            let read = |path: &Path| match look(path) {
+                Sight::File(file) => credentials::read(&file),
+                Sight::Unknown => Ok(STAND_IN.to_owned()),
+                Sight::Unreadable(why) => Err(anyhow::Error::msg(why)),
+            };
+            if let Err(error) = solver::new(&acme.dns, domain, &read) {
                 mistakes.push(format!("acme.dns: {error:#}"));
             }
-            if let Err(error) = external_account(acme, read_visible) {
+            if let Err(error) = external_account(acme, &read) {
                 mistakes.push(format!("acme.eab_hmac_key_file: {error:#}"));
             }
-            if let Some(ca_file) = &acme.ca_file
-                && let Err(error) = acme::check_ca_file(ca_file)
-            {
-                mistakes.push(format!("acme.ca_file: {error}"));
+            match acme.ca_file.as_deref().map(look) {
+                Some(Sight::Unreadable(why)) => mistakes.push(format!("acme.ca_file: {why}")),
+                Some(Sight::File(file)) => {
+                    if let Err(error) = acme::check_ca_file(&file) {
+                        mistakes.push(format!("acme.ca_file: {error}"));
+                    }
+                }
+                Some(Sight::Unknown) | None => {}
             }
         }
     }
     mistakes
 }
 
-/// Placeholder for a secret that the user of `cokd check` cannot read. It is base64, like many secrets.
+/// Placeholder for a secret that `cokd check` cannot read. It is base64, like many secrets.
 const STAND_IN: &str = "c3RhbmQtaW4h";
 
-fn read_visible(path: &Path) -> anyhow::Result<String> {
-    if is_visible(path) { credentials::read(path) } else { Ok(STAND_IN.to_owned()) }
-}
-
-/// True if the file can be opened or is truly missing. Credentials exist only inside the service, and other users'
-/// files cannot be opened; neither is a mistake.
-fn is_visible(path: &Path) -> bool {
-    match File::open(credentials::resolve(path)) {
-        Ok(_) => true,
-        Err(error) => path.is_absolute() && error.kind() != ErrorKind::PermissionDenied,
+/// Adds to an unreadable file how the service gets it.
+fn with_advice(error: cok_certs::Error) -> anyhow::Error {
+    match &error {
+        cok_certs::Error::Io { path, error: why } if why.kind() == ErrorKind::PermissionDenied => {
+            anyhow::anyhow!("{error}; {}", advice(path))
+        }
+        _ => error.into(),
     }
 }
 
 fn serving(report: &Reporter, source: &str, facts: &Facts) {
+    report.state.set_facts(facts);
     report.report(Change::Serving(facts.not_after));
     let (not_after, serial) = (facts.not_after, &facts.serial);
     let until = date(not_after);
@@ -296,7 +319,7 @@ fn self_signed(state_dir: &Path, names: &[&str]) -> anyhow::Result<(Authority, A
     Ok((authority, certificate))
 }
 
-fn settings(acme: &Acme, read: Read) -> anyhow::Result<acme::Settings> {
+fn settings(acme: &Acme, read: Read<'_>) -> anyhow::Result<acme::Settings> {
     Ok(acme::Settings {
         directory: acme.directory.clone(),
         contact: acme.contact.clone(),
@@ -308,7 +331,7 @@ fn settings(acme: &Acme, read: Read) -> anyhow::Result<acme::Settings> {
 }
 
 /// The identifier and the HMAC key of the external account binding.
-fn external_account(acme: &Acme, read: Read) -> anyhow::Result<Option<(String, Vec<u8>)>> {
+fn external_account(acme: &Acme, read: Read<'_>) -> anyhow::Result<Option<(String, Vec<u8>)>> {
     let Some(account) = &acme.external_account else { return Ok(None) };
     let text = read(&account.hmac_key_file)?;
     // Authorities issue the key with and without padding. The decoder's error would show bytes of it.
@@ -318,7 +341,7 @@ fn external_account(acme: &Acme, read: Read) -> anyhow::Result<Option<(String, V
 }
 
 /// A hash of everything that an order depends on: the settings, and the content of the secret files that they name.
-fn fingerprint(acme: &Acme, read: Read) -> anyhow::Result<String> {
+fn fingerprint(acme: &Acme, read: Read<'_>) -> anyhow::Result<String> {
     let hmac_key = acme.external_account.as_ref().map(|account| &account.hmac_key_file);
     let mut digest = Sha256::new_with_prefix(format!("{acme:?}"));
     for path in hmac_key.into_iter().chain(acme.dns.secret_file()) {
@@ -330,6 +353,11 @@ fn fingerprint(acme: &Acme, read: Read) -> anyhow::Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::eyes::Eyes;
+
+    fn look(path: &Path) -> Sight {
+        Eyes::new(None).unwrap().look(path)
+    }
 
     #[test]
     fn what_would_keep_the_daemon_from_its_start_is_a_mistake() {
@@ -341,7 +369,7 @@ mod tests {
         let mistakes = |lines: &str| {
             let config =
                 crate::config::Config::parse(&format!("domain = \"a.example\"\n{lines}"), "cokd.toml").unwrap();
-            mistakes(&config.certificates, "a.example")
+            mistakes(&config.certificates, "a.example", &look)
         };
         let eab = |file: &str| format!("[acme]\neab_key_id = \"a\"\neab_hmac_key_file = \"{file}\"");
         let tsig = |file: &str| {
@@ -380,7 +408,7 @@ mod tests {
     fn a_missing_provider_id_is_a_mistake() {
         let text = "domain = \"a.example\"\n[acme.dns]\nprovider = \"route53\"\ntoken_file = \"cokd-test-credential\"";
         let [mistake] =
-            &mistakes(&crate::config::Config::parse(text, "cokd.toml").unwrap().certificates, "a.example")[..]
+            &mistakes(&crate::config::Config::parse(text, "cokd.toml").unwrap().certificates, "a.example", &look)[..]
         else {
             panic!()
         };

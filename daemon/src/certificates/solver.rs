@@ -16,7 +16,7 @@ use super::config::{Dns, Tsig};
 pub(super) type Chosen = (Arc<dyn Solver>, Option<Arc<Embedded>>);
 
 /// Builds the solver for a domain. `read` reads its secret.
-pub(super) fn new(dns: &Dns, domain: &str, read: Read) -> anyhow::Result<Chosen> {
+pub(super) fn new(dns: &Dns, domain: &str, read: Read<'_>) -> anyhow::Result<Chosen> {
     Ok(match dns {
         Dns::Embedded(zone) => {
             let responder = Embedded::new(Zone::clone(zone));
@@ -45,7 +45,7 @@ pub(super) fn new(dns: &Dns, domain: &str, read: Read) -> anyhow::Result<Chosen>
     })
 }
 
-fn key(tsig: &Tsig, read: Read) -> anyhow::Result<rfc2136::Key> {
+fn key(tsig: &Tsig, read: Read<'_>) -> anyhow::Result<rfc2136::Key> {
     let secret = read(&tsig.secret_file)?;
     rfc2136::Key::new(&tsig.name, &tsig.algorithm, &secret)
         .with_context(|| format!("the TSIG key {:?} from {}", tsig.name, tsig.secret_file.display()))

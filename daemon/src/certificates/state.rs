@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use cok_certs::dns::embedded::Embedded;
+use cok_certs::files::Facts;
 use cok_certs::unix_now;
 use parking_lot::Mutex;
 
@@ -12,6 +13,10 @@ use parking_lot::Mutex;
 pub(crate) struct State {
     /// When it expires, in seconds since 1970; 0 while only a stand-in is served.
     not_after: AtomicI64,
+    /// The certificate from files or from the daemon's own authority that is served.
+    facts: Mutex<Option<Facts>>,
+    /// Why the files that are there now are not served.
+    refused: Mutex<Option<String>>,
     /// Answers DNS queries, if the daemon does so itself.
     responder: Mutex<Option<Arc<Embedded>>>,
 }
@@ -20,6 +25,22 @@ impl State {
     /// Sets the expiry of the served certificate.
     pub(super) fn set_not_after(&self, not_after: i64) {
         self.not_after.store(not_after, Ordering::Relaxed);
+    }
+
+    /// Sets the served certificate, which no refusal concerns any more.
+    pub(super) fn set_facts(&self, facts: &Facts) {
+        *self.facts.lock() = Some(facts.clone());
+        *self.refused.lock() = None;
+    }
+
+    /// Sets why new files are refused.
+    pub(super) fn set_refused(&self, why: String) {
+        *self.refused.lock() = Some(why);
+    }
+
+    /// The served certificate, unless ACME keeps it, and why newer files are refused.
+    pub(super) fn served(&self) -> (Option<Facts>, Option<String>) {
+        (self.facts.lock().clone(), self.refused.lock().clone())
     }
 
     /// Sets the DNS responder.

@@ -7,14 +7,14 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, anyhow, bail};
 use clap::{Args, Subcommand};
-use cok_certs::acme::{self, Status};
-use cok_certs::files::{self, Facts};
 use cok_certs::store::{Request, Store};
-use cok_certs::{Authority, unix_now};
-use serde::Serialize;
+use cok_certs::unix_now;
+use http::{Method, StatusCode};
 
-use super::exit::DEFAULT_CONFIG;
-use crate::certificates::{AUTHORITY, Tls, names};
+use super::admin::{Daemon, Unanswered};
+use super::exit::{DEFAULT_CONFIG, block_on};
+use crate::admin::CERTIFICATE;
+use crate::certificates::{CertificateStatus, Tls, stored};
 use crate::config::Config;
 
 #[derive(Debug, Subcommand)]
@@ -52,24 +52,6 @@ impl CertCommand {
     }
 }
 
-/// The fields that are shown, flat for scripts. Unknown ones are null.
-#[derive(Debug, Default, Serialize)]
-struct Shown {
-    source: &'static str,
-    names: Vec<String>,
-    issuer: Option<String>,
-    serial: Option<String>,
-    not_before: Option<i64>,
-    not_after: Option<i64>,
-    next_renewal: Option<i64>,
-    next_try: Option<i64>,
-    last_try: Option<i64>,
-    last_error: Option<String>,
-    failures: Option<u32>,
-    requested: Option<bool>,
-    managed: Option<bool>,
-}
-
 #[expect(clippy::print_stdout, reason = "the status is what the command is for")]
 pub(super) fn run(command: &CertCommand, config: &Config) -> anyhow::Result<()> {
     match command {
@@ -104,37 +86,34 @@ pub(super) fn run(command: &CertCommand, config: &Config) -> anyhow::Result<()> 
     }
 }
 
-fn status(config: &Config) -> anyhow::Result<Shown> {
-    let names = names(config.startup.domain.as_str());
-    Ok(match &config.certificates.source {
-        Tls::Acme(acme) => {
-            let covered = names.each_ref().map(String::as_str);
-            let status =
-                acme::status(&config.startup.state_dir, &acme.directory, &covered, unix_now()).map_err(explained)?;
-            let Status { certificate, next_renewal, next_try, last_try, last_error, failures, requested, managed } =
-                status;
-            Shown {
-                next_renewal,
-                next_try: Some(next_try),
-                last_try,
-                last_error,
-                failures: Some(failures),
-                requested: Some(requested),
-                managed: Some(managed),
-                ..Shown::of("acme", certificate)
+/// The status that the running daemon knows. Without one, or with an older one, that of the files.
+fn status(config: &Config) -> anyhow::Result<CertificateStatus> {
+    let mut answered = None;
+    block_on(async {
+        let daemon = Daemon::of(config, None)?;
+        answered = Some(match daemon.ask(Method::GET, CERTIFICATE, Vec::new()).await {
+            Ok((StatusCode::OK, body)) => Some(serde_json::from_slice(&body).context("the daemon's answer")?),
+            Ok((StatusCode::NOT_FOUND, _)) => None,
+            Ok((status, body)) => {
+                bail!("the daemon at {daemon} answered {status}: {}", String::from_utf8_lossy(&body).trim())
             }
-        }
-        Tls::Files { cert, .. } => Shown::of("files", Some(files::first_facts(cert)?)),
-        // The daemon keeps the key in memory, and the certificate in a file as well.
-        Tls::SelfSigned => {
-            let file = Authority::issued_file(&config.startup.state_dir.join(AUTHORITY));
-            if file.try_exists()? {
-                Shown::of("self-signed", Some(files::first_facts(&file)?))
-            } else {
-                Shown { names: names.to_vec(), ..Shown::of("self-signed", None) }
+            Err(Unanswered::Unreachable(error))
+                if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) =>
+            {
+                None
             }
-        }
-    })
+            Err(Unanswered::Unreachable(error)) => {
+                bail!("cannot ask the daemon at {daemon}: {error}; run this as root or as the service's user")
+            }
+            Err(Unanswered::Lost(error)) => return Err(error.context(format!("the daemon at {daemon}"))),
+        });
+        Ok(())
+    })?;
+    if let Some(status) = answered.flatten() {
+        return Ok(status);
+    }
+    let startup = &config.startup;
+    stored(&config.certificates, startup.domain.as_str(), &startup.state_dir).map_err(explained)
 }
 
 /// Adds advice to a permission error: only the daemon's own user may read its state.
@@ -143,25 +122,8 @@ fn explained(error: cok_certs::Error) -> anyhow::Error {
     if denied { anyhow!("{error}: run this as root or as the service's user") } else { error.into() }
 }
 
-impl Shown {
-    fn of(source: &'static str, facts: Option<Facts>) -> Self {
-        let Some(Facts { names, issuer, serial, not_before, not_after }) = facts else {
-            return Self { source, ..Self::default() };
-        };
-        Self {
-            source,
-            names,
-            issuer: Some(issuer),
-            serial: Some(serial),
-            not_before: Some(not_before),
-            not_after: Some(not_after),
-            ..Self::default()
-        }
-    }
-}
-
 /// The fields as text, one line for each known one.
-fn text(shown: &Shown, now: i64) -> String {
+fn text(shown: &CertificateStatus, now: i64) -> String {
     let mut text = String::new();
     let mut line = |name: &str, value: Option<String>| {
         if let Some(value) = value {
@@ -170,12 +132,14 @@ fn text(shown: &Shown, now: i64) -> String {
         }
     };
     let at = |at: Option<i64>| at.map(|at| moment(at, now));
-    line("source", Some(shown.source.to_owned()));
+    line("source", Some(shown.source.clone()));
     line("names", Some(if shown.names.is_empty() { "no certificate yet".to_owned() } else { shown.names.join(", ") }));
     line("issuer", shown.issuer.clone());
     line("serial", shown.serial.clone());
     line("valid from", at(shown.not_before));
     line("expires", at(shown.not_after));
+    let until = at(shown.authority_not_after).map(|until| format!(", until {until}")).unwrap_or_default();
+    line("authority", shown.authority.as_ref().map(|file| format!("{}{until}", file.display())));
     line("next renewal", at(shown.next_renewal));
     line("last try", at(shown.last_try));
     line("last error", shown.last_error.as_ref().map(|error| error.replace('\n', " ")));
@@ -222,19 +186,18 @@ mod tests {
 
     #[test]
     fn people_read_moments_and_what_is_wrong() {
-        let facts = Facts {
+        let shown = CertificateStatus {
+            source: "acme".to_owned(),
             names: vec!["a.example".to_owned(), "*.a.example".to_owned()],
-            issuer: "CN=Test".to_owned(),
-            serial: "01".to_owned(),
-            not_before: 0,
-            not_after: 90 * 86_400,
-        };
-        let shown = Shown {
+            issuer: Some("CN=Test".to_owned()),
+            serial: Some("01".to_owned()),
+            not_before: Some(0),
+            not_after: Some(90 * 86_400),
             next_renewal: Some(60 * 86_400),
             last_error: Some("refused\nfor good".to_owned()),
             next_try: Some(86_400 + 90),
             managed: Some(true),
-            ..Shown::of("acme", Some(facts))
+            ..CertificateStatus::default()
         };
         let text = text(&shown, 86_400);
         assert_eq!(
@@ -251,7 +214,15 @@ mod tests {
                 "next try:     1970-01-02T00:01:30Z (in 90 s)",
             ]
         );
-        let none = super::text(&Shown { managed: Some(false), ..Shown::of("acme", None) }, 0);
+        let none = CertificateStatus { managed: Some(false), ..CertificateStatus::default() };
+        let none = super::text(&none, 0);
         assert!(none.contains("no certificate yet") && none.contains("no daemon runs"), "{none}");
+        let own = CertificateStatus {
+            authority: Some("/state/ca.pem".into()),
+            authority_not_after: Some(3 * 86_400),
+            ..CertificateStatus::default()
+        };
+        let own = super::text(&own, 0);
+        assert!(own.contains("\nauthority:    /state/ca.pem, until 1970-01-04T00:00:00Z (in 3 days)\n"), "{own}");
     }
 }

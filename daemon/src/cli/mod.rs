@@ -2,17 +2,17 @@
 
 mod admin;
 mod cert;
+mod check;
 mod exit;
+mod health;
 mod key;
 mod reload;
 
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
-use cok_certs::dns::delegation;
 use cok_client::cli as client;
 use cok_client::cli::man_pages::{self, CompletionsArgs, ManArgs};
 use cok_client::logging::{self, LogFormat};
@@ -21,19 +21,21 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use self::cert::CertCommand;
-use self::exit::{DEFAULT_CONFIG, USAGE, block_on, outcome, wrong};
+use self::check::CheckArgs;
+use self::exit::{DEFAULT_CONFIG, block_on, outcome, wrong};
+use self::health::HealthArgs;
 use self::key::KeyCommand;
 use self::reload::ReloadArgs;
 use crate::app::dev::{self, DevArgs};
 use crate::app::{App, StopSignals};
-use crate::certificates::{self, Dns, Tls};
 use crate::config::Config;
 use crate::drain::Drain;
 use crate::host::activation::Inherited;
 use crate::host::notify;
 
-/// The first port that needs no privilege; the service has none.
-const FIRST_FREE_PORT: u16 = 1024;
+/// The exit codes of `cokd check`.
+const CHECK_CODES: &str = "Exit codes: 0 all is well, 1 something around the configuration is missing or in the way, such as a \
+                           DNS record, a key or a free port, 2 the configuration has a mistake.";
 /// The least time that a start with a wrong configuration takes under socket activation. systemd does not restart the
 /// service after that, but a visitor who waits in the socket starts it again at once.
 const WRONG_START: Duration = Duration::from_secs(2);
@@ -56,15 +58,11 @@ enum Command {
     Dev(DevArgs),
     /// Put a local service at a public address: the same as cok-client
     Client(Box<client::Cli>),
-    /// Check a configuration, and whether DNS leads to this daemon; names every mistake, with exit code 2
-    Check {
-        /// The configuration file
-        #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
-        config: PathBuf,
-        /// Ask this DNS resolver for the delegation, instead of the system's
-        #[arg(long, value_name = "ADDRESS")]
-        resolver: Option<SocketAddr>,
-    },
+    /// Check a configuration and what is around it: files, ports, keys and DNS
+    #[command(after_help = CHECK_CODES)]
+    Check(CheckArgs),
+    /// Ask the running daemon whether visitors can use it; exit code 1 if not
+    Health(HealthArgs),
     /// Have the running daemon reload its configuration; exit code 2 if it can't be applied and nothing changed
     Reload(ReloadArgs),
     /// Show or renew the certificate
@@ -108,7 +106,11 @@ pub fn main() -> ExitCode {
             outcome(block_on(dev::run(args)))
         }
         Command::Client(cli) => client::main_of(&cli, "cokd client"),
-        Command::Check { config, resolver } => check(&config, resolver),
+        Command::Check(args) => check::run(&args),
+        Command::Health(args) => match Config::load(&args.config) {
+            Ok(config) => outcome(block_on(health::ask(&args, &config))),
+            Err(error) => wrong(&error),
+        },
         Command::Cert(command) => match Config::load(command.file()) {
             Ok(config) => outcome(cert::run(&command, &config)),
             Err(error) => wrong(&error),
@@ -118,40 +120,6 @@ pub fn main() -> ExitCode {
         Command::Completions(args) => outcome(man_pages::completions(Cli::command(), &args).map_err(Into::into)),
         Command::Man(args) => outcome(man_pages::man(Cli::command(), &args).map_err(Into::into)),
     }
-}
-
-/// Checks the file and DNS. Mistakes in the file are errors. Missing DNS records are only reported, since they may
-/// still be added.
-fn check(path: &Path, resolver: Option<SocketAddr>) -> ExitCode {
-    let config = match Config::load(path) {
-        Ok(config) => config,
-        Err(error) => return wrong(&error),
-    };
-    let mistakes = certificates::mistakes(&config.certificates, config.startup.domain.as_str());
-    if !mistakes.is_empty() {
-        for mistake in mistakes {
-            logging::complain(&format!("{}: {mistake}", path.display()).replace('\n', " "));
-        }
-        return ExitCode::from(USAGE);
-    }
-    println!("{}: no mistakes", path.display());
-    let Tls::Acme(acme) = &config.certificates.source else { return ExitCode::SUCCESS };
-    let Dns::Embedded(zone) = &acme.dns else { return ExitCode::SUCCESS };
-    if config.listen.startup.addresses.dns.iter().any(|address| address.port() < FIRST_FREE_PORT)
-        && let Some(command) = notify::dns_socket_advice()
-    {
-        println!("DNS: the service cannot open its port itself, and cokd-dns.socket is not enabled: {command}");
-    }
-    outcome(block_on(async {
-        let findings = delegation::advise(zone, config.startup.domain.as_str(), resolver).await;
-        if findings.is_empty() {
-            println!("DNS: all records that lead here are there: {}", zone.delegation());
-        }
-        for finding in findings {
-            println!("DNS: {finding}");
-        }
-        Ok(())
-    }))
 }
 
 fn run(args: &RunArgs, inherited: anyhow::Result<Inherited>) -> ExitCode {

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from figures import percentile
 from harness.cok import Daemon
-from harness.netns import DAEMON, Network, Unavailable
+from harness.needs import Lacking
+from harness.netns import DAEMON, Network
 from harness.nginx import Nginx
 from harness.process import wait_for
 from harness.visitors import Visitors
@@ -97,7 +98,7 @@ def subjects(bench):
         for loss in QUICK_LOSS if bench.quick else LOSS:
             try:
                 network = Network()
-            except Unavailable as why:
+            except Lacking as why:
                 raise AssertionError(f"network namespaces: {why}") from why
             stack.callback(network.delete)
             network.link(**LINE, loss=loss / 100)

@@ -10,27 +10,30 @@ import signal
 import subprocess
 from pathlib import Path
 
+from . import needs
 from .cok import DOMAIN, KEY, Daemon, digest
 from .netns import enter
 from .process import BIN_DIR, DEADLINE, end, spawn, wait_for
 
-SUITE = "bookworm"
+SUITES = ["bookworm", "trixie"]
 MIRROR = os.environ.get("COK_DEBIAN_MIRROR", "http://deb.debian.org/debian")
 PACKAGES = "systemd,systemd-sysv,dbus,libpam-systemd,iproute2,ca-certificates"
 MAKE_PACKAGES = Path(__file__).parents[2] / "packages"
+MAINTAINER = {"DEBFULLNAME": "The tests of cok", "DEBEMAIL": "tests@cok.test"}
 
 
 @functools.cache
-def root():
-    """Returns a folder with an installed Debian. It is made once, kept outside the checkout, and read-only afterwards."""
+def root(suite=SUITES[0]):
+    """Returns a folder with an installed Debian of that release. It is made once, kept outside the checkout, and read-only afterwards."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cok-tests"
-    made = cache / f"{SUITE}-{hashlib.sha256(PACKAGES.encode()).hexdigest()[:12]}"
+    made = cache / f"{suite}-{hashlib.sha256(PACKAGES.encode()).hexdigest()[:12]}"
     if not made.exists():
+        needs.command("debootstrap")
         # Another run may build it at the same time: the first to finish wins.
         making = cache / f"{made.name}.{os.getpid()}"
         making.mkdir(parents=True)
         try:
-            command = ["debootstrap", "--variant=minbase", f"--include={PACKAGES}", SUITE, str(making), MIRROR]
+            command = ["debootstrap", "--variant=minbase", f"--include={PACKAGES}", suite, str(making), MIRROR]
             result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
             assert result.returncode == 0, result.stdout[-2000:] + result.stderr
             shutil.rmtree(making / "var/cache/apt/archives")
@@ -46,7 +49,7 @@ def root():
 
 def packages(folder, version=None, env=os.environ):
     """Makes the packages of the binaries under test. Returns their folder."""
-    env = {**env, "COK_BIN_DIR": str(BIN_DIR.resolve()), "COK_DEB_FAST": "1"}
+    env = {**env, "COK_BIN_DIR": str(BIN_DIR.resolve()), "COK_DEB_FAST": "1", **MAINTAINER}
     env |= {"COK_DEB_VERSION": version} if version else {}
     result = subprocess.run([MAKE_PACKAGES, folder], env=env, capture_output=True, text=True, check=False, timeout=600)
     assert result.returncode == 0, result.stdout + result.stderr
@@ -56,14 +59,15 @@ def packages(folder, version=None, env=os.environ):
 class Machine:
     """A booted container."""
 
-    def __init__(self, log):
-        assert os.geteuid() == 0, "only root can boot the container that this needs"
+    def __init__(self, log, suite=SUITES[0]):
+        needs.root("only root can boot a container")
+        needs.command("systemd-nspawn")
         self.log = log
         with open(log, "wb") as console:
             self.container = spawn(
                 [
                     "systemd-nspawn", "--quiet", "--register=no", "--keep-unit", "--private-network",
-                    "--volatile=overlay", f"--machine=cok-{os.getpid()}", "--directory", root(), "--boot",
+                    "--volatile=overlay", f"--machine=cok-{suite}-{os.getpid()}", "--directory", root(suite), "--boot",
                 ],
                 stdin=subprocess.DEVNULL, stdout=console, stderr=console,
             )
@@ -124,6 +128,13 @@ class Machine:
     def enter(self, function):
         """Calls the function in the container's network. Returns its result."""
         return enter(f"/proc/{self.leader}/ns/net", function)
+
+    def connect(self, namespace, here, there):
+        """Connects it with a namespace by a cable, with these addresses and their prefix lengths."""
+        namespace.ip("link", "add", "up0", "type", "veth", "peer", "name", "net0", "netns", self.leader)
+        namespace.address("up0", there)
+        self.run("ip", "address", "add", here, "dev", "net0")
+        self.run("ip", "link", "set", "net0", "up")
 
     def stop(self):
         """Stops the container with all its processes."""

@@ -13,6 +13,7 @@ import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from . import needs
 from .process import BIN_DIR, end, spawn
 
 DAEMON = "10.0.0.1"
@@ -22,14 +23,10 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _numbers = itertools.count()
 
 
-class Unavailable(Exception):
-    """This machine or this user can't make network namespaces."""
-
-
 def _ip(*arguments):
     result = subprocess.run(["ip", *map(str, arguments)], capture_output=True, text=True, check=False, timeout=20)
     if result.returncode:
-        raise Unavailable(f"network namespaces are not to be had here: ip {arguments}: {result.stderr.strip()}")
+        needs.lacking(f"network namespaces: ip {' '.join(map(str, arguments))}: {result.stderr.strip()}")
     return result.stdout
 
 
@@ -60,8 +57,8 @@ class Namespace:
     """One network namespace, in which programs and sockets can be started."""
 
     def __init__(self, name):
-        if os.geteuid():
-            raise Unavailable("not run: only root can make the network namespaces that this needs")
+        needs.root("only root can make network namespaces")
+        needs.command("nft")
         # Unique on the machine, since another run may be under way.
         self.name = f"cok-{os.getpid()}-{next(_numbers)}-{name}"
         _ip("netns", "add", self.name)
@@ -171,7 +168,7 @@ class Network:
         try:
             self.home, self.internet = self.add("home"), self.add("internet")
             self.internet.address("lo", f"{DAEMON}/32")
-        except Unavailable:
+        except BaseException:
             self.delete()
             raise
 

@@ -10,6 +10,8 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from . import needs
+
 BIN_DIR = Path(os.environ.get("COK_BIN_DIR", "target/release"))
 
 DEADLINE = 20.0
@@ -65,6 +67,8 @@ class Process:
 
     def __init__(self, *command, env=None, cwd=None, inside=HERE, stdin=subprocess.DEVNULL):
         self.command = [str(part) for part in command]
+        # Inside of another place, it is another program that is started.
+        needs.program(self.command[0])
         self.lines = []
         self._new = threading.Condition()
         self.stdout = queue.Queue()

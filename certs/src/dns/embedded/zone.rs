@@ -183,7 +183,7 @@ impl Zone {
     }
 
     /// The records of all names if the whole domain is delegated.
-    pub(in crate::dns) fn host(&self) -> Option<&Host> {
+    pub fn host(&self) -> Option<&Host> {
         self.host.as_ref()
     }
 }

@@ -236,6 +236,11 @@ pub(crate) struct ViewedLimits {
 }
 
 impl KeyView {
+    /// The keys of the configuration.
+    pub(crate) fn configured(records: &[KeyRecord], now: SystemTime) -> Vec<Self> {
+        records.iter().map(|record| Self::of_record(record, now)).collect()
+    }
+
     /// A key of the configuration.
     pub(super) fn of_record(record: &KeyRecord, now: SystemTime) -> Self {
         let expired = record.expires.is_some_and(|expires| expires <= now);

@@ -21,7 +21,7 @@ use crate::config::Config;
 
 /// Keeps keys.
 #[derive(Debug)]
-pub(super) enum Keeper {
+pub(in crate::cli) enum Keeper {
     /// The running daemon.
     Daemon(Daemon),
     /// This process, with the store and the keys of the configuration.
@@ -32,7 +32,7 @@ pub(super) enum Keeper {
 
 /// Why a command fails.
 #[derive(Debug)]
-pub(super) enum KeyFailure {
+pub(in crate::cli) enum KeyFailure {
     Refused(KeyError),
     Other(anyhow::Error),
 }
@@ -71,7 +71,15 @@ impl Keeper {
         }
     }
 
-    pub(super) async fn list(&self) -> Result<Vec<KeyView>, KeyFailure> {
+    /// The same, but nothing is made: `None` if there is neither a daemon nor a store.
+    pub(in crate::cli) fn existing(config: &Config) -> Option<Self> {
+        use io::ErrorKind::{ConnectionRefused, NotFound};
+        let state_dir = &config.startup.state_dir;
+        let absent = admin::connect(state_dir).is_err_and(|error| matches!(error.kind(), NotFound | ConnectionRefused));
+        (!absent || state_dir.join(STORE_FILE).exists()).then(|| Self::new(config))
+    }
+
+    pub(in crate::cli) async fn list(&self) -> Result<Vec<KeyView>, KeyFailure> {
         match self.book()? {
             Ok(book) => Ok(book.list().await?),
             Err(daemon) => ask(daemon, Method::GET, KEYS, &()).await,

@@ -12,7 +12,8 @@ use cok_client::logging;
 
 use self::args::CreateArgs;
 pub(super) use self::args::KeyCommand;
-use self::keeper::{Keeper, KeyFailure};
+pub(super) use self::keeper::Keeper;
+use self::keeper::KeyFailure;
 use crate::admission::wire::{KeyView, NewKey, Rotation, State};
 use crate::cli::exit::{FAILED, USAGE, block_on, outcome, wrong};
 use crate::config::Config;

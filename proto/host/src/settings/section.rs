@@ -1,5 +1,6 @@
 //! One table of a file of settings: a method for each kind of value.
 
+use std::io::ErrorKind;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -71,9 +72,15 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// Reports a path that leads nowhere.
+    /// Reports a path that leads nowhere, or where this user may not look.
     pub fn no_file(&self, key: &str, path: &Path) {
-        self.mistake(key, &format!("there is no file {}", path.display().to_string().escape_debug()));
+        let shown = path.display().to_string();
+        let shown = shown.escape_debug();
+        let denied = std::fs::metadata(path).is_err_and(|error| error.kind() == ErrorKind::PermissionDenied);
+        self.mistake(
+            key,
+            &if denied { format!("{shown} may not be read by this user") } else { format!("there is no file {shown}") },
+        );
     }
 
     /// A string that must be there and that `parse` must accept.
