@@ -65,6 +65,7 @@ mod config;
 mod dial;
 mod event;
 mod events;
+mod figures;
 mod flight;
 mod instance;
 #[cfg(feature = "program")]
@@ -97,8 +98,8 @@ pub use client::Client;
 pub use client::{Driver, OpenTunnel};
 pub use cok_proto::{ErrorCode, ErrorMessage, Rules, rate, rules, share as share_links};
 pub use cok_transport::Congestion;
-pub use event::{Event, Refused, TunnelHandle, TunnelState, TunnelStatus};
-pub use events::Events;
+pub use event::{Event, Lasting, Refused, TunnelHandle, TunnelState, TunnelStatus};
+pub use events::{Events, Observation};
 pub use http;
 pub use instance::instance_id;
 #[doc(hidden)]

@@ -189,6 +189,7 @@ impl Invocation {
             key: connection.key.clone(),
             name_timeout: flags.name_timeout,
             keep_trying: flags.keep_trying,
+            log_queries: flags.log_queries,
             instance: instance_id(&self.state_dir()?)?,
         })
     }
