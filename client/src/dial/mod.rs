@@ -1,8 +1,10 @@
 //! Connections to the daemon: over QUIC, over a WebSocket, or over the one that proves itself first. They ask for no name
 //! before [`Path::connect`].
 
+mod diagnosis;
 mod failure;
 mod race;
+mod validity;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -112,19 +114,27 @@ pub(crate) async fn race(config: &Config) -> Result<Opened, Unreachable> {
             Winner::Ws(socket, why_not_quic) => Path::Ws(socket).because(why_not_quic),
         })
     };
-    opened.await.map_err(|cause| Unreachable::new(config, cause))
+    diagnosed(config, opened.await).await
 }
 
 /// Opens a QUIC connection.
 pub(crate) async fn quic(config: &Config) -> Result<Path, Unreachable> {
     let link = async { echo(handshake(config, &addresses(config).await?).await?).await };
-    link.await.map(Path::Quic).map_err(|cause| Unreachable::new(config, cause))
+    diagnosed(config, link.await.map(Path::Quic)).await
 }
 
 /// Opens a WebSocket.
 pub(crate) async fn ws(config: &Config) -> Result<Path, Unreachable> {
     let socket = async { upgrade(config, &addresses(config).await?).await };
-    socket.await.map(Path::Ws).map_err(|cause| Unreachable::new(config, cause))
+    diagnosed(config, socket.await.map(Path::Ws)).await
+}
+
+/// Looks closer where the server's certificate was refused.
+async fn diagnosed<T>(config: &Config, opened: Result<T, Cause>) -> Result<T, Unreachable> {
+    match opened {
+        Ok(opened) => Ok(opened),
+        Err(cause) => Err(Unreachable::new(config, Box::pin(diagnosis::look_closer(config, cause)).await)),
+    }
 }
 
 async fn addresses(config: &Config) -> Result<Vec<SocketAddr>, Cause> {
@@ -156,11 +166,16 @@ async fn echo(mut link: Box<quic::Link>) -> Result<Box<quic::Link>, Cause> {
 }
 
 async fn upgrade(config: &Config, addresses: &[SocketAddr]) -> Result<Box<ws::Socket<TlsStream<TcpStream>>>, Cause> {
-    let stream = tls(config, addresses).await?;
+    let stream = tls(config, addresses, &config.tls).await?;
     ws::open(stream, &config.server.authority(), UPGRADE).await.map(Box::new).map_err(Cause::of_upgrade)
 }
 
-async fn tls(config: &Config, addresses: &[SocketAddr]) -> Result<TlsStream<TcpStream>, Cause> {
+/// Opens TLS with the server. `trust` decides about its certificate.
+async fn tls(
+    config: &Config,
+    addresses: &[SocketAddr],
+    trust: &Arc<ClientConfig>,
+) -> Result<TlsStream<TcpStream>, Cause> {
     let stream = first_of(addresses, async |address| match timeout(TCP, TcpStream::connect(address)).await {
         Ok(result) => result.map_err(|error| Cause::of_tcp(&error, address)),
         Err(_) => Err(Cause::NoAnswer { from: Some(address), within: TCP }),
@@ -168,12 +183,12 @@ async fn tls(config: &Config, addresses: &[SocketAddr]) -> Result<TlsStream<TcpS
     let stream = stream.await.map_err(furthest)?;
     let tuned = tcp::tune(&stream);
     tuned.map_err(|error| Cause::Broken(format!("the connection broke: {}", io_reason(&error))))?;
-    let Config { server, tls, congestion, .. } = config;
+    let Config { server, congestion, .. } = config;
     if let Err(error) = tcp::set_congestion(&stream, *congestion) {
         debug!(%congestion, %error, "the kernel's own congestion control stays, since {congestion} fails: {error}");
     }
     let name = ServerName::try_from(server.host().to_owned()).map_err(|error| Cause::BadName(error.to_string()))?;
-    match timeout(TLS, TlsConnector::from(tls.clone()).connect(name, stream)).await {
+    match timeout(TLS, TlsConnector::from(trust.clone()).connect(name, stream)).await {
         Ok(result) => result.map_err(|error| Cause::of_tls(&error)),
         Err(_) => Err(Cause::Silent { step: "the TLS handshake", within: TLS }),
     }
