@@ -94,7 +94,7 @@ fn log_end(
     let Ended { status, sent, received, .. } = ended;
     match lasting {
         None => {
-            info!(event = "request", tunnel, request, %method, path, status, duration_ms, sent, received, failure, "{said}")
+            info!(event = "request", tunnel, request, %method, path, status, duration_ms, sent, received, failure, "{said}");
         }
         Some(what) => {
             info!(event = "stream_ended", tunnel, request, %method, path, status, kind = %what, duration_ms, sent, received, failure, "{said}");

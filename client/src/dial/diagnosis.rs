@@ -61,8 +61,7 @@ async fn issuer_of(config: &Config, addresses: &[SocketAddr]) -> Option<String> 
     recording.resumption = Resumption::disabled();
     recording.dangerous().set_certificate_verifier(seen.clone());
     let _refused = tls(config, addresses, &Arc::new(recording)).await;
-    let issuer = seen.issuer.lock().take();
-    issuer
+    seen.issuer.lock().take()
 }
 
 fn schemes(tls: &ClientConfig) -> Vec<SignatureScheme> {

@@ -203,12 +203,11 @@ impl Shared {
                 None => (Vec::new(), inner.ends),
             };
             drop(inner);
-            let text = match size {
-                Some((width, _)) => screen.draw(&above, &lines, width, colours),
-                None => {
-                    screen.leave();
-                    above.iter().flat_map(|line| [line.as_str(), "\r\n"]).collect()
-                }
+            let text = if let Some((width, _)) = size {
+                screen.draw(&above, &lines, width, colours)
+            } else {
+                screen.leave();
+                above.iter().flat_map(|line| [line.as_str(), "\r\n"]).collect()
             };
             // The terminal may be gone. The tunnels stay up all the same.
             let _gone = io::stderr().write_all(text.as_bytes());
