@@ -236,6 +236,7 @@ impl ClientBuilder {
             key: self.key,
             name_timeout: self.name_timeout,
             keep_trying: self.keep_trying,
+            log_queries: false,
             instance,
         })
     }

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::dial;
 use crate::event::{Event, Refused, TunnelHandle, TunnelStatus};
-use crate::events::{Events, Hub};
+use crate::events::{Events, Hub, Observation};
 use crate::flight::InFlight;
 use crate::options::{ClientOptions, TunnelOptions};
 use crate::proxy::{self, Proxy, Watch};
@@ -36,6 +36,7 @@ pub struct Client {
     handles: Arc<AtomicU64>,
     hub: Arc<Hub>,
     keeps_trying: bool,
+    log_queries: bool,
     /// `None` if the caller runs the driver.
     running: Option<Arc<Running>>,
 }
@@ -70,6 +71,26 @@ impl Client {
         self.hub.listen(None)
     }
 
+    /// Calls `observer` with each event of the client and of all its tunnels from now on, requests among them, until the result
+    /// is dropped. No event is lost, as slow readers of [`Client::events`] lose some. The calls come from the tasks where the
+    /// events happen, so an observer must return at once. It must not begin or end an observation.
+    pub fn observe(&self, observer: impl Fn(&Event) + Send + Sync + 'static) -> Observation {
+        self.hub.observe(observer)
+    }
+
+    /// The round trip to the daemon, as the session's connection has measured it; `None` without a session or a measure.
+    pub fn round_trip(&self) -> Option<Duration> {
+        self.hub.session()?.round_trip()
+    }
+
+    /// Has the session measure the round trip.
+    #[cfg(feature = "program")]
+    pub(crate) fn measure_round_trip(&self) {
+        if let Some(session) = self.hub.session() {
+            session.ping();
+        }
+    }
+
     /// Waits until the client has ended. It fails if the daemon has refused it.
     pub async fn ended(&self) -> Result<(), Refused> {
         let Some(running) = &self.running else { return Ok(()) };
@@ -90,7 +111,7 @@ impl Client {
     /// A client that is not connected yet, and what keeps it connected.
     pub fn new(options: ClientOptions) -> (Self, Driver) {
         let (sender, commands) = mpsc::unbounded_channel();
-        let (hub, keeps_trying) = (Hub::new(), options.keep_trying);
+        let (hub, keeps_trying, log_queries) = (Hub::new(), options.keep_trying, options.log_queries);
         let session = session::Config {
             dial: options.dial(),
             limits: cok_transport::Config {
@@ -108,7 +129,7 @@ impl Client {
             },
         };
         let driver = Driver { session, routes: Arc::default(), commands, hub: hub.clone() };
-        (Self { commands: sender, handles: Arc::default(), hub, keeps_trying, running: None }, driver)
+        (Self { commands: sender, handles: Arc::default(), hub, keeps_trying, log_queries, running: None }, driver)
     }
 
     /// Opens a tunnel as soon as there is a session. Fails if its service cannot be used as it is named.
@@ -176,6 +197,7 @@ impl Client {
             host_header: options.host_header,
             connect_timeout: options.connect_timeout,
             response_timeout: options.response_timeout,
+            log_queries: self.log_queries,
             watch: Watch { hub: self.hub.clone(), tunnel },
         };
         Proxy::new(service, in_flight).map_err(|error| SettingError::TargetHost(error.0))
@@ -259,7 +281,10 @@ impl Driver {
             on_event(event);
         };
         let tunnels = Tunnels::new(routes.clone(), session.patience);
-        let serve = |transport| drop(tokio::spawn(routes.clone().serve(transport)));
+        let serve = |transport| {
+            hub.set_session(&transport);
+            drop(tokio::spawn(routes.clone().serve(transport)));
+        };
         let mut keeper = Keeper::new(&session, tunnels, commands, serve, on_event);
         let result = tokio::select! {
             refused = keeper.keep_up() => Err(refused),

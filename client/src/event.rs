@@ -126,8 +126,23 @@ pub enum Event {
         request: u64,
         /// Its method.
         method: Method,
-        /// Its path and query.
+        /// Its path.
         path: String,
+        /// Its query, which may hold secrets.
+        query: Option<String>,
+    },
+    /// A request has become a stream, which lasts until one side ends it. [`Event::RequestEnded`] follows then.
+    RequestLasts {
+        /// The tunnel.
+        tunnel: TunnelHandle,
+        /// The request.
+        request: u64,
+        /// What it has become.
+        what: Lasting,
+        /// The status of the response.
+        status: u16,
+        /// The time from the request's beginning.
+        after: Duration,
     },
     /// A request has ended.
     RequestEnded {
@@ -137,12 +152,25 @@ pub enum Event {
         request: u64,
         /// The status of the response; `None` if there was none.
         status: Option<u16>,
-        /// The bytes of the response's body.
+        /// The bytes of the response's body, or all to the visitor after an upgrade.
         bytes: u64,
+        /// The bytes that came of the request's body, or all from the visitor after an upgrade.
+        received: u64,
         /// The time from its beginning to its end.
         time: Duration,
         /// The response was passed on to its end.
         complete: bool,
+        /// Why it was not: what has failed, with the service's address, or that the visitor left.
+        failure: Option<String>,
+    },
+    /// The service takes no requests for the visitors' host. It is reported once for a tunnel.
+    BlockedHost {
+        /// The tunnel.
+        tunnel: TunnelHandle,
+        /// The program that refuses them.
+        by: &'static str,
+        /// The host.
+        host: String,
     },
     /// The client stops while exchanges are under way. Without any, it stops without an event.
     Stopping {
@@ -164,8 +192,32 @@ impl Event {
             | Self::Refused { tunnel, .. }
             | Self::Displaced { tunnel, .. }
             | Self::RequestBegan { tunnel, .. }
+            | Self::RequestLasts { tunnel, .. }
+            | Self::BlockedHost { tunnel, .. }
             | Self::RequestEnded { tunnel, .. } => Some(*tunnel),
             Self::Connecting { .. } | Self::Fallback { .. } | Self::Disconnected { .. } | Self::Stopping { .. } => None,
+        }
+    }
+}
+
+/// What lasts until one side ends it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Lasting {
+    /// A WebSocket.
+    WebSocket,
+    /// An event stream of HTTP.
+    EventStream,
+    /// Another protocol that the service has switched to.
+    Upgrade(String),
+}
+
+impl std::fmt::Display for Lasting {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::WebSocket => f.write_str("WebSocket"),
+            Self::EventStream => f.write_str("event stream"),
+            Self::Upgrade(protocol) => f.write_str(protocol),
         }
     }
 }

@@ -1,15 +1,17 @@
 //! Passes the events of a client on to those who listen.
 
 use std::collections::{HashMap, VecDeque};
+use std::fmt;
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker};
 
 use cok_proto::ErrorCode;
+use cok_transport::Transport;
 use futures_core::Stream;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
 use crate::event::{Event, TunnelHandle};
@@ -36,12 +38,15 @@ pub(crate) enum Standing {
 /// Takes events in and passes them on.
 #[derive(Debug, Default)]
 pub(crate) struct Hub {
-    /// The number of queues. Requests look only at this if there are no listeners.
-    listeners: AtomicUsize,
+    /// The number of queues and observers. Requests look only at this if there are none.
+    watchers: AtomicUsize,
     queues: Mutex<Vec<Arc<Queue>>>,
+    observers: RwLock<Vec<Arc<Observer>>>,
     /// The standings of tunnels; `None` once the client has ended.
     tunnels: Mutex<Option<HashMap<TunnelHandle, watch::Sender<Standing>>>>,
     requests: AtomicU64,
+    /// The latest session.
+    session: Mutex<Option<Weak<dyn Transport>>>,
 }
 
 impl Hub {
@@ -49,9 +54,19 @@ impl Hub {
         Arc::new(Self { tunnels: Mutex::new(Some(HashMap::new())), ..Self::default() })
     }
 
-    /// Whether anybody listens.
-    pub(crate) fn has_listeners(&self) -> bool {
-        self.listeners.load(Ordering::Relaxed) > 0
+    /// Whether anybody watches.
+    pub(crate) fn is_watched(&self) -> bool {
+        self.watchers.load(Ordering::Relaxed) > 0
+    }
+
+    /// Notes a new session.
+    pub(crate) fn set_session(&self, session: &Arc<dyn Transport>) {
+        *self.session.lock() = Some(Arc::downgrade(session));
+    }
+
+    /// The latest session, if it has not ended.
+    pub(crate) fn session(&self) -> Option<Arc<dyn Transport>> {
+        self.session.lock().as_ref()?.upgrade()
     }
 
     /// A new number for a request.
@@ -62,11 +77,27 @@ impl Hub {
     /// Passes an event on.
     pub(crate) fn publish(&self, event: &Event) {
         self.note(event);
-        if self.has_listeners() {
-            for queue in &*self.queues.lock() {
-                queue.push(event);
-            }
+        if self.is_watched() {
+            self.publish_request(event);
         }
+    }
+
+    /// Passes the event of a request on, which says nothing about the standing of its tunnel.
+    pub(crate) fn publish_request(&self, event: &Event) {
+        for observer in &*self.observers.read() {
+            (observer.0)(event);
+        }
+        for queue in &*self.queues.lock() {
+            queue.push(event);
+        }
+    }
+
+    /// Calls `observer` with each event until the result is dropped.
+    pub(crate) fn observe(self: &Arc<Self>, observer: impl Fn(&Event) + Send + Sync + 'static) -> Observation {
+        let observer = Arc::new(Observer(Box::new(observer)));
+        self.observers.write().push(observer.clone());
+        self.watchers.fetch_add(1, Ordering::Relaxed);
+        Observation { hub: self.clone(), observer }
     }
 
     /// Begins to listen, to one tunnel or to all.
@@ -75,7 +106,7 @@ impl Hub {
         let tunnels = self.tunnels.lock();
         if tunnels.is_some() {
             self.queues.lock().push(queue.clone());
-            self.listeners.fetch_add(1, Ordering::Relaxed);
+            self.watchers.fetch_add(1, Ordering::Relaxed);
         } else {
             queue.state.lock().closed = true;
         }
@@ -118,6 +149,29 @@ impl Hub {
         if let Some(sender) = self.tunnels.lock().as_ref().and_then(|tunnels| tunnels.get(tunnel)) {
             sender.send_replace(standing);
         }
+    }
+}
+
+struct Observer(Box<dyn Fn(&Event) + Send + Sync>);
+
+impl fmt::Debug for Observer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Observer")
+    }
+}
+
+/// Guard of an observer, which is called until this is dropped. See [`crate::Client::observe`].
+#[derive(Debug)]
+#[must_use = "dropping it ends the observation"]
+pub struct Observation {
+    hub: Arc<Hub>,
+    observer: Arc<Observer>,
+}
+
+impl Drop for Observation {
+    fn drop(&mut self) {
+        self.hub.observers.write().retain(|observer| !Arc::ptr_eq(observer, &self.observer));
+        self.hub.watchers.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -205,7 +259,7 @@ impl Drop for Events {
         let mut queues = self.hub.queues.lock();
         let before = queues.len();
         queues.retain(|queue| !Arc::ptr_eq(queue, &self.queue));
-        self.hub.listeners.fetch_sub(before - queues.len(), Ordering::Relaxed);
+        self.hub.watchers.fetch_sub(before - queues.len(), Ordering::Relaxed);
     }
 }
 
@@ -214,7 +268,13 @@ mod tests {
     use super::*;
 
     fn began(tunnel: u64, request: u64) -> Event {
-        Event::RequestBegan { tunnel: TunnelHandle(tunnel), request, method: http::Method::GET, path: "/".to_owned() }
+        Event::RequestBegan {
+            tunnel: TunnelHandle(tunnel),
+            request,
+            method: http::Method::GET,
+            path: "/".to_owned(),
+            query: None,
+        }
     }
 
     fn request(event: Option<Event>) -> u64 {
@@ -245,16 +305,32 @@ mod tests {
         assert!(matches!(events.next().await, Some(Event::Connecting { .. })));
     }
 
+    #[test]
+    fn an_observer_hears_everything_until_it_is_dropped() {
+        let (hub, heard) = (Hub::new(), Arc::new(AtomicU64::new(0)));
+        let count = heard.clone();
+        let observation = hub.observe(move |_| {
+            count.fetch_add(1, Ordering::Relaxed);
+        });
+        let many = 2 * CAPACITY as u64;
+        for number in 0..many {
+            hub.publish(&began(0, number));
+        }
+        drop(observation);
+        hub.publish(&began(0, 0));
+        assert_eq!((heard.load(Ordering::Relaxed), hub.is_watched()), (many, false));
+    }
+
     #[tokio::test]
     async fn events_end_with_the_client() {
         let hub = Hub::new();
         let mut events = hub.listen(None);
-        assert!(hub.has_listeners());
+        assert!(hub.is_watched());
         hub.publish(&began(0, 7));
         hub.close();
         assert_eq!(request(events.next().await), 7);
         assert!(events.next().await.is_none() && hub.listen(None).next().await.is_none());
         drop(events);
-        assert!(!hub.has_listeners());
+        assert!(!hub.is_watched());
     }
 }

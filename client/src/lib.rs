@@ -67,6 +67,7 @@ mod dial;
 mod doctor;
 mod event;
 mod events;
+mod figures;
 mod flight;
 mod instance;
 #[cfg(feature = "program")]
@@ -101,8 +102,8 @@ pub use client::Client;
 pub use client::{Driver, OpenTunnel};
 pub use cok_proto::{ErrorCode, ErrorMessage, Rules, rate, rules, share as share_links};
 pub use cok_transport::Congestion;
-pub use event::{Event, Refused, TunnelHandle, TunnelState, TunnelStatus};
-pub use events::Events;
+pub use event::{Event, Lasting, Refused, TunnelHandle, TunnelState, TunnelStatus};
+pub use events::{Events, Observation};
 pub use http;
 pub use instance::instance_id;
 #[doc(hidden)]

@@ -45,6 +45,8 @@ pub struct ClientOptions {
     pub name_timeout: Duration,
     /// Whether to ask again every few minutes after each refusal that may pass, such as one of the key.
     pub keep_trying: bool,
+    /// Whether log lines about requests name their queries, which may hold secrets.
+    pub log_queries: bool,
     /// This installation, see [`crate::instance_id`].
     pub instance: String,
 }

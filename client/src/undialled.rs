@@ -31,6 +31,7 @@ pub async fn serve_session(transport: Arc<dyn Transport>, service: LocalService)
         host_header: HostHeader::Preserve,
         connect_timeout: LIMIT,
         response_timeout: Some(LIMIT),
+        log_queries: false,
         watch: Watch { hub: Hub::new(), tunnel: TunnelHandle(0) },
     };
     let (in_flight, routes) = (Arc::<InFlight>::default(), Arc::<Routes>::default());

@@ -5,13 +5,17 @@ use http::header::{
     CACHE_CONTROL, CONTENT_SECURITY_POLICY, HeaderMap, HeaderValue, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
 };
 
-/// The only style of the daemon's pages. [`POLICY`] names its hash.
-pub(crate) const STYLE: &str =
-    "body{font:1.1em/1.5 system-ui,sans-serif;max-width:34em;margin:15vh auto;padding:0 1em}";
+/// The only style of the daemon's pages, for light and dark. [`POLICY`] names its hash.
+pub(crate) const STYLE: &str = "\
+    :root{color-scheme:light dark;--ink:#1c1e21;--paper:#fff;--soft:#5a626c;--line:#d5d9de}\
+    @media (prefers-color-scheme:dark){:root{--ink:#e6e8eb;--paper:#15171a;--soft:#9ca5af;--line:#343a41}}\
+    body{font:1.1em/1.5 system-ui,sans-serif;max-width:34em;margin:15vh auto;padding:0 1em;color:var(--ink);background:var(--paper)}\
+    h1{line-height:1.2}code{overflow-wrap:anywhere}\
+    footer{margin-top:2em;padding-top:.7em;border-top:1px solid var(--line);color:var(--soft);font-size:.85em}";
 
 /// Nothing may run, load, or frame a page.
 const POLICY: HeaderValue = HeaderValue::from_static(
-    "default-src 'none'; style-src 'sha256-ttNFncpUYXMQGbCeyW1mEnUXIKBT06O7jU5JX/qlDnM='; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+    "default-src 'none'; style-src 'sha256-HAxAkvDRxT4WsLrfjfTG3BiX7D0wOEnYsev9uJeglck='; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
 );
 
 /// Marks an answer as the daemon's own: browsers do not guess its type, do not keep it, and name its address to no one.

@@ -2,6 +2,7 @@
 
 import pytest
 
+from harness.clock import Clock
 from harness.cok import KEY
 from harness.process import BIN_DIR, Process
 
@@ -11,11 +12,11 @@ def reason(daemon, nginx, tmp_path):
     """Returns the reason in the first message of a client that cannot connect."""
     running = []
 
-    def start(server, *options, connect_to=daemon.https, transport="auto", ca=daemon.ca):
+    def start(server, *options, connect_to=daemon.https, transport="auto", ca=daemon.ca, env=None):
         connect = ["--connect-to", connect_to] if connect_to else []
         process = Process(
             BIN_DIR / "cok-client", nginx.target, "--server", server, *connect, "--api-key", KEY, "--ca-file", ca,
-            "--state-dir", tmp_path / "state", "--transport", transport, "--log-format", "json", *options,
+            "--state-dir", tmp_path / "state", "--transport", transport, "--log-format", "json", *options, env=env,
         )
         running.append(process)
         entry = process.wait_event("disconnected")
@@ -37,9 +38,26 @@ def test_an_unknown_authority(daemon, own_daemon, reason, transport):
     another = own_daemon()
     over = " over QUIC" if transport == "quic" else ""
     assert reason(daemon.url("", ""), transport=transport, ca=another.ca) == (
-        f"cannot reach {daemon.url('', '')}{over}: its certificate is from an authority that is not trusted here; if the "
-        "server has an authority of its own, name its file by --ca-file"
+        f"cannot reach {daemon.url('', '')}{over}: its certificate is from the authority \"cok development authority\", "
+        "which is not trusted here; if it is the server's own, or that of a proxy in between which you trust, name its "
+        "file by --ca-file"
     )
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize("years, side", [(-20, "behind"), (20, "ahead of")])
+def test_a_wrong_clock(daemon, reason, tmp_path, transport, years, side):
+    """The certificate is right. The server's clock shows that this machine's is wrong."""
+    clock = Clock(tmp_path)
+    clock.set(years * 365 * 24 * 3600)
+    said = reason(daemon.url("", ""), transport=transport, env=clock.env)
+    assert f": this machine's clock is 7300 days {side} the server's: it says 20" in said, said
+    assert said.endswith("; set this machine's clock"), said
+
+
+def test_an_address_in_place_of_the_name(daemon, reason):
+    said = reason(f"https://{daemon.https}", connect_to=None)
+    assert said.endswith("; name the server by its name, not by its address"), said
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
@@ -83,7 +101,7 @@ def test_a_request_that_fails_names_the_address(tunnel):
     """The message has the address, since a journal may show only messages."""
     client = tunnel("127.0.0.1:1")
     long = "x" * 2000
-    for path, shown in [("/a?b=c", "/a?b=c"), (f"/{long}", f"/{long[:199]}…")]:
+    for path, shown in [("/a?b=c", "/a"), (f"/{long}", f"/{long[:199]}…")]:
         seen = len(client.process.lines)
         assert client.curl(path, "--head").stdout.split()[1] == b"502"
         message = f"HEAD {shown}: cannot connect to 127.0.0.1:1: connection refused"

@@ -24,6 +24,8 @@ def test_no_service(tunnel, http, tmp_path):
     client = tunnel(f"http://127.0.0.1:{port}")
     page = client.curl("/", http, "--header", "accept: text/html,*/*", "--include").stdout
     assert b" 502" in page.splitlines()[0] and b"<h1>Service not running</h1>" in page
+    # It does not load again by itself, since no Retry-After says when.
+    assert b"http-equiv" not in page and b"turn of the tunnel's owner" in page
     document = json.loads(client.curl("/", http, "--header", "accept: application/json").stdout)
     assert document["status"] == 502 and document["error"] == "Service not running"
     text = client.curl("/", http).stdout
@@ -73,10 +75,14 @@ def test_each_page_in_each_form(broken, multiplexed, status):
 
         headers, text = ask("text/html,application/xhtml+xml,*/*;q=0.8")
         assert headers[b"content-type"].startswith(b"text/html") and f"<h1>{title}</h1>" in text
+        assert ('<meta http-equiv="refresh" content="10">' in text) == (status == 503)
+        assert (f"<code>{broken.host(name)}</code>" in text) if name else ("<code>" not in text)
         headers, text = ask("application/json")
         assert headers[b"content-type"] == b"application/json"
         document = json.loads(text)
         assert (document["status"], document["error"]) == (status, title) and document["message"]
+        assert document["tunnel"] == (broken.host(name) if name else None)
+        assert document["turn"] == {404: "visitor", 421: "operator"}.get(status, "owner")
         for accept in ("*/*", None):
             headers, text = ask(accept)
             assert headers[b"content-type"].startswith(b"text/plain") and text.startswith(f"{title}\n")

@@ -49,3 +49,21 @@ def test_an_edit_shows_without_a_reload(tunnel, vite, site, browse):
     (site / "text.js").write_text('export const text = "after";\n')
     wait.until(lambda d: d.execute_script("return document.getElementById('text').textContent") == "after")
     assert driver.execute_script("return [window.mark, window.loads]") == ["the same page", 1]
+
+
+def test_a_blocked_host_has_a_hint(tunnel, site):
+    """Vite refuses hosts that it does not know. The client says once what to do, which then helps."""
+    process = node("vite_server.mjs", site, "--strict")
+    target = f"http://127.0.0.1:{process.wait_stdout()}"
+    client = tunnel(target)
+    for _ in range(2):
+        assert b"Blocked request" in client.curl("/").stdout
+    entry = client.process.wait_event("blocked_host")
+    assert entry["message"].startswith(f"Vite refuses requests for the host {client.host}")
+    assert "--host-header rewrite" in entry["message"]
+    client.stop()
+    assert "\n".join(client.process.lines).count('"blocked_host"') == 1
+    rewriting = tunnel(target, options=("--host-header", "rewrite"))
+    assert b"main.js" in rewriting.curl("/").stdout
+    assert "blocked_host" not in rewriting.process.output()
+    process.stop()

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::bail;
+use clap::ValueEnum;
 use cok_transport::Congestion;
 
 use super::access_flags::AccessFlags;
@@ -49,6 +50,13 @@ pub(super) struct StartArgs {
     all: bool,
     #[command(flatten)]
     pub(super) flags: Flags,
+}
+
+/// What else to log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum LogTopic {
+    /// One line a request
+    Requests,
 }
 
 /// How to open tunnels.
@@ -120,6 +128,15 @@ pub(super) struct Flags {
     /// Where log lines go, and how they look
     #[arg(long, value_name = "FORMAT", default_value = "auto")]
     pub(super) log_format: LogFormat,
+    /// Log what else: `requests` prints one line a request, and WebSockets and event streams at their beginning and end
+    #[arg(long, value_name = "WHAT")]
+    pub(super) log: Option<LogTopic>,
+    /// Name the queries of requests in the log, which may hold secrets
+    #[arg(long)]
+    pub(super) log_queries: bool,
+    /// Print log lines in place of the panel that a terminal shows
+    #[arg(long)]
+    pub(super) no_panel: bool,
     /// Log every request
     #[arg(short, long)]
     pub(super) verbose: bool,

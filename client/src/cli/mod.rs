@@ -7,9 +7,11 @@ mod doctor;
 mod failure;
 pub mod man_pages;
 mod overview;
+mod panel;
 mod plan;
 mod program;
 mod report;
+mod requests;
 mod running;
 mod service;
 mod share;
@@ -19,7 +21,7 @@ mod url;
 
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow};
 use clap::{CommandFactory as _, Parser, Subcommand};
@@ -29,14 +31,17 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 pub use self::args::Args;
-use self::args::{Flags, StartArgs};
+use self::args::{Flags, LogTopic, StartArgs};
 use self::control::{Control, Order, PickArgs, StatusArgs};
 use self::doctor::DoctorArgs;
 use self::failure::{FAILED, REFUSED, USAGE, fail};
 use self::man_pages::{CompletionsArgs, ManArgs};
 use self::overview::Overview;
+use self::panel::{Panel, Sources};
 use self::plan::{Invocation, Plan};
+use self::program::called;
 pub use self::report::reporter;
+use self::requests::RequestLog;
 use self::running::Running;
 use self::service::ServiceCommand;
 use self::share::ShareArgs;
@@ -45,12 +50,16 @@ pub use self::target_flags::TargetFlags;
 use crate::client::Client;
 use crate::config::ConfigError;
 use crate::event::Refused;
+use crate::events::Observation;
 use crate::logging::{self, LogFormat};
 use crate::options::ClientOptions;
 
 /// How long the last frames have to leave when the program ends at once. Without them, the daemon would keep a tunnel over
 /// QUIC until its idle timeout.
 const LAST_WORDS: Duration = Duration::from_millis(100);
+/// How often the panel has the round trip measured, and how often while there is no measure yet.
+const MEASURE_AGAIN: Duration = Duration::from_secs(10);
+const MEASURE_FIRST: Duration = Duration::from_secs(1);
 /// The most orders of the control socket that wait.
 const MAX_ORDERS: usize = 16;
 
@@ -128,7 +137,16 @@ fn start(cli: &Cli) -> ExitCode {
 
 fn tunnels(flags: &Flags, invocation: anyhow::Result<Invocation>) -> ExitCode {
     let format = flags.log_format;
-    logging::start("cok-client", format, if flags.verbose { "info,cok_client=debug" } else { "info" });
+    // Only here is the process sure to have one thread.
+    let panel = panel::is_wanted(flags).then(panel::local_offset);
+    let filter = match flags.log {
+        _ if panel.is_some() => panel::LOG_FILTER,
+        _ if flags.verbose => "info,cok_client=debug",
+        // The lines of requests have their failures.
+        Some(LogTopic::Requests) => "info,cok_client::proxy=warn",
+        None => "info",
+    };
+    logging::start("cok-client", format, filter);
     let prepared = invocation.and_then(|invocation| {
         let plan = invocation.plan()?;
         let client = invocation.client(&plan)?;
@@ -142,7 +160,7 @@ fn tunnels(flags: &Flags, invocation: anyhow::Result<Invocation>) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(FAILED, format, &anyhow!(error).context("cannot start")),
     };
-    let result = runtime.block_on(run(&invocation, plan, client));
+    let result = runtime.block_on(run((flags, panel), &invocation, plan, client));
     // A lookup of a name may still block a thread. Its result is not needed any more.
     runtime.shutdown_background();
     match result {
@@ -154,23 +172,37 @@ fn tunnels(flags: &Flags, invocation: anyhow::Result<Invocation>) -> ExitCode {
 
 /// Keeps all tunnels up until a signal or the control socket asks to stop, or until the daemon has refused all of them.
 /// After a second signal, it does not wait for requests under way.
-async fn run(invocation: &Invocation, plan: Plan, options: ClientOptions) -> anyhow::Result<()> {
+async fn run(
+    (flags, panel): (&Flags, Option<i64>),
+    invocation: &Invocation,
+    plan: Plan,
+    options: ClientOptions,
+) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
     let stop = CancellationToken::new();
     let server = options.server.to_string();
     let (client, driver) = Client::new(options);
     let overview = Arc::new(Overview::new(client.clone()));
+    let _requests = flags.log.map(|LogTopic::Requests| {
+        let (log, overview) = (RequestLog::new(flags.log_queries), overview.clone());
+        client.observe(move |event| log.note(event, &overview))
+    });
+    let panel = panel.map(|offset| open_panel(&client, server.clone(), offset, &overview)).transpose()?;
     let mut tunnels = Running::open(invocation, plan, client, &overview)?;
     let (orders, mut ordered) = mpsc::channel(MAX_ORDERS);
     let control = Control::new(&invocation.state_dir()?).await;
     let mut controlled = JoinSet::new();
     controlled.spawn(control::serve(control, server, overview.clone(), orders, stop.clone()));
     let mut running = JoinSet::new();
-    let (stopped, observed, mut report) = (stop.clone(), overview.clone(), reporter());
+    let (stopped, observed) = (stop.clone(), overview.clone());
+    // The panel shows what the reporter would say.
+    let mut report = panel.is_none().then(reporter);
     running.spawn(async move {
         let on_event = |mut event| {
             observed.note(&mut event);
-            report(event);
+            if let Some(report) = &mut report {
+                report(event);
+            }
         };
         driver.run(stopped, on_event).await
     });
@@ -202,6 +234,30 @@ async fn run(invocation: &Invocation, plan: Plan, options: ClientOptions) -> any
     // The socket goes before the program, so that nothing stale is left.
     controlled.shutdown().await;
     result
+}
+
+/// Opens the panel, which follows all events of the client.
+fn open_panel(
+    client: &Client,
+    server: String,
+    offset: i64,
+    overview: &Arc<Overview>,
+) -> anyhow::Result<(Observation, Panel)> {
+    let (overview, measured) = (overview.clone(), client.clone());
+    let mut asked: Option<Instant> = None;
+    let round_trip = Box::new(move || {
+        let known = measured.round_trip();
+        let enough = if known.is_some() { MEASURE_AGAIN } else { MEASURE_FIRST };
+        if asked.is_none_or(|at| at.elapsed() >= enough) {
+            measured.measure_round_trip();
+            asked = Some(Instant::now());
+        }
+        known
+    });
+    let sources = Sources { places: Box::new(move || overview.places()), round_trip };
+    let program = format!("{} {}", called(), env!("CARGO_PKG_VERSION"));
+    let panel = Panel::start(&program, server, offset, sources).context("cannot open the panel")?;
+    Ok((client.observe(panel.observer()), panel))
 }
 
 #[cfg(test)]

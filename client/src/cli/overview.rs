@@ -29,6 +29,14 @@ pub(super) struct TunnelLine {
     pub(super) session: Option<String>,
 }
 
+/// A tunnel, and the local service behind it.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    pub(super) tunnel: TunnelHandle,
+    pub(super) label: Label,
+    pub(super) target: String,
+}
+
 /// The tunnels of the program.
 #[derive(Debug)]
 pub(super) struct Overview {
@@ -77,6 +85,24 @@ impl Overview {
         {
             label.clone_from(&details.label);
         }
+    }
+
+    /// The open tunnels and their services, in the order in which they were opened.
+    pub(super) fn places(&self) -> Vec<Place> {
+        let tunnels = self.tunnels.lock();
+        let place = |(tunnel, details): (&TunnelHandle, &Details)| Place {
+            tunnel: *tunnel,
+            label: details.label.clone(),
+            target: details.target.clone(),
+        };
+        let mut places: Vec<_> = tunnels.iter().map(place).collect();
+        places.sort_unstable_by_key(|place| place.tunnel);
+        places
+    }
+
+    /// The name of a tunnel in the file.
+    pub(super) fn label(&self, tunnel: TunnelHandle) -> Label {
+        self.tunnels.lock().get(&tunnel).and_then(|details| details.label.clone())
     }
 
     /// Where all tunnels stand. It has no answer while the client stops.

@@ -228,6 +228,7 @@ impl Invocation {
             key: connection.key.clone(),
             name_timeout: flags.name_timeout,
             keep_trying: flags.keep_trying,
+            log_queries: flags.log_queries,
             instance,
         })
     }

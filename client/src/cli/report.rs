@@ -71,8 +71,11 @@ pub fn reporter() -> impl FnMut(Event) {
                 retry_in.as_secs().div_ceil(60)
             );
         }
-        // The proxy logs requests.
-        Event::RequestBegan { .. } | Event::RequestEnded { .. } => {}
+        // The driver reports none of these.
+        Event::RequestBegan { .. }
+        | Event::RequestLasts { .. }
+        | Event::RequestEnded { .. }
+        | Event::BlockedHost { .. } => {}
         Event::Stopping { requests, streams, within } => {
             info!(
                 event = "stopping",

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use cok_transport::{HandshakeError, quic, ws};
@@ -11,6 +11,7 @@ use rustls::{AlertDescription, CertificateError};
 
 use super::Config;
 use super::proxy_failure::ProxyFailure;
+use super::validity::Limit;
 use crate::text::{explain, io_reason, quoted};
 use crate::transport::TransportChoice;
 
@@ -38,15 +39,31 @@ const LOOKUP: &str = "failed to lookup address information: ";
 pub(crate) struct Unreachable {
     /// The daemon, as the user knows it.
     server: String,
-    /// The user wants QUIC alone.
-    quic_only: bool,
+    user: User,
     cause: Cause,
+}
+
+/// What the user has chosen, as far as it decides what to do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct User {
+    /// QUIC alone.
+    quic_only: bool,
+    /// A server by its address in place of its name.
+    by_address: bool,
+}
+
+impl User {
+    pub(crate) fn of(config: &Config) -> Self {
+        Self {
+            quic_only: config.transport == TransportChoice::Quic,
+            by_address: config.server.host().parse::<IpAddr>().is_ok(),
+        }
+    }
 }
 
 impl Unreachable {
     pub(super) fn new(config: &Config, cause: Cause) -> Self {
-        let quic_only = config.transport == TransportChoice::Quic;
-        Self { server: config.server.to_string(), quic_only, cause }
+        Self { server: config.server.to_string(), user: User::of(config), cause }
     }
 }
 
@@ -76,14 +93,14 @@ pub(crate) enum Cause {
     Tls(String),
     /// The peer stops answering during TLS or the upgrade.
     Silent { step: &'static str, within: Duration },
-    /// No authority that the user trusts has signed the certificate.
-    UnknownAuthority,
+    /// No authority that the user trusts has signed the certificate. The name is that of the one that has, as shown to people.
+    UnknownAuthority(Option<String>),
     /// It is for other names; none if they can't be known.
     OtherNames(Vec<String>),
     /// It has expired.
-    Expired,
+    Expired(Limit),
     /// It is not valid yet.
-    NotYetValid,
+    NotYetValid(Limit),
     /// It is an authority's own certificate, as most self-signed ones are.
     SelfSigned,
     /// It can't be checked.
@@ -96,8 +113,8 @@ pub(crate) enum Cause {
     Proxy(Box<ProxyFailure>),
     /// A proxy is on the way, and the certificate is from this authority, which is not trusted.
     Intercepted { issuer: String },
-    /// The server answers, but opens no tunnel.
-    Status(StatusCode),
+    /// The server answers, but opens no tunnel. The name is that of a proxy on the way.
+    Status(StatusCode, Option<String>),
     /// It answers something else than an upgrade.
     NoUpgrade(String),
 }
@@ -116,16 +133,16 @@ impl Cause {
             Self::Unresolved(_) | Self::Refused(_) | Self::Proxy(_) => 2,
             Self::NoData(_) | Self::Broken(_) | Self::NotTls | Self::OtherProtocol | Self::Tls(_) => 3,
             Self::Silent { .. } => 4,
-            Self::UnknownAuthority
+            Self::UnknownAuthority(_)
             | Self::OtherNames(_)
-            | Self::Expired
-            | Self::NotYetValid
+            | Self::Expired(_)
+            | Self::NotYetValid(_)
             | Self::SelfSigned
             | Self::BadCertificate(_)
             | Self::UnknownName
             | Self::BadName(_)
             | Self::Intercepted { .. } => 5,
-            Self::Status(_) | Self::NoUpgrade(_) => 6,
+            Self::Status(..) | Self::NoUpgrade(_) => 6,
         }
     }
 
@@ -166,13 +183,17 @@ impl Cause {
     fn of_certificate(why: &CertificateError) -> Self {
         match why {
             // Another authority with the same name has signed it.
-            CertificateError::UnknownIssuer | CertificateError::BadSignature => Self::UnknownAuthority,
+            CertificateError::UnknownIssuer | CertificateError::BadSignature => Self::UnknownAuthority(None),
             CertificateError::NotValidForName => Self::OtherNames(Vec::new()),
             CertificateError::NotValidForNameContext { presented, .. } => {
                 Self::OtherNames(presented.iter().map(|name| quoted(bare(name))).collect())
             }
-            CertificateError::Expired | CertificateError::ExpiredContext { .. } => Self::Expired,
-            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => Self::NotYetValid,
+            CertificateError::Expired => Self::Expired(Limit::of(None)),
+            CertificateError::ExpiredContext { not_after, .. } => Self::Expired(Limit::of(Some(not_after.as_secs()))),
+            CertificateError::NotValidYet => Self::NotYetValid(Limit::of(None)),
+            CertificateError::NotValidYetContext { not_before, .. } => {
+                Self::NotYetValid(Limit::of(Some(not_before.as_secs())))
+            }
             CertificateError::Other(other) => Self::of_other_certificate(&explain(other)),
             other => Self::BadCertificate(quoted(&other.to_string())),
         }
@@ -199,8 +220,10 @@ impl Cause {
     fn of_our_alert(code: u8, why: &str) -> Self {
         match code {
             // Another authority with the same name has signed it.
-            alert::UNKNOWN_CA | alert::DECRYPT_ERROR => Self::UnknownAuthority,
-            alert::CERTIFICATE_EXPIRED => Self::Expired,
+            alert::UNKNOWN_CA | alert::DECRYPT_ERROR => Self::UnknownAuthority(None),
+            // One alert says both.
+            alert::CERTIFICATE_EXPIRED if why.contains("not valid yet") => Self::NotYetValid(Limit::of_text(why)),
+            alert::CERTIFICATE_EXPIRED => Self::Expired(Limit::of_text(why)),
             alert::BAD_CERTIFICATE => Self::OtherNames(Vec::new()),
             alert::CERTIFICATE_UNKNOWN => Self::of_other_certificate(why),
             alert::NO_APPLICATION_PROTOCOL => Self::OtherProtocol,
@@ -221,14 +244,14 @@ impl Cause {
     /// Why there is no WebSocket on a TLS connection.
     pub(crate) fn of_upgrade(error: ws::UpgradeError) -> Self {
         match error {
-            ws::UpgradeError::Status(status) => Self::Status(status),
+            ws::UpgradeError::Status { status, via } => Self::Status(status, via.as_deref().map(quoted)),
             ws::UpgradeError::TimedOut(within) => Self::Silent { step: "the request for a WebSocket", within },
             ws::UpgradeError::Broken(why) => Self::NoUpgrade(quoted(&why)),
         }
     }
 
     /// The user's remedy.
-    pub(crate) fn advice(&self, quic_only: bool) -> &'static str {
+    pub(crate) fn advice(&self, User { quic_only, by_address }: User) -> &'static str {
         match self {
             Self::NoUdp(_) | Self::NoData(_) => "--transport auto takes a WebSocket where UDP does not pass",
             Self::NoAnswer { .. } if quic_only => {
@@ -240,10 +263,18 @@ impl Cause {
             Self::Refused(_) => "is cokd running there, and on this port?",
             Self::Broken(_) | Self::Tls(_) | Self::Silent { .. } | Self::OtherProtocol => "is it a cokd?",
             Self::NotTls => "is this the port for HTTPS?",
-            Self::UnknownAuthority => "if the server has an authority of its own, name its file by --ca-file",
+            Self::UnknownAuthority(_) => {
+                "if it is the server's own, or that of a proxy in between which you trust, name its file by --ca-file"
+            }
+            Self::OtherNames(_) | Self::UnknownName if by_address => "name the server by its name, not by its address",
             Self::OtherNames(_) | Self::UnknownName => "check the name of the server",
-            Self::Expired => "its operator has to renew it, unless this machine's clock is wrong",
-            Self::NotYetValid => "check this machine's clock",
+            Self::Expired(limit) | Self::NotYetValid(limit) if limit.other_clock().is_some() => {
+                "set this machine's clock"
+            }
+            Self::Expired(Limit { there: Some(_), .. }) => "its operator has to renew it",
+            Self::Expired(_) => "its operator has to renew it, unless this machine's clock is wrong",
+            Self::NotYetValid(Limit { there: Some(_), .. }) => "its operator has to check it, and the server's clock",
+            Self::NotYetValid(_) => "check this machine's clock",
             Self::SelfSigned => {
                 "give the server one that an authority has signed, and name that authority by --ca-file"
             }
@@ -253,8 +284,15 @@ impl Cause {
             Self::Intercepted { .. } => {
                 "if the proxy may read along, name that authority by --ca-file; if not, ask for an exception"
             }
-            Self::Status(status) if status.is_server_error() => "it may be starting, full, or no cokd",
-            Self::Status(_) | Self::NoUpgrade(_) => "is it the address of a cokd, of a version that fits?",
+            Self::Status(StatusCode::PROXY_AUTHENTICATION_REQUIRED, _) => {
+                "a proxy in between wants to know who you are; ask its operator to let the tunnel pass"
+            }
+            Self::Status(StatusCode::NETWORK_AUTHENTICATION_REQUIRED, _) => {
+                "this network wants you to log in; open any page in a browser"
+            }
+            Self::Status(_, Some(_)) => "ask the proxy's operator to let WebSockets to the server pass",
+            Self::Status(status, None) if status.is_server_error() => "it may be starting, full, or no cokd",
+            Self::Status(_, None) | Self::NoUpgrade(_) => "is it the address of a cokd, of a version that fits?",
         }
     }
 }
@@ -278,15 +316,20 @@ impl fmt::Display for Cause {
             Self::OtherProtocol => f.write_str("it speaks QUIC, but not cok's protocol"),
             Self::Tls(why) => write!(f, "TLS failed: {why}"),
             Self::Silent { step, within } => write!(f, "no answer to {step} within {}", seconds(*within)),
-            Self::UnknownAuthority => f.write_str("its certificate is from an authority that is not trusted here"),
+            Self::UnknownAuthority(Some(name)) => {
+                write!(f, "its certificate is from the authority \"{name}\", which is not trusted here")
+            }
+            Self::UnknownAuthority(None) => {
+                f.write_str("its certificate is from an authority that is not trusted here")
+            }
             Self::OtherNames(names) if names.is_empty() => f.write_str("its certificate is for another name"),
             Self::OtherNames(names) => {
                 let shown: Vec<&str> = names.iter().take(MAX_NAMES).map(String::as_str).collect();
                 let more = if names.len() > MAX_NAMES { ", …" } else { "" };
                 write!(f, "its certificate is only for {}{more}", shown.join(", "))
             }
-            Self::Expired => f.write_str("its certificate has expired"),
-            Self::NotYetValid => f.write_str("its certificate is not valid yet"),
+            Self::Expired(limit) => limit.show(f, "expired on", "ago"),
+            Self::NotYetValid(limit) => limit.show(f, "is not valid before", "from now"),
             Self::SelfSigned => f.write_str("its certificate is self-signed, as only an authority's may be"),
             Self::BadCertificate(why) => write!(f, "its certificate cannot be accepted: {why}"),
             Self::UnknownName => f.write_str("it has no certificate for this name"),
@@ -296,7 +339,10 @@ impl fmt::Display for Cause {
                 f,
                 "its certificate is from \"{issuer}\", which is not trusted here; the proxy on the way may read along"
             ),
-            Self::Status(status) => write!(f, "it answered {status} instead of opening a tunnel"),
+            Self::Status(status, None) => write!(f, "it answered {status} instead of opening a tunnel"),
+            Self::Status(status, Some(proxy)) => {
+                write!(f, "the proxy {proxy} in between answered {status} instead of opening a tunnel")
+            }
             Self::NoUpgrade(why) => write!(f, "it does not open a tunnel: {why}"),
         }
     }
@@ -304,9 +350,9 @@ impl fmt::Display for Cause {
 
 impl fmt::Display for Unreachable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { server, quic_only, cause } = self;
-        let over = if *quic_only { " over QUIC" } else { "" };
-        write!(f, "cannot reach {server}{over}: {cause}; {}", cause.advice(*quic_only))
+        let Self { server, user, cause } = self;
+        let over = if user.quic_only { " over QUIC" } else { "" };
+        write!(f, "cannot reach {server}{over}: {cause}; {}", cause.advice(*user))
     }
 }
 
@@ -331,7 +377,8 @@ mod tests {
     }
 
     fn said(cause: Cause, quic_only: bool) -> String {
-        Unreachable { server: "https://t.example".to_owned(), quic_only, cause }.to_string()
+        Unreachable { server: "https://t.example".to_owned(), user: User { quic_only, by_address: false }, cause }
+            .to_string()
     }
 
     #[test]
@@ -355,6 +402,8 @@ mod tests {
         );
         let tls = |error: rustls::Error| Cause::of_tls(&io::Error::new(io::ErrorKind::InvalidData, error));
         assert!(said(tls(CertificateError::UnknownIssuer.into()), false).ends_with("name its file by --ca-file"));
+        let named = said(Cause::UnknownAuthority(Some("Corp".to_owned())), false);
+        assert!(named.contains("from the authority \"Corp\", which"), "{named}");
         let presented = ["a", "b", "c", "d"].map(|name| format!("DnsName(\"{name}.example\")")).to_vec();
         let expected = rustls_pki_types::ServerName::try_from("t.example").unwrap();
         assert_eq!(
@@ -371,17 +420,76 @@ mod tests {
             Cause::of_quic(quic::DialError::Alert { code, by_peer: false, why: why.to_owned() }, address())
         };
         let untrusted = ours(alert::UNKNOWN_CA, "invalid peer certificate: UnknownIssuer");
-        assert_eq!(untrusted, Cause::UnknownAuthority);
+        assert_eq!(untrusted, Cause::UnknownAuthority(None));
         // The same twice; what the one knows better; what got further.
-        assert_eq!(Cause::telling(untrusted.clone(), Cause::UnknownAuthority), Cause::UnknownAuthority);
+        let unknown = Cause::UnknownAuthority(None);
+        assert_eq!(Cause::telling(untrusted.clone(), unknown.clone()), unknown);
         let why = "invalid peer certificate: Other(OtherError(CaUsedAsEndEntity))";
         assert_eq!(ours(alert::CERTIFICATE_UNKNOWN, why), Cause::SelfSigned);
         let names = Cause::OtherNames(vec!["a.example".to_owned()]);
         assert_eq!(Cause::telling(Cause::OtherNames(Vec::new()), names.clone()), names);
         assert_eq!(Cause::telling(silence(), Cause::Refused(address())), Cause::Refused(address()));
         assert_eq!(Cause::telling(untrusted.clone(), Cause::Refused(address())), untrusted);
-        let not_found = Cause::Status(StatusCode::NOT_FOUND);
+        let not_found = Cause::Status(StatusCode::NOT_FOUND, None);
         assert_eq!(Cause::telling(Cause::OtherProtocol, not_found.clone()), not_found);
+    }
+
+    #[test]
+    fn a_wrong_clock_is_no_wrong_certificate() {
+        let (at, day) = (1_795_948_927, 86_400);
+        let cause = |here, there| said(Cause::Expired(Limit { at: Some(at), here, there }), false);
+        let start = "cannot reach https://t.example: ";
+        let expired = "its certificate expired on 2026-11-29 10:42:07 UTC, 2 days ago; its operator has to renew it";
+        let late = at + 2 * day;
+        assert_eq!(cause(late, None), format!("{start}{expired}, unless this machine's clock is wrong"));
+        assert_eq!(cause(late, Some(late + 60)), format!("{start}{expired}"));
+        assert_eq!(
+            cause(late, Some(at - day)),
+            format!(
+                "{start}this machine's clock is 3 days ahead of the server's: it says 2026-12-01 10:42:07 UTC, the \
+                 server's 2026-11-28 10:42:07 UTC; set this machine's clock"
+            )
+        );
+        let early = |there| said(Cause::NotYetValid(Limit { at: Some(at), here: at - 3 * day, there }), false);
+        assert!(early(Some(at)).contains("clock is 3 days behind the server's"), "{}", early(Some(at)));
+        assert_eq!(
+            early(None),
+            format!(
+                "{start}its certificate is not valid before 2026-11-29 10:42:07 UTC, 3 days from now; check this machine's clock"
+            )
+        );
+        // QUIC has only the text of the error.
+        let why = |error: CertificateError| rustls::Error::from(error).to_string();
+        let time = |seconds| rustls_pki_types::UnixTime::since_unix_epoch(Duration::from_secs(seconds));
+        let expired = why(CertificateError::ExpiredContext { time: time(late), not_after: time(at) });
+        let early = why(CertificateError::NotValidYetContext { time: time(5), not_before: time(at) });
+        for (text, is_early) in [(expired, false), (early, true)] {
+            match Cause::of_our_alert(alert::CERTIFICATE_EXPIRED, &text) {
+                Cause::Expired(limit) if !is_early => assert_eq!(limit.at, Some(at)),
+                Cause::NotYetValid(limit) if is_early => assert_eq!(limit.at, Some(at)),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_proxy_in_between_is_named() {
+        let of = |status, via: Option<&str>| {
+            said(Cause::of_upgrade(ws::UpgradeError::Status { status, via: via.map(str::to_owned) }), false)
+        };
+        assert!(of(StatusCode::FORBIDDEN, Some("1.1 squid")).ends_with(
+            "the proxy 1.1 squid in between answered 403 Forbidden instead of opening a tunnel; ask the proxy's operator to let \
+             WebSockets to the server pass"
+        ));
+        assert!(of(StatusCode::PROXY_AUTHENTICATION_REQUIRED, None).contains("wants to know who you are"));
+        assert!(of(StatusCode::NETWORK_AUTHENTICATION_REQUIRED, None).contains("log in"));
+    }
+
+    #[test]
+    fn a_server_is_named_by_its_name() {
+        let user = User { quic_only: false, by_address: true };
+        let said = Unreachable { server: "https://192.0.2.1".to_owned(), user, cause: Cause::UnknownName }.to_string();
+        assert!(said.ends_with("; name the server by its name, not by its address"), "{said}");
     }
 
     #[test]

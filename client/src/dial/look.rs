@@ -2,8 +2,8 @@
 //!
 //! It sends no secret and believes nothing. It serves to say why a certificate is not trusted, and whether the clock is wrong.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use cok_transport::tls::provider;
 use parking_lot::Mutex;
@@ -11,29 +11,22 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
 use rustls::{ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
-use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-use super::{Config, Stream, addresses, stream};
+use super::{Config, Stream, stream};
 use crate::text::quoted;
 
-/// Timeout of a look. It only explains what went wrong before.
-const LIMIT: Duration = Duration::from_secs(10);
-
-/// Who has signed the daemon's certificate, as the certificate itself says. `None` if it shows none.
-pub(super) async fn issuer(config: &Config) -> Option<String> {
-    let look = async {
-        let stream = stream(config, &addresses(config).await.ok()?).await.ok()?;
-        let (_stream, certificate) = untrusting(config, stream).await?;
-        name_of_issuer(&certificate)
-    };
-    timeout(LIMIT, look).await.ok()?
+/// Who has signed the daemon's certificates, as they say themselves. `None` if it shows none.
+pub(super) async fn issuer(config: &Config, addresses: &[SocketAddr]) -> Option<String> {
+    let stream = stream(config, addresses).await.ok()?;
+    let (_stream, certificates) = untrusting(config, stream).await?;
+    name_of_issuer(&certificates)
 }
 
-/// TLS over this stream with whatever is at its end, and its certificate in DER.
-pub(crate) async fn untrusting(config: &Config, stream: Stream) -> Option<(TlsStream<Stream>, Vec<u8>)> {
+/// TLS over this stream with whatever is at its end, and its certificates in DER, the daemon's own first.
+pub(crate) async fn untrusting(config: &Config, stream: Stream) -> Option<(TlsStream<Stream>, Vec<Vec<u8>>)> {
     let crypto = Arc::new(provider());
     let witness = Arc::new(Witness { algorithms: crypto.signature_verification_algorithms, seen: Mutex::default() });
     let mut tls = ClientConfig::builder_with_provider(crypto)
@@ -45,35 +38,36 @@ pub(crate) async fn untrusting(config: &Config, stream: Stream) -> Option<(TlsSt
     tls.alpn_protocols = vec![b"http/1.1".to_vec()];
     let name = ServerName::try_from(config.server.host().to_owned()).ok()?;
     let stream = TlsConnector::from(Arc::new(tls)).connect(name, stream).await.ok()?;
-    let certificate = std::mem::take(&mut *witness.seen.lock());
-    Some((stream, certificate))
+    let certificates = std::mem::take(&mut *witness.seen.lock());
+    Some((stream, certificates))
 }
 
-/// The name of the authority in a certificate.
-pub(crate) fn name_of_issuer(certificate: &[u8]) -> Option<String> {
-    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+/// The name of the authority above these certificates: its common name, or else its organization, or else all of it.
+pub(crate) fn name_of_issuer(certificates: &[Vec<u8>]) -> Option<String> {
+    // The last one is the nearest to the authority.
+    let (_, certificate) = X509Certificate::from_der(certificates.last()?).ok()?;
     let issuer = certificate.issuer();
-    let common = issuer.iter_common_name().find_map(|name| name.as_str().ok());
-    Some(quoted(common.unwrap_or(&issuer.to_string())))
+    let named = issuer.iter_common_name().chain(issuer.iter_organization()).find_map(|name| name.as_str().ok());
+    Some(quoted(named.unwrap_or(&issuer.to_string())))
 }
 
-/// Accepts any certificate, and keeps it.
+/// Accepts any certificate, and keeps all that are shown.
 #[derive(Debug)]
 struct Witness {
     algorithms: WebPkiSupportedAlgorithms,
-    seen: Mutex<Vec<u8>>,
+    seen: Mutex<Vec<Vec<u8>>>,
 }
 
 impl ServerCertVerifier for Witness {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
+        intermediates: &[CertificateDer<'_>],
         _server_name: &ServerName<'_>,
         _ocsp_response: &[u8],
         _now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        *self.seen.lock() = end_entity.to_vec();
+        *self.seen.lock() = [end_entity].into_iter().chain(intermediates).map(|der| der.to_vec()).collect();
         Ok(ServerCertVerified::assertion())
     }
 
@@ -97,5 +91,43 @@ impl ServerCertVerifier for Witness {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+
+    use super::*;
+
+    /// A certificate whose issuer has this name.
+    fn signed_by(kind: DnType, name: &str) -> Vec<u8> {
+        let mut authority = CertificateParams::default();
+        authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        authority.distinguished_name = rcgen::DistinguishedName::new();
+        authority.distinguished_name.push(DnType::CountryName, "DE");
+        authority.distinguished_name.push(kind, name);
+        let issuer = Issuer::new(authority, KeyPair::generate().unwrap());
+        let mut server = CertificateParams::new(["t.example".to_owned()]).unwrap();
+        server.distinguished_name.push(DnType::CommonName, "the server");
+        server.signed_by(&KeyPair::generate().unwrap(), &issuer).unwrap().der().to_vec()
+    }
+
+    #[test]
+    fn an_issuer_has_a_name() {
+        let certificate = signed_by(DnType::CommonName, "Corp Root");
+        assert_eq!(name_of_issuer(&[certificate.clone()]).as_deref(), Some("Corp Root"));
+        assert_eq!(name_of_issuer(&[signed_by(DnType::OrganizationName, "Corp")]).as_deref(), Some("Corp"));
+        assert_eq!(name_of_issuer(&[signed_by(DnType::LocalityName, "Here")]).as_deref(), Some("C=DE, L=Here"));
+        for length in 0..certificate.len() {
+            // No part of one makes it panic.
+            let _part = name_of_issuer(&[certificate[..length].to_vec()]);
+        }
+        assert_eq!(name_of_issuer(&[vec![0x30, 0x84, 0xff, 0xff, 0xff, 0xff]]), None);
+        let chain = [signed_by(DnType::CommonName, "Between"), signed_by(DnType::CommonName, "Above")];
+        assert_eq!(name_of_issuer(&chain).as_deref(), Some("Above"));
+        assert_eq!(name_of_issuer(&[]), None);
+        let hostile = signed_by(DnType::CommonName, "Corp\u{1b}[2J");
+        assert_eq!(name_of_issuer(&[hostile]).as_deref(), Some("Corp\\u{1b}[2J"));
     }
 }

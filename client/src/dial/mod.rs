@@ -1,6 +1,7 @@
 //! Connections to the daemon: over QUIC, over a WebSocket, or over the one that proves itself first. They ask for no name
 //! before [`Path::connect`].
 
+mod diagnosis;
 mod failure;
 mod http_connect;
 mod look;
@@ -8,6 +9,7 @@ mod proxy_failure;
 mod race;
 mod socks;
 mod through;
+mod validity;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -31,7 +33,7 @@ use crate::server::{Server, resolve};
 use crate::text::io_reason;
 use crate::transport::TransportChoice;
 
-pub(crate) use self::failure::{Cause, Unreachable};
+pub(crate) use self::failure::{Cause, Unreachable, User};
 #[cfg(feature = "program")]
 pub(crate) use self::look::{name_of_issuer, untrusting};
 
@@ -126,19 +128,27 @@ pub(crate) async fn race(config: &Config) -> Result<Opened, Unreachable> {
             Winner::Ws(socket, why_not_quic) => Path::Ws(socket).because(why_not_quic),
         })
     };
-    opened.await.map_err(|cause| Unreachable::new(config, cause))
+    diagnosed(config, opened.await).await
 }
 
 /// Opens a QUIC connection.
 pub(crate) async fn quic(config: &Config) -> Result<Path, Unreachable> {
     let link = async { echo(handshake(config, &addresses(config).await?).await?).await };
-    link.await.map(Path::Quic).map_err(|cause| Unreachable::new(config, cause))
+    diagnosed(config, link.await.map(Path::Quic)).await
 }
 
 /// Opens a WebSocket.
 pub(crate) async fn ws(config: &Config) -> Result<Path, Unreachable> {
     let socket = async { upgrade(config, &addresses(config).await?).await };
-    socket.await.map(Path::Ws).map_err(|cause| Unreachable::new(config, cause))
+    diagnosed(config, socket.await.map(Path::Ws)).await
+}
+
+/// Looks closer where the server's certificate was refused.
+async fn diagnosed<T>(config: &Config, opened: Result<T, Cause>) -> Result<T, Unreachable> {
+    match opened {
+        Ok(opened) => Ok(opened),
+        Err(cause) => Err(Unreachable::new(config, Box::pin(diagnosis::look_closer(config, cause)).await)),
+    }
 }
 
 pub(crate) async fn addresses(config: &Config) -> Result<Vec<SocketAddr>, Cause> {
@@ -174,26 +184,23 @@ pub(crate) async fn echo(mut link: Box<quic::Link>) -> Result<Box<quic::Link>, C
 }
 
 async fn upgrade(config: &Config, addresses: &[SocketAddr]) -> Result<Box<ws::Socket<TlsStream<Stream>>>, Cause> {
-    let stream = tls(config, addresses).await?;
+    let stream = tls(config, addresses, &config.tls).await?;
     ws::open(stream, &config.server.authority(), UPGRADE).await.map(Box::new).map_err(Cause::of_upgrade)
 }
 
-pub(crate) async fn tls(config: &Config, addresses: &[SocketAddr]) -> Result<TlsStream<Stream>, Cause> {
+/// Opens TLS with the daemon. `trust` decides about its certificate.
+pub(crate) async fn tls(
+    config: &Config,
+    addresses: &[SocketAddr],
+    trust: &Arc<ClientConfig>,
+) -> Result<TlsStream<Stream>, Cause> {
     let stream = stream(config, addresses).await?;
-    let Config { server, tls, .. } = config;
-    let name = ServerName::try_from(server.host().to_owned()).map_err(|error| Cause::BadName(error.to_string()))?;
-    let cause = match timeout(TLS, TlsConnector::from(tls.clone()).connect(name, stream)).await {
-        Ok(Ok(stream)) => return Ok(stream),
-        Ok(Err(error)) => Cause::of_tls(&error),
-        Err(_) => Cause::Silent { step: "the TLS handshake", within: TLS },
-    };
-    // A proxy that reads along shows a certificate of its network's own authority.
-    if let (Cause::UnknownAuthority, Some(_)) = (&cause, &config.proxy)
-        && let Some(issuer) = look::issuer(config).await
-    {
-        return Err(Cause::Intercepted { issuer });
+    let name =
+        ServerName::try_from(config.server.host().to_owned()).map_err(|error| Cause::BadName(error.to_string()))?;
+    match timeout(TLS, TlsConnector::from(trust.clone()).connect(name, stream)).await {
+        Ok(result) => result.map_err(|error| Cause::of_tls(&error)),
+        Err(_) => Err(Cause::Silent { step: "the TLS handshake", within: TLS }),
     }
-    Err(cause)
 }
 
 /// A connection towards the daemon, without TLS.

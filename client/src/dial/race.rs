@@ -177,8 +177,8 @@ mod tests {
         assert_eq!(run(fails_after(1, Cause::OtherProtocol), after(0), ws()).await, (Err(Cause::OtherProtocol), 2));
         assert_eq!(run(pending(), after(0), ws()).await, (Err(refused()), 1751));
         assert_eq!(
-            run(fails_after(500, Cause::UnknownAuthority), after(0), ws()).await,
-            (Err(Cause::UnknownAuthority), 500)
+            run(fails_after(500, Cause::UnknownAuthority(None)), after(0), ws()).await,
+            (Err(Cause::UnknownAuthority(None)), 500)
         );
         let silent = run(pending(), after(0), fails_after(1, no_answer(1))).await;
         assert_eq!(silent, (Err(no_answer(1)), 1751), "as the WebSocket has it");

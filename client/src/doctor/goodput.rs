@@ -102,7 +102,7 @@ async fn visit(options: &ClientOptions, url: &str, path: &str) -> Result<f64, St
     let request = request.map_err(|error| error.to_string())?;
     let begin = async {
         let addresses = dial::addresses(&config).await.map_err(|cause| cause.to_string())?;
-        let stream = dial::tls(&config, &addresses).await.map_err(|cause| cause.to_string())?;
+        let stream = dial::tls(&config, &addresses, &config.tls).await.map_err(|cause| cause.to_string())?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(text)?;
         // It ends with the response.
         let connection = tokio::spawn(connection);

@@ -87,8 +87,8 @@ impl Check {
         Self { advice: Some(advice.into()), ..Self::new(name, Outcome::Failed, why) }
     }
 
-    fn caused(name: &'static str, cause: &dial::Cause) -> Self {
-        Self::failed(name, cause.to_string(), cause.advice(false))
+    fn caused(name: &'static str, config: &dial::Config, cause: &dial::Cause) -> Self {
+        Self::failed(name, cause.to_string(), cause.advice(dial::User::of(config)))
     }
 
     fn took(mut self, time: Duration) -> Self {

@@ -45,7 +45,7 @@ pub(super) async fn check(config: &dial::Config, report: &mut impl FnMut(Check))
         }
         return Network::default();
     };
-    let has_tcp = tcp(&addresses, names_this_machine(config.server.host()), report).await;
+    let has_tcp = tcp(config, &addresses, names_this_machine(config.server.host()), report).await;
     let mut found = Network { has_tcp, ..Network::default() };
     if config.transport == TransportChoice::Ws {
         let why = "--transport ws does without";
@@ -74,7 +74,7 @@ async fn through_proxy(config: &dial::Config, proxy: &str, report: &mut impl FnM
     let opened = dial::stream(config, &[]).await;
     match &opened {
         Ok(_) => report(Check::ok("proxy", format!("{proxy} leads to the server")).took(began.elapsed())),
-        Err(cause) => report(Check::caused("proxy", cause)),
+        Err(cause) => report(Check::caused("proxy", config, cause)),
     }
     Network { has_tcp: opened.is_ok(), has_quic: false, without_quic: Some("the proxy carries only TCP".to_owned()) }
 }
@@ -84,7 +84,7 @@ async fn resolve(config: &dial::Config, report: &mut impl FnMut(Check)) -> Optio
     let addresses = match dial::addresses(config).await {
         Ok(addresses) => addresses,
         Err(cause) => {
-            report(Check::caused("dns", &cause));
+            report(Check::caused("dns", config, &cause));
             return None;
         }
     };
@@ -104,7 +104,12 @@ fn listed(addresses: &[SocketAddr]) -> String {
 }
 
 /// Whether any address takes a TCP connection. The addresses of this machine itself are only assumed, so one will do.
-async fn tcp(addresses: &[SocketAddr], are_assumed: bool, report: &mut impl FnMut(Check)) -> bool {
+async fn tcp(
+    config: &dial::Config,
+    addresses: &[SocketAddr],
+    are_assumed: bool,
+    report: &mut impl FnMut(Check),
+) -> bool {
     let mut fastest: Option<(SocketAddr, Duration)> = None;
     let mut failure = None;
     let mut checks = Vec::new();
@@ -129,7 +134,7 @@ async fn tcp(addresses: &[SocketAddr], are_assumed: bool, report: &mut impl FnMu
                 failure.get_or_insert(cause);
             }
             Err(cause) => {
-                checks.push(Check::caused(name, &cause));
+                checks.push(Check::caused(name, config, &cause));
                 failure = Some(cause);
             }
         }
@@ -141,7 +146,7 @@ async fn tcp(addresses: &[SocketAddr], are_assumed: bool, report: &mut impl FnMu
     }
     checks.push(match (fastest, failure) {
         (Some((address, time)), _) => Check::ok("tcp", format!("connected to {address}")).took(time),
-        (None, Some(cause)) => Check::caused("tcp", &cause),
+        (None, Some(cause)) => Check::caused("tcp", config, &cause),
         (None, None) => Check::skipped("tcp", "the server has no address"),
     });
     checks.into_iter().for_each(report);
@@ -186,7 +191,7 @@ async fn quic(config: &dial::Config, addresses: &[SocketAddr], has_udp: bool, re
             report(if is_silent && !has_udp {
                 Check::failed("quic", cause.to_string(), NO_UDP)
             } else {
-                Check::caused("quic", &cause)
+                Check::caused("quic", config, &cause)
             });
             report(Check::skipped("quic_echo", "there is no QUIC connection"));
             report(if is_silent && has_udp {

@@ -31,7 +31,8 @@ const GOODBYE: Duration = Duration::from_secs(2);
 #[derive(Debug, Default)]
 struct Look {
     date: Option<SystemTime>,
-    certificate: Vec<u8>,
+    /// In DER, the server's own first.
+    certificates: Vec<Vec<u8>>,
 }
 
 /// Checks the upgrade to a WebSocket, the clock and the certificate.
@@ -46,24 +47,24 @@ pub(super) async fn check_websocket(config: &dial::Config, found: &Network, repo
     let clock = clock(look.date, SystemTime::now());
     let addresses = dial::addresses(config).await.unwrap_or_default();
     let began = Instant::now();
-    let stream = dial::tls(config, &addresses).await;
+    let stream = dial::tls(config, &addresses, &config.tls).await;
     let trust = match &stream {
-        Ok(_) => Check::ok("trust", shown(&look.certificate)),
-        Err(cause @ (Cause::UnknownAuthority | Cause::SelfSigned)) => {
-            let issuer = dial::name_of_issuer(&look.certificate).unwrap_or_else(|| "an unnamed authority".to_owned());
-            Check::failed("trust", format!("{cause}: \"{issuer}\""), cause.advice(false))
+        Ok(_) => Check::ok("trust", shown(&look.certificates)),
+        Err(cause @ (Cause::UnknownAuthority(_) | Cause::SelfSigned)) => {
+            let issuer = dial::name_of_issuer(&look.certificates).unwrap_or_else(|| "an unnamed authority".to_owned());
+            Check::failed("trust", format!("{cause}: \"{issuer}\""), cause.advice(dial::User::of(config)))
         }
-        Err(cause @ (Cause::Expired | Cause::NotYetValid)) if clock.advice.is_some() => {
+        Err(cause @ (Cause::Expired(_) | Cause::NotYetValid(_))) if clock.advice.is_some() => {
             Check::failed("trust", cause.to_string(), "set this machine's clock")
         }
-        Err(cause) => Check::caused("trust", cause),
+        Err(cause) => Check::caused("trust", config, cause),
     };
     report(match stream {
         _ if config.transport == TransportChoice::Quic => Check::skipped("websocket", "--transport quic does without"),
         Err(_) => Check::skipped("websocket", "there is no trusted connection"),
         Ok(stream) => match ws::open(stream, &config.server.authority(), dial::UPGRADE).await {
             Ok(_) => Check::ok("websocket", "the server opens a WebSocket").took(began.elapsed()),
-            Err(error) => Check::caused("websocket", &Cause::of_upgrade(error)),
+            Err(error) => Check::caused("websocket", config, &Cause::of_upgrade(error)),
         },
     });
     report(clock);
@@ -73,7 +74,7 @@ pub(super) async fn check_websocket(config: &dial::Config, found: &Network, repo
 /// Asks the server for its time of day, without trust and without secrets.
 async fn look(config: &dial::Config) -> Option<Look> {
     let stream = dial::stream(config, &dial::addresses(config).await.ok()?).await.ok()?;
-    let (stream, certificate) = dial::untrusting(config, stream).await?;
+    let (stream, certificates) = dial::untrusting(config, stream).await?;
     let asked = async {
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.ok()?;
         // It ends with the response.
@@ -83,7 +84,7 @@ async fn look(config: &dial::Config) -> Option<Look> {
         let response = sender.send_request(request).await.ok()?;
         httpdate::parse_http_date(response.headers().get("date")?.to_str().ok()?).ok()
     };
-    Some(Look { date: asked.await, certificate })
+    Some(Look { date: asked.await, certificates })
 }
 
 fn clock(server: Option<SystemTime>, here: SystemTime) -> Check {
@@ -104,11 +105,12 @@ fn clock(server: Option<SystemTime>, here: SystemTime) -> Check {
 }
 
 /// A certificate in a few words.
-fn shown(certificate: &[u8]) -> String {
-    let Ok((_, parsed)) = X509Certificate::from_der(certificate) else {
+fn shown(certificates: &[Vec<u8>]) -> String {
+    let own = certificates.first().map(|own| X509Certificate::from_der(own));
+    let Some(Ok((_, parsed))) = own else {
         return "the certificate is trusted".to_owned();
     };
-    let issuer = dial::name_of_issuer(certificate).unwrap_or_else(|| "an unnamed authority".to_owned());
+    let issuer = dial::name_of_issuer(certificates).unwrap_or_else(|| "an unnamed authority".to_owned());
     let end = u64::try_from(parsed.validity().not_after.timestamp()).unwrap_or(0).min(LAST_YEAR);
     let end = humantime::format_rfc3339_seconds(SystemTime::UNIX_EPOCH + Duration::from_secs(end)).to_string();
     format!("the certificate is from \"{issuer}\", valid until {}", end.get(..10).unwrap_or(&end))

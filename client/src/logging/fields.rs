@@ -10,7 +10,7 @@ use tracing_subscriber::fmt::format::Writer;
 /// A shorter value may be part of a message by chance.
 const LEAST: usize = 3;
 
-/// Writes the message, then each field whose value the message does not contain.
+/// Writes the message, then each field whose value the message does not contain. The message about a request says everything.
 #[derive(Debug)]
 pub(super) struct MessageFirst;
 
@@ -19,6 +19,9 @@ impl<'w> FormatFields<'w> for MessageFirst {
         let mut entry = Entry::default();
         fields.record(&mut entry);
         writer.write_str(&escaped(&entry.message))?;
+        if entry.is_about_a_request() {
+            return Ok(());
+        }
         for (name, value, shown) in entry.fields {
             if value.len() >= LEAST && entry.message.contains(&value) {
                 continue;
@@ -43,6 +46,11 @@ struct Entry {
 }
 
 impl Entry {
+    fn is_about_a_request(&self) -> bool {
+        let kind = self.fields.iter().find(|(name, ..)| *name == "event").map(|(_, value, _)| value.as_str());
+        matches!(kind, Some("request" | "stream_began" | "stream_ended"))
+    }
+
     fn add(&mut self, field: &Field, value: String, shown: String) {
         match field.name() {
             "message" => self.message = value,

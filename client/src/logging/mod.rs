@@ -6,6 +6,7 @@ mod journal;
 use std::io::{self, IsTerminal as _, Write};
 
 use clap::ValueEnum;
+use parking_lot::RwLock;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -28,7 +29,7 @@ pub enum LogFormat {
 
 /// Starts logging as `name`; `RUST_LOG` overrides `default_filter`. Only the first call of a process counts.
 pub fn start(name: &str, format: LogFormat, default_filter: &str) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default_filter));
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| own_filter(default_filter));
     if format == LogFormat::Journal || (format == LogFormat::Auto && journal::is_standard_error()) {
         match journal::layer(name) {
             Ok(layer) => {
@@ -46,10 +47,50 @@ pub fn start(name: &str, format: LogFormat, default_filter: &str) {
     let _second = if format == LogFormat::Json {
         subscriber.json().flatten_event(true).with_current_span(false).with_span_list(false).try_init()
     } else {
-        let colours = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        let colours = has_colours();
         let subscriber = subscriber.fmt_fields(MessageFirst).with_ansi(colours);
-        subscriber.with_writer(move || Lines { to: io::stderr(), colours }).try_init()
+        subscriber.with_writer(move || Lines { to: Stderr, colours }).try_init()
     };
+}
+
+/// Takes a line in place of standard error.
+pub(crate) type Diversion = Box<dyn Fn(&str) + Send + Sync>;
+
+static DIVERSION: RwLock<Option<Diversion>> = RwLock::new(None);
+
+/// Leads lines of text elsewhere than to standard error, or there again.
+pub(crate) fn divert(diversion: Option<Diversion>) {
+    *DIVERSION.write() = diversion;
+}
+
+/// Whether standard error shows colours (no-color.org).
+pub(crate) fn has_colours() -> bool {
+    io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+/// Standard error, or what takes its lines.
+struct Stderr;
+
+impl Write for Stderr {
+    fn write(&mut self, text: &[u8]) -> io::Result<usize> {
+        match &*DIVERSION.read() {
+            Some(divert) => {
+                divert(&String::from_utf8_lossy(text));
+                Ok(text.len())
+            }
+            None => io::stderr().write(text),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
+    }
+}
+
+/// The filter without `RUST_LOG`. quinn-udp warns of each kind of datagram that the system does not send, such as one that
+/// is too large for the path. QUIC notices by itself, and the reason of its failure is in the log.
+fn own_filter(default_filter: &str) -> EnvFilter {
+    EnvFilter::new(format!("{default_filter},quinn_udp=error"))
 }
 
 /// A writer of text that takes one line with each write. It escapes control characters, since lines quote peers: their words
@@ -90,13 +131,24 @@ pub fn complain(why: &str) {
     let level = if journal::is_standard_error() { "<3>" } else { "" };
     for line in why.lines() {
         // If standard error is closed, there is no other place for the line.
-        let _closed = writeln!(io::stderr(), "{level}{line}");
+        let _closed = Stderr.write_all(format!("{level}{line}\n").as_bytes());
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn warnings_of_the_library_for_sockets_are_left_out() {
+        let subscriber = tracing_subscriber::registry().with(own_filter("info"));
+        tracing::subscriber::with_default(subscriber, || {
+            assert!(!tracing::enabled!(target: "quinn_udp", tracing::Level::WARN));
+            assert!(!tracing::enabled!(target: "quinn_udp::imp", tracing::Level::WARN));
+            assert!(tracing::enabled!(target: "quinn_udp", tracing::Level::ERROR));
+            assert!(tracing::enabled!(target: "quinn", tracing::Level::WARN));
+        });
+    }
 
     #[test]
     fn a_line_stays_one() {

@@ -7,6 +7,7 @@
 //! `http2` or `in_process` (there and back), `respond` (what the daemon gets).
 
 mod alarm;
+mod blocked_host;
 mod body;
 mod framing;
 mod http1;
@@ -34,6 +35,7 @@ use cok_transport::{ExchangeHalves, Incoming, SendHalf};
 use rustls::ClientConfig;
 use tracing::{Level, debug, enabled, info};
 
+use self::blocked_host::BlockedHost;
 use self::body::RequestBody;
 use self::request::Request;
 use self::service::dial_error::DialError;
@@ -69,6 +71,8 @@ pub(crate) struct Config {
     pub(crate) connect_timeout: Duration,
     /// How long the service may take until its response begins; `None` for no limit.
     pub(crate) response_timeout: Option<Duration>,
+    /// Whether log lines name queries, which may hold secrets.
+    pub(crate) log_queries: bool,
     /// Reports requests.
     pub(crate) watch: Watch,
 }
@@ -80,7 +84,9 @@ pub(crate) struct Proxy {
     host: HostHeader,
     upgrades: Upgrades,
     response_timeout: Option<Duration>,
+    log_queries: bool,
     watch: Watch,
+    blocked_host: Arc<BlockedHost>,
     in_flight: Arc<InFlight>,
 }
 
@@ -134,20 +140,24 @@ impl Failure {
 impl Proxy {
     /// `in_flight` counts its exchanges.
     pub(crate) fn new(config: Config, in_flight: Arc<InFlight>) -> Result<Arc<Self>, InvalidHost> {
+        let sees_visitors_host =
+            config.host_header == HostHeader::Preserve && !matches!(config.target, Target::Service(_));
         Ok(Arc::new(Self {
             local: Local::new(config.target, config.connect_timeout, LocalTls::new(&config.tls, config.fingerprints))?,
             host: config.host_header,
             upgrades: config.upgrades,
             response_timeout: config.response_timeout,
+            log_queries: config.log_queries,
             watch: config.watch,
+            blocked_host: BlockedHost::new(sees_visitors_host),
             in_flight,
         }))
     }
 
     /// Answers one request.
     pub(crate) async fn exchange(self: Arc<Self>, incoming: Incoming) {
-        let Incoming { mut head, end, exchange: ExchangeHalves { send, recv }, .. } = incoming;
-        let mut send = self.watch.begin(&head, send);
+        let Incoming { mut head, end, exchange, .. } = incoming;
+        let (ExchangeHalves { mut send, recv }, reason) = self.watch.begin(&head, exchange, &self.blocked_host).parts();
         let (method, target) = (head.method.clone(), head.target.clone());
         let mut flight = self.in_flight.begin();
         let asks_upgrade = upgrade::wanted(&mut head, &self.upgrades);
@@ -161,12 +171,18 @@ impl Proxy {
         if result.is_ok() && !enabled!(Level::DEBUG) {
             return;
         }
-        let target = quoted(&target.to_text());
+        let target = target.to_text();
+        let shown = if self.log_queries { &*target } else { target.split('?').next().unwrap_or_default() };
+        let target = quoted(shown);
         match result {
             Ok(()) => debug!(%method, target, "{method} {target}: answered"),
-            Err(Failure::Gone) => debug!(%method, target, "{method} {target}: the visitor left"),
+            Err(Failure::Gone) => {
+                reason.is(|| Failure::Gone.to_string());
+                debug!(%method, target, "{method} {target}: the visitor left");
+            }
             Err(failure) => {
                 let error = quoted(&failure.to_string());
+                reason.is(|| error.clone());
                 if matches!(failure, Failure::Stopped) {
                     debug!(%method, target, error, "{method} {target}: {error}");
                 } else {

@@ -1,19 +1,28 @@
-//! Reports requests to those who listen to the client's events. It wraps the response's half of an exchange.
+//! Observes exchanges: reports them to those who watch the client, and finds services that refuse the visitors' host. It
+//! wraps the halves of an exchange, so the proxy's own code does not know of it. Unwatched exchanges are not wrapped.
 
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use bytes::Bytes;
+use cok_http::is_event_stream;
+use cok_http::websocket::is_websocket;
 use cok_proto::head::HeadTooLarge;
 use cok_proto::{RequestHead, ResetCode, ResponseHead};
-use cok_transport::{ExchangeError, SendHalf};
-use http::HeaderMap;
+use cok_transport::{ExchangeError, ExchangeHalves, Received, RecvHalf, SendHalf};
+use http::header::{CONTENT_LENGTH, UPGRADE};
+use http::{HeaderMap, HeaderValue, StatusCode};
+use parking_lot::Mutex;
+use tracing::warn;
 
-use crate::event::{Event, TunnelHandle};
+use super::blocked_host::{BlockedHost, Suspect};
+use crate::event::{Event, Lasting, TunnelHandle};
 use crate::events::Hub;
+use crate::text::quoted;
 
-/// The tunnel whose requests are reported.
+/// The tunnel whose exchanges are observed.
 #[derive(Clone, Debug)]
 pub(crate) struct Watch {
     /// Where events go.
@@ -22,29 +31,122 @@ pub(crate) struct Watch {
     pub(crate) tunnel: TunnelHandle,
 }
 
-impl Watch {
-    /// Reports the beginning of a request, and its end once the result is dropped. Leaves `send` alone without listeners.
-    pub(super) fn begin(&self, head: &RequestHead, send: Box<dyn SendHalf>) -> Box<dyn SendHalf> {
-        if !self.hub.has_listeners() {
-            return send;
-        }
-        let request = self.hub.number();
-        let (method, path) = (head.method.clone(), head.target.to_text().into_owned());
-        self.hub.publish(&Event::RequestBegan { tunnel: self.tunnel, request, method, path });
-        let watch = self.clone();
-        Box::new(Watched { send, watch, request, began: Instant::now(), status: None, bytes: 0, complete: false })
+/// An exchange on its way through the proxy, observed or not.
+pub(super) struct Observed {
+    pub(super) halves: ExchangeHalves,
+    /// What is noted of it; `None` if it is not observed.
+    note: Option<Arc<Note>>,
+}
+
+/// What both halves of an observed exchange, and the proxy, note of it.
+#[derive(Debug, Default)]
+struct Note {
+    /// The bytes of the request's body.
+    received: AtomicU64,
+    failure: Mutex<Option<String>>,
+}
+
+impl Observed {
+    /// Splits off the part that takes the reason of a failure.
+    pub(super) fn parts(self) -> (ExchangeHalves, Reason) {
+        (self.halves, Reason(self.note))
     }
 }
 
+/// Takes the reason why an exchange failed. The reason must come before the end of the response's half.
+pub(super) struct Reason(Option<Arc<Note>>);
+
+impl Reason {
+    /// Notes why the exchange failed.
+    pub(super) fn is(&self, why: impl FnOnce() -> String) {
+        if let Some(note) = &self.0 {
+            *note.failure.lock() = Some(why());
+        }
+    }
+}
+
+impl Watch {
+    /// Reports the beginning of an exchange, and its end once the response's half is dropped. Leaves the halves alone if they
+    /// are unwatched, and the service is known to take the visitors' host.
+    pub(super) fn begin(&self, head: &RequestHead, halves: ExchangeHalves, host: &Arc<BlockedHost>) -> Observed {
+        let (is_watched, is_suspect) = (self.hub.is_watched(), host.is_suspect());
+        if !is_watched && !is_suspect {
+            return Observed { halves, note: None };
+        }
+        let request = self.hub.number();
+        if is_watched {
+            let target = head.target.to_text();
+            let (path, query) = target.split_once('?').map_or((&*target, None), |(path, query)| (path, Some(query)));
+            self.hub.publish_request(&Event::RequestBegan {
+                tunnel: self.tunnel,
+                request,
+                method: head.method.clone(),
+                path: path.to_owned(),
+                query: query.map(str::to_owned),
+            });
+        }
+        let note = Arc::<Note>::default();
+        let ExchangeHalves { send, recv } = halves;
+        let suspect = is_suspect.then(|| Suspect::new(host.clone()));
+        let send = Watched {
+            send,
+            watch: self.clone(),
+            note: note.clone(),
+            request,
+            is_reported: is_watched,
+            began: Instant::now(),
+            status: None,
+            bytes: 0,
+            complete: false,
+            suspect,
+            authority: is_suspect.then(|| head.authority.as_str().to_owned()),
+        };
+        let recv = Counted { recv, note: note.clone() };
+        Observed { halves: ExchangeHalves { send: Box::new(send), recv: Box::new(recv) }, note: Some(note) }
+    }
+}
+
+/// The response's half.
 #[derive(Debug)]
 struct Watched {
     send: Box<dyn SendHalf>,
     watch: Watch,
+    note: Arc<Note>,
     request: u64,
+    /// Its beginning was reported, so the rest is as well.
+    is_reported: bool,
     began: Instant,
     status: Option<u16>,
     bytes: u64,
     complete: bool,
+    suspect: Option<Suspect>,
+    /// The host that the visitor asked for, if the service may refuse it.
+    authority: Option<String>,
+}
+
+impl Watched {
+    /// Reports an exchange that lasts until one side ends it.
+    fn report_lasting(&self, status: StatusCode, headers: &HeaderMap, end: bool) {
+        let what = if status == StatusCode::SWITCHING_PROTOCOLS {
+            let protocol = headers.get(UPGRADE).map_or(&b""[..], HeaderValue::as_bytes);
+            if is_websocket(protocol) {
+                Lasting::WebSocket
+            } else {
+                Lasting::Upgrade(quoted(&String::from_utf8_lossy(protocol)))
+            }
+        } else if !end && is_event_stream(headers) && !headers.contains_key(CONTENT_LENGTH) {
+            Lasting::EventStream
+        } else {
+            return;
+        };
+        self.watch.hub.publish_request(&Event::RequestLasts {
+            tunnel: self.watch.tunnel,
+            request: self.request,
+            what,
+            status: status.as_u16(),
+            after: self.began.elapsed(),
+        });
+    }
 }
 
 impl SendHalf for Watched {
@@ -57,15 +159,28 @@ impl SendHalf for Watched {
     }
 
     fn send_response(&mut self, head: ResponseHead, end: bool) -> Result<(), HeadTooLarge> {
-        let status = head.status.as_u16();
+        let (status, is_interim) = (head.status, head.is_interim());
+        if !is_interim && self.is_reported {
+            // Before the head goes out, so that the beginning of a stream comes before what its visitor does with it.
+            self.report_lasting(status, &head.headers, end);
+        }
         self.send.send_response(head, end)?;
-        (self.status, self.complete) = (Some(status), end);
+        if is_interim {
+            return Ok(());
+        }
+        (self.status, self.complete) = (Some(status.as_u16()), end);
+        if let Some(suspect) = &mut self.suspect {
+            suspect.answered(status);
+        }
         Ok(())
     }
 
     fn send_data(&mut self, data: Bytes, end: bool) {
         self.bytes += data.len() as u64;
         self.complete |= end;
+        if let Some(suspect) = &mut self.suspect {
+            suspect.said(&data);
+        }
         self.send.send_data(data, end);
     }
 
@@ -88,13 +203,53 @@ impl SendHalf for Watched {
 
 impl Drop for Watched {
     fn drop(&mut self) {
-        self.watch.hub.publish(&Event::RequestEnded {
-            tunnel: self.watch.tunnel,
+        let Watch { hub, tunnel } = &self.watch;
+        if let (Some(by), Some(host)) = (self.suspect.take().and_then(Suspect::blocked_by), self.authority.take()) {
+            let host = quoted(&host);
+            warn!(
+                event = "blocked_host",
+                host,
+                "{by} refuses requests for the host {host}: start the client with --host-header rewrite, or allow the host there"
+            );
+            hub.publish(&Event::BlockedHost { tunnel: *tunnel, by, host });
+        }
+        if !self.is_reported {
+            return;
+        }
+        hub.publish_request(&Event::RequestEnded {
+            tunnel: *tunnel,
             request: self.request,
             status: self.status,
             bytes: self.bytes,
+            received: self.note.received.load(Ordering::Relaxed),
             time: self.began.elapsed(),
             complete: self.complete,
+            failure: self.note.failure.lock().take(),
         });
+    }
+}
+
+/// The request's half.
+#[derive(Debug)]
+struct Counted {
+    recv: Box<dyn RecvHalf>,
+    note: Arc<Note>,
+}
+
+impl RecvHalf for Counted {
+    fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Received, ExchangeError>> {
+        let received = ready!(self.recv.poll_recv(cx));
+        if let Ok(Received::Data { data, .. }) = &received {
+            self.note.received.fetch_add(data.len() as u64, Ordering::Relaxed);
+        }
+        Poll::Ready(received)
+    }
+
+    fn reset(&mut self, code: ResetCode) {
+        self.recv.reset(code);
+    }
+
+    fn charge_to(&mut self, holding: Arc<cok_transport::Holding>) {
+        self.recv.charge_to(holding);
     }
 }

@@ -9,15 +9,17 @@ use std::time::Duration;
 use cok_proto::{Connect, ErrorCode, SessionError};
 use cok_transport::{CloseReason, HandshakeError, Transport};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{self, Instant, interval, sleep_until};
 use tracing::debug;
 
 use super::Config;
 use super::open::{Ended, Session, Sessions};
+use super::sleep::{self, Sleep};
 use super::transport_policy::{TransportPolicy, Way};
 use super::tunnels::{Command, Current, LONGEST_WAIT, Tunnels, long_wait};
 use crate::dial::{self, Opened, Unreachable};
 use crate::event::{Event, Refused};
+use crate::figures::duration;
 use crate::flight::UnderWay;
 use crate::text::quoted;
 
@@ -50,6 +52,7 @@ pub(crate) struct Keeper<'a, S, F> {
     /// Refusals of sessions since the last one that was granted.
     refusals: u32,
     was_online: bool,
+    sleep: Sleep,
 }
 
 /// What follows a failure.
@@ -66,6 +69,8 @@ enum Next {
 enum Failure {
     Unreachable(Unreachable),
     Closed(CloseReason),
+    /// The machine has slept for so long.
+    Asleep(Duration),
     Other(String),
 }
 
@@ -88,6 +93,7 @@ impl<'a, S: FnMut(Arc<dyn Transport>), F: FnMut(Event)> Keeper<'a, S, F> {
             policy: config.policy(),
             refusals: 0,
             was_online: false,
+            sleep: Sleep::new(),
         }
     }
 
@@ -108,6 +114,7 @@ impl<'a, S: FnMut(Arc<dyn Transport>), F: FnMut(Event)> Keeper<'a, S, F> {
             let failure = match Box::pin(self.begin(replaces)).await {
                 Ok(session) => {
                     let began = Instant::now();
+                    self.sleep.begin();
                     let (last, ended) = match self.stay(session).await {
                         Ok(ended) => ended,
                         Err(refused) => return refused,
@@ -130,7 +137,9 @@ impl<'a, S: FnMut(Arc<dyn Transport>), F: FnMut(Event)> Keeper<'a, S, F> {
                         }
                         Ended::Replace => Failure::Closed(CloseReason::Drained),
                         Ended::Leaving => Failure::Other("the server is shutting down".to_owned()),
-                        Ended::Closed(reason) => Failure::Closed(reason),
+                        // What the daemon says of its own accord has nothing to do with a sleep.
+                        Ended::Closed(reason @ CloseReason::Session(SessionError::Peer(_))) => Failure::Closed(reason),
+                        Ended::Closed(reason) => self.sleep.lately().map_or(Failure::Closed(reason), Failure::Asleep),
                     }
                 }
                 Err(failure) => failure,
@@ -165,7 +174,7 @@ impl<'a, S: FnMut(Arc<dyn Transport>), F: FnMut(Event)> Keeper<'a, S, F> {
 
     /// Waits, and meanwhile does what the user wants.
     async fn pause(&mut self, time: Duration) {
-        meanwhile(&mut self.tunnels, &mut self.commands, sleep(time)).await;
+        meanwhile(&mut self.tunnels, &mut self.commands, time::sleep(time)).await;
     }
 
     /// Connects to the daemon and asks for a session.
@@ -205,10 +214,11 @@ impl<'a, S: FnMut(Arc<dyn Transport>), F: FnMut(Event)> Keeper<'a, S, F> {
 
     /// Binds tunnels in a session and takes in what the daemon says about them, until there is a reason to leave it.
     async fn serve_tunnels(&mut self, session: &Session) -> Left {
-        let Self { config, tunnels, commands, policy, on_event, .. } = self;
+        let Self { config, tunnels, commands, policy, on_event, sleep, .. } = self;
         let current = &session.current;
         let mut better = pin!(better(&config.dial, policy, session));
         let mut ended = pin!(session.ended());
+        let mut looks = interval(sleep::TICK);
         loop {
             let now = Instant::now();
             tunnels.bind_due(current, now);
@@ -223,6 +233,7 @@ impl<'a, S: FnMut(Arc<dyn Transport>), F: FnMut(Event)> Keeper<'a, S, F> {
                 ended = &mut ended => return Left::Ended(ended),
                 Some(command) = commands.recv() => tunnels.apply(command, Some(current)),
                 () = until(tunnels.next_due()) => {}
+                _ = looks.tick() => sleep.tick(),
                 opened = &mut better => return Left::Better(opened),
             }
         }
@@ -321,7 +332,7 @@ async fn better(config: &dial::Config, policy: &mut TransportPolicy, session: &S
     }
     let Some(health) = &session.health else {
         loop {
-            sleep(policy.probe_wait()).await;
+            time::sleep(policy.probe_wait()).await;
             match Box::pin(dial::quic(config)).await {
                 Ok(path) => return path.because("moved: QUIC answers again"),
                 Err(error) => debug!("still on WebSocket: {error}"),
@@ -335,7 +346,7 @@ async fn better(config: &dial::Config, policy: &mut TransportPolicy, session: &S
             Ok(path) => return path.because(format!("moved: QUIC turned bad: {why}")),
             Err(error) => debug!("QUIC has turned bad: {why}; WebSocket fails too: {error}"),
         }
-        sleep(ESCAPE_RETRY).await;
+        time::sleep(ESCAPE_RETRY).await;
     }
 }
 
@@ -351,6 +362,9 @@ impl fmt::Display for Failure {
         match self {
             Self::Unreachable(why) => why.fmt(f),
             Self::Closed(reason) => f.write_str(&quoted(&reason.to_string())),
+            Self::Asleep(time) => {
+                write!(f, "this machine was asleep for {}, and its session ended meanwhile", duration(*time))
+            }
             Self::Other(reason) => f.write_str(reason),
         }
     }

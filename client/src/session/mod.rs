@@ -5,6 +5,7 @@
 
 mod keeper;
 mod open;
+mod sleep;
 mod taken;
 mod transport_policy;
 mod tunnels;

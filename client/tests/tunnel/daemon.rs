@@ -76,6 +76,7 @@ impl Daemon {
             key: "key".to_owned(),
             name_timeout: Duration::ZERO,
             keep_trying: false,
+            log_queries: false,
             instance: "instance".to_owned(),
         };
         (client, tunnel(target, subdomain))

@@ -28,7 +28,7 @@ use super::interim::InterimHeads;
 use super::known::Known;
 use super::linger::linger;
 use super::pace;
-use super::pages::{Problem, page};
+use super::pages::{Problem, Reader, page};
 use super::proxied::{is_trusted, visitor_address};
 use super::request::RequestBody;
 use super::respond::{FinalHead, respond, respond_to_upgrade};
@@ -58,14 +58,16 @@ pub(super) async fn forward(
     target: Option<Bytes>,
 ) -> Response<Body> {
     if is_loop(request.headers(), &known.authority) {
-        let (response, held_back) = (page(Problem::Loop, request.headers()), expects_continue(request.headers()));
+        let response = page(Problem::Loop, reader(&request, known));
+        let held_back = expects_continue(request.headers());
         give_up(Some(request.into_body()), held_back);
         return response;
     }
     let exchange = match enter(context, tunnel, &mut request) {
         Ok(exchange) => exchange,
         Err(problem) => {
-            let (response, held_back) = (page(problem, request.headers()), expects_continue(request.headers()));
+            let response = page(problem, reader(&request, known));
+            let held_back = expects_continue(request.headers());
             give_up(Some(request.into_body()), held_back);
             return response;
         }
@@ -90,8 +92,12 @@ pub(super) async fn forward(
             None => problem,
         };
         let hidden = problem == Problem::Offline && context.visitor.edge.config().hide_names;
-        page(if hidden { Problem::UnknownName } else { problem }, &head.headers)
+        page(if hidden { Problem::UnknownName } else { problem }, Reader::of(&head))
     })
+}
+
+fn reader<'a, B>(request: &'a Request<B>, known: &'a Known) -> Reader<'a> {
+    Reader::new(request.method(), request.headers(), Some(&known.authority))
 }
 
 /// The longest body in bytes that the edge's library and the tunnel's queue hold of an upload that the tunnel does not take.

@@ -4,13 +4,13 @@
 use std::net::IpAddr;
 
 use http::header::{HeaderName, HeaderValue, RETRY_AFTER};
-use http::{HeaderMap, Request, Response};
+use http::{Request, Response};
 
 use super::body::Body;
 use super::context::Context;
 use super::grpc;
 use super::known::Known;
-use super::pages::{Problem, page};
+use super::pages::{Problem, Reader, page_until};
 use super::proxied::visitor_address;
 use super::request::RequestBody;
 use crate::admission::Rate;
@@ -52,16 +52,19 @@ fn address_of(context: &Context, request: &Request<RequestBody>) -> Option<IpAdd
 }
 
 /// The answer to a request over a rate.
-pub(super) fn too_many(exceeded: Exceeded, request: &HeaderMap) -> Response<Body> {
-    let mut response =
-        if grpc::is_grpc(request) { grpc::refused(Problem::TooMany) } else { page(Problem::TooMany, request) };
+pub(super) fn too_many(exceeded: Exceeded, reader: Reader<'_>) -> Response<Body> {
+    let seconds = exceeded.wait.as_secs() + u64::from(exceeded.wait.subsec_nanos() > 0);
+    let seconds = seconds.max(1);
+    let mut response = if grpc::is_grpc(reader.headers()) {
+        grpc::refused(Problem::TooMany)
+    } else {
+        page_until(Problem::TooMany, reader, Some(seconds))
+    };
     let whose = match exceeded.whose {
         Whose::Visitor => "visitor",
         Whose::Tunnel => "tunnel",
         Whose::Key => "key",
     };
-    let seconds = exceeded.wait.as_secs() + u64::from(exceeded.wait.subsec_nanos() > 0);
-    let seconds = seconds.max(1);
     let (burst, window) = (exceeded.rate.burst.get(), window(exceeded.rate));
     let headers = response.headers_mut();
     headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
@@ -85,22 +88,23 @@ fn window(rate: Rate) -> u32 {
 mod tests {
     use std::time::Duration;
 
-    use http::StatusCode;
     use http::header::CONTENT_TYPE;
+    use http::{HeaderMap, Method, StatusCode};
 
     use super::*;
 
     #[test]
     fn the_answer_says_when_to_come_again() {
         let exceeded = Exceeded { whose: Whose::Tunnel, rate: Rate::new(2, 5), wait: Duration::from_millis(1001) };
-        let response = too_many(exceeded, &HeaderMap::new());
+        let plain = HeaderMap::new();
+        let response = too_many(exceeded, Reader::new(&Method::GET, &plain, None));
         assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
         let headers = response.headers();
         assert_eq!(headers["retry-after"], "2");
         assert_eq!(headers["ratelimit-policy"], "\"tunnel\";q=5;w=3");
         assert_eq!(headers["ratelimit"], "\"tunnel\";r=0;t=2");
         let grpc = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/grpc"))]);
-        let response = too_many(exceeded, &grpc);
+        let response = too_many(exceeded, Reader::new(&Method::POST, &grpc, None));
         assert_eq!((response.status(), &response.headers()["grpc-status"]), (StatusCode::OK, &"8".parse().unwrap()));
     }
 }

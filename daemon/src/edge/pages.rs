@@ -1,13 +1,15 @@
 //! What visitors see when there is nothing to pass on: what is wrong and whose turn it is, and nothing else.
 
+use cok_proto::RequestHead;
 use http::header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER};
-use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use http::uri::Authority;
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 
 use super::body::Body;
 use crate::own_answers::{STYLE, mark};
 
 /// How soon a visitor may try again while a tunnel is away, in seconds.
-const RETRY_SECONDS: &str = "10";
+const RETRY_SECONDS: u64 = 10;
 
 /// Why a request is answered by the daemon itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +68,35 @@ pub(super) enum Problem {
     ResponseTooLarge,
 }
 
+/// The party that has to do something about a problem.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Turn {
+    /// The visitor's.
+    Visitor,
+    /// The owner's, who runs the client.
+    Owner,
+    /// The operator's, who runs the daemon.
+    Operator,
+}
+
+impl Turn {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Visitor => "visitor",
+            Self::Owner => "owner",
+            Self::Operator => "operator",
+        }
+    }
+
+    fn sentence(self) -> &'static str {
+        match self {
+            Self::Visitor => "It is your turn.",
+            Self::Owner => "It is the turn of the tunnel's owner.",
+            Self::Operator => "It is the turn of this server's operator.",
+        }
+    }
+}
+
 impl Problem {
     /// The status that says so.
     pub(super) fn status(self) -> StatusCode {
@@ -90,6 +121,36 @@ impl Problem {
             | Self::ServiceInvalid
             | Self::ResponseTooLarge => StatusCode::BAD_GATEWAY,
             Self::ServiceSlow => StatusCode::GATEWAY_TIMEOUT,
+        }
+    }
+
+    fn turn(self) -> Turn {
+        match self {
+            Self::BadRequest
+            | Self::UnknownName
+            | Self::PasswordNeeded
+            | Self::LinkNeeded
+            | Self::LinkExpired
+            | Self::NoPage
+            | Self::MethodNotAllowed
+            | Self::HeadTooLarge
+            | Self::TooMany
+            | Self::Busy
+            | Self::Share
+            | Self::UploadSlow => Turn::Visitor,
+            Self::NetworkDenied
+            | Self::PathDenied
+            | Self::Loop
+            | Self::Offline
+            | Self::ServiceAbsent
+            | Self::ServiceBroke
+            | Self::ServiceSlow
+            | Self::ServiceUnresolved
+            | Self::ServiceUntrusted
+            | Self::ServiceMismatch
+            | Self::ServiceInvalid
+            | Self::ResponseTooLarge => Turn::Owner,
+            Self::Misdirected | Self::ShuttingDown => Turn::Operator,
         }
     }
 
@@ -173,33 +234,163 @@ impl Problem {
     }
 }
 
+/// Who gets a page, and about which tunnel.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Reader<'a> {
+    method: &'a Method,
+    headers: &'a HeaderMap,
+    /// The tunnel's public name, as the visitor has written it; `None` if the request is for no tunnel.
+    tunnel: Option<&'a str>,
+}
+
+impl<'a> Reader<'a> {
+    /// The sender of a request for the tunnel at this authority, if it is for one.
+    pub(super) fn new(method: &'a Method, headers: &'a HeaderMap, tunnel: Option<&'a Authority>) -> Self {
+        Self { method, headers, tunnel: tunnel.map(Authority::host) }
+    }
+
+    /// The sender of a request into a tunnel.
+    pub(super) fn of(head: &'a RequestHead) -> Self {
+        Self::new(&head.method, &head.headers, Some(&head.authority))
+    }
+
+    /// Its fields.
+    pub(super) fn headers(&self) -> &'a HeaderMap {
+        self.headers
+    }
+}
+
 /// The page for a problem, in a form that the visitor accepts.
-pub(super) fn page(problem: Problem, request: &HeaderMap) -> Response<Body> {
+pub(super) fn page(problem: Problem, reader: Reader<'_>) -> Response<Body> {
+    page_until(problem, reader, (problem.status() == StatusCode::SERVICE_UNAVAILABLE).then_some(RETRY_SECONDS))
+}
+
+/// The page for a problem that may pass within so many seconds. A browser then loads it again by itself.
+pub(super) fn page_until(problem: Problem, reader: Reader<'_>, retry: Option<u64>) -> Response<Body> {
     let status = problem.status();
-    let (title, explanation) = problem.text();
-    let accept = request.get(ACCEPT).map_or(&b""[..], HeaderValue::as_bytes);
+    let accept = reader.headers.get(ACCEPT).map_or(&b""[..], HeaderValue::as_bytes);
     let accepts = |kind: &[u8]| accept.windows(kind.len()).any(|part| part.eq_ignore_ascii_case(kind));
     let (kind, text) = if accepts(b"text/html") {
-        let text = format!(
-            "<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\">\
-             <meta name=\"viewport\" content=\"width=device-width\"><title>{title}</title>\n\
-             <style>{STYLE}</style>\n\
-             <h1>{title}</h1>\n<p>{explanation}</p>\n<p><small>{status}</small></p>\n</html>\n",
-        );
-        ("text/html; charset=utf-8", text)
+        ("text/html; charset=utf-8", html(problem, reader, retry))
     } else if accepts(b"json") {
-        let json = serde_json::json!({"status": status.as_u16(), "error": title, "message": explanation});
-        ("application/json", format!("{json}\n"))
+        ("application/json", json(problem, reader))
     } else {
-        ("text/plain; charset=utf-8", format!("{title}\n{explanation}\n"))
+        ("text/plain; charset=utf-8", plain(problem, reader))
     };
     let mut response = Response::new(Body::full(text));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     mark(headers);
-    if status == StatusCode::SERVICE_UNAVAILABLE {
-        headers.insert(RETRY_AFTER, HeaderValue::from_static(RETRY_SECONDS));
+    if let Some(seconds) = retry {
+        headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
     response
+}
+
+fn html(problem: Problem, reader: Reader<'_>, retry: Option<u64>) -> String {
+    let (status, (title, explanation), turn) = (problem.status(), problem.text(), problem.turn().sentence());
+    // Browsers load a page again by GET.
+    let (refresh, again) = match retry.filter(|_| matches!(*reader.method, Method::GET | Method::HEAD)) {
+        Some(seconds) => (
+            format!("<meta http-equiv=\"refresh\" content=\"{seconds}\">"),
+            format!(" This page loads again by itself in {seconds} s."),
+        ),
+        None => (String::new(), String::new()),
+    };
+    let name = reader.tunnel.map(|name| format!("<p><code>{}</code></p>\n", escaped(name))).unwrap_or_default();
+    format!(
+        "<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\">\
+         <meta name=\"viewport\" content=\"width=device-width\">{refresh}<title>{title}</title>\n\
+         <style>{STYLE}</style>\n\
+         <h1>{title}</h1>\n{name}<p>{explanation}</p>\n<p><b>{turn}</b>{again}</p>\n\
+         <footer>{status}</footer>\n</html>\n",
+    )
+}
+
+fn json(problem: Problem, reader: Reader<'_>) -> String {
+    let (title, explanation) = problem.text();
+    let document = serde_json::json!({
+        "status": problem.status().as_u16(),
+        "error": title,
+        "message": explanation,
+        "tunnel": reader.tunnel,
+        "turn": problem.turn().name(),
+    });
+    format!("{document}\n")
+}
+
+fn plain(problem: Problem, reader: Reader<'_>) -> String {
+    let ((title, explanation), turn) = (problem.text(), problem.turn().sentence());
+    let name = reader.tunnel.map(|name| format!("{name}\n")).unwrap_or_default();
+    format!("{title}\n{name}{explanation}\n{turn}\n")
+}
+
+/// Escapes what means something in HTML. An authority may have some of it.
+fn escaped(text: &str) -> String {
+    text.chars().fold(String::new(), |mut out, c| {
+        match c {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '"' => out.push_str("&quot;"),
+            '\'' => out.push_str("&#39;"),
+            c => out.push(c),
+        }
+        out
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(problem: Problem, method: &Method, accept: &'static str, tunnel: Option<&str>) -> String {
+        let headers = HeaderMap::from_iter([(ACCEPT, HeaderValue::from_static(accept))]);
+        let authority = tunnel.map(|name| name.parse().unwrap());
+        let reader = Reader::new(method, &headers, authority.as_ref());
+        match accept {
+            "text/html" => html(problem, reader, Some(7)),
+            "application/json" => json(problem, reader),
+            _ => plain(problem, reader),
+        }
+    }
+
+    #[test]
+    fn a_page_names_the_tunnel_and_whose_turn_it_is() {
+        let name = Some("demo.tunnel.example.com:8443");
+        let page = told(Problem::Offline, &Method::GET, "text/html", name);
+        assert!(page.contains("<code>demo.tunnel.example.com</code>"), "{page}");
+        assert!(page.contains("It is the turn of the tunnel's owner.") && page.contains("content=\"7\""), "{page}");
+        let page = told(Problem::Offline, &Method::GET, "application/json", name);
+        assert!(
+            page.contains("\"turn\":\"owner\"") && page.contains("\"tunnel\":\"demo.tunnel.example.com\""),
+            "{page}"
+        );
+        assert_eq!(
+            told(Problem::ServiceAbsent, &Method::GET, "*/*", name).lines().collect::<Vec<_>>(),
+            [
+                "Service not running",
+                "demo.tunnel.example.com",
+                "The tunnel is connected, but nothing answers behind it. Its owner has to start the service.",
+                "It is the turn of the tunnel's owner.",
+            ]
+        );
+    }
+
+    #[test]
+    fn only_what_was_got_is_loaded_again() {
+        assert!(!told(Problem::Offline, &Method::POST, "text/html", None).contains("refresh"));
+        let headers = HeaderMap::from_iter([(ACCEPT, HeaderValue::from_static("text/html"))]);
+        let response = page(Problem::ServiceAbsent, Reader::new(&Method::GET, &headers, None));
+        assert!(!response.headers().contains_key(RETRY_AFTER));
+        let response = page(Problem::Offline, Reader::new(&Method::GET, &headers, None));
+        assert_eq!(response.headers()[RETRY_AFTER], "10");
+    }
+
+    #[test]
+    fn a_name_is_text() {
+        let page = told(Problem::UnknownName, &Method::GET, "text/html", Some("a&b'c.example.com"));
+        assert!(page.contains("<code>a&amp;b&#39;c.example.com</code>"), "{page}");
+    }
 }

@@ -17,7 +17,7 @@ use super::judge::judge;
 use super::known::Known;
 use super::limited::{admit_to_tunnel, admit_visitor, too_many};
 use super::linger::linger;
-use super::pages::{Problem, page};
+use super::pages::{Problem, Reader, page};
 use super::request::{Doubt, RequestBody};
 use super::route::Route;
 use super::visitor::Visitor;
@@ -68,7 +68,7 @@ async fn answer_judged(
 ) -> Response<Body> {
     let doubt = request.body().doubt();
     let fault = || doubt.as_ref().and_then(Doubt::fault);
-    let accept = doubt.as_ref().and_then(|_| request.headers().get(ACCEPT).cloned());
+    let asked = doubt.as_ref().map(|_| (request.method().clone(), request.headers().get(ACCEPT).cloned()));
     let found = judged.and_then(|judged| judged.seen.fault).or_else(fault);
     let judge_it = || judge(&request, context.visitor.latest().as_deref().map(|known| &known.authority));
     let response = match found.map_or_else(judge_it, Err) {
@@ -79,12 +79,13 @@ async fn answer_judged(
             match fault() {
                 None => return response,
                 Some(fault) => {
+                    let (method, accept) = asked.unwrap_or_default();
                     let fields = accept.map(|accept| (ACCEPT, accept)).into_iter().collect();
-                    (page(fault.problem(), &fields), fault)
+                    (page(fault.problem(), Reader::new(&method, &fields, None)), fault)
                 }
             }
         }
-        Err(fault) => (refuse(fault.problem(), *request), fault),
+        Err(fault) => (refuse(fault.problem(), None, *request), fault),
     };
     let (mut response, fault) = response;
     debug!(?fault, "the request was refused");
@@ -106,20 +107,20 @@ async fn answer(
     if known.route != Route::Base
         && let Err(exceeded) = admit_visitor(context, &request)
     {
-        return refuse_for_now(context, exceeded, *request);
+        return refuse_for_now(context, exceeded, known, *request);
     }
     match &known.route {
-        Route::Foreign => refuse(Problem::Misdirected, *request),
-        Route::Unusable => refuse(Problem::UnknownName, *request),
+        Route::Foreign => refuse(Problem::Misdirected, None, *request),
+        Route::Unusable => refuse(Problem::UnknownName, Some(known), *request),
         Route::Base => answer_on_base(&context.visitor, *request),
         Route::Tunnel(name) => {
             let hides = edge.config().hide_names;
             let found = edge.tunnels.find(name).filter(|tunnel| !hides || edge.tunnels.may_answer(tunnel));
             let Some(tunnel) = found else {
-                return refuse(Problem::UnknownName, *request);
+                return refuse(Problem::UnknownName, Some(known), *request);
             };
             if let Err(exceeded) = admit_to_tunnel(context, (known, name), &tunnel, &request) {
-                return refuse_for_now(context, exceeded, *request);
+                return refuse_for_now(context, exceeded, known, *request);
             }
             forward(context, &tunnel, request, known, target).await
         }
@@ -137,7 +138,7 @@ fn answer_on_base(visitor: &Visitor, mut request: Request<RequestBody>) -> Respo
     {
         return response.map(Body::full);
     }
-    refuse(Problem::NoPage, request)
+    refuse(Problem::NoPage, None, request)
 }
 
 /// Leaves of a response to HEAD what belongs to it (RFC 9110, section 9.3.2): over HTTP/2 the edge's library would send
@@ -151,13 +152,19 @@ fn drop_body(response: &mut Response<Body>) {
     *response.body_mut() = Body::empty();
 }
 
-/// The page for a problem. The visitor's body is read and dropped.
-fn refuse(problem: Problem, request: Request<RequestBody>) -> Response<Body> {
-    answer_without_body(page(problem, request.headers()), request)
+/// The page for a problem, with the name of the tunnel if the request is for one. The visitor's body is read and dropped.
+fn refuse(problem: Problem, tunnel: Option<&Known>, request: Request<RequestBody>) -> Response<Body> {
+    let reader = Reader::new(request.method(), request.headers(), tunnel.map(|known| &known.authority));
+    answer_without_body(page(problem, reader), request)
 }
 
 /// The answer to a request over a rate.
-fn refuse_for_now(context: &Context, exceeded: Exceeded, request: Request<RequestBody>) -> Response<Body> {
+fn refuse_for_now(
+    context: &Context,
+    exceeded: Exceeded,
+    known: &Known,
+    request: Request<RequestBody>,
+) -> Response<Body> {
     let refused = &context.visitor.edge.metrics.refused;
     match exceeded.whose {
         Whose::Visitor => &refused.visitor_requests,
@@ -165,7 +172,9 @@ fn refuse_for_now(context: &Context, exceeded: Exceeded, request: Request<Reques
         Whose::Key => &refused.key_requests,
     }
     .inc();
-    answer_without_body(too_many(exceeded, request.headers()), request)
+    let tunnel = matches!(known.route, Route::Tunnel(_)).then_some(&known.authority);
+    let reader = Reader::new(request.method(), request.headers(), tunnel);
+    answer_without_body(too_many(exceeded, reader), request)
 }
 
 fn answer_without_body(response: Response<Body>, request: Request<RequestBody>) -> Response<Body> {

@@ -89,6 +89,9 @@ pub trait Transport: fmt::Debug + Send + Sync + 'static {
     /// Sends a Ping, which the peer answers at once.
     fn ping(&self);
 
+    /// The round trip to the peer; `None` before the first measure.
+    fn round_trip(&self) -> Option<Duration>;
+
     /// What the peer has shown of itself so far.
     fn signs_of_life(&self) -> SignsOfLife;
 

@@ -147,6 +147,10 @@ impl Transport for MuxSession {
         self.0.act(|state| state.mux.ping(Instant::now()));
     }
 
+    fn round_trip(&self) -> Option<Duration> {
+        self.0.lock().mux.round_trip()
+    }
+
     fn signs_of_life(&self) -> SignsOfLife {
         let mut state = self.0.lock();
         state.probed = true;

@@ -14,6 +14,7 @@ use cok_proto::frame::MAX_MESSAGE;
 use cok_proto::{Connect, ConnectAck, ProtocolError, SessionError};
 use futures_core::Stream;
 use futures_sink::Sink;
+use http::header::VIA;
 use http::{HeaderValue, Request};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_tungstenite::WebSocketStream;
@@ -82,7 +83,10 @@ where
     let upgrade = tokio_tungstenite::client_async_with_config(request(authority)?, stream, Some(config()));
     let (socket, response) = match tokio::time::timeout(limit, upgrade).await {
         Err(_) => return Err(UpgradeError::TimedOut(limit)),
-        Ok(Err(tungstenite::Error::Http(response))) => return Err(UpgradeError::Status(response.status())),
+        Ok(Err(tungstenite::Error::Http(response))) => {
+            let via = response.headers().get(VIA).map(|via| String::from_utf8_lossy(via.as_bytes()).into_owned());
+            return Err(UpgradeError::Status { status: response.status(), via });
+        }
         Ok(Err(error)) => return Err(UpgradeError::Broken(error.to_string())),
         Ok(Ok(upgraded)) => upgraded,
     };
@@ -115,8 +119,13 @@ pub struct Socket<S>(WebSocketStream<Counted<S>>);
 #[derive(Debug, thiserror::Error)]
 pub enum UpgradeError {
     /// The server answered with this status instead of an upgrade.
-    #[error("the server answered {0} instead of opening a tunnel; is it a cokd?")]
-    Status(http::StatusCode),
+    #[error("the server answered {status} instead of opening a tunnel; is it a cokd?")]
+    Status {
+        /// The status.
+        status: http::StatusCode,
+        /// The proxies on the way, as they name themselves (RFC 9110, section 7.6.3).
+        via: Option<String>,
+    },
     /// The server took too long.
     #[error("no answer to the WebSocket upgrade within {} s", .0.as_secs())]
     TimedOut(Duration),

@@ -227,10 +227,11 @@ async fn those_who_listen_hear_of_requests() {
     daemon.is_idle().await;
     let mut events = hub.listen(None);
     daemon.get("/?q=1").response().await.unwrap();
-    let Some(Event::RequestBegan { tunnel: TunnelHandle(7), request, method, path }) = events.next().await else {
+    let Some(Event::RequestBegan { tunnel: TunnelHandle(7), request, method, path, query }) = events.next().await
+    else {
         panic!("a request must begin")
     };
-    assert_eq!((method.as_str(), path.as_str()), ("GET", "/?q=1"));
+    assert_eq!((method.as_str(), path.as_str(), query.as_deref()), ("GET", "/", Some("q=1")));
     let Some(Event::RequestEnded { request: ended, status, bytes, complete, .. }) = events.next().await else {
         panic!("it must end")
     };

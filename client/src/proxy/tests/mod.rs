@@ -38,6 +38,7 @@ fn config(target: &str) -> Config {
         host_header: HostHeader::Preserve,
         connect_timeout: PATIENCE,
         response_timeout: Some(PATIENCE),
+        log_queries: false,
         watch: Watch { hub: Hub::new(), tunnel: TunnelHandle(0) },
     }
 }

@@ -128,6 +128,7 @@ async fn serve(args: &DevArgs, stop: &CancellationToken) -> anyhow::Result<()> {
         key: key.clone(),
         name_timeout: NAME_TIMEOUT,
         keep_trying: false,
+        log_queries: false,
         instance: instance_id(&state_dir)?,
     });
     client.open(TunnelOptions {

@@ -16,7 +16,7 @@ use http::{HeaderValue, Method, Response, StatusCode};
 use self::credentials::{Link, TargetParts};
 use super::body::Body;
 use super::grpc::{is_grpc, refused};
-use super::pages::{Problem, page};
+use super::pages::{Problem, Reader, page};
 use super::proxied::visitor_address;
 use super::visitor::Visitor;
 use crate::admission::{Access, InvalidLink};
@@ -75,7 +75,7 @@ fn deny(problem: Problem, head: &RequestHead) -> Response<Body> {
     if is_grpc(&head.headers) {
         return refused(problem);
     }
-    let mut response = page(problem, &head.headers);
+    let mut response = page(problem, Reader::of(head));
     if problem == Problem::PasswordNeeded {
         response.headers_mut().insert(WWW_AUTHENTICATE, CHALLENGE);
     }

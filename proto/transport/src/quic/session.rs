@@ -207,6 +207,10 @@ impl Transport for QuicSession {
         self.shared.attention.notify_one();
     }
 
+    fn round_trip(&self) -> Option<Duration> {
+        Some(self.shared.connection.rtt())
+    }
+
     fn signs_of_life(&self) -> SignsOfLife {
         // Acknowledgements are datagrams.
         SignsOfLife { received: self.shared.connection.stats().udp_rx.datagrams, progress: 0 }

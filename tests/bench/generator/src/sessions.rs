@@ -64,6 +64,7 @@ pub(crate) async fn run(wanted: Wanted) -> anyhow::Result<()> {
         key: wanted.key.clone(),
         name_timeout: Duration::ZERO,
         keep_trying: false,
+        log_queries: false,
         instance: cok_client::instance_id(std::path::Path::new("/dev/null"))?,
     };
     let (events, mut happened) = mpsc::unbounded_channel();
