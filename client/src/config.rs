@@ -7,7 +7,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use cok_host::home;
-use cok_host::settings::{Reader, Section, got};
+use cok_host::settings::{Reader, Section, got, is_mistake};
 use cok_proto::rate::{Rate, Unit};
 use cok_proto::rules::{PathPrefix, parse_network};
 use cok_transport::Congestion;
@@ -96,22 +96,35 @@ pub(crate) struct FileAccess {
 
 /// Why the file can't be used, a line for each mistake.
 #[derive(Debug, thiserror::Error)]
-pub(crate) struct ConfigError(Vec<String>);
+pub(crate) struct ConfigError {
+    mistakes: Vec<String>,
+    may_pass: bool,
+}
 
 impl ConfigError {
     /// An error with one mistake.
     pub(crate) fn new(mistake: String) -> Self {
-        Self(vec![mistake])
+        Self::of(vec![mistake])
+    }
+
+    /// An error with these mistakes.
+    pub(crate) fn of(mistakes: Vec<String>) -> Self {
+        Self { mistakes, may_pass: false }
     }
 
     pub(crate) fn mistakes(&self) -> &[String] {
-        &self.0
+        &self.mistakes
+    }
+
+    /// True if the same file may load at the next try, since the system failed to read it.
+    pub(crate) fn may_pass(&self) -> bool {
+        self.may_pass
     }
 }
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0.join("; "))
+        f.write_str(&self.mistakes.join("; "))
     }
 }
 
@@ -128,7 +141,10 @@ impl FileConfig {
         match std::fs::read_to_string(&path) {
             Ok(text) => Self::parse(&text, &path),
             Err(error) if named.is_none() && error.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
-            Err(error) => Err(ConfigError::new(format!("cannot read the configuration {}: {error}", path.display()))),
+            Err(error) => Err(ConfigError {
+                mistakes: vec![format!("cannot read the configuration {}: {error}", path.display())],
+                may_pass: !is_mistake(&error),
+            }),
         }
     }
 
@@ -138,7 +154,7 @@ impl FileConfig {
         let config = reader.root().map(|root| Self::read(root, path.parent().unwrap_or(Path::new(""))));
         match (config, reader.mistakes()) {
             (Ok(config), mistakes) if mistakes.is_empty() => Ok(config),
-            (_, mistakes) => Err(ConfigError(mistakes.iter().map(ToString::to_string).collect())),
+            (_, mistakes) => Err(ConfigError::of(mistakes.iter().map(ToString::to_string).collect())),
         }
     }
 

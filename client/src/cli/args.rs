@@ -13,6 +13,7 @@ use super::plan::{Invocation, Selection};
 use super::program::called;
 use super::target_flags::TargetFlags;
 use super::url::PublicUrl;
+use super::verbosity::Verbosity;
 use crate::logging::LogFormat;
 use crate::options::HostHeader;
 use crate::target::is_bare_word;
@@ -116,9 +117,8 @@ pub(super) struct Flags {
     /// Where log lines go, and how they look
     #[arg(long, value_name = "FORMAT", default_value = "auto")]
     pub(super) log_format: LogFormat,
-    /// Log every request
-    #[arg(short, long)]
-    pub(super) verbose: bool,
+    #[command(flatten)]
+    pub(super) verbosity: Verbosity,
 }
 
 impl Args {

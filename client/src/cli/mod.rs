@@ -15,6 +15,7 @@ mod share;
 mod signals;
 mod target_flags;
 mod url;
+mod verbosity;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -30,7 +31,8 @@ use tokio_util::sync::CancellationToken;
 pub use self::args::Args;
 use self::args::{Flags, StartArgs};
 use self::control::{Control, Order, PickArgs, StatusArgs};
-use self::failure::{FAILED, REFUSED, USAGE, fail};
+use self::failure::fail;
+pub use self::failure::{Usage, exit_code};
 use self::man_pages::{CompletionsArgs, ManArgs};
 use self::overview::Overview;
 use self::plan::{Invocation, Plan};
@@ -40,9 +42,8 @@ use self::service::ServiceCommand;
 use self::share::ShareArgs;
 use self::signals::{Asked, Signals};
 pub use self::target_flags::TargetFlags;
+pub use self::verbosity::Verbosity;
 use crate::client::Client;
-use crate::config::ConfigError;
-use crate::event::Refused;
 use crate::logging::{self, LogFormat};
 use crate::options::ClientOptions;
 
@@ -111,16 +112,12 @@ fn start(cli: &Cli) -> ExitCode {
             man_pages::man(Cli::command(), args).map(|()| ExitCode::SUCCESS).map_err(Into::into)
         }
     };
-    match done {
-        Ok(code) => code,
-        Err(error) if error.is::<ConfigError>() => fail(USAGE, LogFormat::Text, &error),
-        Err(error) => fail(FAILED, LogFormat::Text, &error),
-    }
+    done.unwrap_or_else(|error| fail(LogFormat::Text, &error))
 }
 
 fn tunnels(flags: &Flags, invocation: anyhow::Result<Invocation>) -> ExitCode {
     let format = flags.log_format;
-    logging::start("cok-client", format, if flags.verbose { "info,cok_client=debug" } else { "info" });
+    logging::start("cok-client", format, flags.verbosity.filter("info", "info,cok_client=debug"));
     let prepared = invocation.and_then(|invocation| {
         let plan = invocation.plan()?;
         let client = invocation.client(&plan)?;
@@ -128,19 +125,18 @@ fn tunnels(flags: &Flags, invocation: anyhow::Result<Invocation>) -> ExitCode {
     });
     let (invocation, plan, client) = match prepared {
         Ok(prepared) => prepared,
-        Err(error) => return fail(USAGE, format, &error),
+        Err(error) => return fail(format, &Usage::of(error)),
     };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return fail(FAILED, format, &anyhow!(error).context("cannot start")),
+        Err(error) => return fail(format, &anyhow!(error).context("cannot start")),
     };
     let result = runtime.block_on(run(&invocation, plan, client));
     // A lookup of a name may still block a thread. Its result is not needed any more.
     runtime.shutdown_background();
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) if error.is::<Refused>() => fail(REFUSED, format, &error),
-        Err(error) => fail(FAILED, format, &error),
+        Err(error) => fail(format, &error),
     }
 }
 
@@ -154,7 +150,11 @@ async fn run(invocation: &Invocation, plan: Plan, options: ClientOptions) -> any
     let overview = Arc::new(Overview::new(client.clone()));
     let mut tunnels = Running::open(invocation, plan, client, &overview)?;
     let (orders, mut ordered) = mpsc::channel(MAX_ORDERS);
-    let control = Control::new(&invocation.state_dir()?).await;
+    // Without a home there is no place for the socket, and nothing that would ask there.
+    let control = match invocation.state_dir() {
+        Ok(state_dir) => Control::new(&state_dir).await,
+        Err(_) => None,
+    };
     let mut controlled = JoinSet::new();
     controlled.spawn(control::serve(control, server, overview.clone(), orders, stop.clone()));
     let mut running = JoinSet::new();

@@ -15,9 +15,10 @@ use cok_proto::Rules;
 use cok_transport::{Congestion, quic};
 
 use super::args::Flags;
+use super::failure::Usage;
 use super::program::called;
 use crate::config::{FileConfig, FileTunnel};
-use crate::instance::instance_id;
+use crate::instance::{instance_id, new_id};
 use crate::name::check_subdomain;
 use crate::options::{ClientOptions, HostHeader, TunnelOptions};
 use crate::server::Server;
@@ -147,11 +148,10 @@ impl Invocation {
             let flag = if flags.url.is_some() { "--url" } else { "--subdomain" };
             bail!("{flag} names one tunnel, but the configuration file has {}", wanted.len());
         }
-        let state_dir = self.state_dir()?;
         let tunnels = wanted.into_iter().map(|(label, tunnel)| {
             let subdomain = subdomain.clone().or(tunnel.subdomain);
             let planned = Planned {
-                rules: flags.access.rules(&tunnel.access, subdomain.as_deref(), &state_dir)?,
+                rules: flags.access.rules(&tunnel.access, subdomain.as_deref(), || self.state_dir())?,
                 subdomain,
                 target: tunnel.target,
                 host_header: flags.host_header.clone().or(tunnel.host_header).unwrap_or_default(),
@@ -189,7 +189,11 @@ impl Invocation {
             key: connection.key.clone(),
             name_timeout: flags.name_timeout,
             keep_trying: flags.keep_trying,
-            instance: instance_id(&self.state_dir()?)?,
+            instance: match self.state_dir() {
+                Ok(state_dir) => instance_id(&state_dir)?,
+                // Without a place to keep it, the id is new in every run.
+                Err(_) => new_id()?,
+            },
         })
     }
 
@@ -308,7 +312,7 @@ impl Plan {
 /// Where clients keep their files: here, or in the user's home.
 pub(super) fn state_dir(named: Option<&Path>) -> anyhow::Result<PathBuf> {
     let folder = named.map(Path::to_owned).or_else(|| Some(home::state_folder()?.join("cok")));
-    folder.context("there is no home folder; name a place by --state-dir")
+    folder.ok_or_else(|| Usage("there is no home folder; name a place by --state-dir".to_owned()).into())
 }
 
 /// The value of an environment variable, unless it is empty.

@@ -14,6 +14,7 @@ use std::time::Duration;
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use cok_certs::dns::delegation;
 use cok_client::cli as client;
+use cok_client::cli::Verbosity;
 use cok_client::cli::man_pages::{self, CompletionsArgs, ManArgs};
 use cok_client::logging::{self, LogFormat};
 use tokio::signal::unix::{SignalKind, signal};
@@ -87,6 +88,8 @@ struct RunArgs {
     /// Where log lines go, and how they look
     #[arg(long, value_name = "FORMAT", default_value = "auto")]
     log_format: LogFormat,
+    #[command(flatten)]
+    verbosity: Verbosity,
 }
 
 /// Runs the daemon as its command line says.
@@ -96,14 +99,14 @@ pub fn main() -> ExitCode {
         Command::Run(args) => {
             // Must run before the runtime starts its threads.
             let inherited = Inherited::take();
-            logging::start("cokd", args.log_format, "info");
+            logging::start("cokd", args.log_format, args.verbosity.filter("info", "info,cokd=debug"));
             run(&args, inherited)
         }
         Command::Dev(args) => {
             logging::start(
                 "cokd",
                 args.log_format,
-                if args.verbose { "info,cokd=debug,cok_client=debug" } else { dev::LOG_FILTER },
+                args.verbosity.filter(dev::LOG_FILTER, "info,cokd=debug,cok_client=debug"),
             );
             outcome(block_on(dev::run(args)))
         }

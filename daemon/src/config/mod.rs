@@ -14,7 +14,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use cok_host::settings::{Mistake, Reader, Section, got};
+use cok_host::settings::{Mistake, Reader, Section, got, is_mistake};
 use cok_transport::Congestion;
 use cok_transport::quic::Tuning;
 use ipnet::IpNet;
@@ -68,9 +68,8 @@ impl ConfigError {
     /// True if the same file may load at the next try: the disk failed, or the process is out of descriptors. A missing
     /// or unreadable file is the operator's mistake.
     pub(crate) fn may_pass(&self) -> bool {
-        use std::io::ErrorKind::{InvalidData, IsADirectory, NotADirectory, NotFound, PermissionDenied};
         let Self::Read { error, .. } = self else { return false };
-        !matches!(error.kind(), NotFound | PermissionDenied | InvalidData | IsADirectory | NotADirectory)
+        !is_mistake(error)
     }
 }
 

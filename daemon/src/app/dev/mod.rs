@@ -11,9 +11,9 @@ use std::path::PathBuf;
 use std::str::FromStr as _;
 use std::time::Duration;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::Context as _;
 use clap::Args;
-use cok_client::cli::{TargetFlags, reporter};
+use cok_client::cli::{TargetFlags, Usage, Verbosity, reporter};
 use cok_client::logging::{self, LogFormat};
 use cok_client::{
     Client, ClientOptions, Event, HostHeader, NAME_TIMEOUT, PROBE_INTERVAL, Server, Target, TransportChoice,
@@ -72,15 +72,9 @@ pub(crate) struct DevArgs {
     /// Where log lines go, and how they look
     #[arg(long, value_name = "FORMAT", default_value = "auto")]
     pub(crate) log_format: LogFormat,
-    /// Log every request
-    #[arg(short, long)]
-    pub(crate) verbose: bool,
+    #[command(flatten)]
+    pub(crate) verbosity: Verbosity,
 }
-
-/// The command line asks for something impossible.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub(crate) struct Usage(String);
 
 fn parse_subdomain(text: &str) -> Result<Subdomain, String> {
     Subdomain::parse(text).map_err(|error| error.to_string())
@@ -164,7 +158,7 @@ async fn serve(args: &DevArgs, stop: &CancellationToken) -> anyhow::Result<()> {
     // The daemon answers until the client's requests have finished.
     daemon_stop.cancel();
     serving.await.context("the daemon's task failed")?;
-    result.map_err(|refused| anyhow!(refused))
+    result.map_err(Into::into)
 }
 
 fn greet(json: bool, greeting: &Greeting<'_>) {

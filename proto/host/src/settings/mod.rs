@@ -7,6 +7,7 @@ mod values;
 
 use std::cell::RefCell;
 use std::fmt;
+use std::io;
 use std::ops::Range;
 
 use toml::de::DeTable;
@@ -35,6 +36,13 @@ impl fmt::Display for Mistake {
         }
         f.write_str(&self.message)
     }
+}
+
+/// Whether a file that could not be read is its user's mistake: it is missing, unreadable or no text. Other failures, such as
+/// those of a disk, may pass.
+pub fn is_mistake(error: &io::Error) -> bool {
+    use io::ErrorKind::{InvalidData, IsADirectory, NotADirectory, NotFound, PermissionDenied};
+    matches!(error.kind(), NotFound | PermissionDenied | InvalidData | IsADirectory | NotADirectory)
 }
 
 /// A text and the mistakes found in it so far.
