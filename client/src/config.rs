@@ -63,8 +63,8 @@ pub(crate) struct FileConfig {
 /// One tunnel of the file.
 #[derive(Debug)]
 pub(crate) struct FileTunnel {
-    /// The local service.
-    pub(crate) target: Target,
+    /// Where its requests go.
+    pub(crate) source: Source,
     /// Its name; the section's if not given.
     pub(crate) subdomain: Option<String>,
     /// What the service sees as Host.
@@ -75,6 +75,15 @@ pub(crate) struct FileTunnel {
     pub(crate) upgrades: Vec<UpgradeProtocol>,
     /// Which visitors it lets in.
     pub(crate) access: FileAccess,
+}
+
+/// Where a tunnel's requests go.
+#[derive(Clone, Debug)]
+pub(crate) enum Source {
+    /// To a local service.
+    Target(Target),
+    /// To the files of a folder; relative to the file's.
+    Folder(PathBuf),
 }
 
 /// Which visitors a tunnel of the file lets in.
@@ -212,7 +221,7 @@ impl FileTunnel {
     /// A tunnel with a target and nothing else.
     pub(crate) fn new(target: Target) -> Self {
         Self {
-            target,
+            source: Source::Target(target),
             subdomain: None,
             host_header: None,
             target_trust: None,
@@ -231,9 +240,15 @@ impl FileTunnel {
         let target = section.text_or_whole("target", |text| text.parse::<Target>().map_err(|error| error.to_string()));
         let mut subdomain = section.text("subdomain", check_subdomain);
         let host_header = section.text("host_header", HostHeader::from_str);
-        if !section.has("target") {
-            section.mistake("target", "the key is missing");
+        let serve = section.path("serve").map(|path| folder.join(path));
+        match (section.has("target"), section.has("serve")) {
+            (false, false) => {
+                section.mistake("target", "the key is missing; to serve files, name their folder by serve");
+            }
+            (true, true) => section.mistake("serve", "it excludes target; keep one of them"),
+            _ => {}
         }
+        let source = target.map(Source::Target).or(serve.map(Source::Folder));
         if !section.has("subdomain") {
             let unfit =
                 |why| section.mistake("subdomain", &format!("the section's name does not fit: {why}; set this key"));
@@ -255,7 +270,7 @@ impl FileTunnel {
         let access = FileAccess::read(&mut section, folder);
         section.finish();
         let target_trust = ca_file.or(fingerprints.map(TargetTrust::Fingerprints));
-        Some(Self { target: target?, subdomain, host_header, target_trust, upgrades, access })
+        Some(Self { source: source?, subdomain, host_header, target_trust, upgrades, access })
     }
 }
 
@@ -279,14 +294,19 @@ mod tests {
             target = "h2c://localhost:50051"
             subdomain = "Grpc"
             host_header = "rewrite"
+            [tunnels.docs]
+            serve = "site"
         "#;
         let config = FileConfig::parse(text, Path::new(PATH)).unwrap();
         assert_eq!(config.api_key_file.unwrap(), Path::new("/etc/cok/key"));
         assert_eq!((config.transport, config.congestion), (Some(TransportChoice::Ws), Some(Congestion::Cubic)));
         assert_eq!(config.probe_interval, Some(Duration::from_secs(60)));
-        assert_eq!(config.tunnels["web"].target.to_string(), "http://localhost:3000");
+        let Source::Target(target) = &config.tunnels["web"].source else { panic!("{:?}", config.tunnels["web"]) };
+        assert_eq!(target.to_string(), "http://localhost:3000");
+        let Source::Folder(folder) = &config.tunnels["docs"].source else { panic!("{:?}", config.tunnels["docs"]) };
+        assert_eq!(folder, Path::new("/etc/cok/site"));
         let names = config.tunnels.iter().map(|(name, tunnel)| (name.as_str(), tunnel.subdomain.as_deref().unwrap()));
-        assert_eq!(names.collect::<Vec<_>>(), [("api", "grpc"), ("web", "web")]);
+        assert_eq!(names.collect::<Vec<_>>(), [("api", "grpc"), ("docs", "docs"), ("web", "web")]);
     }
 
     #[test]
@@ -294,7 +314,7 @@ mod tests {
         let text = "srever = \"x\"\nserver = 1\ntransport = \"pigeon\"\n\n[tunnels.web]\ntarget = \"ftp://x\"\n\
                     hots = 1\n[tunnels.-a]\ntarget = \"1\"\n[tunnels.-b]\nsubdomain = \"b\"\n[tunnels.c]\ntarget = \"login\"\n\
                     [tunnels.d]\ntarget = 70000\n[tunnels.status]\ntarget = true\n\
-                    [tunnels.x]\ntarget = 1\n[tunnels.y]\ntarget = 2\nsubdomain = \"X\"\n";
+                    [tunnels.x]\ntarget = 1\n[tunnels.y]\ntarget = 2\nsubdomain = \"X\"\nserve = \"x\"\n";
         let error = FileConfig::parse(text, Path::new(PATH)).unwrap_err();
         let starts = [
             "/etc/cok/client.toml:1: srever: unknown key",
@@ -309,6 +329,7 @@ mod tests {
             "/etc/cok/client.toml:16: tunnels.status: \"status\" is a command of the client; give the section another name",
             "/etc/cok/client.toml:17: tunnels.status.target: expected a string or a whole number, got true",
             "/etc/cok/client.toml:22: tunnels.y.subdomain: [tunnels.x] has the name \"x\" already",
+            "/etc/cok/client.toml:23: tunnels.y.serve: it excludes target",
         ];
         assert_eq!(error.mistakes().len(), starts.len(), "{:?}", error.mistakes());
         for (mistake, start) in error.mistakes().iter().zip(starts) {

@@ -51,6 +51,8 @@
 //!
 //! A tunnel closes when it is dropped, and a client with its last clone and tunnel. All of it runs on Tokio.
 //!
+//! The feature `files` adds [`TunnelBuilder::folder`], which serves the files of a folder.
+//!
 //! The feature `program`, which is on by default, adds the command line. A library does without:
 //! `cok-client = { default-features = false }`.
 //!
@@ -65,6 +67,8 @@ mod config;
 mod dial;
 mod event;
 mod events;
+#[cfg(feature = "files")]
+mod files;
 mod flight;
 mod instance;
 #[cfg(feature = "program")]
@@ -99,6 +103,8 @@ pub use cok_proto::{ErrorCode, ErrorMessage, Rules, rate, rules, share as share_
 pub use cok_transport::Congestion;
 pub use event::{Event, Refused, TunnelHandle, TunnelState, TunnelStatus};
 pub use events::Events;
+#[cfg(feature = "files")]
+pub use files::InvalidFolder;
 pub use http;
 pub use instance::instance_id;
 #[doc(hidden)]

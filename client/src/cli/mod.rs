@@ -10,6 +10,7 @@ mod plan;
 mod program;
 mod report;
 mod running;
+mod serve;
 mod service;
 mod share;
 mod signals;
@@ -38,6 +39,7 @@ use self::overview::Overview;
 use self::plan::{Invocation, Plan};
 pub use self::report::reporter;
 use self::running::Running;
+use self::serve::ServeArgs;
 use self::service::ServiceCommand;
 use self::share::ShareArgs;
 use self::signals::{Asked, Signals};
@@ -68,6 +70,8 @@ pub struct Cli {
 enum Command {
     /// Open tunnels of the configuration file
     Start(Box<StartArgs>),
+    /// Put the files of a folder at a public address
+    Serve(Box<ServeArgs>),
     /// List the tunnels of all running clients
     Status(StatusArgs),
     /// Have a running client read its configuration file again; only tunnels that differ are opened, closed or changed
@@ -100,6 +104,7 @@ fn start(cli: &Cli) -> ExitCode {
     let done = match &cli.command {
         None => return tunnels(&cli.args.flags, cli.args.invocation()),
         Some(Command::Start(args)) => return tunnels(&args.flags, Ok(args.invocation())),
+        Some(Command::Serve(args)) => return tunnels(&args.flags, args.invocation()),
         Some(Command::Status(args)) => control::status(args),
         Some(Command::Reload(args)) => control::reload(args),
         Some(Command::Stop(args)) => control::stop(args),

@@ -17,11 +17,12 @@ use cok_transport::{Congestion, quic};
 use super::args::Flags;
 use super::failure::Usage;
 use super::program::called;
-use crate::config::{FileConfig, FileTunnel};
+use crate::config::{FileConfig, FileTunnel, Source};
 use crate::instance::{instance_id, new_id};
 use crate::name::check_subdomain;
 use crate::options::{ClientOptions, HostHeader, TunnelOptions};
 use crate::server::Server;
+use crate::service::LocalService;
 use crate::target::{FORMS, Target};
 use crate::target_trust::TargetTrust;
 use crate::transport::{PROBE_INTERVAL, TransportChoice};
@@ -153,7 +154,10 @@ impl Invocation {
             let planned = Planned {
                 rules: flags.access.rules(&tunnel.access, subdomain.as_deref(), || self.state_dir())?,
                 subdomain,
-                target: tunnel.target,
+                target: match tunnel.source {
+                    Source::Target(target) => target,
+                    Source::Folder(folder) => Target::Service(LocalService::folder(&folder)?),
+                },
                 host_header: flags.host_header.clone().or(tunnel.host_header).unwrap_or_default(),
                 target_trust: flags.of_target.trust().or(tunnel.target_trust).unwrap_or_default(),
                 upgrades: flags.of_target.upgrades().chain(tunnel.upgrades).collect(),

@@ -2,6 +2,7 @@
 
 mod command;
 mod greeting;
+mod place;
 mod ports;
 mod sample;
 
@@ -16,8 +17,8 @@ use clap::Args;
 use cok_client::cli::{TargetFlags, Usage, Verbosity, reporter};
 use cok_client::logging::{self, LogFormat};
 use cok_client::{
-    Client, ClientOptions, Event, HostHeader, NAME_TIMEOUT, PROBE_INTERVAL, Server, Target, TransportChoice,
-    TunnelOptions, instance_id, trust_file,
+    Client, ClientOptions, Event, HostHeader, NAME_TIMEOUT, PROBE_INTERVAL, Server, TransportChoice, TunnelOptions,
+    instance_id, trust_file,
 };
 use cok_host::{home, private_file};
 use cok_transport::Congestion;
@@ -47,7 +48,8 @@ pub(crate) const LOG_FILTER: &str = "warn,cokd::app::dev=info,cok_client::proxy=
 /// The options of `cokd dev`.
 #[derive(Debug, Args)]
 pub(crate) struct DevArgs {
-    /// What to forward to: 3000, host:3000, http://…, https://…, h2c://… or unix:/path; without one, a sample site
+    /// What to forward to: 3000, host:3000, http://…, https://…, h2c://… or unix:/path. A folder such as ./dist stands for its
+    /// files; without a TARGET there is a sample site
     target: Option<String>,
     /// The port for HTTPS; 0 for a free one [default: 8443, or a free one if that is taken]
     #[arg(long, value_name = "PORT")]
@@ -97,7 +99,7 @@ async fn serve(args: &DevArgs, stop: &CancellationToken) -> anyhow::Result<()> {
     // The printed commands work in any folder.
     let state_dir = std::path::absolute(state_dir).context("cannot use --state-dir")?;
     let target = match &args.target {
-        Some(target) => Target::from_str(target).map_err(|error| Usage(error.to_string()))?,
+        Some(target) => place::target(target)?,
         None => sample::start().await?,
     };
     let ports = Ports::choose(Wanted { https: args.https_port, http: args.http_port }, &target).await?;
