@@ -28,6 +28,7 @@ use tracing::info;
 
 use self::greeting::Greeting;
 use self::ports::{Ports, Wanted};
+use self::sample::Site;
 use crate::admission::{self, KeyLimits, KeyRecord};
 use crate::app::{App, StopSignals};
 use crate::certificates::{self, Tls};
@@ -98,16 +99,19 @@ async fn serve(args: &DevArgs, stop: &CancellationToken) -> anyhow::Result<()> {
         .ok_or_else(|| Usage("there is no home folder; name a place by --state-dir".to_owned()))?;
     // The printed commands work in any folder.
     let state_dir = std::path::absolute(state_dir).context("cannot use --state-dir")?;
+    let site = Site::default();
     let target = match &args.target {
         Some(target) => place::target(target)?,
-        None => sample::start().await?,
+        None => site.target(),
     };
     let ports = Ports::choose(Wanted { https: args.https_port, http: args.http_port }, &target).await?;
     if let Some(notice) = &ports.notice {
         logging::complain(&format!("cokd: {notice}"));
     }
     let key = dev_key(&state_dir)?;
-    let app = App::build(config(&ports, state_dir.clone(), &key)?, None, Inherited::default())?;
+    // The sample site shows by Via which version of HTTP its visitor speaks.
+    let edge = edge::Config { via: args.target.is_none(), ..edge::Config::default() };
+    let app = App::build(config(&ports, state_dir.clone(), &key, edge)?, None, Inherited::default())?;
     let https = *app.addresses().https.first().context("no HTTPS listener")?;
     let server = app.address().server_url();
     let ca_file = state_dir.join("authority/ca.pem");
@@ -141,20 +145,34 @@ async fn serve(args: &DevArgs, stop: &CancellationToken) -> anyhow::Result<()> {
     let serving = tokio::spawn(app.run(daemon_stop.clone().cancelled_owned()));
     let mut report = reporter();
     let mut greeted = false;
-    let on_event = |event| match event {
-        Event::Connected { url, transport, .. } if !greeted => {
-            let target = args.target.as_ref().map(|_| &target);
-            let (url, subdomain, server) = (&url, &args.subdomain, &server);
-            greet(
-                args.json,
-                &Greeting { url, subdomain, transport, target, server, ca_file: &ca_file, key: &key, ports: &ports },
-            );
-            greeted = true;
+    let on_event = |event: Event| {
+        if let Event::Connected { transport, .. } = event {
+            site.carried_by(transport);
         }
-        Event::Connected { url, .. } => info!(event = "connected", url, "the tunnel is online again: {url}"),
-        // On loopback this takes milliseconds.
-        Event::Connecting { .. } => {}
-        event => report(event),
+        match event {
+            Event::Connected { url, transport, .. } if !greeted => {
+                let target = args.target.as_ref().map(|_| &target);
+                let (url, subdomain, server) = (&url, &args.subdomain, &server);
+                greet(
+                    args.json,
+                    &Greeting {
+                        url,
+                        subdomain,
+                        transport,
+                        target,
+                        server,
+                        ca_file: &ca_file,
+                        key: &key,
+                        ports: &ports,
+                    },
+                );
+                greeted = true;
+            }
+            Event::Connected { url, .. } => info!(event = "connected", url, "the tunnel is online again: {url}"),
+            // On loopback this takes milliseconds.
+            Event::Connecting { .. } => {}
+            event => report(event),
+        }
     };
     let result = driver.run(stop.clone(), on_event).await;
     // The daemon answers until the client's requests have finished.
@@ -184,7 +202,7 @@ fn dev_key(state_dir: &std::path::Path) -> anyhow::Result<String> {
     Ok(key.reveal().to_owned())
 }
 
-fn config(ports: &Ports, state_dir: PathBuf, key: &str) -> anyhow::Result<Config> {
+fn config(ports: &Ports, state_dir: PathBuf, key: &str, edge: edge::Config) -> anyhow::Result<Config> {
     let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let key = KeyRecord {
         id: "dev".into(),
@@ -209,7 +227,7 @@ fn config(ports: &Ports, state_dir: PathBuf, key: &str) -> anyhow::Result<Config
         },
         certificates: certificates::Config { source: Tls::SelfSigned },
         admission: admission::Config { startup: admission::Startup::default(), live: keys },
-        edge: edge::Config::default(),
+        edge,
         exchanges: exchanges::Config::default(),
         tunnels: tunnels::Config { startup: tunnels::Startup::default(), live: tunnels::LiveConfig::default() },
         drain: drain::Config { timeout: Duration::from_secs(2) },
