@@ -29,6 +29,7 @@ pub(crate) const RESERVED: &[&str] = &[
     "doctor",
     "help",
     "http",
+    "login",
     "man",
     "reload",
     "replay",
@@ -40,6 +41,10 @@ pub(crate) const RESERVED: &[&str] = &[
     "status",
     "stop",
 ];
+
+/// What the file says in place of a key. Files like this one are copied and shown.
+const INLINE_KEY: &str = "the key itself does not belong into this file; `cok-client login` puts it into a file of its \
+                          own, or do so yourself and name that by api_key_file";
 
 /// The settings of the file. Flags and the environment beat them.
 #[derive(Debug, Default)]
@@ -140,13 +145,7 @@ impl fmt::Display for ConfigError {
 impl FileConfig {
     /// Reads the file. Only a file that the user has named must exist.
     pub(crate) fn load(named: Option<&Path>) -> Result<Self, ConfigError> {
-        let path = match named {
-            Some(path) => path.to_owned(),
-            None => match home::config_folder() {
-                Some(home) => home.join("cok/client.toml"),
-                None => return Ok(Self::default()),
-            },
-        };
+        let Some(path) = named.map(Path::to_owned).or_else(Self::usual_path) else { return Ok(Self::default()) };
         match std::fs::read_to_string(&path) {
             Ok(text) => Self::parse(&text, &path),
             Err(error) if named.is_none() && error.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
@@ -157,7 +156,13 @@ impl FileConfig {
         }
     }
 
-    fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+    /// Where the file is unless the user names another; `None` without a home.
+    pub(crate) fn usual_path() -> Option<PathBuf> {
+        Some(home::config_folder()?.join("cok/client.toml"))
+    }
+
+    /// Reads a file's text. Relative paths in it are those of `path`'s folder.
+    pub(crate) fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
         let file = path.display().to_string();
         let reader = Reader::new(text, &file);
         let config = reader.root().map(|root| Self::read(root, path.parent().unwrap_or(Path::new(""))));
@@ -169,6 +174,7 @@ impl FileConfig {
 
     /// `folder` is the one of the file.
     fn read(mut root: Section<'_>, folder: &Path) -> Self {
+        root.forbid("api_key", INLINE_KEY);
         let mut config = Self {
             server: root.text("server", |text| Server::from_str(text).map_err(|error| error.to_string())),
             api_key_file: root.path("api_key_file").map(|path| folder.join(path)),
@@ -335,6 +341,14 @@ mod tests {
         for (mistake, start) in error.mistakes().iter().zip(starts) {
             assert!(mistake.starts_with(start), "{mistake}");
         }
+    }
+
+    #[test]
+    fn a_key_in_the_file_is_not_quoted_but_gets_a_hint() {
+        let error = FileConfig::parse("api_key = \"cok_secret\"\napi_kei = 1\n", Path::new(PATH)).unwrap_err();
+        let [inline, unknown] = error.mistakes() else { panic!("{error}") };
+        assert!(inline.starts_with("/etc/cok/client.toml:1: api_key: ") && inline.contains("api_key_file"), "{inline}");
+        assert!(!inline.contains("secret") && !unknown.contains("api_key,"), "{unknown}");
     }
 
     #[test]

@@ -80,17 +80,19 @@ impl AccessFlags {
         Ok(rules)
     }
 
+    /// The users and passwords in a file.
+    pub(super) fn from_file(path: &Path) -> anyhow::Result<Vec<Credentials>> {
+        let text = std::fs::read_to_string(path)
+            .with_context(|| format!("cannot read the passwords in {}", path.display()))?;
+        read(&text, &path.display().to_string())
+    }
+
     fn credentials(&self, file: &FileAccess) -> anyhow::Result<Vec<Credentials>> {
         if !self.basic_auth.is_empty() {
             return Ok(self.basic_auth.clone());
         }
-        let from_file = |path: &PathBuf| {
-            let text = std::fs::read_to_string(path)
-                .with_context(|| format!("cannot read the passwords in {}", path.display()))?;
-            read(&text, &path.display().to_string())
-        };
         match (&self.basic_auth_file, env("COK_BASIC_AUTH"), &file.basic_auth_file) {
-            (Some(path), _, _) | (None, None, Some(path)) => from_file(path),
+            (Some(path), _, _) | (None, None, Some(path)) => Self::from_file(path),
             (None, Some(text), _) => read(&text, "COK_BASIC_AUTH"),
             (None, None, None) => Ok(Vec::new()),
         }

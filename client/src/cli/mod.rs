@@ -2,8 +2,10 @@
 
 mod access_flags;
 mod args;
+mod config_command;
 mod control;
 mod failure;
+mod login;
 pub mod man_pages;
 mod overview;
 mod plan;
@@ -31,9 +33,11 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::args::Args;
 use self::args::{Flags, StartArgs};
+use self::config_command::ConfigCommand;
 use self::control::{Control, Order, PickArgs, StatusArgs};
 use self::failure::fail;
 pub use self::failure::{Usage, exit_code};
+use self::login::LoginArgs;
 use self::man_pages::{CompletionsArgs, ManArgs};
 use self::overview::Overview;
 use self::plan::{Invocation, Plan};
@@ -72,6 +76,11 @@ enum Command {
     Start(Box<StartArgs>),
     /// Put the files of a folder at a public address
     Serve(Box<ServeArgs>),
+    /// Store the server and an API key, which is asked for on the terminal or read from a pipe
+    Login(LoginArgs),
+    /// Change, check or find the configuration file
+    #[command(subcommand)]
+    Config(ConfigCommand),
     /// List the tunnels of all running clients
     Status(StatusArgs),
     /// Have a running client read its configuration file again; only tunnels that differ are opened, closed or changed
@@ -105,6 +114,8 @@ fn start(cli: &Cli) -> ExitCode {
         None => return tunnels(&cli.args.flags, cli.args.invocation()),
         Some(Command::Start(args)) => return tunnels(&args.flags, Ok(args.invocation())),
         Some(Command::Serve(args)) => return tunnels(&args.flags, args.invocation()),
+        Some(Command::Login(args)) => login::run(args).map(|()| ExitCode::SUCCESS),
+        Some(Command::Config(command)) => config_command::run(command).map(|()| ExitCode::SUCCESS),
         Some(Command::Status(args)) => control::status(args),
         Some(Command::Reload(args)) => control::reload(args),
         Some(Command::Stop(args)) => control::stop(args),

@@ -10,7 +10,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
-use cok_host::home;
+use cok_host::{home, private_file};
 use cok_proto::Rules;
 use cok_transport::{Congestion, quic};
 
@@ -28,6 +28,9 @@ use crate::target_trust::TargetTrust;
 use crate::transport::{PROBE_INTERVAL, TransportChoice};
 use crate::trust::{trust_file, trust_system};
 use crate::upgrades::Upgrades;
+
+/// The longest file or line with an API key, in bytes. A key has some 50.
+pub(super) const LONGEST_KEY: u64 = 4096;
 
 /// A tunnel's name in the file; `None` for the one of the command line.
 pub(super) type Label = Option<String>;
@@ -270,23 +273,32 @@ impl Invocation {
     }
 
     fn key(&self, file: &FileConfig) -> anyhow::Result<String> {
-        let from_file = |path: &PathBuf| {
-            std::fs::read_to_string(path).with_context(|| format!("cannot read the API key file {}", path.display()))
-        };
         let flags = &self.flags;
-        let key = match (&flags.api_key, &flags.api_key_file, env("COK_API_KEY").as_ref(), &file.api_key_file) {
-            (Some(key), ..) | (None, None, Some(key), _) => key.clone(),
-            (None, Some(path), ..) | (None, None, None, Some(path)) => from_file(path)?,
-            (None, None, None, None) => {
-                bail!("no API key: give one by --api-key-file, COK_API_KEY or `api_key_file` in the configuration file")
-            }
-        };
-        let key = key.trim();
-        if key.is_empty() || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
-            bail!("the API key is empty, or not one word of printable characters");
+        match (&flags.api_key, &flags.api_key_file, env("COK_API_KEY").as_ref(), &file.api_key_file) {
+            (Some(key), ..) | (None, None, Some(key), _) => check_key(key),
+            (None, Some(path), ..) | (None, None, None, Some(path)) => key_in(path),
+            (None, None, None, None) => bail!(
+                "no API key: `{} login` stores one; or give one by --api-key-file, COK_API_KEY or `api_key_file` in the \
+                 configuration file",
+                called()
+            ),
         }
-        Ok(key.to_owned())
     }
+}
+
+/// The API key in a file.
+pub(super) fn key_in(path: &Path) -> anyhow::Result<String> {
+    let text = private_file::read(path, LONGEST_KEY).map(|text| String::from_utf8_lossy(&text).into_owned());
+    check_key(&text.with_context(|| format!("cannot read the API key file {}", path.display()))?)
+}
+
+/// An API key without the space around it.
+pub(super) fn check_key(text: &str) -> anyhow::Result<String> {
+    let key = text.trim();
+    if key.is_empty() || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
+        bail!("the API key is empty, or not one word of printable characters");
+    }
+    Ok(key.to_owned())
 }
 
 impl Planned {

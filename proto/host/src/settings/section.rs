@@ -64,6 +64,13 @@ impl<'a> Section<'a> {
         self.spans.iter().any(|(known, _)| *known == key)
     }
 
+    /// A key that must not be there. Messages do not name it among the known ones, and do not quote its value.
+    pub fn forbid(&mut self, key: &str, why: &str) {
+        if let Some(value) = self.table.remove(key) {
+            self.reader.add(value.span(), self.path_of(key), why);
+        }
+    }
+
     /// A whole section that must not be there.
     pub fn unused(self, message: &str) {
         if !self.table.is_empty() {
