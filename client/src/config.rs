@@ -343,6 +343,28 @@ mod tests {
         }
     }
 
+    /// The manual page is made from the example.
+    #[test]
+    fn the_example_has_every_key_and_no_other() {
+        let example = include_str!("../client.example.toml");
+        FileConfig::parse(example, Path::new(PATH)).unwrap();
+        let reader = Reader::new(example, PATH);
+        FileConfig::read(reader.root().unwrap(), Path::new(""));
+        let known: Vec<String> = reader.known().into_iter().filter(|key| key != "tunnels").collect();
+        let mut documented = crate::cli::documented_keys();
+        documented.sort();
+        assert_eq!(documented, known);
+    }
+
+    #[test]
+    fn the_example_shows_the_defaults() {
+        let config = FileConfig::parse(include_str!("../client.example.toml"), Path::new(PATH)).unwrap();
+        assert_eq!(config.transport, Some(TransportChoice::Auto));
+        assert_eq!(config.congestion, Some(Congestion::default()));
+        assert_eq!(config.probe_interval, Some(crate::transport::PROBE_INTERVAL));
+        assert_eq!(config.tunnels["NAME"].host_header, Some(HostHeader::default()));
+    }
+
     #[test]
     fn a_key_in_the_file_is_not_quoted_but_gets_a_hint() {
         let error = FileConfig::parse("api_key = \"cok_secret\"\napi_kei = 1\n", Path::new(PATH)).unwrap_err();

@@ -22,11 +22,6 @@ use crate::transport::TransportChoice;
 
 /// Which tunnels to open.
 #[derive(Clone, Debug, clap::Args)]
-#[command(
-    after_help = "Environment: COK_SERVER, COK_API_KEY, COK_SUBDOMAIN, COK_TRANSPORT, COK_BASIC_AUTH; flags beat it, and it beats \
-                        the configuration file.\nExit codes: 0 stopped on request, 1 failed at run time, 2 wrong usage \
-                        or configuration, 3 refused by the server (key, name)."
-)]
 pub struct Args {
     /// What to forward to: 3000, host:3000, http://…, https://…, h2c://… or unix:/path, optionally after the word
     /// "http". The NAME of a [tunnels.NAME] opens that tunnel of the configuration file; without TARGET, all of them open

@@ -7,6 +7,7 @@ mod control;
 mod failure;
 mod login;
 pub mod man_pages;
+mod manual;
 mod overview;
 mod plan;
 mod program;
@@ -14,6 +15,7 @@ mod report;
 mod running;
 mod serve;
 mod service;
+pub mod settings_page;
 mod share;
 mod signals;
 mod target_flags;
@@ -39,8 +41,10 @@ use self::failure::fail;
 pub use self::failure::{Usage, exit_code};
 use self::login::LoginArgs;
 use self::man_pages::{CompletionsArgs, ManArgs};
+use self::manual::{MANUAL, PAGE};
 use self::overview::Overview;
 use self::plan::{Invocation, Plan};
+pub use self::program::call_it;
 pub use self::report::reporter;
 use self::running::Running;
 use self::serve::ServeArgs;
@@ -60,8 +64,11 @@ const LAST_WORDS: Duration = Duration::from_millis(100);
 const MAX_ORDERS: usize = 16;
 
 /// Puts a local service at a public HTTPS address.
+///
+/// cok-client dials out to a cokd server, from behind any NAT, and carries the requests of visitors to a service on this
+/// machine. It prints the public address on standard output.
 #[derive(Debug, Parser)]
-#[command(name = "cok-client", version, about, args_conflicts_with_subcommands = true)]
+#[command(name = "cok-client", version, about, args_conflicts_with_subcommands = true, after_help = MANUAL.help("cok-client"))]
 pub struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
@@ -75,11 +82,13 @@ enum Command {
     /// Open tunnels of the configuration file
     Start(Box<StartArgs>),
     /// Put the files of a folder at a public address
+    #[command(after_help = MANUAL.help("cok-client serve"))]
     Serve(Box<ServeArgs>),
     /// Store the server and an API key, which is asked for on the terminal or read from a pipe
+    #[command(after_help = MANUAL.help("cok-client login"))]
     Login(LoginArgs),
     /// Change, check or find the configuration file
-    #[command(subcommand)]
+    #[command(subcommand, after_help = MANUAL.help("cok-client config"))]
     Config(ConfigCommand),
     /// List the tunnels of all running clients
     Status(StatusArgs),
@@ -103,9 +112,8 @@ pub fn main() -> ExitCode {
     start(&Cli::parse())
 }
 
-/// Runs the client as a subcommand of another program; `words` call it, such as `cokd client`.
-pub fn main_of(cli: &Cli, words: &'static str) -> ExitCode {
-    program::call_it(words);
+/// Runs the client as a subcommand of another program, which has said so by [`call_it`].
+pub fn main_of(cli: &Cli) -> ExitCode {
     start(cli)
 }
 
@@ -125,7 +133,7 @@ fn start(cli: &Cli) -> ExitCode {
             man_pages::completions(Cli::command(), args).map(|()| ExitCode::SUCCESS).map_err(Into::into)
         }
         Some(Command::Man(args)) => {
-            man_pages::man(Cli::command(), args).map(|()| ExitCode::SUCCESS).map_err(Into::into)
+            man_pages::man(Cli::command(), &MANUAL, &PAGE, args).map(|()| ExitCode::SUCCESS).map_err(Into::into)
         }
     };
     done.unwrap_or_else(|error| fail(LogFormat::Text, &error))
@@ -210,6 +218,12 @@ async fn run(invocation: &Invocation, plan: Plan, options: ClientOptions) -> any
     // The socket goes before the program, so that nothing stale is left.
     controlled.shutdown().await;
     result
+}
+
+/// The keys that the manual page of the file describes.
+#[cfg(test)]
+pub(crate) fn documented_keys() -> Vec<String> {
+    PAGE.keys()
 }
 
 #[cfg(test)]

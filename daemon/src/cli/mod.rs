@@ -4,6 +4,7 @@ mod admin;
 mod cert;
 mod exit;
 mod key;
+mod manual;
 mod reload;
 
 use std::net::SocketAddr;
@@ -24,6 +25,9 @@ use tracing::info;
 use self::cert::CertCommand;
 use self::exit::{DEFAULT_CONFIG, USAGE, block_on, outcome, wrong};
 use self::key::KeyCommand;
+#[cfg(test)]
+pub(crate) use self::manual::documented_keys;
+use self::manual::{MANUAL, PAGE};
 use self::reload::ReloadArgs;
 use crate::app::dev::{self, DevArgs};
 use crate::app::{App, StopSignals};
@@ -39,9 +43,12 @@ const FIRST_FREE_PORT: u16 = 1024;
 /// service after that, but a visitor who waits in the socket starts it again at once.
 const WRONG_START: Duration = Duration::from_secs(2);
 
-/// Public HTTPS for services that run at home.
+/// Puts services that run at home at public HTTPS addresses.
+///
+/// cokd is the server. It answers visitors on the internet for all names under one domain. It carries their requests
+/// through tunnels to the clients that have dialled in (cok-client). Its certificates come by ACME.
 #[derive(Debug, Parser)]
-#[command(name = "cokd", version, about, args_conflicts_with_subcommands = true)]
+#[command(name = "cokd", version, about, args_conflicts_with_subcommands = true, after_help = MANUAL.help("cokd"))]
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
@@ -54,6 +61,7 @@ enum Command {
     /// Run the daemon (the default)
     Run(RunArgs),
     /// Try everything on this machine: a daemon, a client and a site at https://demo.cok.localhost:8443
+    #[command(after_help = MANUAL.help("cokd dev"))]
     Dev(DevArgs),
     /// Put a local service at a public address: the same as cok-client
     Client(Box<client::Cli>),
@@ -94,6 +102,9 @@ struct RunArgs {
 
 /// Runs the daemon as its command line says.
 pub fn main() -> ExitCode {
+    if std::env::args_os().nth(1).is_some_and(|command| command == "client") {
+        client::call_it("cokd client");
+    }
     let cli = Cli::parse();
     match cli.command.unwrap_or(Command::Run(cli.run)) {
         Command::Run(args) => {
@@ -110,7 +121,7 @@ pub fn main() -> ExitCode {
             );
             outcome(block_on(dev::run(args)))
         }
-        Command::Client(cli) => client::main_of(&cli, "cokd client"),
+        Command::Client(cli) => client::main_of(&cli),
         Command::Check { config, resolver } => check(&config, resolver),
         Command::Cert(command) => match Config::load(command.file()) {
             Ok(config) => outcome(cert::run(&command, &config)),
@@ -119,7 +130,7 @@ pub fn main() -> ExitCode {
         Command::Reload(args) => reload::ask(&args),
         Command::Key(command) => key::run(&command),
         Command::Completions(args) => outcome(man_pages::completions(Cli::command(), &args).map_err(Into::into)),
-        Command::Man(args) => outcome(man_pages::man(Cli::command(), &args).map_err(Into::into)),
+        Command::Man(args) => outcome(man_pages::man(Cli::command(), &MANUAL, &PAGE, &args).map_err(Into::into)),
     }
 }
 

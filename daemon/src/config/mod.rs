@@ -94,7 +94,10 @@ impl Config {
 
     /// Checks a configuration. Mistakes name it as `file`.
     pub(crate) fn parse(text: &str, file: &str) -> Result<Self, Vec<Mistake>> {
-        let reader = Reader::new(text, file);
+        Self::read(&Reader::new(text, file))
+    }
+
+    fn read(reader: &Reader<'_>) -> Result<Self, Vec<Mistake>> {
         let mut root = reader.root()?;
         let domain = root.required("domain", "a host name such as \"tunnel.example.com\"", |text: &str| {
             Hostname::parse(text).map_err(|error| error.to_string())

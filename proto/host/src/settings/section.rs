@@ -33,6 +33,7 @@ impl<'a> Section<'a> {
 
     fn take(&mut self, key: &'static str) -> Option<Spanned<DeValue<'a>>> {
         self.known.push(key);
+        self.reader.asked(self.path_of(key));
         let value = self.table.remove(key)?;
         self.spans.push((key, value.span()));
         Some(value)
@@ -92,6 +93,7 @@ impl<'a> Section<'a> {
     ) -> Option<T> {
         if !self.table.contains_key(key) {
             self.known.push(key);
+            self.reader.asked(self.path_of(key));
             self.wrong(self.span.clone(), key, expected, "but the key is missing");
             return None;
         }
