@@ -1,6 +1,8 @@
 //! Makes clients and tunnels from few settings; the rest has defaults.
 
 use std::net::SocketAddr;
+#[cfg(feature = "files")]
+use std::path::Path;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -11,6 +13,8 @@ use http::{Request, Response};
 use tower_service::Service;
 
 use crate::client::Client;
+#[cfg(feature = "files")]
+use crate::files::InvalidFolder;
 use crate::instance::{instance_id, new_id};
 use crate::name::check_subdomain;
 use crate::options::{ClientOptions, HostHeader, NAME_TIMEOUT, TunnelOptions};
@@ -336,6 +340,14 @@ impl TunnelBuilder {
     {
         self.target = Some(Wanted::Service(LocalService::new(service)));
         self
+    }
+
+    /// The files of a folder in place of a target, for GET and HEAD: with ranges, conditional requests, index pages and
+    /// listings. Nothing outside of the folder is served, and no name that begins with a dot.
+    #[cfg(feature = "files")]
+    pub fn folder(mut self, path: impl AsRef<Path>) -> Result<Self, InvalidFolder> {
+        self.target = Some(Wanted::Service(LocalService::folder(path.as_ref())?));
+        Ok(self)
     }
 
     /// What the service sees as Host. Default: what the visitor asked for.

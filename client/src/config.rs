@@ -7,7 +7,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use cok_host::home;
-use cok_host::settings::{Reader, Section, got};
+use cok_host::settings::{Reader, Section, got, is_mistake};
 use cok_proto::rate::{Rate, Unit};
 use cok_proto::rules::{PathPrefix, parse_network};
 use cok_transport::Congestion;
@@ -30,6 +30,7 @@ pub(crate) const RESERVED: &[&str] = &[
     "doctor",
     "help",
     "http",
+    "login",
     "man",
     "reload",
     "replay",
@@ -41,6 +42,10 @@ pub(crate) const RESERVED: &[&str] = &[
     "status",
     "stop",
 ];
+
+/// What the file says in place of a key. Files like this one are copied and shown.
+const INLINE_KEY: &str = "the key itself does not belong into this file; `cok-client login` puts it into a file of its \
+                          own, or do so yourself and name that by api_key_file";
 
 /// The settings of the file. Flags and the environment beat them.
 #[derive(Debug, Default)]
@@ -66,8 +71,8 @@ pub(crate) struct FileConfig {
 /// One tunnel of the file.
 #[derive(Debug)]
 pub(crate) struct FileTunnel {
-    /// The local service.
-    pub(crate) target: Target,
+    /// Where its requests go.
+    pub(crate) source: Source,
     /// Its name; the section's if not given.
     pub(crate) subdomain: Option<String>,
     /// What the service sees as Host.
@@ -78,6 +83,15 @@ pub(crate) struct FileTunnel {
     pub(crate) upgrades: Vec<UpgradeProtocol>,
     /// Which visitors it lets in.
     pub(crate) access: FileAccess,
+}
+
+/// Where a tunnel's requests go.
+#[derive(Clone, Debug)]
+pub(crate) enum Source {
+    /// To a local service.
+    Target(Target),
+    /// To the files of a folder; relative to the file's.
+    Folder(PathBuf),
 }
 
 /// Which visitors a tunnel of the file lets in.
@@ -99,54 +113,71 @@ pub(crate) struct FileAccess {
 
 /// Why the file can't be used, a line for each mistake.
 #[derive(Debug, thiserror::Error)]
-pub(crate) struct ConfigError(Vec<String>);
+pub(crate) struct ConfigError {
+    mistakes: Vec<String>,
+    may_pass: bool,
+}
 
 impl ConfigError {
     /// An error with one mistake.
     pub(crate) fn new(mistake: String) -> Self {
-        Self(vec![mistake])
+        Self::of(vec![mistake])
+    }
+
+    /// An error with these mistakes.
+    pub(crate) fn of(mistakes: Vec<String>) -> Self {
+        Self { mistakes, may_pass: false }
     }
 
     pub(crate) fn mistakes(&self) -> &[String] {
-        &self.0
+        &self.mistakes
+    }
+
+    /// True if the same file may load at the next try, since the system failed to read it.
+    pub(crate) fn may_pass(&self) -> bool {
+        self.may_pass
     }
 }
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0.join("; "))
+        f.write_str(&self.mistakes.join("; "))
     }
 }
 
 impl FileConfig {
     /// Reads the file. Only a file that the user has named must exist.
     pub(crate) fn load(named: Option<&Path>) -> Result<Self, ConfigError> {
-        let path = match named {
-            Some(path) => path.to_owned(),
-            None => match home::config_folder() {
-                Some(home) => home.join("cok/client.toml"),
-                None => return Ok(Self::default()),
-            },
-        };
+        let Some(path) = named.map(Path::to_owned).or_else(Self::usual_path) else { return Ok(Self::default()) };
         match std::fs::read_to_string(&path) {
             Ok(text) => Self::parse(&text, &path),
             Err(error) if named.is_none() && error.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
-            Err(error) => Err(ConfigError::new(format!("cannot read the configuration {}: {error}", path.display()))),
+            Err(error) => Err(ConfigError {
+                mistakes: vec![format!("cannot read the configuration {}: {error}", path.display())],
+                may_pass: !is_mistake(&error),
+            }),
         }
     }
 
-    fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+    /// Where the file is unless the user names another; `None` without a home.
+    pub(crate) fn usual_path() -> Option<PathBuf> {
+        Some(home::config_folder()?.join("cok/client.toml"))
+    }
+
+    /// Reads a file's text. Relative paths in it are those of `path`'s folder.
+    pub(crate) fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
         let file = path.display().to_string();
         let reader = Reader::new(text, &file);
         let config = reader.root().map(|root| Self::read(root, path.parent().unwrap_or(Path::new(""))));
         match (config, reader.mistakes()) {
             (Ok(config), mistakes) if mistakes.is_empty() => Ok(config),
-            (_, mistakes) => Err(ConfigError(mistakes.iter().map(ToString::to_string).collect())),
+            (_, mistakes) => Err(ConfigError::of(mistakes.iter().map(ToString::to_string).collect())),
         }
     }
 
     /// `folder` is the one of the file.
     fn read(mut root: Section<'_>, folder: &Path) -> Self {
+        root.forbid("api_key", INLINE_KEY);
         let mut config = Self {
             server: root.text("server", |text| Server::from_str(text).map_err(|error| error.to_string())),
             api_key_file: root.path("api_key_file").map(|path| folder.join(path)),
@@ -200,7 +231,7 @@ impl FileTunnel {
     /// A tunnel with a target and nothing else.
     pub(crate) fn new(target: Target) -> Self {
         Self {
-            target,
+            source: Source::Target(target),
             subdomain: None,
             host_header: None,
             target_trust: None,
@@ -219,9 +250,15 @@ impl FileTunnel {
         let target = section.text_or_whole("target", |text| text.parse::<Target>().map_err(|error| error.to_string()));
         let mut subdomain = section.text("subdomain", check_subdomain);
         let host_header = section.text("host_header", HostHeader::from_str);
-        if !section.has("target") {
-            section.mistake("target", "the key is missing");
+        let serve = section.path("serve").map(|path| folder.join(path));
+        match (section.has("target"), section.has("serve")) {
+            (false, false) => {
+                section.mistake("target", "the key is missing; to serve files, name their folder by serve");
+            }
+            (true, true) => section.mistake("serve", "it excludes target; keep one of them"),
+            _ => {}
         }
+        let source = target.map(Source::Target).or(serve.map(Source::Folder));
         if !section.has("subdomain") {
             let unfit =
                 |why| section.mistake("subdomain", &format!("the section's name does not fit: {why}; set this key"));
@@ -243,7 +280,7 @@ impl FileTunnel {
         let access = FileAccess::read(&mut section, folder);
         section.finish();
         let target_trust = ca_file.or(fingerprints.map(TargetTrust::Fingerprints));
-        Some(Self { target: target?, subdomain, host_header, target_trust, upgrades, access })
+        Some(Self { source: source?, subdomain, host_header, target_trust, upgrades, access })
     }
 }
 
@@ -267,14 +304,19 @@ mod tests {
             target = "h2c://localhost:50051"
             subdomain = "Grpc"
             host_header = "rewrite"
+            [tunnels.docs]
+            serve = "site"
         "#;
         let config = FileConfig::parse(text, Path::new(PATH)).unwrap();
         assert_eq!(config.api_key_file.unwrap(), Path::new("/etc/cok/key"));
         assert_eq!((config.transport, config.congestion), (Some(TransportChoice::Ws), Some(Congestion::Cubic)));
         assert_eq!(config.probe_interval, Some(Duration::from_secs(60)));
-        assert_eq!(config.tunnels["web"].target.to_string(), "http://localhost:3000");
+        let Source::Target(target) = &config.tunnels["web"].source else { panic!("{:?}", config.tunnels["web"]) };
+        assert_eq!(target.to_string(), "http://localhost:3000");
+        let Source::Folder(folder) = &config.tunnels["docs"].source else { panic!("{:?}", config.tunnels["docs"]) };
+        assert_eq!(folder, Path::new("/etc/cok/site"));
         let names = config.tunnels.iter().map(|(name, tunnel)| (name.as_str(), tunnel.subdomain.as_deref().unwrap()));
-        assert_eq!(names.collect::<Vec<_>>(), [("api", "grpc"), ("web", "web")]);
+        assert_eq!(names.collect::<Vec<_>>(), [("api", "grpc"), ("docs", "docs"), ("web", "web")]);
     }
 
     #[test]
@@ -296,7 +338,7 @@ mod tests {
         let text = "srever = \"x\"\nserver = 1\ntransport = \"pigeon\"\n\n[tunnels.web]\ntarget = \"ftp://x\"\n\
                     hots = 1\n[tunnels.-a]\ntarget = \"1\"\n[tunnels.-b]\nsubdomain = \"b\"\n[tunnels.c]\ntarget = \"login\"\n\
                     [tunnels.d]\ntarget = 70000\n[tunnels.status]\ntarget = true\n\
-                    [tunnels.x]\ntarget = 1\n[tunnels.y]\ntarget = 2\nsubdomain = \"X\"\n";
+                    [tunnels.x]\ntarget = 1\n[tunnels.y]\ntarget = 2\nsubdomain = \"X\"\nserve = \"x\"\n";
         let error = FileConfig::parse(text, Path::new(PATH)).unwrap_err();
         let starts = [
             "/etc/cok/client.toml:1: srever: unknown key",
@@ -311,11 +353,42 @@ mod tests {
             "/etc/cok/client.toml:16: tunnels.status: \"status\" is a command of the client; give the section another name",
             "/etc/cok/client.toml:17: tunnels.status.target: expected a string or a whole number, got true",
             "/etc/cok/client.toml:22: tunnels.y.subdomain: [tunnels.x] has the name \"x\" already",
+            "/etc/cok/client.toml:23: tunnels.y.serve: it excludes target",
         ];
         assert_eq!(error.mistakes().len(), starts.len(), "{:?}", error.mistakes());
         for (mistake, start) in error.mistakes().iter().zip(starts) {
             assert!(mistake.starts_with(start), "{mistake}");
         }
+    }
+
+    /// The manual page is made from the example.
+    #[test]
+    fn the_example_has_every_key_and_no_other() {
+        let example = include_str!("../client.example.toml");
+        FileConfig::parse(example, Path::new(PATH)).unwrap();
+        let reader = Reader::new(example, PATH);
+        FileConfig::read(reader.root().unwrap(), Path::new(""));
+        let known: Vec<String> = reader.known().into_iter().filter(|key| key != "tunnels").collect();
+        let mut documented = crate::cli::documented_keys();
+        documented.sort();
+        assert_eq!(documented, known);
+    }
+
+    #[test]
+    fn the_example_shows_the_defaults() {
+        let config = FileConfig::parse(include_str!("../client.example.toml"), Path::new(PATH)).unwrap();
+        assert_eq!(config.transport, Some(TransportChoice::Auto));
+        assert_eq!(config.congestion, Some(Congestion::default()));
+        assert_eq!(config.probe_interval, Some(crate::transport::PROBE_INTERVAL));
+        assert_eq!(config.tunnels["NAME"].host_header, Some(HostHeader::default()));
+    }
+
+    #[test]
+    fn a_key_in_the_file_is_not_quoted_but_gets_a_hint() {
+        let error = FileConfig::parse("api_key = \"cok_secret\"\napi_kei = 1\n", Path::new(PATH)).unwrap_err();
+        let [inline, unknown] = error.mistakes() else { panic!("{error}") };
+        assert!(inline.starts_with("/etc/cok/client.toml:1: api_key: ") && inline.contains("api_key_file"), "{inline}");
+        assert!(!inline.contains("secret") && !unknown.contains("api_key,"), "{unknown}");
     }
 
     #[test]

@@ -51,6 +51,8 @@
 //!
 //! A tunnel closes when it is dropped, and a client with its last clone and tunnel. All of it runs on Tokio.
 //!
+//! The feature `files` adds [`TunnelBuilder::folder`], which serves the files of a folder.
+//!
 //! The feature `program`, which is on by default, adds the command line. A library does without:
 //! `cok-client = { default-features = false }`.
 //!
@@ -68,6 +70,8 @@ mod doctor;
 mod event;
 mod events;
 mod figures;
+#[cfg(feature = "files")]
+mod files;
 mod flight;
 mod instance;
 #[cfg(feature = "program")]
@@ -104,6 +108,8 @@ pub use cok_proto::{ErrorCode, ErrorMessage, Rules, rate, rules, share as share_
 pub use cok_transport::Congestion;
 pub use event::{Event, Lasting, Refused, TunnelHandle, TunnelState, TunnelStatus};
 pub use events::{Events, Observation};
+#[cfg(feature = "files")]
+pub use files::InvalidFolder;
 pub use http;
 pub use instance::instance_id;
 #[doc(hidden)]

@@ -6,6 +6,7 @@ use std::fmt;
 use std::future::poll_fn;
 use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -112,7 +113,11 @@ where
 
 /// A service in this process, such as an axum application.
 #[derive(Clone)]
-pub struct LocalService(Arc<dyn Call>);
+pub struct LocalService {
+    call: Arc<dyn Call>,
+    /// The folder whose files it serves, if it does that.
+    folder: Option<Arc<Path>>,
+}
 
 impl LocalService {
     /// Any [`tower::Service`](Service) of HTTP requests. Each request gets a clone of it.
@@ -124,7 +129,13 @@ impl LocalService {
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        Self(Arc::new(Tower(service)))
+        Self { call: Arc::new(Tower(service)), folder: None }
+    }
+
+    /// The same, as the service of the files in this folder.
+    #[cfg(feature = "files")]
+    pub(crate) fn of_folder(self, folder: Arc<Path>) -> Self {
+        Self { folder: Some(folder), ..self }
     }
 
     /// Answers a request. A panic of the service becomes an error.
@@ -132,7 +143,7 @@ impl LocalService {
         if let Some(visitor) = VisitorAddress::of(request.headers()) {
             request.extensions_mut().insert(visitor);
         }
-        let mut answer = contained(|| self.0.call(request))?;
+        let mut answer = contained(|| self.call.call(request))?;
         poll_fn(|cx| match contained(|| answer.as_mut().poll(cx)) {
             Ok(polled) => polled.map_err(ServiceError::Failed),
             Err(panicked) => Poll::Ready(Err(panicked)),
@@ -174,9 +185,20 @@ impl fmt::Debug for LocalService {
     }
 }
 
+/// For messages: what it is.
+impl fmt::Display for LocalService {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.folder {
+            Some(folder) => write!(f, "the files in {}", folder.display()),
+            None => f.write_str("the service in this process"),
+        }
+    }
+}
+
+/// Services are the same if they are clones, or serve the same folder.
 impl PartialEq for LocalService {
     fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
+        Arc::ptr_eq(&self.call, &other.call) || (self.folder.is_some() && self.folder == other.folder)
     }
 }
 

@@ -148,7 +148,7 @@ impl fmt::Display for Target {
             Self::Https(address) => write!(f, "https://{address}"),
             Self::H2c(address) => write!(f, "h2c://{address}"),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
-            Self::Service(_) => f.write_str("the service in this process"),
+            Self::Service(service) => write!(f, "{service}"),
         }
     }
 }

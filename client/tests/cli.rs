@@ -38,9 +38,9 @@ fn usage_that_cannot_work_exits_with_2() {
     wrong(&[&["http"], SERVER, KEY], &[], "TARGET is missing");
     wrong(&[&["tcp", "3000"], SERVER, KEY], &[], "no kind of tunnel");
     wrong(
-        &[&["login"], SERVER, KEY],
+        &[&["logni"], SERVER, KEY],
         &[],
-        "there is no tunnel \"login\": the configuration file has no tunnels; a TARGET",
+        "there is no tunnel \"logni\": the configuration file has no tunnels; a TARGET",
     );
     wrong(&[&["3000", "-p", "3000"], SERVER, KEY], &[], "only one of them");
     wrong(&[&["ftp://x"], SERVER, KEY], &[], "scheme");

@@ -33,10 +33,13 @@ def test_cargo_builds_elsewhere(tmp_path, by):
     (usual / "cargo-deb").mkdir(parents=True, exist_ok=True)
     (target / "cargo-deb").symlink_to(usual / "cargo-deb")
     made = packages(tmp_path / "debs", env=elsewhere(by, target))
-    for program in ("cokd", "cok-client"):
+    for program, settings in (("cokd", "cokd.toml"), ("cok-client", "client.toml")):
         package = made / f"{program}.deb"
         listed = subprocess.run(["dpkg-deb", "--contents", package], capture_output=True, text=True, check=True).stdout
-        for file in (f"bin/{program}", f"share/man/man1/{program}.1.gz", f"share/bash-completion/completions/{program}"):
+        for file in (
+            f"bin/{program}", f"share/man/man1/{program}.1.gz", f"share/man/man5/{settings}.5.gz",
+            f"share/bash-completion/completions/{program}",
+        ):
             assert f"./usr/{file}\n" in listed, listed
         needs = subprocess.run(["dpkg-deb", "--field", package, "Depends"], capture_output=True, text=True, check=True)
         assert "ca-certificates" in needs.stdout

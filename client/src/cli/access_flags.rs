@@ -50,20 +50,29 @@ fn parse_rate(text: &str) -> Result<Rate, String> {
 
 impl AccessFlags {
     /// The rules of a tunnel. Links are for a name, so a tunnel that lets visitors in by them must have one.
-    pub(super) fn rules(&self, file: &FileAccess, name: Option<&str>, state_dir: &Path) -> anyhow::Result<Rules> {
+    /// Only links ask for the state directory.
+    pub(super) fn rules(
+        &self,
+        file: &FileAccess,
+        name: Option<&str>,
+        state_dir: impl Fn() -> anyhow::Result<PathBuf>,
+    ) -> anyhow::Result<Rules> {
         let first = |flags: &Vec<IpNet>, file: &Vec<IpNet>| if flags.is_empty() { file.clone() } else { flags.clone() };
         let paths = if self.allow_path.is_empty() { &file.allow_path } else { &self.allow_path };
-        let share = match (self.share_links || file.share_links, name) {
-            (false, _) => None,
+        let (share, share_revoked) = match (self.share_links || file.share_links, name) {
+            (false, _) => (None, Vec::new()),
             (true, None) => bail!("share links are for one name: give the tunnel one by --subdomain"),
-            (true, Some(name)) => Some(load_secret(state_dir)?.key_of(name)),
+            (true, Some(name)) => {
+                let state_dir = state_dir()?;
+                (Some(load_secret(&state_dir)?.key_of(name)), load_revoked(&state_dir)?)
+            }
         };
         let rules = Rules {
             basic_auth: self.credentials(file)?,
             allow_cidr: first(&self.allow_cidr, &file.allow_cidr),
             deny_cidr: first(&self.deny_cidr, &file.deny_cidr),
             allow_path: paths.clone(),
-            share_revoked: if share.is_some() { load_revoked(state_dir)? } else { Vec::new() },
+            share_revoked,
             share,
             rate: self.visitor_rate.or(file.visitor_rate),
         };
@@ -71,17 +80,19 @@ impl AccessFlags {
         Ok(rules)
     }
 
+    /// The users and passwords in a file.
+    pub(super) fn from_file(path: &Path) -> anyhow::Result<Vec<Credentials>> {
+        let text = std::fs::read_to_string(path)
+            .with_context(|| format!("cannot read the passwords in {}", path.display()))?;
+        read(&text, &path.display().to_string())
+    }
+
     fn credentials(&self, file: &FileAccess) -> anyhow::Result<Vec<Credentials>> {
         if !self.basic_auth.is_empty() {
             return Ok(self.basic_auth.clone());
         }
-        let from_file = |path: &PathBuf| {
-            let text = std::fs::read_to_string(path)
-                .with_context(|| format!("cannot read the passwords in {}", path.display()))?;
-            read(&text, &path.display().to_string())
-        };
         match (&self.basic_auth_file, env("COK_BASIC_AUTH"), &file.basic_auth_file) {
-            (Some(path), _, _) | (None, None, Some(path)) => from_file(path),
+            (Some(path), _, _) | (None, None, Some(path)) => Self::from_file(path),
             (None, Some(text), _) => read(&text, "COK_BASIC_AUTH"),
             (None, None, None) => Ok(Vec::new()),
         }
@@ -133,9 +144,10 @@ mod tests {
             ..FileAccess::default()
         };
         let flags = AccessFlags { allow_cidr: vec!["192.0.2.0/24".parse().unwrap()], ..AccessFlags::default() };
-        let rules = flags.rules(&file, None, Path::new("")).unwrap();
+        let nowhere = || bail!("no state directory is needed");
+        let rules = flags.rules(&file, None, nowhere).unwrap();
         assert_eq!((rules.allow_cidr, rules.deny_cidr), (flags.allow_cidr, file.deny_cidr));
         let flags = AccessFlags { share_links: true, ..AccessFlags::default() };
-        assert!(flags.rules(&FileAccess::default(), None, Path::new("")).is_err());
+        assert!(flags.rules(&FileAccess::default(), None, nowhere).is_err());
     }
 }

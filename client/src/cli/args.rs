@@ -14,6 +14,7 @@ use super::plan::{Invocation, Selection};
 use super::program::called;
 use super::target_flags::TargetFlags;
 use super::url::PublicUrl;
+use super::verbosity::Verbosity;
 use crate::logging::LogFormat;
 use crate::options::HostHeader;
 use crate::target::is_bare_word;
@@ -22,11 +23,6 @@ use crate::transport::TransportChoice;
 
 /// Which tunnels to open.
 #[derive(Clone, Debug, clap::Args)]
-#[command(
-    after_help = "Environment: COK_SERVER, COK_API_KEY, COK_SUBDOMAIN, COK_TRANSPORT, COK_BASIC_AUTH; flags beat it, and it beats \
-                        the configuration file.\nExit codes: 0 stopped on request, 1 failed at run time, 2 wrong usage \
-                        or configuration, 3 refused by the server (key, name)."
-)]
 pub struct Args {
     /// What to forward to: 3000, host:3000, http://…, https://…, h2c://… or unix:/path, optionally after the word
     /// "http". The NAME of a [tunnels.NAME] opens that tunnel of the configuration file; without TARGET, all of them open
@@ -137,9 +133,8 @@ pub(super) struct Flags {
     /// Print log lines in place of the panel that a terminal shows
     #[arg(long)]
     pub(super) no_panel: bool,
-    /// Log every request
-    #[arg(short, long)]
-    pub(super) verbose: bool,
+    #[command(flatten)]
+    pub(super) verbosity: Verbosity,
 }
 
 impl Args {

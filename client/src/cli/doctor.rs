@@ -5,8 +5,9 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use serde::Serialize;
 
+use super::CHATTY;
 use super::args::Args;
-use super::failure::FAILED;
+use super::failure::{FAILED, Usage};
 use crate::doctor::{Check, Chosen, Outcome, examine};
 use crate::logging::{self, LogFormat};
 use crate::text::quoted;
@@ -47,10 +48,9 @@ struct Report {
 #[expect(clippy::print_stdout, reason = "the report is the output")]
 pub(super) fn run(doctor: &DoctorArgs) -> anyhow::Result<ExitCode> {
     let DoctorArgs { args, json, no_goodput } = doctor;
-    if args.flags.verbose {
-        logging::start("cok-client", args.flags.log_format, "info,cok_client=debug");
-    }
-    let mut exam = args.invocation()?.exam()?;
+    // The report says what goes wrong, so without -v there is no log.
+    logging::start("cok-client", args.flags.log_format, args.flags.verbosity.filter("off", CHATTY));
+    let mut exam = args.invocation().and_then(|invocation| invocation.exam()).map_err(Usage::of)?;
     exam.measures = !no_goodput;
     let server = exam.options.server.to_string();
     if !json {

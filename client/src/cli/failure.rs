@@ -6,7 +6,9 @@ use tracing::error;
 
 use super::program;
 use crate::config::ConfigError;
+use crate::event::Refused;
 use crate::logging::{self, LogFormat};
+use crate::settings::SettingError;
 
 /// Something failed at run time.
 pub(super) const FAILED: u8 = 1;
@@ -15,8 +17,32 @@ pub(super) const USAGE: u8 = 2;
 /// The daemon refused the key or the name.
 pub(super) const REFUSED: u8 = 3;
 
+/// Wrong usage, or a setting that is missing.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Usage(pub String);
+
+impl Usage {
+    /// Makes an error one of usage. A wrong configuration stays as it is, with a line for each mistake.
+    pub(super) fn of(error: anyhow::Error) -> anyhow::Error {
+        if error.is::<ConfigError>() { error } else { Self(format!("{error:#}")).into() }
+    }
+}
+
+/// The exit code for an error.
+pub fn exit_code(error: &anyhow::Error) -> u8 {
+    if let Some(error) = error.downcast_ref::<ConfigError>() {
+        return if error.may_pass() { FAILED } else { USAGE };
+    }
+    if error.is::<Usage>() || error.is::<SettingError>() {
+        return USAGE;
+    }
+    if error.is::<Refused>() { REFUSED } else { FAILED }
+}
+
 /// Prints one line that says what, why and what to do. Prints a line for each mistake in the configuration.
-pub(super) fn fail(code: u8, format: LogFormat, error: &anyhow::Error) -> ExitCode {
+pub(super) fn fail(format: LogFormat, error: &anyhow::Error) -> ExitCode {
+    let code = exit_code(error);
     for reason in said(error) {
         match format {
             LogFormat::Json if code == REFUSED => error!(event = "refused", reason),

@@ -2,10 +2,13 @@
 
 mod access_flags;
 mod args;
+mod config_command;
 mod control;
 mod doctor;
 mod failure;
+mod login;
 pub mod man_pages;
+mod manual;
 mod overview;
 mod panel;
 mod plan;
@@ -13,11 +16,14 @@ mod program;
 mod report;
 mod requests;
 mod running;
+mod serve;
 mod service;
+pub mod settings_page;
 mod share;
 mod signals;
 mod target_flags;
 mod url;
+mod verbosity;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -32,24 +38,29 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::args::Args;
 use self::args::{Flags, LogTopic, StartArgs};
+use self::config_command::ConfigCommand;
 use self::control::{Control, Order, PickArgs, StatusArgs};
 use self::doctor::DoctorArgs;
-use self::failure::{FAILED, REFUSED, USAGE, fail};
+use self::failure::fail;
+pub use self::failure::{Usage, exit_code};
+use self::login::LoginArgs;
 use self::man_pages::{CompletionsArgs, ManArgs};
+use self::manual::{MANUAL, PAGE};
 use self::overview::Overview;
 use self::panel::{Panel, Sources};
 use self::plan::{Invocation, Plan};
+pub use self::program::call_it;
 use self::program::called;
 pub use self::report::reporter;
 use self::requests::RequestLog;
 use self::running::Running;
+use self::serve::ServeArgs;
 use self::service::ServiceCommand;
 use self::share::ShareArgs;
 use self::signals::{Asked, Signals};
 pub use self::target_flags::TargetFlags;
+pub use self::verbosity::Verbosity;
 use crate::client::Client;
-use crate::config::ConfigError;
-use crate::event::Refused;
 use crate::events::Observation;
 use crate::logging::{self, LogFormat};
 use crate::options::ClientOptions;
@@ -63,9 +74,15 @@ const MEASURE_FIRST: Duration = Duration::from_secs(1);
 /// The most orders of the control socket that wait.
 const MAX_ORDERS: usize = 16;
 
+/// What is logged with -v.
+const CHATTY: &str = "info,cok_client=debug";
+
 /// Puts a local service at a public HTTPS address.
+///
+/// cok-client dials out to a cokd server, from behind any NAT, and carries the requests of visitors to a service on this
+/// machine. It prints the public address on standard output.
 #[derive(Debug, Parser)]
-#[command(name = "cok-client", version, about, args_conflicts_with_subcommands = true)]
+#[command(name = "cok-client", version, about, args_conflicts_with_subcommands = true, after_help = MANUAL.help("cok-client"))]
 pub struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
@@ -78,6 +95,15 @@ pub struct Cli {
 enum Command {
     /// Open tunnels of the configuration file
     Start(Box<StartArgs>),
+    /// Put the files of a folder at a public address
+    #[command(after_help = MANUAL.help("cok-client serve"))]
+    Serve(Box<ServeArgs>),
+    /// Store the server and an API key, which is asked for on the terminal or read from a pipe
+    #[command(after_help = MANUAL.help("cok-client login"))]
+    Login(LoginArgs),
+    /// Change, check or find the configuration file
+    #[command(subcommand, after_help = MANUAL.help("cok-client config"))]
+    Config(ConfigCommand),
     /// List the tunnels of all running clients
     Status(StatusArgs),
     /// Have a running client read its configuration file again; only tunnels that differ are opened, closed or changed
@@ -85,6 +111,7 @@ enum Command {
     /// Stop a running client
     Stop(PickArgs),
     /// Find out what is in the way of a tunnel, and what to do; takes the options of a start
+    #[command(after_help = MANUAL.help("cok-client doctor"))]
     Doctor(Box<DoctorArgs>),
     /// Print an address that lets its holders into a tunnel for a while, or revoke one
     Share(ShareArgs),
@@ -102,9 +129,8 @@ pub fn main() -> ExitCode {
     start(&Cli::parse())
 }
 
-/// Runs the client as a subcommand of another program; `words` call it, such as `cokd client`.
-pub fn main_of(cli: &Cli, words: &'static str) -> ExitCode {
-    program::call_it(words);
+/// Runs the client as a subcommand of another program, which has said so by [`call_it`].
+pub fn main_of(cli: &Cli) -> ExitCode {
     start(cli)
 }
 
@@ -112,27 +138,25 @@ fn start(cli: &Cli) -> ExitCode {
     let done = match &cli.command {
         None => return tunnels(&cli.args.flags, cli.args.invocation()),
         Some(Command::Start(args)) => return tunnels(&args.flags, Ok(args.invocation())),
+        Some(Command::Serve(args)) => return tunnels(&args.flags, args.invocation()),
+        Some(Command::Login(args)) => login::run(args).map(|()| ExitCode::SUCCESS),
+        Some(Command::Config(command)) => config_command::run(command).map(|()| ExitCode::SUCCESS),
         Some(Command::Status(args)) => control::status(args),
         Some(Command::Reload(args)) => control::reload(args),
         Some(Command::Stop(args)) => control::stop(args),
-        Some(Command::Doctor(args)) => match doctor::run(args) {
-            Ok(code) => return code,
-            Err(error) => return fail(USAGE, args.log_format(), &error),
-        },
+        Some(Command::Doctor(args)) => {
+            return doctor::run(args).unwrap_or_else(|error| fail(args.log_format(), &error));
+        }
         Some(Command::Share(args)) => share::run(args),
         Some(Command::Service(command)) => service::run(command).map(|()| ExitCode::SUCCESS),
         Some(Command::Completions(args)) => {
             man_pages::completions(Cli::command(), args).map(|()| ExitCode::SUCCESS).map_err(Into::into)
         }
         Some(Command::Man(args)) => {
-            man_pages::man(Cli::command(), args).map(|()| ExitCode::SUCCESS).map_err(Into::into)
+            man_pages::man(Cli::command(), &MANUAL, &PAGE, args).map(|()| ExitCode::SUCCESS).map_err(Into::into)
         }
     };
-    match done {
-        Ok(code) => code,
-        Err(error) if error.is::<ConfigError>() => fail(USAGE, LogFormat::Text, &error),
-        Err(error) => fail(FAILED, LogFormat::Text, &error),
-    }
+    done.unwrap_or_else(|error| fail(LogFormat::Text, &error))
 }
 
 fn tunnels(flags: &Flags, invocation: anyhow::Result<Invocation>) -> ExitCode {
@@ -141,10 +165,9 @@ fn tunnels(flags: &Flags, invocation: anyhow::Result<Invocation>) -> ExitCode {
     let panel = panel::is_wanted(flags).then(panel::local_offset);
     let filter = match flags.log {
         _ if panel.is_some() => panel::LOG_FILTER,
-        _ if flags.verbose => "info,cok_client=debug",
         // The lines of requests have their failures.
-        Some(LogTopic::Requests) => "info,cok_client::proxy=warn",
-        None => "info",
+        Some(LogTopic::Requests) => flags.verbosity.filter("info,cok_client::proxy=warn", CHATTY),
+        None => flags.verbosity.filter("info", CHATTY),
     };
     logging::start("cok-client", format, filter);
     let prepared = invocation.and_then(|invocation| {
@@ -154,19 +177,18 @@ fn tunnels(flags: &Flags, invocation: anyhow::Result<Invocation>) -> ExitCode {
     });
     let (invocation, plan, client) = match prepared {
         Ok(prepared) => prepared,
-        Err(error) => return fail(USAGE, format, &error),
+        Err(error) => return fail(format, &Usage::of(error)),
     };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return fail(FAILED, format, &anyhow!(error).context("cannot start")),
+        Err(error) => return fail(format, &anyhow!(error).context("cannot start")),
     };
     let result = runtime.block_on(run((flags, panel), &invocation, plan, client));
     // A lookup of a name may still block a thread. Its result is not needed any more.
     runtime.shutdown_background();
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) if error.is::<Refused>() => fail(REFUSED, format, &error),
-        Err(error) => fail(FAILED, format, &error),
+        Err(error) => fail(format, &error),
     }
 }
 
@@ -190,7 +212,11 @@ async fn run(
     let panel = panel.map(|offset| open_panel(&client, server.clone(), offset, &overview)).transpose()?;
     let mut tunnels = Running::open(invocation, plan, client, &overview)?;
     let (orders, mut ordered) = mpsc::channel(MAX_ORDERS);
-    let control = Control::new(&invocation.state_dir()?).await;
+    // Without a home there is no place for the socket, and nothing that would ask there.
+    let control = match invocation.state_dir() {
+        Ok(state_dir) => Control::new(&state_dir).await,
+        Err(_) => None,
+    };
     let mut controlled = JoinSet::new();
     controlled.spawn(control::serve(control, server, overview.clone(), orders, stop.clone()));
     let mut running = JoinSet::new();
@@ -258,6 +284,12 @@ fn open_panel(
     let program = format!("{} {}", called(), env!("CARGO_PKG_VERSION"));
     let panel = Panel::start(&program, server, offset, sources).context("cannot open the panel")?;
     Ok((client.observe(panel.observer()), panel))
+}
+
+/// The keys that the manual page of the file describes.
+#[cfg(test)]
+pub(crate) fn documented_keys() -> Vec<String> {
+    PAGE.keys()
 }
 
 #[cfg(test)]

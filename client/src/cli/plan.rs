@@ -10,24 +10,30 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
-use cok_host::home;
+use cok_host::{home, private_file};
 use cok_proto::Rules;
 use cok_transport::{Congestion, quic};
 
 use super::args::Flags;
+use super::failure::Usage;
 use super::program::called;
-use crate::config::{FileConfig, FileTunnel};
+use crate::config::{FileConfig, FileTunnel, Source};
 use crate::doctor::Exam;
+use crate::files::InvalidFolder;
 use crate::instance::{instance_id, new_id};
 use crate::name::check_subdomain;
 use crate::options::{ClientOptions, HostHeader, TunnelOptions};
 use crate::outbound::{self, Outbound, ProxyUrl};
 use crate::server::Server;
+use crate::service::LocalService;
 use crate::target::{FORMS, Target};
 use crate::target_trust::TargetTrust;
 use crate::transport::{PROBE_INTERVAL, TransportChoice};
 use crate::trust::{trust_file, trust_system};
 use crate::upgrades::Upgrades;
+
+/// The longest file or line with an API key, in bytes. A key has some 50.
+pub(super) const LONGEST_KEY: u64 = 4096;
 
 /// A tunnel's name in the file; `None` for the one of the command line.
 pub(super) type Label = Option<String>;
@@ -133,13 +139,15 @@ impl Invocation {
             let flag = if flags.url.is_some() { "--url" } else { "--subdomain" };
             bail!("{flag} names one tunnel, but the configuration file has {}", wanted.len());
         }
-        let state_dir = self.state_dir()?;
         let tunnels = wanted.into_iter().map(|(label, tunnel)| {
             let subdomain = subdomain.clone().or(tunnel.subdomain);
             let planned = Planned {
-                rules: flags.access.rules(&tunnel.access, subdomain.as_deref(), &state_dir)?,
+                rules: flags.access.rules(&tunnel.access, subdomain.as_deref(), || self.state_dir())?,
                 subdomain,
-                target: tunnel.target,
+                target: match tunnel.source {
+                    Source::Target(target) => target,
+                    Source::Folder(folder) => Target::Service(LocalService::folder(&folder)?),
+                },
                 host_header: flags.host_header.clone().or(tunnel.host_header).unwrap_or_default(),
                 target_trust: flags.of_target.trust().or(tunnel.target_trust).unwrap_or_default(),
                 upgrades: flags.of_target.upgrades().chain(tunnel.upgrades).collect(),
@@ -195,13 +203,23 @@ impl Invocation {
         let no_key = key.as_ref().err().map(|why| format!("{why:#}"));
         let connection = self.connection(&file, || Ok(key.unwrap_or_default()))?;
         let options = self.options(&connection, new_id()?)?;
-        let targets = tunnels.into_iter().map(|(label, tunnel)| (label, tunnel.target)).collect();
+        let target = |source| match source {
+            Source::Target(target) => Ok(target),
+            Source::Folder(folder) => LocalService::folder(&folder).map(Target::Service),
+        };
+        let targets = tunnels.into_iter().map(|(label, tunnel)| Ok((label, target(tunnel.source)?)));
+        let targets = targets.collect::<Result<Vec<_>, InvalidFolder>>()?;
         Ok(Exam { options, no_key, targets, measures: true })
     }
 
     /// The settings of the client.
     pub(super) fn client(&self, plan: &Plan) -> anyhow::Result<ClientOptions> {
-        self.options(&plan.connection, instance_id(&self.state_dir()?)?)
+        let instance = match self.state_dir() {
+            Ok(state_dir) => instance_id(&state_dir)?,
+            // Without a place to keep it, the id is new in every run.
+            Err(_) => new_id()?,
+        };
+        self.options(&plan.connection, instance)
     }
 
     fn options(&self, connection: &Connection, instance: String) -> anyhow::Result<ClientOptions> {
@@ -302,23 +320,32 @@ impl Invocation {
     }
 
     fn key(&self, file: &FileConfig) -> anyhow::Result<String> {
-        let from_file = |path: &PathBuf| {
-            std::fs::read_to_string(path).with_context(|| format!("cannot read the API key file {}", path.display()))
-        };
         let flags = &self.flags;
-        let key = match (&flags.api_key, &flags.api_key_file, env("COK_API_KEY").as_ref(), &file.api_key_file) {
-            (Some(key), ..) | (None, None, Some(key), _) => key.clone(),
-            (None, Some(path), ..) | (None, None, None, Some(path)) => from_file(path)?,
-            (None, None, None, None) => {
-                bail!("no API key: give one by --api-key-file, COK_API_KEY or `api_key_file` in the configuration file")
-            }
-        };
-        let key = key.trim();
-        if key.is_empty() || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
-            bail!("the API key is empty, or not one word of printable characters");
+        match (&flags.api_key, &flags.api_key_file, env("COK_API_KEY").as_ref(), &file.api_key_file) {
+            (Some(key), ..) | (None, None, Some(key), _) => check_key(key),
+            (None, Some(path), ..) | (None, None, None, Some(path)) => key_in(path),
+            (None, None, None, None) => bail!(
+                "no API key: `{} login` stores one; or give one by --api-key-file, COK_API_KEY or `api_key_file` in the \
+                 configuration file",
+                called()
+            ),
         }
-        Ok(key.to_owned())
     }
+}
+
+/// The API key in a file.
+pub(super) fn key_in(path: &Path) -> anyhow::Result<String> {
+    let text = private_file::read(path, LONGEST_KEY).map(|text| String::from_utf8_lossy(&text).into_owned());
+    check_key(&text.with_context(|| format!("cannot read the API key file {}", path.display()))?)
+}
+
+/// An API key without the space around it.
+pub(super) fn check_key(text: &str) -> anyhow::Result<String> {
+    let key = text.trim();
+    if key.is_empty() || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
+        bail!("the API key is empty, or not one word of printable characters");
+    }
+    Ok(key.to_owned())
 }
 
 impl Planned {
@@ -349,7 +376,7 @@ impl Plan {
 /// Where clients keep their files: here, or in the user's home.
 pub(super) fn state_dir(named: Option<&Path>) -> anyhow::Result<PathBuf> {
     let folder = named.map(Path::to_owned).or_else(|| Some(home::state_folder()?.join("cok")));
-    folder.context("there is no home folder; name a place by --state-dir")
+    folder.ok_or_else(|| Usage("there is no home folder; name a place by --state-dir".to_owned()).into())
 }
 
 /// The value of an environment variable, unless it is empty.

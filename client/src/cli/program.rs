@@ -3,12 +3,12 @@
 
 use std::sync::OnceLock;
 
-const OWN_NAME: &str = "cok-client";
+pub(super) const OWN_NAME: &str = "cok-client";
 
 static CALLED: OnceLock<&'static str> = OnceLock::new();
 
-/// Sets the words that call the client, before anything asks for them.
-pub(super) fn call_it(words: &'static str) {
+/// Sets the words that call the client as a subcommand of another program, before its command line is read.
+pub fn call_it(words: &'static str) {
     // A process has one command line.
     let _set = CALLED.set(words);
 }

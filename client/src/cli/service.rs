@@ -9,6 +9,7 @@ use anyhow::{Context as _, bail};
 use clap::Subcommand;
 use cok_host::home;
 
+use super::failure::Usage;
 use super::program;
 use crate::config::{ConfigError, FileConfig};
 
@@ -42,7 +43,8 @@ pub(super) fn run(command: &ServiceCommand) -> anyhow::Result<()> {
             program::called()
         );
     }
-    let folder = home::config_folder().context("there is no home folder")?;
+    let folder = home::config_folder()
+        .ok_or_else(|| Usage("there is no home folder, where units of the user are".to_owned()))?;
     let path = folder.join("systemd/user").join(UNIT);
     match command {
         ServiceCommand::Install { config } => {

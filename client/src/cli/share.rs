@@ -12,6 +12,7 @@ use cok_proto::share::{Grant, LinkId, MAX_LIFETIME, PARAMETER};
 
 use super::access_flags::load_secret;
 use super::control::apply_revocations;
+use super::failure::Usage;
 use super::plan::{env, state_dir};
 use super::program::called;
 use super::url::PublicUrl;
@@ -74,7 +75,7 @@ fn revoke(args: &ShareArgs, id: LinkId) -> anyhow::Result<ExitCode> {
 }
 
 fn print(args: &ShareArgs) -> anyhow::Result<()> {
-    let (name, server) = place(args)?;
+    let (name, server) = place(args).map_err(Usage::of)?;
     let secret = load_secret(&state_dir(args.state_dir.as_deref())?)?;
     let end = SystemTime::now() + args.expires;
     let expires = end.duration_since(SystemTime::UNIX_EPOCH).context("this machine's clock is before 1970")?.as_secs();

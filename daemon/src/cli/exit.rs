@@ -4,9 +4,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use cok_client::cli::exit_code;
 use cok_client::logging;
 
-use crate::app::dev;
 use crate::config::ConfigError;
 use crate::host::memory;
 
@@ -34,7 +34,7 @@ pub(super) fn outcome(result: anyhow::Result<()>) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             logging::complain(&format!("cokd: {error:#}").replace('\n', " "));
-            ExitCode::from(if error.is::<dev::Usage>() { USAGE } else { FAILED })
+            ExitCode::from(exit_code(&error))
         }
     }
 }

@@ -6,6 +6,7 @@ mod check;
 mod exit;
 mod health;
 mod key;
+mod manual;
 mod reload;
 
 use std::path::PathBuf;
@@ -14,6 +15,7 @@ use std::time::Duration;
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use cok_client::cli as client;
+use cok_client::cli::Verbosity;
 use cok_client::cli::man_pages::{self, CompletionsArgs, ManArgs};
 use cok_client::logging::{self, LogFormat};
 use tokio::signal::unix::{SignalKind, signal};
@@ -25,6 +27,9 @@ use self::check::CheckArgs;
 use self::exit::{DEFAULT_CONFIG, block_on, outcome, wrong};
 use self::health::HealthArgs;
 use self::key::KeyCommand;
+#[cfg(test)]
+pub(crate) use self::manual::documented_keys;
+use self::manual::{MANUAL, PAGE};
 use self::reload::ReloadArgs;
 use crate::app::dev::{self, DevArgs};
 use crate::app::{App, StopSignals};
@@ -40,9 +45,12 @@ const CHECK_CODES: &str = "Exit codes: 0 all is well, 1 something around the con
 /// service after that, but a visitor who waits in the socket starts it again at once.
 const WRONG_START: Duration = Duration::from_secs(2);
 
-/// Public HTTPS for services that run at home.
+/// Puts services that run at home at public HTTPS addresses.
+///
+/// cokd is the server. It answers visitors on the internet for all names under one domain. It carries their requests
+/// through tunnels to the clients that have dialled in (cok-client). Its certificates come by ACME.
 #[derive(Debug, Parser)]
-#[command(name = "cokd", version, about, args_conflicts_with_subcommands = true)]
+#[command(name = "cokd", version, about, args_conflicts_with_subcommands = true, after_help = MANUAL.help("cokd"))]
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
@@ -55,6 +63,7 @@ enum Command {
     /// Run the daemon (the default)
     Run(RunArgs),
     /// Try everything on this machine: a daemon, a client and a site at https://demo.cok.localhost:8443
+    #[command(after_help = MANUAL.help("cokd dev"))]
     Dev(DevArgs),
     /// Put a local service at a public address: the same as cok-client
     Client(Box<client::Cli>),
@@ -85,27 +94,32 @@ struct RunArgs {
     /// Where log lines go, and how they look
     #[arg(long, value_name = "FORMAT", default_value = "auto")]
     log_format: LogFormat,
+    #[command(flatten)]
+    verbosity: Verbosity,
 }
 
 /// Runs the daemon as its command line says.
 pub fn main() -> ExitCode {
+    if std::env::args_os().nth(1).is_some_and(|command| command == "client") {
+        client::call_it("cokd client");
+    }
     let cli = Cli::parse();
     match cli.command.unwrap_or(Command::Run(cli.run)) {
         Command::Run(args) => {
             // Must run before the runtime starts its threads.
             let inherited = Inherited::take();
-            logging::start("cokd", args.log_format, "info");
+            logging::start("cokd", args.log_format, args.verbosity.filter("info", "info,cokd=debug"));
             run(&args, inherited)
         }
         Command::Dev(args) => {
             logging::start(
                 "cokd",
                 args.log_format,
-                if args.verbose { "info,cokd=debug,cok_client=debug" } else { dev::LOG_FILTER },
+                args.verbosity.filter(dev::LOG_FILTER, "info,cokd=debug,cok_client=debug"),
             );
             outcome(block_on(dev::run(args)))
         }
-        Command::Client(cli) => client::main_of(&cli, "cokd client"),
+        Command::Client(cli) => client::main_of(&cli),
         Command::Check(args) => check::run(&args),
         Command::Health(args) => match Config::load(&args.config) {
             Ok(config) => outcome(block_on(health::ask(&args, &config))),
@@ -118,7 +132,7 @@ pub fn main() -> ExitCode {
         Command::Reload(args) => reload::ask(&args),
         Command::Key(command) => key::run(&command),
         Command::Completions(args) => outcome(man_pages::completions(Cli::command(), &args).map_err(Into::into)),
-        Command::Man(args) => outcome(man_pages::man(Cli::command(), &args).map_err(Into::into)),
+        Command::Man(args) => outcome(man_pages::man(Cli::command(), &MANUAL, &PAGE, &args).map_err(Into::into)),
     }
 }
 

@@ -14,7 +14,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use cok_host::settings::{Mistake, Reader, Section, got};
+use cok_host::settings::{Mistake, Reader, Section, got, is_mistake};
 use cok_transport::Congestion;
 use cok_transport::quic::Tuning;
 use ipnet::IpNet;
@@ -68,9 +68,8 @@ impl ConfigError {
     /// True if the same file may load at the next try: the disk failed, or the process is out of descriptors. A missing
     /// or unreadable file is the operator's mistake.
     pub(crate) fn may_pass(&self) -> bool {
-        use std::io::ErrorKind::{InvalidData, IsADirectory, NotADirectory, NotFound, PermissionDenied};
         let Self::Read { error, .. } = self else { return false };
-        !matches!(error.kind(), NotFound | PermissionDenied | InvalidData | IsADirectory | NotADirectory)
+        !is_mistake(error)
     }
 }
 
@@ -95,7 +94,10 @@ impl Config {
 
     /// Checks a configuration. Mistakes name it as `file`.
     pub(crate) fn parse(text: &str, file: &str) -> Result<Self, Vec<Mistake>> {
-        let reader = Reader::new(text, file);
+        Self::read(&Reader::new(text, file))
+    }
+
+    fn read(reader: &Reader<'_>) -> Result<Self, Vec<Mistake>> {
         let mut root = reader.root()?;
         let domain = root.required("domain", "a host name such as \"tunnel.example.com\"", |text: &str| {
             Hostname::parse(text).map_err(|error| error.to_string())

@@ -31,6 +31,19 @@ pub fn write_with_mode(path: &Path, content: &[u8], mode: u32) -> io::Result<()>
     sync_folder(folder)
 }
 
+/// Replaces the content of a file. One that is there keeps its permissions and a symbolic link to it; a new one is for its owner
+/// alone.
+pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+    let real = match fs::canonicalize(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return write(path, content),
+        real => real?,
+    };
+    let file = written(parent(&real), content, FILE_MODE)?;
+    file.as_file().set_permissions(fs::metadata(&real)?.permissions())?;
+    file.persist(&real)?;
+    sync_folder(parent(&real))
+}
+
 /// Writes a file unless one is there. Says whether it has written. Of several processes at once, exactly one writes.
 pub fn create(path: &Path, content: &[u8]) -> io::Result<bool> {
     let folder = parent(path);
@@ -156,6 +169,20 @@ mod tests {
         assert_eq!(mode(&path), 0o600);
         assert_eq!(read(&path, 3).unwrap_err().kind(), ErrorKind::FileTooLarge);
         assert_eq!(read(&path.join("none"), 3).unwrap_err().kind(), ErrorKind::NotADirectory);
+    }
+
+    #[test]
+    fn a_replaced_file_keeps_its_mode_and_its_link() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, link) = (folder.path().join("file"), folder.path().join("link"));
+        std::os::unix::fs::symlink("file", &link).unwrap();
+        replace(&path, b"new").unwrap();
+        assert_eq!(mode(&path), 0o600);
+        fs::set_permissions(&path, Permissions::from_mode(0o640)).unwrap();
+        replace(&link, b"newer").unwrap();
+        assert_eq!((fs::read(&path).unwrap().as_slice(), mode(&path)), (&b"newer"[..], 0o640));
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert_eq!(names(folder.path()).len(), 2, "no temporary file is left");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //!
 //! - [`TunnelBody`]: one direction of an exchange as an HTTP body.
 //! - [`hop_by_hop`]: the header fields that end at each hop.
+//! - [`html`]: text of others in pages.
 //! - [`name`]: the rules for the names of tunnels.
 //! - [`pump`]: raw bytes between a connection and an exchange that has left HTTP.
 //! - [`visitor`]: which addresses count as one visitor.
@@ -11,6 +12,7 @@
 
 mod body;
 pub mod hop_by_hop;
+pub mod html;
 pub mod name;
 pub mod pump;
 pub mod visitor;

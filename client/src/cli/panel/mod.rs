@@ -53,7 +53,7 @@ pub(super) struct Sources {
 /// Whether the command line and the terminal want a panel.
 pub(super) fn is_wanted(flags: &Flags) -> bool {
     let wants_log = flags.no_panel
-        || flags.verbose
+        || flags.verbosity.is_set()
         || flags.log.is_some()
         || flags.log_format != LogFormat::Auto
         || std::env::var_os("RUST_LOG").is_some();

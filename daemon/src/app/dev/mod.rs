@@ -2,6 +2,7 @@
 
 mod command;
 mod greeting;
+mod place;
 mod ports;
 mod sample;
 
@@ -11,13 +12,13 @@ use std::path::PathBuf;
 use std::str::FromStr as _;
 use std::time::Duration;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::Context as _;
 use clap::Args;
-use cok_client::cli::{TargetFlags, reporter};
+use cok_client::cli::{TargetFlags, Usage, Verbosity, reporter};
 use cok_client::logging::{self, LogFormat};
 use cok_client::{
-    Client, ClientOptions, Event, HostHeader, NAME_TIMEOUT, PROBE_INTERVAL, Server, Target, TransportChoice,
-    TunnelOptions, instance_id, trust_file,
+    Client, ClientOptions, Event, HostHeader, NAME_TIMEOUT, PROBE_INTERVAL, Server, TransportChoice, TunnelOptions,
+    instance_id, trust_file,
 };
 use cok_host::{home, private_file};
 use cok_transport::Congestion;
@@ -27,6 +28,7 @@ use tracing::info;
 
 use self::greeting::Greeting;
 use self::ports::{Ports, Wanted};
+use self::sample::Site;
 use crate::admission::{self, KeyLimits, KeyRecord};
 use crate::app::{App, StopSignals};
 use crate::certificates::{self, Tls};
@@ -47,7 +49,8 @@ pub(crate) const LOG_FILTER: &str = "warn,cokd::app::dev=info,cok_client::proxy=
 /// The options of `cokd dev`.
 #[derive(Debug, Args)]
 pub(crate) struct DevArgs {
-    /// What to forward to: 3000, host:3000, http://…, https://…, h2c://… or unix:/path; without one, a sample site
+    /// What to forward to: 3000, host:3000, http://…, https://…, h2c://… or unix:/path. A folder such as ./dist stands for its
+    /// files; without a TARGET there is a sample site
     target: Option<String>,
     /// The port for HTTPS; 0 for a free one [default: 8443, or a free one if that is taken]
     #[arg(long, value_name = "PORT")]
@@ -72,15 +75,9 @@ pub(crate) struct DevArgs {
     /// Where log lines go, and how they look
     #[arg(long, value_name = "FORMAT", default_value = "auto")]
     pub(crate) log_format: LogFormat,
-    /// Log every request
-    #[arg(short, long)]
-    pub(crate) verbose: bool,
+    #[command(flatten)]
+    pub(crate) verbosity: Verbosity,
 }
-
-/// The command line asks for something impossible.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub(crate) struct Usage(String);
 
 fn parse_subdomain(text: &str) -> Result<Subdomain, String> {
     Subdomain::parse(text).map_err(|error| error.to_string())
@@ -102,16 +99,19 @@ async fn serve(args: &DevArgs, stop: &CancellationToken) -> anyhow::Result<()> {
         .ok_or_else(|| Usage("there is no home folder; name a place by --state-dir".to_owned()))?;
     // The printed commands work in any folder.
     let state_dir = std::path::absolute(state_dir).context("cannot use --state-dir")?;
+    let site = Site::default();
     let target = match &args.target {
-        Some(target) => Target::from_str(target).map_err(|error| Usage(error.to_string()))?,
-        None => sample::start().await?,
+        Some(target) => place::target(target)?,
+        None => site.target(),
     };
     let ports = Ports::choose(Wanted { https: args.https_port, http: args.http_port }, &target).await?;
     if let Some(notice) = &ports.notice {
         logging::complain(&format!("cokd: {notice}"));
     }
     let key = dev_key(&state_dir)?;
-    let app = App::build(config(&ports, state_dir.clone(), &key)?, None, Inherited::default())?;
+    // The sample site shows by Via which version of HTTP its visitor speaks.
+    let edge = edge::Config { via: args.target.is_none(), ..edge::Config::default() };
+    let app = App::build(config(&ports, state_dir.clone(), &key, edge)?, None, Inherited::default())?;
     let https = *app.addresses().https.first().context("no HTTPS listener")?;
     let server = app.address().server_url();
     let ca_file = state_dir.join("authority/ca.pem");
@@ -147,26 +147,40 @@ async fn serve(args: &DevArgs, stop: &CancellationToken) -> anyhow::Result<()> {
     let serving = tokio::spawn(app.run(daemon_stop.clone().cancelled_owned()));
     let mut report = reporter();
     let mut greeted = false;
-    let on_event = |event| match event {
-        Event::Connected { url, transport, .. } if !greeted => {
-            let target = args.target.as_ref().map(|_| &target);
-            let (url, subdomain, server) = (&url, &args.subdomain, &server);
-            greet(
-                args.json,
-                &Greeting { url, subdomain, transport, target, server, ca_file: &ca_file, key: &key, ports: &ports },
-            );
-            greeted = true;
+    let on_event = |event: Event| {
+        if let Event::Connected { transport, .. } = event {
+            site.carried_by(transport);
         }
-        Event::Connected { url, .. } => info!(event = "connected", url, "the tunnel is online again: {url}"),
-        // On loopback this takes milliseconds.
-        Event::Connecting { .. } => {}
-        event => report(event),
+        match event {
+            Event::Connected { url, transport, .. } if !greeted => {
+                let target = args.target.as_ref().map(|_| &target);
+                let (url, subdomain, server) = (&url, &args.subdomain, &server);
+                greet(
+                    args.json,
+                    &Greeting {
+                        url,
+                        subdomain,
+                        transport,
+                        target,
+                        server,
+                        ca_file: &ca_file,
+                        key: &key,
+                        ports: &ports,
+                    },
+                );
+                greeted = true;
+            }
+            Event::Connected { url, .. } => info!(event = "connected", url, "the tunnel is online again: {url}"),
+            // On loopback this takes milliseconds.
+            Event::Connecting { .. } => {}
+            event => report(event),
+        }
     };
     let result = driver.run(stop.clone(), on_event).await;
     // The daemon answers until the client's requests have finished.
     daemon_stop.cancel();
     serving.await.context("the daemon's task failed")?;
-    result.map_err(|refused| anyhow!(refused))
+    result.map_err(Into::into)
 }
 
 fn greet(json: bool, greeting: &Greeting<'_>) {
@@ -190,7 +204,7 @@ fn dev_key(state_dir: &std::path::Path) -> anyhow::Result<String> {
     Ok(key.reveal().to_owned())
 }
 
-fn config(ports: &Ports, state_dir: PathBuf, key: &str) -> anyhow::Result<Config> {
+fn config(ports: &Ports, state_dir: PathBuf, key: &str, edge: edge::Config) -> anyhow::Result<Config> {
     let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let key = KeyRecord {
         id: "dev".into(),
@@ -215,7 +229,7 @@ fn config(ports: &Ports, state_dir: PathBuf, key: &str) -> anyhow::Result<Config
         },
         certificates: certificates::Config { source: Tls::SelfSigned },
         admission: admission::Config { startup: admission::Startup::default(), live: keys },
-        edge: edge::Config::default(),
+        edge,
         exchanges: exchanges::Config::default(),
         tunnels: tunnels::Config { startup: tunnels::Startup::default(), live: tunnels::LiveConfig::default() },
         drain: drain::Config { timeout: Duration::from_secs(2) },

@@ -6,7 +6,9 @@ mod section;
 mod values;
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::fmt;
+use std::io;
 use std::ops::Range;
 
 use toml::de::DeTable;
@@ -37,18 +39,27 @@ impl fmt::Display for Mistake {
     }
 }
 
+/// Whether a file that could not be read is its user's mistake: it is missing, unreadable or no text. Other failures, such as
+/// those of a disk, may pass.
+pub fn is_mistake(error: &io::Error) -> bool {
+    use io::ErrorKind::{InvalidData, IsADirectory, NotADirectory, NotFound, PermissionDenied};
+    matches!(error.kind(), NotFound | PermissionDenied | InvalidData | IsADirectory | NotADirectory)
+}
+
 /// A text and the mistakes found in it so far.
 #[derive(Debug)]
 pub struct Reader<'a> {
     text: &'a str,
     file: &'a str,
     mistakes: RefCell<Vec<Mistake>>,
+    /// Every key that was asked for, with its sections.
+    asked: RefCell<BTreeSet<String>>,
 }
 
 impl<'a> Reader<'a> {
     /// Takes the text; `file` names it in mistakes.
     pub fn new(text: &'a str, file: &'a str) -> Self {
-        Self { text, file, mistakes: RefCell::default() }
+        Self { text, file, mistakes: RefCell::default(), asked: RefCell::default() }
     }
 
     /// The top of the document. A syntax error is the only mistake of its file.
@@ -67,6 +78,16 @@ impl<'a> Reader<'a> {
         let mut mistakes = self.mistakes.borrow().clone();
         mistakes.sort_by_key(|mistake| mistake.line);
         mistakes
+    }
+
+    /// The keys that the program has asked for so far, with their sections, be they in the text or not. Of tables with a name
+    /// or a number of the user's, as in `keys[0].name`, there are only those in the text. For tests of documentation.
+    pub fn known(&self) -> BTreeSet<String> {
+        self.asked.borrow().clone()
+    }
+
+    fn asked(&self, key: String) {
+        self.asked.borrow_mut().insert(key);
     }
 
     fn add(&self, span: Range<usize>, key: String, message: &str) {

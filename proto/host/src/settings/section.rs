@@ -34,6 +34,7 @@ impl<'a> Section<'a> {
 
     fn take(&mut self, key: &'static str) -> Option<Spanned<DeValue<'a>>> {
         self.known.push(key);
+        self.reader.asked(self.path_of(key));
         let value = self.table.remove(key)?;
         self.spans.push((key, value.span()));
         Some(value)
@@ -65,6 +66,13 @@ impl<'a> Section<'a> {
         self.spans.iter().any(|(known, _)| *known == key)
     }
 
+    /// A key that must not be there. Messages do not name it among the known ones, and do not quote its value.
+    pub fn forbid(&mut self, key: &str, why: &str) {
+        if let Some(value) = self.table.remove(key) {
+            self.reader.add(value.span(), self.path_of(key), why);
+        }
+    }
+
     /// A whole section that must not be there.
     pub fn unused(self, message: &str) {
         if !self.table.is_empty() {
@@ -92,6 +100,7 @@ impl<'a> Section<'a> {
     ) -> Option<T> {
         if !self.table.contains_key(key) {
             self.known.push(key);
+            self.reader.asked(self.path_of(key));
             self.wrong(self.span.clone(), key, expected, "but the key is missing");
             return None;
         }
