@@ -28,7 +28,7 @@ use super::overview::Place;
 use crate::event::Event;
 use crate::logging::{self, LogFormat};
 
-/// The log filter beside the panel, which shows the rest.
+/// The log filter while there is a panel, which shows the rest.
 pub(super) const LOG_FILTER: &str = "warn,cok_client::cli=info,cok_client::proxy=error";
 
 /// The least time between two drawings.
