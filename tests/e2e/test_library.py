@@ -82,5 +82,5 @@ def test_a_forwarder_of_two_servers_prints_their_requests(daemon, nginx, service
     page = daemon.curl("one").stdout
     assert forward.wait_stdout().startswith(f"GET /: 200, {len(page)} bytes in ")
     daemon.curl("two", "/cookies?a=1")
-    assert forward.wait_stdout().startswith("GET /cookies?a=1: 200, 2 bytes in ")
+    assert forward.wait_stdout().startswith("GET /cookies: 200, 2 bytes in ")
     interrupt(forward)
