@@ -18,7 +18,7 @@ use super::args::Flags;
 use super::failure::Usage;
 use super::program::called;
 use crate::config::{FileConfig, FileTunnel, Source};
-use crate::doctor::Exam;
+use crate::doctor::{Exam, NoKey};
 use crate::files::InvalidFolder;
 use crate::instance::{instance_id, new_id};
 use crate::name::check_subdomain;
@@ -200,7 +200,8 @@ impl Invocation {
         let mut file = FileConfig::load(self.flags.config.as_deref())?;
         let tunnels = self.wanted(mem::take(&mut file.tunnels), Missing::Refused)?;
         let key = self.key(&file);
-        let no_key = key.as_ref().err().map(|why| format!("{why:#}"));
+        let no_key =
+            key.as_ref().err().map(|why| NoKey { why: format!("{why:#}"), advice: self.way_to_key(&file, why) });
         let connection = self.connection(&file, || Ok(key.unwrap_or_default()))?;
         let options = self.options(&connection, new_id()?)?;
         let target = |source| match source {
@@ -316,6 +317,22 @@ impl Invocation {
             (Some(transport), _) => Ok(transport),
             (None, Some(text)) => TransportChoice::parse(&text).map_err(|why| anyhow!("COK_TRANSPORT: {why}")),
             (None, None) => Ok(file.transport.unwrap_or(TransportChoice::Auto)),
+        }
+    }
+
+    /// What to do without a key.
+    fn way_to_key(&self, file: &FileConfig, why: &anyhow::Error) -> &'static str {
+        let flags = &self.flags;
+        if why.root_cause().is::<std::io::Error>() {
+            "correct the path of this file, or let this user read it"
+        } else if flags.api_key.is_none()
+            && flags.api_key_file.is_none()
+            && env("COK_API_KEY").is_none()
+            && file.api_key_file.is_none()
+        {
+            "ask the server's operator for a key"
+        } else {
+            "put the whole key there, alone in its line"
         }
     }
 
