@@ -207,6 +207,10 @@ def test_the_limits_of_the_key_hold(own_daemon):
     assert 0 < report.checks["goodput_ws"]["mbit_per_s"] < 25
 
 
-def test_a_wrong_command_line(daemon):
-    result = run(daemon, "--proxy", "ftp://x")
+@pytest.mark.parametrize("format", ["auto", "text", "json"])
+def test_a_wrong_command_line(daemon, format):
+    result = run(daemon, "--proxy", "ftp://x", "--log-format", format)
     assert result.returncode == 2 and "the proxy of --proxy: " in result.stderr
+    if format == "json":
+        entry = json.loads(result.stderr)
+        assert entry["event"] == "failed" and entry["reason"].startswith("the proxy of --proxy: ")
