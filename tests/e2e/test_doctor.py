@@ -188,13 +188,12 @@ def test_a_name_that_is_unknown(doctor):
 
 
 def test_a_proxy(doctor, daemon):
-    proxy = Dante()
-    report = doctor("--proxy", proxy.url("socks5h"), connect_to=False)
-    assert not report.failed and report.outcome("proxy") == "ok"
-    assert report.outcome("udp") == report.outcome("dns") == "skipped"
-    assert report.json["chosen"]["transport"] == "ws"
-    assert proxy.url("socks5h", login="") in report.json["chosen"]["reason"]
-    proxy.stop()
+    with Dante() as proxy:
+        report = doctor("--proxy", proxy.url("socks5h"), connect_to=False)
+        assert not report.failed and report.outcome("proxy") == "ok"
+        assert report.outcome("udp") == report.outcome("dns") == "skipped"
+        assert report.json["chosen"]["transport"] == "ws"
+        assert proxy.url("socks5h", login="") in report.json["chosen"]["reason"]
     report = doctor("--proxy", proxy.url("socks5h"), connect_to=False)
     assert report.failed == {"proxy"} and report.json["chosen"] is None
 

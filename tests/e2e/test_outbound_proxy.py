@@ -148,10 +148,9 @@ def test_a_proxy_with_an_untrusted_certificate(daemon, proxies, start):
 
 
 def test_a_proxy_that_reads_along(authority, start, daemon):
-    proxy = Squid(login=False, reads_along=authority.own_files())
-    client = start("--proxy", proxy.url("http", login=""), ca=daemon.ca)
-    reason = client.wait_event("disconnected")["reason"]
-    proxy.stop()
+    with Squid(login=False, reads_along=authority.own_files()) as proxy:
+        client = start("--proxy", proxy.url("http", login=""), ca=daemon.ca)
+        reason = client.wait_event("disconnected")["reason"]
     assert 'its certificate is from "authority of the tests", which is not trusted here; the proxy' in reason
 
 
