@@ -382,6 +382,33 @@ def test_a_unit_of_the_user(tmp_path):
     assert unit.read_text() == "[Service]\nExecStart=/usr/bin/mine\n"
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("cok-client", "config", "path"), ("cok-client", "man"), ("cok-client", "completions", "bash"),
+        ("cok-client", "status", "--json", "--state-dir", "/nonexistent"),
+        ("cokd", "key", "create", "--name", "demo", "--for-config"), ("cokd", "man"),
+    ],
+    ids=" ".join,
+)
+def test_a_reader_that_leaves(command):
+    program, *options = command
+    reader, writer = os.pipe()
+    os.close(reader)
+    result = subprocess.run(
+        [BIN_DIR / program, *options], stdout=writer, stderr=subprocess.PIPE, text=True, check=False, timeout=30,
+        env={"HOME": "/nonexistent"},
+    )
+    os.close(writer)
+    assert result.returncode == 1 and "panicked" not in result.stderr and "Broken pipe" not in result.stderr
+    with open("/dev/full", "w") as full:
+        result = subprocess.run(
+            [BIN_DIR / program, *options], stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=30,
+            env={"HOME": "/nonexistent"},
+        )
+    assert result.returncode == 1 and "cannot write to standard output: No space left" in result.stderr
+
+
 def test_the_dates_of_a_self_signed_certificate_are_shown(own_daemon):
     """They are those of the certificate that the daemon serves."""
     daemon = own_daemon()
