@@ -366,6 +366,10 @@ def test_a_unit_of_the_user(tmp_path):
         assert installed.returncode == 0 and installed.stderr == ""
         assert f"wrote {unit}" in installed.stdout and "there is no systemctl here" in installed.stdout
         assert "systemctl --user enable --now cok-client" in installed.stdout
+    proxy = {"HTTPS_PROXY": "http://me:secret@proxy:3128"}
+    warned = run("cok-client", "service", "install", env={"XDG_CONFIG_HOME": str(settings), "PATH": "/nonexistent", **proxy})
+    assert warned.returncode == 0 and "the proxy http://proxy:3128 of HTTPS_PROXY, which the service" in warned.stderr
+    assert "secret" not in warned.stdout + warned.stderr
     assert f'ExecStart="{BIN_DIR / "cok-client"}" --config "{config}" --keep-trying' in unit.read_text().splitlines()
     assert "ExecReload=/bin/kill -HUP $MAINPID" in unit.read_text().splitlines()
     assert service("status").stdout.startswith(f"installed: {unit}\n")

@@ -13,6 +13,7 @@ use anyhow::{Context as _, anyhow, bail};
 use cok_host::{home, private_file};
 use cok_proto::Rules;
 use cok_transport::{Congestion, quic};
+use tracing::{info, warn};
 
 use super::args::Flags;
 use super::failure::Usage;
@@ -180,10 +181,7 @@ impl Invocation {
             url.check(&server)?;
         }
         let transport = self.transport(file)?;
-        let proxy = outbound::choose(flags.proxy.as_deref(), env, file.proxy.as_ref(), server.host())?;
-        if let (TransportChoice::Quic, Some((proxy, origin))) = (transport, &proxy) {
-            bail!("QUIC does not pass the proxy {proxy} of {origin}; use --transport auto, or --proxy none");
-        }
+        let proxy = self.proxy(file, &server, transport)?;
         Ok(Connection {
             server,
             key: key()?,
@@ -193,6 +191,40 @@ impl Invocation {
             probe_interval: flags.probe_interval.or(file.probe_interval).unwrap_or(PROBE_INTERVAL),
             ca_file: flags.ca_file.as_ref().or(file.ca_file.as_ref()).cloned(),
         })
+    }
+
+    /// The proxy on the way to the server. A user who wants QUIC alone knows more than the environment, which is there for all
+    /// programs.
+    fn proxy(
+        &self,
+        file: &FileConfig,
+        server: &Server,
+        transport: TransportChoice,
+    ) -> anyhow::Result<Option<(ProxyUrl, &'static str)>> {
+        let flag = self.flags.proxy.as_deref();
+        let Some((proxy, origin)) = outbound::choose(flag, env, file.proxy.as_ref(), server.address())? else {
+            return Ok(None);
+        };
+        if transport == TransportChoice::Quic && outbound::is_of_environment(origin) {
+            let why = format!("QUIC alone is wanted and passes no proxy, so the proxy {proxy} of {origin} is not used");
+            info!(event = "proxy_left_out", "{why}");
+            return Ok(None);
+        }
+        if transport == TransportChoice::Quic {
+            bail!("QUIC does not pass the proxy {proxy} of {origin}; use --transport auto, or --proxy none");
+        }
+        let path = self.flags.config.clone().or_else(FileConfig::usual_path);
+        if let Some(path) = path
+            .filter(|path| origin == outbound::FILE && proxy.has_password() && private_file::is_readable_by_all(path))
+        {
+            let path = path.display();
+            warn!(
+                event = "readable_password",
+                "all users of this machine can read the proxy's password in {path}; say chmod o-r {path}, or name the proxy \
+                 in HTTPS_PROXY"
+            );
+        }
+        Ok(Some((proxy, origin)))
     }
 
     /// What `doctor` examines. It does without a key and without tunnels, and takes no client's place.
