@@ -19,6 +19,9 @@ use crate::options::ClientOptions;
 use crate::target::Target;
 use crate::transport::TransportChoice;
 
+/// The most time for the last words to the server.
+const GOODBYE: Duration = Duration::from_secs(1);
+
 /// What is to be examined.
 #[derive(Debug)]
 pub(crate) struct Exam {
@@ -127,6 +130,8 @@ pub(crate) async fn examine(exam: &Exam, mut report: impl FnMut(Check)) -> Optio
     if exam.measures {
         goodput::measure(&exam.options, &found, has_session, &mut report).await;
     }
+    // A server that is left without a word would keep the connections until it finds out by silence.
+    config.quic.say_goodbye(GOODBYE).await;
     let (is_quic, reason) = reason?;
     Some(Chosen { transport: if is_quic { "quic" } else { "ws" }, reason })
 }
