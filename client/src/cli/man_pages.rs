@@ -80,15 +80,12 @@ pub struct CompletionsArgs {
 pub fn man(mut command: Command, manual: &Manual, settings: &SettingsPage, args: &ManArgs) -> io::Result<()> {
     command = command.disable_help_subcommand(true);
     command.build();
-    match &args.to {
-        Some(folder) => {
-            settings.write(folder)?;
-            man_pages(&command, manual, folder)
-        }
-        None => {
-            output::bytes(&page(&command, manual)?);
-            Ok(())
-        }
+    if let Some(folder) = &args.to {
+        settings.write(folder)?;
+        man_pages(&command, manual, folder)
+    } else {
+        output::bytes(&page(&command, manual)?);
+        Ok(())
     }
 }
 
