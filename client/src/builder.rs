@@ -208,7 +208,7 @@ impl ClientBuilder {
             Wish::None => None,
             Wish::Named(proxy) => Some((proxy?, "the settings")),
             Wish::Environment => {
-                from_environment(|name| std::env::var(name).ok().filter(|text| !text.is_empty()), server.host())?
+                from_environment(|name| std::env::var(name).ok().filter(|text| !text.is_empty()), server.address())?
             }
         };
         if named.is_some() && self.transport == TransportChoice::Quic {

@@ -366,6 +366,10 @@ def test_a_unit_of_the_user(tmp_path):
         assert installed.returncode == 0 and installed.stderr == ""
         assert f"wrote {unit}" in installed.stdout and "there is no systemctl here" in installed.stdout
         assert "systemctl --user enable --now cok-client" in installed.stdout
+    proxy = {"HTTPS_PROXY": "http://me:secret@proxy:3128"}
+    warned = run("cok-client", "service", "install", env={"XDG_CONFIG_HOME": str(settings), "PATH": "/nonexistent", **proxy})
+    assert warned.returncode == 0 and "the proxy http://proxy:3128 of HTTPS_PROXY, which the service" in warned.stderr
+    assert "secret" not in warned.stdout + warned.stderr
     assert f'ExecStart="{BIN_DIR / "cok-client"}" --config "{config}" --keep-trying' in unit.read_text().splitlines()
     assert "ExecReload=/bin/kill -HUP $MAINPID" in unit.read_text().splitlines()
     assert service("status").stdout.startswith(f"installed: {unit}\n")
@@ -380,6 +384,33 @@ def test_a_unit_of_the_user(tmp_path):
     for refused in (service("install"), service("uninstall")):
         assert refused.returncode == 1 and f"{unit} was not written by this command" in refused.stderr
     assert unit.read_text() == "[Service]\nExecStart=/usr/bin/mine\n"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("cok-client", "config", "path"), ("cok-client", "man"), ("cok-client", "completions", "bash"),
+        ("cok-client", "status", "--json", "--state-dir", "/nonexistent"),
+        ("cokd", "key", "create", "--name", "demo", "--for-config"), ("cokd", "man"),
+    ],
+    ids=" ".join,
+)
+def test_a_reader_that_leaves(command):
+    program, *options = command
+    reader, writer = os.pipe()
+    os.close(reader)
+    result = subprocess.run(
+        [BIN_DIR / program, *options], stdout=writer, stderr=subprocess.PIPE, text=True, check=False, timeout=30,
+        env={"HOME": "/nonexistent"},
+    )
+    os.close(writer)
+    assert result.returncode == 1 and "panicked" not in result.stderr and "Broken pipe" not in result.stderr
+    with open("/dev/full", "w") as full:
+        result = subprocess.run(
+            [BIN_DIR / program, *options], stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=30,
+            env={"HOME": "/nonexistent"},
+        )
+    assert result.returncode == 1 and "cannot write to standard output: No space left" in result.stderr
 
 
 def test_the_dates_of_a_self_signed_certificate_are_shown(own_daemon):

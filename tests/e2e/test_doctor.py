@@ -8,7 +8,7 @@ import pytest
 
 from harness.authority import Authority
 from harness.clock import Clock
-from harness.cok import KEY
+from harness.cok import KEY, digest
 from harness.netns import DAEMON
 from harness.outbound import Dante
 from harness.ports import free_port
@@ -43,7 +43,7 @@ def run(daemon, *options, inside=HERE, key=KEY, ca=None, env=None, connect_to=Tr
     connect = ("--connect-to", daemon.https) if connect_to else ()
     command = inside.command(
         BIN_DIR / "cok-client", "doctor", "--server", daemon.url("", ""), *connect, "--ca-file", ca or daemon.ca,
-        "--api-key", key, *options,
+        *(("--api-key", key) if key else ()), *options,
     )
     return subprocess.run(
         [str(part) for part in command], capture_output=True, text=True, check=False, timeout=90,
@@ -78,7 +78,8 @@ def test_all_is_well(daemon, nginx):
     assert [check["name"] for check in report.json["checks"]] == ALL
     skipped = {name for name in ALL if report.outcome(name) == "skipped"}
     assert not report.failed and skipped == {"dns", "ipv6", "proxy"}
-    assert report.json["chosen"] == {"transport": "quic", "reason": "QUIC answered first"}
+    # On a busy machine, a WebSocket may be first.
+    assert report.json["chosen"]["transport"] in ("quic", "ws") and report.json["chosen"]["reason"]
     for name in ("goodput_quic", "goodput_ws"):
         assert report.checks[name]["mbit_per_s"] > 10
     # The tunnel that runs has not noticed, and nothing is left.
@@ -130,6 +131,25 @@ def test_a_key_that_is_missing(doctor):
     assert report.failed == {"key"} and report.json["chosen"]
 
 
+def test_a_key_file_that_is_missing(daemon, tmp_path):
+    missing = tmp_path / "key"
+    result = run(daemon, "--no-goodput", "--json", "--api-key-file", missing, key=None)
+    report = Report(result)
+    assert report.failed == {"key"} and str(missing) in report.detail("key")
+    assert report.checks["key"]["advice"].startswith("correct the path of this file")
+
+
+def test_a_key_without_room(own_daemon, nginx):
+    narrow = f'[[keys]]\nname = "narrow"\nsecret_sha256 = "{digest("narrow")}"\nmax_sessions = 1\n'
+    crowded = own_daemon(keys=narrow)
+    running = crowded.client(nginx.target, "narrow", key="narrow")
+    report = Report(run(crowded, "--json", key="narrow"))
+    assert not report.failed and report.outcome("key") == "skipped"
+    assert "the key has its 1 session already" in report.detail("key")
+    assert report.outcome("goodput_quic") == report.outcome("goodput_ws") == "skipped"
+    running.stop()
+
+
 @pytest.mark.parametrize(("ahead", "said"), [(-4000, "1h 6m"), (1000 * 86400, "ahead of")], ids=["late", "early"])
 def test_a_clock_that_is_wrong(doctor, tmp_path, ahead, said):
     clock = Clock(tmp_path)
@@ -157,7 +177,7 @@ def test_an_mtu_that_is_too_small(doctor, network, away):
         side.ip("link", "set", "way1", "mtu", 1000)
     report = doctor(on=away, inside=network.home)
     assert report.failed == {"quic", "path_mtu"} and report.outcome("udp") == "ok"
-    assert "packets of 1200 bytes do not pass whole" in report.detail("path_mtu")
+    assert "packets of 1200 bytes probably do not pass whole" in report.detail("path_mtu")
     assert report.json["chosen"]["transport"] == "ws"
 
 
@@ -168,13 +188,12 @@ def test_a_name_that_is_unknown(doctor):
 
 
 def test_a_proxy(doctor, daemon):
-    proxy = Dante()
-    report = doctor("--proxy", proxy.url("socks5h"), connect_to=False)
-    assert not report.failed and report.outcome("proxy") == "ok"
-    assert report.outcome("udp") == report.outcome("dns") == "skipped"
-    assert report.json["chosen"]["transport"] == "ws"
-    assert proxy.url("socks5h", login="") in report.json["chosen"]["reason"]
-    proxy.stop()
+    with Dante() as proxy:
+        report = doctor("--proxy", proxy.url("socks5h"), connect_to=False)
+        assert not report.failed and report.outcome("proxy") == "ok"
+        assert report.outcome("udp") == report.outcome("dns") == "skipped"
+        assert report.json["chosen"]["transport"] == "ws"
+        assert proxy.url("socks5h", login="") in report.json["chosen"]["reason"]
     report = doctor("--proxy", proxy.url("socks5h"), connect_to=False)
     assert report.failed == {"proxy"} and report.json["chosen"] is None
 
@@ -187,6 +206,10 @@ def test_the_limits_of_the_key_hold(own_daemon):
     assert 0 < report.checks["goodput_ws"]["mbit_per_s"] < 25
 
 
-def test_a_wrong_command_line(daemon):
-    result = run(daemon, "--proxy", "ftp://x")
+@pytest.mark.parametrize("format", ["auto", "text", "json"])
+def test_a_wrong_command_line(daemon, format):
+    result = run(daemon, "--proxy", "ftp://x", "--log-format", format)
     assert result.returncode == 2 and "the proxy of --proxy: " in result.stderr
+    if format == "json":
+        entry = json.loads(result.stderr)
+        assert entry["event"] == "failed" and entry["reason"].startswith("the proxy of --proxy: ")

@@ -92,7 +92,7 @@ def test_the_environment_and_the_file_name_it(daemon, proxies, start, tmp_path):
 
 
 WRONG = {
-    "no login": ("", "wants a user and a password", "name them in its URL, as in http://USER:PASSWORD@PROXY:PORT"),
+    "no login": ("", "wants a user and a password", "name them in its URL, as in SCHEME://USER:PASSWORD@PROXY:PORT"),
     "wrong login": ("ada:wrong@", "does not accept the user and the password", "check the user and the password"),
 }
 
@@ -102,7 +102,7 @@ WRONG = {
 def test_a_login_that_fails(daemon, proxies, start, scheme, login, why, advice):
     proxy = proxies(scheme)
     reason = start("--proxy", proxy.url(scheme, login)).wait_event("disconnected")["reason"]
-    shown = proxy.url(scheme, "")
+    shown, advice = proxy.url(scheme, ""), advice.replace("SCHEME", scheme)
     assert reason.startswith(f"cannot reach {daemon.url('', '')}: the proxy {shown} of --proxy {why}; {advice}"), reason
 
 
@@ -148,10 +148,9 @@ def test_a_proxy_with_an_untrusted_certificate(daemon, proxies, start):
 
 
 def test_a_proxy_that_reads_along(authority, start, daemon):
-    proxy = Squid(login=False, reads_along=authority.own_files())
-    client = start("--proxy", proxy.url("http", login=""), ca=daemon.ca)
-    reason = client.wait_event("disconnected")["reason"]
-    proxy.stop()
+    with Squid(login=False, reads_along=authority.own_files()) as proxy:
+        client = start("--proxy", proxy.url("http", login=""), ca=daemon.ca)
+        reason = client.wait_event("disconnected")["reason"]
     assert 'its certificate is from "authority of the tests", which is not trusted here; the proxy' in reason
 
 
@@ -173,3 +172,21 @@ def test_quic_does_not_pass_a_proxy(start):
     process = start("--proxy", "socks5h://127.0.0.1:1", "--transport", "quic")
     assert process.wait_exit() == 2
     assert "QUIC does not pass the proxy socks5h://127.0.0.1:1 of --proxy; use --transport auto" in process.output()
+
+
+def test_quic_beats_a_proxy_of_the_environment(start):
+    client = start("--transport", "quic", env={"HTTPS_PROXY": "http://ada:p%40ss@127.0.0.1:1"}, direct=True)
+    said = client.wait_event("proxy_left_out")["message"]
+    assert "the proxy http://127.0.0.1:1 of HTTPS_PROXY is not used" in said
+    assert client.wait_event("connected")["transport"] == "quic"
+
+
+def test_a_password_that_all_can_read(start, proxies, tmp_path):
+    config = tmp_path / "client.toml"
+    config.write_text(f'proxy = "{proxies("http").url("http")}"\n')
+    for mode, warns in [(0o644, True), (0o600, False)]:
+        config.chmod(mode)
+        client = start("--config", config)
+        client.wait_event("connected")
+        assert ("chmod o-r" in client.output()) == warns
+        client.stop()

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use clap::Subcommand;
 use cok_host::private_file;
+use cok_host::say;
 use toml_edit::{DocumentMut, Item, Table, Value};
 
 use super::access_flags::AccessFlags;
@@ -59,7 +60,6 @@ pub(super) fn path_of(named: Option<&Path>) -> anyhow::Result<PathBuf> {
 }
 
 /// Runs a subcommand.
-#[expect(clippy::print_stdout, reason = "the answer is the output")]
 pub(super) fn run(command: &ConfigCommand) -> anyhow::Result<()> {
     match command {
         ConfigCommand::Set { settings, file } => {
@@ -71,14 +71,14 @@ pub(super) fn run(command: &ConfigCommand) -> anyhow::Result<()> {
             }
             edited.check()?;
             edited.write()?;
-            println!("wrote {}", path.display());
+            say!("wrote {}", path.display());
         }
         ConfigCommand::Check(file) => {
             for line in check(&path_of(file.config.as_deref())?)? {
-                println!("{line}");
+                say!("{line}");
             }
         }
-        ConfigCommand::Path(file) => println!("{}", path_of(file.config.as_deref())?.display()),
+        ConfigCommand::Path(file) => say!("{}", path_of(file.config.as_deref())?.display()),
     }
     Ok(())
 }

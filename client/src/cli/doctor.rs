@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::Context as _;
+use cok_host::say;
 use serde::Serialize;
 
 use super::CHATTY;
@@ -45,7 +46,6 @@ struct Report {
 }
 
 /// Makes all checks and prints them. The exit code is 1 if any has failed.
-#[expect(clippy::print_stdout, reason = "the report is the output")]
 pub(super) fn run(doctor: &DoctorArgs) -> anyhow::Result<ExitCode> {
     let DoctorArgs { args, json, no_goodput } = doctor;
     // The report says what goes wrong, so without -v there is no log.
@@ -54,13 +54,13 @@ pub(super) fn run(doctor: &DoctorArgs) -> anyhow::Result<ExitCode> {
     exam.measures = !no_goodput;
     let server = exam.options.server.to_string();
     if !json {
-        println!("  {:<15}{server}", "Server");
+        say!("  {:<15}{server}", "Server");
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start")?;
     let mut checks = Vec::new();
     let chosen = runtime.block_on(examine(&exam, |check| {
         if !json {
-            println!("{}", shown(&check));
+            say!("{}", shown(&check));
         }
         checks.push(check);
     }));
@@ -69,11 +69,11 @@ pub(super) fn run(doctor: &DoctorArgs) -> anyhow::Result<ExitCode> {
     let ok = checks.iter().all(|check| check.outcome != Outcome::Failed);
     if *json {
         let report = Report { version: env!("CARGO_PKG_VERSION"), server, ok, checks, chosen };
-        println!("{}", serde_json::to_string(&report)?);
+        say!("{}", serde_json::to_string(&report)?);
     } else {
         match chosen {
-            Some(Chosen { transport, reason }) => println!("  {:<15}{transport}: {}", "Transport", quoted(&reason)),
-            None => println!("  {:<15}none: a client cannot connect", "Transport"),
+            Some(Chosen { transport, reason }) => say!("  {:<15}{transport}: {}", "Transport", quoted(&reason)),
+            None => say!("  {:<15}none: a client cannot connect", "Transport"),
         }
     }
     Ok(if ok { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })

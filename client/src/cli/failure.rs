@@ -1,8 +1,9 @@
 //! How the program fails: its exit codes, and the lines that say why.
 
 use std::process::ExitCode;
+use std::time::SystemTime;
 
-use tracing::error;
+use serde_json::json;
 
 use super::program;
 use crate::config::ConfigError;
@@ -45,8 +46,13 @@ pub(super) fn fail(format: LogFormat, error: &anyhow::Error) -> ExitCode {
     let code = exit_code(error);
     for reason in said(error) {
         match format {
-            LogFormat::Json if code == REFUSED => error!(event = "refused", reason),
-            LogFormat::Json => error!(event = "failed", reason),
+            // Not by the log, whose filter may leave it out.
+            LogFormat::Json => {
+                let event = if code == REFUSED { "refused" } else { "failed" };
+                let now = humantime::format_rfc3339_micros(SystemTime::now()).to_string();
+                let line = json!({"timestamp": now, "level": "ERROR", "event": event, "reason": reason});
+                logging::complain(&line.to_string());
+            }
             _ => logging::complain(&format!("{}: {reason}", program::called())),
         }
     }

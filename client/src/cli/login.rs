@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use cok_host::private_file;
+use cok_host::say;
 use tokio::signal::ctrl_c;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
@@ -36,7 +37,6 @@ pub(super) struct LoginArgs {
 }
 
 /// Asks for the key and stores it.
-#[expect(clippy::print_stdout, reason = "what was done is the output")]
 pub(super) fn run(args: &LoginArgs) -> anyhow::Result<()> {
     let path = path_of(args.config.as_deref())?;
     let mut edited = Edited::open(&path)?;
@@ -51,11 +51,11 @@ pub(super) fn run(args: &LoginArgs) -> anyhow::Result<()> {
     // First the key, since the configuration names its file.
     write(&key_file, &key)?;
     edited.write()?;
-    println!("wrote {} and {}", path.display(), key_file.display());
+    say!("wrote {} and {}", path.display(), key_file.display());
     if env("COK_API_KEY").is_some() {
-        println!("COK_API_KEY is set in this shell, and beats the key that was stored");
+        say!("COK_API_KEY is set in this shell, and beats the key that was stored");
     }
-    println!("now open a tunnel: {} 3000", called());
+    say!("now open a tunnel: {} 3000", called());
     Ok(())
 }
 

@@ -1,13 +1,14 @@
 //! Man pages and shell completions, made from the command line's definition and from what a program says beyond it.
 
 use std::fmt::Write as _;
-use std::io::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Command};
 use clap_complete::Shell;
 use clap_mangen::Man;
 use clap_mangen::roff::{Inline, Roff, bold, roman};
+use cok_host::output;
 
 use super::program::{OWN_NAME, called};
 use super::settings_page::SettingsPage;
@@ -79,12 +80,12 @@ pub struct CompletionsArgs {
 pub fn man(mut command: Command, manual: &Manual, settings: &SettingsPage, args: &ManArgs) -> io::Result<()> {
     command = command.disable_help_subcommand(true);
     command.build();
-    match &args.to {
-        Some(folder) => {
-            settings.write(folder)?;
-            man_pages(&command, manual, folder)
-        }
-        None => io::stdout().write_all(&page(&command, manual)?),
+    if let Some(folder) = &args.to {
+        settings.write(folder)?;
+        man_pages(&command, manual, folder)
+    } else {
+        output::bytes(&page(&command, manual)?);
+        Ok(())
     }
 }
 
@@ -151,5 +152,6 @@ pub fn completions(mut command: Command, args: &CompletionsArgs) -> io::Result<(
     // The generator panics if its output is a closed pipe, so it writes to memory.
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut command, name, &mut script);
-    io::stdout().write_all(&script)
+    output::bytes(&script);
+    Ok(())
 }

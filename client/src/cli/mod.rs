@@ -31,6 +31,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow};
 use clap::{CommandFactory as _, Parser, Subcommand};
+use cok_host::output;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
@@ -126,12 +127,12 @@ enum Command {
 
 /// Runs the client as its command line says.
 pub fn main() -> ExitCode {
-    start(&Cli::parse())
+    main_of(&Cli::parse())
 }
 
 /// Runs the client as a subcommand of another program, which has said so by [`call_it`].
 pub fn main_of(cli: &Cli) -> ExitCode {
-    start(cli)
+    output::checked(start(cli))
 }
 
 fn start(cli: &Cli) -> ExitCode {

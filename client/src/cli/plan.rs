@@ -13,12 +13,13 @@ use anyhow::{Context as _, anyhow, bail};
 use cok_host::{home, private_file};
 use cok_proto::Rules;
 use cok_transport::{Congestion, quic};
+use tracing::{info, warn};
 
 use super::args::Flags;
 use super::failure::Usage;
 use super::program::called;
 use crate::config::{FileConfig, FileTunnel, Source};
-use crate::doctor::Exam;
+use crate::doctor::{Exam, NoKey};
 use crate::files::InvalidFolder;
 use crate::instance::{instance_id, new_id};
 use crate::name::check_subdomain;
@@ -180,10 +181,7 @@ impl Invocation {
             url.check(&server)?;
         }
         let transport = self.transport(file)?;
-        let proxy = outbound::choose(flags.proxy.as_deref(), env, file.proxy.as_ref(), server.host())?;
-        if let (TransportChoice::Quic, Some((proxy, origin))) = (transport, &proxy) {
-            bail!("QUIC does not pass the proxy {proxy} of {origin}; use --transport auto, or --proxy none");
-        }
+        let proxy = self.proxy(file, &server, transport)?;
         Ok(Connection {
             server,
             key: key()?,
@@ -195,12 +193,47 @@ impl Invocation {
         })
     }
 
+    /// The proxy on the way to the server. A user who wants QUIC alone knows more than the environment, which is there for all
+    /// programs.
+    fn proxy(
+        &self,
+        file: &FileConfig,
+        server: &Server,
+        transport: TransportChoice,
+    ) -> anyhow::Result<Option<(ProxyUrl, &'static str)>> {
+        let flag = self.flags.proxy.as_deref();
+        let Some((proxy, origin)) = outbound::choose(flag, env, file.proxy.as_ref(), server.address())? else {
+            return Ok(None);
+        };
+        if transport == TransportChoice::Quic && outbound::is_of_environment(origin) {
+            let why = format!("QUIC alone is wanted and passes no proxy, so the proxy {proxy} of {origin} is not used");
+            info!(event = "proxy_left_out", "{why}");
+            return Ok(None);
+        }
+        if transport == TransportChoice::Quic {
+            bail!("QUIC does not pass the proxy {proxy} of {origin}; use --transport auto, or --proxy none");
+        }
+        let path = self.flags.config.clone().or_else(FileConfig::usual_path);
+        if let Some(path) = path
+            .filter(|path| origin == outbound::FILE && proxy.has_password() && private_file::is_readable_by_all(path))
+        {
+            let path = path.display();
+            warn!(
+                event = "readable_password",
+                "all users of this machine can read the proxy's password in {path}; say chmod o-r {path}, or name the proxy \
+                 in HTTPS_PROXY"
+            );
+        }
+        Ok(Some((proxy, origin)))
+    }
+
     /// What `doctor` examines. It does without a key and without tunnels, and takes no client's place.
     pub(super) fn exam(&self) -> anyhow::Result<Exam> {
         let mut file = FileConfig::load(self.flags.config.as_deref())?;
         let tunnels = self.wanted(mem::take(&mut file.tunnels), Missing::Refused)?;
         let key = self.key(&file);
-        let no_key = key.as_ref().err().map(|why| format!("{why:#}"));
+        let no_key =
+            key.as_ref().err().map(|why| NoKey { why: format!("{why:#}"), advice: self.way_to_key(&file, why) });
         let connection = self.connection(&file, || Ok(key.unwrap_or_default()))?;
         let options = self.options(&connection, new_id()?)?;
         let target = |source| match source {
@@ -316,6 +349,22 @@ impl Invocation {
             (Some(transport), _) => Ok(transport),
             (None, Some(text)) => TransportChoice::parse(&text).map_err(|why| anyhow!("COK_TRANSPORT: {why}")),
             (None, None) => Ok(file.transport.unwrap_or(TransportChoice::Auto)),
+        }
+    }
+
+    /// What to do without a key.
+    fn way_to_key(&self, file: &FileConfig, why: &anyhow::Error) -> &'static str {
+        let flags = &self.flags;
+        if why.root_cause().is::<std::io::Error>() {
+            "correct the path of this file, or let this user read it"
+        } else if flags.api_key.is_none()
+            && flags.api_key_file.is_none()
+            && env("COK_API_KEY").is_none()
+            && file.api_key_file.is_none()
+        {
+            "ask the server's operator for a key"
+        } else {
+            "put the whole key there, alone in its line"
         }
     }
 

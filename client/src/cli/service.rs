@@ -8,10 +8,14 @@ use std::process::Command;
 use anyhow::{Context as _, bail};
 use clap::Subcommand;
 use cok_host::home;
+use cok_host::say;
 
 use super::failure::Usage;
+use super::plan::env;
 use super::program;
 use crate::config::{ConfigError, FileConfig};
+use crate::logging;
+use crate::outbound;
 
 /// The unit's name.
 const UNIT: &str = "cok-client.service";
@@ -34,7 +38,6 @@ pub(super) enum ServiceCommand {
 }
 
 /// Runs a subcommand.
-#[expect(clippy::print_stdout, reason = "what was done is the output")]
 pub(super) fn run(command: &ServiceCommand) -> anyhow::Result<()> {
     if cfg!(not(target_os = "linux")) {
         bail!(
@@ -50,41 +53,56 @@ pub(super) fn run(command: &ServiceCommand) -> anyhow::Result<()> {
         ServiceCommand::Install { config } => {
             let config = config.clone().unwrap_or_else(|| folder.join("cok/client.toml"));
             install(&path, &config)?;
-            println!("wrote {}", path.display());
-            match systemctl(&["daemon-reload"]) {
+            let told = systemctl(&["daemon-reload"]);
+            say!("wrote {}", path.display());
+            match told {
                 Ok(_) => {}
-                Err(why) => println!("systemd was not told: {why}"),
+                Err(why) => say!("systemd was not told: {why}"),
             }
-            println!("now start it, and keep it while you are not logged in:");
-            println!("    systemctl --user enable --now cok-client");
-            println!("    loginctl enable-linger");
+            say!("now start it, and keep it while you are not logged in:");
+            say!("    systemctl --user enable --now cok-client");
+            say!("    loginctl enable-linger");
+            if let Some(warning) = lost_proxy(&FileConfig::load(Some(&config))?) {
+                logging::complain(&format!("{}: {warning}", program::called()));
+            }
         }
         ServiceCommand::Uninstall => {
             if !path.exists() {
-                println!("there is no {}", path.display());
+                say!("there is no {}", path.display());
                 return Ok(());
             }
             own(&path)?;
             // systemd needs the file to disable the unit, so it is removed afterwards.
             let told = systemctl(&["disable", "--now", UNIT]);
             std::fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
-            println!("removed {}", path.display());
-            if let Err(why) = told.and_then(|_| systemctl(&["daemon-reload"])) {
-                println!("systemd was not told: {why}");
+            let told = told.and_then(|_| systemctl(&["daemon-reload"]));
+            say!("removed {}", path.display());
+            if let Err(why) = told {
+                say!("systemd was not told: {why}");
             }
         }
         ServiceCommand::Status => {
             if !path.exists() {
                 bail!("not installed: there is no {}; say {} service install", path.display(), program::called());
             }
-            println!("installed: {}", path.display());
+            say!("installed: {}", path.display());
             match systemctl(&["is-active", UNIT]) {
-                Ok(state) => println!("state: {state}"),
-                Err(why) => println!("state: unknown: {why}"),
+                Ok(state) => say!("state: {state}"),
+                Err(why) => say!("state: unknown: {why}"),
             }
         }
     }
     Ok(())
+}
+
+/// What to say if this shell reaches the server through a proxy that the service will not know.
+fn lost_proxy(file: &FileConfig) -> Option<String> {
+    let server = file.server.as_ref().filter(|_| file.proxy.is_none())?;
+    let (proxy, origin) = outbound::from_environment(env, server.address()).ok()??;
+    Some(format!(
+        "this shell reaches the server through the proxy {proxy} of {origin}, which the service does not see; name it by \
+         `proxy` in the configuration file"
+    ))
 }
 
 fn install(path: &Path, config: &Path) -> anyhow::Result<()> {

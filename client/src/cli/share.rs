@@ -1,12 +1,12 @@
 //! `cok-client share`: prints a share link, which needs neither the daemon nor a running client, or revokes one.
 
-use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, anyhow, bail};
+use cok_host::say;
 use cok_proto::rules::PathPrefix;
 use cok_proto::share::{Grant, LinkId, MAX_LIFETIME, PARAMETER};
 
@@ -84,7 +84,7 @@ fn print(args: &ShareArgs) -> anyhow::Result<()> {
     let id = LinkId::new(id);
     let token = secret.sign(&name, Grant { id, expires, path: args.path.clone() }).to_text();
     let path = encoded(args.path.as_str());
-    writeln!(io::stdout(), "https://{name}.{}{path}?{PARAMETER}={token}", server.authority())?;
+    say!("https://{name}.{}{path}?{PARAMETER}={token}", server.authority());
     let until = humantime::format_rfc3339_seconds(end);
     eprintln!("valid until {until} by the server's clock, while the tunnel runs with --share-links from this machine");
     eprintln!("`{} share --revoke {id}` ends it earlier", called());

@@ -75,8 +75,8 @@ pub(crate) enum Cause {
     NoUdp(String),
     /// Nothing came back in time.
     NoAnswer { from: Option<SocketAddr>, within: Duration },
-    /// The system can't send there.
-    NoWay { to: SocketAddr, why: String },
+    /// The system can't send there. `has_none` is true if this machine has no address or no route of that kind.
+    NoWay { to: SocketAddr, why: String, has_none: bool },
     /// The name is unknown, or the resolver does not answer.
     Unresolved(String),
     /// The port is closed.
@@ -119,6 +119,19 @@ pub(crate) enum Cause {
     NoUpgrade(String),
 }
 
+/// Whether an error says that this machine has no network of an address's kind: no address, no route, or no such sockets.
+fn has_none(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NetworkUnreachable | io::ErrorKind::AddrNotAvailable)
+        || error.raw_os_error() == Some(NO_SUCH_FAMILY)
+}
+
+/// EAFNOSUPPORT, which has no kind of its own.
+#[cfg(unix)]
+const NO_SUCH_FAMILY: i32 = rustix::io::Errno::AFNOSUPPORT.raw_os_error();
+/// WSAEAFNOSUPPORT.
+#[cfg(not(unix))]
+const NO_SUCH_FAMILY: i32 = 10047;
+
 impl Cause {
     /// Picks the more telling cause of two. If both got equally far, it is the WebSocket's.
     pub(super) fn telling(quic: Self, ws: Self) -> Self {
@@ -156,7 +169,7 @@ impl Cause {
     pub(super) fn of_tcp(error: &io::Error, to: SocketAddr) -> Self {
         match error.kind() {
             io::ErrorKind::ConnectionRefused => Self::Refused(to),
-            _ => Self::NoWay { to, why: io_reason(error) },
+            _ => Self::NoWay { to, why: io_reason(error), has_none: has_none(error) },
         }
     }
 
@@ -305,7 +318,7 @@ impl fmt::Display for Cause {
                 write!(f, "no answer from {from} within {}", seconds(*within))
             }
             Self::NoAnswer { from: None, within } => write!(f, "no answer within {}", seconds(*within)),
-            Self::NoWay { to, why } => write!(f, "cannot connect to {to}: {why}"),
+            Self::NoWay { to, why, .. } => write!(f, "cannot connect to {to}: {why}"),
             Self::Unresolved(why) => write!(f, "its name cannot be resolved: {why}"),
             Self::Refused(by) => write!(f, "connection refused by {by}"),
             Self::NoData(within) => {

@@ -33,6 +33,10 @@ where
         if stream.read_buf(&mut head).await.map_err(broken)? == 0 {
             return Err(Why::Broken("it closed the connection without an answer".to_owned()));
         }
+        // A proxy may say first that it works on it. Its timeout ends a flood of such answers.
+        while let Some(length) = interim(&head) {
+            head.drain(..length);
+        }
         match answer(&head, has_login)? {
             // The daemon waits for this side, so bytes behind the head are the proxy's own.
             Some(length) if head.len() > length => {
@@ -44,6 +48,18 @@ where
             }
             None => {}
         }
+    }
+}
+
+/// The length of a whole head of an interim response (RFC 9110, section 15.2), if there is one.
+fn interim(head: &[u8]) -> Option<usize> {
+    let mut fields = [httparse::EMPTY_HEADER; MOST_FIELDS];
+    let mut response = httparse::Response::new(&mut fields);
+    match response.parse(head) {
+        Ok(httparse::Status::Complete(length)) => {
+            response.code.is_some_and(|code| (100..200).contains(&code) && code != 101).then_some(length)
+        }
+        _ => None,
     }
 }
 
@@ -84,7 +100,7 @@ fn answer(head: &[u8], has_login: bool) -> Result<Option<usize>, Why> {
 }
 
 fn login_failed(offers: &[String], has_login: bool) -> Why {
-    let schemes: Vec<&str> = offers.iter().filter_map(|offer| offer.split_whitespace().next()).collect();
+    let schemes: Vec<&str> = offers.iter().flat_map(|offer| schemes(offer)).collect();
     match has_login {
         _ if !schemes.is_empty() && !schemes.iter().any(|scheme| scheme.eq_ignore_ascii_case("basic")) => {
             Why::OtherLogin(quoted(&schemes.join(", ")))
@@ -92,6 +108,26 @@ fn login_failed(offers: &[String], has_login: bool) -> Why {
         true => Why::WrongLogin,
         false => Why::NoLogin,
     }
+}
+
+/// The schemes of a field, which may have several challenges with parameters of their own (RFC 9110, section 11.6.1).
+fn schemes(field: &str) -> impl Iterator<Item = &str> {
+    let mut is_quoted = false;
+    let mut is_escaped = false;
+    let elements = field.split(move |c: char| {
+        match c {
+            _ if is_escaped => is_escaped = false,
+            '\\' => is_escaped = is_quoted,
+            '"' => is_quoted = !is_quoted,
+            _ => {}
+        }
+        c == ',' && !is_quoted
+    });
+    elements.filter_map(|element| {
+        let (word, rest) = element.trim().split_once(char::is_whitespace).unwrap_or((element.trim(), ""));
+        let is_parameter = word.contains('=') || rest.trim_start().starts_with('=');
+        (!is_parameter && !word.is_empty()).then_some(word)
+    })
 }
 
 #[cfg(test)]
@@ -129,6 +165,17 @@ mod tests {
         let basic = "HTTP/1.1 407 X\r\nProxy-Authenticate: Negotiate\r\nProxy-Authenticate: Basic realm=x\r\n\r\n";
         assert_eq!(of(basic).await, Err(Why::NoLogin));
         assert_eq!(ask_for(basic, Some("Basic x")).await, Err(Why::WrongLogin));
+        for field in [r#"Negotiate, Basic realm="x""#, r#"Digest realm="a, \"b", nonce = c, BASIC realm=x"#] {
+            assert_eq!(
+                ask_for(&format!("HTTP/1.1 407 X\r\nProxy-Authenticate: {field}\r\n\r\n"), None).await,
+                Err(Why::NoLogin)
+            );
+        }
+        let quoted = "HTTP/1.1 407 X\r\nProxy-Authenticate: Digest realm=\"a, Basic b\", nonce=c\r\n\r\n";
+        assert_eq!(of(quoted).await, Err(Why::OtherLogin("Digest".to_owned())));
+        let slow = "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 102 Processing\r\nX: y\r\n\r\nHTTP/1.1 200 OK\r\n\r\n";
+        assert_eq!(of(slow).await, Ok(()));
+        assert_eq!(of("HTTP/1.1 101 X\r\n\r\n").await, Err(Why::Answer("101 X".to_owned())));
         let other = "HTTP/1.1 407 X\r\nProxy-Authenticate: NTLM\r\nProxy-Authenticate: Negotiate\r\n\r\n";
         assert_eq!(of(other).await, Err(Why::OtherLogin("NTLM, Negotiate".to_owned())));
         assert_eq!(of("HTTP/1.1 403 Forbidden\r\n\r\n").await, Err(Why::Forbidden("403 Forbidden".to_owned())));

@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::failure::Cause;
-use crate::outbound::Outbound;
+use crate::outbound::{Kind, Outbound};
 use crate::target::Address;
 
 /// A proxy does not lead to the daemon.
@@ -12,6 +12,7 @@ use crate::target::Address;
 pub(crate) struct ProxyFailure {
     /// The proxy without its secrets, and who has named it.
     proxy: String,
+    kind: Kind,
     /// What it was asked for.
     to: String,
     why: Why,
@@ -53,7 +54,7 @@ impl Why {
 
 impl ProxyFailure {
     pub(super) fn new(outbound: &Outbound, to: &Address, why: Why) -> Self {
-        Self { proxy: outbound.to_string(), to: to.to_string(), why }
+        Self { proxy: outbound.to_string(), kind: outbound.proxy.kind, to: to.to_string(), why }
     }
 
     /// The user's remedy.
@@ -62,7 +63,12 @@ impl ProxyFailure {
             Why::Unreachable(_) | Why::Silent(_) => {
                 "check the proxy; without one, --proxy none or NO_PROXY leads there directly"
             }
-            Why::NoLogin => "name them in its URL, as in http://USER:PASSWORD@PROXY:PORT",
+            Why::NoLogin => match self.kind {
+                Kind::Http => "name them in its URL, as in http://USER:PASSWORD@PROXY:PORT",
+                Kind::Https => "name them in its URL, as in https://USER:PASSWORD@PROXY:PORT",
+                Kind::Socks5 => "name them in its URL, as in socks5://USER:PASSWORD@PROXY:PORT",
+                Kind::Socks5h => "name them in its URL, as in socks5h://USER:PASSWORD@PROXY:PORT",
+            },
             Why::WrongLogin => "check the user and the password in its URL; percent-encode :, @ and /",
             Why::OtherLogin(_) => "cok-client knows passwords alone; a local proxy such as cntlm can log in for it",
             Why::Forbidden(_) => "ask its operator to allow this host and port",
@@ -75,7 +81,7 @@ impl ProxyFailure {
 
 impl fmt::Display for ProxyFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { proxy, to, why } = self;
+        let Self { proxy, to, why, .. } = self;
         match why {
             Why::Unreachable(cause) => write!(f, "the proxy {proxy} cannot be reached: {cause}"),
             Why::NoLogin => write!(f, "the proxy {proxy} wants a user and a password"),

@@ -4,6 +4,7 @@
 //! strangers from having it send.
 
 use std::convert::Infallible;
+use std::fmt;
 use std::future::{Ready, ready};
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -11,8 +12,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
-use http_body::{Body as _, Frame};
+use http_body::Frame;
 use http_body_util::{BodyExt as _, Empty};
+use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -44,6 +46,8 @@ pub(super) async fn measure(
     has_session: bool,
     report: &mut impl FnMut(Check),
 ) {
+    // One installation for both, so that the server picks one name.
+    let instance = stranger();
     for (name, transport) in [("goodput_quic", TransportChoice::Quic), ("goodput_ws", TransportChoice::Ws)] {
         let is_quic = transport == TransportChoice::Quic;
         let why_not = match (&found.without_quic, options.transport) {
@@ -55,13 +59,18 @@ pub(super) async fn measure(
         };
         report(match why_not {
             Some(why) => Check::skipped(name, why),
-            None => measure_one(name, options, transport).await,
+            None => measure_one(name, options, transport, instance.clone()).await,
         });
     }
 }
 
-async fn measure_one(name: &'static str, options: &ClientOptions, transport: TransportChoice) -> Check {
-    let (Some(instance), Some(secret)) = (stranger(), stranger()) else {
+async fn measure_one(
+    name: &'static str,
+    options: &ClientOptions,
+    transport: TransportChoice,
+    instance: Option<String>,
+) -> Check {
+    let (Some(instance), Some(secret)) = (instance, stranger()) else {
         return Check::skipped(name, "the system gives no random numbers");
     };
     let path = format!("/{secret}");
@@ -80,11 +89,9 @@ async fn measure_one(name: &'static str, options: &ClientOptions, transport: Tra
                     let detail = format!("{mbit_per_s:.0} Mbit/s from here to a visitor of {url}");
                     Check { mbit_per_s: Some((mbit_per_s * 10.0).round() / 10.0), ..Check::ok(name, detail) }
                 }
-                Err(why) => Check::failed(
-                    name,
-                    format!("a visitor of {url} gets nothing: {why}"),
-                    "the server's operator should look at the DNS and the certificate for all names under the server's",
-                ),
+                Err(Lost { why, advice }) => {
+                    Check::failed(name, format!("a visitor of {url} gets nothing: {why}"), advice)
+                }
             }
         }
     };
@@ -92,8 +99,32 @@ async fn measure_one(name: &'static str, options: &ClientOptions, transport: Tra
     check
 }
 
+/// Why a visitor gets nothing, and what to do.
+#[derive(Debug)]
+struct Lost {
+    why: String,
+    advice: &'static str,
+}
+
 /// Reads from the public address for a while. Returns Mbit/s.
-async fn visit(options: &ClientOptions, url: &str, path: &str) -> Result<f64, String> {
+async fn visit(options: &ClientOptions, url: &str, path: &str) -> Result<f64, Lost> {
+    let unanswered = |why| Lost {
+        why,
+        advice: "the server's operator should look at the DNS and the certificate for all names under the server's",
+    };
+    let (response, _sender) = ask(options, url, path).await.map_err(unanswered)?;
+    rate(response.into_body()).await.map_err(|why| Lost {
+        why,
+        advice: "something on the way holds data back; try the other --transport, and a smaller MTU",
+    })
+}
+
+/// Sends the visitor's request. Returns the response, whose connection ends with the sender.
+async fn ask(
+    options: &ClientOptions,
+    url: &str,
+    path: &str,
+) -> Result<(Response<Incoming>, http1::SendRequest<Empty<Bytes>>), String> {
     let text = |error: hyper::Error| error.to_string();
     let server: Server = url.parse().map_err(|_| "its address is not understood".to_owned())?;
     let authority = server.authority();
@@ -105,16 +136,24 @@ async fn visit(options: &ClientOptions, url: &str, path: &str) -> Result<f64, St
         let stream = dial::tls(&config, &addresses, &config.tls).await.map_err(|cause| cause.to_string())?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(text)?;
         // It ends with the response.
-        let connection = tokio::spawn(connection);
+        tokio::spawn(connection);
         let response = sender.send_request(request).await.map_err(text)?;
-        Ok::<_, String>((response, sender, connection))
+        Ok::<_, String>((response, sender))
     };
-    let begun = timeout(BEGINNING, begin).await.map_err(|_| "no answer in time".to_owned())?;
-    let (response, _sender, _connection) = begun?;
+    let (response, sender) = timeout(BEGINNING, begin).await.map_err(|_| "no answer in time".to_owned())??;
     if response.status() != StatusCode::OK {
         return Err(format!("the answer is {}", response.status()));
     }
-    let (mut body, began, mut bytes) = (response.into_body(), Instant::now(), 0u64);
+    Ok((response, sender))
+}
+
+/// Reads a body for a while. Returns Mbit/s; one without a single byte is an error.
+async fn rate<B>(mut body: B) -> Result<f64, String>
+where
+    B: http_body::Body<Data = Bytes> + Unpin,
+    B::Error: fmt::Display,
+{
+    let (began, mut bytes) = (Instant::now(), 0u64);
     while let Ok(frame) = timeout_at(began + MEASURED, body.frame()).await {
         match frame {
             Some(Ok(frame)) => bytes += frame.data_ref().map_or(0, |data| data.len() as u64),
@@ -122,8 +161,8 @@ async fn visit(options: &ClientOptions, url: &str, path: &str) -> Result<f64, St
             None => break,
         }
     }
-    if body.is_end_stream() && bytes == 0 {
-        return Err("the answer is empty".to_owned());
+    if bytes == 0 {
+        return Err(format!("the answer has no body within {} s", MEASURED.as_secs()));
     }
     Ok(bytes as f64 * 8.0 / 1e6 / began.elapsed().as_secs_f64())
 }
@@ -166,5 +205,32 @@ impl http_body::Body for Zeros {
         }
         self.0 = self.0.saturating_sub(PART as u64);
         Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(&ZEROS)))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::Full;
+
+    use super::*;
+
+    /// A body that stalls after its head.
+    #[derive(Debug)]
+    struct Stalled;
+
+    impl http_body::Body for Stalled {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            Poll::Pending
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_byte_is_no_rate() {
+        assert!(rate(Stalled).await.is_err());
+        assert!(rate(Empty::new()).await.is_err());
+        assert!(rate(Full::new(Bytes::from_static(b"some"))).await.is_ok());
     }
 }

@@ -1,7 +1,7 @@
 //! What is in the way between this machine and a tunnel: one check for each thing that can be wrong.
 //!
-//! It asks as a client does, and keeps nothing: its session has an instance of its own, so it takes no name from a client
-//! that runs. How a report looks is `cli`'s.
+//! It asks as a client does, and stores nothing here: its sessions have instances of their own, so it takes no name from a
+//! client that runs. They count for the key's limits while they last. How a report looks is `cli`'s.
 
 mod goodput;
 mod network;
@@ -19,17 +19,28 @@ use crate::options::ClientOptions;
 use crate::target::Target;
 use crate::transport::TransportChoice;
 
+/// The most time for the last words to the server.
+const GOODBYE: Duration = Duration::from_secs(1);
+
 /// What is to be examined.
 #[derive(Debug)]
 pub(crate) struct Exam {
     /// The client's settings.
     pub(crate) options: ClientOptions,
     /// Why there is no key, if there is none.
-    pub(crate) no_key: Option<String>,
+    pub(crate) no_key: Option<NoKey>,
     /// The services, each with its tunnel's name in the file.
     pub(crate) targets: Vec<(Option<String>, Target)>,
     /// Whether to measure goodput.
     pub(crate) measures: bool,
+}
+
+/// Why there is no key.
+#[derive(Debug)]
+pub(crate) struct NoKey {
+    pub(crate) why: String,
+    /// What to do.
+    pub(crate) advice: &'static str,
 }
 
 /// What came of a check.
@@ -105,8 +116,8 @@ pub(crate) async fn examine(exam: &Exam, mut report: impl FnMut(Check)) -> Optio
     let chosen = choose(&config, &found).await;
     let reason = chosen.as_ref().map(|opened| (opened.path.is_quic(), opened.reason.clone()));
     let has_session = match (&exam.no_key, chosen) {
-        (Some(why), _) => {
-            report(Check::failed("key", why.as_str(), "ask the server's operator for a key"));
+        (Some(NoKey { why, advice }), _) => {
+            report(Check::failed("key", why.as_str(), *advice));
             false
         }
         (None, None) => {
@@ -119,6 +130,8 @@ pub(crate) async fn examine(exam: &Exam, mut report: impl FnMut(Check)) -> Optio
     if exam.measures {
         goodput::measure(&exam.options, &found, has_session, &mut report).await;
     }
+    // A server that is left without a word would keep the connections until it finds out by silence.
+    config.quic.say_goodbye(GOODBYE).await;
     let (is_quic, reason) = reason?;
     Some(Chosen { transport: if is_quic { "quic" } else { "ws" }, reason })
 }

@@ -54,8 +54,7 @@ pub(super) async fn check(config: &dial::Config, report: &mut impl FnMut(Check))
         }
         found.without_quic = Some(why.to_owned());
     } else {
-        let has_udp = udp(&addresses, report).await;
-        found.has_quic = quic(config, &addresses, has_udp, report).await;
+        found.has_quic = quic(config, &addresses, report).await;
     }
     report(Check::skipped("proxy", "none is named"));
     found
@@ -129,7 +128,7 @@ async fn tcp(
                 }
                 checks.push(Check::ok(name, format!("{} answers", address.ip())).took(time));
             }
-            Err(cause @ Cause::NoWay { .. }) => {
+            Err(cause @ Cause::NoWay { has_none: true, .. }) => {
                 checks.push(Check::skipped(name, format!("this machine has no {shown}: {cause}")));
                 failure.get_or_insert(cause);
             }
@@ -153,20 +152,17 @@ async fn tcp(
     fastest.is_some()
 }
 
-async fn udp(addresses: &[SocketAddr], report: &mut impl FnMut(Check)) -> bool {
+/// Asks whether UDP passes.
+async fn udp(addresses: &[SocketAddr]) -> Check {
     let mut id = [0; 8];
     if let Err(error) = getrandom::fill(&mut id) {
-        report(Check::skipped("udp", error.to_string()));
-        return false;
+        return Check::skipped("udp", error.to_string());
     }
     let asked = first_of(addresses, async |address| {
         quic::reaches(address, id, UDP).await.map(|time| (address, time)).map_err(|error| (address, error))
     });
     match asked.await {
-        Ok((address, time)) => {
-            report(Check::ok("udp", format!("{address} answers")).took(time));
-            true
-        }
+        Ok((address, time)) => Check::ok("udp", format!("{address} answers")).took(time),
         Err(failures) => {
             let why = match failures.first() {
                 Some((address, error)) if error.kind() == std::io::ErrorKind::TimedOut => {
@@ -175,16 +171,32 @@ async fn udp(addresses: &[SocketAddr], report: &mut impl FnMut(Check)) -> bool {
                 Some((address, error)) => format!("{address}: {}", io_reason(error)),
                 None => "the server has no address".to_owned(),
             };
-            report(Check::failed("udp", why, NO_UDP));
-            false
+            Check::failed("udp", why, NO_UDP)
         }
     }
 }
 
-/// Whether QUIC carries data. Checks the size of its packets as well.
-async fn quic(config: &dial::Config, addresses: &[SocketAddr], has_udp: bool, report: &mut impl FnMut(Check)) -> bool {
+/// Whether a handshake of QUIC with this failure was answered, if only by a refusal. UDP passes then.
+fn is_answer(cause: &Cause) -> bool {
+    !matches!(
+        cause,
+        Cause::NoAnswer { .. } | Cause::NoUdp(_) | Cause::NoWay { .. } | Cause::Refused(_) | Cause::Unresolved(_)
+    )
+}
+
+/// Whether QUIC carries data. Checks UDP below it, and the size of its packets.
+async fn quic(config: &dial::Config, addresses: &[SocketAddr], report: &mut impl FnMut(Check)) -> bool {
+    let mut udp = udp(addresses).await;
     let began = Instant::now();
-    let link = match dial::handshake(config, addresses).await {
+    let handshake = dial::handshake(config, addresses).await;
+    let time = began.elapsed();
+    // The question may be lost, or a filter may know QUIC alone.
+    if udp.outcome != Outcome::Ok && handshake.as_ref().err().is_none_or(is_answer) {
+        udp = Check::ok("udp", "QUIC is answered");
+    }
+    let has_udp = udp.outcome == Outcome::Ok;
+    report(udp);
+    let link = match handshake {
         Ok(link) => link,
         Err(cause) => {
             let is_silent = matches!(cause, Cause::NoAnswer { .. });
@@ -197,7 +209,7 @@ async fn quic(config: &dial::Config, addresses: &[SocketAddr], has_udp: bool, re
             report(if is_silent && has_udp {
                 Check::failed(
                     "path_mtu",
-                    format!("UDP passes, but QUIC's packets of {FIRST_PACKETS} bytes do not pass whole"),
+                    format!("UDP passes, but QUIC's packets of {FIRST_PACKETS} bytes probably do not pass whole"),
                     "raise the MTU of the VPN or the interface on the way to 1280 or more; until then, --transport auto \
                      takes a WebSocket",
                 )
@@ -207,7 +219,7 @@ async fn quic(config: &dial::Config, addresses: &[SocketAddr], has_udp: bool, re
             return false;
         }
     };
-    report(Check::ok("quic", "the handshake succeeded").took(began.elapsed()));
+    report(Check::ok("quic", "the handshake succeeded").took(time));
     let began = Instant::now();
     let link = match dial::echo(link).await {
         Ok(link) => link,

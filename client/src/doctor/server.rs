@@ -142,6 +142,13 @@ pub(super) async fn check_key(options: &ClientOptions, path: Path, report: &mut 
             let _late = timeout(GOODBYE, transport.closed()).await;
             true
         }
+        // The limit may be reached by clients that run well, so nothing is known to be wrong.
+        Err(HandshakeError::Closed(CloseReason::Session(SessionError::Peer(error))))
+            if error.code == ErrorCode::LimitReached =>
+        {
+            report(Check::skipped("key", quoted(&format!("there is no room for a session now: {}", error.message))));
+            false
+        }
         Err(HandshakeError::Closed(CloseReason::Session(SessionError::Peer(error)))) => {
             let advice = match error.code {
                 ErrorCode::Unauthorized => "check the key; its operator may have revoked it, or it has expired",

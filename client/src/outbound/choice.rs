@@ -5,11 +5,22 @@ use hyper_util::client::proxy::matcher::Matcher;
 
 use super::{InvalidProxy, ProxyUrl};
 use crate::server::names_this_machine;
+use crate::target::Address;
 
 /// The variables that name a proxy for HTTPS, the strongest first. Lower case beats upper case, as in curl.
 const VARIABLES: [&str; 4] = ["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"];
 /// The variables with the hosts that are reached without a proxy.
 const EXEMPT: [&str; 2] = ["no_proxy", "NO_PROXY"];
+
+/// How the file is called in messages.
+#[cfg(feature = "program")]
+pub(crate) const FILE: &str = "the configuration file";
+
+/// Whether a proxy is from the environment.
+#[cfg(feature = "program")]
+pub(crate) fn is_of_environment(origin: &str) -> bool {
+    VARIABLES.contains(&origin)
+}
 
 /// The words in place of a URL that switch a weaker setting off.
 fn is_off(text: &str) -> bool {
@@ -40,28 +51,28 @@ pub(crate) fn choose(
     flag: Option<&str>,
     variable: impl Fn(&str) -> Option<String>,
     file: Option<&ProxySetting>,
-    host: &str,
+    server: &Address,
 ) -> Result<Option<(ProxyUrl, &'static str)>, InvalidProxy> {
     const FLAG: &str = "--proxy";
     if let Some(text) = flag {
         return read(text, FLAG);
     }
-    if is_exempt(host, &variable) {
+    if is_exempt(server, &variable) {
         return Ok(None);
     }
     if let Some((name, text)) = named(&variable) {
         return read(&text, name);
     }
-    Ok(file.and_then(|ProxySetting(proxy)| Some((proxy.clone()?, "the configuration file"))))
+    Ok(file.and_then(|ProxySetting(proxy)| Some((proxy.clone()?, FILE))))
 }
 
 /// The proxy to the host that the environment names, and the name of its variable.
 pub(crate) fn from_environment(
     variable: impl Fn(&str) -> Option<String>,
-    host: &str,
+    server: &Address,
 ) -> Result<Option<(ProxyUrl, &'static str)>, InvalidProxy> {
     match named(&variable) {
-        Some((name, text)) if !is_exempt(host, &variable) => read(&text, name),
+        Some((name, text)) if !is_exempt(server, &variable) => read(&text, name),
         _ => Ok(None),
     }
 }
@@ -77,17 +88,39 @@ fn read(text: &str, origin: &'static str) -> Result<Option<(ProxyUrl, &'static s
     ProxyUrl::parse(text).map(|proxy| Some((proxy, origin))).map_err(|why| InvalidProxy::new(origin, why))
 }
 
-fn is_exempt(host: &str, variable: &impl Fn(&str) -> Option<String>) -> bool {
-    if names_this_machine(host) {
+fn is_exempt(server: &Address, variable: &impl Fn(&str) -> Option<String>) -> bool {
+    if names_this_machine(&server.host) {
         return true;
     }
+    let host = server.host.trim_end_matches('.');
     let Some(hosts) = EXEMPT.into_iter().find_map(variable) else { return false };
+    let port = server.port;
     let authority = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
-    let Ok(server) = Uri::builder().scheme("https").authority(authority).path_and_query("/").build() else {
+    let Ok(target) = Uri::builder().scheme("https").authority(authority).path_and_query("/").build() else {
         return false;
     };
     // The proxy is a stand-in: only the exemptions count here.
-    Matcher::builder().https("http://proxy").no(hosts).build().intercept(&server).is_none()
+    let hosts = exemptions(&hosts, port);
+    Matcher::builder().https("http://proxy").no(hosts).build().intercept(&target).is_none()
+}
+
+/// The list as the matcher reads it, without entries for other ports. Commas or spaces separate the entries. A leading `*.` and
+/// a trailing dot mean nothing, as the matcher takes every entry with all names below it.
+fn exemptions(list: &str, port: u16) -> String {
+    let entries = list.split(|c: char| c == ',' || c.is_whitespace()).filter_map(|entry| {
+        let (entry, of_port) = match entry.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+            Some((address, rest)) => (address, rest.strip_prefix(':')),
+            None => match entry.split_once(':') {
+                // More colons are an IPv6 address.
+                Some((host, number)) if !number.contains(':') => (host, Some(number)),
+                _ => (entry, None),
+            },
+        };
+        let entry = entry.strip_prefix("*.").unwrap_or(entry).trim_end_matches('.');
+        let is_meant = of_port.is_none_or(|number| number.parse() == Ok(port));
+        (is_meant && !entry.is_empty()).then_some(entry)
+    });
+    entries.collect::<Vec<_>>().join(",")
 }
 
 #[cfg(feature = "program")]
@@ -104,7 +137,8 @@ mod tests {
     ) -> Option<(&'static str, String)> {
         let variable = |name: &str| set.iter().find(|(set, _)| *set == name).map(|(_, value)| (*value).to_owned());
         let file = file.map(|text| ProxySetting::parse(text).unwrap());
-        let chosen = choose(flag, variable, file.as_ref(), host).unwrap();
+        let server = Address { host: host.to_owned(), port: 443 };
+        let chosen = choose(flag, variable, file.as_ref(), &server).unwrap();
         chosen.map(|(proxy, origin)| (origin, proxy.address.host))
     }
 
@@ -140,6 +174,18 @@ mod tests {
             ("10.0.0.0/8", "10.1.2.3", true),
             ("10.0.0.0/8", "11.1.2.3", false),
             ("fd00::/8", "fd00::1", true),
+            ("*.example", "t.example", true),
+            ("*.example", "t.other", false),
+            ("t.example:443", "t.example", true),
+            ("t.example:8443", "t.example", false),
+            ("fd00::1", "fd00::1", true),
+            ("[fd00::1]:443", "fd00::1", true),
+            ("[fd00::1]:80", "fd00::1", false),
+            ("other t.example", "t.example", true),
+            ("other,\t.example. ,", "t.example", true),
+            ("t.example", "t.example.", true),
+            (".", "t.example", false),
+            ("other, *", "t.example", true),
             ("", "localhost", true),
             ("", "127.0.0.2", true),
             ("", "::1", true),
@@ -155,7 +201,8 @@ mod tests {
     #[test]
     fn a_mistake_names_its_place_and_not_its_secret() {
         let variable = |name: &str| (name == "ALL_PROXY").then(|| "ftp://me:secret@proxy".to_owned());
-        let error = choose(None, variable, None, "t.example").unwrap_err().to_string();
+        let server = Address { host: "t.example".to_owned(), port: 443 };
+        let error = choose(None, variable, None, &server).unwrap_err().to_string();
         assert!(error.starts_with("the proxy of ALL_PROXY: its scheme is unknown; ") && !error.contains("secret"));
         let error = ProxySetting::parse("http://me:secret@").unwrap_err();
         assert!(error.starts_with("the proxy of this file: ") && !error.contains("secret"), "{error}");

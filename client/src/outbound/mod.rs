@@ -17,7 +17,7 @@ use rustls::ClientConfig;
 
 pub(crate) use self::choice::from_environment;
 #[cfg(feature = "program")]
-pub(crate) use self::choice::{ProxySetting, choose};
+pub(crate) use self::choice::{FILE, ProxySetting, choose, is_of_environment};
 use crate::target::Address;
 use crate::trust::{TrustError, trust_proxy};
 
@@ -92,7 +92,8 @@ impl ProxyUrl {
             "http" => (Kind::Http, 80),
             "https" => (Kind::Https, 443),
             "socks5" => (Kind::Socks5, 1080),
-            "socks5h" => (Kind::Socks5h, 1080),
+            // Desktops write `socks` for version 5, and browsers leave names to it.
+            "socks5h" | "socks" => (Kind::Socks5h, 1080),
             "socks4" | "socks4a" => return Err("SOCKS4 is not supported"),
             _ => return Err("its scheme is unknown"),
         };
@@ -100,6 +101,11 @@ impl ProxyUrl {
             Some((credentials, rest)) => (Some(Credentials::parse(credentials)?), rest),
             None => (None, rest),
         };
+        // RFC 1929 has no empty password.
+        if matches!(kind, Kind::Socks5 | Kind::Socks5h) && credentials.as_ref().is_some_and(|of| of.password.is_empty())
+        {
+            return Err("SOCKS needs a password for its user, as in socks5h://USER:PASSWORD@PROXY:PORT");
+        }
         let rest = rest.strip_suffix('/').unwrap_or(rest);
         if rest.contains(['/', '?', '#']) {
             return Err("only a host and a port may follow its scheme");
@@ -114,6 +120,12 @@ impl ProxyUrl {
             HeaderValue::from_str(&format!("Basic {}", BASE64_STANDARD.encode(format!("{user}:{password}")))).ok()?;
         value.set_sensitive(true);
         Some(value)
+    }
+
+    /// Whether its URL has a password.
+    #[cfg(feature = "program")]
+    pub(crate) fn has_password(&self) -> bool {
+        self.credentials.as_ref().is_some_and(|Credentials { password, .. }| !password.is_empty())
     }
 
     /// The user and the password.
@@ -186,7 +198,9 @@ mod tests {
             ("proxy:3128", "http://proxy:3128", None),
             ("HTTP://proxy/", "http://proxy:80", None),
             ("https://me:a%40b%3A@[::1]", "https://[::1]:443", Some(("me", "a@b:"))),
-            ("socks5://me@10.0.0.1", "socks5://10.0.0.1:1080", Some(("me", ""))),
+            ("http://me@10.0.0.1", "http://10.0.0.1:80", Some(("me", ""))),
+            ("socks5://10.0.0.1", "socks5://10.0.0.1:1080", None),
+            ("socks://proxy:9050/", "socks5h://proxy:9050", None),
             ("socks5h://me:p@ss@proxy:9050", "socks5h://proxy:9050", Some(("me", "p@ss"))),
         ] {
             let proxy: ProxyUrl = text.parse().unwrap();
@@ -205,6 +219,8 @@ mod tests {
             "socks4://secret@proxy",
             "http://me:se/cret@proxy:x",
             "http://me:secret@proxy/path",
+            "socks5://secret@proxy",
+            "socks5h://secret:@proxy",
             "http://me:secret@",
             "http://me:secret@proxy:0",
             "http://:secret@proxy",

@@ -218,13 +218,10 @@ impl Tunnels {
         }
     }
 
-    /// The refusal that ends the client: all tunnels are refused, and none waits to ask again. `None` as long as there is
-    /// hope.
+    /// The refusal that ends the client: that of its first tunnel, once all are refused. A planned retry does not
+    /// count, since a user who starts a client wants to know at once. `None` as long as there is hope.
     pub(super) fn all_refused(&self) -> Option<Refused> {
-        let mut refusals = self.entries.values().map(|entry| match &entry.state {
-            State::Refused(_, error) => Some(error),
-            _ => None,
-        });
+        let mut refusals = self.entries.values().map(Entry::final_refusal);
         let first = refusals.next().flatten()?;
         (!self.patience.outlasts_refusals && !self.patience.keep_trying && refusals.all(|refusal| refusal.is_some()))
             .then(|| Refused(first.clone()))
@@ -453,6 +450,15 @@ impl Tunnels {
 }
 
 impl Entry {
+    /// Its refusal, unless it has been online and only lacks room: the one that took its place may leave again.
+    fn final_refusal(&self) -> Option<&ErrorMessage> {
+        match &self.state {
+            State::Refused(Some(_), error) if self.url.is_some() && error.code == ErrorCode::LimitReached => None,
+            State::Refused(_, error) => Some(error),
+            _ => None,
+        }
+    }
+
     /// When it asks.
     fn due(&self) -> Option<Instant> {
         match self.state {
@@ -477,3 +483,6 @@ pub(super) fn long_wait(refusals: u32) -> Duration {
     let longest = LONG_WAIT.saturating_mul(1 << refusals.min(3)).min(LONGEST_WAIT);
     LONG_WAIT.max(longest.mul_f64(0.75 + fastrand::f64() / 4.0))
 }
+
+#[cfg(test)]
+mod tests;

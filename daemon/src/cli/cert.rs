@@ -9,6 +9,7 @@ use anyhow::{Context as _, anyhow, bail};
 use clap::{Args, Subcommand};
 use cok_certs::store::{Request, Store};
 use cok_certs::unix_now;
+use cok_host::say;
 use http::{Method, StatusCode};
 
 use super::admin::{Daemon, Unanswered};
@@ -52,15 +53,14 @@ impl CertCommand {
     }
 }
 
-#[expect(clippy::print_stdout, reason = "the status is what the command is for")]
 pub(super) fn run(command: &CertCommand, config: &Config) -> anyhow::Result<()> {
     match command {
         CertCommand::Status { json, .. } => {
             let shown = status(config)?;
             if *json {
-                println!("{}", serde_json::to_string(&shown)?);
+                say!("{}", serde_json::to_string(&shown)?);
             } else {
-                print!("{}", text(&shown, unix_now()));
+                say!("{}", text(&shown, unix_now()).trim_end());
             }
             Ok(())
         }
@@ -77,9 +77,9 @@ pub(super) fn run(command: &CertCommand, config: &Config) -> anyhow::Result<()> 
             }
             store.request(Request::Renewal).map_err(explained)?;
             if store.is_held().map_err(explained)? {
-                println!("asked for; `cokd cert status` shows what comes of it");
+                say!("asked for; `cokd cert status` shows what comes of it");
             } else {
-                println!("asked for; no daemon runs, so it is done once one does");
+                say!("asked for; no daemon runs, so it is done once one does");
             }
             Ok(())
         }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, ensure};
 use clap::Args;
+use cok_host::say;
 use http::{Method, StatusCode};
 
 use super::admin::{Daemon, Unanswered};
@@ -23,7 +24,6 @@ pub(super) struct HealthArgs {
 }
 
 /// Prints the daemon's answer. Fails if it is not ready.
-#[expect(clippy::print_stdout, reason = "the answer is what the command is for")]
 pub(super) async fn ask(args: &HealthArgs, config: &Config) -> anyhow::Result<()> {
     // Without the token: health needs none, and this user may not be able to read it.
     let daemon = match args.admin {
@@ -37,6 +37,6 @@ pub(super) async fn ask(args: &HealthArgs, config: &Config) -> anyhow::Result<()
     let (status, text) = answered.with_context(|| format!("cannot ask the daemon at {daemon}"))?;
     let text = String::from_utf8_lossy(&text);
     ensure!(status == StatusCode::OK, "{}", text.trim());
-    println!("{}", text.trim());
+    say!("{}", text.trim());
     Ok(())
 }

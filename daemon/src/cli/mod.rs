@@ -18,6 +18,7 @@ use cok_client::cli as client;
 use cok_client::cli::Verbosity;
 use cok_client::cli::man_pages::{self, CompletionsArgs, ManArgs};
 use cok_client::logging::{self, LogFormat};
+use cok_host::output;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
@@ -103,7 +104,10 @@ pub fn main() -> ExitCode {
     if std::env::args_os().nth(1).is_some_and(|command| command == "client") {
         client::call_it("cokd client");
     }
-    let cli = Cli::parse();
+    output::checked(start(Cli::parse()))
+}
+
+fn start(cli: Cli) -> ExitCode {
     match cli.command.unwrap_or(Command::Run(cli.run)) {
         Command::Run(args) => {
             // Must run before the runtime starts its threads.

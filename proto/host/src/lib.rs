@@ -7,6 +7,7 @@ pub mod columns;
 pub mod dial;
 pub mod home;
 mod modes;
+pub mod output;
 pub mod private_file;
 pub mod quoted;
 pub mod secret_file;

@@ -2,7 +2,7 @@
 //!
 //! Windows has no modes: what a user makes in their own profile is theirs by the rules that it inherits.
 
-pub(crate) use self::system::{create_folder, of_temporary_folder, restrict, set, sync_folder};
+pub(crate) use self::system::{create_folder, is_readable_by_all, of_temporary_folder, restrict, set, sync_folder};
 
 #[cfg(unix)]
 mod system {
@@ -31,6 +31,11 @@ mod system {
         Ok(())
     }
 
+    /// Whether all users may read a file.
+    pub(crate) fn is_readable_by_all(path: &Path) -> io::Result<bool> {
+        Ok(fs::metadata(path)?.permissions().mode() & 0o004 != 0)
+    }
+
     /// Has temporary folders get this mode.
     pub(crate) fn of_temporary_folder<'a, 'b, 'c>(
         builder: &'c mut Builder<'a, 'b>,
@@ -52,6 +57,11 @@ mod system {
     use std::path::Path;
 
     use tempfile::Builder;
+
+    /// No file is known to be readable by all.
+    pub(crate) fn is_readable_by_all(_: &Path) -> io::Result<bool> {
+        Ok(false)
+    }
 
     /// Creates a folder and its missing parents.
     pub(crate) fn create_folder(path: &Path, _mode: u32) -> io::Result<()> {

@@ -55,6 +55,11 @@ pub fn create(path: &Path, content: &[u8]) -> io::Result<bool> {
     }
 }
 
+/// Whether all users of this machine may read a file. A file that is not there is readable by none.
+pub fn is_readable_by_all(path: &Path) -> bool {
+    modes::is_readable_by_all(path).unwrap_or(false)
+}
+
 /// Reads a file of at most `longest` bytes. A longer one is an error of the kind `FileTooLarge`.
 pub fn read(path: &Path, longest: u64) -> io::Result<Vec<u8>> {
     let mut content = Vec::new();

@@ -25,6 +25,12 @@ class _Proxy:
         self.address = f"127.0.0.1:{self.port}"
         self.log = self.folder / "log"
 
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.stop()
+
     def url(self, scheme, login="ada:p%40ss%3Aw%2Ford@"):
         return f"{scheme}://{login}{self.address}"
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use cok_host::columns::columns;
+use cok_host::say;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
 
@@ -55,7 +56,6 @@ pub(in crate::cli) struct PickArgs {
 type Found = (u32, io::Result<Asking>);
 
 /// Lists the tunnels of all running clients.
-#[expect(clippy::print_stdout, reason = "the list is the output")]
 pub(in crate::cli) fn status(args: &StatusArgs) -> anyhow::Result<ExitCode> {
     let mut code = ExitCode::SUCCESS;
     let clients = block_on(async {
@@ -69,25 +69,24 @@ pub(in crate::cli) fn status(args: &StatusArgs) -> anyhow::Result<ExitCode> {
         Ok(clients)
     })?;
     if args.json {
-        println!("{}", serde_json::to_string(&clients)?);
+        say!("{}", serde_json::to_string(&clients)?);
     } else if clients.is_empty() {
-        println!("no client runs");
+        say!("no client runs");
     } else {
         for line in table(&clients) {
-            println!("{line}");
+            say!("{line}");
         }
     }
     Ok(code)
 }
 
 /// Has running clients read their files again.
-#[expect(clippy::print_stdout, reason = "what has changed is the output")]
 pub(in crate::cli) fn reload(args: &PickArgs) -> anyhow::Result<ExitCode> {
     let mut code = ExitCode::SUCCESS;
     block_on(async {
         for (pid, stream) in args.pick().await? {
             match ask(stream, Request::Reload).await {
-                Ok((Answer::Reloaded { message, .. }, _)) => println!("client {pid}: {}", quoted(&message)),
+                Ok((Answer::Reloaded { message, .. }, _)) => say!("client {pid}: {}", quoted(&message)),
                 Ok((Answer::NotReloaded { mistakes }, _)) => {
                     for mistake in mistakes {
                         logging::complain(&format!("{}: client {pid}: {}", called(), quoted(&mistake)));
@@ -116,7 +115,6 @@ pub(in crate::cli) fn apply_revocations(state_dir: &Path) -> anyhow::Result<Exit
 }
 
 /// Stops running clients and waits for their ends.
-#[expect(clippy::print_stdout, reason = "what has stopped is the output")]
 pub(in crate::cli) fn stop(args: &PickArgs) -> anyhow::Result<ExitCode> {
     let mut code = ExitCode::SUCCESS;
     block_on(async {
@@ -130,7 +128,7 @@ pub(in crate::cli) fn stop(args: &PickArgs) -> anyhow::Result<ExitCode> {
         for (pid, mut stream) in stopping {
             // The connection ends, or breaks, with the program.
             if let Ok(_ended) = timeout(STOP_LIMIT, stream.read(&mut [0])).await {
-                println!("client {pid} has stopped");
+                say!("client {pid} has stopped");
             } else {
                 logging::complain(&format!("{}: client {pid} is still stopping", called()));
                 code = ExitCode::from(FAILED);

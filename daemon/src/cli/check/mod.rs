@@ -13,6 +13,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use cok_client::logging;
+use cok_host::say;
 
 use super::exit::{DEFAULT_CONFIG, FAILED, USAGE, block_on, outcome, wrong};
 use crate::config::Config;
@@ -56,7 +57,6 @@ impl Report {
 }
 
 /// Checks the file, then what is around it.
-#[expect(clippy::print_stdout, reason = "the findings are what the command is for")]
 pub(super) fn run(args: &CheckArgs) -> ExitCode {
     let config = match Config::load(&args.config) {
         Ok(config) => config,
@@ -77,7 +77,7 @@ pub(super) fn run(args: &CheckArgs) -> ExitCode {
         }
         return ExitCode::from(USAGE);
     }
-    println!("{file}: no mistakes");
+    say!("{file}: no mistakes");
     let mut report = Report::default();
     if let Some(note) = eyes.note() {
         report.note(note);
@@ -90,7 +90,7 @@ pub(super) fn run(args: &CheckArgs) -> ExitCode {
         Ok(())
     });
     for line in &report.lines {
-        println!("{line}");
+        say!("{line}");
     }
     if looked.is_ok() && report.faults > 0 { ExitCode::from(FAILED) } else { outcome(looked) }
 }

@@ -3,6 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use cok_host::columns::columns;
+use cok_host::say;
 
 use crate::admission::wire::{KeyView, Moment, Source, State};
 
@@ -11,18 +12,18 @@ const HEADING: [&str; 7] = ["ID", "NAME", "STATE", "NAMES", "TUNNELS", "EXPIRES"
 /// A line for each key, with a heading.
 pub(super) fn print_all(keys: &[KeyView]) {
     if keys.is_empty() {
-        println!("there are no keys; `cokd key create --name NAME` makes one");
+        say!("there are no keys; `cokd key create --name NAME` makes one");
         return;
     }
     for line in table(keys, SystemTime::now()) {
-        println!("{line}");
+        say!("{line}");
     }
 }
 
 /// All that a key allows.
 pub(super) fn print_one(key: &KeyView) {
     for line in details(key, SystemTime::now()) {
-        println!("{line}");
+        say!("{line}");
     }
 }
 

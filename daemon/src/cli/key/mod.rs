@@ -9,6 +9,7 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use cok_client::logging;
+use cok_host::say;
 
 use self::args::CreateArgs;
 pub(super) use self::args::KeyCommand;
@@ -59,11 +60,11 @@ async fn carry_out(command: &KeyCommand, keeper: &Keeper) -> Result<(), KeyFailu
         KeyCommand::Edit(args) => list::print_one(&keeper.edit(&args.key, &args.changes()).await?),
         KeyCommand::Revoke { key, .. } => {
             let KeyView { id, name, .. } = keeper.revoke(key).await?;
-            println!("the key {id} ({name}) is revoked");
+            say!("the key {id} ({name}) is revoked");
         }
         KeyCommand::Delete { key, .. } => {
             let KeyView { id, name, .. } = keeper.delete(key).await?;
-            println!("the key {id} ({name}) is deleted");
+            say!("the key {id} ({name}) is deleted");
         }
         KeyCommand::Rotate { key, grace, .. } => {
             let rotation = Rotation { grace_seconds: grace.map_or(0, |grace| grace.as_secs()) };
@@ -75,7 +76,7 @@ async fn carry_out(command: &KeyCommand, keeper: &Keeper) -> Result<(), KeyFailu
 
 /// Prints the key alone on standard output, since scripts read it.
 fn show_new(new: &NewKey, done: &str) {
-    println!("{}", new.secret);
+    say!("{}", new.secret);
     let KeyView { id, name, state, .. } = &new.key;
     eprintln!("the key {id} ({name}) {done}; its secret is shown only this once");
     if *state == State::Expired {
@@ -84,14 +85,14 @@ fn show_new(new: &NewKey, done: &str) {
 }
 
 fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
-    println!("{}", serde_json::to_string(value).context("cannot print JSON")?);
+    say!("{}", serde_json::to_string(value).context("cannot print JSON")?);
     Ok(())
 }
 
 /// Makes a key that only the configuration file knows, and prints its section there to standard error.
 fn create_for_config(args: &CreateArgs) -> anyhow::Result<()> {
     let key = ApiKey::generate().context("cannot make a key")?;
-    println!("{}", key.reveal());
+    say!("{}", key.reveal());
     eprintln!("# The key is shown once. For the configuration file:\n\n{}", args.section(&key.digest().to_hex()));
     Ok(())
 }
