@@ -3,6 +3,8 @@ way, 2 for mistakes in the configuration."""
 
 import os
 import socket
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -100,13 +102,21 @@ def test_an_open_admin_address(configuration):
     assert code == 0 and line.startswith("listen.admin: 0.0.0.0:0 shows metrics and health to everyone")
 
 
-def test_files_are_seen_as_the_user_will(configuration, tmp_path):
+@pytest.fixture
+def open_folder():
+    """A folder that every user may enter. pytest's own are for their owner alone."""
+    with tempfile.TemporaryDirectory(prefix="cok-check-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        yield folder
+
+
+@pytest.mark.needs("root")
+def test_files_are_seen_as_the_user_will(open_folder):
     """Root can read every file. The daemon's user cannot, and the line says how it can."""
-    # pytest's folders are for their owner alone.
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(folder.stat().st_mode | 0o011)
-    certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
-    for file, text in zip((certificate, key), Authority(tmp_path / "authority").pair(DOMAIN, f"*.{DOMAIN}")):
+    configuration = Configuration(open_folder)
+    certificate, key = open_folder / "cert.pem", open_folder / "key.pem"
+    for file, text in zip((certificate, key), Authority(open_folder / "authority").pair(DOMAIN, f"*.{DOMAIN}")):
         file.write_text(text)
         file.chmod(0o600)
     configuration.tls = f'mode = "files"\ncert = "{certificate}"\nkey = "{key}"'
