@@ -158,6 +158,7 @@ def test_records(configuration, world, tmp_path):
     knot = Knot(tmp_path / "knot", {zone: []}, inside=world)
     certificate, key = Authority(tmp_path / "authority").files(DOMAIN, f"*.{DOMAIN}")
     configuration.tls = f'mode = "files"\ncert = "{certificate}"\nkey = "{key}"'
+    configuration.listen["https"] = '["[::]:0"]'
 
     def check(*options):
         code, (_, *lines) = configuration.check("--resolver", f"{PARENT}:53", *options, inside=world)
@@ -183,6 +184,11 @@ def test_records(configuration, world, tmp_path):
         assert code == 1 and len(lines) == 2, lines
         assert lines[0].startswith(f"DNS: {DOMAIN}. leads to {ELSEWHERE}, and not to this machine; it should be: {records[0]}")
         assert check("--address", ELSEWHERE)[0] == 0
+        # The daemon listens at no public IPv4 address, so a router may have it.
+        configuration.listen["https"] = f'["[{HERE_6}]:0"]'
+        code, lines = check()
+        assert code == 0 and all("which has to forward to this machine" in line for line in lines), lines
+        configuration.listen["https"] = '["[::]:0"]'
         # A resolver that does not answer says nothing about records.
         knot.stop()
         code, (line,) = check()
