@@ -2,6 +2,8 @@
 way, 2 for mistakes in the configuration."""
 
 import os
+import re
+import signal
 import socket
 import tempfile
 from pathlib import Path
@@ -203,10 +205,24 @@ def test_health(own_daemon):
     daemon = own_daemon()
     for where in ((), ("--admin", daemon.admin)):
         assert cokd("health", "--config", daemon.config, *where) == (0, "ready\n", "")
+    assert cokd("health", "--config", "/none", "--admin", daemon.admin) == (0, "ready\n", "")
+    # A mistake that someone has saved is not yet the running daemon's.
+    good = daemon.config.read_text()
+    for mistake in ("no-such-key = 1\n", "broken\n"):
+        daemon.config.write_text(good + mistake)
+        assert cokd("health", "--config", daemon.config) == (0, "ready\n", "")
+    (state,) = re.findall(r'^state_dir = "(.*)"', good, re.MULTILINE)
+    assert cokd("health", "--state-dir", state) == (0, "ready\n", "")
+    daemon.process.popen.send_signal(signal.SIGSTOP)
+    code, out, err = cokd("health", "--state-dir", state)
+    assert (code, out) == (1, "") and "no answer within 3 s" in err
+    daemon.process.popen.send_signal(signal.SIGCONT)
     daemon.stop()
-    code, out, err = cokd("health", "--config", daemon.config)
-    assert (code, out) == (1, "") and "cannot ask the daemon at" in err
-    assert cokd("health", "--config", "/none")[0] == 2
+    for where in (("--config", daemon.config), ("--state-dir", state), ("--admin", daemon.admin)):
+        code, out, err = cokd("health", *where)
+        assert (code, out) == (1, "") and "cannot ask the daemon at" in err
+    code, _, err = cokd("health", "--config", "/none")
+    assert code == 1 and "cannot read the configuration /none" in err
 
 
 def test_health_without_a_certificate(issuance):
