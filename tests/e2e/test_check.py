@@ -67,6 +67,12 @@ def test_keys(configuration):
     # What the line says helps.
     assert cokd("key", "create", "--name", "laptop", "--config", configuration.file)[0] == 0
     assert configuration.check()[0] == 0
+    # A store that cannot be read is not an empty one.
+    for log in configuration.state.glob("store.db-*"):
+        log.unlink()
+    (configuration.state / "store.db").write_bytes(b"no database" * 1000)
+    code, (_, line) = configuration.check()
+    assert code == 1 and line.startswith("keys: ") and "damaged" in line, line
 
 
 def test_ports(configuration):
@@ -96,6 +102,12 @@ def test_a_running_daemon_has_its_ports(own_daemon):
     daemon = own_daemon()
     daemon.config.write_text(daemon.config.read_text().replace('https = ["127.0.0.1:0"]', f'https = ["{daemon.https}"]'))
     assert cokd("check", "--config", daemon.config)[0] == 0
+    # Other programs' ports are.
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        daemon.config.write_text(re.sub(r'^admin = ".*"', f'admin = "127.0.0.1:{port}"', daemon.config.read_text(), flags=re.M))
+        code, out, _ = cokd("check", "--config", daemon.config)
+    assert code == 1 and f"(process {os.getpid()}) has 127.0.0.1:{port} over TCP" in out
 
 
 def test_an_open_admin_address(configuration):
@@ -138,10 +150,18 @@ def test_files_are_seen_as_the_user_will(open_folder):
     assert code == 2 and 'there is no user "no-such-user"' in line
 
 
-def test_a_state_directory_that_is_none(configuration):
+def test_a_pipe_is_no_secret(configuration, tmp_path):
+    """It would block a reader without end. A relative path may name a credential, so the configuration takes any."""
+    os.mkfifo(tmp_path / "pipe")
+    pipe = os.path.relpath(tmp_path / "pipe")
+    configuration.more = f'[admin]\ntoken_file = "{pipe}"\n'
+    assert configuration.check() == (2, [f"{configuration.file}: admin.token_file: {pipe} is not a regular file"])
+
+
+def test_a_state_directory_that_is_a_file(configuration):
     configuration.state.write_text("")
     code, (line,) = configuration.check()
-    assert code == 2 and line == f"{configuration.file}: state_dir: {configuration.state} is no folder"
+    assert code == 2 and line == f"{configuration.file}: state_dir: {configuration.state} is not a directory"
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ pub(super) async fn look(config: &Config, args: &CheckArgs, report: &mut Report)
         && config.listen.startup.addresses.dns.iter().any(|address| address.port() < FIRST_FREE_PORT)
         && let Some(command) = notify::dns_socket_advice()
     {
-        report.fault(format!(
+        report.fault(&format!(
             "DNS: the service cannot open its port itself, and cokd-dns.socket is not enabled: {command}"
         ));
     }
@@ -46,11 +46,11 @@ pub(super) async fn look(config: &Config, args: &CheckArgs, report: &mut Report)
         findings.extend(news);
     }
     if findings.is_empty() {
-        report.note(format!("DNS: all records that lead here are there: {}", shown(domain, zone)));
+        report.note(&format!("DNS: all records that lead here are there: {}", shown(domain, zone)));
     }
     for finding in findings {
         let line = format!("DNS: {finding}");
-        if finding.is_fault() { report.fault(line) } else { report.note(line) }
+        if finding.is_fault() { report.fault(&line) } else { report.note(&line) }
     }
 }
 
