@@ -2,7 +2,11 @@
 way, 2 for mistakes in the configuration."""
 
 import os
+import re
+import signal
 import socket
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -63,6 +67,12 @@ def test_keys(configuration):
     # What the line says helps.
     assert cokd("key", "create", "--name", "laptop", "--config", configuration.file)[0] == 0
     assert configuration.check()[0] == 0
+    # A store that cannot be read is not an empty one.
+    for log in configuration.state.glob("store.db-*"):
+        log.unlink()
+    (configuration.state / "store.db").write_bytes(b"no database" * 1000)
+    code, (_, line) = configuration.check()
+    assert code == 1 and line.startswith("keys: ") and "damaged" in line, line
 
 
 def test_ports(configuration):
@@ -92,6 +102,12 @@ def test_a_running_daemon_has_its_ports(own_daemon):
     daemon = own_daemon()
     daemon.config.write_text(daemon.config.read_text().replace('https = ["127.0.0.1:0"]', f'https = ["{daemon.https}"]'))
     assert cokd("check", "--config", daemon.config)[0] == 0
+    # Other programs' ports are.
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        daemon.config.write_text(re.sub(r'^admin = ".*"', f'admin = "127.0.0.1:{port}"', daemon.config.read_text(), flags=re.M))
+        code, out, _ = cokd("check", "--config", daemon.config)
+    assert code == 1 and f"(process {os.getpid()}) has 127.0.0.1:{port} over TCP" in out
 
 
 def test_an_open_admin_address(configuration):
@@ -100,13 +116,21 @@ def test_an_open_admin_address(configuration):
     assert code == 0 and line.startswith("listen.admin: 0.0.0.0:0 shows metrics and health to everyone")
 
 
-def test_files_are_seen_as_the_user_will(configuration, tmp_path):
+@pytest.fixture
+def open_folder():
+    """A folder that every user may enter. pytest's own are for their owner alone."""
+    with tempfile.TemporaryDirectory(prefix="cok-check-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        yield folder
+
+
+@pytest.mark.needs("root")
+def test_files_are_seen_as_the_user_will(open_folder):
     """Root can read every file. The daemon's user cannot, and the line says how it can."""
-    # pytest's folders are for their owner alone.
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(folder.stat().st_mode | 0o011)
-    certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
-    for file, text in zip((certificate, key), Authority(tmp_path / "authority").pair(DOMAIN, f"*.{DOMAIN}")):
+    configuration = Configuration(open_folder)
+    certificate, key = open_folder / "cert.pem", open_folder / "key.pem"
+    for file, text in zip((certificate, key), Authority(open_folder / "authority").pair(DOMAIN, f"*.{DOMAIN}")):
         file.write_text(text)
         file.chmod(0o600)
     configuration.tls = f'mode = "files"\ncert = "{certificate}"\nkey = "{key}"'
@@ -126,10 +150,18 @@ def test_files_are_seen_as_the_user_will(configuration, tmp_path):
     assert code == 2 and 'there is no user "no-such-user"' in line
 
 
-def test_a_state_directory_that_is_none(configuration):
+def test_a_pipe_is_no_secret(configuration, tmp_path):
+    """It would block a reader without end. A relative path may name a credential, so the configuration takes any."""
+    os.mkfifo(tmp_path / "pipe")
+    pipe = os.path.relpath(tmp_path / "pipe")
+    configuration.more = f'[admin]\ntoken_file = "{pipe}"\n'
+    assert configuration.check() == (2, [f"{configuration.file}: admin.token_file: {pipe} is not a regular file"])
+
+
+def test_a_state_directory_that_is_a_file(configuration):
     configuration.state.write_text("")
     code, (line,) = configuration.check()
-    assert code == 2 and line == f"{configuration.file}: state_dir: {configuration.state} is no folder"
+    assert code == 2 and line == f"{configuration.file}: state_dir: {configuration.state} is not a directory"
 
 
 @pytest.fixture
@@ -148,6 +180,7 @@ def test_records(configuration, world, tmp_path):
     knot = Knot(tmp_path / "knot", {zone: []}, inside=world)
     certificate, key = Authority(tmp_path / "authority").files(DOMAIN, f"*.{DOMAIN}")
     configuration.tls = f'mode = "files"\ncert = "{certificate}"\nkey = "{key}"'
+    configuration.listen["https"] = '["[::]:0"]'
 
     def check(*options):
         code, (_, *lines) = configuration.check("--resolver", f"{PARENT}:53", *options, inside=world)
@@ -173,6 +206,11 @@ def test_records(configuration, world, tmp_path):
         assert code == 1 and len(lines) == 2, lines
         assert lines[0].startswith(f"DNS: {DOMAIN}. leads to {ELSEWHERE}, and not to this machine; it should be: {records[0]}")
         assert check("--address", ELSEWHERE)[0] == 0
+        # The daemon listens at no public IPv4 address, so a router may have it.
+        configuration.listen["https"] = f'["[{HERE_6}]:0"]'
+        code, lines = check()
+        assert code == 0 and all("which has to forward to this machine" in line for line in lines), lines
+        configuration.listen["https"] = '["[::]:0"]'
         # A resolver that does not answer says nothing about records.
         knot.stop()
         code, (line,) = check()
@@ -187,10 +225,24 @@ def test_health(own_daemon):
     daemon = own_daemon()
     for where in ((), ("--admin", daemon.admin)):
         assert cokd("health", "--config", daemon.config, *where) == (0, "ready\n", "")
+    assert cokd("health", "--config", "/none", "--admin", daemon.admin) == (0, "ready\n", "")
+    # A mistake that someone has saved is not yet the running daemon's.
+    good = daemon.config.read_text()
+    for mistake in ("no-such-key = 1\n", "broken\n"):
+        daemon.config.write_text(good + mistake)
+        assert cokd("health", "--config", daemon.config) == (0, "ready\n", "")
+    (state,) = re.findall(r'^state_dir = "(.*)"', good, re.MULTILINE)
+    assert cokd("health", "--state-dir", state) == (0, "ready\n", "")
+    daemon.process.popen.send_signal(signal.SIGSTOP)
+    code, out, err = cokd("health", "--state-dir", state)
+    assert (code, out) == (1, "") and "no answer within 3 s" in err
+    daemon.process.popen.send_signal(signal.SIGCONT)
     daemon.stop()
-    code, out, err = cokd("health", "--config", daemon.config)
-    assert (code, out) == (1, "") and "cannot ask the daemon at" in err
-    assert cokd("health", "--config", "/none")[0] == 2
+    for where in (("--config", daemon.config), ("--state-dir", state), ("--admin", daemon.admin)):
+        code, out, err = cokd("health", *where)
+        assert (code, out) == (1, "") and "cannot ask the daemon at" in err
+    code, _, err = cokd("health", "--config", "/none")
+    assert code == 1 and "cannot read the configuration /none" in err
 
 
 def test_health_without_a_certificate(issuance):

@@ -179,6 +179,7 @@ def test_an_idle_client_stops_without_a_message(tunnel, nginx):
     assert '"stopping"' not in client.process.output()
 
 
+@pytest.mark.needs("root", "unshare")
 def test_a_name_lookup_does_not_delay_the_stop(tmp_path, daemon):
     """The program does not wait for the system's resolver, which can't be interrupted."""
     resolver = tmp_path / "resolv.conf"

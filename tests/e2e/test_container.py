@@ -181,5 +181,7 @@ def test_the_compose_file_names_what_is_there():
     for command in ("check", "key"):
         assert re.search(rf"cokd {command} ", text)
         assert cokd(command, "--help")[0] == 0
+    # A folder: an editor that replaces a mounted file changes nothing in the container.
+    assert re.search(r"- (\S+):/etc/cokd:ro\n", text)
     volume = re.search(r"- state:(\S+)", text)[1]
     assert f"VOLUME {volume}\n" in (FOLDER / "Dockerfile").read_text()

@@ -18,27 +18,46 @@ use super::parse_name;
 /// The longest that the whole check may take. With servers that answer, it takes a second or two.
 const LONGEST_LOOK: Duration = Duration::from_secs(20);
 
-/// Where visitors should arrive.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Here {
+/// Where visitors should arrive, for each family of addresses.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct VisitorAddresses {
+    /// Those of IPv4.
+    pub v4: FamilyAddresses,
+    /// Those of IPv6.
+    pub v6: FamilyAddresses,
+}
+
+/// Where visitors should arrive over IPv4, or over IPv6.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FamilyAddresses {
     /// Addresses of this machine, or those that lead to it.
-    pub addresses: Vec<IpAddr>,
+    pub own: Vec<IpAddr>,
     /// Those of them that records should have. Without any, they are not known.
     pub public: Vec<IpAddr>,
     /// True if no other address leads here, as those of a router or a load balancer do.
     pub complete: bool,
 }
 
+impl VisitorAddresses {
+    fn families(&self) -> [&FamilyAddresses; 2] {
+        [&self.v4, &self.v6]
+    }
+
+    fn public(&self) -> impl Iterator<Item = IpAddr> {
+        self.families().into_iter().flat_map(|family| family.public.iter().copied())
+    }
+}
+
 /// Checks the addresses of a domain and of the names directly under it. The result is empty if all are right. `resolver`
 /// replaces the system's.
-pub async fn advise(domain: &str, here: &Here, resolver: Option<SocketAddr>) -> Vec<Finding> {
+pub async fn advise(domain: &str, here: &VisitorAddresses, resolver: Option<SocketAddr>) -> Vec<Finding> {
     match Resolver::chosen(resolver).await {
         Ok(resolver) => advise_by(&resolver, domain, here).await,
         Err(error) => vec![Finding::Unknown(error.to_string())],
     }
 }
 
-async fn advise_by(resolver: &Resolver, domain: &str, here: &Here) -> Vec<Finding> {
+async fn advise_by(resolver: &Resolver, domain: &str, here: &VisitorAddresses) -> Vec<Finding> {
     // No resolver has an answer for this name yet.
     let moment = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let any_name = format!("cokd-check-{:x}.{domain}", moment.as_micros());
@@ -60,36 +79,54 @@ async fn advise_by(resolver: &Resolver, domain: &str, here: &Here) -> Vec<Findin
     findings
 }
 
-/// Compares the addresses of a name with those of this machine.
-fn judge(zone: &Name, shown: &str, found: &[IpAddr], here: &Here, findings: &mut Vec<Finding>) {
+/// Compares the addresses of a name with those of this machine, each family on its own. A machine may have a public IPv6
+/// address of its own, while a router has the IPv4 one.
+fn judge(zone: &Name, shown: &str, found: &[IpAddr], here: &VisitorAddresses, findings: &mut Vec<Finding>) {
     if found.is_empty() {
-        let record = |address| Finding::missing(zone, address_record(shown, NS_TTL, address));
-        findings.extend(here.public.iter().copied().map(record));
-        if here.public.is_empty() {
-            findings
-                .push(Finding::missing(zone, format!("{shown} {NS_TTL} IN A <the public address of this machine>")));
-        }
+        findings.extend(records(shown, here).into_iter().map(|record| Finding::missing(zone, record)));
         return;
     }
-    let others: Vec<_> = found.iter().copied().filter(|address| !here.addresses.contains(address)).collect();
-    if others.is_empty() {
-        return;
+    let (found_v4, found_v6): (Vec<_>, Vec<_>) = found.iter().copied().partition(IpAddr::is_ipv4);
+    for (found, family) in [(found_v4, &here.v4), (found_v6, &here.v6)] {
+        findings.extend(judge_family(shown, &found, family, here));
     }
-    let (leads, mine) = (list(&others), list(if here.public.is_empty() { &here.addresses } else { &here.public }));
-    findings.push(if others.len() < found.len() {
-        Finding::Elsewhere(format!("{shown} leads here, and to {leads} as well; that has to forward to this machine"))
-    } else if here.complete {
-        let right: Vec<_> = here.public.iter().map(|address| address_record(shown, NS_TTL, *address)).collect();
-        Finding::Wrong(format!(
+}
+
+/// The same for the addresses of one family.
+fn judge_family(shown: &str, found: &[IpAddr], family: &FamilyAddresses, here: &VisitorAddresses) -> Option<Finding> {
+    let others: Vec<_> = found.iter().copied().filter(|address| !family.own.contains(address)).collect();
+    let first = others.first()?;
+    let leads = list(&others);
+    if others.len() < found.len() {
+        return Some(Finding::Elsewhere(format!(
+            "{shown} leads here, and to {leads} as well; that has to forward to this machine"
+        )));
+    }
+    if family.complete && !family.public.is_empty() {
+        let right: Vec<_> = family.public.iter().map(|address| address_record(shown, NS_TTL, *address)).collect();
+        return Some(Finding::Wrong(format!(
             "{shown} leads to {leads}, and not to this machine; it should be: {}",
             right.join(" and ")
-        ))
-    } else {
-        Finding::Elsewhere(format!(
-            "{shown} leads to {leads}, which has to forward to this machine ({mine}); --address {} says that it does",
-            others[0]
-        ))
-    });
+        )));
+    }
+    let own = if family.public.is_empty() { &family.own } else { &family.public };
+    let own = if own.is_empty() { here.public().collect() } else { own.clone() };
+    let own = if own.is_empty() { String::new() } else { format!(" ({})", list(&own)) };
+    Some(Finding::Elsewhere(format!(
+        "{shown} leads to {leads}, which has to forward to this machine{own}; --address {first} says that it does"
+    )))
+}
+
+/// The records that a name without any should have. Most machines with a private IPv4 address share a public one. IPv6
+/// has no such habit.
+fn records(shown: &str, here: &VisitorAddresses) -> Vec<String> {
+    let is_shared = here.v4.public.is_empty() && here.v4.own.iter().any(|address| !address.is_loopback());
+    let mut records = Vec::new();
+    if is_shared || here.public().next().is_none() {
+        records.push(format!("{shown} {NS_TTL} IN A <the public address of this machine>"));
+    }
+    records.extend(here.public().map(|address| address_record(shown, NS_TTL, address)));
+    records
 }
 
 /// The addresses of a name, as the servers of its zone have them, and that zone.
@@ -138,13 +175,24 @@ mod tests {
     const MINE: &str = "192.0.2.1";
     const MINE_6: &str = "2001:db8::1";
 
-    fn here(complete: bool) -> Here {
-        let public: Vec<IpAddr> = [MINE, MINE_6].map(|address| address.parse().unwrap()).to_vec();
-        let local = "10.0.0.1".parse().unwrap();
-        Here { addresses: [public.as_slice(), &[local]].concat(), public, complete }
+    fn family(own: &[&str], public: &[&str], complete: bool) -> FamilyAddresses {
+        let parse = |texts: &[&str]| texts.iter().map(|address| address.parse().unwrap()).collect();
+        FamilyAddresses { own: parse(own), public: parse(public), complete }
     }
 
-    async fn lines(records: &str, here: &Here) -> Vec<String> {
+    fn here(complete: bool) -> VisitorAddresses {
+        VisitorAddresses {
+            v4: family(&[MINE, "10.0.0.1"], &[MINE], complete),
+            v6: family(&[MINE_6], &[MINE_6], complete),
+        }
+    }
+
+    /// A machine whose IPv4 address is a router's.
+    fn behind_a_router() -> VisitorAddresses {
+        VisitorAddresses { v4: family(&["127.0.0.1", "10.0.0.1"], &[], true), v6: family(&[MINE_6], &[MINE_6], true) }
+    }
+
+    async fn lines(records: &str, here: &VisitorAddresses) -> Vec<String> {
         let records = format!("@ 60 IN NS ns\nns 60 IN A 127.0.0.1\n{records}");
         let zone = knot::Zone { name: "example.com", records: &records, settings: "" };
         let server = Knot::start("127.0.0.1", "", &[zone]);
@@ -167,7 +215,7 @@ mod tests {
                 missing(&format!("*.tunnel.example.com. 3600 IN AAAA {MINE_6}")),
             ]
         );
-        let unknown = Here { addresses: here(false).addresses, public: Vec::new(), complete: false };
+        let unknown = VisitorAddresses::default();
         assert_eq!(
             lines("", &unknown).await,
             ["tunnel", "*.tunnel"].map(|name| {
@@ -188,21 +236,33 @@ mod tests {
                 "*.tunnel.example.com. leads here, and to 192.0.2.9 as well; that has to forward to this machine",
             ]
         );
-        let behind = Here { public: Vec::new(), ..here(false) };
-        let found = lines("tunnel 60 IN A 192.0.2.9\n*.tunnel 60 IN CNAME tunnel", &behind).await;
-        assert!(found.len() == 2 && found[0].contains("leads to 192.0.2.9, which has to forward"), "{found:?}");
+        let found = lines("tunnel 60 IN A 192.0.2.9\n*.tunnel 60 IN CNAME tunnel", &behind_a_router()).await;
+        let forwards = "leads to 192.0.2.9, which has to forward to this machine (127.0.0.1, 10.0.0.1)";
+        assert!(found.len() == 2 && found[0].contains(forwards), "{found:?}");
+        // Both families are named if there is none.
+        let found = lines("", &behind_a_router()).await;
+        assert!(
+            found.len() == 4
+                && found[0].ends_with("tunnel.example.com. 3600 IN A <the public address of this machine>")
+        );
+        assert!(found[1].ends_with("tunnel.example.com. 3600 IN AAAA 2001:db8::1"), "{found:?}");
     }
 
     #[test]
     fn only_what_is_certain_is_a_fault() {
         let zone = parse_name("example.com").unwrap();
-        let judged = |found: &[&str], complete| {
+        let judge_at = |here: &VisitorAddresses, found: &[&str]| {
             let found: Vec<IpAddr> = found.iter().map(|address| address.parse().unwrap()).collect();
             let mut findings = Vec::new();
-            judge(&zone, "tunnel.example.com.", &found, &here(complete), &mut findings);
+            judge(&zone, "tunnel.example.com.", &found, here, &mut findings);
             findings.iter().any(Finding::is_fault)
         };
+        let judged = |found: &[&str], complete| judge_at(&here(complete), found);
         assert!(judged(&[], true) && judged(&[], false) && judged(&["192.0.2.9"], true));
         assert!(!judged(&["192.0.2.9"], false) && !judged(&["192.0.2.9", MINE], true) && !judged(&["10.0.0.1"], true));
+        // Each family on its own.
+        let judged = |found: &[&str]| judge_at(&behind_a_router(), found);
+        assert!(!judged(&["192.0.2.9"]) && !judged(&["192.0.2.9", MINE_6]));
+        assert!(judged(&["192.0.2.9", "2001:db8::9"]) && judged(&["2001:db8::9"]) && judged(&[]));
     }
 }

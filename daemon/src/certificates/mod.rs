@@ -29,7 +29,7 @@ pub(crate) use self::config::{Acme, Config, Dns, ExternalAccount, Tls, Tsig};
 pub(crate) use self::state::State;
 pub(crate) use self::status::{CertificateStatus, Served, stored};
 use crate::host::credentials;
-use crate::host::eyes::{Sight, advice};
+use crate::host::service_view::{FileAccess, advice};
 
 /// The folder of the daemon's own authority, in the state directory.
 pub(crate) const AUTHORITY: &str = "authority";
@@ -240,17 +240,17 @@ fn take(
 
 /// Mistakes in the settings that only show in use and would prevent a start, each with its key and file. `look` says
 /// what the daemon will find at a path. Asks no server and writes nothing.
-pub(crate) fn mistakes(config: &Config, domain: &str, look: &dyn Fn(&Path) -> Sight) -> Vec<String> {
+pub(crate) fn mistakes(config: &Config, domain: &str, look: &dyn Fn(&Path) -> FileAccess) -> Vec<String> {
     let mut mistakes = Vec::new();
     match &config.source {
         Tls::Files { cert, key } => {
             let seen = [("tls.cert", look(cert)), ("tls.key", look(key))];
-            for (name, sight) in &seen {
-                if let Sight::Unreadable(why) = sight {
+            for (name, found) in &seen {
+                if let FileAccess::Unreadable(why) = found {
                     mistakes.push(format!("{name}: {why}"));
                 }
             }
-            if let [(_, Sight::File(cert)), (_, Sight::File(key))] = &seen
+            if let [(_, FileAccess::File(cert)), (_, FileAccess::File(key))] = &seen
                 && let Err(error) = files::load(cert, key, &names(domain).each_ref().map(String::as_str))
             {
                 let name = if error.path() == Some(&**key) { "tls.key" } else { "tls.cert" };
@@ -260,9 +260,9 @@ pub(crate) fn mistakes(config: &Config, domain: &str, look: &dyn Fn(&Path) -> Si
         Tls::SelfSigned => {}
         Tls::Acme(acme) => {
             let read = |path: &Path| match look(path) {
-                Sight::File(file) => credentials::read(&file),
-                Sight::Unknown => Ok(STAND_IN.to_owned()),
-                Sight::Unreadable(why) => Err(anyhow::Error::msg(why)),
+                FileAccess::File(file) => credentials::read(&file),
+                FileAccess::Unknown => Ok(STAND_IN.to_owned()),
+                FileAccess::Unreadable(why) => Err(anyhow::Error::msg(why)),
             };
             if let Err(error) = solver::new(&acme.dns, domain, &read) {
                 mistakes.push(format!("acme.dns: {error:#}"));
@@ -271,13 +271,13 @@ pub(crate) fn mistakes(config: &Config, domain: &str, look: &dyn Fn(&Path) -> Si
                 mistakes.push(format!("acme.eab_hmac_key_file: {error:#}"));
             }
             match acme.ca_file.as_deref().map(look) {
-                Some(Sight::Unreadable(why)) => mistakes.push(format!("acme.ca_file: {why}")),
-                Some(Sight::File(file)) => {
+                Some(FileAccess::Unreadable(why)) => mistakes.push(format!("acme.ca_file: {why}")),
+                Some(FileAccess::File(file)) => {
                     if let Err(error) = acme::check_ca_file(&file) {
                         mistakes.push(format!("acme.ca_file: {error}"));
                     }
                 }
-                Some(Sight::Unknown) | None => {}
+                Some(FileAccess::Unknown) | None => {}
             }
         }
     }
@@ -353,10 +353,10 @@ fn fingerprint(acme: &Acme, read: Read<'_>) -> anyhow::Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::eyes::Eyes;
+    use crate::host::service_view::ServiceView;
 
-    fn look(path: &Path) -> Sight {
-        Eyes::new(None).unwrap().look(path)
+    fn look(path: &Path) -> FileAccess {
+        ServiceView::new(None, Path::new("/none/cokd.toml")).unwrap().look(path)
     }
 
     #[test]

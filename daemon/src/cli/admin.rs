@@ -61,7 +61,12 @@ impl Daemon {
         let unreachable = Unanswered::Unreachable;
         match self {
             Self::Socket(state_dir) => {
-                let stream = admin::connect(state_dir).map_err(unreachable)?;
+                // It blocks while a daemon that hangs accepts no connection.
+                let state_dir = state_dir.clone();
+                let connected = tokio::task::spawn_blocking(move || admin::connect(&state_dir));
+                let late = |_| io::Error::from(io::ErrorKind::TimedOut);
+                let connected = timeout(LIMIT, connected).await.map_err(late).map_err(unreachable)?;
+                let stream = connected.map_err(io::Error::from).flatten().map_err(unreachable)?;
                 exchange(stream, "localhost", None, method, path, body).await
             }
             Self::Address(address, token) => {

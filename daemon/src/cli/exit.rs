@@ -9,9 +9,7 @@ use cok_client::logging;
 
 use crate::config::ConfigError;
 use crate::host::memory;
-
-/// The configuration file of an installed daemon.
-pub(super) const DEFAULT_CONFIG: &str = "/etc/cokd/cokd.toml";
+pub(super) use crate::host::unit::DEFAULT_CONFIG;
 
 /// Something failed at run time.
 pub(super) const FAILED: u8 = 1;

@@ -125,10 +125,7 @@ fn start(cli: Cli) -> ExitCode {
         }
         Command::Client(cli) => client::main_of(&cli),
         Command::Check(args) => check::run(&args),
-        Command::Health(args) => match Config::load(&args.config) {
-            Ok(config) => outcome(block_on(health::ask(&args, &config))),
-            Err(error) => wrong(&error),
-        },
+        Command::Health(args) => health::run(&args),
         Command::Cert(command) => match Config::load(command.file()) {
             Ok(config) => outcome(cert::run(&command, &config)),
             Err(error) => wrong(&error),

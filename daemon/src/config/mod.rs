@@ -24,6 +24,9 @@ use crate::names::{Hostname, KeyDigest, SubdomainPattern};
 use crate::startup::startup;
 use crate::{certificates as certs, drain, edge, listen, tunnels};
 
+/// The folder that systemd makes for the service (`StateDirectory=`).
+const DEFAULT_STATE_DIR: &str = "/var/lib/cokd";
+
 /// The whole configuration.
 #[derive(Clone, Debug)]
 pub(crate) struct Config {
@@ -73,6 +76,16 @@ impl ConfigError {
     }
 }
 
+/// The state directory of a file whose other settings do not matter here. Mistakes elsewhere in it, even in its syntax, are
+/// none for the caller.
+pub(crate) fn state_dir(path: &Path) -> Result<PathBuf, ConfigError> {
+    let text = std::fs::read_to_string(path).map_err(|error| ConfigError::Read { path: path.to_owned(), error })?;
+    let of = |text: &str| Reader::new(text, "").root().ok().and_then(|mut root| root.path("state_dir"));
+    // Keys of the top come before the first section.
+    let tops = || text.lines().take_while(|line| !line.trim_start().starts_with('['));
+    Ok(of(&text).or_else(|| tops().find_map(of)).unwrap_or_else(|| DEFAULT_STATE_DIR.into()))
+}
+
 impl Config {
     /// The keys and sections that differ in `next` and need a restart.
     pub(crate) fn changed_at_startup(&self, next: &Self) -> Vec<&'static str> {
@@ -102,7 +115,7 @@ impl Config {
         let domain = root.required("domain", "a host name such as \"tunnel.example.com\"", |text: &str| {
             Hostname::parse(text).map_err(|error| error.to_string())
         });
-        let state_dir = root.path("state_dir").unwrap_or_else(|| "/var/lib/cokd".into());
+        let state_dir = root.path("state_dir").unwrap_or_else(|| DEFAULT_STATE_DIR.into());
         let mut section = root.section("listen");
         let mut addresses = addresses(&mut section);
         let (tls, acme) = (root.section("tls"), root.section("acme"));

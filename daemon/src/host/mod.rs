@@ -4,9 +4,9 @@
 pub(crate) mod activation;
 pub(crate) mod credentials;
 pub(crate) mod descriptors;
-pub(crate) mod eyes;
 pub(crate) mod flushes;
 pub(crate) mod memory;
 pub(crate) mod notify;
+pub(crate) mod service_view;
 pub(crate) mod tcp_queue;
 pub(crate) mod unit;

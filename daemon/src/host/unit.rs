@@ -4,10 +4,12 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+/// The configuration file of an installed daemon.
+pub(crate) const DEFAULT_CONFIG: &str = "/etc/cokd/cokd.toml";
 /// The unit of an installed daemon.
 const UNIT: &str = "cokd.service";
 /// The properties that are asked for.
-const PROPERTIES: &str = "LoadState,User,Group,DynamicUser,SupplementaryGroups,ProtectSystem,ProtectHome,PrivateTmp,\
+const PROPERTIES: &str = "LoadState,ExecStart,User,Group,DynamicUser,SupplementaryGroups,ProtectSystem,ProtectHome,PrivateTmp,\
                           StateDirectory,ReadWritePaths";
 /// Folders that `ProtectHome=yes` hides.
 const HOMES: [&str; 3] = ["/home", "/root", "/run/user"];
@@ -34,6 +36,10 @@ pub(crate) struct Unit {
     pub(crate) groups: Vec<String>,
     /// The credentials that it passes.
     credentials: HashMap<String, Credential>,
+    /// True if it passes further credentials, whose names are not in its files.
+    has_unlisted_credentials: bool,
+    /// The configuration file of its command line, if it names one.
+    config: Option<PathBuf>,
     hides_homes: bool,
     hides_temporary: bool,
     /// The folders that it may write to, if all others are read-only.
@@ -58,6 +64,7 @@ impl Unit {
             let words = || value.split_ascii_whitespace();
             match name {
                 "LoadState" if value != "loaded" => return None,
+                "ExecStart" => unit.config = config_of(value),
                 "User" => value.clone_into(&mut unit.user),
                 "DynamicUser" => unit.is_dynamic = value == "yes",
                 "Group" | "SupplementaryGroups" => unit.groups.extend(words().map(str::to_owned)),
@@ -76,7 +83,7 @@ impl Unit {
             }
         }
         unit.writable = strict.then_some(writable);
-        unit.credentials = credentials(files);
+        (unit.credentials, unit.has_unlisted_credentials) = credentials(files);
         text.contains("LoadState=loaded").then_some(unit)
     }
 
@@ -90,6 +97,18 @@ impl Unit {
     /// The source of a credential, if the unit passes it.
     pub(crate) fn credential(&self, name: &Path) -> Option<&Credential> {
         self.credentials.get(name.to_str()?)
+    }
+
+    /// True if credentials that its files do not name may be there.
+    pub(crate) fn has_unlisted_credentials(&self) -> bool {
+        self.has_unlisted_credentials
+    }
+
+    /// True if the service runs with this configuration file.
+    pub(crate) fn runs_with(&self, config: &Path) -> bool {
+        let own = self.config.as_deref().unwrap_or(Path::new(DEFAULT_CONFIG));
+        let whole = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        whole(config) == whole(own)
     }
 
     /// The setting that hides a path from the service.
@@ -116,12 +135,28 @@ impl Unit {
     }
 }
 
-/// The credentials in a unit's files.
-fn credentials(files: &str) -> HashMap<String, Credential> {
-    let mut passed = HashMap::new();
+/// The configuration file in a command line, as `systemctl show` prints it.
+fn config_of(command: &str) -> Option<PathBuf> {
+    let mut words = command.split_ascii_whitespace();
+    let word = words.find(|word| *word == "--config" || word.starts_with("--config="))?;
+    word.strip_prefix("--config=").or_else(|| words.next()).map(PathBuf::from)
+}
+
+/// The credentials in a unit's files, and whether it passes others.
+fn credentials(files: &str) -> (HashMap<String, Credential>, bool) {
+    let (mut passed, mut has_others) = (HashMap::new(), false);
     for (setting, value) in files.lines().filter_map(|line| line.trim().split_once('=')) {
         let (name, source) = value.trim().split_once(':').unwrap_or((value.trim(), ""));
         let source = match setting.trim_end() {
+            "ImportCredential" => {
+                has_others = true;
+                continue;
+            }
+            // Each file in a folder is a credential.
+            "LoadCredential" | "LoadCredentialEncrypted" if Path::new(source).is_dir() => {
+                has_others = true;
+                continue;
+            }
             "LoadCredential" if source.starts_with('/') => Credential::File(PathBuf::from(source)),
             "LoadCredential" | "LoadCredentialEncrypted" | "SetCredential" | "SetCredentialEncrypted" => {
                 Credential::Elsewhere
@@ -135,7 +170,7 @@ fn credentials(files: &str) -> HashMap<String, Credential> {
             passed.insert(name.to_owned(), source);
         }
     }
-    passed
+    (passed, has_others)
 }
 
 /// What systemctl prints; nothing if there is none.
@@ -157,7 +192,8 @@ pub(crate) fn active_sockets<'a>(units: &[&'a str]) -> Vec<&'a str> {
 mod tests {
     use super::*;
 
-    const SHOWN: &str = "LoadState=loaded\nUser=cokd\nDynamicUser=yes\nSupplementaryGroups=ssl-cert\nProtectSystem=strict\n\
+    const SHOWN: &str = "LoadState=loaded\nExecStart={ path=/usr/bin/cokd ; argv[]=/usr/bin/cokd run --config /srv/c.toml ; \
+                         ignore_errors=no ; pid=0 }\nUser=cokd\nDynamicUser=yes\nSupplementaryGroups=ssl-cert\nProtectSystem=strict\n\
                          ProtectHome=yes\nPrivateTmp=yes\nStateDirectory=cokd\nReadWritePaths=-/srv/cok\n";
     const FILES: &str = "# /lib/systemd/system/cokd.service\n[Service]\nUser=cokd\n#LoadCredential=off:/etc/off\n\
                          LoadCredential=first:/etc/first\nLoadCredential=\n\n# /etc/systemd/system/cokd.service.d/x.conf\n\
@@ -183,6 +219,13 @@ mod tests {
         }
         assert!(unit.may_write(Path::new("/var/lib/roots")).is_err());
         assert!(unit.makes(Path::new("/var/lib/cokd")) && !unit.makes(Path::new("/srv/cok")));
+        assert!(unit.runs_with(Path::new("/srv/c.toml")) && !unit.runs_with(Path::new(DEFAULT_CONFIG)));
+        assert!(Unit::default().runs_with(Path::new(DEFAULT_CONFIG)));
+        assert!(!unit.has_unlisted_credentials());
+        for more in ["ImportCredential=cok.*", "LoadCredential=keys:/etc"] {
+            let unit = Unit::parse(SHOWN, &format!("{FILES}{more}\n")).unwrap();
+            assert!(unit.has_unlisted_credentials() && unit.credential(Path::new("keys")).is_none(), "{more}");
+        }
         assert_eq!(Unit::parse("LoadState=not-found\nUser=\n", ""), None);
         assert_eq!(Unit::parse("", ""), None);
     }

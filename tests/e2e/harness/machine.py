@@ -2,6 +2,7 @@
 
 It has its own network, and its file changes are lost when it stops. The suite's programs can run in its network."""
 
+import fcntl
 import functools
 import hashlib
 import os
@@ -27,24 +28,29 @@ def root(suite=SUITES[0]):
     """Returns a folder with an installed Debian of that release. It is made once, kept outside the checkout, and read-only afterwards."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cok-tests"
     made = cache / f"{suite}-{hashlib.sha256(PACKAGES.encode()).hexdigest()[:12]}"
-    if not made.exists():
-        needs.command("debootstrap")
-        # Another run may build it at the same time: the first to finish wins.
-        making = cache / f"{made.name}.{os.getpid()}"
-        making.mkdir(parents=True)
-        try:
-            command = ["debootstrap", "--variant=minbase", f"--include={PACKAGES}", suite, str(making), MIRROR]
-            result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
-            assert result.returncode == 0, result.stdout[-2000:] + result.stderr
-            shutil.rmtree(making / "var/cache/apt/archives")
-            making.chmod(0o755)
-            try:
-                making.rename(made)
-            except OSError:
-                assert made.exists()
-        finally:
-            shutil.rmtree(making, ignore_errors=True)
+    cache.mkdir(parents=True, exist_ok=True)
+    # One worker makes it, and the others wait. The kernel drops the lock of a process that ends.
+    with open(cache / f"{suite}.lock", "w", encoding="utf-8") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not made.exists():
+            _install(suite, made)
     return made
+
+
+def _install(suite, made):
+    """Installs that release of Debian into this folder, which is there only once it is complete."""
+    needs.command("debootstrap")
+    making = made.with_name(f"{made.name}.{os.getpid()}")
+    making.mkdir()
+    try:
+        command = ["debootstrap", "--variant=minbase", f"--include={PACKAGES}", suite, str(making), MIRROR]
+        result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
+        assert result.returncode == 0, result.stdout[-2000:] + result.stderr
+        shutil.rmtree(making / "var/cache/apt/archives")
+        making.chmod(0o755)
+        making.rename(made)
+    finally:
+        shutil.rmtree(making, ignore_errors=True)
 
 
 def packages(folder, version=None, env=os.environ):

@@ -8,6 +8,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+from . import needs
 from .cok import DOMAIN
 from .ports import accepts, free_port
 from .process import Process, wait_for
@@ -15,6 +16,14 @@ from .process import Process, wait_for
 USER, PASSWORD = "ada", "p@ss:w/ord"
 FORBIDDEN = "forbidden.test"
 HOSTS = f"127.0.0.1 localhost {DOMAIN}\n127.0.0.9 {FORBIDDEN}\n"
+
+
+def _user(name):
+    """Skips the running test if this machine has no such user."""
+    try:
+        return pwd.getpwnam(name)
+    except KeyError:
+        return needs.lacking(f"the user {name}")
 
 
 class _Proxy:
@@ -55,6 +64,9 @@ class Squid(_Proxy):
     users, with certificates of its own authority from these files."""
 
     def __init__(self, login=True, certificate=None, reads_along=None):
+        needs.command("squid")
+        # squid gives up root for this user, who must read and write in the folder.
+        user = _user("proxy") if os.geteuid() == 0 else None
         super().__init__()
         listen, more = f"http_port {self.address}", ""
         if certificate:
@@ -91,9 +103,7 @@ cache deny all
 shutdown_lifetime 0 seconds
 """
         )
-        if os.geteuid() == 0:
-            # squid gives up root for this user, who must read and write here.
-            user = pwd.getpwnam("proxy")
+        if user:
             for path in (self.folder, *self.folder.rglob("*")):
                 os.chown(path, user.pw_uid, user.pw_gid)
         self._run("squid", "-N", "-f", config)
@@ -106,6 +116,8 @@ class Dante(_Proxy):
     """Asks for the passwords of this machine's users, so it runs with lists of its own in place of the machine's."""
 
     def __init__(self, login=True):
+        needs.root("only root can give Dante lists of users")
+        needs.command("danted")
         super().__init__()
         secret = subprocess.run(
             ["openssl", "passwd", "-6", "-stdin"], input=PASSWORD, text=True, capture_output=True, check=True

@@ -17,7 +17,7 @@ use cok_host::say;
 
 use super::exit::{DEFAULT_CONFIG, FAILED, USAGE, block_on, outcome, wrong};
 use crate::config::Config;
-use crate::host::eyes::{Eyes, Sight};
+use crate::host::service_view::{FileAccess, ServiceView};
 use crate::{admin, certificates};
 
 #[derive(Debug, Args)]
@@ -36,23 +36,23 @@ pub(super) struct CheckArgs {
     resolver: Option<SocketAddr>,
 }
 
-/// What is found around a configuration without mistakes.
+/// Prints what is found around a configuration without mistakes, each line once it is known, and counts the faults.
 #[derive(Debug, Default)]
 struct Report {
-    lines: Vec<String>,
     faults: usize,
 }
 
 impl Report {
-    /// Adds what keeps the daemon from its work.
-    fn fault(&mut self, line: String) {
+    /// Prints what keeps the daemon from its work.
+    fn fault(&mut self, line: &str) {
         self.faults += 1;
-        self.lines.push(line);
+        self.note(line);
     }
 
-    /// Adds what the operator should know.
-    fn note(&mut self, line: String) {
-        self.lines.push(line);
+    /// Prints what the operator should know.
+    #[expect(clippy::unused_self, reason = "only a report prints findings")]
+    fn note(&self, line: &str) {
+        say!("{line}");
     }
 }
 
@@ -62,59 +62,71 @@ pub(super) fn run(args: &CheckArgs) -> ExitCode {
         Ok(config) => config,
         Err(error) => return wrong(&error),
     };
-    let eyes = match Eyes::new(args.user.as_deref()) {
-        Ok(eyes) => eyes,
+    let view = match ServiceView::new(args.user.as_deref(), &args.config) {
+        Ok(view) => view,
         Err(error) => {
             logging::complain(&format!("cokd: {error:#}"));
             return ExitCode::from(USAGE);
         }
     };
     let file = args.config.display();
-    let mistakes = mistakes(&config, &eyes);
+    let mistakes = mistakes(&config, &view);
     if !mistakes.is_empty() {
         for mistake in mistakes {
             logging::complain(&format!("{file}: {mistake}").replace('\n', " "));
         }
         return ExitCode::from(USAGE);
     }
-    say!("{file}: no mistakes");
     let mut report = Report::default();
-    if let Some(note) = eyes.note() {
-        report.note(note);
+    report.note(&format!("{file}: no mistakes"));
+    if let Some(note) = view.note() {
+        report.note(&note);
     }
     let looked = block_on(async {
-        let runs = runs(&config);
+        ports::look(&config, &view, running(&config), &mut report);
+        // These wait for the daemon, and for servers of DNS.
         keys::look(&config, &mut report).await;
-        ports::look(&config, &eyes, runs, &mut report);
         dns::look(&config, args, &mut report).await;
         Ok(())
     });
-    for line in &report.lines {
-        say!("{line}");
-    }
     if looked.is_ok() && report.faults > 0 { ExitCode::from(FAILED) } else { outcome(looked) }
 }
 
 /// What would prevent a start, each with its key.
-fn mistakes(config: &Config, eyes: &Eyes) -> Vec<String> {
+fn mistakes(config: &Config, view: &ServiceView) -> Vec<String> {
     let domain = config.startup.domain.as_str();
-    let mut mistakes = certificates::mistakes(&config.certificates, domain, &|path| eyes.look(path));
+    let mut mistakes = certificates::mistakes(&config.certificates, domain, &|path| view.look(path));
     if let Some(file) = &config.admin.token_file
-        && let Sight::Unreadable(why) = eyes.look(file)
+        && let FileAccess::Unreadable(why) = view.look(file)
     {
         mistakes.push(format!("admin.token_file: {why}"));
     }
-    if let Some(fault) = eyes.state_dir_fault(&config.startup.state_dir) {
+    if let Some(fault) = view.state_dir_fault(&config.startup.state_dir) {
         mistakes.push(format!("state_dir: {fault}"));
     }
     mistakes.extend(ports::twice(&config.listen.startup.addresses));
     mistakes
 }
 
-/// True if a daemon runs with this state directory, as far as this user can tell.
-fn runs(config: &Config) -> bool {
+/// The daemon with this state directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Running {
+    /// None runs.
+    No,
+    /// This process.
+    Process(i32),
+    /// This user cannot tell.
+    Unknown,
+}
+
+fn running(config: &Config) -> Running {
     match admin::connect(&config.startup.state_dir) {
-        Ok(_) => true,
-        Err(error) => error.kind() == ErrorKind::PermissionDenied,
+        Ok(stream) => match stream.peer_cred().ok().and_then(|daemon| daemon.pid()) {
+            // A process outside of this container has the number 0 here.
+            Some(pid) if pid > 0 => Running::Process(pid),
+            _ => Running::Unknown,
+        },
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => Running::Unknown,
+        Err(_) => Running::No,
     }
 }

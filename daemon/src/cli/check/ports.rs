@@ -1,5 +1,7 @@
 //! Whether the ports of the configuration are free, and who can reach the admin address.
 
+use std::fmt;
+use std::fs;
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
@@ -7,27 +9,27 @@ use std::path::Path;
 use socket2::{Domain, Socket, Type};
 
 use super::dns::is_public;
-use super::{Config, Report};
-use crate::host::eyes::Eyes;
+use super::{Config, Report, Running};
+use crate::host::service_view::ServiceView;
 use crate::host::unit;
 use crate::listen::Addresses;
 
 /// A use of a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Use {
+struct PortUse {
     /// The key in `[listen]`.
     key: &'static str,
-    carried: Carried,
+    protocol: Protocol,
     address: SocketAddr,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Carried {
+enum Protocol {
     Tcp,
     Udp,
 }
 
-impl Carried {
+impl Protocol {
     fn name(self) -> &'static str {
         match self {
             Self::Tcp => "TCP",
@@ -37,10 +39,10 @@ impl Carried {
 }
 
 /// The unit that opens a port in place of the daemon.
-fn unit_of(used: &Use) -> &'static str {
-    match (used.key, used.carried) {
-        ("https", Carried::Tcp) => "cokd-https.socket",
-        ("https", Carried::Udp) => "cokd-quic.socket",
+fn unit_of(used: &PortUse) -> &'static str {
+    match (used.key, used.protocol) {
+        ("https", Protocol::Tcp) => "cokd-https.socket",
+        ("https", Protocol::Udp) => "cokd-quic.socket",
         ("http", _) => "cokd-http.socket",
         ("dns", _) => "cokd-dns.socket",
         _ => "",
@@ -48,18 +50,18 @@ fn unit_of(used: &Use) -> &'static str {
 }
 
 /// All uses. A port of 0 stands for any free one.
-fn uses(addresses: &Addresses) -> Vec<Use> {
+fn uses(addresses: &Addresses) -> Vec<PortUse> {
     let Addresses { https, http, admin, dns } = addresses;
-    let each = |key, carried, addresses: &[SocketAddr]| {
-        addresses.iter().map(|address| Use { key, carried, address: *address }).collect::<Vec<_>>()
+    let each = |key, protocol, addresses: &[SocketAddr]| {
+        addresses.iter().map(|address| PortUse { key, protocol, address: *address }).collect::<Vec<_>>()
     };
     let uses = [
-        each("https", Carried::Tcp, https),
-        each("https", Carried::Udp, https),
-        each("http", Carried::Tcp, http),
-        each("admin", Carried::Tcp, &[*admin]),
-        each("dns", Carried::Tcp, dns),
-        each("dns", Carried::Udp, dns),
+        each("https", Protocol::Tcp, https),
+        each("https", Protocol::Udp, https),
+        each("http", Protocol::Tcp, http),
+        each("admin", Protocol::Tcp, &[*admin]),
+        each("dns", Protocol::Tcp, dns),
+        each("dns", Protocol::Udp, dns),
     ];
     uses.into_iter().flatten().filter(|used| used.address.port() != 0).collect()
 }
@@ -70,10 +72,10 @@ pub(super) fn twice(addresses: &Addresses) -> Vec<String> {
     let mut mistakes: Vec<String> = Vec::new();
     for (index, one) in uses.iter().enumerate() {
         for other in &uses[..index] {
-            if one.carried == other.carried && overlap(one.address, other.address) {
-                let (key, carried) = (one.key, one.carried.name());
+            if one.protocol == other.protocol && overlap(one.address, other.address) {
+                let (key, protocol) = (one.key, one.protocol.name());
                 let mistake = format!(
-                    "listen.{key}: {} is used twice over {carried}: listen.{} has {}",
+                    "listen.{key}: {} is used twice over {protocol}: listen.{} has {}",
                     one.address, other.key, other.address
                 );
                 // One line is enough for TCP and UDP.
@@ -95,101 +97,151 @@ fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
 }
 
 /// Reports ports that other programs have, and an admin address that is open to the world.
-pub(super) fn look(config: &Config, eyes: &Eyes, runs: bool, report: &mut Report) {
+pub(super) fn look(config: &Config, view: &ServiceView, running: Running, report: &mut Report) {
     let addresses = &config.listen.startup.addresses;
     let admin = addresses.admin;
     if admin.ip().is_unspecified() || is_public(&admin.ip()) {
-        report.note(format!(
+        report.note(&format!(
             "listen.admin: {admin} shows metrics and health to everyone who reaches this machine; 127.0.0.1:{} does not",
             admin.port()
         ));
-    }
-    if runs {
-        return;
     }
     let uses = uses(addresses);
     let units: Vec<_> = uses.iter().map(unit_of).filter(|unit| !unit.is_empty()).collect();
     let active = unit::active_sockets(&units);
     for used in uses.iter().filter(|used| !active.contains(&unit_of(used))) {
-        let Use { key, carried, address } = used;
+        let PortUse { key, protocol, address } = used;
         let Err(error) = try_bind(used) else { continue };
-        let carried_by = carried.name();
+        let over = protocol.name();
         match error.kind() {
             ErrorKind::AddrInUse => {
-                let who = holder(used).unwrap_or_else(|| "another program".to_owned());
-                report.fault(format!("listen.{key}: {who} has {address} over {carried_by}"));
+                let holders = holders(used);
+                let is_own = match running {
+                    Running::No => false,
+                    Running::Process(pid) => {
+                        holders.iter().any(|holder| holder.pid == pid || holder.is_systemd())
+                            || (holders.is_empty() && fs::read_dir(format!("/proc/{pid}/fd")).is_err())
+                    }
+                    // This user does not see the daemon's sockets.
+                    Running::Unknown => holders.is_empty() || holders.iter().any(Holder::is_systemd),
+                };
+                if !is_own {
+                    let who = holders.first().map_or_else(|| "another program".to_owned(), Holder::to_string);
+                    report.fault(&format!("listen.{key}: {who} has {address} over {over}"));
+                }
             }
+            ErrorKind::Unsupported => report.fault(&format!(
+                "listen.{key}: IPv6 is off on this machine, so {address} cannot be opened; set an IPv4 address, such as \
+                 0.0.0.0:{}",
+                address.port()
+            )),
             ErrorKind::AddrNotAvailable => {
-                report.fault(format!("listen.{key}: this machine has no address {}", address.ip()));
+                report.fault(&format!("listen.{key}: this machine has no address {}", address.ip()));
             }
-            // systemd opens these for the service.
-            ErrorKind::PermissionDenied if eyes.is_service() => {}
-            ErrorKind::PermissionDenied => report.note(format!(
+            // systemd opens these for the service, or the running daemon has them.
+            ErrorKind::PermissionDenied if view.is_service() || running != Running::No => {}
+            ErrorKind::PermissionDenied => report.note(&format!(
                 "listen.{key}: you may not open {address}; root may, or the service with sockets of systemd"
             )),
-            _ => report.note(format!("listen.{key}: {address}: {error}")),
+            _ => report.note(&format!("listen.{key}: {address}: {error}")),
         }
     }
 }
 
 /// Binds a socket as the daemon does, and closes it at once.
-fn try_bind(used: &Use) -> io::Result<()> {
-    let kind = match used.carried {
-        Carried::Tcp => Type::STREAM,
-        Carried::Udp => Type::DGRAM,
+fn try_bind(used: &PortUse) -> io::Result<()> {
+    let kind = match used.protocol {
+        Protocol::Tcp => Type::STREAM,
+        Protocol::Udp => Type::DGRAM,
     };
     let socket = match Socket::new(Domain::for_address(used.address), kind, None) {
         // A machine without IPv6.
         Err(error) if error.raw_os_error() == Some(libc::EAFNOSUPPORT) => {
-            return Err(ErrorKind::AddrNotAvailable.into());
+            return Err(ErrorKind::Unsupported.into());
         }
         socket => socket?,
     };
     if used.address.is_ipv6() {
         socket.set_only_v6(false)?;
     }
-    if used.carried == Carried::Tcp {
+    if used.protocol == Protocol::Tcp {
         socket.set_reuse_address(true)?;
     }
     socket.bind(&used.address.into())
 }
 
-/// The program that has a port, if this user may see it: `nginx (process 17)`.
-fn holder(used: &Use) -> Option<String> {
-    let tables = match used.carried {
-        Carried::Tcp => ["/proc/net/tcp", "/proc/net/tcp6"],
-        Carried::Udp => ["/proc/net/udp", "/proc/net/udp6"],
-    };
-    let texts = tables.map(|table| std::fs::read_to_string(table).unwrap_or_default());
-    let inodes: Vec<_> =
-        texts.iter().flat_map(|text| listeners(text, used)).map(|inode| format!("socket:[{inode}]")).collect();
-    let processes = std::fs::read_dir("/proc").ok()?.flatten();
-    for process in processes.filter(|entry| entry.file_name().to_string_lossy().bytes().all(|b| b.is_ascii_digit())) {
-        let Ok(descriptors) = std::fs::read_dir(process.path().join("fd")) else { continue };
-        let has = descriptors.flatten().any(|descriptor| {
-            std::fs::read_link(descriptor.path()).is_ok_and(|link| inodes.iter().any(|inode| link == Path::new(inode)))
-        });
-        if has {
-            let name = std::fs::read_to_string(process.path().join("comm")).unwrap_or_default();
-            let name = name.trim().escape_debug().to_string();
-            return Some(format!("{name} (process {})", process.file_name().to_string_lossy()));
-        }
-    }
-    None
+/// A program that has a port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Holder {
+    name: String,
+    pid: i32,
 }
 
-/// The inodes of the sockets in a table of proc(5) that wait at a port.
-fn listeners(table: &str, used: &Use) -> Vec<String> {
+impl Holder {
+    /// True for the service manager, which opens ports for services.
+    fn is_systemd(&self) -> bool {
+        self.pid == 1 && self.name == "systemd"
+    }
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} (process {})", self.name, self.pid)
+    }
+}
+
+/// The programs that have a port, as far as this user may see them.
+fn holders(used: &PortUse) -> Vec<Holder> {
+    let tables = match used.protocol {
+        Protocol::Tcp => ["/proc/net/tcp", "/proc/net/tcp6"],
+        Protocol::Udp => ["/proc/net/udp", "/proc/net/udp6"],
+    };
+    let texts = tables.map(|table| fs::read_to_string(table).unwrap_or_default());
+    let links: Vec<_> =
+        texts.iter().flat_map(|text| listeners(text, used)).map(|inode| format!("socket:[{inode}]")).collect();
+    let has_it = |process: &Path| {
+        let descriptors = fs::read_dir(process.join("fd")).into_iter().flatten().flatten();
+        descriptors
+            .filter_map(|descriptor| fs::read_link(descriptor.path()).ok())
+            .any(|link| links.iter().any(|socket| link == Path::new(socket)))
+    };
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    processes
+        .filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path())))
+        .filter(|(_, process)| has_it(process))
+        .map(|(pid, process)| {
+            let name = fs::read_to_string(process.join("comm")).unwrap_or_default();
+            Holder { name: name.trim().escape_debug().to_string(), pid }
+        })
+        .collect()
+}
+
+/// The inodes of the sockets in a table of proc(5) that wait where one of this use would.
+fn listeners(table: &str, used: &PortUse) -> Vec<String> {
     /// The state of a TCP socket that listens.
     const LISTEN: &str = "0A";
     let of_line = |line: &str| {
         let words: Vec<_> = line.split_ascii_whitespace().collect();
-        let (local, state, inode) = (words.get(1)?, words.get(3)?, words.get(9)?);
-        let port = u16::from_str_radix(local.rsplit(':').next()?, 16).ok()?;
-        let waits = used.carried == Carried::Udp || *state == LISTEN;
-        (port == used.address.port() && waits).then(|| (*inode).to_owned())
+        let (local, state, inode) = (address_of(words.get(1)?)?, words.get(3)?, words.get(9)?);
+        let waits = used.protocol == Protocol::Udp || *state == LISTEN;
+        (waits && overlap(local, used.address)).then(|| (*inode).to_owned())
     };
     table.lines().skip(1).filter_map(of_line).collect()
+}
+
+/// An address in a table of proc(5): words of four bytes in this machine's order, and the port.
+fn address_of(text: &str) -> Option<SocketAddr> {
+    let (address, port) = text.split_once(':')?;
+    let words = address.as_bytes().chunks(8).map(|word| {
+        let word = u32::from_str_radix(std::str::from_utf8(word).ok()?, 16).ok()?;
+        Some(word.to_ne_bytes())
+    });
+    let bytes = words.collect::<Option<Vec<_>>>()?.concat();
+    let ip = match <[u8; 4]>::try_from(&*bytes) {
+        Ok(bytes) => IpAddr::from(bytes),
+        Err(_) => IpAddr::from(<[u8; 16]>::try_from(&*bytes).ok()?),
+    };
+    Some(SocketAddr::new(ip, u16::from_str_radix(port, 16).ok()?))
 }
 
 #[cfg(test)]
@@ -228,12 +280,28 @@ mod tests {
     fn the_program_that_has_a_port_is_found() {
         let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
         let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
-        for (carried, address) in [(Carried::Tcp, tcp.local_addr().unwrap()), (Carried::Udp, udp.local_addr().unwrap())]
+        for (protocol, address) in
+            [(Protocol::Tcp, tcp.local_addr().unwrap()), (Protocol::Udp, udp.local_addr().unwrap())]
         {
-            let used = Use { key: "https", carried, address };
+            let used = PortUse { key: "https", protocol, address };
             assert_eq!(try_bind(&used).unwrap_err().kind(), ErrorKind::AddrInUse);
-            let who = holder(&used).unwrap();
-            assert!(who.ends_with(&format!("(process {})", std::process::id())), "{who}");
+            let has_it =
+                |used: &PortUse| holders(used).iter().any(|holder| holder.pid.cast_unsigned() == std::process::id());
+            assert!(has_it(&used));
+            // The same port at another address is no one's.
+            let address = SocketAddr::new("127.0.0.2".parse().unwrap(), address.port());
+            assert!(!has_it(&PortUse { address, ..used }));
+        }
+    }
+
+    #[test]
+    #[cfg(target_endian = "little")]
+    fn addresses_of_the_kernels_tables_are_read() {
+        let read = |text: &str| address_of(text).map(|address| address.to_string());
+        assert_eq!(read("0100007F:01BB").as_deref(), Some("127.0.0.1:443"));
+        assert_eq!(read("B80D0120000000000000000001000000:0035").as_deref(), Some("[2001:db8::1]:53"));
+        for nonsense in ["", ":", "0100007F", "0100007F:x", "01:01", "0100007F0100007F:01BB"] {
+            assert_eq!(read(nonsense), None, "{nonsense}");
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Who carries out a command about keys: the running daemon, or this process.
 
+use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -35,6 +36,15 @@ pub(in crate::cli) enum Keeper {
 pub(in crate::cli) enum KeyFailure {
     Refused(KeyError),
     Other(anyhow::Error),
+}
+
+impl fmt::Display for KeyFailure {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused(error) => error.fmt(formatter),
+            Self::Other(error) => write!(formatter, "{error:#}"),
+        }
+    }
 }
 
 impl From<KeyError> for KeyFailure {

@@ -2,8 +2,9 @@
 //!
 //! It opens files and writes none.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -20,7 +21,7 @@ const DYNAMIC: u32 = 61184;
 
 /// What the daemon would find at a path.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Sight {
+pub(crate) enum FileAccess {
     /// The file, or nothing at all.
     File(PathBuf),
     /// Nothing is known: it is a credential, or this user may not look.
@@ -29,9 +30,9 @@ pub(crate) enum Sight {
     Unreadable(String),
 }
 
-/// The eyes of a user.
+/// Looks at files with the rights of a user.
 #[derive(Debug)]
-pub(crate) struct Eyes {
+pub(crate) struct ServiceView {
     /// Another user than that of this process.
     identity: Option<Identity>,
     /// The installed service.
@@ -50,18 +51,21 @@ struct Identity {
     groups: Vec<Gid>,
 }
 
-impl Eyes {
-    /// The eyes of a user, or else of the installed service, or else of this process.
-    pub(crate) fn new(user: Option<&str>) -> anyhow::Result<Self> {
+impl ServiceView {
+    /// Looks with the rights of a user; without one, of the installed service if it runs with this configuration file, or
+    /// else of this process.
+    pub(crate) fn new(user: Option<&str>, config: &Path) -> anyhow::Result<Self> {
         let is_root = geteuid().is_root();
         if let Some(user) = user {
-            ensure!(is_root, "only root can look with the eyes of another user (--user)");
-            let identity = Some(Identity::named(user)?);
-            return Ok(Self { identity, unit: None, who: format!("the user {user}"), guess: false });
+            let identity = Identity::named(user)?;
+            let is_caller = identity.uid == geteuid();
+            ensure!(is_root || is_caller, "only root can look with the rights of another user (--user)");
+            let identity = (!is_caller).then_some(identity);
+            return Self { identity, unit: None, who: format!("the user {user}"), guess: false }.tried();
         }
         // Inside the service everything is as it will be.
         let inside = std::env::var_os("CREDENTIALS_DIRECTORY").is_some();
-        let unit = if inside { None } else { Unit::installed() };
+        let unit = if inside { None } else { Unit::installed().filter(|unit| unit.runs_with(config)) };
         let own = format!("the user {}", geteuid().as_raw());
         let Some(unit) = unit else { return Ok(Self { identity: None, unit: None, who: own, guess: !is_root }) };
         if !is_root {
@@ -69,7 +73,13 @@ impl Eyes {
         }
         let who = "the service's user (cokd.service)".to_owned();
         let identity = Identity::of(&unit)?;
-        Ok(Self { identity, unit: Some(unit), who, guess: false })
+        Self { identity, unit: Some(unit), who, guess: false }.tried()
+    }
+
+    /// Fails if it cannot become its user. A root without capabilities cannot.
+    fn tried(self) -> anyhow::Result<Self> {
+        self.act(|| Ok(())).with_context(|| format!("cannot look as {}", self.who))?;
+        Ok(self)
     }
 
     /// What a reader of the results should know.
@@ -85,20 +95,21 @@ impl Eyes {
     }
 
     /// What is at a path of the configuration. A relative one names a credential.
-    pub(crate) fn look(&self, path: &Path) -> Sight {
+    pub(crate) fn look(&self, path: &Path) -> FileAccess {
         if let Some(unit) = self.unit.as_ref().filter(|_| path.is_relative()) {
             return match unit.credential(path) {
-                Some(Credential::File(source)) if File::open(source).is_ok_and(|file| is_file(&file)) => {
-                    Sight::File(source.to_owned())
+                Some(Credential::File(source)) if open(source).is_ok_and(|file| is_file(&file)) => {
+                    FileAccess::File(source.to_owned())
                 }
                 Some(Credential::File(source)) if !source.exists() && !self.guess => {
                     let (name, source) = (path.display(), source.display());
-                    Sight::Unreadable(format!("the credential {name} is missing: there is no file {source}"))
+                    FileAccess::Unreadable(format!("the credential {name} is missing: there is no file {source}"))
                 }
-                Some(_) => Sight::Unknown,
+                Some(_) => FileAccess::Unknown,
+                None if unit.has_unlisted_credentials() => FileAccess::Unknown,
                 None => {
                     let name = path.display();
-                    Sight::Unreadable(format!(
+                    FileAccess::Unreadable(format!(
                         "cokd.service has no credential {name}: set LoadCredential={name}:/PATH/{name} under [Service] by \
                          `systemctl edit cokd`"
                     ))
@@ -106,23 +117,24 @@ impl Eyes {
             };
         }
         if let Some(setting) = self.unit.as_ref().and_then(|unit| unit.hides(path)) {
-            return Sight::Unreadable(format!(
+            return FileAccess::Unreadable(format!(
                 "{} is hidden from the service ({setting}); {}",
                 path.display(),
                 advice(path)
             ));
         }
         let resolved = credentials::resolve(path);
-        match self.act(|| File::open(&resolved).map(drop)) {
+        match self.act(|| open(&resolved)) {
             Err(error) if error.kind() == ErrorKind::PermissionDenied => {
                 if self.guess && self.unit.is_some() {
-                    return Sight::Unknown;
+                    return FileAccess::Unknown;
                 }
-                Sight::Unreadable(format!("{} may not be read by {}; {}", path.display(), self.who, advice(path)))
+                FileAccess::Unreadable(format!("{} may not be read by {}; {}", path.display(), self.who, advice(path)))
             }
             // Only the service has it.
-            Err(_) if path.is_relative() => Sight::Unknown,
-            Ok(()) | Err(_) => Sight::File(resolved),
+            Err(_) if path.is_relative() => FileAccess::Unknown,
+            Ok(file) if !is_file(&file) => FileAccess::Unreadable(format!("{} is not a regular file", path.display())),
+            Ok(_) | Err(_) => FileAccess::File(resolved),
         }
     }
 
@@ -130,7 +142,7 @@ impl Eyes {
     pub(crate) fn state_dir_fault(&self, folder: &Path) -> Option<String> {
         let shown = folder.display();
         if folder.exists() && !folder.is_dir() {
-            return Some(format!("{shown} is no folder"));
+            return Some(format!("{shown} is not a directory"));
         }
         if let Some(unit) = &self.unit {
             if let Err(allowed) = unit.may_write(folder) {
@@ -155,14 +167,17 @@ impl Eyes {
     }
 
     /// Acts with the rights of the user: in a thread of its own, since Linux gives each thread its rights.
-    fn act(&self, act: impl FnOnce() -> io::Result<()> + Send) -> io::Result<()> {
+    ///
+    /// An error of the change of user is of the kind `Other`, unlike one of the act.
+    fn act<T: Send>(&self, act: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
         let Some(Identity { uid, gid, groups }) = &self.identity else { return act() };
         let acted = std::thread::scope(|scope| {
             let thread = scope.spawn(|| {
-                set_thread_groups(groups)?;
-                set_thread_res_gid(*gid, *gid, *gid)?;
-                // Without root's number the thread also loses root's capabilities.
-                set_thread_res_uid(*uid, *uid, *uid)?;
+                set_thread_groups(groups)
+                    .and_then(|()| set_thread_res_gid(*gid, *gid, *gid))
+                    // Without root's number the thread also loses root's capabilities.
+                    .and_then(|()| set_thread_res_uid(*uid, *uid, *uid))
+                    .map_err(|error| io::Error::other(format!("cannot change the user: {error}")))?;
                 act()
             });
             thread.join()
@@ -193,9 +208,6 @@ impl Identity {
 
     /// A user by name or number.
     fn named(user: &str) -> anyhow::Result<Self> {
-        if let Ok(number) = user.parse() {
-            return Ok(Self { uid: Uid::from_raw(number), gid: Gid::from_raw(number), groups: Vec::new() });
-        }
         // The tool knows users from every source of this machine.
         let numbers = |option: &str| -> anyhow::Result<Vec<u32>> {
             let said = Command::new("id").args([option, "--", user]).stdin(Stdio::null()).output().context("id")?;
@@ -204,8 +216,17 @@ impl Identity {
             ensure!(said.status.success() && !numbers.is_empty(), "there is no user {user:?} on this machine");
             Ok(numbers)
         };
-        let groups = numbers("-G")?.into_iter().map(Gid::from_raw).collect();
-        Ok(Self { uid: Uid::from_raw(numbers("-u")?[0]), gid: Gid::from_raw(numbers("-g")?[0]), groups })
+        let known = || -> anyhow::Result<Self> {
+            let groups = numbers("-G")?.into_iter().map(Gid::from_raw).collect();
+            Ok(Self { uid: Uid::from_raw(numbers("-u")?[0]), gid: Gid::from_raw(numbers("-g")?[0]), groups })
+        };
+        known().or_else(|error| match user.parse() {
+            // No name stands for it. A container's user has none. The highest number means "no change" to the kernel.
+            Ok(number) if number != u32::MAX => {
+                Ok(Self { uid: Uid::from_raw(number), gid: Gid::from_raw(number), groups: Vec::new() })
+            }
+            _ => Err(error),
+        })
     }
 }
 
@@ -215,6 +236,11 @@ fn number_of_group(group: &str) -> Option<u32> {
     }
     let said = Command::new("getent").args(["group", group]).stdin(Stdio::null()).output().ok()?;
     String::from_utf8_lossy(&said.stdout).split(':').nth(2)?.parse().ok()
+}
+
+/// Opens a file to read. A pipe without a writer does not hold it up.
+fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)
 }
 
 fn is_file(file: &File) -> bool {
@@ -238,8 +264,14 @@ mod tests {
 
     use super::*;
 
-    fn eyes(user: Option<&str>) -> Eyes {
-        Eyes::new(user).unwrap()
+    const CONFIG: &str = "/none/cokd.toml";
+
+    fn view(user: Option<&str>) -> ServiceView {
+        ServiceView::new(user, Path::new(CONFIG)).unwrap()
+    }
+
+    fn refusal(user: &str) -> String {
+        ServiceView::new(Some(user), Path::new(CONFIG)).unwrap_err().to_string()
     }
 
     #[test]
@@ -249,23 +281,31 @@ mod tests {
         let key = folder.path().join("key.pem");
         fs::write(&key, "x").unwrap();
         fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
+        for nonsense in ["no-such-user-here", "4294967295", "-1"] {
+            assert!(refusal(nonsense).contains(nonsense));
+        }
+        // The caller's own view needs no right.
+        assert_eq!(view(Some(&geteuid().as_raw().to_string())).look(&key), FileAccess::File(key.clone()));
         if !geteuid().is_root() {
             // Only root may become another user.
-            assert!(Eyes::new(Some("65534")).unwrap_err().to_string().contains("only root"));
-            assert_eq!(eyes(None).look(&key), Sight::File(key));
+            assert!(refusal("65534").contains("only root"));
+            assert_eq!(view(None).look(&key), FileAccess::File(key));
             return;
         }
-        let nobody = eyes(Some("65534"));
-        let Sight::Unreadable(why) = nobody.look(&key) else { panic!("it is seen") };
+        let nobody = view(Some("65534"));
+        let FileAccess::Unreadable(why) = nobody.look(&key) else { panic!("it is seen") };
         let loaded = format!("LoadCredential=key.pem:{}", key.display());
         assert!(why.contains("may not be read by the user 65534") && why.contains(&loaded), "{why}");
         assert!(nobody.state_dir_fault(&folder.path().join("state")).unwrap().contains("may not write"));
         // This thread is still root.
-        assert_eq!(eyes(Some("0")).look(&key), Sight::File(key.clone()));
+        assert_eq!(view(Some("0")).look(&key), FileAccess::File(key.clone()));
         fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
-        assert_eq!(nobody.look(&key), Sight::File(key.clone()));
-        assert!(nobody.state_dir_fault(&key).unwrap().ends_with("is no folder"));
-        assert!(Eyes::new(Some("no-such-user-here")).unwrap_err().to_string().contains("no-such-user-here"));
+        assert_eq!(nobody.look(&key), FileAccess::File(key.clone()));
+        assert!(nobody.state_dir_fault(&key).unwrap().ends_with("is not a directory"));
+        let pipe = folder.path().join("pipe");
+        assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        let FileAccess::Unreadable(why) = view(None).look(&pipe) else { panic!("it is seen") };
+        assert!(why.ends_with("pipe is not a regular file"), "{why}");
     }
 
     #[test]
@@ -275,11 +315,11 @@ mod tests {
         fs::write(&source, "x").unwrap();
         let missing = folder.path().join("missing");
         let unit = Unit::with_credentials(&[("key.pem", &source), ("missing", &missing)]);
-        let eyes = Eyes { identity: None, unit: Some(unit), who: "it".to_owned(), guess: false };
-        assert_eq!(eyes.look(Path::new("key.pem")), Sight::File(source));
-        let Sight::Unreadable(why) = eyes.look(Path::new("missing")) else { panic!("it is seen") };
+        let view = ServiceView { identity: None, unit: Some(unit), who: "it".to_owned(), guess: false };
+        assert_eq!(view.look(Path::new("key.pem")), FileAccess::File(source));
+        let FileAccess::Unreadable(why) = view.look(Path::new("missing")) else { panic!("it is seen") };
         assert!(why.contains(&missing.display().to_string()), "{why}");
-        let Sight::Unreadable(why) = eyes.look(Path::new("cert.pem")) else { panic!("it is seen") };
+        let FileAccess::Unreadable(why) = view.look(Path::new("cert.pem")) else { panic!("it is seen") };
         assert!(why.contains("LoadCredential=cert.pem:/PATH/cert.pem"), "{why}");
     }
 }
