@@ -300,7 +300,7 @@ mod tests {
         let read = |text: &str| address_of(text).map(|address| address.to_string());
         assert_eq!(read("0100007F:01BB").as_deref(), Some("127.0.0.1:443"));
         assert_eq!(read("B80D0120000000000000000001000000:0035").as_deref(), Some("[2001:db8::1]:53"));
-        for nonsense in ["", ":", "0100007F", "0100007F:x", "01:01", "0100007F0100007F:01BB"] {
+        for nonsense in ["", ":", "0100007F", "0100007F:x", "0100007F0100007F:01BB"] {
             assert_eq!(read(nonsense), None, "{nonsense}");
         }
     }
