@@ -10,7 +10,7 @@ use tracing::info;
 use super::overview::Overview;
 use crate::event::{Event, Lasting, TunnelHandle};
 use crate::figures::{bytes, duration};
-use crate::text::quoted;
+use crate::text::{path_text, quoted};
 
 /// Logs requests.
 #[derive(Debug)]
@@ -40,8 +40,8 @@ impl RequestLog {
         match event {
             Event::RequestBegan { request, method, path, query, .. } => {
                 let path = match query.as_ref().filter(|_| self.queries) {
-                    Some(query) => quoted(&format!("{path}?{query}")),
-                    None => quoted(path),
+                    Some(query) => quoted(&path_text(&format!("{path}?{query}"))),
+                    None => quoted(&path_text(path)),
                 };
                 self.open.lock().insert(*request, Open { method: method.clone(), path, lasting: None });
             }
