@@ -46,9 +46,12 @@ impl RequestLog {
                 self.open.lock().insert(*request, Open { method: method.clone(), path, lasting: None });
             }
             Event::RequestLasts { tunnel, request, what, status, after } => {
-                let mut open = self.open.lock();
-                let Some(Open { method, path, lasting }) = open.get_mut(request) else { return };
-                *lasting = Some(what.clone());
+                let (method, path) = {
+                    let mut open = self.open.lock();
+                    let Some(Open { method, path, lasting }) = open.get_mut(request) else { return };
+                    *lasting = Some(what.clone());
+                    (method.clone(), path.clone())
+                };
                 let tunnel = overview.label(*tunnel);
                 info!(
                     event = "stream_began",

@@ -117,7 +117,11 @@ impl Panel {
         });
         #[cfg(unix)]
         let signals = tokio::spawn(follow_signals(shared.clone())?);
+        #[cfg(unix)]
+        follow_quit(shared.clone())?;
         let lines = shared.clone();
+        // Earlier lines stand above the panel.
+        logging::flush();
         logging::divert(Some(Box::new(move |line: &str| lines.print(line))));
         let hooked = shared.clone();
         let before = panic::take_hook();
