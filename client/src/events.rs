@@ -41,7 +41,7 @@ pub(crate) struct Hub {
     /// The number of queues and observers. Requests look only at this if there are none.
     watchers: AtomicUsize,
     queues: Mutex<Vec<Arc<Queue>>>,
-    observers: RwLock<Vec<Arc<Observer>>>,
+    observers: RwLock<Arc<[Arc<Observer>]>>,
     /// The standings of tunnels; `None` once the client has ended.
     tunnels: Mutex<Option<HashMap<TunnelHandle, watch::Sender<Standing>>>>,
     requests: AtomicU64,
@@ -84,7 +84,9 @@ impl Hub {
 
     /// Passes the event of a request on, which says nothing about the standing of its tunnel.
     pub(crate) fn publish_request(&self, event: &Event) {
-        for observer in &*self.observers.read() {
+        // No lock is held meanwhile: an observer may take its time, or end an observation.
+        let observers = self.observers.read().clone();
+        for observer in &*observers {
             (observer.0)(event);
         }
         for queue in &*self.queues.lock() {
@@ -95,7 +97,9 @@ impl Hub {
     /// Calls `observer` with each event until the result is dropped.
     pub(crate) fn observe(self: &Arc<Self>, observer: impl Fn(&Event) + Send + Sync + 'static) -> Observation {
         let observer = Arc::new(Observer(Box::new(observer)));
-        self.observers.write().push(observer.clone());
+        let mut observers = self.observers.write();
+        *observers = observers.iter().chain([&observer]).cloned().collect();
+        drop(observers);
         self.watchers.fetch_add(1, Ordering::Relaxed);
         Observation { hub: self.clone(), observer }
     }
@@ -160,7 +164,8 @@ impl fmt::Debug for Observer {
     }
 }
 
-/// Guard of an observer, which is called until this is dropped. See [`crate::Client::observe`].
+/// Guard of an observer, which is called until this is dropped; of an event at that very moment, it may still hear. See
+/// [`crate::Client::observe`].
 #[derive(Debug)]
 #[must_use = "dropping it ends the observation"]
 pub struct Observation {
@@ -170,7 +175,9 @@ pub struct Observation {
 
 impl Drop for Observation {
     fn drop(&mut self) {
-        self.hub.observers.write().retain(|observer| !Arc::ptr_eq(observer, &self.observer));
+        let mut observers = self.hub.observers.write();
+        *observers = observers.iter().filter(|observer| !Arc::ptr_eq(observer, &self.observer)).cloned().collect();
+        drop(observers);
         self.hub.watchers.fetch_sub(1, Ordering::Relaxed);
     }
 }

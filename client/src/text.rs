@@ -1,27 +1,51 @@
 //! Text for messages: errors with their causes, and the words of peers, cut and escaped to stay on one line.
 
+use std::borrow::Cow;
 use std::error::Error;
 use std::fmt::Write as _;
 use std::io;
 
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+
 /// The most characters that are shown of a peer's words.
 const LONGEST: usize = 200;
 
+/// What a visitor's path has encoded when it is shown. All that is not ASCII is encoded as well: some of it are spaces and marks
+/// that make one line look like another.
+const IN_PATHS: &AsciiSet = &CONTROLS.add(b' ');
+
 /// The words of a peer or a visitor, on one line and not too long.
 pub(crate) fn quoted(text: &str) -> String {
+    let is_long = text.chars().nth(LONGEST).is_some();
+    let mut shown = harmless(text.chars().take(LONGEST));
+    if is_long {
+        shown.push('…');
+    }
+    shown
+}
+
+/// A visitor's path, as it may stand in a line.
+pub(crate) fn path_text(path: &str) -> Cow<'_, str> {
+    utf8_percent_encode(path, IN_PATHS).into()
+}
+
+/// Escapes characters that control a terminal, that end a line, or that change the direction or the order of text.
+pub(crate) fn harmless(text: impl IntoIterator<Item = char>) -> String {
     let mut shown = String::new();
-    for (number, c) in text.chars().enumerate() {
-        if number == LONGEST {
-            shown.push('…');
-            break;
-        }
-        if c.is_control() {
+    for c in text {
+        if c.is_control() || is_invisible(c) {
             shown.extend(c.escape_default());
         } else {
             shown.push(c);
         }
     }
     shown
+}
+
+/// Format characters of Unicode, and separators of lines.
+fn is_invisible(c: char) -> bool {
+    matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+        | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
 /// An error with its causes, in one line.
@@ -65,6 +89,14 @@ mod tests {
         assert_eq!(quoted("a\nb\u{1b}[2J é"), "a\\nb\\u{1b}[2J é");
         assert_eq!(quoted(&"é".repeat(LONGEST + 1)), "é".repeat(LONGEST) + "…");
         assert_eq!(quoted(&"é".repeat(LONGEST)), "é".repeat(LONGEST));
+        assert_eq!(quoted("a\u{2028}b\u{202e}c"), "a\\u{2028}b\\u{202e}c");
+    }
+
+    #[test]
+    fn a_path_has_no_odd_characters() {
+        assert_eq!(path_text("/a?b=%20&c"), "/a?b=%20&c");
+        let odd = "/é\u{2003}\u{a0}\u{2028}\u{202e} \n";
+        assert_eq!(path_text(odd), "/%C3%A9%E2%80%83%C2%A0%E2%80%A8%E2%80%AE%20%0A");
     }
 
     #[test]

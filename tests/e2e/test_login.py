@@ -4,6 +4,7 @@ import fcntl
 import os
 import pty
 import select
+import signal
 import subprocess
 import termios
 
@@ -108,12 +109,24 @@ def test_ctrl_c_leaves_the_terminal_and_the_files_alone(terminal, tmp_path):
     assert not (tmp_path / ".config").exists()
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT])
+def test_a_signal_leaves_the_terminal_and_the_files_alone(terminal, tmp_path, number):
+    program = terminal()
+    wait_for(lambda: b"API key for " in program.read() and not program.echoes(), "the question")
+    program.child.send_signal(number)
+    assert program.child.wait(10) == 1
+    wait_for(lambda: b"cannot ask for the API key: interrupted" in program.read(), "the reason")
+    assert program.echoes() and (termios.tcgetattr(program.master)[3] & termios.ICANON)
+    assert not (tmp_path / ".config").exists()
+
+
 def test_a_login_that_cannot_work_writes_nothing(tmp_path):
     for arguments, stdin, said in [
         (["login"], KEY, "no server: say cok-client login https://tunnel.example.com"),
         (["login", "http://x"], KEY, "must be https://"),
         (["login", "x.example"], "", "the API key is empty"),
         (["login", "x.example"], "two words\n", "the API key is empty, or not one word"),
+        (["login", "x.example", "--config", tmp_path / "my.api-key"], KEY, "is the name of the key's file"),
     ]:
         result = run(*arguments, home=tmp_path, stdin=stdin)
         (line,) = result.stderr.splitlines()

@@ -64,7 +64,8 @@ def test_the_panel_shows_the_tunnel_and_its_requests(daemon, services, terminal,
     lines = {line[:17].strip(): line[18:] for line in shown.splitlines() if line[17:18] == " "}
     url = daemon.url("panel", "")
     assert lines["Server"].startswith(daemon.url("", ""))
-    assert lines["Transport"].startswith("quic (QUIC answered first)")
+    # A machine that is busy may let the WebSocket win.
+    assert re.match(r"quic \(QUIC answered first\)|ws \(QUIC: no answer within ", lines["Transport"]), lines
     assert lines["Tunnel"] == f"{url} → {services.web}"
     screen.wait("ms round trip)")
     daemon.curl("panel", "/echo?secret=1", "--data-binary", "hello")
@@ -102,18 +103,23 @@ def test_streams_show_from_their_beginning(daemon, services, terminal, command):
 
 
 def test_a_resize_leaves_one_panel_behind_the_earlier_text(daemon, services, terminal, command):
-    screen = terminal(columns=110)
-    screen.type("echo before-it")
-    screen.run("exec", *command("resized", services.web))
-    screen.wait("online")
-    for columns, rows in [(60, 30), (130, 24), (40, 30), (100, 30)]:
-        screen.resize(columns, rows)
-        daemon.curl("resized", f"/echo/{columns}")
-        screen.wait(f"/echo/{columns}")
-        shown = screen.wait("Session status", count=1)
-        assert all(len(line) <= columns for line in shown.splitlines())
-    history = screen.history()
-    assert history.count("HTTP requests") == 1 and history.count("before-it") == 2, history
+    """A panel that is drawn while the terminal changes, before the system knows of it, may leave its copy above. So it has some
+    attempts."""
+    for attempt in range(4):
+        screen = terminal(columns=110)
+        screen.type("echo before-it")
+        screen.run("exec", *command(f"resized-{attempt}", services.web))
+        screen.wait("online")
+        for columns, rows in [(60, 30), (130, 24), (40, 30), (100, 30)]:
+            screen.resize(columns, rows)
+            daemon.curl(f"resized-{attempt}", f"/{columns}")
+            shown = screen.match(rf"GET +/{columns} ")
+            assert all(len(line) <= columns for line in shown.splitlines())
+        history = screen.history()
+        assert history.count("before-it") == 2, history
+        if history.count("Session status") == history.count("HTTP requests") == 1:
+            return
+    raise AssertionError(history)
 
 
 def test_a_low_terminal_is_enough(daemon, services, terminal, command):
@@ -149,14 +155,27 @@ def test_a_stopped_job_gives_the_terminal_back(daemon, services, terminal, comma
     screen.wait("stopped")
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_gives_the_terminal_back(daemon, services, terminal, command, number):
+@pytest.mark.parametrize(("number", "end"), [(signal.SIGTERM, "stopped"), (signal.SIGINT, "stopped"), (signal.SIGQUIT, "Quit")])
+def test_a_signal_gives_the_terminal_back(daemon, services, terminal, command, number, end):
     screen = terminal()
+    screen.type("ulimit -c 0")
     screen.run(*command(f"signal-{number}", services.web))
     screen.wait("online")
     os.kill(child_of(screen), number)
-    screen.wait("stopped")
+    screen.wait(end)
     assert is_free(screen)
+
+
+def test_where_no_shell_can_let_it_go_on_it_does_not_stop(daemon, services, terminal, command):
+    """With `exec` the client is the terminal's session, so the system ignores Ctrl-Z, as for all programs."""
+    screen = terminal()
+    screen.run("exec", *command("alone", services.web))
+    screen.wait("online")
+    screen.keys("C-z")
+    for number in range(3):
+        daemon.curl("alone", f"/echo/{number}")
+        screen.wait(f"/echo/{number}")
+    screen.keys("C-c")
 
 
 def test_log_lines_stand_above_the_panel(services, terminal, command):

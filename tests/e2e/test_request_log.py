@@ -1,10 +1,14 @@
 """The client's log of requests: `--log requests`."""
 
+import fcntl
+import os
 import re
+import signal
+import subprocess
 
 from harness.cok import KEY
 from harness.ports import free_port
-from harness.process import BIN_DIR, Process
+from harness.process import BIN_DIR, Process, end, spawn
 from harness.websocket import WebSocket
 
 
@@ -75,3 +79,27 @@ def test_a_line_for_people_has_no_fields(daemon, services, tmp_path):
         assert re.fullmatch(r"\S+ +INFO GET /echo 200 \S+ (ms|s) \S+ k?B", line), line
     finally:
         assert process.stop() == 0
+
+
+def test_a_log_that_is_not_read_holds_up_nothing(daemon, services, tmp_path):
+    """Standard error is a pipe that is full. Requests go on, and so does the client's end."""
+    out, log = os.pipe()
+    fcntl.fcntl(log, fcntl.F_SETPIPE_SZ, 4096)
+    (tmp_path / "key").write_text(KEY)
+    command = [
+        BIN_DIR / "cok-client", services.web, "--server", daemon.url("", ""), "--connect-to", daemon.https, "--ca-file",
+        daemon.ca, "--state-dir", tmp_path, "--api-key-file", tmp_path / "key", "--log", "requests", "-s", "unread",
+    ]
+    child = spawn(command, stderr=log, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL)
+    os.close(log)
+    try:
+        assert child.stdout.readline().decode().strip() == daemon.url("unread", "")
+        many = 2000
+        done = daemon.curl("unread", f"/echo?[1-{many}]", "--silent", "--output", "/dev/null", "--write-out", "%{http_code}\n")
+        assert done.stdout.split() == [b"200"] * many
+        child.send_signal(signal.SIGTERM)
+        assert child.wait(10) == 0
+    finally:
+        end(child)
+        os.close(out)
+        child.stdout.close()

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use clap::Subcommand;
 use cok_host::private_file;
 use cok_host::say;
-use toml_edit::{DocumentMut, Item, Table, Value};
+use toml_edit::{DocumentMut, Item, RawString, Table, Value};
 
 use super::access_flags::AccessFlags;
 use super::failure::Usage;
@@ -165,6 +165,9 @@ impl Edited {
         let wrong = || Usage(format!("cannot set {key:?}: expected a key such as server or tunnels.web.target"));
         let mut names: Vec<&str> = key.split('.').collect();
         let last = names.pop().filter(|last| !last.is_empty()).ok_or_else(wrong)?;
+        if value.is_empty() {
+            return removed(&mut self.document, &names, last).ok_or_else(|| wrong().into());
+        }
         let mut table: &mut Table = self.document.as_table_mut();
         for name in names {
             if name.is_empty() {
@@ -174,10 +177,6 @@ impl Edited {
             // [tunnels.web] needs no [tunnels].
             section.set_implicit(true);
             table = table.entry(name).or_insert(Item::Table(section)).as_table_mut().ok_or_else(wrong)?;
-        }
-        if value.is_empty() {
-            table.remove(last);
-            return Ok(());
         }
         let mut value = parsed(value);
         match table.get_mut(last).and_then(Item::as_value_mut) {
@@ -201,6 +200,64 @@ impl Edited {
         private_file::replace(&self.path, self.document.to_string().as_bytes())
             .with_context(|| format!("cannot write {}", self.path.display()))
     }
+}
+
+/// Removes a key if it is there. The comments above it stay, above what follows. `None` if a value stands where a section should.
+fn removed(document: &mut DocumentMut, sections: &[&str], last: &str) -> Option<()> {
+    let mut table = document.as_table_mut();
+    for name in sections {
+        if name.is_empty() {
+            return None;
+        }
+        match table.get_mut(name) {
+            Some(section) => table = section.as_table_mut()?,
+            None => return Some(()),
+        }
+    }
+    let is_value = |item: &Item| item.is_value();
+    let next = {
+        let mut later = table.iter().skip_while(|(name, _)| *name != last).skip(1);
+        later.find(|(_, item)| is_value(item)).map(|(name, _)| name.to_owned())
+    };
+    let (own, Some((key, item))) = (table.position(), table.remove_entry(last)) else { return Some(()) };
+    let (above, place) = match &item {
+        Item::Table(section) => (section.decor().prefix(), section.position()),
+        _ => (key.leaf_decor().prefix(), own),
+    };
+    let above = above.and_then(RawString::as_str).unwrap_or_default();
+    if !above.contains('#') {
+        return Some(());
+    }
+    let with = |below: Option<&RawString>| format!("{above}{}", below.and_then(RawString::as_str).unwrap_or_default());
+    if is_value(&item)
+        && let Some(mut next) = next.as_deref().and_then(|next| table.key_mut(next))
+    {
+        let text = with(next.leaf_decor().prefix());
+        next.leaf_decor_mut().set_prefix(text);
+    } else if let Some(section) = section_after(document.as_table_mut(), place) {
+        let text = with(section.decor().prefix());
+        section.decor_mut().set_prefix(text);
+    } else {
+        let text = with(Some(document.trailing()));
+        document.set_trailing(text);
+    }
+    Some(())
+}
+
+/// The first section with a header behind this place in the file.
+fn section_after(table: &mut Table, place: Option<isize>) -> Option<&mut Table> {
+    let mut found: Option<&mut Table> = None;
+    for (_, item) in table.iter_mut() {
+        let Some(section) = item.as_table_mut() else { continue };
+        let own = section.position().filter(|own| !section.is_implicit() && place.is_none_or(|place| *own > place));
+        let candidate = if own.is_some() { Some(section) } else { section_after(section, place) };
+        if let Some(candidate) = candidate
+            && found.as_ref().is_none_or(|found| candidate.position() < found.position())
+        {
+            found = Some(candidate);
+        }
+    }
+    found
 }
 
 /// A value as the file has it. Yes, no and lists are written as TOML has them; all else is text.
@@ -250,6 +307,30 @@ mod tests {
         for key in ["", ".", "a.", ".a", "server.x", "tunnels.web.target.x"] {
             assert!(Edited::open(&path).unwrap().set(key, "x").is_err(), "{key}");
         }
+    }
+
+    #[test]
+    fn comments_above_a_removed_key_stay() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("client.toml");
+        let text = "# first\nserver = \"https://a.example\"\n# second\ntransport = \"ws\"\n\n# web\n[tunnels.web]\n\
+                    # port\ntarget = 3000\n\n# api\n[tunnels.api]\n# last\ntarget = 1\n# end\n";
+        std::fs::write(&path, text).unwrap();
+        for (key, expected) in [
+            ("server", text.replace("server = \"https://a.example\"\n", "")),
+            ("transport", text.replace("transport = \"ws\"\n", "")),
+            ("tunnels.web.target", text.replace("target = 3000\n", "")),
+            ("tunnels.api.target", text.replace("target = 1\n", "")),
+            ("tunnels.web", text.replace("[tunnels.web]\n# port\ntarget = 3000\n", "")),
+            ("tunnels.api", text.replace("[tunnels.api]\n# last\ntarget = 1\n", "")),
+            ("tunnels.none.target", text.to_owned()),
+            ("nothing", text.to_owned()),
+        ] {
+            let mut edited = Edited::open(&path).unwrap();
+            edited.set(key, "").unwrap();
+            assert_eq!(edited.document.to_string(), expected, "{key}");
+        }
+        assert!(Edited::open(&path).unwrap().set("server.x", "").is_err());
     }
 
     #[test]

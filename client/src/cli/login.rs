@@ -8,7 +8,6 @@ use std::time::Duration;
 use anyhow::Context as _;
 use cok_host::private_file;
 use cok_host::say;
-use tokio::signal::ctrl_c;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
@@ -22,8 +21,8 @@ use crate::server::Server;
 /// What the name of the key's file ends with: `client.api-key` for `client.toml`, in the same folder.
 const EXTENSION: &str = "api-key";
 
-/// How long the question may take to end after Ctrl-C.
-const END_OF_QUESTION: Duration = Duration::from_secs(1);
+/// How long the question may take to end after Ctrl-C. After another signal it does not.
+const END_OF_QUESTION: Duration = Duration::from_millis(300);
 
 /// Where to log in.
 #[derive(Debug, clap::Args)]
@@ -43,6 +42,10 @@ pub(super) fn run(args: &LoginArgs) -> anyhow::Result<()> {
     let server = server(args, edited.config()).map_err(Usage::of)?;
     edited.set("server", &server)?;
     let key_file = path.with_extension(EXTENSION);
+    if key_file == path {
+        let why = format!("{} is the name of the key's file: name the configuration otherwise", path.display());
+        return Err(Usage(why).into());
+    }
     let name = key_file.file_name().and_then(|name| name.to_str()).context("the file's name is not UTF-8")?;
     edited.set("api_key_file", name)?;
     // Before the key is asked for: a file that cannot be used is said at once.
@@ -78,20 +81,85 @@ fn ask(server: &str) -> anyhow::Result<String> {
     check_key(&text).map_err(Usage::of)
 }
 
-/// Asks on the terminal. rpassword turns Ctrl-C into SIGINT, which would end the program before the terminal echoes again. So
-/// the signal is caught here, and then the question has a moment to end.
+/// Asks on the terminal. A signal would end the program before the terminal echoes again, also the SIGINT that rpassword makes
+/// of Ctrl-C. So signals are caught here, and the terminal gets its settings back.
 fn prompt(question: String) -> io::Result<String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let before = Settings::of_terminal();
     let answer = runtime.block_on(async {
+        let interrupted = interrupt()?;
         let mut asking = spawn_blocking(|| rpassword::prompt_password(question));
         tokio::select! {
             biased;
-            _ = ctrl_c() => timeout(END_OF_QUESTION, asking).await?.map_err(io::Error::other)?,
+            () = interrupted => {
+                // After Ctrl-C the question ends by itself, and must not change the settings later.
+                let _ended = timeout(END_OF_QUESTION, asking).await;
+                Err(io::Error::new(io::ErrorKind::Interrupted, "interrupted"))
+            }
             answer = &mut asking => answer.map_err(io::Error::other)?,
         }
     });
+    before.restore();
     runtime.shutdown_background();
     answer
+}
+
+/// Becomes ready with the first signal that would end the program.
+#[cfg(unix)]
+fn interrupt() -> io::Result<impl Future<Output = ()>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let (mut hangup, mut quit) = (signal(SignalKind::hangup())?, signal(SignalKind::quit())?);
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
+            _ = quit.recv() => {}
+        }
+    })
+}
+
+/// Becomes ready with Ctrl-C.
+#[cfg(not(unix))]
+fn interrupt() -> io::Result<impl Future<Output = ()>> {
+    Ok(async { drop(tokio::signal::ctrl_c().await) })
+}
+
+/// The terminal's settings before the question.
+#[cfg(unix)]
+struct Settings(Option<(std::fs::File, rustix::termios::Termios)>);
+
+#[cfg(unix)]
+impl Settings {
+    fn of_terminal() -> Self {
+        // rpassword asks there as well.
+        let terminal = std::fs::File::open("/dev/tty").ok();
+        Self(
+            terminal
+                .and_then(|terminal| rustix::termios::tcgetattr(&terminal).ok().map(|settings| (terminal, settings))),
+        )
+    }
+
+    fn restore(&self) {
+        if let Some((terminal, settings)) = &self.0 {
+            // If the terminal is gone, there is nothing to restore.
+            let _gone = rustix::termios::tcsetattr(terminal, rustix::termios::OptionalActions::Now, settings);
+        }
+    }
+}
+
+/// Elsewhere the question restores them itself.
+#[cfg(not(unix))]
+struct Settings;
+
+#[cfg(not(unix))]
+impl Settings {
+    fn of_terminal() -> Self {
+        Self
+    }
+
+    fn restore(&self) {}
 }
 
 fn write(path: &Path, key: &str) -> anyhow::Result<()> {

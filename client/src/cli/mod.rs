@@ -136,6 +136,12 @@ pub fn main_of(cli: &Cli) -> ExitCode {
 }
 
 fn start(cli: &Cli) -> ExitCode {
+    let code = run_command(cli);
+    logging::flush();
+    code
+}
+
+fn run_command(cli: &Cli) -> ExitCode {
     let done = match &cli.command {
         None => return tunnels(&cli.args.flags, cli.args.invocation()),
         Some(Command::Start(args)) => return tunnels(&args.flags, Ok(args.invocation())),

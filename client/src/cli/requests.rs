@@ -10,7 +10,7 @@ use tracing::info;
 use super::overview::Overview;
 use crate::event::{Event, Lasting, TunnelHandle};
 use crate::figures::{bytes, duration};
-use crate::text::quoted;
+use crate::text::{path_text, quoted};
 
 /// Logs requests.
 #[derive(Debug)]
@@ -40,15 +40,18 @@ impl RequestLog {
         match event {
             Event::RequestBegan { request, method, path, query, .. } => {
                 let path = match query.as_ref().filter(|_| self.queries) {
-                    Some(query) => quoted(&format!("{path}?{query}")),
-                    None => quoted(path),
+                    Some(query) => quoted(&path_text(&format!("{path}?{query}"))),
+                    None => quoted(&path_text(path)),
                 };
                 self.open.lock().insert(*request, Open { method: method.clone(), path, lasting: None });
             }
             Event::RequestLasts { tunnel, request, what, status, after } => {
-                let mut open = self.open.lock();
-                let Some(Open { method, path, lasting }) = open.get_mut(request) else { return };
-                *lasting = Some(what.clone());
+                let (method, path) = {
+                    let mut open = self.open.lock();
+                    let Some(Open { method, path, lasting }) = open.get_mut(request) else { return };
+                    *lasting = Some(what.clone());
+                    (method.clone(), path.clone())
+                };
                 let tunnel = overview.label(*tunnel);
                 info!(
                     event = "stream_began",

@@ -282,7 +282,8 @@ impl Cause {
             Self::OtherNames(_) | Self::UnknownName if by_address => "name the server by its name, not by its address",
             Self::OtherNames(_) | Self::UnknownName => "check the name of the server",
             Self::Expired(limit) | Self::NotYetValid(limit) if limit.other_clock().is_some() => {
-                "set this machine's clock"
+                // The server could say any time, such as one at which a stolen certificate was valid.
+                "check it against another source, and set it"
             }
             Self::Expired(Limit { there: Some(_), .. }) => "its operator has to renew it",
             Self::Expired(_) => "its operator has to renew it, unless this machine's clock is wrong",
@@ -460,9 +461,14 @@ mod tests {
             cause(late, Some(at - day)),
             format!(
                 "{start}this machine's clock is 3 days ahead of the server's: it says 2026-12-01 10:42:07 UTC, the \
-                 server's 2026-11-28 10:42:07 UTC; set this machine's clock"
+                 server's 2026-11-28 10:42:07 UTC; check it against another source, and set it"
             )
         );
+        // By both clocks it has expired.
+        let month = at + 30 * day;
+        let expired = expired.replace("2 days", "30 days");
+        assert_eq!(cause(month, Some(month + 400)), format!("{start}{expired}"));
+        assert_eq!(cause(month, Some(at + 400)), format!("{start}{expired}"));
         let early = |there| said(Cause::NotYetValid(Limit { at: Some(at), here: at - 3 * day, there }), false);
         assert!(early(Some(at)).contains("clock is 3 days behind the server's"), "{}", early(Some(at)));
         assert_eq!(

@@ -25,9 +25,12 @@ impl Limit {
         Self { at, here: unix_seconds(SystemTime::now()), there: None }
     }
 
-    /// The server's clock, if it says something else than this machine's.
+    /// The server's clock, if the certificate is valid by it and the clocks differ. A certificate that is invalid by both clocks
+    /// is invalid.
     pub(super) fn other_clock(&self) -> Option<u64> {
-        self.there.filter(|there| there.abs_diff(self.here) > CLOCKS_AGREE)
+        let (at, there) = (self.at?, self.there?);
+        let is_valid_there = if self.here > at { there <= at } else { there >= at };
+        (is_valid_there && there.abs_diff(self.here) > CLOCKS_AGREE).then_some(there)
     }
 
     /// From the text of an error of rustls, which ends in the limit and the seconds between.

@@ -18,6 +18,8 @@ pub(super) struct Version {
     tag: Option<String>,
     /// In whole seconds, as HTTP dates are.
     modified: Option<SystemTime>,
+    /// The second of its change is over, so its date names this content alone (RFC 9110, section 8.8.2.2).
+    is_settled: bool,
 }
 
 impl Version {
@@ -28,7 +30,8 @@ impl Version {
             modified.map(|since| format!("\"{:x}.{:x}-{:x}\"", since.as_secs(), since.subsec_nanos(), metadata.len()));
         let seconds = modified.map(|since| since.as_secs()).filter(|seconds| *seconds < END_OF_DATES);
         let modified = seconds.map(|seconds| UNIX_EPOCH + Duration::from_secs(seconds)).filter(|time| *time <= now);
-        Self { tag, modified }
+        let is_settled = modified.is_some_and(|time| time + Duration::from_secs(1) <= now);
+        Self { tag, modified, is_settled }
     }
 
     /// ETag.
@@ -69,11 +72,13 @@ pub(super) enum Outcome {
 pub(super) fn judge(headers: &HeaderMap, version: &Version, length: u64, is_head: bool) -> Outcome {
     let tags = texts(headers, IF_MATCH);
     let is_unchanged = |since: SystemTime| version.modified.is_some_and(|modified| modified <= since);
+    // Without a date of the file, the visitor's says nothing.
+    let is_changed = |since: SystemTime| version.modified.is_some_and(|modified| modified > since);
     if !tags.is_empty() {
         if !version.is_among(&tags, false) {
             return Outcome::Failed;
         }
-    } else if date(headers, IF_UNMODIFIED_SINCE).is_some_and(|since| !is_unchanged(since)) {
+    } else if date(headers, IF_UNMODIFIED_SINCE).is_some_and(is_changed) {
         return Outcome::Failed;
     }
     let tags = texts(headers, IF_NONE_MATCH);
@@ -95,7 +100,7 @@ fn is_current(headers: &HeaderMap, version: &Version) -> bool {
     match texts(headers, IF_RANGE)[..] {
         [] => !headers.contains_key(IF_RANGE),
         [text] if text.starts_with('"') => Some(text) == version.tag.as_deref(),
-        [text] => version.modified.is_some() && httpdate::parse_http_date(text).ok() == version.modified,
+        [text] => version.is_settled && httpdate::parse_http_date(text).ok() == version.modified,
         _ => false,
     }
 }
@@ -113,6 +118,8 @@ fn part(text: &str, length: u64) -> Outcome {
     let range = match (number(first), number(last)) {
         (Some(Some(first)), Some(None)) => first..length,
         (Some(Some(first)), Some(Some(last))) if first <= last => first..last.saturating_add(1).min(length),
+        // An empty file is shorter than any part that is asked for, so all of it is what was meant.
+        (Some(None), Some(Some(1..))) if length == 0 => return Outcome::Whole,
         (Some(None), Some(Some(count))) => length.saturating_sub(count)..length,
         _ => return Outcome::Whole,
     };
@@ -138,12 +145,27 @@ mod tests {
     const EARLIER: &str = "Sun, 06 Nov 1994 08:49:36 GMT";
 
     fn judged(fields: &[(&str, &str)], length: u64) -> Outcome {
-        let version = Version { tag: Some("\"a\"".to_owned()), modified: httpdate::parse_http_date(DATE).ok() };
+        let modified = httpdate::parse_http_date(DATE).ok();
+        judged_as(&Version { tag: Some("\"a\"".to_owned()), modified, is_settled: true }, fields, length)
+    }
+
+    fn judged_as(version: &Version, fields: &[(&str, &str)], length: u64) -> Outcome {
         let mut headers = HeaderMap::new();
         for (name, value) in fields {
             headers.append(name.parse::<HeaderName>().unwrap(), value.parse().unwrap());
         }
-        judge(&headers, &version, length, false)
+        judge(&headers, version, length, false)
+    }
+
+    #[test]
+    fn a_date_counts_only_if_it_tells_contents_apart() {
+        let range = ("range", "bytes=0-1");
+        let modified = httpdate::parse_http_date(DATE).ok();
+        let fresh = Version { tag: None, modified, is_settled: false };
+        assert_eq!(judged_as(&fresh, &[("if-range", DATE), range], 10), Outcome::Whole);
+        let undated = Version { tag: None, modified: None, is_settled: false };
+        assert_eq!(judged_as(&undated, &[("if-unmodified-since", EARLIER)], 10), Outcome::Whole);
+        assert_eq!(judged_as(&undated, &[("if-modified-since", LATER)], 10), Outcome::Whole);
     }
 
     #[test]
@@ -170,7 +192,8 @@ mod tests {
             assert_eq!(judged(&[("range", range)], 10), expected, "{range}");
         }
         assert_eq!(judged(&[("range", "bytes=0-")], 0), Outcome::Unsatisfiable);
-        assert_eq!(judged(&[("range", "bytes=-1")], 0), Outcome::Unsatisfiable);
+        assert_eq!(judged(&[("range", "bytes=-1")], 0), Outcome::Whole);
+        assert_eq!(judged(&[("range", "bytes=-0")], 0), Outcome::Unsatisfiable);
         assert_eq!(judged(&[("range", "bytes=0-1"), ("range", "bytes=2-3")], 10), Outcome::Whole);
     }
 
@@ -216,6 +239,7 @@ mod tests {
         assert!(future.date().is_none() && future.tag().is_some());
         assert!(version(UNIX_EPOCH - Duration::from_secs(1000)).tag().is_none());
         let now = version(SystemTime::now());
-        assert!(now.date().is_some() && now.tag().is_some());
+        assert!(now.date().is_some() && now.tag().is_some() && !now.is_settled);
+        assert!(version(SystemTime::now() - Duration::from_secs(2)).is_settled);
     }
 }

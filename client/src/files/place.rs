@@ -66,9 +66,11 @@ fn find_names(root: &Dir, names: &[String], path: &str) -> io::Result<Found> {
     if !has_slash {
         return Ok(Found::Folder);
     }
-    match served(root, &real.join(INDEX)).and_then(|index| open(root, &index, INDEX)) {
-        Err(error) if is_absence(&error) => listing::page(root, &real, names).map(Found::Listing),
-        opened => opened.map(Found::File),
+    let index = real.join(INDEX);
+    match root.symlink_metadata(&index) {
+        Err(error) if error.kind() == ErrorKind::NotFound => listing::page(root, &real, names).map(Found::Listing),
+        // One that cannot be served was meant to hide the listing all the same.
+        _ => open(root, &served(root, &index)?, INDEX).map(Found::File),
     }
 }
 
@@ -84,13 +86,44 @@ pub(super) fn served(root: &Dir, path: &Path) -> io::Result<PathBuf> {
 }
 
 fn open(root: &Dir, real: &Path, name: &str) -> io::Result<OpenFile> {
-    // Opening a named pipe would wait for its writer.
-    if !root.metadata(real)?.is_file() {
+    let file = open_real(root, real)?;
+    // Only what is open can be judged: another file may have its name by now.
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
         return Err(absent("it is no file"));
     }
-    let file = root.open(real)?.into_std();
-    let metadata = file.metadata()?;
     Ok(OpenFile { file, metadata, name: name.into() })
+}
+
+/// Opens a path without symbolic links. A link that has taken the place of one of its names is not followed, and a named pipe
+/// does not wait for its writer.
+#[cfg(unix)]
+fn open_real(root: &Dir, real: &Path) -> io::Result<File> {
+    use rustix::fs::{Mode, OFlags, openat};
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    // A single name cannot lead out of its folder.
+    let mut names = real.components().filter_map(|part| match part {
+        Component::Normal(name) => Some(name),
+        _ => None,
+    });
+    let last = names.next_back().ok_or_else(|| absent("it is no file"))?;
+    let mut folder = None;
+    for name in names {
+        folder = Some(match &folder {
+            None => openat(root, name, flags | OFlags::DIRECTORY, Mode::empty())?,
+            Some(folder) => openat(folder, name, flags | OFlags::DIRECTORY, Mode::empty())?,
+        });
+    }
+    Ok(match &folder {
+        None => openat(root, last, flags, Mode::empty())?,
+        Some(folder) => openat(folder, last, flags, Mode::empty())?,
+    }
+    .into())
+}
+
+#[cfg(not(unix))]
+fn open_real(root: &Dir, real: &Path) -> io::Result<File> {
+    root.open(real).map(cap_std::fs::File::into_std)
 }
 
 /// The names on a request's path, decoded. `None` if one of them is never served.
@@ -135,6 +168,30 @@ const ELOOP: i32 = if cfg!(any(target_os = "linux", target_os = "android")) { 40
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(unix)]
+    #[test]
+    fn what_takes_the_place_of_a_file_is_judged_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        std::fs::create_dir_all(path("sub/.git")).unwrap();
+        for name in ["a", ".env", "sub/b", "sub/.git/b"] {
+            std::fs::write(path(name), name).unwrap();
+        }
+        let root = Dir::open_ambient_dir(folder.path(), ambient_authority()).unwrap();
+        let opens = |name: &str| open(&root, Path::new(name), name).map(drop).map_err(|error| is_absence(&error));
+        assert_eq!((opens("a"), opens("./a"), opens("sub/b"), opens("sub")), (Ok(()), Ok(()), Ok(()), Err(true)));
+        // As if each had been swapped after its path was resolved.
+        std::fs::remove_file(path("a")).unwrap();
+        std::os::unix::fs::symlink(".env", path("a")).unwrap();
+        assert_eq!(opens("a"), Err(true));
+        std::fs::remove_file(path("a")).unwrap();
+        rustix::fs::mknodat(rustix::fs::CWD, path("a"), rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+        assert_eq!(opens("a"), Err(true));
+        std::fs::rename(path("sub"), path("was")).unwrap();
+        std::os::unix::fs::symlink("was/.git", path("sub")).unwrap();
+        assert_eq!(opens("sub/b"), Err(true));
+    }
 
     #[test]
     fn names_are_decoded_once_and_are_single_components() {

@@ -7,6 +7,8 @@ use tracing_subscriber::field::RecordFields;
 use tracing_subscriber::fmt::FormatFields;
 use tracing_subscriber::fmt::format::Writer;
 
+use crate::text::harmless;
+
 /// A shorter value may be part of a message by chance.
 const LEAST: usize = 3;
 
@@ -18,7 +20,7 @@ impl<'w> FormatFields<'w> for MessageFirst {
     fn format_fields<R: RecordFields>(&self, mut writer: Writer<'w>, fields: R) -> fmt::Result {
         let mut entry = Entry::default();
         fields.record(&mut entry);
-        writer.write_str(&escaped(&entry.message))?;
+        writer.write_str(&harmless(entry.message.chars()))?;
         if entry.is_about_a_request() {
             return Ok(());
         }
@@ -26,7 +28,7 @@ impl<'w> FormatFields<'w> for MessageFirst {
             if value.len() >= LEAST && entry.message.contains(&value) {
                 continue;
             }
-            let shown = escaped(&shown);
+            let shown = harmless(shown.chars());
             if writer.has_ansi_escapes() {
                 write!(writer, " \u{1b}[3m{name}\u{1b}[0m\u{1b}[2m=\u{1b}[0m{shown}")?;
             } else {
@@ -70,19 +72,6 @@ impl Visit for Entry {
         let value = format!("{value:?}");
         self.add(field, value.clone(), value);
     }
-}
-
-/// Escapes control characters: the words of peers must not control a terminal.
-fn escaped(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for c in text.chars() {
-        if c.is_control() {
-            escaped.extend(c.escape_default());
-        } else {
-            escaped.push(c);
-        }
-    }
-    escaped
 }
 
 #[cfg(test)]

@@ -2,8 +2,10 @@
 
 mod fields;
 mod journal;
+mod queue;
 
 use std::io::{self, IsTerminal as _, Write};
+use std::time::Duration;
 
 use clap::ValueEnum;
 use parking_lot::RwLock;
@@ -12,6 +14,13 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 use self::fields::MessageFirst;
+use self::queue::Queue;
+
+/// How long standard error may hold up the end of the process.
+const LAST_LINES: Duration = Duration::from_secs(1);
+
+/// The lines for standard error.
+static QUEUE: Queue = Queue::new();
 
 /// Where log lines go, and how they look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -40,9 +49,9 @@ pub fn start(name: &str, format: LogFormat, default_filter: &str) {
             Err(error) => complain(&format!("{name}: there is no journal: {error}; the log goes to standard error")),
         }
     }
-    // Writing to a closed terminal fails. The program goes on without its log.
+    QUEUE.open();
     let subscriber = tracing_subscriber::fmt().log_internal_errors(false).with_env_filter(filter);
-    let subscriber = subscriber.with_writer(io::stderr).with_target(false);
+    let subscriber = subscriber.with_writer(|| Stderr).with_target(false);
     // This fails only if the process logs already, which then goes on.
     let _second = if format == LogFormat::Json {
         subscriber.json().flatten_event(true).with_current_span(false).with_span_list(false).try_init()
@@ -63,12 +72,17 @@ pub(crate) fn divert(diversion: Option<Diversion>) {
     *DIVERSION.write() = diversion;
 }
 
+/// Waits until the lines so far are on standard error, for a second at most. To be called before the process ends.
+pub fn flush() {
+    QUEUE.flush(LAST_LINES);
+}
+
 /// Whether standard error shows colours (no-color.org).
 pub(crate) fn has_colours() -> bool {
     io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
-/// Standard error, or what takes its lines.
+/// Standard error, or what takes its lines. Once the log has started, lines do not wait for it.
 struct Stderr;
 
 impl Write for Stderr {
@@ -78,12 +92,13 @@ impl Write for Stderr {
                 divert(&String::from_utf8_lossy(text));
                 Ok(text.len())
             }
+            None if QUEUE.push(text) => Ok(text.len()),
             None => io::stderr().write(text),
         }
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        io::stderr().flush()
+        Ok(())
     }
 }
 
@@ -133,6 +148,7 @@ pub fn complain(why: &str) {
         // If standard error is closed, there is no other place for the line.
         let _closed = Stderr.write_all(format!("{level}{line}\n").as_bytes());
     }
+    flush();
 }
 
 #[cfg(test)]

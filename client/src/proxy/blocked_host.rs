@@ -12,11 +12,16 @@ const LOOKS: u8 = 8;
 const MOST: usize = 4096;
 
 /// What such services say, and their names.
-const SAYINGS: [(&[u8], &str); 3] = [
+const SAYINGS: [(&[u8], &str); 4] = [
     (b"Blocked request. This host", "Vite"),
-    (b"Invalid Host header", "webpack-dev-server"),
+    (INVALID_HOST, WEBPACK),
     (b"Blocked hosts:", "Rails"),
+    // Before version 7.
+    (b"Blocked host:", "Rails"),
 ];
+const WEBPACK: &str = "webpack-dev-server";
+/// Until an early version 5, webpack-dev-server says this alone, with the status 200.
+const INVALID_HOST: &[u8] = b"Invalid Host header";
 
 /// Whether a service may refuse the visitors' host. It is asked no more after the first few responses.
 #[derive(Debug)]
@@ -63,17 +68,26 @@ impl Suspect {
 
     /// Its body goes on.
     pub(super) fn said(&mut self, data: &[u8]) {
-        if self.status == Some(StatusCode::FORBIDDEN) {
-            let room = MOST - self.body.len();
+        let most = match self.status {
+            Some(StatusCode::FORBIDDEN) => MOST,
+            // One byte more shows that it is another body.
+            Some(StatusCode::OK) => INVALID_HOST.len() + 1,
+            _ => 0,
+        };
+        if most > 0 {
+            let room = most.saturating_sub(self.body.len());
             self.body.extend_from_slice(data.get(..room).unwrap_or(data));
         }
     }
 
     /// The response has ended. Returns the name of a service that refuses the host, once.
     pub(super) fn blocked_by(self) -> Option<&'static str> {
-        self.status?;
+        let status = self.status?;
         let says = |saying: &[u8]| self.body.windows(saying.len()).any(|part| part == saying);
-        let found = SAYINGS.iter().find(|(saying, _)| says(saying)).map(|(_, name)| *name);
+        let found = match status {
+            StatusCode::OK => (self.body == INVALID_HOST).then_some(WEBPACK),
+            _ => SAYINGS.iter().find(|(saying, _)| says(saying)).map(|(_, name)| *name),
+        };
         if found.is_none() {
             self.host.looked();
         }
@@ -104,6 +118,18 @@ mod tests {
         assert_eq!(look(&host, StatusCode::FORBIDDEN, &vite), None);
         let host = BlockedHost::new(true);
         assert_eq!(look(&host, StatusCode::FORBIDDEN, &[b"Invalid Host header"]), Some("webpack-dev-server"));
+        let rails = |saying: &[u8]| look(&BlockedHost::new(true), StatusCode::FORBIDDEN, &[b"<h1>", saying, b"</h1>"]);
+        assert_eq!((rails(b"Blocked host: x"), rails(b"Blocked hosts: x, y")), (Some("Rails"), Some("Rails")));
+    }
+
+    #[test]
+    fn a_whole_body_counts_with_status_200() {
+        let whole = |body: &[&[u8]]| look(&BlockedHost::new(true), StatusCode::OK, body);
+        assert_eq!(whole(&[b"Invalid Host ", b"header"]), Some("webpack-dev-server"));
+        for other in [&[&b"Invalid Host header"[..], b"."][..], &[b"the Invalid Host header"], &[b"Invalid Host"], &[]]
+        {
+            assert_eq!(whole(other), None);
+        }
     }
 
     #[test]

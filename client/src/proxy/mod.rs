@@ -48,7 +48,7 @@ use crate::flight::{self, Flight, InFlight};
 use crate::options::HostHeader;
 use crate::target::Target;
 use crate::target_trust::Fingerprint;
-use crate::text::quoted;
+use crate::text::{path_text, quoted};
 use crate::upgrades::Upgrades;
 
 /// The failure of a service that sends interim responses without end.
@@ -173,7 +173,7 @@ impl Proxy {
         }
         let target = target.to_text();
         let shown = if self.log_queries { &*target } else { target.split('?').next().unwrap_or_default() };
-        let target = quoted(shown);
+        let target = quoted(&path_text(shown));
         match result {
             Ok(()) => debug!(%method, target, "{method} {target}: answered"),
             Err(Failure::Gone) => {

@@ -101,6 +101,12 @@ struct RunArgs {
 
 /// Runs the daemon as its command line says.
 pub fn main() -> ExitCode {
+    let code = run_command();
+    logging::flush();
+    code
+}
+
+fn run_command() -> ExitCode {
     if std::env::args_os().nth(1).is_some_and(|command| command == "client") {
         client::call_it("cokd client");
     }

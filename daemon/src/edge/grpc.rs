@@ -48,7 +48,7 @@ pub(super) fn refused(problem: Problem) -> Response<Body> {
     let (status, message) = match problem {
         Problem::PasswordNeeded | Problem::LinkNeeded => (UNAUTHENTICATED, "the tunnel asks for credentials"),
         Problem::LinkExpired => (UNAUTHENTICATED, "the share link has expired"),
-        Problem::TooMany => (RESOURCE_EXHAUSTED, "too many requests"),
+        Problem::TooMany | Problem::TooManyToTunnel => (RESOURCE_EXHAUSTED, "too many requests"),
         Problem::PathDenied => (UNIMPLEMENTED, "the tunnel is not open at this path"),
         _ => (PERMISSION_DENIED, "the tunnel is not open to this network"),
     };

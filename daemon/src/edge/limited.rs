@@ -55,15 +55,15 @@ fn address_of(context: &Context, request: &Request<RequestBody>) -> Option<IpAdd
 pub(super) fn too_many(exceeded: Exceeded, reader: Reader<'_>) -> Response<Body> {
     let seconds = exceeded.wait.as_secs() + u64::from(exceeded.wait.subsec_nanos() > 0);
     let seconds = seconds.max(1);
-    let mut response = if grpc::is_grpc(reader.headers()) {
-        grpc::refused(Problem::TooMany)
-    } else {
-        page_until(Problem::TooMany, reader, Some(seconds))
+    let (whose, problem) = match exceeded.whose {
+        Whose::Visitor => ("visitor", Problem::TooMany),
+        Whose::Tunnel => ("tunnel", Problem::TooManyToTunnel),
+        Whose::Key => ("key", Problem::TooManyToTunnel),
     };
-    let whose = match exceeded.whose {
-        Whose::Visitor => "visitor",
-        Whose::Tunnel => "tunnel",
-        Whose::Key => "key",
+    let mut response = if grpc::is_grpc(reader.headers()) {
+        grpc::refused(problem)
+    } else {
+        page_until(problem, reader, Some(seconds))
     };
     let (burst, window) = (exceeded.rate.burst.get(), window(exceeded.rate));
     let headers = response.headers_mut();

@@ -11,6 +11,9 @@ use crate::own_answers::{STYLE, mark};
 /// How soon a visitor may try again while a tunnel is away, in seconds.
 const RETRY_SECONDS: u64 = 10;
 
+/// A page loads again after so many seconds at least. Before the end of a short wait, its other requests would count as well.
+const RELOAD_SECONDS: u64 = 5;
+
 /// Why a request is answered by the daemon itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Problem {
@@ -40,8 +43,10 @@ pub(super) enum Problem {
     HeadTooLarge,
     /// The client has been away for too long.
     Offline,
-    /// Too many requests in a time.
+    /// Too many requests of this visitor in a time.
     TooMany,
+    /// Too many requests to this tunnel in a time, or to those of its key.
+    TooManyToTunnel,
     /// Too many visitors or exchanges at once.
     Busy,
     /// Too many exchanges of this visitor at once.
@@ -87,14 +92,6 @@ impl Turn {
             Self::Operator => "operator",
         }
     }
-
-    fn sentence(self) -> &'static str {
-        match self {
-            Self::Visitor => "It is your turn.",
-            Self::Owner => "It is the turn of the tunnel's owner.",
-            Self::Operator => "It is the turn of this server's operator.",
-        }
-    }
 }
 
 impl Problem {
@@ -110,7 +107,7 @@ impl Problem {
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::Loop => StatusCode::LOOP_DETECTED,
             Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-            Self::TooMany => StatusCode::TOO_MANY_REQUESTS,
+            Self::TooMany | Self::TooManyToTunnel => StatusCode::TOO_MANY_REQUESTS,
             Self::UploadSlow => StatusCode::REQUEST_TIMEOUT,
             Self::Offline | Self::Busy | Self::Share | Self::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
             Self::ServiceAbsent
@@ -135,10 +132,11 @@ impl Problem {
             | Self::MethodNotAllowed
             | Self::HeadTooLarge
             | Self::TooMany
-            | Self::Busy
             | Self::Share
             | Self::UploadSlow => Turn::Visitor,
             Self::NetworkDenied
+            | Self::TooManyToTunnel
+            | Self::Busy
             | Self::PathDenied
             | Self::Loop
             | Self::Offline
@@ -151,6 +149,16 @@ impl Problem {
             | Self::ServiceInvalid
             | Self::ResponseTooLarge => Turn::Owner,
             Self::Misdirected | Self::ShuttingDown => Turn::Operator,
+        }
+    }
+
+    /// Who can do something about it.
+    fn sentence(self) -> &'static str {
+        match self.turn() {
+            Turn::Visitor if matches!(self, Self::TooMany | Self::Share | Self::UploadSlow) => "You can try again.",
+            Turn::Visitor => "You can put that right.",
+            Turn::Owner => "Only the tunnel's owner can change that.",
+            Turn::Operator => "Only the server's operator can change that.",
         }
     }
 
@@ -188,7 +196,12 @@ impl Problem {
                 "Tunnel offline",
                 "The tunnel of this name is not connected right now. Its owner has to start it again.",
             ),
-            Self::TooMany => ("Too many requests", "More requests came than are allowed. Try again in a moment."),
+            Self::TooMany => {
+                ("Too many requests", "More requests came from your network than are allowed. Try again in a moment.")
+            }
+            Self::TooManyToTunnel => {
+                ("Too many requests", "More requests came to this tunnel than are allowed. Try again in a moment.")
+            }
             Self::Busy => ("Too busy", "This tunnel has as many requests as it can take. Try again in a moment."),
             Self::Share => (
                 "Too many requests at once",
@@ -289,13 +302,18 @@ pub(super) fn page_until(problem: Problem, reader: Reader<'_>, retry: Option<u64
 }
 
 fn html(problem: Problem, reader: Reader<'_>, retry: Option<u64>) -> String {
-    let (status, (title, explanation), turn) = (problem.status(), problem.text(), problem.turn().sentence());
+    let (status, (title, explanation), turn) = (problem.status(), problem.text(), problem.sentence());
     // Browsers load a page again by GET.
     let (refresh, again) = match retry.filter(|_| matches!(*reader.method, Method::GET | Method::HEAD)) {
-        Some(seconds) => (
-            format!("<meta http-equiv=\"refresh\" content=\"{seconds}\">"),
-            format!(" This page loads again by itself in {seconds} s."),
-        ),
+        Some(seconds) => {
+            // Pages that were refused together do not come together again.
+            let seconds = seconds.max(RELOAD_SECONDS);
+            let seconds = seconds + fastrand::u64(0..=seconds / 4);
+            (
+                format!("<meta http-equiv=\"refresh\" content=\"{seconds}\">"),
+                format!(" This page loads again by itself in {seconds} s."),
+            )
+        }
         None => (String::new(), String::new()),
     };
     let name = reader.tunnel.map(|name| format!("<p><code>{}</code></p>\n", escaped(name))).unwrap_or_default();
@@ -321,7 +339,7 @@ fn json(problem: Problem, reader: Reader<'_>) -> String {
 }
 
 fn plain(problem: Problem, reader: Reader<'_>) -> String {
-    let ((title, explanation), turn) = (problem.text(), problem.turn().sentence());
+    let ((title, explanation), turn) = (problem.text(), problem.sentence());
     let name = reader.tunnel.map(|name| format!("{name}\n")).unwrap_or_default();
     format!("{title}\n{name}{explanation}\n{turn}\n")
 }
@@ -361,7 +379,7 @@ mod tests {
         let name = Some("demo.tunnel.example.com:8443");
         let page = told(Problem::Offline, &Method::GET, "text/html", name);
         assert!(page.contains("<code>demo.tunnel.example.com</code>"), "{page}");
-        assert!(page.contains("It is the turn of the tunnel's owner.") && page.contains("content=\"7\""), "{page}");
+        assert!(page.contains("Only the tunnel's owner can change that."), "{page}");
         let page = told(Problem::Offline, &Method::GET, "application/json", name);
         assert!(
             page.contains("\"turn\":\"owner\"") && page.contains("\"tunnel\":\"demo.tunnel.example.com\""),
@@ -373,7 +391,7 @@ mod tests {
                 "Service not running",
                 "demo.tunnel.example.com",
                 "The tunnel is connected, but nothing answers behind it. Its owner has to start the service.",
-                "It is the turn of the tunnel's owner.",
+                "Only the tunnel's owner can change that.",
             ]
         );
     }
@@ -386,6 +404,21 @@ mod tests {
         assert!(!response.headers().contains_key(RETRY_AFTER));
         let response = page(Problem::Offline, Reader::new(&Method::GET, &headers, None));
         assert_eq!(response.headers()[RETRY_AFTER], "10");
+    }
+
+    #[test]
+    fn it_is_loaded_again_after_the_wait_and_not_each_second() {
+        let headers = HeaderMap::from_iter([(ACCEPT, HeaderValue::from_static("text/html"))]);
+        let reader = Reader::new(&Method::GET, &headers, None);
+        for (wait, times) in [(1, 5..=6), (7, 7..=8), (100, 100..=125)] {
+            for _ in 0..100 {
+                let page = html(Problem::TooMany, reader, Some(wait));
+                let seconds = page.split("content=\"").nth(3).unwrap().split('"').next().unwrap();
+                assert!(times.contains(&seconds.parse().unwrap()), "{wait}: {seconds}");
+                assert!(page.contains(&format!("loads again by itself in {seconds} s.")), "{page}");
+            }
+            assert_eq!(page_until(Problem::TooMany, reader, Some(wait)).headers()[RETRY_AFTER], wait.to_string());
+        }
     }
 
     #[test]

@@ -2,13 +2,15 @@
 //!
 //! Windows has no modes: what a user makes in their own profile is theirs by the rules that it inherits.
 
-pub(crate) use self::system::{create_folder, is_readable_by_all, of_temporary_folder, restrict, set, sync_folder};
+pub(crate) use self::system::{
+    create_folder, give, is_readable_by_all, of_temporary_folder, restrict, set, sync_folder,
+};
 
 #[cfg(unix)]
 mod system {
-    use std::fs::{self, DirBuilder, File, Permissions};
+    use std::fs::{self, DirBuilder, File, Metadata, Permissions};
     use std::io;
-    use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+    use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _, fchown};
     use std::path::Path;
 
     use tempfile::Builder;
@@ -21,6 +23,19 @@ mod system {
     /// Sets the mode of an open file.
     pub(crate) fn set(file: &File, mode: u32) -> io::Result<()> {
         file.set_permissions(Permissions::from_mode(mode))
+    }
+
+    /// Gives a file the owner and the group of another one.
+    pub(crate) fn give(file: &File, like: &Metadata) -> io::Result<()> {
+        let (now, uid, gid) = (file.metadata()?, like.uid(), like.gid());
+        if (now.uid(), now.gid()) == (uid, gid) {
+            return Ok(());
+        }
+        fchown(file, Some(uid), Some(gid)).map_err(|error| {
+            let why =
+                format!("it belongs to user {uid} and group {gid}, and the new one cannot be given to them: {error}");
+            io::Error::new(error.kind(), why)
+        })
     }
 
     /// Takes from a mode what goes beyond this one.
@@ -52,7 +67,7 @@ mod system {
 
 #[cfg(not(unix))]
 mod system {
-    use std::fs::{self, File};
+    use std::fs::{self, File, Metadata};
     use std::io;
     use std::path::Path;
 
@@ -71,6 +86,12 @@ mod system {
     /// Without effect.
     #[expect(clippy::unnecessary_wraps, reason = "other systems can fail")]
     pub(crate) fn set(_file: &File, _mode: u32) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Without effect.
+    #[expect(clippy::unnecessary_wraps, reason = "other systems can fail")]
+    pub(crate) fn give(_file: &File, _like: &Metadata) -> io::Result<()> {
         Ok(())
     }
 

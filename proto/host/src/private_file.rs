@@ -31,15 +31,18 @@ pub fn write_with_mode(path: &Path, content: &[u8], mode: u32) -> io::Result<()>
     sync_folder(folder)
 }
 
-/// Replaces the content of a file. One that is there keeps its permissions and a symbolic link to it; a new one is for its owner
-/// alone.
+/// Replaces the content of a file. One that is there keeps its owner, its permissions and a symbolic link to it; a new one is for
+/// its owner alone. Fails if the process may not give files to the owner.
 pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     let real = match fs::canonicalize(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => return write(path, content),
         real => real?,
     };
     let file = written(parent(&real), content, FILE_MODE)?;
-    file.as_file().set_permissions(fs::metadata(&real)?.permissions())?;
+    let before = fs::metadata(&real)?;
+    // First the owner: a change of it takes permissions away.
+    modes::give(file.as_file(), &before)?;
+    file.as_file().set_permissions(before.permissions())?;
     file.persist(&real)?;
     sync_folder(parent(&real))
 }
@@ -188,6 +191,21 @@ mod tests {
         assert_eq!((fs::read(&path).unwrap().as_slice(), mode(&path)), (&b"newer"[..], 0o640));
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
         assert_eq!(names(folder.path()).len(), 2, "no temporary file is left");
+    }
+
+    #[test]
+    fn a_replaced_file_keeps_its_owner() {
+        use std::os::unix::fs::{MetadataExt as _, chown};
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        fs::write(&path, "old").unwrap();
+        // Only root may give files away.
+        if chown(&path, Some(1234), Some(4321)).is_ok() {
+            fs::set_permissions(&path, Permissions::from_mode(0o640)).unwrap();
+            replace(&path, b"new").unwrap();
+            let now = fs::metadata(&path).unwrap();
+            assert_eq!((now.uid(), now.gid(), mode(&path)), (1234, 4321, 0o640));
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@ import shlex
 import shutil
 import subprocess
 import tempfile
+import termios
 
 from .process import wait_for
 
@@ -44,7 +45,11 @@ class Terminal:
         self.tmux("send-keys", *names)
 
     def resize(self, columns, rows):
+        """Returns once the system knows the new size. tmux takes its time for that."""
         self.tmux("resize-window", "-x", str(columns), "-y", str(rows))
+        tty = self.tmux("display-message", "-p", "#{pane_tty}").strip()
+        with open(tty, "rb", buffering=0, opener=lambda path, flags: os.open(path, flags | os.O_NOCTTY)) as terminal:
+            wait_for(lambda: termios.tcgetwinsize(terminal) == (rows, columns), "the terminal's new size")
 
     def shown(self, *options):
         """Returns the text that is visible. With `-S -`, the scrollback comes first."""

@@ -117,7 +117,11 @@ impl Panel {
         });
         #[cfg(unix)]
         let signals = tokio::spawn(follow_signals(shared.clone())?);
+        #[cfg(unix)]
+        follow_quit(shared.clone())?;
         let lines = shared.clone();
+        // Earlier lines stand above the panel.
+        logging::flush();
         logging::divert(Some(Box::new(move |line: &str| lines.print(line))));
         let hooked = shared.clone();
         let before = panic::take_hook();
@@ -235,6 +239,8 @@ impl Shared {
             }
             let _timed_out = self.changed.wait_for(&mut inner, TICK);
         }
+        // If the process did not stop, none says that it goes on.
+        inner.is_suspended = false;
     }
 
     /// Waits for a change, or a tick. Returns whether the process is to stop.
@@ -267,4 +273,20 @@ fn follow_signals(shared: Arc<Shared>) -> io::Result<impl Future<Output = ()>> {
             }
         }
     })
+}
+
+/// Lets SIGQUIT end the process as usual, with a terminal that echoes again. A thread of its own follows it, for processes that
+/// hang.
+#[cfg(unix)]
+fn follow_quit(shared: Arc<Shared>) -> io::Result<()> {
+    use signal_hook::{consts::SIGQUIT, iterator::Signals, low_level::emulate_default_handler};
+    let mut quits = Signals::new([SIGQUIT])?;
+    thread::Builder::new().name("quit".to_owned()).spawn(move || {
+        for quit in quits.forever() {
+            shared.echo.restore();
+            // It fails only for signals that have no default.
+            let _ended = emulate_default_handler(quit);
+        }
+    })?;
+    Ok(())
 }

@@ -7,6 +7,7 @@ use super::rates::Rates;
 use super::text::{Line, Style};
 use crate::event::{Event, Lasting};
 use crate::figures::{bytes, duration, unix_seconds};
+use crate::text::path_text;
 
 /// The most ended requests that are kept.
 const KEPT: usize = 100;
@@ -69,7 +70,7 @@ impl Requests {
                     number: *request,
                     at,
                     method: method.to_string(),
-                    path: path.clone(),
+                    path: path_text(path).into_owned(),
                     began: now,
                     what: None,
                     ended: None,

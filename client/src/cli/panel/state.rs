@@ -64,11 +64,15 @@ impl State {
 
     /// Takes an event in.
     pub(super) fn note(&mut self, event: &Event, now: Instant, at: SystemTime) {
+        // Only a session brings these.
+        if let Event::Connected { .. } | Event::NameTaken { .. } | Event::Refused { .. } | Event::Displaced { .. } =
+            event
+            && !matches!(self.session, Session::Online { .. } | Session::Stopping { .. })
+        {
+            self.session = Session::Online { since: now };
+        }
         match event {
             Event::Connected { tunnel, transport, url, reason, .. } => {
-                if !matches!(self.session, Session::Online { .. } | Session::Stopping { .. }) {
-                    self.session = Session::Online { since: now };
-                }
                 self.transport = Some((*transport, reason.clone()));
                 self.tunnels.insert(*tunnel, Standing::Online(url.clone()));
             }
@@ -283,6 +287,21 @@ mod tests {
         }
         state.note(&off, now, at);
         assert!(status(&mut state).starts_with("Session status    offline"));
+    }
+
+    #[test]
+    fn a_refused_tunnel_has_a_session() {
+        let (now, at) = (Instant::now(), SystemTime::now());
+        let mut state = State::new("cok-client 0", "https://t.example".to_owned(), 0, now);
+        let (tunnel, reason) = (TunnelHandle(0), "lost".to_owned());
+        let places = [Place { tunnel, label: None, target: "http://localhost:3000".to_owned() }];
+        state.note(&Event::Disconnected { reason, retry_in: Duration::ZERO, was_online: true }, now, at);
+        let (name, within) = (Some("a".to_owned()), Duration::from_secs(60));
+        let taken = Event::NameTaken { tunnel, label: None, name, reason: "taken".to_owned(), within };
+        state.note(&taken, now, at);
+        let lines = shown(&mut state, &places, 24, now);
+        assert_eq!(lines[2], "Session status    online");
+        assert!(lines.iter().any(|line| line.contains("the name \"a\" is in use by another client")), "{lines:?}");
     }
 
     #[test]

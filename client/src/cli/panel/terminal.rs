@@ -27,10 +27,11 @@ mod unix {
         tcgetpgrp(stderr()).is_ok_and(|group| group == getpgrp())
     }
 
-    /// Stops this process as SIGTSTP would. Returns once it goes on.
+    /// Stops this process as SIGTSTP would, which is caught. SIGTTOU is not, and the system knows the same rule for both: where
+    /// no shell could let the process go on, it does not stop. Returns once it goes on.
     pub(in super::super) fn stop_process() {
         // Signals to oneself are always allowed.
-        let _sent = kill_process(getpid(), Signal::STOP);
+        let _sent = kill_process(getpid(), Signal::TTOU);
     }
 
     /// The settings of the terminal before the panel. What is typed would move the panel's lines, so it is not echoed.

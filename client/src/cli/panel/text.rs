@@ -4,6 +4,8 @@ use std::fmt::Write as _;
 
 use unicode_width::UnicodeWidthChar as _;
 
+use crate::text::harmless;
+
 /// How a piece of text looks. Without colours, all look alike.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Style {
@@ -39,13 +41,13 @@ pub(super) struct Line(Vec<(Style, String)>);
 impl Line {
     /// Adds text. Characters that could control the terminal are escaped.
     pub(super) fn add(mut self, style: Style, text: impl AsRef<str>) -> Self {
-        self.0.push((style, harmless(text.as_ref())));
+        self.0.push((style, harmless(text.as_ref().chars())));
         self
     }
 
     /// Adds text that fills a column of this width, and a space.
     pub(super) fn column(self, style: Style, text: impl AsRef<str>, width: usize) -> Self {
-        let text = harmless(text.as_ref());
+        let text = harmless(text.as_ref().chars());
         let (cut, used) = cut(&text, width);
         let padding = " ".repeat(width - used + 1);
         self.add(style, format!("{cut}{padding}"))
@@ -102,25 +104,6 @@ fn cut(text: &str, most: usize) -> (&str, usize) {
 
 fn columns(text: &str) -> usize {
     text.chars().map(|c| c.width().unwrap_or(0)).sum()
-}
-
-/// Escapes characters that control a terminal, or change the direction or the order of text.
-fn harmless(text: &str) -> String {
-    let mut shown = String::with_capacity(text.len());
-    for c in text.chars() {
-        if c.is_control() || is_invisible(c) {
-            shown.extend(c.escape_unicode());
-        } else {
-            shown.push(c);
-        }
-    }
-    shown
-}
-
-/// Format characters of Unicode, and separators of lines.
-fn is_invisible(c: char) -> bool {
-    matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-        | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
 #[cfg(test)]
