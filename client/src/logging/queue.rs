@@ -72,7 +72,7 @@ impl Queue {
         }
     }
 
-    /// Writes text as it comes, for ever. Fails never: without its log, the program goes on.
+    /// Writes text as it comes, without end. Fails never: without its log, the program goes on.
     fn write_to(&self, mut to: impl Write) {
         let mut text = Vec::new();
         loop {
