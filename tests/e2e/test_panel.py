@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import signal
 from pathlib import Path
 
@@ -43,9 +44,17 @@ def command(daemon, tmp_path):
     return make
 
 
+# Says whether the terminal echoes.
+MODE = "stty -a | tr ' ' '\\n' | grep -xE -e '-?echo' | sed s/^/mode=/"
+
+
+def joined(command):
+    return shlex.join(str(part) for part in command)
+
+
 def is_free(screen):
     """Whether the shell has the terminal again, with its usual settings."""
-    screen.type("stty -a | tr ' ' '\\n' | grep -xE -e '-?echo' | sed s/^/mode=/")
+    screen.type(MODE)
     shown = screen.match("^mode=-?echo")
     return "mode=echo" in shown
 
@@ -155,27 +164,38 @@ def test_a_stopped_job_gives_the_terminal_back(daemon, services, terminal, comma
     screen.wait("stopped")
 
 
-@pytest.mark.parametrize(("number", "end"), [(signal.SIGTERM, "stopped"), (signal.SIGINT, "stopped"), (signal.SIGQUIT, "Quit")])
-def test_a_signal_gives_the_terminal_back(daemon, services, terminal, command, number, end):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_gives_the_terminal_back(daemon, services, terminal, command, number):
     screen = terminal()
-    screen.type("ulimit -c 0")
     screen.run(*command(f"signal-{number}", services.web))
     screen.wait("online")
     os.kill(child_of(screen), number)
-    screen.wait(end)
+    screen.wait("stopped")
     assert is_free(screen)
 
 
-def test_where_no_shell_can_let_it_go_on_it_does_not_stop(daemon, services, terminal, command):
-    """With `exec` the client is the terminal's session, so the system ignores Ctrl-Z, as for all programs."""
+def test_ctrl_backslash_gives_the_terminal_back(daemon, services, terminal, command):
+    """The shell in between outlives it, and leaves the terminal's settings alone."""
     screen = terminal()
-    screen.run("exec", *command("alone", services.web))
+    screen.run("sh", "-c", f"ulimit -c 0; trap : QUIT; {joined(command('quit', services.web))}; echo code=$?; {MODE}")
+    screen.wait("online")
+    screen.keys("C-\\")
+    shown = screen.match("^mode=-?echo")
+    assert "mode=echo" in shown and f"code={128 + signal.SIGQUIT}" in shown, shown
+
+
+def test_where_no_shell_can_let_it_go_on_it_does_not_stop(daemon, services, terminal, command):
+    """script(1) gives the client a session of its own. There the system ignores Ctrl-Z, as for all programs."""
+    screen = terminal()
+    screen.run("script", "-qec", f"exec {joined(command('alone', services.web))}", "/dev/null")
     screen.wait("online")
     screen.keys("C-z")
     for number in range(3):
-        daemon.curl("alone", f"/echo/{number}")
+        daemon.curl("alone", f"/echo/{number}", deadline=10)
         screen.wait(f"/echo/{number}")
     screen.keys("C-c")
+    screen.wait("stopped")
+    assert "Stopped" not in screen.history()
 
 
 def test_log_lines_stand_above_the_panel(services, terminal, command):
