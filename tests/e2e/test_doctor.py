@@ -157,7 +157,7 @@ def test_a_clock_that_is_wrong(doctor, tmp_path, ahead, said):
     report = doctor(env=clock.env)
     assert "clock" in report.failed and said in report.detail("clock")
     if "trust" in report.failed:
-        assert report.checks["trust"]["advice"] == "set this machine's clock"
+        assert report.checks["trust"]["advice"] == "check this machine's clock against another source, and set it"
     else:
         assert report.failed == {"clock"}
 

@@ -55,7 +55,7 @@ pub(super) async fn check_websocket(config: &dial::Config, found: &Network, repo
             Check::failed("trust", format!("{cause}: \"{issuer}\""), cause.advice(dial::User::of(config)))
         }
         Err(cause @ (Cause::Expired(_) | Cause::NotYetValid(_))) if clock.advice.is_some() => {
-            Check::failed("trust", cause.to_string(), "set this machine's clock")
+            Check::failed("trust", cause.to_string(), "check this machine's clock against another source, and set it")
         }
         Err(cause) => Check::caused("trust", config, cause),
     };
