@@ -33,7 +33,9 @@ use crate::server::{Server, resolve};
 use crate::text::io_reason;
 use crate::transport::TransportChoice;
 
-pub(crate) use self::failure::{Cause, Unreachable, User};
+#[cfg(feature = "program")]
+pub(crate) use self::failure::User;
+pub(crate) use self::failure::{Cause, Unreachable};
 #[cfg(feature = "program")]
 pub(crate) use self::look::{name_of_issuer, untrusting};
 
