@@ -8,7 +8,7 @@ from harness.authority import Authority
 from harness.cok import DOMAIN, KEY
 from harness.outbound import FORBIDDEN, Dante, Squid
 from harness.ports import free_port
-from harness.process import BIN_DIR, Process
+from harness.process import BIN_DIR, Process, wait_for
 
 SECRETS = ("p@ss", "p%40ss", "w/ord", "w%2Ford")
 
@@ -66,9 +66,10 @@ def test_it_goes_through_the_proxy_alone(daemon, proxies, start, scheme):
     assert client.stop() == 0
     if scheme != "socks5":
         # dante logs addresses, with a dot before the port.
-        assert f"{DOMAIN}:{daemon.port}" in proxy.asked() or f"127.0.0.1.{daemon.port}" in proxy.asked()
+        ways = (f"{DOMAIN}:{daemon.port}", f"127.0.0.1.{daemon.port}")
+        wait_for(lambda: any(way in proxy.asked() for way in ways), "the proxy logs where it was asked to lead")
     # Both log the user whom they let through.
-    assert "ada" in proxy.asked()
+    wait_for(lambda: "ada" in proxy.asked(), "the proxy logs the user")
 
 
 def test_the_environment_and_the_file_name_it(daemon, proxies, start, tmp_path):
