@@ -74,6 +74,7 @@ mod figures;
 mod files;
 mod flight;
 mod instance;
+mod lenient;
 #[cfg(feature = "program")]
 pub mod logging;
 mod name;

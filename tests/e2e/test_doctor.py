@@ -150,7 +150,7 @@ def test_a_key_without_room(own_daemon, nginx):
     running.stop()
 
 
-@pytest.mark.parametrize(("ahead", "said"), [(-4000, "1h 6m"), (1000 * 86400, "ahead of")], ids=["late", "early"])
+@pytest.mark.parametrize(("ahead", "said"), [(-4000, "1 h 6 min"), (1000 * 86400, "ahead of")], ids=["late", "early"])
 def test_a_clock_that_is_wrong(doctor, tmp_path, ahead, said):
     clock = Clock(tmp_path)
     clock.set(ahead)

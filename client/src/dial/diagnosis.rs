@@ -9,7 +9,6 @@ use rustls::ClientConfig;
 use rustls::client::Resumption;
 use rustls::time_provider::TimeProvider;
 use rustls_pki_types::UnixTime;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
 
 use super::failure::Cause;
@@ -19,8 +18,6 @@ use crate::figures::unix_seconds;
 
 /// How long it may take.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// The longest head of an answer that is read.
-const MOST: u64 = 8192;
 /// How far a time is taken from the end of a certificate's validity, so that it is within.
 const MARGIN: Duration = Duration::from_secs(1);
 
@@ -59,29 +56,8 @@ async fn servers_clock(config: &Config, addresses: &[SocketAddr], within: Option
     then.time_provider = Arc::new(Then(UnixTime::since_unix_epoch(Duration::from_secs(within?))));
     // A resumed handshake would check no certificate.
     then.resumption = Resumption::disabled();
-    let mut stream = tls(config, addresses, &Arc::new(then)).await.ok()?;
-    let ask = format!("HEAD / HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n", config.server.authority());
-    stream.write_all(ask.as_bytes()).await.ok()?;
-    let mut answer = Vec::new();
-    let mut limited = stream.take(MOST);
-    while !answer.windows(4).any(|end| end == b"\r\n\r\n") {
-        // Without the end of TLS, what has come counts all the same.
-        match limited.read_buf(&mut answer).await {
-            Ok(0) | Err(_) => break,
-            Ok(_) => {}
-        }
-    }
-    date_of(&answer)
-}
-
-/// The field `date` of a response's head.
-fn date_of(head: &[u8]) -> Option<u64> {
-    let mut fields = [httparse::EMPTY_HEADER; 64];
-    let mut response = httparse::Response::new(&mut fields);
-    response.parse(head).ok()?;
-    let date = response.headers.iter().find(|field| field.name.eq_ignore_ascii_case("date"))?;
-    let date = httpdate::parse_http_date(std::str::from_utf8(date.value).ok()?).ok()?;
-    Some(unix_seconds(date))
+    let stream = tls(config, addresses, &Arc::new(then)).await.ok()?;
+    Some(unix_seconds(look::date(stream, config).await?))
 }
 
 /// A clock that stands still.
@@ -91,18 +67,5 @@ struct Then(UnixTime);
 impl TimeProvider for Then {
     fn current_time(&self) -> Option<UnixTime> {
         Some(self.0)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_answer_has_a_date() {
-        let head = b"HTTP/1.1 404 Not Found\r\nDate: Sun, 29 Nov 2026 10:42:07 GMT\r\n\r\n";
-        assert_eq!(date_of(head), Some(1_795_948_927));
-        assert_eq!(date_of(b"HTTP/1.1 404 Not Found\r\ndate: today\r\n\r\n"), None);
-        assert_eq!(date_of(b"SSH-2.0-x\r\n"), None);
     }
 }

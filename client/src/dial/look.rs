@@ -4,19 +4,29 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::SystemTime;
 
+use bytes::Bytes;
 use cok_transport::tls::provider;
+use http::Request;
+use http::header::{DATE, HOST};
+use http_body_util::Empty;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
-use rustls::{ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
-use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::ClientConfig;
+use rustls_pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::{Config, Stream, stream};
+use crate::lenient::Lenient;
 use crate::text::quoted;
+
+/// The longest head of an answer, in bytes. A stranger may be at the other end.
+const LONGEST_HEAD: usize = 8192;
 
 /// Who has signed the daemon's certificates, as they say themselves. `None` if it shows none.
 pub(super) async fn issuer(config: &Config, addresses: &[SocketAddr]) -> Option<String> {
@@ -28,18 +38,39 @@ pub(super) async fn issuer(config: &Config, addresses: &[SocketAddr]) -> Option<
 /// TLS over this stream with whatever is at its end, and its certificates in DER, the daemon's own first.
 pub(crate) async fn untrusting(config: &Config, stream: Stream) -> Option<(TlsStream<Stream>, Vec<Vec<u8>>)> {
     let crypto = Arc::new(provider());
-    let witness = Arc::new(Witness { algorithms: crypto.signature_verification_algorithms, seen: Mutex::default() });
+    let shown = Arc::new(Mutex::new(Vec::new()));
+    let witness = Lenient::new(&crypto, {
+        let shown = shown.clone();
+        move |own, above| {
+            *shown.lock() = [own].into_iter().chain(above).map(|der| der.to_vec()).collect();
+            Ok(())
+        }
+    });
     let mut tls = ClientConfig::builder_with_provider(crypto)
         .with_safe_default_protocol_versions()
         .ok()?
         .dangerous()
-        .with_custom_certificate_verifier(witness.clone())
+        .with_custom_certificate_verifier(Arc::new(witness))
         .with_no_client_auth();
     tls.alpn_protocols = vec![b"http/1.1".to_vec()];
     let name = ServerName::try_from(config.server.host().to_owned()).ok()?;
     let stream = TlsConnector::from(Arc::new(tls)).connect(name, stream).await.ok()?;
-    let certificates = std::mem::take(&mut *witness.seen.lock());
+    let certificates = std::mem::take(&mut *shown.lock());
     Some((stream, certificates))
+}
+
+/// What the clock of the daemon at the end of this stream says. `None` if it does not say so.
+pub(crate) async fn date(
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    config: &Config,
+) -> Option<SystemTime> {
+    let (mut sender, connection) =
+        http1::Builder::new().max_buf_size(LONGEST_HEAD).handshake(TokioIo::new(stream)).await.ok()?;
+    // It ends with the response.
+    tokio::spawn(connection);
+    let request = Request::head("/").header(HOST, config.server.authority()).body(Empty::<Bytes>::new()).ok()?;
+    let response = sender.send_request(request).await.ok()?;
+    httpdate::parse_http_date(response.headers().get(DATE)?.to_str().ok()?).ok()
 }
 
 /// The name of the authority above these certificates: its common name, or else its organization, or else all of it.
@@ -49,49 +80,6 @@ pub(crate) fn name_of_issuer(certificates: &[Vec<u8>]) -> Option<String> {
     let issuer = certificate.issuer();
     let named = issuer.iter_common_name().chain(issuer.iter_organization()).find_map(|name| name.as_str().ok());
     Some(quoted(named.unwrap_or(&issuer.to_string())))
-}
-
-/// Accepts any certificate, and keeps all that are shown.
-#[derive(Debug)]
-struct Witness {
-    algorithms: WebPkiSupportedAlgorithms,
-    seen: Mutex<Vec<Vec<u8>>>,
-}
-
-impl ServerCertVerifier for Witness {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        *self.seen.lock() = [end_entity].into_iter().chain(intermediates).map(|der| der.to_vec()).collect();
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, certificate, signature, &self.algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, certificate, signature, &self.algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.algorithms.supported_schemes()
-    }
 }
 
 #[cfg(test)]

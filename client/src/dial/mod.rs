@@ -37,7 +37,7 @@ use crate::transport::TransportChoice;
 pub(crate) use self::failure::User;
 pub(crate) use self::failure::{Cause, Unreachable};
 #[cfg(feature = "program")]
-pub(crate) use self::look::{name_of_issuer, untrusting};
+pub(crate) use self::look::{date, name_of_issuer, untrusting};
 
 /// Timeout of a QUIC handshake with one address. It survives three lost first packets: QUIC repeats them after 0.3, 0.9
 /// and 2.1 s.

@@ -5,15 +5,13 @@ use std::time::{Duration, Instant, SystemTime};
 use cok_proto::message::DEFAULT_WINDOW;
 use cok_proto::{Connect, DrainReason, ErrorCode, SessionError};
 use cok_transport::{CloseReason, HandshakeError, WindowBudget, ws};
-use http_body_util::Empty;
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
 use tokio::time::timeout;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::network::Network;
 use super::{Check, stranger};
 use crate::dial::{self, Cause, Path};
+use crate::figures;
 use crate::options::ClientOptions;
 use crate::text::quoted;
 use crate::transport::TransportChoice;
@@ -22,8 +20,6 @@ use crate::transport::TransportChoice;
 const LOOK: Duration = Duration::from_secs(10);
 /// The largest difference of the clocks. Certificates and share links allow no more than some minutes.
 const CLOCK: Duration = Duration::from_secs(60);
-/// The end of the year 9999, in seconds since 1970. Later times have no form.
-const LAST_YEAR: u64 = 253_402_300_799;
 /// The most time for the goodbye of the session.
 const GOODBYE: Duration = Duration::from_secs(2);
 
@@ -75,16 +71,7 @@ pub(super) async fn check_websocket(config: &dial::Config, found: &Network, repo
 async fn look(config: &dial::Config) -> Option<Look> {
     let stream = dial::stream(config, &dial::addresses(config).await.ok()?).await.ok()?;
     let (stream, certificates) = dial::untrusting(config, stream).await?;
-    let asked = async {
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.ok()?;
-        // It ends with the response.
-        tokio::spawn(connection);
-        let request = http::Request::head("/").header("host", config.server.authority());
-        let request = request.body(Empty::<bytes::Bytes>::new()).ok()?;
-        let response = sender.send_request(request).await.ok()?;
-        httpdate::parse_http_date(response.headers().get("date")?.to_str().ok()?).ok()
-    };
-    Some(Look { date: asked.await, certificates })
+    Some(Look { date: dial::date(stream, config).await, certificates })
 }
 
 fn clock(server: Option<SystemTime>, here: SystemTime) -> Check {
@@ -96,7 +83,7 @@ fn clock(server: Option<SystemTime>, here: SystemTime) -> Check {
     if difference <= CLOCK {
         return Check::ok("clock", "as the server's");
     }
-    let difference = humantime::format_duration(Duration::from_secs(difference.as_secs()));
+    let difference = figures::duration(difference);
     Check::failed(
         "clock",
         format!("this machine's clock is {difference} {relation} the server's"),
@@ -111,9 +98,8 @@ fn shown(certificates: &[Vec<u8>]) -> String {
         return "the certificate is trusted".to_owned();
     };
     let issuer = dial::name_of_issuer(certificates).unwrap_or_else(|| "an unnamed authority".to_owned());
-    let end = u64::try_from(parsed.validity().not_after.timestamp()).unwrap_or(0).min(LAST_YEAR);
-    let end = humantime::format_rfc3339_seconds(SystemTime::UNIX_EPOCH + Duration::from_secs(end)).to_string();
-    format!("the certificate is from \"{issuer}\", valid until {}", end.get(..10).unwrap_or(&end))
+    let end = figures::date_time(u64::try_from(parsed.validity().not_after.timestamp()).unwrap_or(0));
+    format!("the certificate is from \"{issuer}\", valid until {end}")
 }
 
 /// Asks for a session without a tunnel, and ends it. Says whether the server grants one.
@@ -176,7 +162,7 @@ mod tests {
         assert_eq!(clock(Some(now - CLOCK), now).outcome, Outcome::Ok);
         assert_eq!(clock(None, now).outcome, Outcome::Skipped);
         let wrong = |server| clock(Some(server), now).detail;
-        assert_eq!(wrong(now - CLOCK * 2), "this machine's clock is 2m ahead of the server's");
-        assert_eq!(wrong(now + CLOCK * 60), "this machine's clock is 1h behind the server's");
+        assert_eq!(wrong(now - CLOCK * 2), "this machine's clock is 2 min ahead of the server's");
+        assert_eq!(wrong(now + CLOCK * 60), "this machine's clock is 1 h behind the server's");
     }
 }
