@@ -10,7 +10,7 @@ use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 /// Looks at a certificate, and at those above it.
 type Check = dyn Fn(&CertificateDer<'_>, &[CertificateDer<'_>]) -> Result<(), Error> + Send + Sync;
 
-/// Accepts the certificates that its check accepts. That the other side has the certificate's key is verified as always.
+/// Accepts the certificates that its check accepts. It still verifies that the other side has the certificate's key.
 pub(crate) struct Lenient {
     algorithms: WebPkiSupportedAlgorithms,
     check: Box<Check>,
