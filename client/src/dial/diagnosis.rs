@@ -57,7 +57,7 @@ async fn servers_clock(config: &Config, addresses: &[SocketAddr], within: Option
     // A resumed handshake would check no certificate.
     then.resumption = Resumption::disabled();
     let stream = tls(config, addresses, &Arc::new(then)).await.ok()?;
-    Some(unix_seconds(look::date(stream, config).await?))
+    Some(unix_seconds(look::date(stream, &config.server.authority()).await?))
 }
 
 /// A clock that stands still.

@@ -59,16 +59,16 @@ pub(crate) async fn untrusting(config: &Config, stream: Stream) -> Option<(TlsSt
     Some((stream, certificates))
 }
 
-/// What the clock of the daemon at the end of this stream says. `None` if it does not say so.
+/// What the clock of the daemon with this authority says, at the end of this stream. `None` if it does not say so.
 pub(crate) async fn date(
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    config: &Config,
+    authority: &str,
 ) -> Option<SystemTime> {
     let (mut sender, connection) =
         http1::Builder::new().max_buf_size(LONGEST_HEAD).handshake(TokioIo::new(stream)).await.ok()?;
     // It ends with the response.
     tokio::spawn(connection);
-    let request = Request::head("/").header(HOST, config.server.authority()).body(Empty::<Bytes>::new()).ok()?;
+    let request = Request::head("/").header(HOST, authority).body(Empty::<Bytes>::new()).ok()?;
     let response = sender.send_request(request).await.ok()?;
     httpdate::parse_http_date(response.headers().get(DATE)?.to_str().ok()?).ok()
 }
@@ -85,8 +85,28 @@ pub(crate) fn name_of_issuer(certificates: &[Vec<u8>]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     use super::*;
+    use crate::figures::unix_seconds;
+
+    #[tokio::test]
+    async fn an_answer_has_a_date() {
+        for (head, expected) in [
+            ("HTTP/1.1 404 Not Found\r\nDate: Sun, 29 Nov 2026 10:42:07 GMT\r\n\r\n", Some(1_795_948_927)),
+            ("HTTP/1.1 404 Not Found\r\ndate: today\r\n\r\n", None),
+            ("SSH-2.0-x\r\n", None),
+        ] {
+            let (ours, mut theirs) = tokio::io::duplex(4096);
+            let (said, ()) = tokio::join!(date(ours, "t.example"), async {
+                // The question comes first.
+                assert!(theirs.read(&mut [0; 1024]).await.unwrap() > 0);
+                theirs.write_all(head.as_bytes()).await.unwrap();
+                drop(theirs);
+            });
+            assert_eq!(said.map(unix_seconds), expected, "{head}");
+        }
+    }
 
     /// A certificate whose issuer has this name.
     fn signed_by(kind: DnType, name: &str) -> Vec<u8> {

@@ -71,7 +71,7 @@ pub(super) async fn check_websocket(config: &dial::Config, found: &Network, repo
 async fn look(config: &dial::Config) -> Option<Look> {
     let stream = dial::stream(config, &dial::addresses(config).await.ok()?).await.ok()?;
     let (stream, certificates) = dial::untrusting(config, stream).await?;
-    Some(Look { date: dial::date(stream, config).await, certificates })
+    Some(Look { date: dial::date(stream, &config.server.authority()).await, certificates })
 }
 
 fn clock(server: Option<SystemTime>, here: SystemTime) -> Check {
