@@ -1,6 +1,7 @@
 //! Names and keys as types: strings are checked once, at the edge, and only checked values travel inside.
 
 use std::fmt;
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -58,14 +59,14 @@ impl fmt::Display for Hostname {
     }
 }
 
-/// A tunnel's name: one label under the base domain, in lower case.
+/// A tunnel's name: one label under the base domain, in lower case. Clones share the text.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct Subdomain(Box<str>);
+pub(crate) struct Subdomain(Arc<str>);
 
 impl Subdomain {
     /// Checks `text`.
     pub(crate) fn parse(text: &str) -> Result<Self, InvalidName> {
-        Ok(Self(parse_label(text)?.into_boxed_str()))
+        Ok(Self(parse_label(text)?.into()))
     }
 
     /// The name.

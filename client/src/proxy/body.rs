@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use cok_http::{TunnelBody, content_length};
@@ -39,6 +39,15 @@ impl Progress {
     /// When the service took the last of the body.
     pub(super) fn ended(&self) -> Option<Instant> {
         self.ended.get().copied()
+    }
+
+    /// How much of the time that a response `took` was the service's own: since it had the whole request. `None` if the
+    /// response came before the end of an upload, which it does not depend on then.
+    pub(super) fn first_byte(upload: Option<&Self>, took: Duration) -> Option<Duration> {
+        match upload {
+            Some(upload) => upload.ended().map(|ended| ended.elapsed()),
+            None => Some(took),
+        }
     }
 
     /// Whether the service waits for the visitor.

@@ -13,6 +13,7 @@ use http_body::Body as _;
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
+use super::body::Progress;
 use super::framing::{Length, check_coding, final_head, is_bodiless};
 use super::invalid::diagnose;
 use super::request::Request;
@@ -214,11 +215,7 @@ pub(super) async fn ask(
         Ok(response) => {
             connection.is_bodiless = is_bodiless(&method, response.status());
             connection.took = began.elapsed();
-            // Before the end of an upload, the service's answer does not depend on it.
-            connection.first_byte = match upload {
-                Some(upload) => upload.ended().map(|ended| ended.elapsed()),
-                None => Some(connection.took),
-            };
+            connection.first_byte = Progress::first_byte(upload.as_deref(), connection.took);
             return Ok(Answer::Response(response));
         }
         Err(error) => error,

@@ -14,7 +14,7 @@ use http_body::Body as _;
 use tokio::time::Instant;
 
 use super::alarm::Alarm;
-use super::body::RequestBody;
+use super::body::{Progress, RequestBody};
 use super::framing::{Length, final_head, is_bodiless};
 use super::request::Request;
 use super::respond::{Interim, is_endless};
@@ -33,8 +33,8 @@ pub(super) async fn exchange(
     flight: &mut Flight,
 ) -> Result<Outcome, Failure> {
     let method = request.message.method().clone();
-    let (response, mut upload) = match ask(lease, request, send, limit).await? {
-        Answer::Response(response, upload) => (response, upload),
+    let (response, mut upload, first_byte) = match ask(lease, request, send, limit).await? {
+        Answer::Response(response, upload, first_byte) => (response, upload, first_byte),
         Answer::None(again) => return Ok(Outcome::Unanswered(again)),
     };
     let (parts, mut body) = response.into_parts();
@@ -45,7 +45,8 @@ pub(super) async fn exchange(
     let end = bodiless || body.is_end_stream();
     let stop = (!end && is_endless(&parts.headers)).then(|| flight.lasts());
     let length = if bodiless { Length::Bodiless } else { Length::Announced };
-    let head = final_head(parts, length)?;
+    let mut head = final_head(parts, length)?;
+    head.first_byte = first_byte;
     let left = content_length(&head.headers);
     send.send_response(head, end).map_err(|_| Failure::TooLarge)?;
     if !end {
@@ -58,7 +59,8 @@ pub(super) async fn exchange(
 /// The answer to a request.
 #[expect(clippy::large_enum_variant, reason = "it is taken apart at once")]
 enum Answer {
-    Response(Response<RecvStream>, Upload),
+    /// With the time that the service took, if it was measured.
+    Response(Response<RecvStream>, Upload, Option<Duration>),
     /// There is none, and the request may be sent again: it was not processed, or is safe to repeat.
     None(Box<Request>),
 }
@@ -74,7 +76,8 @@ async fn ask(
     }
     let head = request.http2_head(lease.scheme());
     let mut alarm = Alarm::default();
-    let mut timeout = ResponseTimeout::new(limit, Instant::now(), &mut alarm, request.message.body().progress());
+    let progress = request.message.body().progress();
+    let mut timeout = ResponseTimeout::new(limit, Instant::now(), &mut alarm, progress.clone());
     let ready = poll_fn(|cx| {
         if let Poll::Ready(result) = lease.sender.poll_ready(cx) {
             return Poll::Ready(Ok(result));
@@ -88,7 +91,7 @@ async fn ask(
         lease.forget();
         return Ok(Answer::None(Box::new(request)));
     }
-    let end = request.message.body().is_end_stream();
+    let (end, began) = (request.message.body().is_end_stream(), Instant::now());
     let (mut response, stream) = match lease.sender.send_request(head, end) {
         Ok(sent) => sent,
         Err(error) if error.is_go_away() || error.is_io() => {
@@ -123,7 +126,10 @@ async fn ask(
     })
     .await?;
     let error = match result {
-        Ok(response) => return Ok(Answer::Response(response, upload)),
+        Ok(response) => {
+            let first_byte = Progress::first_byte(progress.as_deref(), began.elapsed());
+            return Ok(Answer::Response(response, upload, first_byte));
+        }
         Err(error) => error,
     };
     let lost = !error.is_reset();

@@ -19,7 +19,7 @@ use tracing::debug;
 
 use super::Failure;
 use super::alarm::Alarm;
-use super::body::RequestBody;
+use super::body::{Progress, RequestBody};
 use super::framing::{Length, final_head, is_bodiless};
 use super::request::Request;
 use super::respond::is_endless;
@@ -49,7 +49,8 @@ pub(super) async fn exchange(
     // An exchange of a tunnel is like one of HTTP/2: it has trailers in both directions and nothing hop by hop.
     *message.version_mut() = Version::HTTP_2;
     let mut alarm = Alarm::default();
-    let mut timeout = ResponseTimeout::new(limit, Instant::now(), &mut alarm, upload);
+    let began = Instant::now();
+    let mut timeout = ResponseTimeout::new(limit, began, &mut alarm, upload.clone());
     let mut answer = pin!(service.call(message));
     let response = poll_fn(|cx| {
         if let Poll::Ready(result) = answer.as_mut().poll(cx) {
@@ -66,6 +67,7 @@ pub(super) async fn exchange(
         timeout.poll(cx).map(Err)
     })
     .await?;
+    let first_byte = Progress::first_byte(upload.as_deref(), began.elapsed());
     let (parts, mut body) = response.into_parts();
     if parts.status.is_informational() {
         return Err(Failure::Broke(format!("its final response was {}", parts.status)));
@@ -77,7 +79,9 @@ pub(super) async fn exchange(
     let length = length_of(&parts, &body, is_head);
     let end = is_head || is_bodiless(&Method::GET, parts.status) || body.is_end_stream();
     let stop = (!end && is_endless(&parts.headers)).then(|| flight.lasts());
-    send.send_response(final_head(parts, length)?, end).map_err(|_| Failure::TooLarge)?;
+    let mut head = final_head(parts, length)?;
+    head.first_byte = first_byte;
+    send.send_response(head, end).map_err(|_| Failure::TooLarge)?;
     if end { Ok(()) } else { pump(&mut body, send, stop).await }
 }
 

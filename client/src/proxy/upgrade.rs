@@ -113,7 +113,9 @@ pub(super) async fn exchange(
     };
     let closes = parts.headers.get(UPGRADE).is_some_and(|protocol| is_websocket(protocol.as_bytes()));
     let farewell = closes.then(|| Farewell::new(going_away(STOPPING)));
-    send.send_response(head_of(parts), false).map_err(|_| Failure::TooLarge)?;
+    let mut head = head_of(parts);
+    head.first_byte = connection.first_byte;
+    send.send_response(head, false).map_err(|_| Failure::TooLarge)?;
     let mut connection = connection;
     poll_fn(|cx| {
         if connection.poll(cx).is_ready() {

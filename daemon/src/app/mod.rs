@@ -34,7 +34,7 @@ use crate::host::{descriptors, notify};
 use crate::listen::dns::Dns;
 use crate::listen::{self, Listen, PublicTls, ResetKey};
 use crate::names::PublicAddress;
-use crate::observe::{Health, Metrics};
+use crate::observe::{Health, Metrics, Observers};
 use crate::tunnels::{Ledger, Tunnels};
 
 /// The `ma` parameter of `Alt-Svc` in seconds: visitors may rely on it for a day.
@@ -287,7 +287,7 @@ impl Parts {
             tunnels: tunnels.clone(),
             drain: drain.clone(),
             health: health.clone(),
-            metrics: metrics.clone(),
+            observers: Arc::new(Observers { metrics: metrics.clone() }),
             rates: admission.rates.clone(),
             exchanges: exchanges.clone(),
         };

@@ -22,13 +22,16 @@ use super::upload::Upload;
 use crate::drain::{Drain, Watch};
 use crate::exchanges::{Exchange, Waiting};
 use crate::host::flushes::Flushes;
+use crate::observe::Ending;
 
 /// A response's body.
 #[derive(Debug)]
 pub(crate) struct Body {
     kind: Kind,
     /// The request that it answers. Dropped when the response ends.
-    context: Option<RequestContext>,
+    context: Option<Box<RequestContext>>,
+    /// How the request ends if the daemon answers in place of its tunnel.
+    because: Option<Ending>,
     /// An upload that is no longer read. Dropped when the response ends.
     kept: Option<Upload>,
     /// Says that an own answer waits for its visitor, until its bytes are written.
@@ -44,6 +47,10 @@ enum Kind {
 }
 
 impl Body {
+    fn new(kind: Kind) -> Self {
+        Self { kind, context: None, because: None, kept: None, waits: None }
+    }
+
     /// No body.
     pub(super) fn empty() -> Self {
         Self::full(Bytes::new())
@@ -51,13 +58,13 @@ impl Body {
 
     /// A body that is complete.
     pub(super) fn full(bytes: impl Into<Bytes>) -> Self {
-        Self { kind: Kind::Full(Full::new(bytes.into())), context: None, kept: None, waits: None }
+        Self::new(Kind::Full(Full::new(bytes.into())))
     }
 
     /// No body of a 304 over HTTP/1.1, whose head says how long it would be (RFC 9110, section 8.6). The edge's library
     /// leaves the length out of a 304 that has no body at all. With one of that length, it writes the head alone.
     pub(super) fn announced(length: u64) -> Self {
-        Self { kind: Kind::Announced(length), context: None, kept: None, waits: None }
+        Self::new(Kind::Announced(length))
     }
 
     /// A body that comes from a tunnel for a visitor over this version of HTTP. Its lifetime says how the daemon ends it.
@@ -83,8 +90,31 @@ impl Body {
             flushes,
             parting: None,
             exchange,
+            ending: None,
         };
-        Self { kind: Kind::Tunnel(Box::new(response)), context: None, kept: None, waits: None }
+        Self::new(Kind::Tunnel(Box::new(response)))
+    }
+
+    /// The same body, which answers a request that ends like this.
+    #[must_use]
+    pub(super) fn because(mut self, ending: impl Into<Option<Ending>>) -> Self {
+        self.because = ending.into();
+        self
+    }
+
+    /// Leaves nothing of it but why it answers.
+    pub(super) fn clear(&mut self) {
+        *self = Self::empty().because(self.because);
+    }
+
+    /// How its request ends, as far as the body can tell.
+    fn ending(&self) -> Option<Ending> {
+        let ending = match &self.kind {
+            Kind::Full(body) => body.is_end_stream().then_some(Ending::Complete),
+            Kind::Announced(_) => Some(Ending::Complete),
+            Kind::Tunnel(response) => response.ending(),
+        };
+        self.because.or(ending)
     }
 
     /// Holds an upload until the body ends.
@@ -116,7 +146,7 @@ impl Body {
 
     /// The same body, which counts its request at its end.
     #[must_use]
-    pub(super) fn with(mut self, context: RequestContext) -> Self {
+    pub(super) fn with(mut self, context: Box<RequestContext>) -> Self {
         self.context = Some(context);
         self
     }
@@ -131,6 +161,10 @@ impl http_body::Body for Body {
         match &mut this.kind {
             Kind::Full(body) => {
                 let frame = ready!(Pin::new(body).poll_frame(cx));
+                if let (Some(Ok(frame)), Some(context)) = (&frame, &mut this.context) {
+                    let bytes = frame.data_ref().map_or(0, Bytes::len) as u64;
+                    context.note(|record| record.response_bytes += bytes);
+                }
                 Poll::Ready(frame.map(|Ok(frame)| Ok(frame.map_data(|bytes| Chunk::own(bytes, this.waits.take())))))
             }
             Kind::Announced(_) => Poll::Ready(None),
@@ -155,6 +189,15 @@ impl http_body::Body for Body {
     }
 }
 
+impl Drop for Body {
+    fn drop(&mut self) {
+        let ending = self.ending();
+        if let Some(context) = &mut self.context {
+            context.set_ending(ending);
+        }
+    }
+}
+
 /// A body from a tunnel, and the way in which the daemon ends it.
 #[derive(Debug)]
 struct Response {
@@ -172,6 +215,8 @@ struct Response {
     parting: Option<Parting>,
     /// The exchange that it belongs to.
     exchange: Option<Arc<Exchange>>,
+    /// How it ends, if it does not end as the service has ended it.
+    ending: Option<Ending>,
 }
 
 impl Response {
@@ -189,12 +234,14 @@ impl Response {
                 // The exchange is abandoned with it. A stream of events may end anywhere: visitors drop an incomplete event
                 // (WHATWG HTML, section 9.2.6).
                 self.body.end();
+                self.ending = Some(Ending::Drained);
                 let trailers: Option<HeaderMap> = is_grpc.then(grpc::restarting);
                 return Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))));
             }
             match ready!(self.poll_judged(cx)) {
                 Ok(frame) => return Poll::Ready(frame.map(Ok)),
                 Err(Broken::Exchange(error)) => {
+                    self.ending = Some(Ending::broken(error));
                     if is_grpc && let Some(trailers) = grpc::lost(error) {
                         return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
                     }
@@ -203,7 +250,9 @@ impl Response {
                 Err(Broken::Rule(violation)) => {
                     debug!(%violation, "a client broke a rule of HTTP");
                     self.body.end();
-                    self.parting = Some(Parting::new(ExchangeError::Reset(ResetCode::LocalBroken), &self.flushes));
+                    let error = ExchangeError::Reset(ResetCode::LocalBroken);
+                    self.ending = Some(Ending::broken(error));
+                    self.parting = Some(Parting::new(error, &self.flushes));
                 }
             }
         }
@@ -250,6 +299,13 @@ impl Response {
             && self.trailers.is_none()
             && self.parting.is_none()
             && self.counter.left().is_none_or(|left| left == 0)
+    }
+
+    /// How it ends, if it is over.
+    fn ending(&self) -> Option<Ending> {
+        // Over HTTP/1.1 no one asks for trailers behind the last byte of a sized body.
+        let is_whole = self.body.is_end_stream() && self.counter.left().is_none_or(|left| left == 0);
+        self.ending.or(is_whole.then_some(Ending::Complete))
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -29,7 +29,7 @@ use super::known::Known;
 use super::linger::linger;
 use super::pace;
 use super::pages::{Problem, Reader, page};
-use super::proxied::{is_trusted, visitor_address};
+use super::proxied::is_trusted;
 use super::request::RequestBody;
 use super::respond::{FinalHead, respond, respond_to_upgrade};
 use super::response_judge::{Content, judge_final, judge_interim};
@@ -119,10 +119,8 @@ fn enter(
     let visitor = &context.visitor;
     let leash = request.extensions_mut().remove::<Leash>();
     let leash = leash.unwrap_or_else(|| Leash::of_connection(&visitor.end));
-    let peer = visitor.address();
-    let seen = visitor_address(request.headers(), peer, &visitor.edge.config().trusted_proxies);
     // A proxy that does not say whom it saw carries many visitors.
-    let (address, has_share) = (seen.unwrap_or(peer), seen.is_some());
+    let (address, has_share) = (context.address.unwrap_or_else(|| visitor.address()), context.address.is_some());
     let (version, exchanges) = (request.version(), &visitor.edge.exchanges);
     let (places, most) = (tunnel.places(exchanges), visitor.edge.tunnels.max_exchanges());
     let entered = exchanges.enter(places, address, (most, has_share), leash, upload_room(version));
@@ -131,6 +129,7 @@ fn enter(
         exchange.set_long_lived();
     }
     context.exchange = Some(exchange.clone());
+    context.set_routed();
     Ok(exchange)
 }
 
@@ -237,6 +236,7 @@ async fn send_upgrade(
                 return Err(not_opened(error));
             }
         };
+        context.set_sent(&live);
         let mut sending = Sending::new(body, send);
         let answered = {
             // The body is not the answer's business here: what sends it is still needed behind it.
@@ -302,6 +302,7 @@ async fn send(context: &mut Context, tunnel: &Arc<Tunnel>, request: Outgoing) ->
                 return Err(not_opened(error));
             }
         };
+        context.set_sent(&live);
         let mut upload = body.take().map(|body| Upload::new(body, send));
         match answer(&mut recv, &mut upload, &mut held_back, &asked).await {
             Ok(answered) => {

@@ -52,7 +52,7 @@ pub(super) fn refused(problem: Problem) -> Response<Body> {
         Problem::PathDenied => (UNIMPLEMENTED, "the tunnel is not open at this path"),
         _ => (PERMISSION_DENIED, "the tunnel is not open to this network"),
     };
-    let mut response = Response::new(Body::empty());
+    let mut response = Response::new(Body::empty().because(problem.ending()));
     let headers = response.headers_mut();
     mark(headers);
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));

@@ -7,6 +7,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::grpc::is_grpc;
 use crate::drain::{Drain, Phase, Watch};
+use crate::observe::Lasting;
 
 /// How long an exchange lasts by its nature.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +45,16 @@ impl Lifetime {
     /// Whether it goes on until one of its ends closes it.
     pub(super) fn is_long_lived(self) -> bool {
         matches!(self, Self::EventStream | Self::WebSocket | Self::Upgraded)
+    }
+
+    /// What it is to observers, if it is long-lived.
+    pub(super) fn lasting(self) -> Option<Lasting> {
+        match self {
+            Self::Finite | Self::Grpc => None,
+            Self::EventStream => Some(Lasting::EventStream),
+            Self::WebSocket => Some(Lasting::WebSocket),
+            Self::Upgraded => Some(Lasting::Upgrade),
+        }
     }
 
     /// Whether its visitor may be silent for as long as it likes.

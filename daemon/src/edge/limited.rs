@@ -1,18 +1,14 @@
 //! Requests over a rate: 429 (RFC 6585, section 4) with the fields of draft-ietf-httpapi-ratelimit-headers, or a status of
 //! gRPC, whose libraries would take a 429 for a service that is not there.
 
-use std::net::IpAddr;
-
+use http::Response;
 use http::header::{HeaderName, HeaderValue, RETRY_AFTER};
-use http::{Request, Response};
 
 use super::body::Body;
 use super::context::Context;
 use super::grpc;
 use super::known::Known;
 use super::pages::{Problem, Reader, page_until};
-use super::proxied::visitor_address;
-use super::request::RequestBody;
 use crate::admission::Rate;
 use crate::admission::rates::{Exceeded, Whose};
 use crate::names::Subdomain;
@@ -22,8 +18,8 @@ const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 
 /// Counts a request against the rate of its visitor. A trusted proxy that names no visitor has none.
-pub(super) fn admit_visitor(context: &Context, request: &Request<RequestBody>) -> Result<(), Exceeded> {
-    address_of(context, request).map_or(Ok(()), |address| context.visitor.edge.rates.visitor(address))
+pub(super) fn admit_visitor(context: &Context) -> Result<(), Exceeded> {
+    context.address.map_or(Ok(()), |address| context.visitor.edge.rates.visitor(address))
 }
 
 /// Counts a request against the rates of its tunnel: what its client allows each visitor, its own, and its key's.
@@ -31,24 +27,17 @@ pub(super) fn admit_to_tunnel(
     context: &mut Context,
     (known, name): (&Known, &Subdomain),
     tunnel: &Tunnel,
-    request: &Request<RequestBody>,
 ) -> Result<(), Exceeded> {
     let edge = &context.visitor.edge;
     let (number, live) = (*known.number.get_or_init(|| edge.rates.number(name)), tunnel.live());
     context.tunnel = Some(number);
     if let Some(rate) = live.as_ref().and_then(|live| live.visitor_rate())
-        && let Some(address) = address_of(context, request)
+        && let Some(address) = context.address
     {
         edge.rates.visitor_of_tunnel(number, address, rate)?;
     }
     let key = live.as_ref().map(|live| &**context.key.of(live));
     edge.rates.tunnel(number, key)
-}
-
-/// The visitor's address; `None` behind a trusted proxy that names none.
-fn address_of(context: &Context, request: &Request<RequestBody>) -> Option<IpAddr> {
-    let trusted = &context.visitor.edge.config().trusted_proxies;
-    visitor_address(request.headers(), context.visitor.address(), trusted)
 }
 
 /// The answer to a request over a rate.

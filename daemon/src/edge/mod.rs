@@ -27,6 +27,7 @@ mod parting;
 mod parts;
 mod persistent;
 mod proxied;
+mod recording;
 mod request;
 mod respond;
 mod response_judge;

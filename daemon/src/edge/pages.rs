@@ -290,7 +290,7 @@ pub(super) fn page_until(problem: Problem, reader: Reader<'_>, retry: Option<u64
     } else {
         ("text/plain; charset=utf-8", plain(problem, reader))
     };
-    let mut response = Response::new(Body::full(text));
+    let mut response = Response::new(Body::full(text).because(problem.ending()));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));

@@ -11,7 +11,7 @@ use crate::admission::Rates;
 use crate::drain::Drain;
 use crate::exchanges::Exchanges;
 use crate::names::Hostname;
-use crate::observe::{Health, Metrics};
+use crate::observe::{Health, Observers};
 use crate::tunnels::Tunnels;
 
 /// Settings of the edge. All of them can change while the daemon runs.
@@ -61,7 +61,7 @@ pub(crate) struct Edge {
     pub(super) tunnels: Arc<Tunnels>,
     pub(super) drain: Arc<Drain>,
     pub(super) health: Arc<Health>,
-    pub(super) metrics: Arc<Metrics>,
+    pub(super) observers: Arc<Observers>,
     pub(super) rates: Arc<Rates>,
     pub(super) exchanges: Arc<Exchanges>,
 }
@@ -72,7 +72,7 @@ pub(crate) struct Parts {
     pub(crate) tunnels: Arc<Tunnels>,
     pub(crate) drain: Arc<Drain>,
     pub(crate) health: Arc<Health>,
-    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) observers: Arc<Observers>,
     pub(crate) rates: Arc<Rates>,
     pub(crate) exchanges: Arc<Exchanges>,
 }
@@ -80,7 +80,7 @@ pub(crate) struct Parts {
 impl Edge {
     /// An edge for the names under `domain`.
     pub(crate) fn new(domain: Hostname, config: Config, alt_svc: Option<HeaderValue>, parts: Parts) -> Arc<Self> {
-        let Parts { tunnels, drain, health, metrics, rates, exchanges } = parts;
+        let Parts { tunnels, drain, health, observers, rates, exchanges } = parts;
         Arc::new(Self {
             domain,
             config: ArcSwap::from_pointee(config),
@@ -88,7 +88,7 @@ impl Edge {
             tunnels,
             drain,
             health,
-            metrics,
+            observers,
             rates,
             exchanges,
         })

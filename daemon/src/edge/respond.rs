@@ -35,6 +35,7 @@ pub(super) fn respond(
     recv: Box<dyn RecvHalf>,
     version: Version,
 ) -> Response<Body> {
+    context.set_first_byte(&answered.head);
     let ResponseHead { status, reason, mut headers, .. } = answered.head;
     // The service's Alt-Svc names another address than ours (RFC 7838, section 3). Upgrade stays over HTTP/1.1 only.
     retain(&mut headers, |name| *name != ALT_SVC && (*name != UPGRADE || version == Version::HTTP_11));
@@ -93,6 +94,7 @@ pub(super) fn respond_to_upgrade(
     }
     let protocol: Option<HeaderValue> = answered.head.headers.get(UPGRADE).cloned();
     retain(&mut answered.head.headers, |name| *name != UPGRADE);
+    context.set_first_byte(&answered.head);
     let response = upgrade.complete(answered.head.headers, protocol).ok_or(Problem::ServiceBroke)?;
     let lifetime = Lifetime::of_upgrade(upgrade.is_websocket());
     context.set_lifetime(lifetime);
@@ -106,13 +108,17 @@ pub(super) fn respond_to_upgrade(
     });
     let (in_flight, farewell) = (lifetime.token(&visitor.edge.drain), lifetime.farewell(&visitor.edge.drain));
     let busy = visitor.keep();
+    let mut recording = context.leave_http(response.status());
     tokio::spawn(async move {
         let splice = splice(on_upgrade, send, recv, farewell);
-        match leash {
-            Some(leash) => drop(leash.hold(splice).await),
-            None => splice.await,
+        let ended = match leash {
+            Some(leash) => leash.hold(splice).await,
+            None => Some(splice.await),
+        };
+        if let (Some(recording), Some(ending)) = (&mut recording, ended) {
+            recording.set_ending(ending);
         }
-        drop((busy, visitor, in_flight));
+        drop((recording, busy, visitor, in_flight));
     });
     Ok(response)
 }

@@ -31,7 +31,7 @@ pub(super) async fn respond(
     request: Box<Request<RequestBody>>,
     judged: Option<Judged>,
 ) -> Response<Body> {
-    let mut context = Context::new(visitor);
+    let mut context = Context::new(visitor, &request);
     let (version, is_head) = (request.version(), *request.method() == Method::HEAD);
     // Over HTTP/1.1 it is the connection's only request as long as it has no response.
     let upgrades = version == Version::HTTP_11 && request.headers().contains_key(UPGRADE);
@@ -56,7 +56,7 @@ pub(super) async fn respond(
     {
         response.headers_mut().insert(ALT_SVC, alternative.clone());
     }
-    context.set_status(response.status());
+    context.set_head_out(response.status());
     response.map(|body| body.with(context))
 }
 
@@ -75,6 +75,8 @@ async fn answer_judged(
         Ok(authority) => {
             let known = context.visitor.knows(authority);
             let target = judged.and_then(|judged| judged.seen.target.clone());
+            context.set_request(&request, target.as_ref());
+            context.note(|record| record.authority = Some(known.authority.clone()));
             let response = answer(context, request, &known, target).await;
             match fault() {
                 None => return response,
@@ -105,7 +107,7 @@ async fn answer(
     let edge = context.visitor.edge.clone();
     // Tunnels connect at the base domain, and no visitor's rate keeps them out.
     if known.route != Route::Base
-        && let Err(exceeded) = admit_visitor(context, &request)
+        && let Err(exceeded) = admit_visitor(context)
     {
         return refuse_for_now(context, exceeded, known, *request);
     }
@@ -119,7 +121,8 @@ async fn answer(
             let Some(tunnel) = found else {
                 return refuse(Problem::UnknownName, Some(known), *request);
             };
-            if let Err(exceeded) = admit_to_tunnel(context, (known, name), &tunnel, &request) {
+            context.set_tunnel(name);
+            if let Err(exceeded) = admit_to_tunnel(context, (known, name), &tunnel) {
                 return refuse_for_now(context, exceeded, known, *request);
             }
             forward(context, &tunnel, request, known, target).await
@@ -149,7 +152,7 @@ fn drop_body(response: &mut Response<Body>) {
     {
         response.headers_mut().insert(CONTENT_LENGTH, length.into());
     }
-    *response.body_mut() = Body::empty();
+    response.body_mut().clear();
 }
 
 /// The page for a problem, with the name of the tunnel if the request is for one. The visitor's body is read and dropped.
@@ -165,7 +168,7 @@ fn refuse_for_now(
     known: &Known,
     request: Request<RequestBody>,
 ) -> Response<Body> {
-    let refused = &context.visitor.edge.metrics.refused;
+    let refused = &context.visitor.edge.observers.metrics.refused;
     match exceeded.whose {
         Whose::Visitor => &refused.visitor_requests,
         Whose::Tunnel => &refused.tunnel_requests,

@@ -5,9 +5,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use http::StatusCode;
 use http::uri::Authority;
 use parking_lot::Mutex;
 use tokio::time::sleep;
@@ -152,13 +151,10 @@ impl Visitor {
         self.upgrading.store(upgrading, Ordering::Relaxed);
     }
 
-    /// Counts a request that is over. Without a status, its visitor left before there was a response.
-    pub(super) fn answered(&self, status: Option<StatusCode>, began: Instant) {
+    /// Counts a request that is over, whether or not it got a response.
+    pub(super) fn answered(&self) {
         self.permit.member().end();
         self.answered.fetch_add(1, Ordering::Relaxed);
-        if let Some(status) = status {
-            self.edge.metrics.answered(status, began);
-        }
     }
 
     /// Keeps its connection from making room for others, for what outlasts its request.

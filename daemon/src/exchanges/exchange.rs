@@ -1,7 +1,7 @@
 //! One exchange: whose turn it is to move, since when nothing moves, and how it is ended.
 
 use std::net::{IpAddr, Ipv6Addr};
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use cok_proto::ResetCode;
@@ -42,6 +42,9 @@ pub(crate) struct Exchange {
     /// `upload_room` is charged.
     upload_blocked: AtomicBool,
     pub(super) turn: Turn,
+    /// Bytes of bodies that went into the tunnel and came out of it, as its halves count them.
+    pub(super) sent: AtomicU64,
+    pub(super) received: AtomicU64,
     /// The response has begun.
     answered: AtomicBool,
     /// It may stand still for as long as it likes.
@@ -116,6 +119,8 @@ impl Exchange {
             upload_room,
             upload_blocked: AtomicBool::new(false),
             turn: Turn::default(),
+            sent: AtomicU64::new(0),
+            received: AtomicU64::new(0),
             answered: AtomicBool::new(false),
             long_lived: AtomicBool::new(false),
             ended: AtomicU8::new(0),
@@ -224,6 +229,16 @@ impl Exchange {
             still.visitor_since = now;
         }
         *still
+    }
+
+    /// The bytes of its body that went into the tunnel so far, or of its upgraded connection.
+    pub(crate) fn sent(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
+    }
+
+    /// The bytes that came out of the tunnel so far.
+    pub(crate) fn received(&self) -> u64 {
+        self.received.load(Ordering::Relaxed)
     }
 
     /// Whether the tunnel's account is more than half full.

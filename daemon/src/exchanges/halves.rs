@@ -1,6 +1,7 @@
 //! The halves of a watched exchange. They note each step, and break once the exchange is taken away.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -15,6 +16,11 @@ use super::exchange::Exchange;
 /// What a half reports whose exchange was taken away.
 const ENDED: ExchangeError = ExchangeError::Reset(ResetCode::Cancelled);
 
+/// Counts bytes. Only one half writes each counter, so this need not lock the bus.
+fn add(counter: &AtomicU64, bytes: usize) {
+    counter.store(counter.load(Ordering::Relaxed) + bytes as u64, Ordering::Relaxed);
+}
+
 /// From the tunnel.
 #[derive(Debug)]
 pub(super) struct Receiving(pub(super) Arc<Exchange>);
@@ -26,6 +32,9 @@ impl RecvHalf for Receiving {
             None => return Poll::Ready(Err(ENDED)),
         };
         self.0.turn.asked(polled.is_ready());
+        if let Poll::Ready(Ok(Received::Data { data, .. })) = &polled {
+            add(&self.0.received, data.len());
+        }
         polled
     }
 
@@ -75,6 +84,7 @@ impl SendHalf for Sending {
 
     fn send_data(&mut self, data: Bytes, end: bool) {
         self.0.turn.moved();
+        add(&self.0.sent, data.len());
         self.act(|send| send.send_data(data, end));
     }
 

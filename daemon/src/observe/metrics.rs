@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use http::StatusCode;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeMetric, MetricEncoder, NoLabelSet, text};
@@ -13,6 +13,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::{MetricType, TypedMetric};
 use prometheus_client::registry::Registry;
+
+use super::record::Record;
 
 /// Upper bounds of the duration buckets in seconds: from a local cache hit to a long generation.
 const BUCKETS: [f64; 12] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 600.0];
@@ -138,13 +140,19 @@ impl Metrics {
         TunnelOnline(self)
     }
 
-    /// Counts a request that began at `began` and got `status`.
-    pub(crate) fn answered(&self, status: StatusCode, began: Instant) {
+    /// Counts a request that is over, if it got a response.
+    pub(crate) fn finished(&self, record: &Record) {
+        if let Some(status) = record.status {
+            self.answered(status, record.duration());
+        }
+    }
+
+    fn answered(&self, status: StatusCode, took: Duration) {
         let status = status.as_u16();
         if let Some(counter) = self.by_status.get(usize::from(status) - 100) {
             counter.get_or_init(|| self.requests.get_or_create(&StatusLabel { status }).clone()).inc();
         }
-        self.durations.observe(began.elapsed());
+        self.durations.observe(took);
     }
 
     /// The metrics in OpenMetrics text.
@@ -200,7 +208,7 @@ mod tests {
     #[test]
     fn the_promised_names_are_there() {
         let metrics = Metrics::default();
-        metrics.answered(StatusCode::OK, Instant::now());
+        metrics.answered(StatusCode::OK, Duration::ZERO);
         metrics.connections.inc();
         let text = metrics.encode();
         for line in [

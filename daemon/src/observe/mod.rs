@@ -1,7 +1,13 @@
-//! What operators can observe: metrics and health.
+//! What operators can observe: requests, metrics and health.
 
+mod ending;
 mod health;
 mod metrics;
+mod observers;
+mod record;
 
+pub(crate) use self::ending::Ending;
 pub(crate) use self::health::{Asker, Health, text};
 pub(crate) use self::metrics::{Metrics, TunnelOnline};
+pub(crate) use self::observers::Observers;
+pub(crate) use self::record::{Lasting, Record};

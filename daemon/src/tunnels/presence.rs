@@ -35,6 +35,11 @@ impl Live {
         self.transport.open(self.tunnel, head, end)
     }
 
+    /// The name of the transport that carries its session.
+    pub(crate) fn transport_name(&self) -> &'static str {
+        self.transport.name()
+    }
+
     /// How often each visitor may ask, if its client has said so.
     pub(crate) fn visitor_rate(&self) -> Option<Rate> {
         self.access.as_ref().and_then(|access| access.rate)
@@ -64,6 +69,16 @@ impl ServingKey {
             _ => self.0.insert((Arc::downgrade(live), live.key())),
         };
         key
+    }
+
+    /// The key, if it was read.
+    pub(crate) fn known(&self) -> Option<&Arc<KeyRecord>> {
+        self.0.as_ref().map(|(_, key)| key)
+    }
+
+    /// The key, if it was read.
+    pub(crate) fn into_key(self) -> Option<Arc<KeyRecord>> {
+        self.0.map(|(_, key)| key)
     }
 }
 

@@ -23,6 +23,7 @@ use tracing::debug;
 pub(super) use self::sending::Sending;
 use super::body::Body;
 use crate::drain::Watch;
+use crate::observe::Ending;
 
 /// Why the daemon closes a WebSocket: the text in the visitor's Close frame.
 const RESTARTING: &str = "the server is restarting";
@@ -142,19 +143,29 @@ fn is_one_protocol(value: &[u8]) -> bool {
 }
 
 /// Carries raw bytes both ways until both have ended or one has broken. A WebSocket has a `farewell`: the phase in which
-/// its visitor gets a Close frame.
+/// its visitor gets a Close frame. Returns how it ended.
 pub(super) async fn splice(
     visitor: OnUpgrade,
     send: Box<dyn SendHalf>,
     recv: Box<dyn RecvHalf>,
     farewell: Option<Watch>,
-) {
+) -> Ending {
     let upgraded = match visitor.await {
         Ok(upgraded) => upgraded,
-        Err(error) => return debug!(%error, "the visitor left before the upgrade"),
+        Err(error) => {
+            debug!(%error, "the visitor left before the upgrade");
+            return Ending::VisitorLeft;
+        }
     };
-    if let Err(error) = carry(TokioIo::new(upgraded), send, recv, farewell).await {
-        debug!(%error, "upgraded connection ended");
+    match carry(TokioIo::new(upgraded), send, recv, farewell).await {
+        Ok(ending) => ending,
+        Err(error) => {
+            debug!(%error, "upgraded connection ended");
+            match error {
+                PumpError::Connection(_) => Ending::VisitorLeft,
+                PumpError::Exchange(error) => Ending::broken(error),
+            }
+        }
     }
 }
 
@@ -163,16 +174,19 @@ async fn carry(
     mut send: Box<dyn SendHalf>,
     recv: Box<dyn RecvHalf>,
     mut farewell: Option<Watch>,
-) -> Result<(), PumpError> {
+) -> Result<Ending, PumpError> {
     let close = farewell.is_some().then(|| Farewell::new(going_away(RESTARTING)));
     let mut pump = Pump::new(connection, Bytes::new(), &mut *send, recv, Visitor::Connection, close);
+    let mut ending = Ending::Complete;
     poll_fn(|cx| {
         if farewell.as_mut().is_some_and(|farewell| farewell.poll(cx).is_ready()) {
+            ending = Ending::Drained;
             pump.close_websocket();
         }
         pump.poll(cx)
     })
     .await
+    .map_or_else(|error| if ending == Ending::Drained { Ok(ending) } else { Err(error) }, |()| Ok(ending))
 }
 
 #[cfg(test)]
