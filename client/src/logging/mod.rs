@@ -1,6 +1,7 @@
 //! The log: structured entries for the journal, or lines on standard error, as text or as JSON.
 
 mod fields;
+mod filter;
 mod journal;
 mod queue;
 
@@ -9,11 +10,12 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 use parking_lot::RwLock;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 use self::fields::MessageFirst;
+pub use self::filter::{FilterError, check_filter, filters, set_filter};
 use self::queue::Queue;
 
 /// How long standard error may hold up the end of the process.
@@ -38,27 +40,27 @@ pub enum LogFormat {
 
 /// Starts logging as `name`; `RUST_LOG` overrides `default_filter`. Only the first call of a process counts.
 pub fn start(name: &str, format: LogFormat, default_filter: &str) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| own_filter(default_filter));
+    let subscriber = tracing_subscriber::registry().with(filter::layer(default_filter));
     if format == LogFormat::Journal || (format == LogFormat::Auto && journal::is_standard_error()) {
         match journal::layer(name) {
             Ok(layer) => {
                 // This fails only if the process logs already, which then goes on.
-                let _second = tracing_subscriber::registry().with(filter).with(layer).try_init();
+                let _second = subscriber.with(layer).try_init();
                 return;
             }
             Err(error) => complain(&format!("{name}: there is no journal: {error}; the log goes to standard error")),
         }
     }
     QUEUE.open();
-    let subscriber = tracing_subscriber::fmt().log_internal_errors(false).with_env_filter(filter);
-    let subscriber = subscriber.with_writer(|| Stderr).with_target(false);
+    let lines = fmt::layer().log_internal_errors(false).with_target(false);
     // This fails only if the process logs already, which then goes on.
     let _second = if format == LogFormat::Json {
-        subscriber.json().flatten_event(true).with_current_span(false).with_span_list(false).try_init()
+        let lines = lines.json().flatten_event(true).with_current_span(false).with_span_list(false);
+        subscriber.with(lines.with_writer(|| Stderr)).try_init()
     } else {
         let colours = has_colours();
-        let subscriber = subscriber.fmt_fields(MessageFirst).with_ansi(colours);
-        subscriber.with_writer(move || Lines { to: Stderr, colours }).try_init()
+        let lines = lines.fmt_fields(MessageFirst).with_ansi(colours);
+        subscriber.with(lines.with_writer(move || Lines { to: Stderr, colours })).try_init()
     };
 }
 
@@ -100,12 +102,6 @@ impl Write for Stderr {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
-}
-
-/// The filter without `RUST_LOG`. quinn-udp warns of each kind of datagram that the system does not send, such as one that
-/// is too large for the path. QUIC notices by itself, and the reason of its failure is in the log.
-fn own_filter(default_filter: &str) -> EnvFilter {
-    EnvFilter::new(format!("{default_filter},quinn_udp=error"))
 }
 
 /// A writer of text that takes one line with each write. It escapes control characters, since lines quote peers: their words
@@ -154,17 +150,6 @@ pub fn complain(why: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn warnings_of_the_library_for_sockets_are_left_out() {
-        let subscriber = tracing_subscriber::registry().with(own_filter("info"));
-        tracing::subscriber::with_default(subscriber, || {
-            assert!(!tracing::enabled!(target: "quinn_udp", tracing::Level::WARN));
-            assert!(!tracing::enabled!(target: "quinn_udp::imp", tracing::Level::WARN));
-            assert!(tracing::enabled!(target: "quinn_udp", tracing::Level::ERROR));
-            assert!(tracing::enabled!(target: "quinn", tracing::Level::WARN));
-        });
-    }
 
     #[test]
     fn a_line_stays_one() {

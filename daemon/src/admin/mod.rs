@@ -5,6 +5,7 @@
 
 mod access;
 mod keys;
+mod log_level;
 mod socket;
 
 use std::convert::Infallible;
@@ -30,6 +31,7 @@ use tracing::debug;
 
 pub(crate) use self::access::Access;
 pub(crate) use self::keys::{KEYS, path_of, record_of, rotation_of};
+pub(crate) use self::log_level::{Change as LogLevelChange, LOG_LEVEL, LogLevel, Timer as LogLevelTimer};
 pub(crate) use self::socket::{AdminSocket, connect, path};
 use crate::admission::Admission;
 use crate::certificates::Served;
@@ -77,6 +79,8 @@ pub(crate) struct Admin {
     /// What the admin address answers. A reload changes it.
     pub(crate) access: Arc<ArcSwap<Access>>,
     pub(crate) reload: Reload,
+    /// Ends changes of what is logged.
+    pub(crate) log_level: Arc<LogLevelTimer>,
     /// Connections to the admin address.
     pub(crate) places: Places,
 }
@@ -153,6 +157,9 @@ impl Admin {
         if let Some(asked) = keys::Asked::of(path) {
             return keys::answer(&self, &asked, request).await;
         }
+        if path == LOG_LEVEL {
+            return log_level::answer(&self, request).await;
+        }
         if !matches!(*request.method(), Method::GET | Method::HEAD) || path == RELOAD {
             return not_allowed(if path == RELOAD { "POST" } else { "GET, HEAD" });
         }
@@ -167,7 +174,7 @@ impl Admin {
         }
         self.health.answer(path, Asker::Operator).unwrap_or_else(|| {
             let mut response =
-                text("/metrics, /health, /health/live, /health/ready, /certificate, /keys and /reload are here\n");
+                text("/metrics, /health, /health/live, /health/ready, /certificate, /keys, /log-level and /reload are here\n");
             *response.status_mut() = StatusCode::NOT_FOUND;
             response
         })

@@ -73,6 +73,7 @@ struct Parts {
     listen: Arc<Listen>,
     health: Arc<Health>,
     metrics: Arc<Metrics>,
+    observers: Arc<Observers>,
     /// What the admin address answers.
     access: Arc<ArcSwap<Access>>,
 }
@@ -175,6 +176,11 @@ impl App {
         self.parts.drain.clone()
     }
 
+    /// What looks at its requests.
+    pub(crate) fn observers(&self) -> Arc<Observers> {
+        self.parts.observers.clone()
+    }
+
     /// Serves until `stop` resolves. Requests in flight may then finish within `drain_timeout`.
     pub(crate) async fn run(self, stop: impl Future<Output = ()>) {
         let Self { sockets, activated, addresses, address, state_dir, parts, tls, dns, .. } = self;
@@ -221,6 +227,7 @@ impl App {
             store,
             access,
             reload,
+            log_level: Arc::default(),
             places,
         };
         let admin = serve_admin(admin, admin_socket, &Arc::new(api));
@@ -283,11 +290,12 @@ impl Parts {
             names_secret,
         );
         let exchanges = Exchanges::new(config.exchanges.clone());
+        let observers = Observers::new(metrics.clone(), config.access_log.clone());
         let for_edge = edge::Parts {
             tunnels: tunnels.clone(),
             drain: drain.clone(),
             health: health.clone(),
-            observers: Arc::new(Observers { metrics: metrics.clone() }),
+            observers: observers.clone(),
             rates: admission.rates.clone(),
             exchanges: exchanges.clone(),
         };
@@ -301,7 +309,7 @@ impl Parts {
             metrics.clone(),
         );
         let access = Arc::new(ArcSwap::from_pointee(access));
-        Self { admission, drain, tunnels, edge, exchanges, listen, health, metrics, access }
+        Self { admission, drain, tunnels, edge, exchanges, listen, health, metrics, observers, access }
     }
 }
 

@@ -13,6 +13,7 @@ use crate::admin::{self, Access, Reload};
 use crate::config::{Config, ConfigError};
 use crate::host::notify;
 use crate::listen::PublicTls;
+use crate::observe::{AccessLog, Destination};
 
 /// Why a reload changes nothing.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +28,9 @@ enum ReloadError {
     /// The token of the admin address cannot be used.
     #[error("{0:#}")]
     Token(anyhow::Error),
+    /// The access log has no place to go.
+    #[error("access_log.to: cannot open {to}: {error}")]
+    AccessLog { to: String, error: std::io::Error },
 }
 
 fn unchangeable(file: &Path, keys: &[&str]) -> String {
@@ -109,8 +113,13 @@ impl Reloader {
         }
         let socket = admin::path(&next.startup.state_dir);
         let access = Access::load(&next.admin, socket).map_err(ReloadError::Token)?;
+        let access_log = AccessLog::prepare(&next.access_log).map_err(|error| {
+            let to = next.access_log.to.as_ref().map(Destination::shown).unwrap_or_default();
+            ReloadError::AccessLog { to, error }
+        })?;
         let Config { listen, admission, edge, exchanges, tunnels, drain, .. } = next.clone();
         self.parts.access.store(Arc::new(access));
+        self.parts.observers.access_log.apply(access_log);
         self.parts.tunnels.reload(tunnels.live);
         self.parts.admission.reload(admission.live);
         self.parts.drain.reload(drain);

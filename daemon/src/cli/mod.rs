@@ -6,6 +6,7 @@ mod check;
 mod exit;
 mod health;
 mod key;
+mod log_level;
 mod manual;
 mod reload;
 
@@ -28,6 +29,7 @@ use self::check::CheckArgs;
 use self::exit::{DEFAULT_CONFIG, block_on, outcome, wrong};
 use self::health::HealthArgs;
 use self::key::KeyCommand;
+use self::log_level::LogLevelArgs;
 #[cfg(test)]
 pub(crate) use self::manual::documented_keys;
 use self::manual::{MANUAL, PAGE};
@@ -75,6 +77,8 @@ enum Command {
     Health(HealthArgs),
     /// Have the running daemon reload its configuration; exit code 2 if it can't be applied and nothing changed
     Reload(ReloadArgs),
+    /// Show or change what the running daemon logs
+    LogLevel(LogLevelArgs),
     /// Show or renew the certificate
     #[command(subcommand)]
     Cert(CertCommand),
@@ -137,6 +141,7 @@ fn start(cli: Cli) -> ExitCode {
             Err(error) => wrong(&error),
         },
         Command::Reload(args) => reload::ask(&args),
+        Command::LogLevel(args) => log_level::run(&args),
         Command::Key(command) => key::run(&command),
         Command::Completions(args) => outcome(man_pages::completions(Cli::command(), &args).map_err(Into::into)),
         Command::Man(args) => outcome(man_pages::man(Cli::command(), &MANUAL, &PAGE, &args).map_err(Into::into)),
@@ -155,8 +160,10 @@ fn run(args: &RunArgs, inherited: anyhow::Result<Inherited>) -> ExitCode {
             return code;
         }
     };
-    let served = block_on(async move {
+    let mut observers = None;
+    let served = block_on(async {
         let app = App::build(config, Some(args.config.clone()), inherited?)?;
+        observers = Some(app.observers());
         let signals = StopSignals::new()?;
         let mut hangup = signal(SignalKind::hangup())?;
         let (reloader, drain) = (app.reloader(), app.drain());
@@ -177,6 +184,10 @@ fn run(args: &RunArgs, inherited: anyhow::Result<Inherited>) -> ExitCode {
         reloads.abort();
         Ok(())
     });
+    // Requests that were cut have their lines by now.
+    if let Some(observers) = observers {
+        observers.access_log.flush();
+    }
     if let Err(error) = &served {
         notify::status(&format!("{error:#}").replace('\n', " "));
     }

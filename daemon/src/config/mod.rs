@@ -3,6 +3,7 @@
 //!
 //! It reports every mistake with its line and key, not only the first.
 
+mod access_log;
 mod admin;
 mod certificates;
 mod exchanges;
@@ -21,6 +22,7 @@ use ipnet::IpNet;
 
 use crate::admission::{self, KeyRecord};
 use crate::names::{Hostname, KeyDigest, SubdomainPattern};
+use crate::observe::AccessLogConfig;
 use crate::startup::startup;
 use crate::{certificates as certs, drain, edge, listen, tunnels};
 
@@ -39,6 +41,7 @@ pub(crate) struct Config {
     pub(crate) tunnels: tunnels::Config,
     pub(crate) drain: drain::Config,
     pub(crate) admin: crate::admin::Config,
+    pub(crate) access_log: AccessLogConfig,
 }
 
 startup! {
@@ -138,8 +141,10 @@ impl Config {
         proxies.finish();
         let mut http = root.section("http");
         limits.edge.via = http.flag("via", false);
+        limits.edge.server_timing = http.flag("server_timing", false);
         http.finish();
         let admin = admin::admin(root.section("admin"));
+        let access_log = access_log::access_log(root.section("access_log"));
         let names = names::names(root.section("names"));
         (limits.tunnels.live.names, limits.edge.hide_names) = (names.rules, names.hide);
         root.finish();
@@ -159,6 +164,7 @@ impl Config {
                 tunnels: limits.tunnels,
                 drain: limits.drain,
                 admin,
+                access_log,
             }),
             (_, _, mistakes) => Err(mistakes),
         }
@@ -335,6 +341,7 @@ fn limits(mut section: Section<'_>) -> Limits {
             initial_window,
             trusted_proxies: Vec::new(),
             via: edge.via,
+            server_timing: edge.server_timing,
             hide_names: edge.hide_names,
         },
         exchanges: exchanges::exchanges(&mut section),

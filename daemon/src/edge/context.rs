@@ -15,7 +15,7 @@ use super::visitor::Visitor;
 use crate::admission::rates::TunnelNumber;
 use crate::exchanges::Exchange;
 use crate::names::Subdomain;
-use crate::observe::{Ending, Record};
+use crate::observe::{Ending, Phases, Record};
 use crate::tunnels::{Live, ServingKey};
 
 /// One request. Counts it when dropped, whether or not the response arrived. It is boxed, since it moves with the response.
@@ -97,6 +97,11 @@ impl Context {
             record.timings.first_byte = Some(record.now());
             record.timings.service = head.first_byte;
         });
+    }
+
+    /// Where its time went so far.
+    pub(super) fn phases(&self) -> Option<Phases> {
+        self.record.as_ref().map(Record::phases)
     }
 
     /// Notes how long the response may last.

@@ -33,6 +33,7 @@ mod respond;
 mod response_judge;
 mod retry;
 mod route;
+mod server_timing;
 mod service;
 mod tcp;
 mod unread;

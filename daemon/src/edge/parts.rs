@@ -31,6 +31,8 @@ pub(crate) struct Config {
     pub(crate) trusted_proxies: Vec<IpNet>,
     /// Whether requests get a Via field. Default false: many services do not compress what goes through a proxy.
     pub(crate) via: bool,
+    /// Whether responses of tunnels get a Server-Timing field. Default false: every visitor sees it, and scripts of pages do.
+    pub(crate) server_timing: bool,
     /// Whether a visitor can't tell a name that is away or reserved from one that never existed: 404 for all of them.
     /// Default false, since owners and visitors then don't see that a tunnel is only away.
     pub(crate) hide_names: bool,
@@ -45,6 +47,7 @@ impl Default for Config {
             initial_window: 256 * 1024,
             trusted_proxies: Vec::new(),
             via: false,
+            server_timing: false,
             hide_names: false,
         }
     }

@@ -15,6 +15,7 @@ use super::context::Context;
 use super::lifetime::Lifetime;
 use super::pages::Problem;
 use super::response_judge::Content;
+use super::server_timing::add_server_timing;
 use super::upgrade::{Upgrade, splice};
 
 /// A final response head that the judge has passed.
@@ -39,6 +40,11 @@ pub(super) fn respond(
     let ResponseHead { status, reason, mut headers, .. } = answered.head;
     // The service's Alt-Svc names another address than ours (RFC 7838, section 3). Upgrade stays over HTTP/1.1 only.
     retain(&mut headers, |name| *name != ALT_SVC && (*name != UPGRADE || version == Version::HTTP_11));
+    if context.visitor.edge.config().server_timing
+        && let Some(phases) = context.phases()
+    {
+        add_server_timing(&mut headers, &phases);
+    }
     if headers.contains_key(UPGRADE) {
         headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
     }

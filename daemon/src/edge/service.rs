@@ -114,7 +114,7 @@ async fn answer(
     match &known.route {
         Route::Foreign => refuse(Problem::Misdirected, None, *request),
         Route::Unusable => refuse(Problem::UnknownName, Some(known), *request),
-        Route::Base => answer_on_base(&context.visitor, *request),
+        Route::Base => answer_on_base(context, *request),
         Route::Tunnel(name) => {
             let hides = edge.config().hide_names;
             let found = edge.tunnels.find(name).filter(|tunnel| !hides || edge.tunnels.may_answer(tunnel));
@@ -131,10 +131,12 @@ async fn answer(
 }
 
 /// The daemon itself: tunnels connect here, and health checks ask.
-fn answer_on_base(visitor: &Visitor, mut request: Request<RequestBody>) -> Response<Body> {
-    let path = request.uri().path();
+fn answer_on_base(context: &mut Context, mut request: Request<RequestBody>) -> Response<Body> {
+    let (visitor, path) = (context.visitor.clone(), request.uri().path());
     if path == cok_transport::ws::PATH {
-        return visitor.edge.tunnels.upgrade(&mut request, visitor.address(), unwrap).map(Body::full);
+        let response = visitor.edge.tunnels.upgrade(&mut request, visitor.address(), unwrap).map(Body::full);
+        context.note(|record| record.is_session = response.status() == StatusCode::SWITCHING_PROTOCOLS);
+        return response;
     }
     if matches!(*request.method(), Method::GET | Method::HEAD)
         && let Some(response) = visitor.edge.health.answer(path, Asker::Public)

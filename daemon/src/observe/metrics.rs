@@ -80,6 +80,8 @@ pub(crate) struct Metrics {
     pub(crate) certificate_failures: Counter,
     /// What was refused because of a rate.
     pub(crate) refused: Refused,
+    /// Lines of the access log that were not written.
+    pub(crate) access_log_lost: Counter,
     requests: Family<StatusLabel, Counter>,
     /// The counters of `requests` by status minus 100. Each takes the family's lock only once.
     by_status: Vec<OnceLock<Counter>>,
@@ -106,6 +108,8 @@ impl Default for Metrics {
         registry.register("certificate_renewals", "Certificates taken into use", certificate_renewals.clone());
         registry.register("certificate_failures", "Attempts that brought no certificate", certificate_failures.clone());
         let refused = Refused::new(&mut registry);
+        let access_log_lost = Counter::default();
+        registry.register("access_log_lost", "Lines of the access log that were not written", access_log_lost.clone());
         let by_status = std::iter::repeat_with(OnceLock::new).take(900).collect();
         Self {
             registry,
@@ -116,6 +120,7 @@ impl Default for Metrics {
             certificate_renewals,
             certificate_failures,
             refused,
+            access_log_lost,
             requests,
             by_status,
             durations,

@@ -1,13 +1,15 @@
 //! What operators can observe: requests, metrics and health.
 
+mod access_log;
 mod ending;
 mod health;
 mod metrics;
 mod observers;
 mod record;
 
+pub(crate) use self::access_log::{AccessLog, Config as AccessLogConfig, Destination};
 pub(crate) use self::ending::Ending;
 pub(crate) use self::health::{Asker, Health, text};
 pub(crate) use self::metrics::{Metrics, TunnelOnline};
 pub(crate) use self::observers::Observers;
-pub(crate) use self::record::{Lasting, Record};
+pub(crate) use self::record::{Lasting, Phases, Record};

@@ -2,22 +2,35 @@
 
 use std::sync::Arc;
 
+use super::access_log::{AccessLog, Config as AccessLogConfig};
 use super::metrics::Metrics;
 use super::record::Record;
 
 /// What looks at requests.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Observers {
     /// Counts them.
     pub(crate) metrics: Arc<Metrics>,
+    /// Writes a line about each.
+    pub(crate) access_log: AccessLog,
 }
 
 impl Observers {
+    /// The observers of a daemon that counts with `metrics`.
+    pub(crate) fn new(metrics: Arc<Metrics>, access_log: AccessLogConfig) -> Arc<Self> {
+        let log = AccessLog::new(metrics.access_log_lost.clone());
+        log.start(access_log);
+        Arc::new(Self { metrics, access_log: log })
+    }
+
     /// A request is over.
     pub(crate) fn finished(&self, record: &Record) {
         self.metrics.finished(record);
+        self.access_log.finished(record);
     }
 
     /// The response of an exchange that lasts has begun.
-    pub(crate) fn began_lasting(&self, _record: &Record) {}
+    pub(crate) fn began_lasting(&self, record: &Record) {
+        self.access_log.began_lasting(record);
+    }
 }

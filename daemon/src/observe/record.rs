@@ -51,6 +51,8 @@ pub(crate) struct Record {
     pub(crate) request_bytes: u64,
     /// Bytes of the response's body. After an upgrade, all bytes from the service.
     pub(crate) response_bytes: u64,
+    /// It became the session of a client over a WebSocket, and is no visitor's request.
+    pub(crate) is_session: bool,
     /// What it lasts as, if it goes on until one of its ends closes it.
     pub(crate) lasting: Option<Lasting>,
     /// How it ended. `None` while it runs.
@@ -133,6 +135,7 @@ impl Record {
             timings: Timings::default(),
             request_bytes: 0,
             response_bytes: 0,
+            is_session: false,
             lasting: None,
             ending: None,
             trace_id: None,

@@ -35,7 +35,7 @@ use crate::certificates::{self, Tls};
 use crate::config::{Config, Startup};
 use crate::host::activation::Inherited;
 use crate::names::{ApiKey, Hostname, KeyDigest, Subdomain, SubdomainPattern};
-use crate::{admin, drain, edge, exchanges, listen, tunnels};
+use crate::{admin, drain, edge, exchanges, listen, observe, tunnels};
 
 /// The base domain. Browsers resolve every name under .localhost to this machine. TLS libraries refuse the wildcard
 /// `*.localhost`, so there is one more label.
@@ -234,5 +234,6 @@ fn config(ports: &Ports, state_dir: PathBuf, key: &str, edge: edge::Config) -> a
         tunnels: tunnels::Config { startup: tunnels::Startup::default(), live: tunnels::LiveConfig::default() },
         drain: drain::Config { timeout: Duration::from_secs(2) },
         admin: admin::Config::default(),
+        access_log: observe::AccessLogConfig::default(),
     })
 }
