@@ -37,7 +37,8 @@ pub use exchange::{Account, ExchangeError, Holding, Received, WindowBudget};
 pub use frame::{Frame, FrameHeader, FrameType};
 pub use head::{RequestHead, ResponseHead, Scheme, Target};
 pub use message::{
-    Bind, Bound, Connect, ConnectAck, Drain, DrainReason, ErrorMessage, TunnelFrame, Unbind, UnbindReason,
+    Bind, Bound, Connect, ConnectAck, Drain, DrainReason, ErrorMessage, FallbackReason, TunnelFrame, Unbind,
+    UnbindReason,
 };
 pub use rules::Rules;
 pub use session::{OpenError, Role, SessionError};

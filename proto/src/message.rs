@@ -34,6 +34,28 @@ pub struct Connect {
     /// Optional abilities of the client. Unknown ones are ignored; see [`common_features`].
     #[serde(default)]
     pub features: Vec<String>,
+    /// Over WebSocket: why the client has not come over QUIC, which it prefers. For the daemon's figures alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fallback: Option<FallbackReason>,
+}
+
+/// Why a client that prefers QUIC comes over WebSocket.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FallbackReason {
+    /// Nothing came back over UDP.
+    NoAnswer,
+    /// A handshake succeeded, but no data came through.
+    NoData,
+    /// The client's machine has no UDP or no route.
+    NoUdp,
+    /// A proxy on the way carries only TCP.
+    Proxy,
+    /// The path of a QUIC session has turned bad.
+    BadPath,
+    /// Any other reason.
+    #[serde(untagged)]
+    Other(String),
 }
 
 impl Default for Connect {
@@ -47,6 +69,7 @@ impl Default for Connect {
             initial_window: DEFAULT_WINDOW,
             version: String::new(),
             features: Vec::new(),
+            fallback: None,
         }
     }
 }
@@ -62,6 +85,7 @@ impl std::fmt::Debug for Connect {
             .field("initial_window", &self.initial_window)
             .field("version", &self.version)
             .field("features", &self.features)
+            .field("fallback", &self.fallback)
             .finish_non_exhaustive()
     }
 }

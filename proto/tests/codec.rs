@@ -13,8 +13,8 @@ use cok_proto::frame::{
 };
 use cok_proto::head::{self, HeadTooLarge, MAX_FIELDS, RequestHead, ResponseHead, Target};
 use cok_proto::{
-    Bind, Bound, Connect, ConnectAck, Drain, DrainReason, ErrorCode, ErrorMessage, ProtocolError, ResetCode, Scheme,
-    TunnelFrame, Unbind, UnbindReason,
+    Bind, Bound, Connect, ConnectAck, Drain, DrainReason, ErrorCode, ErrorMessage, FallbackReason, ProtocolError,
+    ResetCode, Scheme, TunnelFrame, Unbind, UnbindReason,
 };
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
@@ -72,8 +72,13 @@ fn response() -> impl Strategy<Value = ResponseHead> {
 fn connect() -> impl Strategy<Value = Connect> {
     let list = prop::collection::vec(text(), 0..4);
     let option = || prop::option::of(text());
-    (text(), any::<bool>(), option(), text(), option(), any::<u32>(), text(), list).prop_map(
-        |(key, tunnel, subdomain, instance, replaces, initial_window, version, features)| Connect {
+    let fallback = prop::option::of(prop_oneof![
+        Just(FallbackReason::NoAnswer),
+        Just(FallbackReason::BadPath),
+        Just(FallbackReason::Other("unheard of".to_owned())),
+    ]);
+    (text(), any::<bool>(), option(), text(), option(), any::<u32>(), text(), list, fallback).prop_map(
+        |(key, tunnel, subdomain, instance, replaces, initial_window, version, features, fallback)| Connect {
             key,
             tunnel,
             subdomain,
@@ -82,6 +87,7 @@ fn connect() -> impl Strategy<Value = Connect> {
             initial_window,
             version,
             features,
+            fallback,
         },
     )
 }

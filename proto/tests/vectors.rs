@@ -101,6 +101,7 @@ fn expected() -> BTreeMap<&'static str, Frame> {
                 initial_window: 262_144,
                 version: "cok-client 0.1.0".to_owned(),
                 features: Vec::new(),
+                fallback: None,
             }),
         ),
         (

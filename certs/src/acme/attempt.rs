@@ -38,6 +38,7 @@ impl Renewer {
         report: &impl Fn(Event),
     ) {
         self.state.begin(now);
+        ledger.begin();
         // Saved before the order is placed, so that a crash loop does not order again and again.
         let state = self.state.clone();
         let ready =
@@ -77,6 +78,7 @@ impl Renewer {
             Err(error) => {
                 let error = one_line(&error);
                 self.state.failed(now, error.clone(), self.client.take_retry_after().map(unix));
+                self.state.dns_failed = ledger.has_failed();
                 // Saved before it is reported, since `cert status` reads it from the store.
                 self.keep_state().await;
                 let next = self.due(now, requested != [None; 2]).saturating_sub(now);

@@ -1,6 +1,7 @@
 //! Remembers on disk which TXT values are published, so that the next process removes what a killed one left.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -24,6 +25,8 @@ pub(super) struct Ledger {
     store: Arc<Store>,
     purpose: String,
     left: Mutex<Left>,
+    /// A value of this attempt could not be published.
+    has_failed: AtomicBool,
 }
 
 /// The content of the file.
@@ -43,7 +46,17 @@ impl Ledger {
         });
         let left = left.filter(|left: &Left| !left.values.is_empty());
         let left = left.unwrap_or_else(|| Left { purpose: purpose.clone(), values: Vec::new() });
-        Self { solver, store, purpose, left: Mutex::new(left) }
+        Self { solver, store, purpose, left: Mutex::new(left), has_failed: AtomicBool::new(false) }
+    }
+
+    /// An attempt begins.
+    pub(super) fn begin(&self) {
+        self.has_failed.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether a value of this attempt could not be published.
+    pub(super) fn has_failed(&self) -> bool {
+        self.has_failed.load(Ordering::Relaxed)
     }
 
     /// Removes all values that are still published.
@@ -100,7 +113,9 @@ impl Solver for Ledger {
                 values.drain(..most);
             })
             .await;
-            self.solver.present(value).await
+            let presented = self.solver.present(value).await;
+            self.has_failed.fetch_or(presented.is_err(), Ordering::Relaxed);
+            presented
         })
     }
 

@@ -156,7 +156,7 @@ impl Renewer {
     async fn hold(&mut self, why: &SolverError) {
         let why = Some(why.to_string());
         if self.state.last_error != why {
-            self.state.last_error = why;
+            (self.state.last_error, self.state.dns_failed) = (why, true);
             self.keep_state().await;
         }
     }

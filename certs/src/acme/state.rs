@@ -42,6 +42,8 @@ pub struct State {
     pub(super) account_replaced_at: Option<i64>,
     /// The last error.
     pub last_error: Option<String>,
+    /// The last error is one of DNS: the record for the proof could not be published.
+    pub(super) dns_failed: bool,
     /// The authority's suggestion for the certificate `window_of`.
     pub(super) window: Option<Window>,
     /// The serial number of the certificate that the window is for.

@@ -25,6 +25,8 @@ pub struct Status {
     pub last_try: Option<i64>,
     /// The error of the last attempt.
     pub last_error: Option<String>,
+    /// True if the last error is one of DNS: the record for the proof could not be published.
+    pub dns_failed: bool,
     /// Attempts since the last success.
     pub failures: u32,
     /// True while a request for a new certificate or a new account key is open.
@@ -58,6 +60,7 @@ pub fn status(state_dir: &Path, directory: &str, names: &[&str], now: i64) -> Re
         next_try: if requested { plan::due_at_once } else { plan::due }(now, validity, &state),
         last_try: state.tried_at.or(state.issued_at),
         last_error: state.last_error,
+        dns_failed: state.dns_failed,
         failures: state.failures,
         certificate,
         requested,

@@ -5,6 +5,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use cok_proto::FallbackReason;
 use cok_transport::{HandshakeError, quic, ws};
 use http::StatusCode;
 use rustls::{AlertDescription, CertificateError};
@@ -133,6 +134,16 @@ const NO_SUCH_FAMILY: i32 = rustix::io::Errno::AFNOSUPPORT.raw_os_error();
 const NO_SUCH_FAMILY: i32 = 10047;
 
 impl Cause {
+    /// Why a client does without QUIC, in a word for the daemon.
+    pub(super) fn fallback(&self) -> FallbackReason {
+        match self {
+            Self::NoUdp(_) | Self::NoWay { .. } => FallbackReason::NoUdp,
+            Self::NoAnswer { .. } | Self::Refused(_) | Self::Silent { .. } => FallbackReason::NoAnswer,
+            Self::NoData(_) => FallbackReason::NoData,
+            _ => FallbackReason::Other("other".to_owned()),
+        }
+    }
+
     /// Picks the more telling cause of two. If both got equally far, it is the WebSocket's.
     pub(super) fn telling(quic: Self, ws: Self) -> Self {
         if quic.step() > ws.step() { quic } else { ws }

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cok_host::dial::first_of;
-use cok_proto::{Connect, ConnectAck};
+use cok_proto::{Connect, ConnectAck, FallbackReason};
 use cok_transport::{Congestion, HandshakeError, Transport, quic, tcp, ws};
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
@@ -87,12 +87,19 @@ pub(crate) enum Path {
 pub(crate) struct Opened {
     pub(crate) path: Path,
     pub(crate) reason: String,
+    /// Why it is not QUIC, if that was wanted. For the daemon.
+    pub(crate) fallback: Option<FallbackReason>,
 }
 
 impl Path {
     /// Adds the reason for the choice of this path.
     pub(crate) fn because(self, reason: impl Into<String>) -> Opened {
-        Opened { path: self, reason: reason.into() }
+        Opened { path: self, reason: reason.into(), fallback: None }
+    }
+
+    /// Adds the reason why it is this path and not QUIC.
+    pub(crate) fn in_place_of_quic(self, reason: String, fallback: FallbackReason) -> Opened {
+        Opened { path: self, reason, fallback: Some(fallback) }
     }
 
     pub(crate) fn is_quic(&self) -> bool {
@@ -127,7 +134,7 @@ pub(crate) async fn race(config: &Config) -> Result<Opened, Unreachable> {
         let race = race::race(handshake(config, &addresses), echo, upgrade(config, &addresses));
         Ok(match Box::pin(race).await? {
             Winner::Quic(link) => Path::Quic(link).because("QUIC answered first"),
-            Winner::Ws(socket, why_not_quic) => Path::Ws(socket).because(why_not_quic),
+            Winner::Ws(socket, why) => Path::Ws(socket).in_place_of_quic(format!("QUIC: {why}"), why.fallback()),
         })
     };
     diagnosed(config, opened.await).await

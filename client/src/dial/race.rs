@@ -22,7 +22,7 @@ pub(crate) enum Winner<Q, W> {
     /// QUIC.
     Quic(Q),
     /// The WebSocket, and why not QUIC.
-    Ws(W, String),
+    Ws(W, Cause),
 }
 
 /// Starts QUIC: a handshake, then the proof that data passes. After a head start, or once QUIC has failed, it starts the
@@ -56,7 +56,7 @@ where
                 Err(error) => error,
             },
             ws = &mut ws => match ws {
-                Ok(ws) => return Ok(Winner::Ws(ws, why_not(&unproven()))),
+                Ok(ws) => return Ok(Winner::Ws(ws, unproven())),
                 Err(ws_error) => return match timeout(LAST_CHANCE, &mut quic).await {
                     Ok(Ok(quic)) => Ok(Winner::Quic(quic)),
                     Ok(Err(error)) => Err(both(error, ws_error)),
@@ -66,13 +66,9 @@ where
         },
     };
     match ws.await {
-        Ok(ws) => Ok(Winner::Ws(ws, why_not(&quic_error))),
+        Ok(ws) => Ok(Winner::Ws(ws, quic_error)),
         Err(ws_error) => Err(both(quic_error, ws_error)),
     }
-}
-
-fn why_not(quic: &Cause) -> String {
-    format!("QUIC: {quic}")
 }
 
 /// Why both failed. The user sees one cause, the log both.
@@ -119,8 +115,8 @@ mod tests {
         (winner, began.elapsed().as_millis() as u64)
     }
 
-    fn ws(why: &str) -> Winner<(), ()> {
-        Winner::Ws((), why.to_owned())
+    fn ws(why: Cause) -> Winner<(), ()> {
+        Winner::Ws((), why)
     }
 
     #[tokio::test(start_paused = true)]
@@ -138,30 +134,30 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_late_quic_loses() {
         let lost = run(after(600), after(600), after(100)).await;
-        assert_eq!(lost, (Ok(ws("QUIC: no answer within 0.3 s")), 350));
-        assert_eq!(run(pending(), after(0), after(800)).await, (Ok(ws("QUIC: no answer within 1.1 s")), 1050));
+        assert_eq!(lost, (Ok(ws(no_answer(350))), 350));
+        assert_eq!(run(pending(), after(0), after(800)).await, (Ok(ws(no_answer(1050))), 1050));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_quic_that_fails_lets_the_websocket_start_at_once() {
         assert_eq!(
             run(fails_after(10, Cause::OtherProtocol), after(0), after(100)).await,
-            (Ok(ws("QUIC: it speaks QUIC, but not cok's protocol")), 110)
+            (Ok(ws(Cause::OtherProtocol)), 110)
         );
         // Also when it fails while the WebSocket is on its way.
         assert_eq!(
             run(fails_after(300, Cause::OtherProtocol), after(0), after(100)).await,
-            (Ok(ws("QUIC: it speaks QUIC, but not cok's protocol")), 350)
+            (Ok(ws(Cause::OtherProtocol)), 350)
         );
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_handshake_without_an_echo_is_no_success() {
         let silent = run(after(20), pending(), after(100)).await;
-        assert_eq!(silent, (Ok(ws("QUIC: the handshake succeeded, but no data came back within 0.3 s")), 350));
+        assert_eq!(silent, (Ok(ws(Cause::NoData(Duration::from_millis(350)))), 350));
         assert_eq!(
             run(after(20), fails_after(50, Cause::Broken("no echo".to_owned())), after(100)).await,
-            (Ok(ws("QUIC: no echo")), 170)
+            (Ok(ws(Cause::Broken("no echo".to_owned()))), 170)
         );
     }
 

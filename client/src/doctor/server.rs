@@ -117,6 +117,7 @@ pub(super) async fn check_key(options: &ClientOptions, path: Path, report: &mut 
         initial_window: DEFAULT_WINDOW,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         features: Vec::new(),
+        fallback: None,
     };
     let limits =
         cok_transport::Config { initial_window: DEFAULT_WINDOW, max_exchanges: 1, budget: WindowBudget::new(0) };

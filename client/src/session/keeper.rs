@@ -6,7 +6,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cok_proto::{Connect, ErrorCode, SessionError};
+use cok_proto::{Connect, ErrorCode, FallbackReason, SessionError};
 use cok_transport::{CloseReason, HandshakeError, Transport};
 use tokio::sync::mpsc;
 use tokio::time::{self, Instant, interval, sleep_until};
@@ -185,7 +185,7 @@ impl<'a, S: FnMut(Arc<dyn Transport>), F: FnMut(Event)> Keeper<'a, S, F> {
             match way {
                 Way::Race => dial::race(config).await,
                 Way::Quic(reason) => dial::quic(config).await.map(|path| path.because(reason)),
-                Way::Ws(reason) => dial::ws(config).await.map(|path| path.because(reason)),
+                Way::Ws { reason, fallback } => dial::ws(config).await.map(|path| Opened { path, reason, fallback }),
             }
         };
         let opened = meanwhile(&mut self.tunnels, &mut self.commands, Box::pin(opening)).await;
@@ -243,6 +243,7 @@ impl<'a, S: FnMut(Arc<dyn Transport>), F: FnMut(Event)> Keeper<'a, S, F> {
     async fn ask(&mut self, opened: Opened, replaces: Option<String>) -> Result<Session, Failure> {
         let config = self.config;
         let moving = if replaces.is_some() { self.tunnels.moving() } else { Vec::new() };
+        let Opened { path, reason, fallback } = opened;
         let ask = Connect {
             key: config.key.clone(),
             tunnel: false,
@@ -252,8 +253,8 @@ impl<'a, S: FnMut(Arc<dyn Transport>), F: FnMut(Event)> Keeper<'a, S, F> {
             initial_window: config.limits.initial_window,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             features: Vec::new(),
+            fallback,
         };
-        let Opened { path, reason } = opened;
         let is_quic = path.is_quic();
         let answered = path.connect(config.limits.clone(), &ask, &moving).await;
         let (transport, ack, health) = match answered {
@@ -343,7 +344,10 @@ async fn better(config: &dial::Config, policy: &mut TransportPolicy, session: &S
     loop {
         let why = health.turned_bad().await;
         match Box::pin(dial::ws(config)).await {
-            Ok(path) => return path.because(format!("moved: QUIC turned bad: {why}")),
+            Ok(path) => {
+                let reason = format!("moved: QUIC turned bad: {why}");
+                return path.in_place_of_quic(reason, FallbackReason::BadPath);
+            }
             Err(error) => debug!("QUIC has turned bad: {why}; WebSocket fails too: {error}"),
         }
         time::sleep(ESCAPE_RETRY).await;

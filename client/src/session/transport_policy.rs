@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use cok_proto::FallbackReason;
 use tokio::time::Instant;
 
 use crate::transport::TransportChoice;
@@ -23,8 +24,8 @@ pub(super) enum Way {
     Race,
     /// QUIC alone, for this reason.
     Quic(String),
-    /// The WebSocket alone, for this reason.
-    Ws(String),
+    /// The WebSocket alone, for this reason, and if QUIC was wanted also in a word for the daemon.
+    Ws { reason: String, fallback: Option<FallbackReason> },
 }
 
 /// The state of the choice.
@@ -62,12 +63,15 @@ impl TransportPolicy {
     pub(super) fn way(&mut self, now: Instant) -> Way {
         // A user who names a proxy wants nothing to go past it.
         if let (TransportChoice::Auto, Some(proxy)) = (self.choice, &self.proxy) {
-            return Way::Ws(format!("QUIC: the proxy {proxy} carries only TCP"));
+            let reason = format!("QUIC: the proxy {proxy} carries only TCP");
+            return Way::Ws { reason, fallback: Some(FallbackReason::Proxy) };
         }
         match (self.choice, self.unanswered.take()) {
-            (TransportChoice::Ws, _) => Way::Ws("chosen by --transport ws".to_owned()),
+            (TransportChoice::Ws, _) => Way::Ws { reason: "chosen by --transport ws".to_owned(), fallback: None },
             (TransportChoice::Quic, _) => Way::Quic("chosen by --transport quic".to_owned()),
-            (TransportChoice::Auto, Some((at, why))) if now - at < AVOID => Way::Ws(format!("QUIC: {why}")),
+            (TransportChoice::Auto, Some((at, why))) if now - at < AVOID => {
+                Way::Ws { reason: format!("QUIC: {why}"), fallback: Some(FallbackReason::NoData) }
+            }
             (TransportChoice::Auto, _) => Way::Race,
         }
     }
@@ -126,6 +130,10 @@ mod tests {
         (TransportPolicy::new(TransportChoice::Auto, None, FIRST), Instant::now())
     }
 
+    fn ws(reason: &str, fallback: Option<FallbackReason>) -> Way {
+        Way::Ws { reason: reason.to_owned(), fallback }
+    }
+
     #[test]
     fn the_waits_double_up_to_ten_minutes() {
         let (mut policy, now) = auto();
@@ -174,7 +182,7 @@ mod tests {
         let (mut policy, now) = auto();
         assert_eq!(policy.way(now), Way::Race);
         policy.quic_unanswered("silence".to_owned(), now);
-        assert_eq!(policy.way(now + SECOND), Way::Ws("QUIC: silence".to_owned()));
+        assert_eq!(policy.way(now + SECOND), ws("QUIC: silence", Some(FallbackReason::NoData)));
         assert_eq!(policy.way(now + SECOND), Way::Race);
         policy.quic_unanswered("silence".to_owned(), now);
         assert_eq!(policy.way(now + AVOID), Way::Race, "that was long ago");
@@ -185,7 +193,8 @@ mod tests {
         let proxy = "http://proxy:3128 of HTTPS_PROXY".to_owned();
         let mut policy = TransportPolicy::new(TransportChoice::Auto, Some(proxy.clone()), FIRST);
         let now = Instant::now();
-        assert_eq!(policy.way(now), Way::Ws(format!("QUIC: the proxy {proxy} carries only TCP")));
+        let why = format!("QUIC: the proxy {proxy} carries only TCP");
+        assert_eq!(policy.way(now), ws(&why, Some(FallbackReason::Proxy)));
         assert!(policy.settled(false, now), "the user hears why it is not QUIC");
         assert!(!policy.may_move());
     }
@@ -198,7 +207,7 @@ mod tests {
         assert_eq!(policy.way(now), Way::Quic("chosen by --transport quic".to_owned()));
         assert!(!policy.may_move());
         let mut policy = TransportPolicy::new(TransportChoice::Ws, None, FIRST);
-        assert_eq!(policy.way(now), Way::Ws("chosen by --transport ws".to_owned()));
+        assert_eq!(policy.way(now), ws("chosen by --transport ws", None));
         assert!(!policy.may_move());
     }
 }

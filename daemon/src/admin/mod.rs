@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use cok_store::Store;
-use http::header::{ALLOW, CONTENT_TYPE};
+use http::header::{ACCEPT, ALLOW, CONTENT_TYPE};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -35,14 +35,14 @@ pub(crate) use self::log_level::{Change as LogLevelChange, LOG_LEVEL, LogLevel, 
 pub(crate) use self::socket::{AdminSocket, connect, path};
 use crate::admission::Admission;
 use crate::certificates::Served;
-use crate::observe::{Asker, Health, Metrics, text};
+use crate::observe::{Asker, Form, Health, Metrics, text};
 
 /// The path that reloads the configuration, by POST.
 pub(crate) const RELOAD: &str = "/reload";
 /// The path of the certificate's status, in JSON.
 pub(crate) const CERTIFICATE: &str = "/certificate";
-/// The path that says whether visitors can use the daemon.
-pub(crate) const READY: &str = "/health/ready";
+/// The path of the daemon's health, in JSON.
+pub(crate) const HEALTH: &str = "/health";
 
 /// How long a request head may take.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -164,10 +164,8 @@ impl Admin {
             return not_allowed(if path == RELOAD { "POST" } else { "GET, HEAD" });
         }
         if path == "/metrics" {
-            let mut response = text(self.metrics.encode());
-            let kind = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
-            response.headers_mut().insert(CONTENT_TYPE, kind);
-            return response;
+            let form = Form::accepted(request.headers().get(ACCEPT).and_then(|accept| accept.to_str().ok()));
+            return self.metrics(form).await;
         }
         if path == CERTIFICATE {
             return self.certificate().await;
@@ -178,6 +176,15 @@ impl Admin {
             *response.status_mut() = StatusCode::NOT_FOUND;
             response
         })
+    }
+
+    /// Shows the metrics.
+    async fn metrics(self: Arc<Self>, form: Form) -> Response<String> {
+        // Some of them come from files of the kernel.
+        let encoded = tokio::task::spawn_blocking(move || self.metrics.encode(form)).await;
+        let mut response = text(encoded.unwrap_or_default());
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(form.content_type()));
+        response
     }
 
     /// Shows the certificate.

@@ -28,6 +28,8 @@ const ASK_EVERY: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub(crate) struct ConnectionLimiter {
     all: Arc<Semaphore>,
+    /// How many permits there are.
+    most: usize,
     share: ArcSwap<Share>,
     taken: Arc<Mutex<HashMap<IpAddr, usize>>>,
     crowd: Arc<Crowd>,
@@ -84,12 +86,18 @@ impl ConnectionLimiter {
     pub(super) fn new(all: usize, share: Share) -> Arc<Self> {
         Arc::new(Self {
             all: Arc::new(Semaphore::new(all)),
+            most: all,
             share: ArcSwap::from_pointee(share),
             taken: Arc::default(),
             crowd: Crowd::new(),
             at_once: (all / SHED_PART).clamp(1, SHED_AT_ONCE),
             waiting: Arc::new(Semaphore::new(MOST_WAITING)),
         })
+    }
+
+    /// How many permits are taken, and how many there are.
+    pub(crate) fn fill(&self) -> (usize, usize) {
+        (self.most.saturating_sub(self.all.available_permits()), self.most)
     }
 
     /// Sets the limit for each address, and the networks without it.

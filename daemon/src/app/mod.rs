@@ -34,7 +34,7 @@ use crate::host::{descriptors, notify};
 use crate::listen::dns::Dns;
 use crate::listen::{self, Listen, PublicTls, ResetKey};
 use crate::names::PublicAddress;
-use crate::observe::{Health, Metrics, Observers};
+use crate::observe::{Figures, Fill, Health, Metrics, Observers};
 use crate::tunnels::{Ledger, Tunnels};
 
 /// The `ma` parameter of `Alt-Svc` in seconds: visitors may rely on it for a day.
@@ -105,7 +105,7 @@ impl App {
     pub(crate) fn build(config: Config, source: Option<PathBuf>, mut inherited: Inherited) -> anyhow::Result<Self> {
         let (domain, state_dir) = (config.startup.domain.clone(), config.startup.state_dir.clone());
         let startup = &config.listen.startup;
-        let metrics = Arc::<Metrics>::default();
+        let metrics = Metrics::new(config.metrics);
         let (certificates, responder) =
             Certificates::new(&config.certificates, domain.as_str(), &state_dir, count(metrics.clone()))?;
         let served = certificates.served(&config.certificates, domain.as_str(), &state_dir);
@@ -221,9 +221,9 @@ impl App {
         let places = Places::default();
         let api = Admin {
             health: health.clone(),
-            metrics,
+            metrics: metrics.clone(),
             admission: admission.clone(),
-            certificate,
+            certificate: certificate.clone(),
             store,
             access,
             reload,
@@ -237,6 +237,11 @@ impl App {
         background.spawn(async move { admission.keys.watch_clock().await });
         background.spawn(exchanges.watch());
         background.spawn(certificates.keep_fresh());
+        background.spawn(health.clone().watch(certificate.clone(), state_dir.clone()));
+        background.spawn({
+            let metrics = metrics.clone();
+            async move { metrics.runtime.measure_lag().await }
+        });
         background.spawn(notify::feed_watchdog());
         health.set_listening();
         info!(event = "ready", domain = %address.domain, "serving {}", address.domain);
@@ -309,6 +314,7 @@ impl Parts {
             metrics.clone(),
         );
         let access = Arc::new(ArcSwap::from_pointee(access));
+        metrics.read_by(Box::new(figures(&admission, &tunnels, &exchanges, &health)));
         Self { admission, drain, tunnels, edge, exchanges, listen, health, metrics, observers, access }
     }
 }
@@ -355,15 +361,34 @@ fn serve_admin(listeners: Vec<TcpListener>, socket: Option<AdminSocket>, admin: 
 
 /// Counts certificate changes in the metrics.
 fn count(metrics: Arc<Metrics>) -> impl Fn(Change) + Send + Sync {
-    move |change| match change {
-        Change::Serving(not_after) => {
-            metrics.certificate_expiry.set(not_after);
-        }
-        Change::Renewed => {
-            metrics.certificate_renewals.inc();
-        }
-        Change::Failed => {
-            metrics.certificate_failures.inc();
+    move |change| metrics.certificates.note(&change)
+}
+
+/// Reads what the daemon holds, for the metrics.
+fn figures(
+    admission: &Arc<Admission>,
+    tunnels: &Arc<Tunnels>,
+    exchanges: &Arc<Exchanges>,
+    health: &Arc<Health>,
+) -> impl Fn() -> Figures + Send + Sync + 'static {
+    let (admission, tunnels) = (admission.clone(), Arc::downgrade(tunnels));
+    let (exchanges, health) = (exchanges.clone(), health.clone());
+    move || {
+        let (totals, connections) = (exchanges.totals(), admission.connections.fill());
+        // The tunnels hold the metrics.
+        let Some(tunnels) = tunnels.upgrade() else { return Figures::default() };
+        Figures {
+            connections: Fill { used: connections.0, most: connections.1 },
+            sessions: tunnels.session_fill(),
+            exchanges: totals.open,
+            waiting: tunnels.held(),
+            stalled: totals.stalled,
+            evicted: totals.evicted,
+            buffered: Fill { used: totals.held, most: totals.most_held },
+            windows: tunnels.window_fill(),
+            is_ready: health.unready().is_none(),
+            components: health.working(),
+            disk_free: health.disk_free(),
         }
     }
 }

@@ -117,7 +117,7 @@ impl Reloader {
             let to = next.access_log.to.as_ref().map(Destination::shown).unwrap_or_default();
             ReloadError::AccessLog { to, error }
         })?;
-        let Config { listen, admission, edge, exchanges, tunnels, drain, .. } = next.clone();
+        let Config { listen, admission, edge, exchanges, tunnels, drain, metrics, .. } = next.clone();
         self.parts.access.store(Arc::new(access));
         self.parts.observers.access_log.apply(access_log);
         self.parts.tunnels.reload(tunnels.live);
@@ -126,6 +126,7 @@ impl Reloader {
         self.parts.edge.reload(edge);
         self.parts.exchanges.reload(exchanges);
         self.parts.listen.reload(listen.live);
+        self.parts.metrics.reload(metrics);
         for endpoint in &self.endpoints {
             self.tls.reload(endpoint, listen.live);
         }

@@ -84,6 +84,7 @@ impl Reporter {
             self.state.set_not_after(not_after);
         }
         (self.on_change)(change);
+        self.state.note_change();
     }
 }
 
@@ -231,8 +232,8 @@ fn take(
             serving(report, source, &facts);
         }
         Err(error) => {
-            report.report(Change::Failed);
             report.state.set_refused(error.to_string());
+            report.report(Change::Failed);
             error!(event = "certificate_refused", %error, "{error}; the certificate before is served on");
         }
     }

@@ -7,6 +7,7 @@ use cok_certs::dns::embedded::Embedded;
 use cok_certs::files::Facts;
 use cok_certs::unix_now;
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 
 /// The state of the certificate.
 #[derive(Debug, Default)]
@@ -19,6 +20,8 @@ pub(crate) struct State {
     refused: Mutex<Option<String>>,
     /// Answers DNS queries, if the daemon does so itself.
     responder: Mutex<Option<Arc<Embedded>>>,
+    /// Wakes the one who watches the certificate.
+    changed: Notify,
 }
 
 impl State {
@@ -43,9 +46,29 @@ impl State {
         (self.facts.lock().clone(), self.refused.lock().clone())
     }
 
+    /// Why newer files are not served.
+    pub(crate) fn refused(&self) -> Option<String> {
+        self.refused.lock().clone()
+    }
+
     /// Sets the DNS responder.
     pub(super) fn set_responder(&self, responder: Arc<Embedded>) {
         *self.responder.lock() = Some(responder);
+    }
+
+    /// Wakes the one who waits in [`State::changed`].
+    pub(super) fn note_change(&self) {
+        self.changed.notify_one();
+    }
+
+    /// Waits for a change of the certificate, or for an attempt that failed. One task may wait.
+    pub(crate) async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    /// Why the daemon does not answer DNS queries although it should.
+    pub(crate) fn dns_trouble(&self) -> Option<String> {
+        self.responder.lock().as_ref().and_then(|responder| responder.refused())
     }
 
     /// Why visitors don't trust the daemon; `None` while its certificate is valid.
@@ -59,7 +82,6 @@ impl State {
         } else {
             "the certificate has expired"
         };
-        let refused = self.responder.lock().as_ref().and_then(|responder| responder.refused());
-        Some(refused.map_or_else(|| what.to_owned(), |refused| format!("{what}: {refused}")))
+        Some(self.dns_trouble().map_or_else(|| what.to_owned(), |refused| format!("{what}: {refused}")))
     }
 }

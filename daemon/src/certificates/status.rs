@@ -27,6 +27,8 @@ pub(crate) struct CertificateStatus {
     pub(crate) next_try: Option<i64>,
     pub(crate) last_try: Option<i64>,
     pub(crate) last_error: Option<String>,
+    /// True if the last error is one of DNS.
+    pub(crate) dns_failed: Option<bool>,
     pub(crate) failures: Option<u32>,
     pub(crate) requested: Option<bool>,
     /// True if a daemon runs, which keeps the certificate fresh.
@@ -34,7 +36,7 @@ pub(crate) struct CertificateStatus {
 }
 
 /// The status of a running daemon's certificate.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Served {
     pub(super) config: Config,
     pub(super) domain: String,
@@ -66,13 +68,14 @@ pub(crate) fn stored(config: &Config, domain: &str, state_dir: &Path) -> Result<
         Tls::Acme(acme) => {
             let covered = names.each_ref().map(String::as_str);
             let status = acme::status(state_dir, &acme.directory, &covered, unix_now())?;
-            let Status { certificate, next_renewal, next_try, last_try, last_error, failures, requested, managed } =
-                status;
+            let Status { certificate, next_renewal, next_try, last_try, last_error, .. } = status;
+            let Status { dns_failed, failures, requested, managed, .. } = status;
             CertificateStatus {
                 next_renewal,
                 next_try: Some(next_try),
                 last_try,
                 last_error,
+                dns_failed: Some(dns_failed),
                 failures: Some(failures),
                 requested: Some(requested),
                 managed: Some(managed),

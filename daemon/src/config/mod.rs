@@ -8,6 +8,7 @@ mod admin;
 mod certificates;
 mod exchanges;
 mod keys;
+mod metrics;
 mod names;
 mod rates;
 
@@ -22,7 +23,7 @@ use ipnet::IpNet;
 
 use crate::admission::{self, KeyRecord};
 use crate::names::{Hostname, KeyDigest, SubdomainPattern};
-use crate::observe::AccessLogConfig;
+use crate::observe::{AccessLogConfig, MetricsConfig};
 use crate::startup::startup;
 use crate::{certificates as certs, drain, edge, listen, tunnels};
 
@@ -42,6 +43,7 @@ pub(crate) struct Config {
     pub(crate) drain: drain::Config,
     pub(crate) admin: crate::admin::Config,
     pub(crate) access_log: AccessLogConfig,
+    pub(crate) metrics: MetricsConfig,
 }
 
 startup! {
@@ -145,6 +147,7 @@ impl Config {
         http.finish();
         let admin = admin::admin(root.section("admin"));
         let access_log = access_log::access_log(root.section("access_log"));
+        let metrics = metrics::metrics(root.section("metrics"));
         let names = names::names(root.section("names"));
         (limits.tunnels.live.names, limits.edge.hide_names) = (names.rules, names.hide);
         root.finish();
@@ -165,6 +168,7 @@ impl Config {
                 drain: limits.drain,
                 admin,
                 access_log,
+                metrics,
             }),
             (_, _, mistakes) => Err(mistakes),
         }

@@ -38,6 +38,7 @@ use super::upgrade::{Sending, Upgrade};
 use super::upload::Upload;
 use super::visitor::Visitor;
 use crate::exchanges::{End, Exchange, Full, Leash};
+use crate::observe::Limit;
 use crate::tunnels::{Live, Tunnel};
 
 /// How long a service may take to send a 100 before its visitor's body goes on (RFC 9110, section 10.1.1). Many services send
@@ -124,7 +125,11 @@ fn enter(
     let (version, exchanges) = (request.version(), &visitor.edge.exchanges);
     let (places, most) = (tunnel.places(exchanges), visitor.edge.tunnels.max_exchanges());
     let entered = exchanges.enter(places, address, (most, has_share), leash, upload_room(version));
-    let exchange = entered.map_err(|full| if full == Full::Share { Problem::Share } else { Problem::Busy })?;
+    let exchange = entered.map_err(|full| {
+        let share = full == Full::Share;
+        visitor.edge.observers.metrics.refusals.beyond(if share { Limit::VisitorShare } else { Limit::Buffered });
+        if share { Problem::Share } else { Problem::Busy }
+    })?;
     if version >= Version::HTTP_2 && is_grpc(request.headers()) {
         exchange.set_long_lived();
     }
@@ -233,7 +238,7 @@ async fn send_upgrade(
             }
             Err(error) => {
                 give_up(body, false);
-                return Err(not_opened(error));
+                return Err(not_opened(context, error));
             }
         };
         context.set_sent(&live);
@@ -299,7 +304,7 @@ async fn send(context: &mut Context, tunnel: &Arc<Tunnel>, request: Outgoing) ->
             }
             Err(error) => {
                 give_up(body, held_back);
-                return Err(not_opened(error));
+                return Err(not_opened(context, error));
             }
         };
         context.set_sent(&live);
@@ -343,8 +348,12 @@ async fn send(context: &mut Context, tunnel: &Arc<Tunnel>, request: Outgoing) ->
     Err(last)
 }
 
-fn not_opened(error: OpenError) -> Problem {
-    if error == OpenError::Saturated { Problem::Busy } else { Problem::HeadTooLarge }
+fn not_opened(context: &Context, error: OpenError) -> Problem {
+    if error != OpenError::Saturated {
+        return Problem::HeadTooLarge;
+    }
+    context.visitor.edge.observers.metrics.refusals.beyond(Limit::Exchanges);
+    Problem::Busy
 }
 
 /// Drops the rest of the body, because the daemon answers by itself.

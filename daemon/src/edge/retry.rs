@@ -30,8 +30,8 @@ pub(super) async fn find_live(
     if let Some(live) = tunnel.live().filter(usable) {
         return Ok(live);
     }
-    let waiting = visitor.edge.tunnels.waiting();
-    let _held = tunnel.hold(waiting.max_held).ok_or(Problem::Busy)?;
+    let _held = visitor.edge.tunnels.hold(tunnel).ok_or(Problem::Busy)?;
+    let grace = visitor.edge.tunnels.grace();
     let mut presence: watch::Receiver<Presence> = tunnel.presence();
     let noticed = Instant::now();
     loop {
@@ -43,7 +43,7 @@ pub(super) async fn find_live(
         };
         tokio::select! {
             () = visitor.edge.drain.reached(Phase::GoingAway) => return Err(Problem::ShuttingDown),
-            () = tokio::time::sleep_until(since + waiting.grace) => return Err(Problem::Offline),
+            () = tokio::time::sleep_until(since + grace) => return Err(Problem::Offline),
             changed = presence.changed() => changed.map_err(|_| Problem::Offline)?,
         }
     }

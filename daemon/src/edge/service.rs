@@ -22,7 +22,7 @@ use super::request::{Doubt, RequestBody};
 use super::route::Route;
 use super::visitor::Visitor;
 use crate::admission::rates::{Exceeded, Whose};
-use crate::observe::Asker;
+use crate::observe::{Asker, Rate};
 
 /// Answers one request, and counts it. Over HTTP/1.1, `judged` has what the layer under the library has seen of it. The request is
 /// boxed, since each future on its way would move it and keep room for it.
@@ -170,13 +170,12 @@ fn refuse_for_now(
     known: &Known,
     request: Request<RequestBody>,
 ) -> Response<Body> {
-    let refused = &context.visitor.edge.observers.metrics.refused;
-    match exceeded.whose {
-        Whose::Visitor => &refused.visitor_requests,
-        Whose::Tunnel => &refused.tunnel_requests,
-        Whose::Key => &refused.key_requests,
-    }
-    .inc();
+    let rate = match exceeded.whose {
+        Whose::Visitor => Rate::VisitorRequests,
+        Whose::Tunnel => Rate::TunnelRequests,
+        Whose::Key => Rate::KeyRequests,
+    };
+    context.visitor.edge.observers.metrics.refusals.over(rate);
     let tunnel = matches!(known.route, Route::Tunnel(_)).then_some(&known.authority);
     let reader = Reader::new(request.method(), request.headers(), tunnel);
     answer_without_body(too_many(exceeded, reader), request)

@@ -106,6 +106,7 @@ impl Exchange {
         upload_room: usize,
     ) -> Arc<Self> {
         let now = Instant::now();
+        places.counts.open.fetch_add(1, Ordering::Relaxed);
         Arc::new(Self {
             places,
             network: Ipv6Addr::from_bits(network),
@@ -270,6 +271,8 @@ impl Exchange {
         if self.ended.compare_exchange(0, why as u8, Ordering::Relaxed, Ordering::Relaxed).is_err() {
             return;
         }
+        let counts = &self.places.counts;
+        if why == End::Stalled { &counts.stalled } else { &counts.evicted }.fetch_add(1, Ordering::Relaxed);
         self.places.uncount(self.network());
         self.set_upload_blocked(false);
         let recv = self.recv.lock().take();
@@ -293,6 +296,7 @@ impl Exchange {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
+        self.places.counts.open.fetch_sub(1, Ordering::Relaxed);
         self.set_upload_blocked(false);
         if let Some(place) = self.place.get() {
             let counted = self.ended().is_none().then(|| self.network());

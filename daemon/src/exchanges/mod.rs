@@ -13,7 +13,7 @@ mod watch;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -83,6 +83,30 @@ pub(crate) struct Exchanges {
     busy: Mutex<Vec<Arc<Places>>>,
     /// An account is full.
     full: Arc<Notify>,
+    counts: Arc<Counts>,
+}
+
+/// How many exchanges there are, and how many were ended before their time.
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    open: AtomicUsize,
+    stalled: AtomicU64,
+    evicted: AtomicU64,
+}
+
+/// The counts of all exchanges at a moment, and what they hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Totals {
+    /// Exchanges that are open.
+    pub(crate) open: usize,
+    /// Those that were ended because their visitors stood still.
+    pub(crate) stalled: u64,
+    /// Those that were ended because others needed their place or their memory.
+    pub(crate) evicted: u64,
+    /// Bytes of bodies that they hold.
+    pub(crate) held: usize,
+    /// The most that they may hold.
+    pub(crate) most_held: usize,
 }
 
 /// What the tunnels of one key use together.
@@ -116,7 +140,19 @@ impl Exchanges {
             keys: Mutex::default(),
             busy: Mutex::default(),
             full,
+            counts: Arc::default(),
         })
+    }
+
+    /// The counts at this moment. Takes no lock.
+    pub(crate) fn totals(&self) -> Totals {
+        Totals {
+            open: self.counts.open.load(Ordering::Relaxed),
+            stalled: self.counts.stalled.load(Ordering::Relaxed),
+            evicted: self.counts.evicted.load(Ordering::Relaxed),
+            held: self.process.held(),
+            most_held: self.process.ceiling(),
+        }
     }
 
     /// Takes new settings. Accounts of visitors, tunnels and keys follow as they are used afresh.
@@ -135,7 +171,7 @@ impl Exchanges {
 
     /// The places of a new tunnel.
     pub(crate) fn places(&self) -> Arc<Places> {
-        Places::new(self.account(OF_TUNNEL))
+        Places::new(self.account(OF_TUNNEL), self.counts.clone())
     }
 
     /// What the tunnels of a key use.

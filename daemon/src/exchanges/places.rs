@@ -9,12 +9,15 @@ use cok_transport::Account;
 use parking_lot::Mutex;
 use slab::Slab;
 
+use super::Counts;
 use super::exchange::{End, Exchange};
 
 /// The exchanges of one tunnel.
 #[derive(Debug)]
 pub(crate) struct Places {
     pub(super) account: Arc<Account>,
+    /// The counts of all exchanges.
+    pub(super) counts: Arc<Counts>,
     taken: Mutex<Taken>,
     /// It is among the busy ones.
     listed: AtomicBool,
@@ -28,8 +31,8 @@ struct Taken {
 }
 
 impl Places {
-    pub(super) fn new(account: Arc<Account>) -> Arc<Self> {
-        Arc::new(Self { account, taken: Mutex::default(), listed: AtomicBool::new(false) })
+    pub(super) fn new(account: Arc<Account>, counts: Arc<Counts>) -> Arc<Self> {
+        Arc::new(Self { account, counts, taken: Mutex::default(), listed: AtomicBool::new(false) })
     }
 
     /// Gives an exchange a place, unless its network has `share` of them.

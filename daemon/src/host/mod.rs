@@ -7,6 +7,7 @@ pub(crate) mod descriptors;
 pub(crate) mod flushes;
 pub(crate) mod memory;
 pub(crate) mod notify;
+pub(crate) mod process;
 pub(crate) mod service_view;
 pub(crate) mod tcp_queue;
 pub(crate) mod unit;

@@ -7,7 +7,8 @@ use tracing::{debug, warn};
 
 use super::seldom::Seldom;
 use super::{Listen, proxy_protocol};
-use crate::admission::{ConnectionPermit, Waiting};
+use crate::admission::{ConnectionPermit, Full, Waiting};
+use crate::observe::{Limit, Rate};
 
 /// When the log said last that there is no room.
 static TOLD: Seldom = Seldom::new();
@@ -27,14 +28,14 @@ pub(super) fn enter(listen: &Listen, peer: SocketAddr) -> Option<Entry> {
     let admission = &listen.admission;
     let proxied = admission.connections.speaks_proxy_protocol(peer.ip());
     if !proxied && let Err(error) = admission.rates.connection(peer.ip()) {
-        listen.metrics.refused.connections.inc();
+        listen.metrics.refusals.over(Rate::Connections);
         debug!(%peer, "{error}");
         return None;
     }
     match admission.connections.acquire_among_all() {
         Ok(permit) if proxied => Some(Entry::Proxied(permit)),
         Ok(mut permit) => {
-            permit.count(&admission.connections, peer.ip()).inspect_err(|full| debug!(%peer, "{full}")).ok()?;
+            permit.count(&admission.connections, peer.ip()).inspect_err(|full| refused(listen, peer, *full)).ok()?;
             Some(Entry::Admitted(permit))
         }
         Err(full) => {
@@ -46,7 +47,7 @@ pub(super) fn enter(listen: &Listen, peer: SocketAddr) -> Option<Entry> {
             }
             let waiting = admission.connections.wait(true);
             if waiting.is_none() {
-                debug!(%peer, "{full}");
+                refused(listen, peer, full);
             }
             waiting.map(Entry::Waits)
         }
@@ -65,7 +66,7 @@ impl Entry {
         let mut permit = match self {
             Self::Admitted(permit) => return Some((permit, peer)),
             Self::Proxied(permit) => permit,
-            Self::Waits(waiting) => waiting.room().await.inspect_err(|full| debug!(%peer, "{full}")).ok()?,
+            Self::Waits(waiting) => waiting.room().await.inspect_err(|full| refused(listen, peer, *full)).ok()?,
         };
         let mut visitor = peer;
         if admission.connections.speaks_proxy_protocol(peer.ip()) {
@@ -81,12 +82,22 @@ impl Entry {
                 }
             }
             if let Err(error) = admission.rates.connection(visitor.ip()) {
-                listen.metrics.refused.connections.inc();
+                listen.metrics.refusals.over(Rate::Connections);
                 debug!(%visitor, "{error}");
                 return None;
             }
         }
-        permit.count(&admission.connections, visitor.ip()).inspect_err(|full| debug!(%visitor, "{full}")).ok()?;
+        permit.count(&admission.connections, visitor.ip()).inspect_err(|full| refused(listen, visitor, *full)).ok()?;
         Some((permit, visitor))
     }
+}
+
+/// Counts a connection beyond a limit.
+pub(super) fn refused(listen: &Listen, peer: SocketAddr, full: Full) {
+    let limit = match full {
+        Full::InAll => Limit::Connections,
+        Full::OfAddress => Limit::AddressConnections,
+    };
+    listen.metrics.refusals.beyond(limit);
+    debug!(%peer, "{full}");
 }

@@ -30,7 +30,7 @@ pub(crate) async fn serve_http(listen: Arc<Listen>, listener: TcpListener, addre
     let connections = listen.admission.connections.clone();
     let connected = |mut stream, peer| {
         let Some(entry) = enter(&listen, peer) else { return };
-        listen.metrics.connections.inc();
+        listen.metrics.arrivals.connections.inc();
         let (listen, visitor, address) = (listen.clone(), listen.drain.visitor(), address.clone());
         tokio::spawn(async move {
             let _visitor = visitor;

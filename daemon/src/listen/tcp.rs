@@ -20,6 +20,7 @@ use super::tls::PublicTls;
 use super::{Listen, Startup, plain, udp};
 use crate::admission::ConnectionPermit;
 use crate::edge::{self, Arrival};
+use crate::observe::{HandshakeOutcome, Rate, Security};
 
 /// The most connections that the kernel queues while the daemon is busy.
 const BACKLOG: i32 = 4096;
@@ -153,7 +154,7 @@ pub(crate) async fn serve_https(listen: Arc<Listen>, listener: TcpListener, tls:
     let connections = listen.admission.connections.clone();
     let connected = |stream, peer| {
         let Some(entry) = enter(&listen, peer) else { return };
-        listen.metrics.connections.inc();
+        listen.metrics.arrivals.connections.inc();
         let (task, tls) = (listen.clone(), tls.clone());
         let (present, fresh) = (listen.drain.visitor(), listen.drain.requests.fresh());
         listen.drain.tasks.spawn(async move {
@@ -195,13 +196,16 @@ async fn arrive(
         accepted = tokio::time::timeout(limit, handshake(listen, stream, peer, entry, tls)) => accepted,
         () = listen.drain.first_request() => return None,
     };
+    let count = |outcome| listen.metrics.arrivals.handshake(Security::Tls, outcome);
     match accepted {
-        Ok(Ok(arrived)) => arrived,
+        Ok(Ok(arrived)) => arrived.inspect(|_| count(HandshakeOutcome::Done)),
         Ok(Err(error)) => {
+            count(HandshakeOutcome::Failed);
             debug!(%peer, %error, "TLS handshake failed: {error}");
             None
         }
         Err(_) => {
+            count(HandshakeOutcome::TimedOut);
             debug!(%peer, "TLS handshake took too long");
             None
         }
@@ -219,6 +223,7 @@ async fn handshake(
     let Some((permit, peer)) = entry.admit(listen, &mut stream, peer).await else { return Ok(None) };
     let secured = async {
         if plain::is_plain_http(&stream).await? {
+            listen.metrics.arrivals.handshake(Security::Tls, HandshakeOutcome::PlainHttp);
             debug!(%peer, "plain HTTP on the port for HTTPS");
             plain::answer(stream).await?;
             return Ok(None);
@@ -229,7 +234,8 @@ async fn handshake(
             Ok(wait) if wait.is_zero() => {}
             Ok(wait) => tokio::time::sleep(wait).await,
             Err(_) => {
-                listen.metrics.refused.handshakes.inc();
+                listen.metrics.refusals.over(Rate::Handshakes);
+                listen.metrics.arrivals.handshake(Security::Tls, HandshakeOutcome::Refused);
                 debug!(%peer, "too many handshakes from one address");
                 return Ok(None);
             }

@@ -17,6 +17,7 @@ use quinn::{Endpoint, EndpointConfig, Incoming, ServerConfig};
 use quinn_proto::HashedConnectionIdGenerator;
 use tracing::{debug, info, warn};
 
+use super::arrivals::refused;
 use super::quic_floods::Floods;
 use super::reset_key::ResetKey;
 use super::{Listen, Live};
@@ -26,6 +27,7 @@ use crate::drain::Port;
 use crate::drain::detached::Connections;
 use crate::drain::initials::{self, FirstPacket};
 use crate::edge::{Arrival, http3};
+use crate::observe::{HandshakeOutcome, Limit, Rate, Security};
 
 /// HTTP/3's name in the TLS handshake (RFC 9114, section 3.1).
 pub(super) const H3: &[u8] = b"h3";
@@ -147,7 +149,7 @@ fn begin(listen: &Arc<Listen>, handshakes: &Arc<Handshakes>, connections: &Arc<C
         && (handshakes.unproved.load(Ordering::Relaxed) >= UNPROVED_HANDSHAKES
             || rates.unproved_handshake(peer.ip()).is_err())
     {
-        listen.metrics.retries.inc();
+        listen.metrics.arrivals.retries.inc();
         if incoming.retry().is_err() {
             debug!(%peer, "no Retry for a peer that has had one");
         }
@@ -161,7 +163,8 @@ fn begin(listen: &Arc<Listen>, handshakes: &Arc<Handshakes>, connections: &Arc<C
         match rates.connection(peer.ip()).and_then(|()| rates.handshake(peer.ip(), limit / 2)) {
             Ok(wait) => wait,
             Err(error) => {
-                listen.metrics.refused.handshakes.inc();
+                listen.metrics.refusals.over(Rate::Handshakes);
+                listen.metrics.arrivals.handshake(Security::Quic, HandshakeOutcome::Refused);
                 debug!(%peer, "{error}");
                 return incoming.refuse();
             }
@@ -171,17 +174,20 @@ fn begin(listen: &Arc<Listen>, handshakes: &Arc<Handshakes>, connections: &Arc<C
     };
     let entry = match listen.admission.connections.acquire(peer.ip()) {
         Ok(permit) => Entry::Admitted(permit),
-        Err(Full::InAll) => match listen.admission.connections.wait(false) {
-            Some(waiting) => Entry::Waits(waiting),
-            None => return incoming.ignore(),
-        },
+        Err(Full::InAll) => {
+            let Some(waiting) = listen.admission.connections.wait(false) else {
+                listen.metrics.refusals.beyond(Limit::Connections);
+                return incoming.ignore();
+            };
+            Entry::Waits(waiting)
+        }
         Err(full) => {
-            debug!(%peer, "{full}");
+            refused(listen, peer, full);
             return incoming.refuse();
         }
     };
     let under_way = handshakes.count(proved);
-    listen.metrics.connections.inc();
+    listen.metrics.arrivals.connections.inc();
     let (task, connections) = (listen.clone(), connections.clone());
     let (present, fresh) = (listen.drain.visitor(), listen.drain.requests.fresh());
     listen.drain.tasks.spawn(async move {
@@ -194,16 +200,20 @@ fn begin(listen: &Arc<Listen>, handshakes: &Arc<Handshakes>, connections: &Arc<C
         let (permit, turn) = match entered {
             Ok(entered) => entered,
             Err(full) => {
-                debug!(%peer, "{full}");
+                refused(&listen, peer, full);
                 return incoming.refuse();
             }
         };
         let arrival = Arrival { permit, present, fresh };
         let connecting = incoming.accept();
         drop(turn);
+        let count = |outcome| listen.metrics.arrivals.handshake(Security::Quic, outcome);
         let connecting = match connecting {
             Ok(connecting) => connecting,
-            Err(error) => return debug!(%peer, %error, "QUIC handshake failed"),
+            Err(error) => {
+                count(HandshakeOutcome::Failed);
+                return debug!(%peer, %error, "QUIC handshake failed");
+            }
         };
         let connected = tokio::select! {
             () = arrival.permit.member().is_shed() => return,
@@ -212,9 +222,16 @@ fn begin(listen: &Arc<Listen>, handshakes: &Arc<Handshakes>, connections: &Arc<C
         };
         let connection = match connected {
             Ok(Ok(connection)) => connection,
-            Ok(Err(error)) => return debug!(%peer, %error, "QUIC handshake failed"),
-            Err(_) => return debug!(%peer, "QUIC handshake took too long"),
+            Ok(Err(error)) => {
+                count(HandshakeOutcome::Failed);
+                return debug!(%peer, %error, "QUIC handshake failed");
+            }
+            Err(_) => {
+                count(HandshakeOutcome::TimedOut);
+                return debug!(%peer, "QUIC handshake took too long");
+            }
         };
+        count(HandshakeOutcome::Done);
         drop(under_way);
         let _member = connections.insert(connection.clone());
         let data = connection.handshake_data().and_then(|data| data.downcast::<HandshakeData>().ok());

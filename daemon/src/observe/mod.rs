@@ -9,7 +9,10 @@ mod record;
 
 pub(crate) use self::access_log::{AccessLog, Config as AccessLogConfig, Destination};
 pub(crate) use self::ending::Ending;
-pub(crate) use self::health::{Asker, Health, text};
-pub(crate) use self::metrics::{Metrics, TunnelOnline};
+pub(crate) use self::health::{Asker, Component, Condition, Health, Report, text};
+pub(crate) use self::metrics::{
+    Config as MetricsConfig, Figures, Fill, Form, Greeting, HandshakeOutcome, Limit, Metrics, Rate, Return, Security,
+    SessionOpen, TunnelOnline,
+};
 pub(crate) use self::observers::Observers;
 pub(crate) use self::record::{Lasting, Phases, Record};

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use cok_proto::{ErrorCode, ErrorMessage};
-use cok_transport::{Config, Handshake, quic, ws};
+use cok_transport::{Config, Handshake, HandshakeError, quic, ws};
 use http::header::{
     CONNECTION, CONTENT_TYPE, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, UPGRADE,
 };
@@ -19,6 +19,7 @@ use super::{Tunnels, serve};
 use crate::admission::ConnectionPermit;
 use crate::drain::Phase;
 use crate::host::tcp_queue::progress;
+use crate::observe::{Greeting, Limit};
 use crate::own_answers::mark;
 
 /// The answer to a client when the session limit is reached.
@@ -54,7 +55,8 @@ impl Tunnels {
         let accept = ws::accept_key(key.as_bytes());
         let origin = Origin { peer, transport: "ws" };
         let Ok(permit) = self.sessions.clone().try_acquire_owned() else {
-            origin.refused(&full(), None, None);
+            self.metrics.refusals.beyond(Limit::Sessions);
+            self.refused(origin, &full(), None, None);
             return plain(StatusCode::SERVICE_UNAVAILABLE, FULL);
         };
         if self.drain.phase() >= Phase::GoingAway {
@@ -91,13 +93,14 @@ impl Tunnels {
             return connection.close(ErrorCode::LimitReached.to_u32().into(), RESTARTING.as_bytes());
         }
         let Ok(_permit) = self.sessions.clone().try_acquire_owned() else {
-            origin.refused(&full(), None, None);
+            self.metrics.refusals.beyond(Limit::Sessions);
+            self.refused(origin, &full(), None, None);
             return connection.close(ErrorCode::LimitReached.to_u32().into(), FULL.as_bytes());
         };
         let limit = self.config().handshake_timeout;
         match Box::pin(quic::accept(connection, self.session_config(), limit)).await {
             Ok(handshake) => serve::serve(self, handshake, origin).await,
-            Err(error) => origin.unfinished(&error),
+            Err(error) => self.unfinished(origin, &error),
         }
     }
 
@@ -111,7 +114,13 @@ impl Tunnels {
         let limit = self.config().handshake_timeout;
         let handshake =
             ws::accept(stream, read, |stream| progress(stream.get_ref().0), self.session_config(), limit).await;
-        handshake.inspect_err(|error| origin.unfinished(error)).ok()
+        handshake.inspect_err(|error| self.unfinished(origin, error)).ok()
+    }
+
+    /// Counts and logs a connection that ended before its client had an answer.
+    fn unfinished(&self, origin: Origin, error: &HandshakeError) {
+        self.metrics.sessions.greeted(origin.transport, Greeting::Unfinished);
+        origin.unfinished(error);
     }
 
     fn session_config(&self) -> Config {

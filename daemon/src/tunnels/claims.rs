@@ -13,6 +13,7 @@ use super::refusals::{taken, unauthorized};
 use super::session::Client;
 use crate::admission::{Access, KeyRecord, TunnelPermit};
 use crate::names::Subdomain;
+use crate::observe::Limit;
 
 /// How many names are tried for a client that wants none in particular, for each pattern of its key.
 const SUGGESTIONS: u32 = 16;
@@ -89,13 +90,20 @@ async fn pick(tunnels: &Tunnels, client: &Arc<Client>, tunnel: u32) -> Result<Gr
 async fn claim_name(tunnels: &Tunnels, mut claim: Claim) -> Result<Granted, ErrorMessage> {
     let key = present_key(&claim.client)?;
     let Some(permit) = tunnels.admission.tunnels.acquire(&key, &claim.name) else {
+        tunnels.metrics.refusals.beyond(Limit::KeyTunnels);
         let (most, s) = (key.limits.tunnels, if key.limits.tunnels == 1 { "" } else { "s" });
         return Err(refusal(ErrorCode::LimitReached, format!("the key has its {most} tunnel{s} already")));
     };
     for _ in 0..ROUNDS {
         match tunnels.directory.claim(&claim) {
             Ok(reservation) => return Ok(Granted { reservation, permit }),
-            Err(Denied::Refused(error)) => return Err(error),
+            Err(Denied::Refused(error)) => {
+                // The directory refuses for no other limit.
+                if error.code == ErrorCode::LimitReached {
+                    tunnels.metrics.refusals.beyond(Limit::Names);
+                }
+                return Err(error);
+            }
             Err(Denied::Served(live)) if answers(&live).await => break,
             Err(Denied::Served(live)) => claim.vanished = Some(live),
         }

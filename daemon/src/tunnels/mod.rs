@@ -17,6 +17,7 @@ mod session;
 mod takeover;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
@@ -28,13 +29,13 @@ use tokio::time::{Instant, sleep};
 
 use self::directory::{Directory, Retention};
 pub(crate) use self::ledger::Ledger;
-pub(crate) use self::presence::{Live, Presence, ServingKey, Tunnel};
+pub(crate) use self::presence::{Held, Live, Presence, ServingKey, Tunnel};
 pub(crate) use self::rules::NameRules;
 use self::session::Client;
 use crate::admission::{Admission, filler};
 use crate::drain::Drain;
 use crate::names::{PublicAddress, Subdomain};
-use crate::observe::Metrics;
+use crate::observe::{Fill, Limit, Metrics};
 use crate::startup::startup;
 
 /// The interval at which names that have been away for too long are removed.
@@ -117,20 +118,15 @@ pub(crate) struct Tunnels {
     windows: WindowBudget,
     /// Permits for sessions.
     sessions: Arc<Semaphore>,
+    /// The settings that need a restart, for figures.
+    startup: Startup,
     admission: Arc<Admission>,
     drain: Arc<Drain>,
     metrics: Arc<Metrics>,
+    /// Visitors that wait for tunnels.
+    held: Arc<AtomicUsize>,
     /// The secret behind the names that the daemon picks.
     names: hmac::Key,
-}
-
-/// How visitors wait for a tunnel that is away.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Waiting {
-    /// The most visitors that wait for one tunnel.
-    pub(crate) max_held: usize,
-    /// How long they wait.
-    pub(crate) grace: Duration,
 }
 
 impl Tunnels {
@@ -150,9 +146,11 @@ impl Tunnels {
             address,
             windows: WindowBudget::new(startup.window_budget),
             sessions: Arc::new(Semaphore::new(startup.max_sessions)),
+            startup,
             admission,
             drain,
             metrics,
+            held: Arc::default(),
             names: hmac::Key::new(hmac::HMAC_SHA256, names_secret),
         })
     }
@@ -193,15 +191,40 @@ impl Tunnels {
         }
     }
 
-    /// How visitors wait for a tunnel that is away.
-    pub(crate) fn waiting(&self) -> Waiting {
-        let config = self.config();
-        Waiting { max_held: config.max_held, grace: config.reconnect_grace }
+    /// Counts a visitor that waits for a tunnel. `None` if too many wait already.
+    pub(crate) fn hold(&self, tunnel: &Arc<Tunnel>) -> Option<Held> {
+        let held = tunnel.hold(self.config().max_held, &self.held);
+        if held.is_none() {
+            self.metrics.refusals.beyond(Limit::Held);
+        }
+        held
+    }
+
+    /// How long visitors wait for a tunnel that is away.
+    pub(crate) fn grace(&self) -> Duration {
+        self.config().reconnect_grace
     }
 
     /// The most exchanges at once in a session.
     pub(crate) fn max_exchanges(&self) -> u32 {
         self.config().max_exchanges
+    }
+
+    /// How many sessions there are, and the most. Those that ask for a session count as well.
+    pub(crate) fn session_fill(&self) -> Fill {
+        let most = self.startup.max_sessions;
+        Fill { used: most.saturating_sub(self.sessions.available_permits()), most }
+    }
+
+    /// By how many bytes windows have grown, and the most.
+    pub(crate) fn window_fill(&self) -> Fill {
+        let most = self.startup.window_budget;
+        Fill { used: most.saturating_sub(self.windows.available()), most }
+    }
+
+    /// The number of visitors that wait for tunnels.
+    pub(crate) fn held(&self) -> usize {
+        self.held.load(Ordering::Relaxed)
     }
 
     /// The number of tunnels that are online.

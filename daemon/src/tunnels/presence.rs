@@ -149,11 +149,20 @@ impl Tunnel {
         self.places.get_or_init(|| exchanges.places())
     }
 
-    /// Counts a visitor that waits for the tunnel. `None` if `most` wait already.
-    pub(crate) fn hold(self: &Arc<Self>, most: usize) -> Option<Held> {
+    /// Counts a visitor that waits for the tunnel, also in `all`. `None` if `most` wait for this one already.
+    pub(super) fn hold(self: &Arc<Self>, most: usize, all: &Arc<AtomicUsize>) -> Option<Held> {
         let taken =
             self.held.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |held| (held < most).then_some(held + 1));
-        taken.is_ok().then(|| Held(self.clone()))
+        taken.is_ok().then(|| {
+            all.fetch_add(1, Ordering::Relaxed);
+            Held { tunnel: self.clone(), all: all.clone() }
+        })
+    }
+
+    /// Whether an earlier session of the same client had it last.
+    pub(super) fn was_anothers_of(&self, client: &Client) -> bool {
+        let served = self.presence.borrow().served_by().map(|live| live.client.session.clone());
+        *self.owner.lock() == client.owner && served.is_none_or(|session| session != client.session)
     }
 
     pub(super) fn owner(&self) -> Owner {
@@ -175,10 +184,15 @@ impl Tunnel {
 
 /// A guard for a visitor that waits for a tunnel.
 #[derive(Debug)]
-pub(crate) struct Held(Arc<Tunnel>);
+pub(crate) struct Held {
+    tunnel: Arc<Tunnel>,
+    /// Visitors that wait for any tunnel.
+    all: Arc<AtomicUsize>,
+}
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.0.held.fetch_sub(1, Ordering::Relaxed);
+        self.tunnel.held.fetch_sub(1, Ordering::Relaxed);
+        self.all.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -26,9 +26,10 @@ use super::origin::{Origin, rounded};
 use super::refusals::{keys_unread, moved, too_many_sessions, unauthorized};
 use super::session::{Client, Owner, Session};
 use super::takeover::TakeOver;
-use crate::admission::SessionPermit;
+use crate::admission::{KeyRecord, SessionPermit};
 use crate::drain::Phase;
 use crate::names::{Subdomain, random_id};
+use crate::observe::{Greeting, Limit, Rate, Return};
 
 /// The longest instance id that is kept; ours have 32 characters.
 const MAX_INSTANCE: usize = 64;
@@ -43,7 +44,9 @@ pub(super) async fn serve(tunnels: &Arc<Tunnels>, handshake: Box<dyn Handshake>,
         session.transport.drain(DrainReason::Restart, tunnels.drain.timeout());
     }
     Serving { tunnels, session: &session, claims: JoinSet::new(), ending: VecDeque::new() }.run().await;
-    let reason = one_line(&session.transport.closed().await.to_string());
+    let reason = session.transport.closed().await;
+    tunnels.metrics.sessions.ended(origin.transport, &reason);
+    let reason = one_line(&reason.to_string());
     for (name, live) in session.live() {
         log_offline(&session.client, &name, live.began, &reason);
     }
@@ -70,7 +73,7 @@ async fn begin(
     let permit = match session_permit(tunnels, &client, take_over.as_ref()) {
         Ok(permit) => permit,
         Err(refusal) => {
-            origin.refused(&refusal, wanted, Some(&client.key));
+            tunnels.turned_away(origin, &refusal, wanted, Some(&client.key));
             handshake.refuse(&refusal);
             return None;
         }
@@ -78,7 +81,7 @@ async fn begin(
     let first = match first_tunnel(tunnels, &client, &connect, take_over.as_mut()).await {
         Ok(first) => first,
         Err(refusal) => {
-            origin.refused(&refusal, wanted, Some(&client.key));
+            tunnels.turned_away(origin, &refusal, wanted, Some(&client.key));
             handshake.refuse(&refusal);
             return None;
         }
@@ -91,7 +94,9 @@ async fn begin(
     // A visitor may come as soon as the client has its answer. So the answer goes out once the tunnels are online.
     let corked = handshake.accept(&ack, &moved);
     let transport = corked.session();
-    let session = Session::new(client.clone(), transport.clone(), permit);
+    let open = tunnels.metrics.sessions.open(origin.transport);
+    let session = Session::new(client.clone(), transport.clone(), permit, open);
+    tunnels.count_granted(&session, &connect, take_over.is_some());
     let registration = tunnels.directory.add_session(session.clone());
     if let Some(granted) = first
         && let Err(refusal) = tunnels.activate(&session, 0, granted)
@@ -123,6 +128,8 @@ async fn begin(
 /// meanwhile.
 fn refuse_in_time(tunnels: &Tunnels, handshake: Box<dyn Handshake>, origin: Origin, refusal: ErrorMessage) {
     let waits = refusal.code == ErrorCode::Unauthorized;
+    tunnels.metrics.sessions.greeted(origin.transport, Greeting::Refused);
+    tunnels.metrics.sessions.refused(&refusal.code);
     let answer = move |handshake: Box<dyn Handshake>| {
         origin.refused(&refusal, handshake.connect().subdomain.clone().as_deref(), None);
         handshake.refuse(&refusal);
@@ -130,7 +137,7 @@ fn refuse_in_time(tunnels: &Tunnels, handshake: Box<dyn Handshake>, origin: Orig
     if !waits {
         return answer(handshake);
     }
-    tunnels.metrics.refused.keys.inc();
+    tunnels.metrics.refusals.over(Rate::Keys);
     let Some(turn) = tunnels.admission.wrong_keys.refusal(origin.peer) else {
         return debug!(peer = %origin.peer, "too many wrong keys wait for their refusals");
     };
@@ -176,7 +183,10 @@ fn session_permit(
 ) -> Result<SessionPermit, ErrorMessage> {
     let key = present_key(client)?;
     let successor = take_over.and_then(|take_over| take_over.old.permit.succeed());
-    successor.or_else(|| tunnels.admission.sessions.acquire(&key)).ok_or_else(|| too_many_sessions(&key))
+    successor.or_else(|| tunnels.admission.sessions.acquire(&key)).ok_or_else(|| {
+        tunnels.metrics.refusals.beyond(Limit::KeySessions);
+        too_many_sessions(&key)
+    })
 }
 
 /// The tunnel that Connect asks for; `None` if it asks for none, or the wanted one moves here anyway.
@@ -218,19 +228,53 @@ impl Tunnels {
         }
     }
 
+    /// Counts a session that was granted.
+    fn count_granted(&self, session: &Session, connect: &Connect, takes_over: bool) {
+        let (metrics, transport) = (&self.metrics.sessions, session.client.origin.transport);
+        metrics.greeted(transport, Greeting::Accepted);
+        if let Some(reason) = &connect.fallback {
+            metrics.fell_back(reason);
+        }
+        if takes_over && session.is_first_return() {
+            metrics.returned(transport, Return::Moved);
+        }
+    }
+
     fn bound(&self, name: &Subdomain) -> Bound {
         Bound { subdomain: name.to_string(), url: self.address.url(name) }
+    }
+
+    /// Counts and logs a client that gets no session.
+    fn turned_away(&self, origin: Origin, refusal: &ErrorMessage, wanted: Option<&str>, key: Option<&KeyRecord>) {
+        self.metrics.sessions.greeted(origin.transport, Greeting::Refused);
+        self.refused(origin, refusal, wanted, key);
+    }
+
+    /// Counts and logs the refusal of a session or of a tunnel.
+    pub(super) fn refused(
+        &self,
+        origin: Origin,
+        refusal: &ErrorMessage,
+        wanted: Option<&str>,
+        key: Option<&KeyRecord>,
+    ) {
+        self.metrics.sessions.refused(&refusal.code);
+        origin.refused(refusal, wanted, key);
     }
 
     /// Has a session serve a name that is reserved for it.
     fn activate(&self, session: &Arc<Session>, tunnel: u32, granted: Granted) -> Result<(), ErrorMessage> {
         let Client { key, origin, version, session: id, .. } = &*session.client;
         let (name, key, peer) = (granted.reservation.name.clone(), &key.name, origin.peer);
-        let online = self.metrics.clone().tunnel_online();
+        let online = self.metrics.clone().tunnel_online(&name);
+        let returns = self.find(&name).is_some_and(|tunnel| tunnel.was_anothers_of(&session.client));
         let rules = granted.reservation.access.as_ref().map_or(String::new(), |access| format!("; rules: {access}"));
         self.directory.activate(granted, session, tunnel, online, self.drain.timeout()).inspect_err(|refusal| {
-            origin.refused(refusal, Some(name.as_str()), Some(&session.client.key));
+            self.refused(*origin, refusal, Some(name.as_str()), Some(&session.client.key));
         })?;
+        if returns && session.is_first_return() {
+            self.metrics.sessions.returned(origin.transport, Return::Reclaimed);
+        }
         info!(
             %peer, %name, %key, session = %id, version, transport = origin.transport,
             "tunnel {name} online: key {key}, from {origin}{rules}"
@@ -323,7 +367,7 @@ impl Serving<'_> {
             }
             Err(error) => {
                 let Client { origin, key, .. } = &*self.session.client;
-                origin.refused(&error, wanted, Some(key));
+                self.tunnels.refused(*origin, &error, wanted, Some(key));
                 transport.answer_bind(id, Err(error));
             }
         }

@@ -12,7 +12,7 @@ use super::origin::Origin;
 use super::presence::Live;
 use crate::admission::{Grant, KeyRecord, SessionPermit, TunnelPermit};
 use crate::names::Subdomain;
-use crate::observe::TunnelOnline;
+use crate::observe::{SessionOpen, TunnelOnline};
 
 /// Who owns a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,6 +54,10 @@ pub(crate) struct Session {
     bindings: Mutex<BTreeMap<u32, Binding>>,
     /// Its tunnels have moved, or move, to a successor.
     moves: AtomicBool,
+    /// It is counted as one that carries on tunnels of an earlier session.
+    returns: AtomicBool,
+    /// Counts it as open.
+    _open: SessionOpen,
 }
 
 /// One tunnel of a session.
@@ -68,8 +72,26 @@ pub(super) struct Binding {
 }
 
 impl Session {
-    pub(super) fn new(client: Arc<Client>, transport: Arc<dyn Transport>, permit: SessionPermit) -> Arc<Self> {
-        Arc::new(Self { client, transport, permit, bindings: Mutex::default(), moves: AtomicBool::new(false) })
+    pub(super) fn new(
+        client: Arc<Client>,
+        transport: Arc<dyn Transport>,
+        permit: SessionPermit,
+        open: SessionOpen,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            client,
+            transport,
+            permit,
+            bindings: Mutex::default(),
+            moves: AtomicBool::new(false),
+            returns: AtomicBool::new(false),
+            _open: open,
+        })
+    }
+
+    /// Notes that it carries on a tunnel of an earlier session. `false` if that was noted before.
+    pub(super) fn is_first_return(&self) -> bool {
+        !self.returns.swap(true, Ordering::Relaxed)
     }
 
     pub(super) fn add(&self, tunnel: u32, binding: Binding) {

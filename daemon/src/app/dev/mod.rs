@@ -235,5 +235,6 @@ fn config(ports: &Ports, state_dir: PathBuf, key: &str, edge: edge::Config) -> a
         drain: drain::Config { timeout: Duration::from_secs(2) },
         admin: admin::Config::default(),
         access_log: observe::AccessLogConfig::default(),
+        metrics: observe::MetricsConfig::default(),
     })
 }

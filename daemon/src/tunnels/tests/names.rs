@@ -124,10 +124,15 @@ async fn a_newer_session_of_the_same_client_goes_before_an_older_one() {
     let _transport = ask(&tunnels, "a", "other").await.unwrap();
     let transport = super::online(&tunnels, "other").await.transport.clone();
     let sessions = tunnels.admission.sessions.acquire(&claim("x", "c", "c").client.key).unwrap();
-    let session = session::Session::new(claim("demo", "a", "older").client, transport, sessions);
+    let session = session::Session::new(
+        claim("demo", "a", "older").client,
+        transport,
+        sessions,
+        tunnels.metrics.sessions.open("ws"),
+    );
     let permit = tunnels.admission.tunnels.acquire(&claim("x", "c", "c").client.key, &older.name).unwrap();
     let granted = claims::Granted { reservation: older, permit };
-    let online = tunnels.metrics.clone().tunnel_online();
+    let online = tunnels.metrics.clone().tunnel_online(&Subdomain::parse("demo").unwrap());
     let refused = tunnels.directory.activate(granted, &session, 0, online, PATIENCE).unwrap_err();
     assert_eq!(refused.code, ErrorCode::Replaced);
 }

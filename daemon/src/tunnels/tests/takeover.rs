@@ -143,7 +143,7 @@ async fn a_bind_whose_claim_was_granted_before_the_session_was_replaced_is_refus
     let request = claims::Request { client: &session.client, tunnel: 1, wanted: Some("late"), take_over: true };
     let granted = claims::claim(&tunnels, request).await.unwrap();
     let _moving = tunnels.directory.take_over(&old.ack.session, &session.client).unwrap();
-    let online = tunnels.metrics.clone().tunnel_online();
+    let online = tunnels.metrics.clone().tunnel_online(&Subdomain::parse("demo").unwrap());
     let refused = tunnels.directory.activate(granted, &session, 1, online, PATIENCE).unwrap_err();
     assert_eq!((refused.code, refused.retryable), (ErrorCode::Moved, true));
     let request = claims::Request { client: &session.client, tunnel: 2, wanted: Some("later"), take_over: true };

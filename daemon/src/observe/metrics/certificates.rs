@@ -1,0 +1,59 @@
+//! The certificate's expiry and renewals.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use cok_certs::unix_now;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Registry;
+
+use crate::certificates::Change;
+
+/// Metrics of the certificate.
+#[derive(Debug, Default)]
+pub(crate) struct Certificates {
+    expiry: Arc<Expiry>,
+    renewals: Counter,
+    failures: Counter,
+}
+
+/// When the certificate expires, in seconds since 1970; 0 while the daemon serves a stand-in.
+#[derive(Debug, Default)]
+struct Expiry(AtomicI64);
+
+impl Certificates {
+    pub(super) fn new(registry: &mut Registry) -> Self {
+        let new = Self::default();
+        registry.register_collector(Box::new(new.expiry.clone()));
+        registry.register("certificate_renewals", "Certificates taken into use", new.renewals.clone());
+        registry.register("certificate_failures", "Attempts that brought no certificate", new.failures.clone());
+        new
+    }
+
+    /// Counts a change.
+    pub(crate) fn note(&self, change: &Change) {
+        match change {
+            Change::Serving(not_after) => self.expiry.0.store(*not_after, Ordering::Relaxed),
+            Change::Renewed => _ = self.renewals.inc(),
+            Change::Failed => _ = self.failures.inc(),
+        }
+    }
+}
+
+impl Collector for Expiry {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let expiry = self.0.load(Ordering::Relaxed);
+        let help = "When the certificate expires, in seconds since 1970; 0 if there is none yet";
+        let named = encoder.encode_descriptor("certificate_expiry_seconds", help, None, MetricType::Gauge)?;
+        ConstGauge::new(expiry).encode(named)?;
+        let left = if expiry == 0 { 0.0 } else { (expiry - unix_now()) as f64 / (24.0 * 3600.0) };
+        let help = "Days until the certificate expires; 0 if there is none yet";
+        let named = encoder.encode_descriptor("certificate_valid_days", help, None, MetricType::Gauge)?;
+        ConstGauge::new(left).encode(named)
+    }
+}
