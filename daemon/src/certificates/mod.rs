@@ -14,7 +14,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use cok_certs::acme::{self, Event, Renewer};
+use cok_certs::acme::{self, Event, Renewer, Validity};
 use cok_certs::dns::embedded::Embedded;
 use cok_certs::files::{self, Facts, Watch};
 use cok_certs::store::Store;
@@ -63,8 +63,8 @@ pub(crate) struct Certificates {
 /// A change of the certificate, for metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Change {
-    /// A certificate is served. It expires at this time, in seconds since 1970.
-    Serving(i64),
+    /// A certificate of this validity is served.
+    Serving(Validity),
     /// A new certificate replaced the old one while the process ran.
     Renewed,
     /// An attempt to get a certificate failed.
@@ -80,8 +80,8 @@ struct Reporter {
 
 impl Reporter {
     fn report(&self, change: Change) {
-        if let Change::Serving(not_after) = change {
-            self.state.set_not_after(not_after);
+        if let Change::Serving(validity) = change {
+            self.state.set_not_after(validity.not_after);
         }
         (self.on_change)(change);
         self.state.note_change();
@@ -170,7 +170,7 @@ impl Certificates {
             Source::Acme(renewer) => {
                 let on_event = move |event| match event {
                     Event::Serving(validity) => {
-                        report.report(Change::Serving(validity.not_after));
+                        report.report(Change::Serving(validity));
                         let (not_after, until) = (validity.not_after, date(validity.not_after));
                         info!(
                             event = "certificate",
@@ -300,7 +300,7 @@ fn with_advice(error: cok_certs::Error) -> anyhow::Error {
 
 fn serving(report: &Reporter, source: &str, facts: &Facts) {
     report.state.set_facts(facts);
-    report.report(Change::Serving(facts.not_after));
+    report.report(Change::Serving(Validity { not_before: facts.not_before, not_after: facts.not_after }));
     let (not_after, serial) = (facts.not_after, &facts.serial);
     let until = date(not_after);
     info!(

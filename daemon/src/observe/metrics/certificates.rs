@@ -17,19 +17,22 @@ use crate::certificates::Change;
 /// Metrics of the certificate.
 #[derive(Debug, Default)]
 pub(crate) struct Certificates {
-    expiry: Arc<Expiry>,
+    served: Arc<Served>,
     renewals: Counter,
     failures: Counter,
 }
 
-/// When the certificate expires, in seconds since 1970; 0 while the daemon serves a stand-in.
+/// The validity of the certificate that is served, in seconds since 1970; 0 while the daemon serves a stand-in.
 #[derive(Debug, Default)]
-struct Expiry(AtomicI64);
+struct Served {
+    not_before: AtomicI64,
+    not_after: AtomicI64,
+}
 
 impl Certificates {
     pub(super) fn new(registry: &mut Registry) -> Self {
         let new = Self::default();
-        registry.register_collector(Box::new(new.expiry.clone()));
+        registry.register_collector(Box::new(new.served.clone()));
         registry.register("certificate_renewals", "Certificates taken into use", new.renewals.clone());
         registry.register("certificate_failures", "Attempts that brought no certificate", new.failures.clone());
         new
@@ -38,16 +41,23 @@ impl Certificates {
     /// Counts a change.
     pub(crate) fn note(&self, change: &Change) {
         match change {
-            Change::Serving(not_after) => self.expiry.0.store(*not_after, Ordering::Relaxed),
+            Change::Serving(validity) => {
+                self.served.not_before.store(validity.not_before, Ordering::Relaxed);
+                self.served.not_after.store(validity.not_after, Ordering::Relaxed);
+            }
             Change::Renewed => _ = self.renewals.inc(),
             Change::Failed => _ = self.failures.inc(),
         }
     }
 }
 
-impl Collector for Expiry {
+impl Collector for Served {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let expiry = self.0.load(Ordering::Relaxed);
+        let begin = self.not_before.load(Ordering::Relaxed);
+        let help = "When the certificate's validity begins, in seconds since 1970; 0 if there is none yet";
+        let named = encoder.encode_descriptor("certificate_not_before_seconds", help, None, MetricType::Gauge)?;
+        ConstGauge::new(begin).encode(named)?;
+        let expiry = self.not_after.load(Ordering::Relaxed);
         let help = "When the certificate expires, in seconds since 1970; 0 if there is none yet";
         let named = encoder.encode_descriptor("certificate_expiry_seconds", help, None, MetricType::Gauge)?;
         ConstGauge::new(expiry).encode(named)?;
