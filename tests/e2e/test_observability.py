@@ -174,10 +174,11 @@ def test_each_alert_fires_on_what_it_is_for(tmp_path):
     rules = RULES.read_text()
     names = re.findall(r"- alert: (\w+)", rules)
     assert len(names) == len(set(names)) >= 16
+    (tmp_path / "alerts.yml").write_text(re.sub(r"- alert: \w+", "- alert: Another", rules))
+    code, said = promtool("test", "rules", tmp_path / "alerts_test.yml")
+    assert code != 0
     for name in names:
-        (tmp_path / "alerts.yml").write_text(rules.replace(f"- alert: {name}\n", "- alert: Another\n"))
-        code, said = promtool("test", "rules", tmp_path / "alerts_test.yml")
-        assert code != 0 and name in said, f"no test of {name}"
+        assert f'alertname="{name}"' in said, f"no test of {name}"
 
 
 def test_each_alert_says_what_to_do():
@@ -228,7 +229,7 @@ def test_every_query_returns_data(busy, tmp_path):
         assert prometheus.value("cok_ready") == 1 and prometheus.value('up{job="cokd"}') == 1
         assert prometheus.value("cok_active_tunnels") == 3
         # The state of an own authority's certificate is good for 90 days.
-        assert 80 < prometheus.value("cok_certificate_valid_days") < 91
+        assert 80 * 86400 < prometheus.value("cok_certificate_valid_seconds") < 91 * 86400
         firing = [alert["labels"]["alertname"] for alert in prometheus.ask("alerts")["alerts"] if alert["state"] == "firing"]
         assert firing == []
     finally:
@@ -317,9 +318,9 @@ def test_a_failing_store_is_named(own_daemon, nginx):
     store = daemon.state / "store.db"
     store.write_bytes(b"no database at all " * 1000)
     daemon.start()
-    assert "store.db" in fails(daemon, "store")
+    assert "damaged" in fails(daemon, "store")
     code, out, err = cokd("health", "--config", daemon.config)
-    assert code == 0 and err == "" and re.fullmatch(r"ready\nstore fails since 20\S+Z: .*store\.db.*\n", out), out
+    assert code == 0 and err == "" and re.fullmatch(r"ready\nstore fails since 20\S+Z: .*damaged.*\n", out), out
     client = daemon.client(nginx.target, "storeless")
     assert client.curl("/").stdout == b"<h1>hello</h1>\n"
     assert json.loads(daemon.admin_get("/health")[1])["status"] == "degraded"
@@ -345,7 +346,7 @@ def test_a_full_disk_is_named(own_daemon, tmp_path):
 
 
 def test_readiness_ends_at_once_when_the_daemon_drains(own_daemon, services, transport, either_sockets):
-    """As soon as the daemon is told to stop, it is not ready, though requests go on. It lives until its end."""
+    """A daemon that begins to stop is not ready, though requests go on. It lives until its end."""
     daemon = own_daemon(limits='drain_timeout = "30s"', transport=transport, inside=either_sockets)
     client = daemon.client(services.web, "draining")
     # A connection that is open stays, also where the address is given up.

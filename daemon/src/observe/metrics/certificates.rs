@@ -61,9 +61,9 @@ impl Collector for Served {
         let help = "When the certificate expires, in seconds since 1970; 0 if there is none yet";
         let named = encoder.encode_descriptor("certificate_expiry_seconds", help, None, MetricType::Gauge)?;
         ConstGauge::new(expiry).encode(named)?;
-        let left = if expiry == 0 { 0.0 } else { (expiry - unix_now()) as f64 / (24.0 * 3600.0) };
-        let help = "Days until the certificate expires; 0 if there is none yet";
-        let named = encoder.encode_descriptor("certificate_valid_days", help, None, MetricType::Gauge)?;
+        let left = if expiry == 0 { 0 } else { expiry - unix_now() };
+        let help = "Time until the certificate expires; 0 if there is none yet, and negative once it has expired";
+        let named = encoder.encode_descriptor("certificate_valid_seconds", help, None, MetricType::Gauge)?;
         ConstGauge::new(left).encode(named)
     }
 }

@@ -68,7 +68,7 @@ impl TunnelSeries {
         let _turn = self.changes.lock();
         let series = self.series.pin();
         let Some(of_tunnel) = series.get(name) else { return };
-        // A session of before a reload may have no part in it.
+        // A session from a time without labels may have no part in it.
         let left = of_tunnel.online.load(Ordering::Relaxed).saturating_sub(1);
         of_tunnel.online.store(left, Ordering::Relaxed);
         if left == 0 {
