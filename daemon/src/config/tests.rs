@@ -101,7 +101,7 @@ subdomains = ["a.b", 3]
         [
             "cokd.toml:1: domain: expected a host name such as \"tunnel.example.com\", a host name has at least two labels, like \"tunnel.example.com\"",
             "cokd.toml:2: state_dir: expected a path, got 7",
-            "cokd.toml:3: colour: unknown key; known here: domain, state_dir, listen, tls, acme, keys, limits, transport, rates, proxies, http, admin, metrics, names",
+            "cokd.toml:3: colour: unknown key; known here: domain, state_dir, listen, tls, acme, keys, limits, transport, rates, proxies, http, admin, access_log, metrics, names",
             "cokd.toml:6: listen.https: expected an address such as \"[::]:443\", got \"here\"",
             "cokd.toml:7: listen.htpp: unknown key; did you mean \"http\"?",
             "cokd.toml:10: tls.mode: expected \"acme\", \"files\" or \"self-signed\", got \"acne\"",

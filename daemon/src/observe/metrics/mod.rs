@@ -17,6 +17,7 @@ mod tunnels;
 use std::sync::Arc;
 
 use prometheus_client::encoding::text;
+use prometheus_client::metrics::counter::Counter;
 use prometheus_client::registry::Registry;
 
 use self::arrivals::Arrivals;
@@ -60,6 +61,8 @@ pub(crate) struct Metrics {
     pub(crate) certificates: Certificates,
     /// The event loop.
     pub(crate) runtime: Runtime,
+    /// Lines of the access log that were not written.
+    pub(crate) access_log_lost: Counter,
     requests: Requests,
     by_tunnel: Arc<TunnelSeries>,
     state: State,
@@ -81,7 +84,20 @@ impl Metrics {
         let certificates = Certificates::new(cok);
         let runtime = Runtime::new(cok);
         let requests = Requests::new(cok);
-        Arc::new(Self { registry, arrivals, refusals, sessions, certificates, runtime, requests, by_tunnel, state })
+        let access_log_lost = Counter::default();
+        cok.register("access_log_lost", "Lines of the access log that were not written", access_log_lost.clone());
+        Arc::new(Self {
+            registry,
+            arrivals,
+            refusals,
+            sessions,
+            certificates,
+            runtime,
+            access_log_lost,
+            requests,
+            by_tunnel,
+            state,
+        })
     }
 
     /// Applies new settings.
