@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use cok_proto::Rules;
 use cok_proto::message::DEFAULT_WINDOW;
+#[cfg(feature = "trace")]
+use cok_trace::Tracer;
 use cok_transport::WindowBudget;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
@@ -270,6 +272,14 @@ impl Drop for Running {
 }
 
 impl Driver {
+    /// Has the exchanges of all tunnels recorded.
+    #[cfg(feature = "trace")]
+    #[must_use]
+    pub fn traced(self, tracer: &Tracer) -> Self {
+        self.routes.trace(tracer.clone());
+        self
+    }
+
     /// Keeps the session up until `stop`. It reconnects without end; only refusals by the daemon end it early.
     ///
     /// At the end it closes WebSockets and event streams, and lets other requests finish. If its future is dropped, running

@@ -53,6 +53,8 @@
 //!
 //! The feature `files` adds [`TunnelBuilder::folder`], which serves the files of a folder.
 //!
+//! The feature `trace` adds [`Driver::traced`], which records requests as spans of OpenTelemetry.
+//!
 //! The feature `program`, which is on by default, adds the command line. A library does without:
 //! `cok-client = { default-features = false }`.
 //!
@@ -94,6 +96,8 @@ mod target_trust;
 mod text;
 #[cfg(feature = "program")]
 mod times;
+#[cfg(feature = "trace")]
+mod traced;
 mod transport;
 mod trust;
 mod tunnel;
@@ -106,6 +110,8 @@ pub use client::Client;
 #[doc(hidden)]
 pub use client::{Driver, OpenTunnel};
 pub use cok_proto::{ErrorCode, ErrorMessage, Rules, rate, rules, share as share_links};
+#[cfg(feature = "trace")]
+pub use cok_trace::Tracer;
 pub use cok_transport::Congestion;
 pub use event::{Event, Lasting, Refused, TunnelHandle, TunnelState, TunnelStatus};
 pub use events::{Events, Observation};

@@ -2,13 +2,19 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+#[cfg(feature = "trace")]
+use std::sync::OnceLock;
 
 use cok_proto::ResetCode;
+#[cfg(feature = "trace")]
+use cok_trace::Tracer;
 use cok_transport::{Incoming, Transport};
 use parking_lot::RwLock;
 
 use crate::flight::InFlight;
 use crate::proxy::Proxy;
+#[cfg(feature = "trace")]
+use crate::traced::traced;
 
 /// The service behind one tunnel. It can be swapped while the tunnel is online; exchanges under way stay with the old one.
 #[derive(Debug)]
@@ -36,25 +42,41 @@ impl Slot {
 
 /// The tunnels of the sessions by their ids. An id means the same tunnel in a session and in its successor.
 #[derive(Debug, Default)]
-pub(crate) struct Routes(RwLock<HashMap<u32, Arc<Slot>>>);
+pub(crate) struct Routes {
+    slots: RwLock<HashMap<u32, Arc<Slot>>>,
+    /// Records exchanges, if there is one.
+    #[cfg(feature = "trace")]
+    tracer: OnceLock<Tracer>,
+}
 
 impl Routes {
+    /// Has exchanges recorded from now on. The first one stays.
+    #[cfg(feature = "trace")]
+    pub(crate) fn trace(&self, tracer: Tracer) {
+        self.tracer.get_or_init(|| tracer);
+    }
+
     /// Sends the requests of the tunnel with this id to a service.
     pub(crate) fn add(&self, id: u32, slot: Arc<Slot>) {
-        self.0.write().insert(id, slot);
+        self.slots.write().insert(id, slot);
     }
 
     /// Refuses later requests of the tunnel with this id.
     pub(crate) fn remove(&self, id: u32) {
-        self.0.write().remove(&id);
+        self.slots.write().remove(&id);
     }
 
     /// Answers a session's requests until no more can come. A request whose tunnel has ended goes back unprocessed.
     pub(crate) async fn serve(self: Arc<Self>, transport: Arc<dyn Transport>) {
         while let Some(mut incoming) = transport.accept().await {
             if let Some(slot) = self.find(&incoming) {
+                let proxy = slot.proxy();
+                #[cfg(feature = "trace")]
+                if let Some(tracer) = self.tracer.get() {
+                    incoming = traced(tracer, incoming, transport.name(), proxy.target());
+                }
                 // Starting a task copies its future several times over, and this one is large.
-                tokio::spawn(Box::pin(slot.proxy().exchange(incoming)));
+                tokio::spawn(Box::pin(proxy.exchange(incoming)));
             } else {
                 incoming.exchange.send.reset(ResetCode::Unprocessed);
             }
@@ -62,6 +84,6 @@ impl Routes {
     }
 
     fn find(&self, incoming: &Incoming) -> Option<Arc<Slot>> {
-        self.0.read().get(&incoming.tunnel).cloned()
+        self.slots.read().get(&incoming.tunnel).cloned()
     }
 }

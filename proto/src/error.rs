@@ -44,6 +44,24 @@ impl ResetCode {
         if self == Self::NoError { Self::Cancelled } else { self }
     }
 
+    /// A stable name for logs, metrics and traces.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::NoError => "no_error",
+            Self::Cancelled => "cancelled",
+            Self::Unprocessed => "unprocessed",
+            Self::LocalRefused => "service_refused",
+            Self::LocalTimeout => "service_timeout",
+            Self::LocalBroken => "service_broke",
+            Self::TooLarge => "too_large",
+            Self::LocalUnresolved => "service_unresolved",
+            Self::LocalUntrusted => "service_untrusted",
+            Self::LocalMismatch => "service_mismatch",
+            Self::LocalInvalid => "service_invalid",
+            Self::Other(_) => "other",
+        }
+    }
+
     /// The code on the wire.
     pub const fn to_u32(self) -> u32 {
         match self {

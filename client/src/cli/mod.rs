@@ -32,6 +32,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, anyhow};
 use clap::{CommandFactory as _, Parser, Subcommand};
 use cok_host::output;
+use cok_trace::Tracer;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
@@ -190,9 +191,13 @@ fn tunnels(flags: &Flags, invocation: anyhow::Result<Invocation>) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(format, &anyhow!(error).context("cannot start")),
     };
-    let result = runtime.block_on(run((flags, panel), &invocation, plan, client));
+    let tracer = Tracer::from_env("cok-client", env!("CARGO_PKG_VERSION"));
+    let result = runtime.block_on(run((flags, panel), &invocation, plan, (client, tracer.as_ref())));
     // A lookup of a name may still block a thread. Its result is not needed any more.
     runtime.shutdown_background();
+    if let Some(tracer) = tracer {
+        tracer.finish();
+    }
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(format, &error),
@@ -205,12 +210,15 @@ async fn run(
     (flags, panel): (&Flags, Option<i64>),
     invocation: &Invocation,
     plan: Plan,
-    options: ClientOptions,
+    (options, tracer): (ClientOptions, Option<&Tracer>),
 ) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
     let stop = CancellationToken::new();
     let server = options.server.to_string();
-    let (client, driver) = Client::new(options);
+    let (client, mut driver) = Client::new(options);
+    if let Some(tracer) = tracer {
+        driver = driver.traced(tracer);
+    }
     let overview = Arc::new(Overview::new(client.clone()));
     let _requests = flags.log.map(|LogTopic::Requests| {
         let (log, overview) = (RequestLog::new(flags.log_queries), overview.clone());

@@ -154,6 +154,12 @@ impl Proxy {
         }))
     }
 
+    /// The service.
+    #[cfg(feature = "trace")]
+    pub(crate) fn target(&self) -> &Target {
+        self.local.target()
+    }
+
     /// Answers one request.
     pub(crate) async fn exchange(self: Arc<Self>, incoming: Incoming) {
         let Incoming { mut head, end, exchange, .. } = incoming;

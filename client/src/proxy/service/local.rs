@@ -79,6 +79,12 @@ impl Local {
         })
     }
 
+    /// The target.
+    #[cfg(feature = "trace")]
+    pub(crate) fn target(&self) -> &Target {
+        &self.target
+    }
+
     /// The target's own host and port, as Host has it.
     pub(crate) fn own_host(&self) -> &HeaderValue {
         &self.own_host
