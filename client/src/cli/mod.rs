@@ -195,9 +195,7 @@ fn tunnels(flags: &Flags, invocation: anyhow::Result<Invocation>) -> ExitCode {
     let result = runtime.block_on(run((flags, panel), &invocation, plan, (client, tracer.as_ref())));
     // A lookup of a name may still block a thread. Its result is not needed any more.
     runtime.shutdown_background();
-    if let Some(tracer) = tracer {
-        tracer.finish();
-    }
+    cok_trace::finish(tracer);
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(format, &error),

@@ -20,6 +20,7 @@ use cok_client::cli::Verbosity;
 use cok_client::cli::man_pages::{self, CompletionsArgs, ManArgs};
 use cok_client::logging::{self, LogFormat};
 use cok_host::output;
+use cok_trace::Tracer;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
@@ -131,7 +132,10 @@ fn start(cli: Cli) -> ExitCode {
                 args.log_format,
                 args.verbosity.filter(dev::LOG_FILTER, "info,cokd=debug,cok_client=debug"),
             );
-            outcome(block_on(dev::run(args)))
+            let tracer = Tracer::from_env("cokd", env!("CARGO_PKG_VERSION"));
+            let served = block_on(dev::run(args, tracer.clone()));
+            cok_trace::finish(tracer);
+            outcome(served)
         }
         Command::Client(cli) => client::main_of(&cli),
         Command::Check(args) => check::run(&args),
@@ -160,10 +164,14 @@ fn run(args: &RunArgs, inherited: anyhow::Result<Inherited>) -> ExitCode {
             return code;
         }
     };
+    let tracer = Tracer::from_env("cokd", env!("CARGO_PKG_VERSION"));
     let mut observers = None;
     let served = block_on(async {
         let app = App::build(config, Some(args.config.clone()), inherited?)?;
         observers = Some(app.observers());
+        if let Some(tracer) = &tracer {
+            app.observers().trace(tracer.clone());
+        }
         let signals = StopSignals::new()?;
         let mut hangup = signal(SignalKind::hangup())?;
         let (reloader, drain) = (app.reloader(), app.drain());
@@ -184,10 +192,11 @@ fn run(args: &RunArgs, inherited: anyhow::Result<Inherited>) -> ExitCode {
         reloads.abort();
         Ok(())
     });
-    // Requests that were cut have their lines by now.
+    // Requests that were cut have their lines and spans by now.
     if let Some(observers) = observers {
         observers.access_log.flush();
     }
+    cok_trace::finish(tracer);
     if let Err(error) = &served {
         notify::status(&format!("{error:#}").replace('\n', " "));
     }

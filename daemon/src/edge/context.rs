@@ -4,8 +4,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use cok_proto::{ResponseHead, Target};
-use http::{Request, StatusCode};
+use cok_proto::{RequestHead, ResponseHead, Target};
+use cok_transport::ExchangeError;
+use http::{HeaderMap, Request, StatusCode};
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::lifetime::Lifetime;
@@ -15,7 +16,7 @@ use super::visitor::Visitor;
 use crate::admission::rates::TunnelNumber;
 use crate::exchanges::Exchange;
 use crate::names::Subdomain;
-use crate::observe::{Ending, Phases, Record};
+use crate::observe::{Ending, Phases, Record, Trace};
 use crate::tunnels::{Live, ServingKey};
 
 /// One request. Counts it when dropped, whether or not the response arrived. It is boxed, since it moves with the response.
@@ -82,10 +83,51 @@ impl Context {
         self.note(|record| record.timings.routed = Some(record.now()));
     }
 
+    /// Decides whether it is recorded as a trace.
+    pub(super) fn begin_trace(&mut self, headers: &HeaderMap) {
+        let Some(tracer) = self.visitor.edge.observers.tracer() else { return };
+        if let (Some(record), Some(trace)) = (&mut self.record, Trace::begin(tracer, headers)) {
+            (record.trace_id, record.trace) = (Some(trace.id()), Some(trace));
+        }
+    }
+
+    /// Names its span in the fields that the first session gets, if it is recorded.
+    pub(super) fn write_trace(&self, headers: &mut HeaderMap) {
+        if let Some(trace) = self.trace() {
+            trace.write(headers);
+        }
+    }
+
+    /// The head with the name of another span, if the request is recorded and goes out again.
+    pub(super) fn renamed(&self, head: &RequestHead) -> Option<Arc<RequestHead>> {
+        let trace = self.trace().filter(|trace| trace.is_repeated())?;
+        let mut head = head.clone();
+        trace.write(&mut head.headers);
+        Some(Arc::new(head))
+    }
+
+    fn trace(&self) -> Option<&Trace> {
+        self.record.as_ref()?.trace.as_deref()
+    }
+
+    /// The session that has its head has failed.
+    pub(super) fn set_failed(&mut self, error: ExchangeError) {
+        self.note(|record| {
+            let now = record.now();
+            if let Some(trace) = &mut record.trace {
+                trace.failed(now, error);
+            }
+        });
+    }
+
     /// A session has taken its head.
     pub(super) fn set_sent(&mut self, live: &Live) {
         self.note(|record| {
-            record.timings.sent = Some(record.now());
+            let now = record.now();
+            if let Some(trace) = &mut record.trace {
+                trace.attempted(now, live.transport_name());
+            }
+            record.timings.sent = Some(now);
             record.transport = Some(live.transport_name());
             record.attempts += 1;
         });

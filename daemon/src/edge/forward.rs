@@ -58,6 +58,7 @@ pub(super) async fn forward(
     known: &Known,
     target: Option<Bytes>,
 ) -> Response<Body> {
+    context.begin_trace(request.headers());
     if is_loop(request.headers(), &known.authority) {
         let response = page(Problem::Loop, reader(&request, known));
         let held_back = expects_continue(request.headers());
@@ -78,7 +79,9 @@ pub(super) async fn forward(
     let (parts, body) = request.into_parts();
     let (interim, version) = (body.interim(), parts.version);
     let target = target.and_then(|bytes| Target::from_bytes(bytes).ok());
-    let head = Arc::new(prepare(&context.visitor, parts, known, target, &upgrade));
+    let mut head = prepare(&context.visitor, parts, known, target, &upgrade);
+    context.write_trace(&mut head.headers);
+    let head = Arc::new(head);
     // An extended CONNECT has raw bytes where others have a body.
     let body = (!body.is_end_stream() && !upgrade.is_connect()).then_some(body);
     let outgoing = Outgoing { head: head.clone(), version, body, interim };
@@ -146,6 +149,8 @@ async fn open(
     end: bool,
 ) -> Result<ExchangeHalves, OpenError> {
     let key = context.key.of(live).clone();
+    let renamed = context.renamed(head);
+    let head = renamed.as_ref().unwrap_or(head);
     let Some(exchange) = &context.exchange else { return pace::open(context, live, &key, head.clone(), end) };
     if !exchange.count_for(live.key_use(&context.visitor.edge.exchanges, &key), key.limits.exchanges) {
         return Err(OpenError::Saturated);
@@ -264,6 +269,7 @@ async fn send_upgrade(
                 Ok(response)
             }
             Err(error) => {
+                context.set_failed(error);
                 sending.give_up();
                 Err(problem(error))
             }
@@ -328,6 +334,7 @@ async fn send(context: &mut Context, tunnel: &Arc<Tunnel>, request: Outgoing) ->
                 return Ok(response);
             }
             Err(error) => {
+                context.set_failed(error);
                 let unread = end || upload.as_ref().is_some_and(Upload::is_unread);
                 body = upload.map(Upload::into_rest);
                 if !(unread && may_repeat(&head.method, error)) {

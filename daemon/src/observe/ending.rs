@@ -1,6 +1,6 @@
 //! How a request ends. The names are stable: logs and metrics have them.
 
-use cok_transport::{ExchangeError, ResetCode};
+use cok_transport::ExchangeError;
 
 /// How a request ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -28,7 +28,7 @@ impl Ending {
     pub(crate) fn broken(error: ExchangeError) -> Self {
         Self::Broken(match error {
             ExchangeError::SessionLost => "session_lost",
-            ExchangeError::Reset(code) => reset_name(code),
+            ExchangeError::Reset(code) => code.name(),
         })
     }
 
@@ -52,23 +52,5 @@ impl Ending {
             Self::Refused(reason) | Self::Failed(reason) | Self::Broken(reason) => Some(reason),
             _ => None,
         }
-    }
-}
-
-/// The name of a reset's code.
-fn reset_name(code: ResetCode) -> &'static str {
-    match code {
-        ResetCode::NoError => "no_error",
-        ResetCode::Cancelled => "cancelled",
-        ResetCode::Unprocessed => "unprocessed",
-        ResetCode::LocalRefused => "service_refused",
-        ResetCode::LocalTimeout => "service_timeout",
-        ResetCode::LocalBroken => "service_broke",
-        ResetCode::TooLarge => "too_large",
-        ResetCode::LocalUnresolved => "service_unresolved",
-        ResetCode::LocalUntrusted => "service_untrusted",
-        ResetCode::LocalMismatch => "service_mismatch",
-        ResetCode::LocalInvalid => "service_invalid",
-        ResetCode::Other(_) => "other",
     }
 }

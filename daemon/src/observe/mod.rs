@@ -6,6 +6,7 @@ mod health;
 mod metrics;
 mod observers;
 mod record;
+mod trace;
 
 pub(crate) use self::access_log::{AccessLog, Config as AccessLogConfig, Destination};
 pub(crate) use self::ending::Ending;
@@ -16,3 +17,4 @@ pub(crate) use self::metrics::{
 };
 pub(crate) use self::observers::Observers;
 pub(crate) use self::record::{Lasting, Phases, Record};
+pub(crate) use self::trace::Trace;

@@ -1,6 +1,8 @@
 //! All that looks at requests when they end. None of it blocks: requests wait for no observer.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+
+use cok_trace::Tracer;
 
 use super::access_log::{AccessLog, Config as AccessLogConfig};
 use super::metrics::Metrics;
@@ -13,6 +15,8 @@ pub(crate) struct Observers {
     pub(crate) metrics: Arc<Metrics>,
     /// Writes a line about each.
     pub(crate) access_log: AccessLog,
+    /// Exports the spans of those that are recorded. Unset without a collector.
+    tracer: OnceLock<Tracer>,
 }
 
 impl Observers {
@@ -20,13 +24,26 @@ impl Observers {
     pub(crate) fn new(metrics: Arc<Metrics>, access_log: AccessLogConfig) -> Arc<Self> {
         let log = AccessLog::new(metrics.access_log_lost.clone());
         log.start(access_log);
-        Arc::new(Self { metrics, access_log: log })
+        Arc::new(Self { metrics, access_log: log, tracer: OnceLock::new() })
+    }
+
+    /// Has requests recorded. Without effect if they are.
+    pub(crate) fn trace(&self, tracer: Tracer) {
+        self.tracer.get_or_init(|| tracer);
+    }
+
+    /// What records requests, if they are recorded.
+    pub(crate) fn tracer(&self) -> Option<&Tracer> {
+        self.tracer.get()
     }
 
     /// A request is over.
     pub(crate) fn finished(&self, record: &Record) {
         self.metrics.finished(record);
         self.access_log.finished(record);
+        if let (Some(tracer), Some(trace)) = (self.tracer(), &record.trace) {
+            trace.record(record, tracer);
+        }
     }
 
     /// The response of an exchange that lasts has begun.

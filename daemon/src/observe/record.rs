@@ -11,6 +11,7 @@ use http::uri::Authority;
 use http::{Method, StatusCode, Version};
 
 use super::ending::Ending;
+use super::trace::Trace;
 use crate::admission::KeyRecord;
 use crate::names::Subdomain;
 
@@ -59,6 +60,8 @@ pub(crate) struct Record {
     pub(crate) ending: Option<Ending>,
     /// The trace that it belongs to.
     pub(crate) trace_id: Option<u128>,
+    /// Its spans, if it is recorded.
+    pub(crate) trace: Option<Box<Trace>>,
 }
 
 /// When a request reached each stage, as the time since it began. A stage that it did not reach has none.
@@ -139,6 +142,7 @@ impl Record {
             lasting: None,
             ending: None,
             trace_id: None,
+            trace: None,
         }
     }
 

@@ -32,5 +32,5 @@ pub use self::context::{Parent, TRACEPARENT, TRACESTATE};
 pub use self::sampler::FORCED_PER_SECOND;
 pub use self::settings::{Settings, Warnings};
 pub use self::span::{Kind, Span, known_method};
-pub use self::tracer::{Recording, Tracer};
+pub use self::tracer::{Recording, Tracer, finish};
 pub use opentelemetry::{SpanId, TraceId};

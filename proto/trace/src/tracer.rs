@@ -85,11 +85,13 @@ impl Tracer {
     pub fn dropped(&self) -> u64 {
         self.0.exporter.dropped()
     }
+}
 
-    /// Ends the export. What waits may still be sent, but not for longer than [`crate::export::LAST_FLUSH`]. Blocks the thread
-    /// meanwhile, so it is for the end of a program.
-    pub fn finish(&self) {
-        self.0.exporter.finish();
+/// Ends the export, if there is one. What waits may still be sent, but not for longer than [`crate::export::LAST_FLUSH`].
+/// Blocks the thread meanwhile, so it is for the end of a program.
+pub fn finish(tracer: Option<Tracer>) {
+    if let Some(tracer) = tracer {
+        tracer.0.exporter.finish();
     }
 }
 

@@ -21,6 +21,7 @@ use cok_client::{
     instance_id, trust_file,
 };
 use cok_host::{home, private_file};
+use cok_trace::Tracer;
 use cok_transport::Congestion;
 use cok_transport::quic::{Dialer, Tuning};
 use tokio_util::sync::CancellationToken;
@@ -84,14 +85,14 @@ fn parse_subdomain(text: &str) -> Result<Subdomain, String> {
 }
 
 /// Runs until SIGINT or SIGTERM. Requests may then finish, unless a second signal comes.
-pub(crate) async fn run(args: DevArgs) -> anyhow::Result<()> {
+pub(crate) async fn run(args: DevArgs, tracer: Option<Tracer>) -> anyhow::Result<()> {
     let signals = StopSignals::new()?;
     let stop = CancellationToken::new();
-    signals.until_stopped(serve(&args, &stop), || stop.cancel()).await.unwrap_or(Ok(()))
+    signals.until_stopped(serve(&args, tracer, &stop), || stop.cancel()).await.unwrap_or(Ok(()))
 }
 
-/// Runs until `stop`, or until the daemon refuses the client.
-async fn serve(args: &DevArgs, stop: &CancellationToken) -> anyhow::Result<()> {
+/// Runs until `stop`, or until the daemon refuses the client. Both record requests by one tracer.
+async fn serve(args: &DevArgs, tracer: Option<Tracer>, stop: &CancellationToken) -> anyhow::Result<()> {
     let state_dir = args
         .state_dir
         .clone()
@@ -116,7 +117,7 @@ async fn serve(args: &DevArgs, stop: &CancellationToken) -> anyhow::Result<()> {
     let server = app.address().server_url();
     let ca_file = state_dir.join("authority/ca.pem");
     let tls = trust_file(&ca_file)?;
-    let (client, driver) = Client::new(ClientOptions {
+    let (client, mut driver) = Client::new(ClientOptions {
         server: Server::from_str(&server)?,
         connect_to: Some(https),
         proxy: None,
@@ -131,6 +132,10 @@ async fn serve(args: &DevArgs, stop: &CancellationToken) -> anyhow::Result<()> {
         log_queries: false,
         instance: instance_id(&state_dir)?,
     });
+    if let Some(tracer) = tracer {
+        driver = driver.traced(&tracer);
+        app.observers().trace(tracer);
+    }
     client.open(TunnelOptions {
         label: None,
         subdomain: Some(args.subdomain.to_string()),

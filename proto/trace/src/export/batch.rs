@@ -45,13 +45,14 @@ impl Sender {
         let shared = self.shared.clone();
         let limit = async {
             shared.stop.cancelled().await;
-            sleep(LAST_FLUSH).await;
+            if !shared.is_ill.load(Ordering::Relaxed) {
+                sleep(LAST_FLUSH).await;
+            }
         };
         tokio::select! {
             () = self.send_all() => {}
             () = limit => {
-                let lost = shared.dropped.load(Ordering::Relaxed);
-                warn!(event = "traces_lost", lost, "the collector did not take the last traces in time; lost spans before: {lost}");
+                warn!(event = "traces_lost", "the collector did not take the last traces in time");
             }
         }
     }
@@ -103,6 +104,7 @@ impl Sender {
             Ok(Err(error)) => Some(self.collector.failure().unwrap_or_else(|| error.to_string())),
             Err(_) => Some(format!("no answer within {:?}", self.timeout)),
         };
+        self.shared.is_ill.store(failure.is_some(), Ordering::Relaxed);
         match failure {
             None => standing.took(&self.shared),
             Some(error) => {

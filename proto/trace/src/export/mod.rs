@@ -8,7 +8,7 @@ mod batch;
 mod http;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc as std_mpsc;
 use std::thread;
 use std::time::Duration;
@@ -27,10 +27,10 @@ use self::http::Collector;
 use crate::settings::Settings;
 use crate::span::Span;
 
-/// How long the end of a program waits for the collector.
-pub const LAST_FLUSH: Duration = Duration::from_secs(2);
+/// How long the end of a program waits for a collector that is not known to be ill. The next daemon may start only then.
+pub const LAST_FLUSH: Duration = Duration::from_secs(1);
 /// How much longer the thread may take to end, so that a busy machine does not cut its last line off.
-const LAST_WORD: Duration = Duration::from_millis(500);
+const LAST_WORD: Duration = Duration::from_millis(250);
 
 /// The way to the collector.
 #[derive(Debug)]
@@ -52,6 +52,8 @@ struct Shared {
     stop: CancellationToken,
     /// The spans that were lost.
     dropped: AtomicU64,
+    /// The collector has not taken the latest batch.
+    is_ill: AtomicBool,
 }
 
 impl Exporter {

@@ -56,7 +56,14 @@ fn a_collector_that_refuses_costs_its_batch() {
     exporter.send(span());
     exporter.send(span());
     wait_until(|| exporter.dropped() == 2);
+    exporter.send(span());
+    let began = Instant::now();
     exporter.finish();
+    assert!(
+        began.elapsed() < LAST_FLUSH,
+        "a collector that is known to be ill gets no more time: {:?}",
+        began.elapsed()
+    );
 }
 
 #[test]
