@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use cok_host::home;
 use cok_proto::Rules;
+#[cfg(feature = "trace")]
+use cok_trace::Tracer;
 use cok_transport::{Congestion, quic};
 use http::{Request, Response};
 use tower_service::Service;
@@ -71,6 +73,8 @@ pub struct ClientBuilder {
     keep_trying: bool,
     state_dir: Option<PathBuf>,
     instance: Option<String>,
+    #[cfg(feature = "trace")]
+    tracer: Option<Tracer>,
 }
 
 /// Which proxy a client uses.
@@ -96,6 +100,8 @@ impl ClientBuilder {
             keep_trying: false,
             state_dir: None,
             instance: None,
+            #[cfg(feature = "trace")]
+            tracer: None,
         }
     }
 
@@ -181,6 +187,14 @@ impl ClientBuilder {
         self
     }
 
+    /// Records requests as spans. Default: none are recorded. [`Tracer::from_env`] makes one.
+    #[cfg(feature = "trace")]
+    #[must_use]
+    pub fn tracer(mut self, tracer: Tracer) -> Self {
+        self.tracer = Some(tracer);
+        self
+    }
+
     /// A tunnel with a client of its own.
     pub fn tunnel(self) -> TunnelBuilder {
         TunnelBuilder::new(Carrier::Own(Box::new(self)))
@@ -192,7 +206,14 @@ impl ClientBuilder {
     ///
     /// Outside of a Tokio runtime.
     pub fn connect(self) -> Result<Client, SettingError> {
+        #[cfg(feature = "trace")]
+        let tracer = self.tracer.clone();
         let (client, driver) = Client::new(self.options()?);
+        #[cfg(feature = "trace")]
+        let driver = match &tracer {
+            Some(tracer) => driver.traced(tracer),
+            None => driver,
+        };
         Ok(client.start(driver))
     }
 

@@ -53,7 +53,7 @@
 //!
 //! The feature `files` adds [`TunnelBuilder::folder`], which serves the files of a folder.
 //!
-//! The feature `trace` adds [`Driver::traced`], which records requests as spans of OpenTelemetry.
+//! The feature `trace` adds [`ClientBuilder::tracer`], which records requests as spans of OpenTelemetry.
 //!
 //! The feature `program`, which is on by default, adds the command line. A library does without:
 //! `cok-client = { default-features = false }`.

@@ -65,6 +65,8 @@ pub(super) const MANUAL: Manual = Manual {
         ("COK_BASIC_AUTH", "Users and passwords of visitors, as --basic-auth; one USER:PASSWORD a line"),
         ("HTTPS_PROXY, ALL_PROXY", "The proxy to the server, as --proxy"),
         ("NO_PROXY", "Hosts that need no proxy, with commas between"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "The collector of OpenTelemetry that gets traces of requests"),
+        ("OTEL_*", "What is traced, and how it is exported"),
         ("RUST_LOG", "What is logged, such as cok_client=debug; it beats -v and -q"),
         ("NO_COLOR", "If not empty, the log has no colours"),
         ("XDG_CONFIG_HOME, XDG_STATE_HOME", "The folders in place of ~/.config and ~/.local/state"),

@@ -32,6 +32,8 @@ pub(super) const MANUAL: Manual = Manual {
         ("3", "refused by the server, of `cokd dev` and `cokd client`"),
     ],
     environment: &[
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "The collector of OpenTelemetry that gets traces of requests"),
+        ("OTEL_*", "What is traced, and how it is exported"),
         ("RUST_LOG", "What is logged, such as cokd=debug; it beats -v and -q"),
         ("NO_COLOR", "If not empty, the log has no colours"),
         (

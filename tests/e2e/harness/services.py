@@ -133,7 +133,7 @@ class Services(Loop):
             self.open_streams -= 1
 
     async def _ws(self, connection):
-        """Echoes messages. Four words are commands."""
+        """Echoes messages. Five words are commands."""
         try:
             async for message in connection:
                 match message:
@@ -145,6 +145,8 @@ class Services(Loop):
                         # The answer waits for the visitor's pong.
                         await (await connection.ping(b"from the service"))
                         await connection.send("ponged")
+                    case "traceparent":
+                        await connection.send(connection.request.headers[message])
                     case "flood":
                         while True:
                             await connection.send(bytes(FLOOD))
