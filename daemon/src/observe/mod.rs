@@ -12,7 +12,7 @@ pub(crate) use self::access_log::{AccessLog, Config as AccessLogConfig, Destinat
 pub(crate) use self::ending::Ending;
 pub(crate) use self::health::{Asker, Component, Condition, Health, Report, text};
 pub(crate) use self::metrics::{
-    Config as MetricsConfig, Figures, Fill, Form, Greeting, HandshakeOutcome, Limit, Metrics, Rate, Return, Security,
+    Config as MetricsConfig, Figures, Form, Greeting, HandshakeOutcome, Limit, Metrics, Rate, Return, Security,
     SessionOpen, TunnelOnline,
 };
 pub(crate) use self::observers::Observers;
