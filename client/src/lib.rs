@@ -71,7 +71,6 @@ mod dial;
 mod doctor;
 mod event;
 mod events;
-mod figures;
 #[cfg(feature = "files")]
 mod files;
 mod flight;

@@ -5,6 +5,7 @@ use std::error::Error;
 use std::fmt::Write as _;
 use std::io;
 
+pub(crate) use cok_host::harmless::harmless;
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
 /// The most characters that are shown of a peer's words.
@@ -27,25 +28,6 @@ pub(crate) fn quoted(text: &str) -> String {
 /// A visitor's path, as it may stand in a line.
 pub(crate) fn path_text(path: &str) -> Cow<'_, str> {
     utf8_percent_encode(path, IN_PATHS).into()
-}
-
-/// Escapes characters that control a terminal, that end a line, or that change the direction or the order of text.
-pub(crate) fn harmless(text: impl IntoIterator<Item = char>) -> String {
-    let mut shown = String::new();
-    for c in text {
-        if c.is_control() || is_invisible(c) {
-            shown.extend(c.escape_default());
-        } else {
-            shown.push(c);
-        }
-    }
-    shown
-}
-
-/// Format characters of Unicode, and separators of lines.
-fn is_invisible(c: char) -> bool {
-    matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-        | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
 /// An error with its causes, in one line.

@@ -3,13 +3,13 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use cok_host::figures::{bytes, duration};
 use http::Method;
 use parking_lot::Mutex;
 use tracing::info;
 
 use super::overview::Overview;
 use crate::event::{Event, Lasting, TunnelHandle};
-use crate::figures::{bytes, duration};
 use crate::text::{path_text, quoted};
 
 /// Logs requests.

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cok_host::figures::unix_seconds;
 use rustls::ClientConfig;
 use rustls::client::Resumption;
 use rustls::time_provider::TimeProvider;
@@ -14,7 +15,6 @@ use tokio::time::timeout;
 use super::failure::Cause;
 use super::validity::Limit;
 use super::{Config, addresses, look, tls};
-use crate::figures::unix_seconds;
 
 /// How long it may take.
 const PATIENCE: Duration = Duration::from_secs(3);

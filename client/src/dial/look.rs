@@ -88,7 +88,7 @@ mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     use super::*;
-    use crate::figures::unix_seconds;
+    use cok_host::figures::unix_seconds;
 
     #[tokio::test]
     async fn an_answer_has_a_date() {

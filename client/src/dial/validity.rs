@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
-use crate::figures::{date_time, duration, unix_seconds};
+use cok_host::figures::{date_time, duration, unix_seconds};
 
 /// An end of a certificate's validity, and what the clocks say, all in seconds since 1970.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
+use cok_host::figures;
 use cok_proto::message::DEFAULT_WINDOW;
 use cok_proto::{Connect, DrainReason, ErrorCode, SessionError};
 use cok_transport::{CloseReason, HandshakeError, WindowBudget, ws};
@@ -11,7 +12,6 @@ use x509_parser::prelude::{FromDer as _, X509Certificate};
 use super::network::Network;
 use super::{Check, stranger};
 use crate::dial::{self, Cause, Path};
-use crate::figures;
 use crate::options::ClientOptions;
 use crate::text::quoted;
 use crate::transport::TransportChoice;

@@ -80,7 +80,7 @@ pub fn flush() {
 }
 
 /// Whether standard error shows colours (no-color.org).
-pub(crate) fn has_colours() -> bool {
+pub fn has_colours() -> bool {
     io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 

@@ -6,6 +6,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cok_host::figures::duration;
 use cok_proto::{Connect, ErrorCode, FallbackReason, SessionError};
 use cok_transport::{CloseReason, HandshakeError, Transport};
 use tokio::sync::mpsc;
@@ -19,7 +20,6 @@ use super::transport_policy::{TransportPolicy, Way};
 use super::tunnels::{Command, Current, LONGEST_WAIT, Tunnels, long_wait};
 use crate::dial::{self, Opened, Unreachable};
 use crate::event::{Event, Refused};
-use crate::figures::duration;
 use crate::flight::UnderWay;
 use crate::text::quoted;
 

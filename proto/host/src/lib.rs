@@ -5,6 +5,8 @@
 
 pub mod columns;
 pub mod dial;
+pub mod figures;
+pub mod harmless;
 pub mod home;
 mod modes;
 pub mod output;
@@ -12,4 +14,6 @@ pub mod private_file;
 pub mod quoted;
 pub mod secret_file;
 pub mod settings;
+#[cfg(feature = "terminal")]
+pub mod styled;
 pub mod trust;

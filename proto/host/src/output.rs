@@ -33,6 +33,11 @@ pub fn checked(code: ExitCode) -> ExitCode {
     if code == ExitCode::SUCCESS && IS_LOST.load(Ordering::Relaxed) { ExitCode::FAILURE } else { code }
 }
 
+/// Whether some of the output was not written, so that nothing reads what comes next.
+pub fn is_lost() -> bool {
+    IS_LOST.load(Ordering::Relaxed)
+}
+
 /// A reader that has left knows that. Any other reason, such as a full disk, is said once.
 fn note(written: io::Result<()>) {
     let Err(error) = written else { return };

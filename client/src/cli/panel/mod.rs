@@ -7,7 +7,6 @@ mod requests;
 mod screen;
 mod state;
 mod terminal;
-mod text;
 
 use std::collections::VecDeque;
 use std::io::{self, IsTerminal as _, Write as _};

@@ -3,10 +3,11 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant, SystemTime};
 
+use cok_host::figures::{bytes, duration, unix_seconds};
+use cok_host::styled::{Line, Style};
+
 use super::rates::Rates;
-use super::text::{Line, Style};
 use crate::event::{Event, Lasting};
-use crate::figures::{bytes, duration, unix_seconds};
 use crate::text::path_text;
 
 /// The most ended requests that are kept.

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::text::Line;
+use cok_host::styled::Line;
 
 /// Begins and ends an update that terminals show at once. Those that do not know it ignore it.
 const BEGIN: &str = "\u{1b}[?2026h";
@@ -58,7 +58,8 @@ impl Screen {
 
 #[cfg(test)]
 mod tests {
-    use super::super::text::Style;
+    use cok_host::styled::Style;
+
     use super::*;
 
     fn line(text: &str) -> Line {

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime};
 
+use cok_host::figures::duration;
+use cok_host::styled::{Line, Style};
+
 use super::super::overview::Place;
 use super::requests::Requests;
-use super::text::{Line, Style};
 use crate::event::{Event, TunnelHandle};
-use crate::figures::duration;
 
 /// The width of the column of names.
 const NAMES: usize = 17;

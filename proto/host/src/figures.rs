@@ -7,7 +7,7 @@ const HOUR: u64 = 60 * MINUTE;
 const DAY: u64 = 24 * HOUR;
 
 /// A duration in one or two units: `0.3 ms`, `12 ms`, `1.2 s`, `68 s`, `2 min 5 s`, `3 h 20 min`, `28 days`.
-pub(crate) fn duration(time: Duration) -> String {
+pub fn duration(time: Duration) -> String {
     let seconds = time.as_secs();
     let two = |large: u64, one: &str, small: u64, other: &str| match small {
         0 => format!("{large} {one}"),
@@ -33,8 +33,7 @@ fn tenths(value: f64) -> String {
 }
 
 /// A number of bytes, with a decimal prefix: `17 B`, `1.2 kB`, `34 MB`.
-#[cfg(feature = "program")]
-pub(crate) fn bytes(count: u64) -> String {
+pub fn bytes(count: u64) -> String {
     const UNITS: [&str; 6] = ["kB", "MB", "GB", "TB", "PB", "EB"];
     if count < 1000 {
         return format!("{count} B");
@@ -52,7 +51,7 @@ pub(crate) fn bytes(count: u64) -> String {
 }
 
 /// The date and time of an instant in UTC, to the second: `2026-11-29 10:42:07 UTC`.
-pub(crate) fn date_time(unix_seconds: u64) -> String {
+pub fn date_time(unix_seconds: u64) -> String {
     let (days, seconds) = (unix_seconds / DAY, unix_seconds % DAY);
     let (year, month, day) = civil(days);
     let (hours, minutes, seconds) = (seconds / HOUR, seconds % HOUR / MINUTE, seconds % MINUTE);
@@ -60,7 +59,7 @@ pub(crate) fn date_time(unix_seconds: u64) -> String {
 }
 
 /// The seconds since 1970 of a time of this machine's clock; 0 before.
-pub(crate) fn unix_seconds(time: SystemTime) -> u64 {
+pub fn unix_seconds(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
@@ -101,7 +100,6 @@ mod tests {
         }
     }
 
-    #[cfg(feature = "program")]
     #[test]
     fn sizes_have_two_digits_or_more() {
         for (count, shown) in [

@@ -1,22 +1,31 @@
-//! The panel's lines: styled text that fits a terminal's width. What peers say cannot control the terminal.
+//! Lines for a terminal: styled text that fits its width. What peers say cannot control the terminal.
 
 use std::fmt::Write as _;
 
 use unicode_width::UnicodeWidthChar as _;
 
-use crate::text::harmless;
+use crate::harmless::harmless;
 
 /// How a piece of text looks. Without colours, all look alike.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Style {
+pub enum Style {
+    /// As the terminal has it.
     #[default]
     Plain,
+    /// Headings, and what matters most.
     Bold,
+    /// What matters least.
     Dim,
+    /// What is as it should be.
     Good,
+    /// What may need a look.
     Notice,
+    /// What is wrong.
     Bad,
+    /// An address.
     Link,
+    /// The line that is chosen.
+    Chosen,
 }
 
 impl Style {
@@ -30,42 +39,55 @@ impl Style {
             Self::Notice => "33",
             Self::Bad => "31",
             Self::Link => "36",
+            Self::Chosen => "7",
         }
     }
 }
 
 /// One line.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Line(Vec<(Style, String)>);
+pub struct Line(Vec<(Style, String)>);
 
 impl Line {
     /// Adds text. Characters that could control the terminal are escaped.
-    pub(super) fn add(mut self, style: Style, text: impl AsRef<str>) -> Self {
+    #[must_use]
+    pub fn add(mut self, style: Style, text: impl AsRef<str>) -> Self {
         self.0.push((style, harmless(text.as_ref().chars())));
         self
     }
 
     /// Adds text that fills a column of this width, and a space.
-    pub(super) fn column(self, style: Style, text: impl AsRef<str>, width: usize) -> Self {
+    #[must_use]
+    pub fn column(self, style: Style, text: impl AsRef<str>, width: usize) -> Self {
         let text = harmless(text.as_ref().chars());
         let (cut, used) = cut(&text, width);
         let padding = " ".repeat(width - used + 1);
         self.add(style, format!("{cut}{padding}"))
     }
 
+    /// The same, with the text at the right end of its column.
+    #[must_use]
+    pub fn right(self, style: Style, text: impl AsRef<str>, width: usize) -> Self {
+        let text = harmless(text.as_ref().chars());
+        let (cut, used) = cut(&text, width);
+        let padding = " ".repeat(width - used);
+        self.add(style, format!("{padding}{cut} "))
+    }
+
     /// Adds another line's text.
-    pub(super) fn then(mut self, rest: Self) -> Self {
+    #[must_use]
+    pub fn then(mut self, rest: Self) -> Self {
         self.0.extend(rest.0);
         self
     }
 
     /// The width in columns.
-    pub(super) fn width(&self) -> usize {
+    pub fn width(&self) -> usize {
         self.0.iter().map(|(_, text)| columns(text)).sum()
     }
 
     /// The line with at most this many columns, and its width.
-    pub(super) fn render(&self, most: usize, colours: bool) -> (String, usize) {
+    pub fn render(&self, most: usize, colours: bool) -> (String, usize) {
         let (mut out, mut used) = (String::new(), 0);
         let is_long = self.width() > most;
         let room = if is_long { most.saturating_sub(1) } else { most };
@@ -117,6 +139,7 @@ mod tests {
         assert_eq!(line.render(6, false), ("ab   …".to_owned(), 6));
         assert_eq!(line.render(6, true), ("\u{1b}[1mab   \u{1b}[0m…".to_owned(), 6));
         assert_eq!(line.render(0, true), (String::new(), 0));
+        assert_eq!(Line::default().right(Style::Plain, "12", 4).render(80, false), ("  12 ".to_owned(), 5));
     }
 
     #[test]
