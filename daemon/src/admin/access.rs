@@ -9,7 +9,7 @@ use http::header::{AUTHORIZATION, HOST, HeaderName, ORIGIN, WWW_AUTHENTICATE};
 use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 
-use super::{Config, KEYS};
+use super::{API, Config, KEYS};
 use crate::host::credentials;
 use crate::names::KeyDigest;
 use crate::observe::text;
@@ -66,7 +66,7 @@ impl Access {
             return Err(Denied::Site);
         }
         let reads = matches!(*request.method(), Method::GET | Method::HEAD);
-        if reads && !request.uri().path().starts_with(KEYS) {
+        if reads && !is_about_keys(request.uri().path()) {
             return Ok(());
         }
         self.check_token(request.headers())
@@ -132,6 +132,11 @@ impl Access {
         });
         fetched && origins
     }
+}
+
+/// Whether a path is about keys, which even reading needs the token for.
+fn is_about_keys(path: &str) -> bool {
+    path.strip_prefix(API).unwrap_or(path).starts_with(KEYS)
 }
 
 #[cfg(test)]
@@ -205,9 +210,13 @@ mod tests {
     fn keys_and_changes_need_the_token() {
         let (with, without) = (access(Some(TOKEN)), access(None));
         let host = ("host", "localhost");
-        for (method, path) in
-            [(Method::POST, "/reload"), (Method::GET, "/keys"), (Method::DELETE, "/keys/x"), (Method::PATCH, "/")]
-        {
+        for (method, path) in [
+            (Method::POST, "/reload"),
+            (Method::GET, "/keys"),
+            (Method::GET, "/api/v1/keys/x"),
+            (Method::DELETE, "/keys/x"),
+            (Method::PATCH, "/"),
+        ] {
             assert_eq!(status(&without, &method, path, &[host, ("authorization", "Bearer ")]), 403);
             for wrong in ["", "Bearer", "Bearer ", "Bearer a", "Basic a-token-of-the-tests", TOKEN] {
                 assert_eq!(status(&with, &method, path, &[host, ("authorization", wrong)]), 401, "{wrong}");
@@ -215,7 +224,9 @@ mod tests {
             let right = format!("bearer {TOKEN}");
             assert_eq!(status(&with, &method, path, &[host, ("authorization", &right)]), 200);
         }
-        assert_eq!(status(&without, &Method::GET, "/health", &[host]), 200);
+        for open in ["/health", "/", "/api/v1/tunnels", "/api/v1/events"] {
+            assert_eq!(status(&without, &Method::GET, open, &[host]), 200, "{open}");
+        }
     }
 
     #[test]

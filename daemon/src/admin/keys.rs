@@ -1,4 +1,4 @@
-//! Keys over the admin API, in JSON:
+//! Keys over the admin API, in JSON, at these paths and beneath `/api/v1`:
 //!
 //! | request | does |
 //! |---|---|
@@ -87,7 +87,7 @@ impl Asked {
 }
 
 /// A segment of a path without its percent encoding.
-fn decoded(segment: &str) -> Option<String> {
+pub(super) fn decoded(segment: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(segment.len());
     let mut rest = segment.bytes();
     while let Some(byte) = rest.next() {

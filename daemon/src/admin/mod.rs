@@ -1,41 +1,47 @@
-//! The admin API: health, metrics, the certificate, reload and keys. It answers on the admin address and on a socket in the state directory.
+//! The admin API: health, metrics, the certificate, reload, keys, tunnels and sessions. It answers on the admin address and on a socket in the state directory.
 //!
 //! Who can open the socket may do everything. The address is open to every program of the machine, and to the pages that
 //! a browser there shows: [`Access`] decides what they may ask for.
 
 mod access;
+mod api;
+mod connection;
+mod feed;
 mod keys;
 mod log_level;
 mod socket;
+mod status;
+pub(crate) mod wire;
 
-use std::convert::Infallible;
 use std::fmt;
 use std::path::PathBuf;
-use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use cok_store::Store;
 use http::header::{ACCEPT, ALLOW, CONTENT_TYPE};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
-use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 pub(crate) use self::access::Access;
+pub(crate) use self::api::{API, EVENTS, SESSIONS, TUNNELS};
+pub(crate) use self::connection::Places;
+use self::connection::{Body, Connection, Place};
+pub(crate) use self::feed::{Feed, GONE, RESYNC, STATUS, TRAFFIC, TUNNEL};
 pub(crate) use self::keys::{KEYS, path_of, record_of, rotation_of};
 pub(crate) use self::log_level::{Change as LogLevelChange, LOG_LEVEL, LogLevel, Timer as LogLevelTimer};
 pub(crate) use self::socket::{AdminSocket, connect, path};
+pub(crate) use self::status::Identity;
 use crate::admission::Admission;
 use crate::certificates::Served;
-use crate::observe::{Asker, Form, Health, Metrics, text};
+use crate::drain::Drain;
+use crate::exchanges::Exchanges;
+use crate::observe::{Asker, Form, Health, Metrics, Observers, text};
+use crate::tunnels::Tunnels;
 
 /// The path that reloads the configuration, by POST.
 pub(crate) const RELOAD: &str = "/reload";
@@ -43,16 +49,6 @@ pub(crate) const RELOAD: &str = "/reload";
 pub(crate) const CERTIFICATE: &str = "/certificate";
 /// The path of the daemon's health, in JSON.
 pub(crate) const HEALTH: &str = "/health";
-
-/// How long a request head may take.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// The longest request head, in bytes.
-const LONGEST_HEAD: usize = 16 * 1024;
-/// How long a connection may last. A program that asks again connects again.
-const LIFETIME: Duration = Duration::from_secs(300);
-/// The most connections at once, through each door. Further ones wait at the socket, and are closed at the address.
-const MAX_CONNECTIONS: usize = 64;
 
 /// Settings of the admin API, which a reload changes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -72,7 +68,11 @@ pub(crate) type Reload = Box<dyn Fn() -> Result<(), String> + Send + Sync>;
 pub(crate) struct Admin {
     pub(crate) health: Arc<Health>,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) observers: Arc<Observers>,
     pub(crate) admission: Arc<Admission>,
+    pub(crate) tunnels: Arc<Tunnels>,
+    pub(crate) exchanges: Arc<Exchanges>,
+    pub(crate) drain: Arc<Drain>,
     pub(crate) certificate: Served,
     /// Where keys are kept.
     pub(crate) store: Arc<dyn Store>,
@@ -81,18 +81,13 @@ pub(crate) struct Admin {
     pub(crate) reload: Reload,
     /// Ends changes of what is logged.
     pub(crate) log_level: Arc<LogLevelTimer>,
+    /// Stops the daemon.
+    pub(crate) stop: CancellationToken,
+    pub(crate) identity: Identity,
+    /// Live changes.
+    pub(crate) feed: Feed,
     /// Connections to the admin address.
     pub(crate) places: Places,
-}
-
-/// Room for connections through one door.
-#[derive(Clone, Debug)]
-pub(crate) struct Places(Arc<Semaphore>);
-
-impl Default for Places {
-    fn default() -> Self {
-        Self(Arc::new(Semaphore::new(MAX_CONNECTIONS)))
-    }
 }
 
 /// The way by which a request came.
@@ -113,44 +108,45 @@ impl fmt::Debug for Admin {
 impl Admin {
     /// Serves one connection to the admin address, if there is room for it.
     pub(crate) async fn serve_at_address(self: Arc<Self>, stream: TcpStream) {
-        if let Ok(_place) = self.places.0.clone().try_acquire_owned() {
-            self.serve(stream, Door::Address).await;
+        if let Some(place) = self.places.try_take() {
+            self.serve(stream, Door::Address, place).await;
         }
     }
 
     /// Serves one connection.
-    async fn serve(self: Arc<Self>, stream: impl AsyncRead + AsyncWrite + Unpin, door: Door) {
-        let service = service_fn(move |request: Request<Incoming>| {
+    async fn serve(self: Arc<Self>, stream: impl AsyncRead + AsyncWrite + Unpin, door: Door, place: Place) {
+        let answer = move |request, connection: Arc<Connection>| {
             let admin = self.clone();
-            async move { Ok::<_, Infallible>(admin.answer(request, door).await) }
-        });
-        let mut builder = http1::Builder::new();
-        let builder = builder
-            .timer(TokioTimer::new())
-            .header_read_timeout(HEAD_TIMEOUT)
-            .max_buf_size(LONGEST_HEAD)
-            .max_header_size(LONGEST_HEAD);
-        let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
-        let served = if let Ok(served) = timeout(LIFETIME, connection.as_mut()).await {
-            served
-        } else {
-            connection.as_mut().graceful_shutdown();
-            timeout(HEAD_TIMEOUT, connection).await.unwrap_or(Ok(()))
+            async move { admin.answer(request, door, &connection).await }
         };
-        if let Err(error) = served {
+        if let Err(error) = Connection::new(place).serve(stream, answer).await {
             debug!(?door, %error, "admin connection ended: {error}");
         }
     }
 
-    async fn answer(self: Arc<Self>, request: Request<Incoming>, door: Door) -> Response<String> {
+    /// Answers a request that may be made.
+    async fn answer(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+        door: Door,
+        connection: &Connection,
+    ) -> Response<Body> {
         let access = self.access.load();
         if door == Door::Address
             && let Err(denied) = access.check(&request)
         {
-            return access.refusal(denied);
+            return access.refusal(denied).map(Body::from);
         }
         drop(access);
-        let path = request.uri().path();
+        let path = request.uri().path().to_owned();
+        if let Some(path) = path.strip_prefix(API) {
+            return api::answer(self, path, request, connection).await;
+        }
+        self.answer_in_text(&path, request).await.map(Body::from)
+    }
+
+    /// Answers at the paths that programs and scripts of operators have always asked at.
+    async fn answer_in_text(self: Arc<Self>, path: &str, request: Request<Incoming>) -> Response<String> {
         if path == RELOAD && *request.method() == Method::POST {
             return self.reload().await;
         }
@@ -172,7 +168,7 @@ impl Admin {
         }
         self.health.answer(path, Asker::Operator).unwrap_or_else(|| {
             let mut response =
-                text("/metrics, /health, /health/live, /health/ready, /certificate, /keys, /log-level and /reload are here\n");
+                text("/api/v1, /metrics, /health, /health/live, /health/ready, /certificate, /keys, /log-level and /reload are here\n");
             *response.status_mut() = StatusCode::NOT_FOUND;
             response
         })

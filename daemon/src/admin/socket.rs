@@ -75,16 +75,13 @@ impl AdminSocket {
 
     /// Serves the admin API. Runs until it is dropped.
     pub(crate) async fn serve(self, admin: Arc<Admin>) {
-        let Places(places) = Places::default();
+        let places = Places::default();
         loop {
-            let Ok(place) = places.clone().acquire_owned().await else { return };
+            let Some(place) = places.take().await else { return };
             match self.listener.accept().await {
                 Ok((stream, _)) => {
                     let admin = admin.clone();
-                    tokio::spawn(async move {
-                        admin.serve(stream, Door::Socket).await;
-                        drop(place);
-                    });
+                    tokio::spawn(admin.serve(stream, Door::Socket, place));
                 }
                 Err(error) => {
                     debug!(%error, "cannot accept a connection at the admin socket: {error}");

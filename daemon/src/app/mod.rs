@@ -8,7 +8,7 @@ mod signals;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
@@ -17,12 +17,13 @@ use http::HeaderValue;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 pub(crate) use self::reload::Reloader;
 pub(crate) use self::signals::StopSignals;
-use crate::admin::{self, Access, Admin, AdminSocket, Places};
-use crate::admission::{Admission, Fill};
+use crate::admin::{self, Access, Admin, AdminSocket, Feed, Identity, Places};
+use crate::admission::Admission;
 use crate::certificates::{Certificates, Change, Served};
 use crate::config::Config;
 use crate::drain::stop::Stop;
@@ -34,7 +35,7 @@ use crate::host::{descriptors, notify};
 use crate::listen::dns::Dns;
 use crate::listen::{self, Listen, PublicTls, ResetKey};
 use crate::names::PublicAddress;
-use crate::observe::{Figures, Health, Metrics, Observers};
+use crate::observe::{BytesSoFar, Figures, Fill, Health, Metrics, Observers};
 use crate::tunnels::{Ledger, Tunnels};
 
 /// The `ma` parameter of `Alt-Svc` in seconds: visitors may rely on it for a day.
@@ -105,7 +106,7 @@ impl App {
     pub(crate) fn build(config: Config, source: Option<PathBuf>, mut inherited: Inherited) -> anyhow::Result<Self> {
         let (domain, state_dir) = (config.startup.domain.clone(), config.startup.state_dir.clone());
         let startup = &config.listen.startup;
-        let metrics = Arc::new(Metrics::new(config.metrics));
+        let metrics = Metrics::new(config.metrics);
         let (certificates, responder) =
             Certificates::new(&config.certificates, domain.as_str(), &state_dir, count(metrics.clone()))?;
         let served = certificates.served(&config.certificates, domain.as_str(), &state_dir);
@@ -186,7 +187,7 @@ impl App {
         let Self { sockets, activated, addresses, address, state_dir, parts, tls, dns, .. } = self;
         let Self { certificates, served: certificate, store, reloader, .. } = self;
         let Bound { https, quic, http, admin, admin_socket } = sockets;
-        let Parts { admission, drain, tunnels, exchanges, listen, health, metrics, access, .. } = parts;
+        let Parts { admission, drain, tunnels, exchanges, listen, health, metrics, observers, access, .. } = parts;
 
         // These tasks run until the stop has ended.
         let mut background = JoinSet::new();
@@ -218,23 +219,39 @@ impl App {
         let at = addresses.admin;
         info!(event = "listening", listener = "admin", address = %at, "listening on {at} for health and metrics");
         let reload = reloader.for_admin();
-        let places = Places::default();
-        let api = Admin {
+        let asked_to_stop = CancellationToken::new();
+        let api = Arc::new(Admin {
             health: health.clone(),
             metrics: metrics.clone(),
+            observers: observers.clone(),
             admission: admission.clone(),
+            tunnels: tunnels.clone(),
+            exchanges: exchanges.clone(),
+            drain: drain.clone(),
             certificate: certificate.clone(),
             store,
             access,
             reload,
             log_level: Arc::default(),
-            places,
-        };
-        let admin = serve_admin(admin, admin_socket, &Arc::new(api));
+            stop: asked_to_stop.clone(),
+            identity: Identity { domain: address.domain.to_string(), started: Instant::now() },
+            feed: Feed::default(),
+            places: Places::default(),
+        });
+        let admin = serve_admin(admin, admin_socket, &api);
 
         let follower = background.spawn(ledger.clone().follow(tunnels.clone(), restored));
         background.spawn(tunnels.clone().sweep());
         background.spawn(async move { admission.keys.watch_clock().await });
+        background.spawn(api.feed());
+        background.spawn({
+            let (observers, exchanges) = (observers.clone(), exchanges.clone());
+            let bytes = move || {
+                let totals = exchanges.totals();
+                BytesSoFar { received: totals.received, sent: totals.sent }
+            };
+            async move { observers.history.keep(bytes).await }
+        });
         background.spawn(exchanges.watch());
         background.spawn(certificates.keep_fresh());
         background.spawn(health.clone().watch(certificate.clone(), state_dir.clone()));
@@ -246,6 +263,12 @@ impl App {
         health.set_listening();
         info!(event = "ready", domain = %address.domain, "serving {}", address.domain);
 
+        let stop = async {
+            tokio::select! {
+                () = stop => {}
+                () = asked_to_stop.cancelled() => {}
+            }
+        };
         tokio::pin!(stop);
         tokio::select! {
             // Readiness waits for the clients to reconnect: a second restart right now must not meet them on their way.
@@ -378,7 +401,7 @@ fn figures(
         // The tunnels hold the metrics.
         let Some(tunnels) = tunnels.upgrade() else { return Figures::default() };
         Figures {
-            connections,
+            connections: Fill { used: connections.0, most: connections.1 },
             sessions: tunnels.session_fill(),
             exchanges: totals.open,
             waiting: tunnels.held(),

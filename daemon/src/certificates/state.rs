@@ -30,6 +30,11 @@ impl State {
         self.not_after.store(not_after, Ordering::Relaxed);
     }
 
+    /// When the served certificate expires. `None` while only a stand-in is served.
+    pub(super) fn not_after(&self) -> Option<i64> {
+        Some(self.not_after.load(Ordering::Relaxed)).filter(|not_after| *not_after != 0)
+    }
+
     /// Sets the served certificate, which no refusal concerns any more.
     pub(super) fn set_facts(&self, facts: &Facts) {
         *self.facts.lock() = Some(facts.clone());

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use cok_certs::acme::{self, Status};
 use cok_certs::files::{self, Facts};
+use cok_certs::store::{Request, Store};
 use cok_certs::{Authority, unix_now};
 use serde::{Deserialize, Serialize};
 
@@ -58,6 +59,19 @@ impl Served {
                 shown.with_authority(&self.state_dir)
             }
         })
+    }
+
+    /// When the certificate expires, in seconds since 1970. `None` while only a stand-in is served.
+    pub(crate) fn not_after(&self) -> Option<i64> {
+        self.state.not_after()
+    }
+
+    /// Asks for a new certificate. `false` if none can be had that way. It writes a file.
+    pub(crate) fn renew(&self) -> Result<bool, cok_certs::Error> {
+        let Tls::Acme(acme) = &self.config.source else { return Ok(false) };
+        let Some(store) = Store::existing(&self.state_dir, &acme.directory)? else { return Ok(false) };
+        store.request(Request::Renewal)?;
+        Ok(true)
     }
 }
 

@@ -13,6 +13,7 @@ use super::KeyUse;
 use super::halves::{Receiving, Sending};
 use super::leash::Leash;
 use super::places::Places;
+use super::traffic::Traffic;
 
 /// Why the daemon ends an exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,7 +107,7 @@ impl Exchange {
         upload_room: usize,
     ) -> Arc<Self> {
         let now = Instant::now();
-        places.counts.open.fetch_add(1, Ordering::Relaxed);
+        places.traffic.all.open.fetch_add(1, Ordering::Relaxed);
         Arc::new(Self {
             places,
             network: Ipv6Addr::from_bits(network),
@@ -127,6 +128,11 @@ impl Exchange {
             ended: AtomicU8::new(0),
             still: Mutex::new(Still { moves: 0, since: now, visitor_since: now }),
         })
+    }
+
+    /// What passes through its tunnel.
+    pub(super) fn traffic(&self) -> &Traffic {
+        &self.places.traffic
     }
 
     pub(super) fn set_place(&self, place: usize) {
@@ -271,7 +277,7 @@ impl Exchange {
         if self.ended.compare_exchange(0, why as u8, Ordering::Relaxed, Ordering::Relaxed).is_err() {
             return;
         }
-        let counts = &self.places.counts;
+        let counts = &self.places.traffic.all;
         if why == End::Stalled { &counts.stalled } else { &counts.evicted }.fetch_add(1, Ordering::Relaxed);
         self.places.uncount(self.network());
         self.set_upload_blocked(false);
@@ -296,7 +302,7 @@ impl Exchange {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        self.places.counts.open.fetch_sub(1, Ordering::Relaxed);
+        self.places.traffic.all.open.fetch_sub(1, Ordering::Relaxed);
         self.set_upload_blocked(false);
         if let Some(place) = self.place.get() {
             let counted = self.ended().is_none().then(|| self.network());

@@ -34,6 +34,7 @@ impl RecvHalf for Receiving {
         self.0.turn.asked(polled.is_ready());
         if let Poll::Ready(Ok(Received::Data { data, .. })) = &polled {
             add(&self.0.received, data.len());
+            self.0.traffic().send(data.len());
         }
         polled
     }
@@ -85,6 +86,7 @@ impl SendHalf for Sending {
     fn send_data(&mut self, data: Bytes, end: bool) {
         self.0.turn.moved();
         add(&self.0.sent, data.len());
+        self.0.traffic().receive(data.len());
         self.act(|send| send.send_data(data, end));
     }
 

@@ -9,6 +9,7 @@ mod exchange;
 mod halves;
 mod leash;
 mod places;
+mod traffic;
 mod watch;
 
 use std::collections::HashMap;
@@ -22,10 +23,13 @@ use cok_http::visitor::network_bits;
 use cok_transport::{Account, Holding};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 pub(crate) use self::exchange::{End, Exchange, Waiting};
 pub(crate) use self::leash::{Leash, Leashes};
 pub(crate) use self::places::Places;
+use self::traffic::Carried;
+pub(crate) use self::traffic::Traffic;
 
 /// The parts of the ceiling that a tunnel, a key and a visitor's address may hold, as numerator and denominator. One visitor must not fill a tunnel, and one tunnel must not fill the process.
 const OF_TUNNEL: (usize, usize) = (1, 2);
@@ -92,6 +96,7 @@ pub(crate) struct Counts {
     open: AtomicUsize,
     stalled: AtomicU64,
     evicted: AtomicU64,
+    carried: Carried,
 }
 
 /// The counts of all exchanges at a moment, and what they hold.
@@ -103,6 +108,9 @@ pub(crate) struct Totals {
     pub(crate) stalled: u64,
     /// Those that were ended because others needed their place or their memory.
     pub(crate) evicted: u64,
+    /// Bytes of bodies that came from visitors, and that went to them.
+    pub(crate) received: u64,
+    pub(crate) sent: u64,
     /// Bytes of bodies that they hold.
     pub(crate) held: usize,
     /// The most that they may hold.
@@ -150,6 +158,8 @@ impl Exchanges {
             open: self.counts.open.load(Ordering::Relaxed),
             stalled: self.counts.stalled.load(Ordering::Relaxed),
             evicted: self.counts.evicted.load(Ordering::Relaxed),
+            received: self.counts.carried.received(),
+            sent: self.counts.carried.sent(),
             held: self.process.held(),
             most_held: self.process.ceiling(),
         }
@@ -171,7 +181,7 @@ impl Exchanges {
 
     /// The places of a new tunnel.
     pub(crate) fn places(&self) -> Arc<Places> {
-        Places::new(self.account(OF_TUNNEL), self.counts.clone())
+        Places::new(self.account(OF_TUNNEL), Traffic::new(self.counts.clone(), Instant::now()))
     }
 
     /// What the tunnels of a key use.
@@ -210,6 +220,7 @@ impl Exchanges {
         if !places.enter(&exchange, share) {
             return Err(Full::Share);
         }
+        places.traffic.count_request(Instant::now());
         if places.begins() {
             self.busy.lock().push(places.clone());
         }

@@ -9,15 +9,15 @@ use cok_transport::Account;
 use parking_lot::Mutex;
 use slab::Slab;
 
-use super::Counts;
 use super::exchange::{End, Exchange};
+use super::traffic::Traffic;
 
 /// The exchanges of one tunnel.
 #[derive(Debug)]
 pub(crate) struct Places {
     pub(super) account: Arc<Account>,
-    /// The counts of all exchanges.
-    pub(super) counts: Arc<Counts>,
+    /// What has passed through the tunnel.
+    pub(crate) traffic: Traffic,
     taken: Mutex<Taken>,
     /// It is among the busy ones.
     listed: AtomicBool,
@@ -31,8 +31,8 @@ struct Taken {
 }
 
 impl Places {
-    pub(super) fn new(account: Arc<Account>, counts: Arc<Counts>) -> Arc<Self> {
-        Arc::new(Self { account, counts, taken: Mutex::default(), listed: AtomicBool::new(false) })
+    pub(super) fn new(account: Arc<Account>, traffic: Traffic) -> Arc<Self> {
+        Arc::new(Self { account, traffic, taken: Mutex::default(), listed: AtomicBool::new(false) })
     }
 
     /// Gives an exchange a place, unless its network has `share` of them.
@@ -75,6 +75,11 @@ impl Places {
             self.listed.store(false, Ordering::Relaxed);
         }
         ends
+    }
+
+    /// How many exchanges are open.
+    pub(crate) fn open(&self) -> usize {
+        self.taken.lock().exchanges.len()
     }
 
     /// All exchanges. They must not be dropped under the lock, which their end takes.

@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 use cok_trace::Tracer;
 
 use super::access_log::{AccessLog, Config as AccessLogConfig};
+use super::history::History;
 use super::metrics::Metrics;
 use super::record::Record;
 
@@ -13,6 +14,8 @@ use super::record::Record;
 pub(crate) struct Observers {
     /// Counts them.
     pub(crate) metrics: Arc<Metrics>,
+    /// Keeps the last hour of them.
+    pub(crate) history: History,
     /// Writes a line about each.
     pub(crate) access_log: AccessLog,
     /// Exports the spans of those that are recorded. Unset without a collector.
@@ -24,7 +27,7 @@ impl Observers {
     pub(crate) fn new(metrics: Arc<Metrics>, access_log: AccessLogConfig) -> Arc<Self> {
         let log = AccessLog::new(metrics.access_log_lost.clone());
         log.start(access_log);
-        Arc::new(Self { metrics, access_log: log, tracer: OnceLock::new() })
+        Arc::new(Self { metrics, history: History::default(), access_log: log, tracer: OnceLock::new() })
     }
 
     /// Has requests recorded. Without effect if they are.
@@ -40,6 +43,7 @@ impl Observers {
     /// A request is over.
     pub(crate) fn finished(&self, record: &Record) {
         self.metrics.finished(record);
+        self.history.finished(record);
         self.access_log.finished(record);
         if let (Some(tracer), Some(trace)) = (self.tracer(), &record.trace) {
             trace.record(record, tracer);
@@ -48,6 +52,7 @@ impl Observers {
 
     /// The response of an exchange that lasts has begun.
     pub(crate) fn began_lasting(&self, record: &Record) {
+        self.history.began_lasting(record);
         self.access_log.began_lasting(record);
     }
 }

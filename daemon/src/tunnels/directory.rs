@@ -312,6 +312,11 @@ impl Directory {
         self.register.lock().sessions.values().cloned().collect()
     }
 
+    /// The session with this id.
+    pub(super) fn session(&self, id: &str) -> Option<Arc<Session>> {
+        self.register.lock().sessions.get(id).cloned()
+    }
+
     /// Notes that a session's client has fallen silent, or that it was heard again. Visitors of all its tunnels wait for a
     /// silent one.
     pub(super) fn set_silent(&self, session: &Session, silent: bool) {

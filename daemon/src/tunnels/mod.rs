@@ -15,6 +15,7 @@ mod rules;
 mod serve;
 mod session;
 mod takeover;
+mod view;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -32,10 +33,11 @@ pub(crate) use self::ledger::Ledger;
 pub(crate) use self::presence::{Held, Live, Presence, ServingKey, Tunnel};
 pub(crate) use self::rules::NameRules;
 use self::session::Client;
-use crate::admission::{Admission, Fill, filler};
+pub(crate) use self::view::{ClientView, SessionView, State, TrafficView, TunnelView};
+use crate::admission::{Admission, filler};
 use crate::drain::Drain;
 use crate::names::{PublicAddress, Subdomain};
-use crate::observe::{Limit, Metrics};
+use crate::observe::{Fill, Limit, Metrics};
 use crate::startup::startup;
 
 /// The interval at which names that have been away for too long are removed.
@@ -230,6 +232,11 @@ impl Tunnels {
     /// The number of tunnels that are online.
     pub(crate) fn online(&self) -> usize {
         self.directory.online()
+    }
+
+    /// The number of sessions.
+    pub(crate) fn sessions(&self) -> usize {
+        self.directory.sessions().len()
     }
 
     /// Asks every session to drain, so that its client connects to the next process.

@@ -149,6 +149,11 @@ impl Tunnel {
         self.places.get_or_init(|| exchanges.places())
     }
 
+    /// Its exchanges, if there has been a request.
+    pub(super) fn known_places(&self) -> Option<&Arc<Places>> {
+        self.places.get()
+    }
+
     /// Counts a visitor that waits for the tunnel, also in `all`. `None` if `most` wait for this one already.
     pub(super) fn hold(self: &Arc<Self>, most: usize, all: &Arc<AtomicUsize>) -> Option<Held> {
         let taken =

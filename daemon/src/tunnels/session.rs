@@ -4,12 +4,15 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use cok_transport::Transport;
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use super::origin::Origin;
 use super::presence::Live;
+use super::view::ClientView;
 use crate::admission::{Grant, KeyRecord, SessionPermit, TunnelPermit};
 use crate::names::Subdomain;
 use crate::observe::{SessionOpen, TunnelOnline};
@@ -42,6 +45,12 @@ impl Client {
     pub(super) fn address(&self) -> IpAddr {
         self.origin.peer
     }
+
+    /// What operators see of it.
+    pub(super) fn view(&self, round_trip: Option<Duration>) -> ClientView {
+        let (address, transport) = (self.origin.peer, self.origin.transport);
+        ClientView { address, version: self.version.clone(), transport, round_trip }
+    }
 }
 
 /// A session that was granted. Its task owns it; others reach its tunnels through the directory.
@@ -49,6 +58,8 @@ impl Client {
 pub(crate) struct Session {
     pub(super) client: Arc<Client>,
     pub(super) transport: Arc<dyn Transport>,
+    /// When it was granted.
+    pub(super) began: Instant,
     /// Counts the session against its key's quota.
     pub(super) permit: SessionPermit,
     bindings: Mutex<BTreeMap<u32, Binding>>,
@@ -81,6 +92,7 @@ impl Session {
         Arc::new(Self {
             client,
             transport,
+            began: Instant::now(),
             permit,
             bindings: Mutex::default(),
             moves: AtomicBool::new(false),

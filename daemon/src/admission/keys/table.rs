@@ -151,6 +151,13 @@ impl KeyStore {
         let _known = complete.wait_for(|complete| *complete).await;
     }
 
+    /// The name of a valid key.
+    pub(crate) fn name_of(&self, id: &str) -> Option<Arc<str>> {
+        let valid = self.valid.pin();
+        let key = valid.get(id)?.borrow();
+        key.as_ref().map(|key| key.record.name.clone())
+    }
+
     /// The keys of the configuration.
     pub(crate) fn configured(&self) -> Vec<KeyRecord> {
         self.sources.lock().configured.values().cloned().collect()

@@ -10,7 +10,7 @@ use std::time::Duration;
 use prometheus_client::encoding::{EncodeMetric, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 
-use super::labels::Labels;
+use super::labels::{Label, Labels};
 
 /// The series of a family. A clone shares them.
 struct Series<L, T> {
@@ -66,6 +66,13 @@ impl<L: Labels> Counters<L> {
         if let Some(counter) = self.0.of(labels) {
             counter.fetch_add(count, Ordering::Relaxed);
         }
+    }
+}
+
+impl<A: Label> Counters<(A,)> {
+    /// Each value of the label, with its count.
+    pub(crate) fn counts(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        A::VALUES.iter().copied().zip(self.0.all.iter().map(|counter| counter.load(Ordering::Relaxed)))
     }
 }
 
@@ -162,10 +169,6 @@ impl<L: Labels> EncodeMetric for Histograms<L> {
             let bounds = self.bounds.iter().copied().chain([f64::MAX]);
             let buckets: Vec<(f64, u64)> = bounds.zip(counts).collect();
             let count = buckets.iter().map(|(_, count)| count).sum();
-            // Most combinations never come up, and each would be a dozen lines of zeros.
-            if count == 0 && L::COUNT > 1 {
-                return Ok(());
-            }
             let sum = histogram.micros.load(Ordering::Relaxed) as f64 / 1e6;
             encoder.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)
         })

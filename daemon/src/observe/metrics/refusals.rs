@@ -64,6 +64,16 @@ impl Refusals {
         new
     }
 
+    /// How much was over each rate.
+    pub(crate) fn by_rate(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        self.by_rate.counts()
+    }
+
+    /// How much was beyond each limit.
+    pub(crate) fn by_limit(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        self.by_limit.counts()
+    }
+
     /// Counts something over a rate.
     pub(crate) fn over(&self, rate: Rate) {
         self.by_rate.inc((rate,));
