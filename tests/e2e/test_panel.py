@@ -4,14 +4,13 @@ import os
 import re
 import shlex
 import signal
-from pathlib import Path
 
 import pytest
 
 from harness.cok import KEY
 from harness.ports import free_port
 from harness.process import BIN_DIR
-from harness.terminal import Terminal
+from harness.terminal import MODE, Terminal, child_of, is_free
 from harness.websocket import WebSocket
 
 
@@ -44,25 +43,8 @@ def command(daemon, tmp_path):
     return make
 
 
-# Says whether the terminal echoes.
-MODE = "stty -a | tr ' ' '\\n' | grep -xE -e '-?echo' | sed s/^/mode=/"
-
-
 def joined(command):
     return shlex.join(str(part) for part in command)
-
-
-def is_free(screen):
-    """Whether the shell has the terminal again, with its usual settings."""
-    screen.type(MODE)
-    shown = screen.match("^mode=-?echo")
-    return "mode=echo" in shown
-
-
-def child_of(terminal):
-    """The process that the terminal's shell has started."""
-    shell = terminal.tmux("display-message", "-p", "#{pane_pid}").strip()
-    return int(Path(f"/proc/{shell}/task/{shell}/children").read_text().split()[0])
 
 
 def test_the_panel_shows_the_tunnel_and_its_requests(daemon, services, terminal, command):

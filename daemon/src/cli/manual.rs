@@ -11,6 +11,7 @@ pub(super) const MANUAL: Manual = Manual {
             lines: &[
                 ("cokd dev", "Try everything on this machine, with a sample site"),
                 ("cokd check", "Name every mistake of the configuration, and what DNS lacks"),
+                ("cokd top", "Show the tunnels of the running daemon, live"),
                 ("cokd key create --name laptop --expires 90d", "Make an API key for a client; it is printed once"),
                 ("cokd", "Run the daemon with /etc/cokd/cokd.toml"),
                 ("systemctl enable --now cokd", "The same as a service"),
@@ -46,7 +47,7 @@ pub(super) const MANUAL: Manual = Manual {
     files: &[
         ("/etc/cokd/cokd.toml", "The configuration, see cokd.toml(5); --config names another file"),
         ("/var/lib/cokd", "Keys, names, certificates and the ACME account; state_dir names another folder"),
-        ("/var/lib/cokd/admin.sock", "Where `cokd key` and `cokd reload` ask the running daemon"),
+        ("/var/lib/cokd/admin.sock", "Where `cokd key`, `cokd tunnels` and others ask the running daemon"),
         ("~/.local/state/cok/dev", "The authority and the key of `cokd dev`"),
     ],
     see_also: &["cokd.toml(5)", "cok-client(1)"],

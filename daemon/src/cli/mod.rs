@@ -6,9 +6,12 @@ mod check;
 mod exit;
 mod health;
 mod key;
+mod live;
 mod log_level;
 mod manual;
 mod reload;
+mod top;
+mod tunnels;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -35,6 +38,8 @@ use self::log_level::LogLevelArgs;
 pub(crate) use self::manual::documented_keys;
 use self::manual::{MANUAL, PAGE};
 use self::reload::ReloadArgs;
+use self::top::TopArgs;
+use self::tunnels::TunnelsArgs;
 use crate::app::dev::{self, DevArgs};
 use crate::app::{App, StopSignals};
 use crate::config::Config;
@@ -86,6 +91,11 @@ enum Command {
     /// Make, show, change and revoke API keys
     #[command(subcommand)]
     Key(KeyCommand),
+    /// List the tunnels of the running daemon, or follow their changes
+    Tunnels(TunnelsArgs),
+    /// Show the tunnels of the running daemon in this terminal, live
+    #[command(after_help = top::KEYS)]
+    Top(TopArgs),
     /// Print a script that completes this command line
     Completions(CompletionsArgs),
     /// Print the man page
@@ -147,6 +157,8 @@ fn start(cli: Cli) -> ExitCode {
         Command::Reload(args) => reload::ask(&args),
         Command::LogLevel(args) => log_level::run(&args),
         Command::Key(command) => key::run(&command),
+        Command::Tunnels(args) => tunnels::run(&args),
+        Command::Top(args) => top::run(&args),
         Command::Completions(args) => outcome(man_pages::completions(Cli::command(), &args).map_err(Into::into)),
         Command::Man(args) => outcome(man_pages::man(Cli::command(), &MANUAL, &PAGE, &args).map_err(Into::into)),
     }

@@ -7,8 +7,25 @@ import shutil
 import subprocess
 import tempfile
 import termios
+from pathlib import Path
 
 from .process import wait_for
+
+# Says whether the terminal echoes.
+MODE = "stty -a | tr ' ' '\\n' | grep -xE -e '-?echo' | sed s/^/mode=/"
+
+
+def is_free(screen):
+    """Whether the shell has the terminal again, with its usual settings."""
+    screen.type(MODE)
+    shown = screen.match("^mode=-?echo")
+    return "mode=echo" in shown
+
+
+def child_of(terminal):
+    """The process that the terminal's shell has started."""
+    shell = terminal.tmux("display-message", "-p", "#{pane_pid}").strip()
+    return int(Path(f"/proc/{shell}/task/{shell}/children").read_text().split()[0])
 
 
 class Terminal:
