@@ -1,4 +1,5 @@
-//! The admin API: health, metrics, the certificate, reload, keys, tunnels and sessions. It answers on the admin address and on a socket in the state directory.
+//! The admin API: health, metrics, the certificate, reload, keys, tunnels and sessions, and a page that shows them. It answers
+//! on the admin address and on a socket in the state directory.
 //!
 //! Who can open the socket may do everything. The address is open to every program of the machine, and to the pages that
 //! a browser there shows: [`Access`] decides what they may ask for.
@@ -9,6 +10,7 @@ mod connection;
 mod feed;
 mod keys;
 mod log_level;
+mod page;
 mod socket;
 mod status;
 pub(crate) mod wire;
@@ -142,6 +144,10 @@ impl Admin {
         if let Some(path) = path.strip_prefix(API) {
             return api::answer(self, path, request, connection).await;
         }
+        let reads = matches!(*request.method(), Method::GET | Method::HEAD);
+        if let Some(file) = page::file(&path).filter(|_| reads) {
+            return file.map(Body::from);
+        }
         self.answer_in_text(&path, request).await.map(Body::from)
     }
 
@@ -168,7 +174,7 @@ impl Admin {
         }
         self.health.answer(path, Asker::Operator).unwrap_or_else(|| {
             let mut response =
-                text("/api/v1, /metrics, /health, /health/live, /health/ready, /certificate, /keys, /log-level and /reload are here\n");
+                text("/, /api/v1, /metrics, /health, /health/live, /health/ready, /certificate, /keys, /log-level and /reload are here\n");
             *response.status_mut() = StatusCode::NOT_FOUND;
             response
         })

@@ -1,9 +1,7 @@
 """A Prometheus of its own, which scrapes a daemon every second, and its tool."""
 
-import contextlib
 import json
 import subprocess
-import urllib.error
 import urllib.parse
 import urllib.request
 
@@ -32,11 +30,6 @@ class Prometheus:
             "line that says where it listens", 60,
         )
         self.address = listening["address"]
-        wait_for(self._is_ready, "Prometheus is ready", 60)
-
-    def _is_ready(self):
-        with contextlib.suppress(urllib.error.HTTPError), urllib.request.urlopen(f"http://{self.address}/-/ready"):
-            return True
 
     def ask(self, path, **parameters):
         """Returns the data of an answer of its HTTP interface."""
