@@ -74,6 +74,9 @@ mod events;
 #[cfg(feature = "files")]
 mod files;
 mod flight;
+#[cfg(feature = "inspect")]
+#[cfg_attr(not(test), allow(dead_code, reason = "the inspector itself follows"))]
+mod inspect;
 mod instance;
 mod lenient;
 #[cfg(feature = "program")]

@@ -1,0 +1,242 @@
+//! Undoes content codings (RFC 9110, section 8.4.1) step by step, between buffers of its caller.
+
+mod brotli;
+mod deflate;
+mod gzip;
+mod inflate;
+mod zstd;
+
+use std::fmt;
+
+use self::brotli::Brotli;
+use self::deflate::Deflate;
+use self::gzip::Gzip;
+pub(super) use self::inflate::Inflate;
+use self::zstd::Zstd;
+use super::Trouble;
+
+/// The longest name of a coding that is shown.
+const LONGEST_NAME: usize = 40;
+/// What passes from one coding to the next at a time.
+const BETWEEN: usize = 16 << 10;
+
+/// A content coding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Coding {
+    /// `gzip` and `x-gzip` (RFC 1952).
+    Gzip,
+    /// `deflate`: zlib data (RFC 1950), or raw DEFLATE data (RFC 1951) as some services send it.
+    Deflate,
+    /// `br` (RFC 7932).
+    Brotli,
+    /// `zstd` (RFC 8878).
+    Zstd,
+}
+
+impl Coding {
+    /// The most codings of one body. Real ones have one.
+    pub(crate) const MOST: usize = 4;
+
+    /// The codings in the values of a `Content-Encoding` field, in the order in which they were applied.
+    pub(crate) fn list<'a>(values: impl IntoIterator<Item = &'a [u8]>) -> Result<Vec<Self>, Trouble> {
+        let mut codings = Vec::new();
+        for name in values.into_iter().flat_map(|value| value.split(|byte| *byte == b',')) {
+            let name = name.trim_ascii();
+            if name.is_empty() || name.eq_ignore_ascii_case(b"identity") {
+                continue;
+            }
+            if codings.len() == Self::MOST {
+                return Err(Trouble::TooManyCodings);
+            }
+            codings.push(Self::named(name)?);
+        }
+        Ok(codings)
+    }
+
+    /// The coding of this name, in upper or lower case.
+    pub(crate) fn named(name: &[u8]) -> Result<Self, Trouble> {
+        match name.to_ascii_lowercase().as_slice() {
+            b"gzip" | b"x-gzip" => Ok(Self::Gzip),
+            b"deflate" => Ok(Self::Deflate),
+            b"br" => Ok(Self::Brotli),
+            b"zstd" => Ok(Self::Zstd),
+            _ => {
+                Err(Trouble::UnknownCoding(String::from_utf8_lossy(&name[..name.len().min(LONGEST_NAME)]).into_owned()))
+            }
+        }
+    }
+
+    /// The name, as in `Content-Encoding`.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Gzip => "gzip",
+            Self::Deflate => "deflate",
+            Self::Brotli => "br",
+            Self::Zstd => "zstd",
+        }
+    }
+}
+
+impl fmt::Display for Coding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// What a decoder did in one step.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Step {
+    /// How much of the input it took.
+    pub(super) taken: usize,
+    /// How much output it made.
+    pub(super) made: usize,
+    /// How much all codings made together.
+    pub(super) work: usize,
+}
+
+/// Judges whether data grows beyond what is useful to show.
+#[derive(Debug, Default)]
+pub(super) struct Growth {
+    taken: u64,
+    made: u64,
+}
+
+impl Growth {
+    /// What every stream may grow to.
+    const FREE: u64 = 16 << 20;
+    /// How much may come out of each further byte. Text shrinks to a tenth; a bomb of zeros to a thousandth.
+    const RATIO: u64 = 100;
+
+    /// Adds one step.
+    pub(super) fn add(&mut self, taken: usize, made: usize) -> Result<(), Trouble> {
+        self.taken += taken as u64;
+        self.made += made as u64;
+        let most = Self::FREE.saturating_add(self.taken.saturating_mul(Self::RATIO));
+        if self.made > most { Err(Trouble::Expands) } else { Ok(()) }
+    }
+}
+
+/// All codings of a body, the one that was applied last first.
+#[derive(Debug)]
+pub(super) struct Chain {
+    stages: Vec<Stage>,
+}
+
+/// One coding, and what it has made for the next one.
+#[derive(Debug)]
+struct Stage {
+    decoder: Decoder,
+    /// Empty for the last stage, which writes for the caller.
+    made: Box<[u8]>,
+    ready: std::ops::Range<usize>,
+}
+
+#[derive(Debug)]
+enum Decoder {
+    Gzip(Gzip),
+    Deflate(Deflate),
+    Brotli(Box<Brotli>),
+    Zstd(Box<Zstd>),
+}
+
+impl Chain {
+    /// Undoes `codings`, given in the order in which they were applied. A decoder's window takes up to `window` bytes.
+    pub(super) fn new(codings: &[Coding], window: usize) -> Self {
+        let stage = |(place, coding): (usize, &Coding)| Stage {
+            decoder: Decoder::new(*coding, window),
+            made: vec![0; if place == 0 { 0 } else { BETWEEN }].into(),
+            ready: 0..0,
+        };
+        Self { stages: codings.iter().enumerate().rev().map(stage).collect() }
+    }
+
+    /// Moves on as far as `input` and `out` allow. If it neither takes nor makes a byte, it needs more input.
+    pub(super) fn step(&mut self, input: &[u8], out: &mut [u8]) -> Result<Step, Trouble> {
+        let mut step = Step::default();
+        loop {
+            let mut moved = false;
+            for place in 0..self.stages.len() {
+                let (before, rest) = self.stages.split_at_mut(place);
+                let Some((stage, after)) = rest.split_first_mut() else { break };
+                let source = match before.last() {
+                    Some(last) => &last.made[last.ready.clone()],
+                    None => &input[step.taken..],
+                };
+                let (taken, made) = if after.is_empty() {
+                    stage.decoder.step(source, &mut out[step.made..])?
+                } else if stage.ready.is_empty() {
+                    let (taken, made) = stage.decoder.step(source, &mut stage.made)?;
+                    stage.ready = 0..made;
+                    (taken, made)
+                } else {
+                    (0, 0)
+                };
+                match before.last_mut() {
+                    Some(last) => last.ready.start += taken,
+                    None => step.taken += taken,
+                }
+                step.work += made;
+                if after.is_empty() {
+                    step.made += made;
+                }
+                moved |= taken > 0 || made > 0;
+            }
+            // One round gives its caller the chance to stop.
+            if !moved || step.made > 0 || step.work >= BETWEEN {
+                return Ok(step);
+            }
+        }
+    }
+
+    /// Whether the data may end here.
+    pub(super) fn is_complete(&self) -> bool {
+        self.stages.iter().all(|stage| stage.decoder.is_complete() && stage.ready.is_empty())
+    }
+
+    /// What its decoders and buffers take in memory.
+    pub(super) fn memory(&self) -> usize {
+        self.stages.iter().map(|stage| size_of::<Stage>() + stage.made.len() + stage.decoder.memory()).sum()
+    }
+}
+
+impl Decoder {
+    fn new(coding: Coding, window: usize) -> Self {
+        match coding {
+            Coding::Gzip => Self::Gzip(Gzip::new()),
+            Coding::Deflate => Self::Deflate(Deflate::new()),
+            Coding::Brotli => Self::Brotli(Brotli::new(window).into()),
+            Coding::Zstd => Self::Zstd(Zstd::new(window).into()),
+        }
+    }
+
+    /// How much it took and made.
+    fn step(&mut self, input: &[u8], out: &mut [u8]) -> Result<(usize, usize), Trouble> {
+        match self {
+            Self::Gzip(decoder) => decoder.step(input, out),
+            Self::Deflate(decoder) => decoder.step(input, out),
+            Self::Brotli(decoder) => decoder.step(input, out),
+            Self::Zstd(decoder) => decoder.step(input, out),
+        }
+    }
+
+    fn is_complete(&self) -> bool {
+        match self {
+            Self::Gzip(decoder) => decoder.is_complete(),
+            Self::Deflate(decoder) => decoder.is_complete(),
+            Self::Brotli(decoder) => decoder.is_complete(),
+            Self::Zstd(decoder) => decoder.is_complete(),
+        }
+    }
+
+    fn memory(&self) -> usize {
+        match self {
+            Self::Gzip(decoder) => decoder.memory(),
+            Self::Deflate(decoder) => decoder.memory(),
+            Self::Brotli(decoder) => decoder.memory(),
+            Self::Zstd(decoder) => decoder.memory(),
+        }
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests;

@@ -1,0 +1,3 @@
+//! What the inspector makes of exchanges: their bytes taken apart, secrets masked, and other tools' formats.
+
+pub(crate) mod decode;
