@@ -111,11 +111,15 @@ impl Message {
 pub(super) struct Payload {
     bytes: Vec<u8>,
     size: u64,
+    is_closed: bool,
 }
 
 impl Payload {
     /// Adds a piece; keeps it up to `limit` bytes in all.
     pub(super) fn add(&mut self, piece: &[u8], limit: usize) {
+        if self.is_closed {
+            return;
+        }
         let room = limit.saturating_sub(self.bytes.len());
         // No byte behind a gap is kept.
         if self.bytes.len() as u64 == self.size {
@@ -124,12 +128,28 @@ impl Payload {
         self.size += piece.len() as u64;
     }
 
+    /// Counts bytes that are not kept.
+    pub(super) fn skip(&mut self, bytes: usize) {
+        self.size += bytes as u64;
+    }
+
     /// The bytes that are kept, and the length of all.
     pub(super) fn take(&mut self) -> (Vec<u8>, u64) {
         let mut bytes = std::mem::take(&mut self.bytes);
         // Messages are kept, often by thousands, so they hold no spare room.
         bytes.shrink_to_fit();
+        self.is_closed = false;
         (bytes, std::mem::take(&mut self.size))
+    }
+
+    /// Ignores what comes until the payload is taken.
+    pub(super) fn close(&mut self) {
+        self.is_closed = true;
+    }
+
+    /// Whether bytes are missing from those that are kept.
+    pub(super) fn is_truncated(&self) -> bool {
+        (self.bytes.len() as u64) < self.size
     }
 
     /// The bytes that are kept.

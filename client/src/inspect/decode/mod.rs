@@ -7,11 +7,15 @@
 
 mod codings;
 mod event_stream;
+mod grpc;
+mod lines;
 mod message;
 mod stream;
 mod trouble;
+mod websocket;
 
 pub(crate) use self::codings::Coding;
 pub(crate) use self::message::{Message, MessageKind};
 pub(crate) use self::stream::{Kind, Limits, Progress, Stream};
 pub(crate) use self::trouble::Trouble;
+pub(crate) use self::websocket::{Negotiated, PerMessageDeflate};

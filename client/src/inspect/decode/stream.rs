@@ -2,6 +2,9 @@
 
 use super::codings::{Chain, Growth};
 use super::event_stream::EventStream;
+use super::grpc::Grpc;
+use super::lines::Lines;
+use super::websocket::{PerMessageDeflate, WebSocket};
 use super::{Coding, Message, Trouble};
 
 /// The most bytes that one call works on, plus what a small piece of input may decompress to.
@@ -16,6 +19,19 @@ const SCRATCH: usize = 16 << 10;
 pub(crate) enum Kind {
     /// Server-sent events: `text/event-stream`.
     EventStream,
+    /// JSON, one value a line: `application/x-ndjson` and its like.
+    Lines,
+    /// A JSON text sequence: `application/json-seq`.
+    Sequence,
+    /// Messages of gRPC, gRPC-Web or Connect.
+    Grpc {
+        /// The coding of compressed messages, from `grpc-encoding` or `connect-content-encoding`.
+        coding: Option<Coding>,
+        /// The bytes are base64: `application/grpc-web-text`.
+        is_text: bool,
+    },
+    /// A WebSocket, with permessage-deflate if it was negotiated.
+    WebSocket(Option<PerMessageDeflate>),
 }
 
 /// How much memory one direction may take.
@@ -76,7 +92,10 @@ struct Decoder {
 /// What finds the messages in bytes without content codings.
 #[derive(Debug)]
 enum Parser {
-    Events(EventStream),
+    Events(Box<EventStream>),
+    Lines(Lines),
+    Grpc(Box<Grpc>),
+    WebSocket(Box<WebSocket>),
 }
 
 /// What one call may still do.
@@ -90,7 +109,13 @@ impl Stream {
     /// For a direction that has sent nothing yet. `codings` are in the order in which they were applied.
     pub(crate) fn new(kind: &Kind, codings: &[Coding], limits: Limits) -> Self {
         let parser = match kind {
-            Kind::EventStream => Parser::Events(EventStream::new(limits.shown)),
+            Kind::EventStream => Parser::Events(EventStream::new(limits.shown).into()),
+            Kind::Lines => Parser::Lines(Lines::new(limits.shown)),
+            Kind::Sequence => Parser::Lines(Lines::sequence(limits.shown)),
+            Kind::Grpc { coding, is_text } => {
+                Parser::Grpc(Grpc::new(*coding, *is_text, limits.shown, limits.window).into())
+            }
+            Kind::WebSocket(deflate) => Parser::WebSocket(WebSocket::new(*deflate, limits.shown).into()),
         };
         let decoder = (!codings.is_empty()).then(|| Decoder {
             chain: Chain::new(codings, limits.window),
@@ -173,6 +198,9 @@ impl Parser {
     fn take(&mut self, input: &mut &[u8], turn: &mut Turn<'_>) -> Result<(), Trouble> {
         let taken = match self {
             Self::Events(events) => events.take(input, turn),
+            Self::Lines(lines) => lines.take(input, turn),
+            Self::Grpc(grpc) => grpc.take(input, turn)?,
+            Self::WebSocket(websocket) => websocket.take(input, turn)?,
         };
         *input = &input[taken..];
         Ok(())
@@ -181,12 +209,18 @@ impl Parser {
     fn end(&mut self, turn: &mut Turn<'_>) {
         match self {
             Self::Events(events) => events.end(turn),
+            Self::Lines(lines) => lines.end(turn),
+            Self::Grpc(grpc) => grpc.end(turn),
+            Self::WebSocket(websocket) => websocket.end(turn),
         }
     }
 
     fn memory(&self) -> usize {
         match self {
-            Self::Events(events) => events.memory(),
+            Self::Events(events) => size_of::<EventStream>() + events.memory(),
+            Self::Lines(lines) => lines.memory(),
+            Self::Grpc(grpc) => size_of::<Grpc>() + grpc.memory(),
+            Self::WebSocket(websocket) => size_of::<WebSocket>() + websocket.memory(),
         }
     }
 }

@@ -10,6 +10,9 @@ pub(crate) enum Trouble {
     /// A content coding that is not known here.
     #[error("the coding {0:?} is not supported")]
     UnknownCoding(String),
+    /// A message says that it is compressed, and no field says how.
+    #[error("no field names the coding of compressed messages")]
+    NoCoding,
     /// More codings on top of each other than [`Coding::MOST`].
     #[error("more than {} codings are stacked", Coding::MOST)]
     TooManyCodings,

@@ -13,6 +13,8 @@ pub(in super::super) struct Inflate {
     state: Decompress,
     /// The last block has ended.
     ended: bool,
+    /// The data is damaged. What came before the damage is out.
+    damaged: bool,
     /// Named in errors.
     coding: Coding,
 }
@@ -20,7 +22,7 @@ pub(in super::super) struct Inflate {
 impl Inflate {
     /// For raw data, or for data with a zlib header.
     pub(in super::super) fn new(zlib_header: bool, coding: Coding) -> Self {
-        Self { state: Decompress::new(zlib_header), ended: false, coding }
+        Self { state: Decompress::new(zlib_header), ended: false, damaged: false, coding }
     }
 
     /// How much it took and made. After the last block it takes nothing.
@@ -29,10 +31,17 @@ impl Inflate {
             return Ok((0, 0));
         }
         let (taken, made) = (self.state.total_in(), self.state.total_out());
-        let status = self.state.decompress(input, out, FlushDecompress::Sync);
-        let damaged = |_| Trouble::Damaged(self.coding, "it breaks the rules of DEFLATE");
-        self.ended = status.map_err(damaged)? == Status::StreamEnd;
-        Ok(((self.state.total_in() - taken) as usize, (self.state.total_out() - made) as usize))
+        if !self.damaged {
+            match self.state.decompress(input, out, FlushDecompress::Sync) {
+                Ok(status) => self.ended = status == Status::StreamEnd,
+                Err(_) => self.damaged = true,
+            }
+        }
+        let (taken, made) = ((self.state.total_in() - taken) as usize, (self.state.total_out() - made) as usize);
+        if self.damaged && made == 0 {
+            return Err(Trouble::Damaged(self.coding, "it breaks the rules of DEFLATE"));
+        }
+        Ok((taken, made))
     }
 
     /// Whether the last block has ended.
@@ -43,7 +52,7 @@ impl Inflate {
     /// Begins again with raw data and an empty window.
     pub(in super::super) fn restart(&mut self) {
         self.state.reset(false);
-        self.ended = false;
+        (self.ended, self.damaged) = (false, false);
     }
 
     /// What it takes in memory.

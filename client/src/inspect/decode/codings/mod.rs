@@ -120,6 +120,8 @@ impl Growth {
 #[derive(Debug)]
 pub(super) struct Chain {
     stages: Vec<Stage>,
+    /// A stage failed, after which the decoders hold nothing of use.
+    trouble: Option<Trouble>,
 }
 
 /// One coding, and what it has made for the next one.
@@ -147,11 +149,23 @@ impl Chain {
             made: vec![0; if place == 0 { 0 } else { BETWEEN }].into(),
             ready: 0..0,
         };
-        Self { stages: codings.iter().enumerate().rev().map(stage).collect() }
+        Self { stages: codings.iter().enumerate().rev().map(stage).collect(), trouble: None }
     }
 
     /// Moves on as far as `input` and `out` allow. If it neither takes nor makes a byte, it needs more input.
     pub(super) fn step(&mut self, input: &[u8], out: &mut [u8]) -> Result<Step, Trouble> {
+        if let Some(trouble) = &self.trouble {
+            return Err(trouble.clone());
+        }
+        let result = self.advance(input, out);
+        if let Err(trouble) = &result {
+            self.trouble = Some(trouble.clone());
+            self.stages.clear();
+        }
+        result
+    }
+
+    fn advance(&mut self, input: &[u8], out: &mut [u8]) -> Result<Step, Trouble> {
         let mut step = Step::default();
         loop {
             let mut moved = false;
@@ -190,7 +204,7 @@ impl Chain {
 
     /// Whether the data may end here.
     pub(super) fn is_complete(&self) -> bool {
-        self.stages.iter().all(|stage| stage.decoder.is_complete() && stage.ready.is_empty())
+        self.trouble.is_none() && self.stages.iter().all(|stage| stage.decoder.is_complete() && stage.ready.is_empty())
     }
 
     /// What its decoders and buffers take in memory.
