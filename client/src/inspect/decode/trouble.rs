@@ -25,6 +25,9 @@ pub(crate) enum Trouble {
     /// A few bytes became very many.
     #[error("the data grows too much when it is decompressed")]
     Expands,
+    /// A charset that is not known here.
+    #[error("the charset {0:?} is not supported, so UTF-8 stands in for it")]
+    UnknownCharset(String),
     /// The bytes end before they should.
     #[error("the data ends early")]
     EndsEarly,
