@@ -14,11 +14,11 @@ fn frame(first: u8, payload: &[u8], mask: Option<[u8; 4]>) -> Vec<u8> {
     match payload.len() {
         length @ 0..=125 => frame.push(bit | length as u8),
         length @ 126..=0xffff => {
-            frame.push(bit | 126);
+            frame.push(bit + 126);
             frame.extend((length as u16).to_be_bytes());
         }
         length => {
-            frame.push(bit | 127);
+            frame.push(bit + 127);
             frame.extend((length as u64).to_be_bytes());
         }
     }
