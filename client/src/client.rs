@@ -17,6 +17,8 @@ use crate::dial;
 use crate::event::{Event, Refused, TunnelHandle, TunnelStatus};
 use crate::events::{Events, Hub, Observation};
 use crate::flight::InFlight;
+#[cfg(feature = "inspect")]
+use crate::inspect::Inspector;
 use crate::options::{ClientOptions, TunnelOptions};
 use crate::proxy::{self, Proxy, Watch};
 use crate::routes::{Routes, Slot};
@@ -39,6 +41,9 @@ pub struct Client {
     hub: Arc<Hub>,
     keeps_trying: bool,
     log_queries: bool,
+    /// Captures the exchanges of all tunnels, if there is one.
+    #[cfg(feature = "inspect")]
+    inspector: Option<Arc<Inspector>>,
     /// `None` if the caller runs the driver.
     running: Option<Arc<Running>>,
 }
@@ -131,7 +136,29 @@ impl Client {
             },
         };
         let driver = Driver { session, routes: Arc::default(), commands, hub: hub.clone() };
-        (Self { commands: sender, handles: Arc::default(), hub, keeps_trying, log_queries, running: None }, driver)
+        let client = Self {
+            commands: sender,
+            handles: Arc::default(),
+            hub,
+            keeps_trying,
+            log_queries,
+            #[cfg(feature = "inspect")]
+            inspector: None,
+            running: None,
+        };
+        (client, driver)
+    }
+
+    /// Has an inspector capture the exchanges of all tunnels that are opened from now on.
+    #[cfg(feature = "inspect")]
+    pub(crate) fn with_inspector(self, inspector: Inspector) -> Self {
+        Self { inspector: Some(Arc::new(inspector)), ..self }
+    }
+
+    /// The inspector, if it has one.
+    #[cfg(feature = "inspect")]
+    pub fn inspector(&self) -> Option<&Inspector> {
+        self.inspector.as_deref()
     }
 
     /// Opens a tunnel as soon as there is a session. Fails if its service cannot be used as it is named.
@@ -150,6 +177,10 @@ impl Client {
         let (label, subdomain) = (options.label.clone(), options.subdomain.clone());
         let rules = Arc::new(options.rules.clone());
         let slot = Slot::new(self.proxy(handle, options, in_flight.clone())?, in_flight);
+        #[cfg(feature = "inspect")]
+        if let Some(inspector) = &self.inspector {
+            inspector.opened(handle, label.clone(), &slot);
+        }
         self.send(Command::Open(handle, Wanted { label, subdomain, rules, slot: slot.clone() }));
         Ok(OpenTunnel { client: self.clone(), handle, slot })
     }
@@ -200,9 +231,18 @@ impl Client {
             connect_timeout: options.connect_timeout,
             response_timeout: options.response_timeout,
             log_queries: self.log_queries,
-            watch: Watch { hub: self.hub.clone(), tunnel },
+            watch: self.watch(tunnel),
         };
         Proxy::new(service, in_flight).map_err(|error| SettingError::TargetHost(error.0))
+    }
+
+    fn watch(&self, tunnel: TunnelHandle) -> Watch {
+        let watch = Watch::new(self.hub.clone(), tunnel);
+        #[cfg(feature = "inspect")]
+        if let Some(inspector) = &self.inspector {
+            return watch.tapped(inspector.tap(tunnel));
+        }
+        watch
     }
 
     /// Without effect once the driver has ended.

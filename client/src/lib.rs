@@ -75,7 +75,6 @@ mod events;
 mod files;
 mod flight;
 #[cfg(feature = "inspect")]
-#[cfg_attr(not(test), allow(dead_code, reason = "the inspector itself follows"))]
 mod inspect;
 mod instance;
 mod lenient;
@@ -120,6 +119,8 @@ pub use events::{Events, Observation};
 #[cfg(feature = "files")]
 pub use files::InvalidFolder;
 pub use http;
+#[cfg(feature = "inspect")]
+pub use inspect::{Inspect, Inspector};
 pub use instance::instance_id;
 #[doc(hidden)]
 pub use options::{ClientOptions, TunnelOptions};

@@ -12,7 +12,7 @@ use cok_transport::{Incoming, Transport};
 use parking_lot::RwLock;
 
 use crate::flight::InFlight;
-use crate::proxy::Proxy;
+use crate::proxy::{Origin, Proxy};
 #[cfg(feature = "trace")]
 use crate::traced::traced;
 
@@ -35,7 +35,8 @@ impl Slot {
         *self.proxy.write() = proxy;
     }
 
-    fn proxy(&self) -> Arc<Proxy> {
+    /// The service of new requests.
+    pub(crate) fn proxy(&self) -> Arc<Proxy> {
         self.proxy.read().clone()
     }
 }
@@ -76,7 +77,7 @@ impl Routes {
                     incoming = traced(tracer, incoming, transport.name(), proxy.target());
                 }
                 // Starting a task copies its future several times over, and this one is large.
-                tokio::spawn(Box::pin(proxy.exchange(incoming)));
+                tokio::spawn(Box::pin(proxy.exchange(incoming, Origin::Visitor)));
             } else {
                 incoming.exchange.send.reset(ResetCode::Unprocessed);
             }

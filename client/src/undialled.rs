@@ -32,7 +32,7 @@ pub async fn serve_session(transport: Arc<dyn Transport>, service: LocalService)
         connect_timeout: LIMIT,
         response_timeout: Some(LIMIT),
         log_queries: false,
-        watch: Watch { hub: Hub::new(), tunnel: TunnelHandle(0) },
+        watch: Watch::new(Hub::new(), TunnelHandle(0)),
     };
     let (in_flight, routes) = (Arc::<InFlight>::default(), Arc::<Routes>::default());
     let Ok(proxy) = Proxy::new(config, in_flight.clone()) else { return };

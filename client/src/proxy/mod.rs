@@ -43,7 +43,8 @@ use self::service::local::{self, InvalidHost, Local, Service};
 use self::service::tls::LocalTls;
 use self::unless_gone::unless_gone;
 use self::upgrade::Asked;
-pub(crate) use self::watched::Watch;
+use self::watched::Reason;
+pub(crate) use self::watched::{Origin, Spoken, Watch};
 use crate::flight::{self, Flight, InFlight};
 use crate::options::HostHeader;
 use crate::target::Target;
@@ -161,18 +162,20 @@ impl Proxy {
     }
 
     /// Answers one request.
-    pub(crate) async fn exchange(self: Arc<Self>, incoming: Incoming) {
+    pub(crate) async fn exchange(self: Arc<Self>, incoming: Incoming, origin: Origin) {
         let Incoming { mut head, end, exchange, .. } = incoming;
-        let (ExchangeHalves { mut send, recv }, reason) = self.watch.begin(&head, exchange, &self.blocked_host).parts();
+        let (ExchangeHalves { mut send, recv }, reason) =
+            self.watch.begin((&head, end), exchange, origin, &self.blocked_host).parts();
         let (method, target) = (head.method.clone(), head.target.clone());
         let mut flight = self.in_flight.begin();
         let asks_upgrade = upgrade::wanted(&mut head, &self.upgrades);
         let result = if let Some(protocol) = asks_upgrade {
             let asked = Asked { head, protocol, recv, end };
+            reason.speaks(Spoken::Http1);
             Box::pin(upgrade::exchange(&self, asked, &mut send, &mut flight)).await
         } else {
             let body = if end { RequestBody::empty() } else { RequestBody::new(recv, &head.headers) };
-            self.forward(head, body, &mut send, &mut flight).await
+            self.forward(head, body, (&mut send, &reason), &mut flight).await
         };
         if result.is_ok() && !enabled!(Level::DEBUG) {
             return;
@@ -204,20 +207,25 @@ impl Proxy {
         &self,
         head: RequestHead,
         body: RequestBody,
-        send: &mut Box<dyn SendHalf>,
+        (send, reason): (&mut Box<dyn SendHalf>, &Reason),
         flight: &mut Flight,
     ) -> Result<(), Failure> {
         let mut request = Request::new(head, body, self.local.own_host(), &self.host);
         let limit = self.response_timeout;
         if let Some(service) = self.local.in_process() {
+            reason.speaks(Spoken::InProcess);
             return Box::pin(in_process::exchange(service, request, send, limit, flight)).await;
         }
         for fresh in [false, true] {
             let outcome = match unless_gone(send, limit, self.local.connect(request.message.headers(), fresh)).await? {
                 Service::Http1(connection) => {
+                    reason.speaks(Spoken::Http1);
                     http1::exchange(connection, request, send, limit, &self.local.pool, flight).await?
                 }
-                Service::Http2(lease) => Box::pin(http2::exchange(lease, request, send, limit, flight)).await?,
+                Service::Http2(lease) => {
+                    reason.speaks(Spoken::Http2);
+                    Box::pin(http2::exchange(lease, request, send, limit, flight)).await?
+                }
             };
             match outcome {
                 Outcome::Answered => return Ok(()),

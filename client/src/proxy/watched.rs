@@ -20,22 +20,52 @@ use tracing::warn;
 use super::blocked_host::{BlockedHost, Suspect};
 use crate::event::{Event, Lasting, TunnelHandle};
 use crate::events::Hub;
+#[cfg(feature = "inspect")]
+use crate::inspect::{Captured, Tap};
 use crate::text::quoted;
 
 /// The tunnel whose exchanges are observed.
 #[derive(Clone, Debug)]
 pub(crate) struct Watch {
     /// Where events go.
-    pub(crate) hub: Arc<Hub>,
+    hub: Arc<Hub>,
     /// The tunnel.
-    pub(crate) tunnel: TunnelHandle,
+    tunnel: TunnelHandle,
+    /// Captures exchanges for the inspector, if there is one.
+    #[cfg(feature = "inspect")]
+    tap: Option<Tap>,
+}
+
+/// Where an exchange comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// A visitor.
+    Visitor,
+    /// A replay of the inspector.
+    #[cfg(feature = "inspect")]
+    Replay {
+        /// The replay's number.
+        id: u64,
+        /// The number of the exchange that it repeats.
+        of: u64,
+    },
+}
+
+/// The protocol between client and service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Spoken {
+    /// HTTP/1.1.
+    Http1 = 1,
+    /// HTTP/2.
+    Http2 = 2,
+    /// None: the service runs in this process.
+    InProcess = 3,
 }
 
 /// An exchange on its way through the proxy, observed or not.
 pub(super) struct Observed {
     pub(super) halves: ExchangeHalves,
-    /// What is noted of it; `None` if it is not observed.
-    note: Option<Arc<Note>>,
+    reason: Reason,
 }
 
 /// What both halves of an observed exchange, and the proxy, note of it.
@@ -47,31 +77,86 @@ struct Note {
 }
 
 impl Observed {
-    /// Splits off the part that takes the reason of a failure.
+    /// Splits off the part that takes what only the proxy knows.
     pub(super) fn parts(self) -> (ExchangeHalves, Reason) {
-        (self.halves, Reason(self.note))
+        (self.halves, self.reason)
     }
 }
 
-/// Takes the reason why an exchange failed. The reason must come before the end of the response's half.
-pub(super) struct Reason(Option<Arc<Note>>);
+/// Takes what only the proxy knows of an exchange, above all the reason why it failed. The reason must come before the end of
+/// the response's half.
+#[derive(Default)]
+pub(super) struct Reason {
+    /// What is noted for events; `None` if there are none.
+    note: Option<Arc<Note>>,
+    #[cfg(feature = "inspect")]
+    captured: Option<Captured>,
+}
 
 impl Reason {
     /// Notes why the exchange failed.
-    pub(super) fn is(&self, why: impl FnOnce() -> String) {
-        if let Some(note) = &self.0 {
+    pub(super) fn is(&self, why: impl Fn() -> String) {
+        if let Some(note) = &self.note {
             *note.failure.lock() = Some(why());
+        }
+        #[cfg(feature = "inspect")]
+        if let Some(captured) = &self.captured {
+            captured.failed(why());
+        }
+    }
+
+    /// Notes the protocol that the service is asked in.
+    #[cfg_attr(not(feature = "inspect"), expect(clippy::unused_self, reason = "only the inspector shows it"))]
+    pub(super) fn speaks(&self, _protocol: Spoken) {
+        #[cfg(feature = "inspect")]
+        if let Some(captured) = &self.captured {
+            captured.speaks(_protocol);
         }
     }
 }
 
 impl Watch {
+    /// Reports the exchanges of a tunnel, and captures none.
+    pub(crate) fn new(hub: Arc<Hub>, tunnel: TunnelHandle) -> Self {
+        Self {
+            hub,
+            tunnel,
+            #[cfg(feature = "inspect")]
+            tap: None,
+        }
+    }
+
+    /// Captures them as well.
+    #[cfg(feature = "inspect")]
+    pub(crate) fn tapped(self, tap: Tap) -> Self {
+        Self { tap: Some(tap), ..self }
+    }
+
+    /// Captures an exchange for the inspector, if there is one, and observes it. `end` says that the request has no body.
+    pub(super) fn begin(
+        &self,
+        (head, end): (&RequestHead, bool),
+        halves: ExchangeHalves,
+        origin: Origin,
+        host: &Arc<BlockedHost>,
+    ) -> Observed {
+        #[cfg(feature = "inspect")]
+        if let Some(tap) = &self.tap {
+            let (halves, captured) = tap.begin(head, end, halves, origin);
+            let mut observed = self.observe(head, halves, host);
+            observed.reason.captured = Some(captured);
+            return observed;
+        }
+        let _unused = (end, origin);
+        self.observe(head, halves, host)
+    }
+
     /// Reports the beginning of an exchange, and its end once the response's half is dropped. Leaves the halves alone if they
     /// are unwatched, and the service is known to take the visitors' host.
-    pub(super) fn begin(&self, head: &RequestHead, halves: ExchangeHalves, host: &Arc<BlockedHost>) -> Observed {
+    fn observe(&self, head: &RequestHead, halves: ExchangeHalves, host: &Arc<BlockedHost>) -> Observed {
         let (is_watched, is_suspect) = (self.hub.is_watched(), host.is_suspect());
         if !is_watched && !is_suspect {
-            return Observed { halves, note: None };
+            return Observed { halves, reason: Reason::default() };
         }
         let request = self.hub.number();
         if is_watched {
@@ -102,7 +187,8 @@ impl Watch {
             authority: is_suspect.then(|| head.authority.as_str().to_owned()),
         };
         let recv = Counted { recv, note: note.clone() };
-        Observed { halves: ExchangeHalves { send: Box::new(send), recv: Box::new(recv) }, note: Some(note) }
+        let reason = Reason { note: Some(note), ..Reason::default() };
+        Observed { halves: ExchangeHalves { send: Box::new(send), recv: Box::new(recv) }, reason }
     }
 }
 
@@ -203,7 +289,7 @@ impl SendHalf for Watched {
 
 impl Drop for Watched {
     fn drop(&mut self) {
-        let Watch { hub, tunnel } = &self.watch;
+        let Watch { hub, tunnel, .. } = &self.watch;
         if let (Some(by), Some(host)) = (self.suspect.take().and_then(Suspect::blocked_by), self.authority.take()) {
             let host = quoted(&host);
             warn!(

@@ -94,6 +94,12 @@ pub fn temporary_folder(parent: &Path) -> io::Result<TempDir> {
     modes::of_temporary_folder(tempfile::Builder::new().prefix(TEMPORARY), FOLDER_MODE).tempdir_in(parent)
 }
 
+/// A file in `folder` without a name, which the system removes when its last handle is closed. Other users cannot open it.
+pub fn unnamed(folder: &Path) -> io::Result<File> {
+    create_folder(folder)?;
+    tempfile::tempfile_in(folder)
+}
+
 /// Writes this content to a temporary file and removes it again: shows that there is room, and the right to write.
 pub fn probe(folder: &Path, content: &[u8]) -> io::Result<()> {
     written(folder, content, FILE_MODE).map(drop)

@@ -218,7 +218,7 @@ async fn a_service_is_no_faster_than_its_visitor() {
 #[tokio::test]
 async fn those_who_listen_hear_of_requests() {
     let hub = Hub::new();
-    let watch = Watch { hub: hub.clone(), tunnel: TunnelHandle(7) };
+    let watch = Watch::new(hub.clone(), TunnelHandle(7));
     let daemon = Daemon::with("1", |config| {
         (config.target, config.watch) = (Target::Service(LocalService::new(text("hello"))), watch);
     })

@@ -39,7 +39,7 @@ fn config(target: &str) -> Config {
         connect_timeout: PATIENCE,
         response_timeout: Some(PATIENCE),
         log_queries: false,
-        watch: Watch { hub: Hub::new(), tunnel: TunnelHandle(0) },
+        watch: Watch::new(Hub::new(), TunnelHandle(0)),
     }
 }
 
@@ -81,7 +81,7 @@ impl Daemon {
         let proxy = Proxy::new(config, in_flight.clone()).unwrap();
         tokio::spawn(async move {
             while let Some(incoming) = client.accept().await {
-                tokio::spawn(proxy.clone().exchange(incoming));
+                tokio::spawn(proxy.clone().exchange(incoming, Origin::Visitor));
             }
         });
         Self { session, in_flight }
@@ -225,8 +225,10 @@ async fn an_exchange_takes_little_memory() {
         authority: Authority::from_static("demo.tunnel.test"),
         headers: HeaderMap::new(),
     };
-    let exchange =
-        proxy.exchange(cok_transport::Incoming { tunnel: 0, head, end: true, exchange: ExchangeHalves { send, recv } });
+    let exchange = proxy.exchange(
+        cok_transport::Incoming { tunnel: 0, head, end: true, exchange: ExchangeHalves { send, recv } },
+        Origin::Visitor,
+    );
     // Each request's task is made, moved and freed: with dialling in it, it would take 8 KiB and a tenth more time. The
     // allocator has 3 KiB for a task of this size.
     let size = std::mem::size_of_val(&exchange);

@@ -23,7 +23,7 @@ fn asked() -> Tunnels {
         connect_timeout: LONG_WAIT,
         response_timeout: None,
         log_queries: false,
-        watch: Watch { hub: Hub::new(), tunnel: TUNNEL },
+        watch: Watch::new(Hub::new(), TUNNEL),
     };
     let in_flight = Arc::default();
     let slot = Slot::new(Proxy::new(config, Arc::clone(&in_flight)).unwrap(), in_flight);

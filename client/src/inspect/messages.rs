@@ -1,0 +1,102 @@
+//! The decoders of an exchange that carries messages, one for each direction.
+
+use http::HeaderMap;
+use http::header::CONTENT_ENCODING;
+
+use super::decode::{self, Coding, Limits, Message, Progress, Stream};
+use super::kind::Kind;
+use super::live::Side;
+
+/// The decoders of one exchange.
+#[derive(Debug)]
+pub(super) struct Decoders {
+    kind: Kind,
+    request: Option<Stream>,
+    response: Option<Stream>,
+    /// Why a direction has no decoder.
+    trouble: Option<String>,
+}
+
+/// The state of an exchange's decoders, for viewers.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Decoding {
+    /// What they take in memory.
+    pub(super) memory: usize,
+    /// Why messages of a direction are not found any more.
+    pub(super) trouble: Option<String>,
+}
+
+impl Decoders {
+    /// None yet.
+    pub(super) fn new(kind: Kind) -> Self {
+        Self { kind, request: None, response: None, trouble: None }
+    }
+
+    /// Whether raw bytes pass in place of bodies.
+    pub(super) fn is_upgraded(&self) -> bool {
+        matches!(self.kind, Kind::WebSocket | Kind::Upgrade)
+    }
+
+    /// Begins with the request's direction, whose head has these fields.
+    pub(super) fn request(&mut self, fields: &HeaderMap) {
+        self.request = self.stream(fields);
+    }
+
+    /// Begins with the response's direction, whose head has these fields.
+    pub(super) fn response(&mut self, fields: &HeaderMap) {
+        self.response = self.stream(fields);
+    }
+
+    fn stream(&mut self, fields: &HeaderMap) -> Option<Stream> {
+        let codings = Coding::list(fields.get_all(CONTENT_ENCODING).iter().map(http::HeaderValue::as_bytes));
+        let codings = match codings {
+            Ok(codings) => codings,
+            Err(trouble) => {
+                self.trouble = Some(trouble.to_string());
+                return None;
+            }
+        };
+        let kind = match self.kind {
+            Kind::EventStream => decode::Kind::EventStream,
+            Kind::WebSocket | Kind::Grpc | Kind::JsonLines | Kind::Upgrade => return None,
+        };
+        Some(Stream::new(&kind, &codings, Limits::default()))
+    }
+
+    fn side(&mut self, side: Side) -> Option<&mut Stream> {
+        match side {
+            Side::Request => self.request.as_mut(),
+            Side::Response => self.response.as_mut(),
+        }
+    }
+
+    /// Takes bytes off the input, and returns some of the messages that they complete.
+    pub(super) fn push(&mut self, side: Side, input: &mut &[u8]) -> Vec<Message> {
+        let mut messages = Vec::new();
+        match self.side(side) {
+            Some(stream) => {
+                if stream.push(input, &mut messages) == Progress::Done {
+                    *input = &[];
+                }
+            }
+            None => *input = &[],
+        }
+        messages
+    }
+
+    /// Ends a direction. Returns what was incomplete.
+    pub(super) fn end(&mut self, side: Side) -> Vec<Message> {
+        let mut messages = Vec::new();
+        if let Some(stream) = self.side(side) {
+            stream.end(&mut messages);
+        }
+        messages
+    }
+
+    /// Their state.
+    pub(super) fn state(&self) -> Decoding {
+        let streams = || self.request.iter().chain(&self.response);
+        let trouble = streams().find_map(Stream::trouble).map(ToString::to_string);
+        Decoding { memory: streams().map(Stream::memory).sum(), trouble: trouble.or_else(|| self.trouble.clone()) }
+    }
+}

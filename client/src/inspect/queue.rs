@@ -1,0 +1,125 @@
+//! What passes from the exchanges to the recorder. Exchanges never wait here: what has no room is not captured.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::live::{Live, Side};
+
+/// The most bytes that wait for the recorder: what a fast tunnel carries in the tenths of a second that a busy machine may
+/// keep the recorder waiting.
+const ROOM: usize = 16 * 1024 * 1024;
+/// Room that only heads and ends take, so that a flood of bodies leaves the list of requests true.
+const RESERVE: usize = 4 * 1024 * 1024;
+/// What an item weighs besides its bytes: its place in the queue, and the buffer around a small piece.
+const ITEM: usize = 256;
+
+/// One thing that happened in an exchange.
+#[derive(Debug)]
+pub(super) struct Item {
+    /// The exchange.
+    pub(super) live: Arc<Live>,
+    /// What happened.
+    pub(super) what: What,
+}
+
+/// What happens in an exchange.
+#[derive(Debug)]
+pub(super) enum What {
+    /// It began.
+    Began,
+    /// A response head, so long after the beginning.
+    Head {
+        /// The head in the form of the tunnel.
+        head: Bytes,
+        /// The time since the beginning.
+        after: Duration,
+    },
+    /// Bytes of a body.
+    Data(Side, Bytes),
+    /// Trailers in the form of the tunnel.
+    Trailers(Side, Bytes),
+    /// A body is longer than what is captured of one.
+    Truncated(Side),
+    /// A half is gone.
+    Over(Side),
+}
+
+impl What {
+    fn weight(&self) -> usize {
+        ITEM + match self {
+            Self::Head { head: bytes, .. } | Self::Data(_, bytes) | Self::Trailers(_, bytes) => bytes.len(),
+            Self::Began | Self::Truncated(_) | Self::Over(_) => 0,
+        }
+    }
+
+    fn limit(&self) -> usize {
+        if matches!(self, Self::Data(..)) { ROOM } else { ROOM + RESERVE }
+    }
+}
+
+/// The queue's end for exchanges.
+#[derive(Debug)]
+pub(super) struct Queue {
+    sender: Sender<Item>,
+    load: Arc<Load>,
+}
+
+/// How full the queue is, and what it had no room for.
+#[derive(Debug, Default)]
+pub(super) struct Load {
+    weight: AtomicUsize,
+    lost: AtomicU64,
+    number: AtomicU64,
+}
+
+impl Load {
+    /// The number of things that were not captured, since there was no room.
+    pub(super) fn lost(&self) -> u64 {
+        self.lost.load(Ordering::Relaxed)
+    }
+
+    /// The bytes that wait.
+    pub(super) fn weight(&self) -> usize {
+        self.weight.load(Ordering::Relaxed)
+    }
+
+    /// A number for an exchange. The first is 1.
+    pub(super) fn number(&self) -> u64 {
+        self.number.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Notes that the recorder has taken an item.
+    pub(super) fn taken(&self, item: &Item) {
+        self.weight.fetch_sub(item.what.weight(), Ordering::Relaxed);
+    }
+}
+
+/// A queue, and its end for the recorder.
+pub(super) fn queue() -> (Arc<Queue>, Receiver<Item>) {
+    let (sender, receiver) = channel();
+    (Arc::new(Queue { sender, load: Arc::default() }), receiver)
+}
+
+impl Queue {
+    /// The queue's load.
+    pub(super) fn load(&self) -> &Arc<Load> {
+        &self.load
+    }
+
+    /// Adds what happened in an exchange. Without room, the exchange loses it, and its viewers see that.
+    pub(super) fn push(&self, live: &Arc<Live>, what: What) {
+        let (weight, limit) = (what.weight(), what.limit());
+        if self.load.weight.fetch_add(weight, Ordering::Relaxed) + weight > limit {
+            self.load.weight.fetch_sub(weight, Ordering::Relaxed);
+            self.load.lost.fetch_add(1, Ordering::Relaxed);
+            live.is_lost.store(true, Ordering::Relaxed);
+            return;
+        }
+        // Without a recorder, nothing is captured any more.
+        let _ended = self.sender.send(Item { live: live.clone(), what });
+    }
+}

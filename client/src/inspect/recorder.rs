@@ -1,0 +1,154 @@
+//! The inspector's thread: it takes what exchanges have put into the queue, and fills the store. It alone decodes streams and
+//! writes to the disk, so exchanges wait for neither.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::Receiver;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use cok_proto::{RequestHead, ResponseHead};
+
+use super::kind::Kind;
+use super::live::{Live, Side};
+use super::messages::Decoders;
+use super::queue::{Item, Load, What};
+use super::store::{Answer, Cut, Entry, Store};
+
+/// The least time between two rounds. It makes the waking of this thread rare, and is hardly seen on a page.
+const PACE: Duration = Duration::from_millis(20);
+/// The longest round. After it, viewers hear of the changes so far.
+const ROUND: Duration = Duration::from_millis(50);
+/// A queue that holds more is not left to fill while the recorder rests.
+const BUSY: usize = 2 * 1024 * 1024;
+
+/// Fills the store.
+#[derive(Debug)]
+pub(super) struct Recorder {
+    store: Arc<Store>,
+    load: Arc<Load>,
+    /// The exchanges whose messages are decoded, by their numbers.
+    open: HashMap<u64, (Arc<Live>, Decoders)>,
+    /// What the queue had lost when ends were looked for.
+    lost: u64,
+}
+
+impl Recorder {
+    pub(super) fn new(store: Arc<Store>, load: Arc<Load>) -> Self {
+        Self { store, load, open: HashMap::new(), lost: 0 }
+    }
+
+    /// Takes items until no exchange can bring more.
+    pub(super) fn run(mut self, receiver: &Receiver<Item>) {
+        while let Ok(first) = receiver.recv() {
+            let began = Instant::now();
+            let mut next = Some(first);
+            while let Some(item) = next {
+                self.load.taken(&item);
+                self.take(item);
+                next = if began.elapsed() < ROUND { receiver.try_recv().ok() } else { None };
+            }
+            self.find_ends();
+            self.store.publish();
+            if self.load.weight() < BUSY {
+                thread::sleep(PACE);
+            }
+        }
+    }
+
+    fn take(&mut self, Item { live, what }: Item) {
+        let id = live.id;
+        match what {
+            What::Began => self.begin(live),
+            What::Head { head, after } => self.head(&live, head, after),
+            What::Data(side, data) => self.data(&live, side, &data),
+            What::Trailers(side, trailers) => {
+                self.store.change(id, |entry| entry.part_mut(side).trailers = Some(trailers));
+            }
+            What::Truncated(side) => {
+                self.store.change(id, |entry| entry.part_mut(side).cut = Some(Cut::Limit));
+            }
+            What::Over(side) => {
+                self.end_messages(&live, side);
+                self.store.finish(id, side);
+            }
+        }
+    }
+
+    fn begin(&mut self, live: Arc<Live>) {
+        let head = RequestHead::decode(live.head.clone()).ok();
+        let kind = head.as_ref().and_then(|head| Kind::of_request(&head.headers));
+        let id = live.id;
+        if let (Some(kind), Some(head)) = (kind, &head) {
+            let mut decoders = Decoders::new(kind);
+            decoders.request(&head.headers);
+            self.open.insert(id, (live.clone(), decoders));
+        }
+        self.store.begin(live);
+        if kind.is_some() {
+            self.store.change(id, |entry| entry.kind = kind);
+        }
+    }
+
+    fn head(&mut self, live: &Arc<Live>, bytes: Bytes, after: Duration) {
+        let Ok(head) = ResponseHead::decode(bytes.clone()) else { return };
+        let answer = Answer { head: bytes, after };
+        if head.is_interim() {
+            self.store.change(live.id, |entry| entry.interim.push(answer));
+            return;
+        }
+        let is_grpc = self.open.contains_key(&live.id);
+        let kind = Kind::of_response(head.status, &head.headers, is_grpc);
+        if let Some(kind) = kind {
+            let (_, decoders) = self.open.entry(live.id).or_insert_with(|| (live.clone(), Decoders::new(kind)));
+            decoders.response(&head.headers);
+        }
+        self.store.change(live.id, |entry| {
+            entry.kind = kind;
+            entry.answer = Some(answer);
+        });
+    }
+
+    fn data(&mut self, live: &Arc<Live>, side: Side, data: &[u8]) {
+        let decoders = self.open.get_mut(&live.id).map(|(_, decoders)| decoders);
+        if decoders.as_ref().is_none_or(|decoders| !decoders.is_upgraded()) {
+            self.store.add(live.id, side, data);
+        }
+        if live.is_evicted.load(Ordering::Relaxed) {
+            self.open.remove(&live.id);
+        } else if let Some(decoders) = decoders {
+            let mut input = data;
+            while !input.is_empty() {
+                let messages = decoders.push(side, &mut input);
+                let state = decoders.state();
+                self.store.add_messages(live.id, side, messages, state);
+            }
+        }
+    }
+
+    fn end_messages(&mut self, live: &Arc<Live>, side: Side) {
+        let Some((_, decoders)) = self.open.get_mut(&live.id) else { return };
+        let (messages, mut state) = (decoders.end(side), decoders.state());
+        if live.is_over() {
+            self.open.remove(&live.id);
+            state.memory = 0;
+        }
+        self.store.add_messages(live.id, side, messages, state);
+    }
+
+    /// Ends exchanges whose last item had no room in the queue.
+    fn find_ends(&mut self) {
+        let lost = self.load.lost();
+        if std::mem::replace(&mut self.lost, lost) == lost {
+            return;
+        }
+        let is_missed = |entry: &Entry| entry.live.is_over() && !(entry.request.is_over && entry.response.is_over);
+        for id in self.store.select(0, |entry| is_missed(entry).then(|| entry.id())) {
+            self.store.finish(id, Side::Request);
+            self.store.finish(id, Side::Response);
+        }
+        self.open.retain(|_, (live, _)| !live.is_over() && !live.is_evicted.load(Ordering::Relaxed));
+    }
+}

@@ -1,0 +1,226 @@
+//! The captured exchanges. The recorder fills the store, viewers read copies of its entries.
+//!
+//! Its lock is held for the change of one entry or the copy of some, never while bytes are decoded or the disk works. No
+//! exchange ever takes it.
+
+mod entry;
+mod part;
+mod spool;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+pub(super) use self::entry::{Answer, Entry, Glance, Passed};
+pub(super) use self::part::Cut;
+use self::spool::{BLOCK, Block, NoBlock};
+pub(super) use self::spool::{ROOM as DISK_ROOM, Spool};
+use super::decode::Message;
+use super::live::{Live, Side};
+use super::messages::Decoding;
+
+/// The most bytes in memory: heads, short bodies, messages and decoders.
+pub(super) const MEMORY_ROOM: usize = 64 * 1024 * 1024;
+/// The most exchanges. A list of them is searched for each view.
+pub(super) const MAX_ENTRIES: usize = 5000;
+/// The most entries that make room for one block on disk. More would hold up the recorder.
+const MAX_EVICTIONS: usize = 64;
+
+/// The captured exchanges.
+#[derive(Debug)]
+pub(super) struct Store {
+    inner: Mutex<Inner>,
+    /// Long bodies.
+    pub(super) spool: Spool,
+    changed: watch::Sender<Changed>,
+}
+
+/// What has changed in the store so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Changed {
+    /// Grows with each change of an entry.
+    pub(super) revision: u64,
+    /// How often all was cleared.
+    pub(super) cleared: u64,
+}
+
+/// What the store holds.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Figures {
+    /// The number of exchanges.
+    pub(super) entries: usize,
+    /// The bytes in memory.
+    pub(super) memory: usize,
+    /// The number of exchanges that made room for later ones.
+    pub(super) evicted: u64,
+    /// The revision of the latest change.
+    pub(super) revision: u64,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    entries: BTreeMap<u64, Entry>,
+    memory: usize,
+    evicted: u64,
+    changed: Changed,
+}
+
+impl Store {
+    /// An empty store.
+    pub(super) fn new(spool: Spool) -> Self {
+        Self { inner: Mutex::default(), spool, changed: watch::Sender::default() }
+    }
+
+    /// Follows its changes.
+    pub(super) fn follow(&self) -> watch::Receiver<Changed> {
+        self.changed.subscribe()
+    }
+
+    /// What it holds.
+    pub(super) fn figures(&self) -> Figures {
+        let inner = self.inner.lock();
+        let revision = inner.changed.revision;
+        Figures { entries: inner.entries.len(), memory: inner.memory, evicted: inner.evicted, revision }
+    }
+
+    /// A copy of one entry.
+    pub(super) fn find(&self, id: u64) -> Option<Entry> {
+        self.inner.lock().entries.get(&id).cloned()
+    }
+
+    /// Copies of what `choose` makes of entries with a later revision than `since`, newest exchange first. `choose` must be
+    /// quick.
+    pub(super) fn select<T>(&self, since: u64, choose: impl FnMut(&Entry) -> Option<T>) -> Vec<T> {
+        let inner = self.inner.lock();
+        inner.entries.values().rev().filter(|entry| entry.revision > since).filter_map(choose).collect()
+    }
+
+    /// Lets go of all exchanges. Those under way are not captured any further.
+    pub(super) fn clear(&self) {
+        let mut inner = self.inner.lock();
+        let entries = std::mem::take(&mut inner.entries);
+        inner.memory = 0;
+        inner.changed.cleared += 1;
+        self.changed.send_replace(inner.changed);
+        drop(inner);
+        for entry in entries.values() {
+            entry.live.is_evicted.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Lets viewers know of the changes so far.
+    pub(super) fn publish(&self) {
+        let changed = self.inner.lock().changed;
+        self.changed.send_if_modified(|before| std::mem::replace(before, changed) != changed);
+    }
+
+    /// Adds an exchange.
+    pub(super) fn begin(&self, live: Arc<Live>) {
+        let mut inner = self.inner.lock();
+        let id = live.id;
+        inner.entries.insert(id, Entry::new(live));
+        inner.change(id, |_| ());
+        inner.make_room();
+    }
+
+    /// Changes an entry. `None` if it is not kept any more.
+    pub(super) fn change<T>(&self, id: u64, change: impl FnOnce(&mut Entry) -> T) -> Option<T> {
+        let mut inner = self.inner.lock();
+        let result = inner.change(id, change);
+        inner.make_room();
+        result
+    }
+
+    /// Adds bytes to a body. This may write to the disk, without the lock.
+    pub(super) fn add(&self, id: u64, side: Side, bytes: &[u8]) {
+        let full = self.change(id, |entry| match entry.part_mut(side) {
+            part if part.cut.is_some() => None,
+            part => part.add(bytes),
+        });
+        let Some((piece, full)) = full.flatten() else { return };
+        match self.write(id, &full) {
+            Some(blocks) => {
+                self.change(id, |entry| entry.part_mut(side).moved(piece, blocks));
+            }
+            None => {
+                self.change(id, |entry| entry.part_mut(side).cut = Some(Cut::Disk));
+            }
+        }
+    }
+
+    /// Adds messages to an entry, and notes the state of its decoders.
+    pub(super) fn add_messages(&self, id: u64, side: Side, messages: Vec<Message>, decoders: Decoding) {
+        self.change(id, |entry| {
+            let after = entry.live.began.elapsed();
+            for message in messages {
+                entry.messages.add(side, after, message);
+            }
+            entry.decoders = decoders;
+        });
+    }
+
+    /// Ends a direction.
+    pub(super) fn finish(&self, id: u64, side: Side) {
+        self.change(id, |entry| entry.part_mut(side).finish());
+    }
+
+    /// Writes bytes to the disk. Older exchanges make room, but not this one.
+    fn write(&self, id: u64, bytes: &Bytes) -> Option<Vec<(Arc<Block>, usize)>> {
+        let mut blocks = Vec::new();
+        for part in bytes.chunks(BLOCK) {
+            let mut evictions = 0;
+            let block = loop {
+                match self.spool.write(part) {
+                    Ok(block) => break block,
+                    Err(NoBlock::Full) if evictions < MAX_EVICTIONS && self.evict_from_disk(id) => evictions += 1,
+                    Err(NoBlock::Full | NoBlock::Failed) => return None,
+                }
+            };
+            blocks.push((block, part.len()));
+        }
+        Some(blocks)
+    }
+
+    /// Lets go of the oldest exchange with a body on disk, except for one.
+    fn evict_from_disk(&self, except: u64) -> bool {
+        let mut inner = self.inner.lock();
+        let is_on_disk = |entry: &Entry| entry.request.is_on_disk() || entry.response.is_on_disk();
+        let oldest = inner.entries.values().find(|entry| entry.id() != except && is_on_disk(entry)).map(Entry::id);
+        let evicted = oldest.and_then(|id| inner.evict(id));
+        drop(inner);
+        evicted.is_some()
+    }
+}
+
+impl Inner {
+    fn change<T>(&mut self, id: u64, change: impl FnOnce(&mut Entry) -> T) -> Option<T> {
+        let entry = self.entries.get_mut(&id)?;
+        let result = change(entry);
+        let memory = entry.memory();
+        self.memory = self.memory + memory - std::mem::replace(&mut entry.charged, memory);
+        self.changed.revision += 1;
+        entry.revision = self.changed.revision;
+        Some(result)
+    }
+
+    /// Lets go of the oldest exchanges while there are too many: first of those that have ended.
+    fn make_room(&mut self) {
+        while self.memory > MEMORY_ROOM || self.entries.len() > MAX_ENTRIES {
+            let ended = self.entries.values().find(|entry| entry.live.is_over()).map(Entry::id);
+            let Some(id) = ended.or_else(|| self.entries.keys().next().copied()) else { return };
+            self.evict(id);
+        }
+    }
+
+    fn evict(&mut self, id: u64) -> Option<Entry> {
+        let entry = self.entries.remove(&id)?;
+        self.memory -= entry.charged;
+        self.evicted += 1;
+        entry.live.is_evicted.store(true, Ordering::Relaxed);
+        Some(entry)
+    }
+}
