@@ -17,6 +17,8 @@ use tower_service::Service;
 use crate::client::Client;
 #[cfg(feature = "files")]
 use crate::files::InvalidFolder;
+#[cfg(feature = "inspect")]
+use crate::inspect::{Inspect, Inspector};
 use crate::instance::{instance_id, new_id};
 use crate::name::check_subdomain;
 use crate::options::{ClientOptions, HostHeader, NAME_TIMEOUT, TunnelOptions};
@@ -75,6 +77,8 @@ pub struct ClientBuilder {
     instance: Option<String>,
     #[cfg(feature = "trace")]
     tracer: Option<Tracer>,
+    #[cfg(feature = "inspect")]
+    inspect: Inspect,
 }
 
 /// Which proxy a client uses.
@@ -102,6 +106,8 @@ impl ClientBuilder {
             instance: None,
             #[cfg(feature = "trace")]
             tracer: None,
+            #[cfg(feature = "inspect")]
+            inspect: Inspect::Off,
         }
     }
 
@@ -195,6 +201,14 @@ impl ClientBuilder {
         self
     }
 
+    /// Shows the requests of all tunnels on a page of this machine, at [`Client::inspector`]. Default: off.
+    #[cfg(feature = "inspect")]
+    #[must_use]
+    pub fn inspect(mut self, inspect: Inspect) -> Self {
+        self.inspect = inspect;
+        self
+    }
+
     /// A tunnel with a client of its own.
     pub fn tunnel(self) -> TunnelBuilder {
         TunnelBuilder::new(Carrier::Own(Box::new(self)))
@@ -208,11 +222,20 @@ impl ClientBuilder {
     pub fn connect(self) -> Result<Client, SettingError> {
         #[cfg(feature = "trace")]
         let tracer = self.tracer.clone();
+        #[cfg(feature = "inspect")]
+        let (inspect, folder) = (self.inspect, self.state_dir.clone());
         let (client, driver) = Client::new(self.options()?);
         #[cfg(feature = "trace")]
         let driver = match &tracer {
             Some(tracer) => driver.traced(tracer),
             None => driver,
+        };
+        #[cfg(feature = "inspect")]
+        let client = match inspect {
+            Inspect::Off => client,
+            Inspect::Port(port) => {
+                client.with_inspector(Inspector::start(port, folder.as_deref()).map_err(SettingError::Inspector)?)
+            }
         };
         Ok(client.start(driver))
     }

@@ -13,6 +13,7 @@ use cok_proto::rules::{PathPrefix, parse_network};
 use cok_transport::Congestion;
 use ipnet::IpNet;
 
+use crate::inspect::Inspect;
 use crate::name::check_subdomain;
 use crate::options::HostHeader;
 use crate::outbound::ProxySetting;
@@ -28,6 +29,7 @@ pub(crate) const RESERVED: &[&str] = &[
     "completions",
     "config",
     "doctor",
+    "har",
     "help",
     "http",
     "login",
@@ -60,6 +62,8 @@ pub(crate) struct FileConfig {
     pub(crate) congestion: Option<Congestion>,
     /// How long a tunnel on WebSocket waits until it tries QUIC again.
     pub(crate) probe_interval: Option<Duration>,
+    /// Whether and where requests are shown.
+    pub(crate) inspect: Option<Inspect>,
     /// The proxy on the way to the daemon.
     pub(crate) proxy: Option<ProxySetting>,
     /// A file of authorities to trust instead of the system's; relative to this file's folder.
@@ -184,6 +188,7 @@ impl FileConfig {
             transport: root.text("transport", TransportChoice::parse),
             congestion: root.text("congestion", Congestion::from_str),
             probe_interval: root.text("probe_interval", parse_interval),
+            inspect: root.text_or_whole("inspect", Inspect::from_str),
             proxy: root.text("proxy", ProxySetting::parse),
             ca_file: root.path("ca_file").map(|path| folder.join(path)),
             tunnels: BTreeMap::new(),
@@ -373,6 +378,7 @@ mod tests {
         assert_eq!(config.transport, Some(TransportChoice::Auto));
         assert_eq!(config.congestion, Some(Congestion::default()));
         assert_eq!(config.probe_interval, Some(crate::transport::PROBE_INTERVAL));
+        assert_eq!(config.inspect, Some(Inspect::USUAL));
         assert_eq!(config.tunnels["NAME"].host_header, Some(HostHeader::default()));
     }
 

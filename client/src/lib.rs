@@ -55,6 +55,8 @@
 //!
 //! The feature `trace` adds [`ClientBuilder::tracer`], which records requests as spans of OpenTelemetry.
 //!
+//! The feature `inspect` adds [`ClientBuilder::inspect`], which shows requests on a page of this machine.
+//!
 //! The feature `program`, which is on by default, adds the command line. A library does without:
 //! `cok-client = { default-features = false }`.
 //!

@@ -49,6 +49,9 @@ pub enum SettingError {
     /// QUIC cannot be used on this machine.
     #[error("QUIC cannot be set up: {0}")]
     Quic(String),
+    /// The inspector cannot start.
+    #[error("requests cannot be shown: {0}")]
+    Inspector(std::io::Error),
     /// The system gives no random numbers for this installation's id.
     #[error("cannot make the id of this installation: {0}")]
     Instance(std::io::Error),

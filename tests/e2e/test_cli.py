@@ -370,7 +370,7 @@ def test_a_unit_of_the_user(tmp_path):
     warned = run("cok-client", "service", "install", env={"XDG_CONFIG_HOME": str(settings), "PATH": "/nonexistent", **proxy})
     assert warned.returncode == 0 and "the proxy http://proxy:3128 of HTTPS_PROXY, which the service" in warned.stderr
     assert "secret" not in warned.stdout + warned.stderr
-    assert f'ExecStart="{BIN_DIR / "cok-client"}" --config "{config}" --keep-trying' in unit.read_text().splitlines()
+    assert f'ExecStart="{BIN_DIR / "cok-client"}" --config "{config}" --keep-trying --inspect off' in unit.read_text().splitlines()
     assert "ExecReload=/bin/kill -HUP $MAINPID" in unit.read_text().splitlines()
     assert service("status").stdout.startswith(f"installed: {unit}\n")
     removed = service("uninstall")
@@ -378,7 +378,7 @@ def test_a_unit_of_the_user(tmp_path):
 
     inside = run("cokd", "client", "service", "install", env={"XDG_CONFIG_HOME": str(settings), "PATH": "/nonexistent"})
     assert inside.returncode == 0, inside
-    assert f'ExecStart="{BIN_DIR / "cokd"}" client --config "{config}" --keep-trying' in unit.read_text().splitlines()
+    assert f'ExecStart="{BIN_DIR / "cokd"}" client --config "{config}" --keep-trying --inspect off' in unit.read_text().splitlines()
 
     unit.write_text("[Service]\nExecStart=/usr/bin/mine\n")
     for refused in (service("install"), service("uninstall")):

@@ -15,6 +15,7 @@ use super::program::called;
 use super::target_flags::TargetFlags;
 use super::url::PublicUrl;
 use super::verbosity::Verbosity;
+use crate::inspect::Inspect;
 use crate::logging::LogFormat;
 use crate::options::HostHeader;
 use crate::target::is_bare_word;
@@ -130,6 +131,10 @@ pub(super) struct Flags {
     /// Name the queries of requests in the log, which may hold secrets
     #[arg(long)]
     pub(super) log_queries: bool,
+    /// Show requests at this port of 127.0.0.1, or at a free one if it is taken; 0 for any free one, "off" for none
+    /// [env: COK_INSPECT] [default: 4040]
+    #[arg(long, value_name = "off|PORT")]
+    pub(super) inspect: Option<Inspect>,
     /// Print log lines in place of the panel that a terminal shows
     #[arg(long)]
     pub(super) no_panel: bool,

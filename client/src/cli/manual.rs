@@ -42,6 +42,21 @@ pub(super) const MANUAL: Manual = Manual {
             ],
         },
         Examples {
+            command: "cok-client requests",
+            lines: &[
+                ("cok-client requests", "List the latest requests of the running client"),
+                ("cok-client requests status=5xx path=/hooks", "Those for a path that failed"),
+                ("cok-client requests --follow --json", "Each one as it ends, for a program"),
+            ],
+        },
+        Examples {
+            command: "cok-client replay",
+            lines: &[
+                ("cok-client replay 12", "Send request 12 to the service again"),
+                ("cok-client replay 12 --edit", "The same, changed in an editor before"),
+            ],
+        },
+        Examples {
             command: "cok-client config",
             lines: &[
                 ("cok-client config set server=https://tunnel.example.com transport=ws", "Set two keys"),
@@ -62,6 +77,7 @@ pub(super) const MANUAL: Manual = Manual {
         ("COK_API_KEY", "The API key, as --api-key"),
         ("COK_SUBDOMAIN", "The name, as --subdomain"),
         ("COK_TRANSPORT", "The transport, as --transport"),
+        ("COK_INSPECT", "Whether and where requests are shown, as --inspect"),
         ("COK_BASIC_AUTH", "Users and passwords of visitors, as --basic-auth; one USER:PASSWORD a line"),
         ("HTTPS_PROXY, ALL_PROXY", "The proxy to the server, as --proxy"),
         ("NO_PROXY", "Hosts that need no proxy, with commas between"),

@@ -6,6 +6,7 @@ mod config_command;
 mod control;
 mod doctor;
 mod failure;
+mod inspector;
 mod login;
 pub mod man_pages;
 mod manual;
@@ -45,6 +46,7 @@ use self::control::{Control, Order, PickArgs, StatusArgs};
 use self::doctor::DoctorArgs;
 use self::failure::fail;
 pub use self::failure::{Usage, exit_code};
+use self::inspector::{HarArgs, ReplayArgs, RequestsArgs};
 use self::login::LoginArgs;
 use self::man_pages::{CompletionsArgs, ManArgs};
 use self::manual::{MANUAL, PAGE};
@@ -64,6 +66,7 @@ pub use self::target_flags::TargetFlags;
 pub use self::verbosity::Verbosity;
 use crate::client::Client;
 use crate::events::Observation;
+use crate::inspect::Inspector;
 use crate::logging::{self, LogFormat};
 use crate::options::ClientOptions;
 
@@ -112,6 +115,14 @@ enum Command {
     Reload(PickArgs),
     /// Stop a running client
     Stop(PickArgs),
+    /// List the latest requests of a running client's tunnels
+    #[command(after_help = MANUAL.help("cok-client requests"))]
+    Requests(RequestsArgs),
+    /// Send a request to the service again
+    #[command(after_help = MANUAL.help("cok-client replay"))]
+    Replay(ReplayArgs),
+    /// Write the latest requests into an HTTP archive, which browsers and other tools read
+    Har(HarArgs),
     /// Find out what is in the way of a tunnel, and what to do; takes the options of a start
     #[command(after_help = MANUAL.help("cok-client doctor"))]
     Doctor(Box<DoctorArgs>),
@@ -152,6 +163,9 @@ fn run_command(cli: &Cli) -> ExitCode {
         Some(Command::Status(args)) => control::status(args),
         Some(Command::Reload(args)) => control::reload(args),
         Some(Command::Stop(args)) => control::stop(args),
+        Some(Command::Requests(args)) => inspector::requests(args),
+        Some(Command::Replay(args)) => inspector::replay(args),
+        Some(Command::Har(args)) => inspector::har(args),
         Some(Command::Doctor(args)) => {
             return doctor::run(args).unwrap_or_else(|error| fail(args.log_format(), &error));
         }
@@ -217,6 +231,12 @@ async fn run(
     if let Some(tracer) = tracer {
         driver = driver.traced(tracer);
     }
+    // Without a home there is no place for the socket, and nothing that would ask there.
+    let state_dir = invocation.state_dir().ok();
+    let client = inspector::opened(client, plan.inspect(), state_dir.as_deref());
+    if panel.is_none() {
+        inspector::announce(&client, flags.log_format);
+    }
     let overview = Arc::new(Overview::new(client.clone()));
     let _requests = flags.log.map(|LogTopic::Requests| {
         let (log, overview) = (RequestLog::new(flags.log_queries), overview.clone());
@@ -225,10 +245,9 @@ async fn run(
     let panel = panel.map(|offset| open_panel(&client, server.clone(), offset, &overview)).transpose()?;
     let mut tunnels = Running::open(invocation, plan, client, &overview)?;
     let (orders, mut ordered) = mpsc::channel(MAX_ORDERS);
-    // Without a home there is no place for the socket, and nothing that would ask there.
-    let control = match invocation.state_dir() {
-        Ok(state_dir) => Control::new(&state_dir).await,
-        Err(_) => None,
+    let control = match &state_dir {
+        Some(state_dir) => Control::new(state_dir).await,
+        None => None,
     };
     let mut controlled = JoinSet::new();
     controlled.spawn(control::serve(control, server, overview.clone(), orders, stop.clone()));
@@ -293,7 +312,8 @@ fn open_panel(
         }
         known
     });
-    let sources = Sources { places: Box::new(move || overview.places()), round_trip };
+    let inspector = client.inspector().map(Inspector::secret_url);
+    let sources = Sources { places: Box::new(move || overview.places()), round_trip, inspector };
     let program = format!("{} {}", called(), env!("CARGO_PKG_VERSION"));
     let panel = Panel::start(&program, server, offset, sources).context("cannot open the panel")?;
     Ok((client.observe(panel.observer()), panel))

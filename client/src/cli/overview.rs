@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::plan::Label;
 use crate::client::Client;
 use crate::event::{Event, TunnelHandle, TunnelState, TunnelStatus};
+use crate::inspect::Inspector;
 use crate::target::Target;
 
 /// One tunnel, as `cok-client status --json` prints it.
@@ -103,6 +104,11 @@ impl Overview {
     /// The name of a tunnel in the file.
     pub(super) fn label(&self, tunnel: TunnelHandle) -> Label {
         self.tunnels.lock().get(&tunnel).and_then(|details| details.label.clone())
+    }
+
+    /// The client's inspector, if it has one.
+    pub(super) fn inspector(&self) -> Option<&Inspector> {
+        self.client.inspector()
     }
 
     /// Where all tunnels stand. It has no answer while the client stops.

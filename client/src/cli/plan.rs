@@ -21,6 +21,7 @@ use super::program::called;
 use crate::config::{FileConfig, FileTunnel, Source};
 use crate::doctor::{Exam, NoKey};
 use crate::files::InvalidFolder;
+use crate::inspect::Inspect;
 use crate::instance::{instance_id, new_id};
 use crate::name::check_subdomain;
 use crate::options::{ClientOptions, HostHeader, TunnelOptions};
@@ -76,6 +77,7 @@ struct Connection {
     transport: TransportChoice,
     congestion: Congestion,
     probe_interval: Duration,
+    inspect: Inspect,
     /// The proxy on the way, and who has named it.
     proxy: Option<(ProxyUrl, &'static str)>,
     ca_file: Option<PathBuf>,
@@ -189,6 +191,7 @@ impl Invocation {
             proxy,
             congestion: flags.congestion.or(file.congestion).unwrap_or_default(),
             probe_interval: flags.probe_interval.or(file.probe_interval).unwrap_or(PROBE_INTERVAL),
+            inspect: self.inspect(file)?,
             ca_file: flags.ca_file.as_ref().or(file.ca_file.as_ref()).cloned(),
         })
     }
@@ -352,6 +355,14 @@ impl Invocation {
         }
     }
 
+    fn inspect(&self, file: &FileConfig) -> anyhow::Result<Inspect> {
+        match (self.flags.inspect, env("COK_INSPECT")) {
+            (Some(inspect), _) => Ok(inspect),
+            (None, Some(text)) => text.parse().map_err(|why| anyhow!("COK_INSPECT: {why}")),
+            (None, None) => Ok(file.inspect.unwrap_or(Inspect::USUAL)),
+        }
+    }
+
     /// What to do without a key.
     fn way_to_key(&self, file: &FileConfig, why: &anyhow::Error) -> &'static str {
         let flags = &self.flags;
@@ -406,6 +417,11 @@ impl Planned {
 }
 
 impl Plan {
+    /// Whether and where requests are shown.
+    pub(super) fn inspect(&self) -> Inspect {
+        self.connection.inspect
+    }
+
     /// The settings that differ from those of a later plan, and that only a restart changes.
     pub(super) fn restarts(&self, later: &Self) -> Vec<&'static str> {
         let (old, new) = (&self.connection, &later.connection);
@@ -415,6 +431,7 @@ impl Plan {
             ("transport", old.transport != new.transport),
             ("congestion", old.congestion != new.congestion),
             ("probe_interval", old.probe_interval != new.probe_interval),
+            ("inspect", old.inspect != new.inspect),
             ("proxy", old.proxy != new.proxy),
             ("ca_file", old.ca_file != new.ca_file),
         ];

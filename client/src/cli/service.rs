@@ -139,7 +139,7 @@ fn unit(program: &Path, subcommand: Option<&str>, config: &Path) -> anyhow::Resu
     // prevents that, since another try would fail as well.
     Ok(format!(
         "{MARK}\n[Unit]\nDescription=cok: tunnels to local services\nStartLimitIntervalSec=0\n\n[Service]\nExecStart={program} \
-         --config {config} --keep-trying\nExecReload=/bin/kill -HUP $MAINPID\nRestart=always\nRestartSec=2s\n\
+         --config {config} --keep-trying --inspect off\nExecReload=/bin/kill -HUP $MAINPID\nRestart=always\nRestartSec=2s\n\
          RestartPreventExitStatus=2\nNoNewPrivileges=yes\n\
          LimitCORE=0\n\n[Install]\nWantedBy=default.target\n"
     ))
@@ -179,10 +179,10 @@ mod tests {
         assert_eq!(quoted("/a b/c").unwrap(), r#""/a b/c""#);
         assert_eq!(quoted(r#"/100%/$HOME/"\"#).unwrap(), r#""/100%%/$HOME/\"\\""#);
         let text = unit(Path::new("/$a/cok-client"), None, Path::new("/$b")).unwrap();
-        assert!(text.contains(r#"ExecStart="/$a/cok-client" --config "/$$b" --keep-trying"#), "{text}");
+        assert!(text.contains(r#"ExecStart="/$a/cok-client" --config "/$$b" --keep-trying --inspect off"#), "{text}");
         assert!(text.contains("\nExecReload=/bin/kill -HUP $MAINPID\n"), "{text}");
         let text = unit(Path::new("/cokd"), Some("client"), Path::new("/b")).unwrap();
-        assert!(text.contains(r#"ExecStart="/cokd" client --config "/b" --keep-trying"#), "{text}");
+        assert!(text.contains(r#"ExecStart="/cokd" client --config "/b" --keep-trying --inspect off"#), "{text}");
         assert!(quoted("/a\nExecStartPre=/bin/evil").is_err());
     }
 }

@@ -1,9 +1,10 @@
 //! What an exchange carries: a request and its response, or messages one by one.
 
-use cok_http::is_event_stream;
 use cok_http::websocket::is_websocket;
 use http::header::{CONTENT_TYPE, UPGRADE};
 use http::{HeaderMap, HeaderValue, StatusCode};
+
+use super::decode;
 
 /// What an exchange carries besides plain bodies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,7 +24,7 @@ pub(super) enum Kind {
 impl Kind {
     /// The kind that the request names already.
     pub(super) fn of_request(fields: &HeaderMap) -> Option<Self> {
-        is_of(fields, |kind| kind.starts_with(b"application/grpc")).then_some(Self::Grpc)
+        matches!(body(fields), Some(decode::Kind::Grpc { .. })).then_some(Self::Grpc)
     }
 
     /// The kind that follows from the response. `is_grpc` says that the request has named gRPC.
@@ -32,17 +33,13 @@ impl Kind {
             let protocol = fields.get(UPGRADE).map_or(&b""[..], HeaderValue::as_bytes);
             return Some(if is_websocket(protocol) { Self::WebSocket } else { Self::Upgrade });
         }
-        if is_grpc {
-            return Some(Self::Grpc);
+        match body(fields) {
+            _ if is_grpc => Some(Self::Grpc),
+            Some(decode::Kind::EventStream) => Some(Self::EventStream),
+            Some(decode::Kind::Lines | decode::Kind::Sequence) => Some(Self::JsonLines),
+            Some(decode::Kind::Grpc { .. }) => Some(Self::Grpc),
+            Some(decode::Kind::WebSocket(_)) | None => None,
         }
-        if is_event_stream(fields) {
-            return Some(Self::EventStream);
-        }
-        let is_lines = |kind: &[u8]| {
-            [&b"application/x-ndjson"[..], b"application/jsonl", b"application/json-seq", b"application/stream+json"]
-                .contains(&kind)
-        };
-        is_of(fields, is_lines).then_some(Self::JsonLines)
     }
 
     /// Its name in the interface.
@@ -57,9 +54,9 @@ impl Kind {
     }
 }
 
-fn is_of(fields: &HeaderMap, matches: impl Fn(&[u8]) -> bool) -> bool {
-    let kind = fields.get(CONTENT_TYPE).and_then(|kind| kind.as_bytes().split(|byte| *byte == b';').next());
-    kind.is_some_and(|kind| matches(&kind.trim_ascii().to_ascii_lowercase()))
+/// The messages of a body, by its type.
+fn body(fields: &HeaderMap) -> Option<decode::Kind> {
+    decode::Kind::of_body(fields.get(CONTENT_TYPE)?.as_bytes(), None)
 }
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
 //! The decoders of an exchange that carries messages, one for each direction.
 
-use http::HeaderMap;
-use http::header::CONTENT_ENCODING;
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, SEC_WEBSOCKET_EXTENSIONS};
+use http::{HeaderMap, HeaderValue};
 
-use super::decode::{self, Coding, Limits, Message, Progress, Stream};
+use super::decode::{self, Coding, Limits, Message, Negotiated, Progress, Stream};
 use super::kind::Kind;
 use super::live::Side;
 
@@ -39,28 +39,36 @@ impl Decoders {
 
     /// Begins with the request's direction, whose head has these fields.
     pub(super) fn request(&mut self, fields: &HeaderMap) {
-        self.request = self.stream(fields);
+        self.request = self.body(fields);
     }
 
-    /// Begins with the response's direction, whose head has these fields.
+    /// Begins with the response's direction, whose head has these fields. Both directions of a WebSocket begin here.
     pub(super) fn response(&mut self, fields: &HeaderMap) {
-        self.response = self.stream(fields);
+        match self.kind {
+            Kind::WebSocket => {
+                let extensions = fields.get_all(SEC_WEBSOCKET_EXTENSIONS).iter().map(HeaderValue::as_bytes);
+                let negotiated = Negotiated::from_response(extensions);
+                let stream = |deflate| Some(Stream::new(&decode::Kind::WebSocket(deflate), &[], Limits::default()));
+                self.request = stream(negotiated.as_ref().map(|both| both.client));
+                self.response = stream(negotiated.as_ref().map(|both| both.server));
+            }
+            Kind::Upgrade => {}
+            Kind::EventStream | Kind::Grpc | Kind::JsonLines => self.response = self.body(fields),
+        }
     }
 
-    fn stream(&mut self, fields: &HeaderMap) -> Option<Stream> {
-        let codings = Coding::list(fields.get_all(CONTENT_ENCODING).iter().map(http::HeaderValue::as_bytes));
-        let codings = match codings {
-            Ok(codings) => codings,
+    /// What finds the messages of a body.
+    fn body(&mut self, fields: &HeaderMap) -> Option<Stream> {
+        let named = |name| fields.get(name).map(HeaderValue::as_bytes);
+        let encoding = named("grpc-encoding").or_else(|| named("connect-content-encoding"));
+        let kind = decode::Kind::of_body(named(CONTENT_TYPE.as_str())?, encoding)?;
+        match Coding::list(fields.get_all(CONTENT_ENCODING).iter().map(HeaderValue::as_bytes)) {
+            Ok(codings) => Some(Stream::new(&kind, &codings, Limits::default())),
             Err(trouble) => {
                 self.trouble = Some(trouble.to_string());
-                return None;
+                None
             }
-        };
-        let kind = match self.kind {
-            Kind::EventStream => decode::Kind::EventStream,
-            Kind::WebSocket | Kind::Grpc | Kind::JsonLines | Kind::Upgrade => return None,
-        };
-        Some(Stream::new(&kind, &codings, Limits::default()))
+        }
     }
 
     fn side(&mut self, side: Side) -> Option<&mut Stream> {

@@ -37,6 +37,7 @@ use self::recorder::Recorder;
 use self::store::{Spool, Store};
 use self::token::Token;
 use self::tunnels::Tunnels;
+pub(crate) use self::view::Summary;
 use crate::event::TunnelHandle;
 use crate::routes::Slot;
 

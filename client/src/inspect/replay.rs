@@ -104,15 +104,12 @@ impl Replay {
             return Err(NoReplay::NotWhole);
         }
         edit.apply(&mut head)?;
-        let (body, end) = match new_body {
-            Some(body) => {
-                let end = body.is_empty();
-                (body, end)
-            }
-            None => {
-                let body = entry.request.read(&shared.store.spool, usize::MAX).map_err(|error| unreadable(&error))?;
-                (body, live.is_bodiless)
-            }
+        let (body, end) = if let Some(body) = new_body {
+            let end = body.is_empty();
+            (body, end)
+        } else {
+            let body = entry.request.read(&shared.store.spool, usize::MAX).map_err(|error| unreadable(&error))?;
+            (body, live.is_bodiless)
         };
         if head.headers.contains_key(CONTENT_LENGTH) || (is_edited && !end) {
             // In the place of the old one, so that nothing else changes.

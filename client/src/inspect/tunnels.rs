@@ -25,11 +25,6 @@ impl Tunnels {
         self.0.lock().insert(tunnel, Known { label, slot: Arc::downgrade(slot) });
     }
 
-    /// The user's name for a tunnel.
-    pub(super) fn label(&self, tunnel: TunnelHandle) -> Option<String> {
-        self.0.lock().get(&tunnel)?.label.clone()
-    }
-
     /// The names of all tunnels.
     pub(super) fn labels(&self) -> HashMap<TunnelHandle, String> {
         let tunnels = self.0.lock();

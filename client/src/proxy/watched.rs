@@ -24,6 +24,22 @@ use crate::events::Hub;
 use crate::inspect::{Captured, Tap};
 use crate::text::quoted;
 
+/// Stands in for what captures an exchange where there is no inspector. There is never one.
+#[cfg(not(feature = "inspect"))]
+#[derive(Debug)]
+enum Captured {}
+
+#[cfg(not(feature = "inspect"))]
+impl Captured {
+    fn failed(&self, _why: String) {
+        match *self {}
+    }
+
+    fn speaks(&self, _protocol: Spoken) {
+        match *self {}
+    }
+}
+
 /// The tunnel whose exchanges are observed.
 #[derive(Clone, Debug)]
 pub(crate) struct Watch {
@@ -89,7 +105,7 @@ impl Observed {
 pub(super) struct Reason {
     /// What is noted for events; `None` if there are none.
     note: Option<Arc<Note>>,
-    #[cfg(feature = "inspect")]
+    /// The same for the inspector.
     captured: Option<Captured>,
 }
 
@@ -99,18 +115,15 @@ impl Reason {
         if let Some(note) = &self.note {
             *note.failure.lock() = Some(why());
         }
-        #[cfg(feature = "inspect")]
         if let Some(captured) = &self.captured {
             captured.failed(why());
         }
     }
 
     /// Notes the protocol that the service is asked in.
-    #[cfg_attr(not(feature = "inspect"), expect(clippy::unused_self, reason = "only the inspector shows it"))]
-    pub(super) fn speaks(&self, _protocol: Spoken) {
-        #[cfg(feature = "inspect")]
+    pub(super) fn speaks(&self, protocol: Spoken) {
         if let Some(captured) = &self.captured {
-            captured.speaks(_protocol);
+            captured.speaks(protocol);
         }
     }
 }
@@ -140,15 +153,33 @@ impl Watch {
         origin: Origin,
         host: &Arc<BlockedHost>,
     ) -> Observed {
-        #[cfg(feature = "inspect")]
-        if let Some(tap) = &self.tap {
-            let (halves, captured) = tap.begin(head, end, halves, origin);
-            let mut observed = self.observe(head, halves, host);
-            observed.reason.captured = Some(captured);
-            return observed;
-        }
-        let _unused = (end, origin);
-        self.observe(head, halves, host)
+        let (halves, captured) = self.capture((head, end), halves, origin);
+        let mut observed = self.observe(head, halves, host);
+        observed.reason.captured = captured;
+        observed
+    }
+
+    #[cfg(feature = "inspect")]
+    fn capture(
+        &self,
+        (head, end): (&RequestHead, bool),
+        halves: ExchangeHalves,
+        origin: Origin,
+    ) -> (ExchangeHalves, Option<Captured>) {
+        let Some(tap) = &self.tap else { return (halves, None) };
+        let (halves, captured) = tap.begin(head, end, halves, origin);
+        (halves, Some(captured))
+    }
+
+    /// There is no inspector.
+    #[cfg(not(feature = "inspect"))]
+    fn capture(
+        &self,
+        _request: (&RequestHead, bool),
+        halves: ExchangeHalves,
+        _origin: Origin,
+    ) -> (ExchangeHalves, Option<Captured>) {
+        (halves, None)
     }
 
     /// Reports the beginning of an exchange, and its end once the response's half is dropped. Leaves the halves alone if they

@@ -12,7 +12,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
 
 use super::socket::{self, Asking};
-use super::{Answer, ClientLine, Request, read_line, to_line};
+use super::{Answer, ClientLine, Place, Request, read_line, to_line};
 use crate::cli::failure::{FAILED, USAGE};
 use crate::cli::plan::state_dir;
 use crate::cli::program::called;
@@ -112,6 +112,33 @@ pub(in crate::cli) fn apply_revocations(state_dir: &Path) -> anyhow::Result<Exit
         }
         Ok(code)
     })
+}
+
+/// Finds the inspector of a running client: of the one with this PID, or of the only one that has an inspector.
+pub(in crate::cli) async fn inspector(pid: Option<u32>, state_dir: &Path) -> anyhow::Result<Place> {
+    let (mut found, mut without) = (Vec::new(), Vec::new());
+    for (running, stream) in socket::running(state_dir).await? {
+        if pid.is_some_and(|pid| pid != running) {
+            continue;
+        }
+        match ask(stream, Request::Inspector).await {
+            Ok((Answer::Inspector(place), _)) => found.push((running, place)),
+            Ok((Answer::NoInspector, _)) => without.push(running.to_string()),
+            other => drop(unexpected(running, other)),
+        }
+    }
+    match (found.len(), pid) {
+        (1, _) => Ok(found.remove(0).1),
+        (0, _) if !without.is_empty() => {
+            bail!("client {} runs with --inspect off; start it without, or with --inspect PORT", without.join(", "))
+        }
+        (0, Some(pid)) => bail!("there is no client {pid}"),
+        (0, None) => bail!("no client runs"),
+        (count, _) => {
+            let pids = found.iter().map(|(pid, _)| pid.to_string()).collect::<Vec<_>>().join(", ");
+            Err(ConfigError::new(format!("{count} clients run: say --pid and one of {pids}")).into())
+        }
+    }
 }
 
 /// Stops running clients and waits for their ends.

@@ -8,11 +8,12 @@ mod server;
 mod socket;
 
 use std::io;
+use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, BufReader};
 
-pub(super) use self::ask::{PickArgs, StatusArgs, apply_revocations, reload, status, stop};
+pub(super) use self::ask::{PickArgs, StatusArgs, apply_revocations, inspector, reload, status, stop};
 pub(super) use self::server::{Control, Order, serve};
 use super::overview::TunnelLine;
 use super::running::Changes;
@@ -27,6 +28,8 @@ enum Request {
     Reload,
     /// Read again which share links are revoked.
     Revoke,
+    /// Say where the inspector is, and with which token it answers.
+    Inspector,
     /// Stop. The connection ends with the program.
     Stop,
 }
@@ -51,6 +54,10 @@ enum Answer {
     },
     /// The daemon gets the revoked share links.
     Revoked,
+    /// Where its inspector is.
+    Inspector(Place),
+    /// It has none.
+    NoInspector,
     /// It stops.
     Stopping,
     /// It cannot do that.
@@ -58,6 +65,13 @@ enum Answer {
         /// Why.
         reason: String,
     },
+}
+
+/// An inspector, and what opens it. The socket is its owner's alone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Place {
+    pub(super) address: SocketAddr,
+    pub(super) token: String,
 }
 
 /// One client, as `cok-client status --json` prints it.

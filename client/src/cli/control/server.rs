@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::socket::{self, Answering, Listener, SocketPath};
-use super::{Answer, ClientLine, Request, read_line, to_line};
+use super::{Answer, ClientLine, Place, Request, read_line, to_line};
 use crate::cli::overview::Overview;
 use crate::cli::running::{Changes, NotReloaded};
 
@@ -150,6 +150,12 @@ impl Service {
                     Err(_) => Answer::Failed { reason: "the client is stopping".to_owned() },
                 }
             }
+            Request::Inspector => match self.overview.inspector() {
+                Some(inspector) => {
+                    Answer::Inspector(Place { address: inspector.address(), token: inspector.token().to_owned() })
+                }
+                None => Answer::NoInspector,
+            },
             Request::Stop => {
                 let _ended = self.orders.send(Order::Stop).await;
                 Answer::Stopping

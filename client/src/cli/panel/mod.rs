@@ -47,6 +47,8 @@ pub(super) struct Sources {
     pub(super) places: Box<dyn Fn() -> Vec<Place> + Send>,
     /// The latest round trip to the server.
     pub(super) round_trip: Box<dyn FnMut() -> Option<Duration> + Send>,
+    /// The address of the inspector's page, with its token.
+    pub(super) inspector: Option<String>,
 }
 
 /// Whether the command line and the terminal want a panel.
@@ -103,7 +105,7 @@ impl Panel {
     pub(super) fn start(program: &str, server: String, offset: i64, sources: Sources) -> io::Result<Self> {
         let shared = Arc::new(Shared {
             inner: Mutex::new(Inner {
-                state: State::new(program, server, offset, Instant::now()),
+                state: State::new(program, server, offset, Instant::now()).with_inspector(sources.inspector.clone()),
                 lines: VecDeque::new(),
                 is_changed: true,
                 is_overwritten: false,

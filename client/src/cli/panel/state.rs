@@ -12,6 +12,8 @@ use crate::event::{Event, TunnelHandle};
 
 /// The width of the column of names.
 const NAMES: usize = 17;
+/// A terminal with fewer lines has none for the inspector's address.
+const LOW: usize = 12;
 /// The most lines of requests.
 const MOST_REQUESTS: usize = 10;
 
@@ -38,6 +40,8 @@ enum Standing {
 pub(super) struct State {
     program: String,
     server: String,
+    /// The address of the inspector's page.
+    inspector: Option<String>,
     session: Session,
     transport: Option<(&'static str, String)>,
     round_trip: Option<Duration>,
@@ -53,6 +57,7 @@ impl State {
         Self {
             program: program.to_owned(),
             server,
+            inspector: None,
             session: Session::Connecting,
             transport: None,
             round_trip: None,
@@ -61,6 +66,11 @@ impl State {
             requests: Requests::new(now),
             offset,
         }
+    }
+
+    /// The same, with the address of the inspector's page.
+    pub(super) fn with_inspector(self, inspector: Option<String>) -> Self {
+        Self { inspector, ..self }
     }
 
     /// Takes an event in.
@@ -140,6 +150,9 @@ impl State {
         lines.push(server);
         if let Some((name, reason)) = &self.transport {
             lines.push(named("Transport").add(Style::Plain, name).add(Style::Dim, format!(" ({reason})")));
+        }
+        if let Some(inspector) = self.inspector.as_ref().filter(|_| height >= LOW) {
+            lines.push(named("Inspector").add(Style::Plain, inspector));
         }
         let frame = lines.len() + 5 + usize::from(self.hint.is_some());
         lines.extend(self.tunnel_lines(places, height.saturating_sub(frame + 1).max(1)));

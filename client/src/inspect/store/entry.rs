@@ -102,7 +102,7 @@ pub(in crate::inspect) struct Entry {
 impl Entry {
     /// An exchange that has begun.
     pub(super) fn new(live: Arc<Live>) -> Self {
-        let request = Part { is_over: live.is_bodiless, ..Part::default() };
+        let request = Part::new(live.is_bodiless);
         Self {
             live,
             kind: None,
@@ -173,8 +173,6 @@ pub(in crate::inspect) struct Glance {
     pub(in crate::inspect) messages_from_service: u64,
     /// Some of it was not captured.
     pub(in crate::inspect) is_cut: bool,
-    /// Grows with each change.
-    pub(in crate::inspect) revision: u64,
 }
 
 impl Entry {
@@ -187,7 +185,6 @@ impl Entry {
             messages_from_visitor: self.messages.from_visitor,
             messages_from_service: self.messages.from_service,
             is_cut: self.cut(Side::Request).or(self.cut(Side::Response)).is_some(),
-            revision: self.revision,
         }
     }
 }

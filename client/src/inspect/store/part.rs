@@ -54,6 +54,11 @@ pub(in crate::inspect) struct Part {
 }
 
 impl Part {
+    /// A direction that has brought nothing yet, or that has no body.
+    pub(super) fn new(is_over: bool) -> Self {
+        Self { is_over, ..Self::default() }
+    }
+
     /// What it takes in memory.
     pub(super) fn memory(&self) -> usize {
         self.memory

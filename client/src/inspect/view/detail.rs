@@ -13,7 +13,7 @@ use super::summary::{Summary, milliseconds};
 use super::{Secrets, secrets};
 use crate::inspect::Shared;
 use crate::inspect::live::{Reset, Side};
-use crate::inspect::store::{Answer, Entry};
+use crate::inspect::store::{Answer, Cut, Entry};
 
 /// A request and its response.
 #[derive(Debug, Serialize)]
@@ -69,15 +69,18 @@ struct Field {
     masked: bool,
 }
 
-/// Where the time went. All are absent until they are known.
+/// Where the time went, in milliseconds. All are null until they are known.
 #[derive(Debug, Serialize)]
 struct Timings {
     /// Until the service had the request.
-    request_ms: Option<f64>,
+    #[serde(rename = "request_ms")]
+    request: Option<f64>,
     /// What the service took for the first byte of its response.
-    service_ms: Option<f64>,
+    #[serde(rename = "service_ms")]
+    service: Option<f64>,
     /// From there to the end of the response.
-    response_ms: Option<f64>,
+    #[serde(rename = "response_ms")]
+    response: Option<f64>,
 }
 
 /// Why it broke off.
@@ -108,9 +111,9 @@ impl Detail {
             request: direction(entry, Side::Request, &request, shown),
             interim: entry.interim.iter().filter_map(interim).collect(),
             timings: Timings {
-                request_ms: head_after.zip(service).map(|(head, service)| milliseconds(head.saturating_sub(service))),
-                service_ms: service.map(milliseconds),
-                response_ms: head_after.zip(ended).map(|(head, ended)| milliseconds(ended.after.saturating_sub(head))),
+                request: head_after.zip(service).map(|(head, service)| milliseconds(head.saturating_sub(service))),
+                service: service.map(milliseconds),
+                response: head_after.zip(ended).map(|(head, ended)| milliseconds(ended.after.saturating_sub(head))),
             },
             response: response.map(|head| Response {
                 status: head.status.as_u16(),
@@ -138,7 +141,7 @@ fn direction(entry: &Entry, side: Side, head: &HeaderMap, shown: Secrets) -> Dir
         trailers: fields(&trailers, shown),
         size: entry.live.bytes(side).load(Ordering::Relaxed),
         captured: part.captured(),
-        cut: entry.cut(side).map(|cut| cut.name()),
+        cut: entry.cut(side).map(Cut::name),
     }
 }
 

@@ -9,11 +9,10 @@ mod message;
 pub(super) mod secrets;
 mod summary;
 
-pub(super) use self::body::ShownBody;
 pub(super) use self::detail::Detail;
 pub(super) use self::matching::matches;
 pub(super) use self::message::MessagePage;
-pub(super) use self::summary::Summary;
+pub(crate) use self::summary::Summary;
 
 /// Whether secrets are shown as they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
