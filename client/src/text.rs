@@ -6,6 +6,8 @@ use std::fmt::Write as _;
 use std::io;
 
 pub(crate) use cok_host::harmless::harmless;
+#[cfg(feature = "inspect")]
+pub(crate) use cok_host::harmless::is_invisible;
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
 /// The most characters that are shown of a peer's words.

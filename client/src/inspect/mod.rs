@@ -6,6 +6,7 @@
 
 mod capture;
 mod decode;
+mod export;
 mod filter;
 mod kind;
 mod live;

@@ -25,7 +25,7 @@ mod websocket;
 
 pub(crate) use self::body::{BodyLimits, Content, Language, Plain, Shown, body, decoded};
 pub(crate) use self::codings::Coding;
-pub(crate) use self::form::{Pair, Part};
+pub(crate) use self::form::{Pair, Part, urlencoded};
 pub(crate) use self::hex::dump;
 pub(crate) use self::json::pretty;
 pub(crate) use self::media_type::MediaType;
@@ -33,3 +33,8 @@ pub(crate) use self::message::{Message, MessageKind};
 pub(crate) use self::stream::{Kind, Limits, Progress, Stream};
 pub(crate) use self::trouble::Trouble;
 pub(crate) use self::websocket::{Negotiated, PerMessageDeflate};
+
+#[cfg(test)]
+pub(super) mod tests {
+    pub(in super::super) use super::codings::tests::gzip;
+}

@@ -35,7 +35,7 @@ fn events(count: usize) -> Vec<u8> {
     text.into_bytes()
 }
 
-pub(in super::super) fn gzip(data: &[u8]) -> Vec<u8> {
+pub(in crate::inspect) fn gzip(data: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
     encoder.write_all(data).unwrap();
     encoder.finish().unwrap()
