@@ -8,6 +8,7 @@
 
 mod body;
 mod charset;
+mod coding;
 mod codings;
 mod event_stream;
 mod form;
@@ -24,7 +25,7 @@ mod trouble;
 mod websocket;
 
 pub(crate) use self::body::{BodyLimits, Content, Language, Plain, Shown, body, decoded};
-pub(crate) use self::codings::Coding;
+pub(crate) use self::coding::Coding;
 pub(crate) use self::form::{Pair, Part, urlencoded};
 pub(crate) use self::hex::dump;
 pub(crate) use self::json::pretty;
