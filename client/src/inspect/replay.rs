@@ -2,7 +2,6 @@
 //! halves are in memory.
 
 use std::pin::Pin;
-use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -18,8 +17,8 @@ use tokio::time::{Sleep, sleep};
 
 use super::Shared;
 use super::live::Side;
+use super::secrets::unmasked_target;
 use super::store::Entry;
-use super::view::secrets;
 use crate::proxy::Origin;
 
 /// The longest that a replay may take, such as one of an event stream.
@@ -97,10 +96,9 @@ impl Replay {
         if head.is_upgrade() {
             return Err(NoReplay::Upgrade);
         }
-        let is_whole = live.is_request_complete.load(Ordering::Relaxed);
         let new_body = edit.new_body()?;
         let is_edited = new_body.is_some();
-        if new_body.is_none() && (!is_whole || entry.cut(Side::Request).is_some()) {
+        if new_body.is_none() && !entry.is_whole(Side::Request) {
             return Err(NoReplay::NotWhole);
         }
         edit.apply(&mut head)?;
@@ -160,7 +158,7 @@ impl Edit {
             head.method = Method::from_bytes(method.as_bytes()).map_err(|_| invalid("method", method))?;
         }
         if let Some(target) = &self.target {
-            let target = secrets::unmasked_target(target.as_bytes(), head.target.as_bytes());
+            let target = unmasked_target(target.as_bytes(), head.target.as_bytes());
             head.target = Target::from_bytes(target.into()).map_err(|_| {
                 invalid("path that begins with / and has no space or #", self.target.as_deref().unwrap_or(""))
             })?;

@@ -20,10 +20,12 @@ use crate::inspect::Shared;
 use crate::inspect::live::Side;
 use crate::inspect::replay::{Edit, NoReplay, Replay};
 use crate::inspect::store::Entry;
-use crate::inspect::view::{Detail, MessagePage, Summary, matches};
+use crate::inspect::view::{Detail, MessagePage, ShownBody, Summary, matches, plain};
 
 /// The longest body of a request: an edit with a body of 16 MiB in Base64.
 const MAX_EDIT: usize = 24 * 1024 * 1024;
+/// The most bytes of a body without its content codings.
+const MAX_DECODED: usize = 64 * 1024 * 1024;
 /// The most time for the body of a request.
 const EDIT_LIMIT: Duration = Duration::from_secs(30);
 /// How long a viewer may wait for the end of a replay.
@@ -113,17 +115,40 @@ fn one(shared: &Shared, entry: &Entry, part: &str, query: &Query) -> Reply {
         "messages" => reply::json(StatusCode::OK, &MessagePage::new(entry, query.after, query.limit)),
         "request/body" => body(shared, entry, Side::Request, query),
         "response/body" => body(shared, entry, Side::Response, query),
+        "request/shown" => shown(shared, entry, Side::Request, query),
+        "response/shown" => shown(shared, entry, Side::Response, query),
         _ => failure(StatusCode::NOT_FOUND, "there is no such part of a request"),
     }
 }
 
 /// A body as it passed, or without its content codings.
 fn body(shared: &Shared, entry: &Entry, side: Side, query: &Query) -> Reply {
-    let _ = query.decoded;
-    match entry.part(side).read(&shared.store.spool, usize::MAX) {
-        Ok(bytes) => download(bytes),
-        Err(error) => failure(StatusCode::INTERNAL_SERVER_ERROR, &format!("the body cannot be read: {error}")),
+    if !query.decoded {
+        return entry
+            .part(side)
+            .read(&shared.store.spool, usize::MAX)
+            .map_or_else(|error| unreadable(&error), download);
     }
+    match plain(shared, entry, side, &entry.fields(side), MAX_DECODED) {
+        Ok(body) if body.is_coded => {
+            let why = body.trouble.map(|trouble| trouble.to_string()).unwrap_or_default();
+            failure(StatusCode::CONFLICT, &format!("the body cannot be decoded: {why}"))
+        }
+        Ok(body) => download(body.bytes.into()),
+        Err(error) => unreadable(&error),
+    }
+}
+
+/// A body as people read it.
+fn shown(shared: &Shared, entry: &Entry, side: Side, query: &Query) -> Reply {
+    match ShownBody::new(shared, entry, side, query.secrets) {
+        Ok(shown) => reply::json(StatusCode::OK, &shown),
+        Err(error) => unreadable(&error),
+    }
+}
+
+fn unreadable(error: &std::io::Error) -> Reply {
+    failure(StatusCode::INTERNAL_SERVER_ERROR, &format!("the body cannot be read: {error}"))
 }
 
 /// Bytes that a browser saves and never shows.

@@ -3,7 +3,7 @@
 use percent_encoding::percent_decode_str;
 
 use crate::inspect::filter::Filter;
-use crate::inspect::view::Secrets;
+use crate::inspect::secrets::Secrets;
 
 /// The results of a list, unless the query says otherwise, and the most that it may ask for.
 const USUAL_LIMIT: usize = 100;

@@ -6,6 +6,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
+use cok_proto::{RequestHead, ResponseHead};
+use http::HeaderMap;
 
 use super::part::{Cut, Part};
 use crate::inspect::decode::Message;
@@ -136,6 +138,25 @@ impl Entry {
             Side::Request => &mut self.request,
             Side::Response => &mut self.response,
         }
+    }
+
+    /// The fields of a direction's head; none before the head.
+    pub(in crate::inspect) fn fields(&self, side: Side) -> HeaderMap {
+        let fields = match (side, &self.answer) {
+            (Side::Request, _) => RequestHead::decode(self.live.head.clone()).ok().map(|head| head.headers),
+            (Side::Response, Some(answer)) => ResponseHead::decode(answer.head.clone()).ok().map(|head| head.headers),
+            (Side::Response, None) => None,
+        };
+        fields.unwrap_or_default()
+    }
+
+    /// Whether a direction is captured to its end, which has come.
+    pub(in crate::inspect) fn is_whole(&self, side: Side) -> bool {
+        let has_ended = match side {
+            Side::Request => self.live.is_request_complete.load(Ordering::Relaxed),
+            Side::Response => self.live.ended.get().is_some_and(|ended| ended.is_complete),
+        };
+        has_ended && self.part(side).captured() == self.live.bytes(side).load(Ordering::Relaxed)
     }
 
     /// Why a direction is not captured to its end.

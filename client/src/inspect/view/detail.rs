@@ -9,10 +9,10 @@ use cok_proto::{RequestHead, ResetCode, ResponseHead};
 use http::HeaderMap;
 use serde::Serialize;
 
-use super::summary::{Summary, milliseconds};
-use super::{Secrets, secrets};
+use super::summary::{Summary, milliseconds, text_of};
 use crate::inspect::Shared;
 use crate::inspect::live::{Reset, Side};
+use crate::inspect::secrets::Secrets;
 use crate::inspect::store::{Answer, Cut, Entry};
 
 /// A request and its response.
@@ -117,7 +117,7 @@ impl Detail {
             },
             response: response.map(|head| Response {
                 status: head.status.as_u16(),
-                reason: String::from_utf8_lossy(&head.reason).into_owned(),
+                reason: text_of(&head.reason),
                 direction: direction(entry, Side::Response, &head.headers, shown),
             }),
             reset: ended.and_then(|ended| ended.reset).map(|reset| {
@@ -147,14 +147,12 @@ fn direction(entry: &Entry, side: Side, head: &HeaderMap, shown: Secrets) -> Dir
 
 fn fields(fields: &HeaderMap, shown: Secrets) -> Vec<Field> {
     let field = |(name, value): (&http::HeaderName, &http::HeaderValue)| {
-        let masked = secrets::field(name.as_str(), value.as_bytes(), shown);
-        let is_masked = masked.is_some();
-        let value = masked.unwrap_or_else(|| value.as_bytes().to_vec());
+        let visible = shown.field(name.as_str(), value.as_bytes());
         Field {
             name: name.as_str().to_owned(),
-            base64: std::str::from_utf8(&value).is_err().then(|| STANDARD.encode(&value)),
-            value: String::from_utf8_lossy(&value).into_owned(),
-            masked: is_masked,
+            base64: std::str::from_utf8(&visible).is_err().then(|| STANDARD.encode(&visible)),
+            value: text_of(&visible),
+            masked: *visible != *value.as_bytes(),
         }
     };
     fields.iter().map(field).collect()

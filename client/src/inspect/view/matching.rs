@@ -10,8 +10,8 @@ use crate::event::TunnelHandle;
 use crate::inspect::Shared;
 use crate::inspect::filter::{Filter, Status};
 use crate::inspect::live::Side;
+use crate::inspect::secrets::Secrets;
 use crate::inspect::store::{Entry, Glance};
-use crate::inspect::view::Secrets;
 
 /// The bytes of a body in which a text is searched.
 const SEARCHED: usize = 256 * 1024;
@@ -76,8 +76,9 @@ fn has_text(shared: &Shared, glance: &Glance, line: &Summary, text: &str) -> boo
     let in_messages =
         |entry: &Entry| entry.messages.latest.iter().any(|passed| has(&String::from_utf8_lossy(&passed.message.bytes)));
     let in_body = |side, head: Option<&HeaderMap>| {
-        let body = super::body::decoded(shared, &entry, side, head, SEARCHED);
-        has(&String::from_utf8_lossy(&body))
+        let none = HeaderMap::new();
+        let body = super::body::plain(shared, &entry, side, head.unwrap_or(&none), SEARCHED);
+        body.is_ok_and(|body| has(&String::from_utf8_lossy(&body.bytes)))
     };
     in_messages(&entry)
         || in_body(Side::Request, request.as_ref().map(|head| &head.headers))

@@ -8,9 +8,9 @@ use cok_proto::{RequestHead, ResponseHead};
 use http::HeaderMap;
 use serde::{Deserialize, Serialize};
 
-use super::{Secrets, secrets};
 use crate::event::TunnelHandle;
 use crate::inspect::live::Side;
+use crate::inspect::secrets::Secrets;
 use crate::inspect::store::Glance;
 
 /// A request in the list.
@@ -68,7 +68,7 @@ impl Summary {
             Some(head) => (
                 head.authority.to_string(),
                 head.method.to_string(),
-                secrets::target(head.target.as_bytes(), shown),
+                text_of(&shown.target(head.target.as_bytes())),
                 trace_id(&head.headers),
             ),
             None => (String::new(), String::new(), String::new(), None),
@@ -102,6 +102,11 @@ impl Summary {
             incomplete: glance.is_cut,
         }
     }
+}
+
+/// Bytes as text. What is not UTF-8 becomes U+FFFD.
+pub(super) fn text_of(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
 }
 
 /// A time with microseconds.
