@@ -78,18 +78,12 @@ impl Decoders {
         }
     }
 
-    /// Takes bytes off the input, and returns some of the messages that they complete.
-    pub(super) fn push(&mut self, side: Side, input: &mut &[u8]) -> Vec<Message> {
-        let mut messages = Vec::new();
+    /// Takes bytes off the input, and adds messages that they complete. It is to be called until it is done.
+    pub(super) fn push(&mut self, side: Side, input: &mut &[u8], messages: &mut Vec<Message>) -> Progress {
         match self.side(side) {
-            Some(stream) => {
-                if stream.push(input, &mut messages) == Progress::Done {
-                    *input = &[];
-                }
-            }
-            None => *input = &[],
+            Some(stream) => stream.push(input, messages),
+            None => Progress::Done,
         }
-        messages
     }
 
     /// Ends a direction. Returns what was incomplete.

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use cok_proto::{RequestHead, ResponseHead};
 
+use super::decode::Progress;
 use super::kind::Kind;
 use super::live::{Live, Side};
 use super::messages::Decoders;
@@ -23,6 +24,8 @@ const PACE: Duration = Duration::from_millis(20);
 const ROUND: Duration = Duration::from_millis(50);
 /// A queue that holds more is not left to fill while the recorder rests.
 const BUSY: usize = 2 * 1024 * 1024;
+/// The most interim responses that are kept. A service may send them without end.
+const MAX_INTERIM: usize = 32;
 
 /// Fills the store.
 #[derive(Debug)]
@@ -33,11 +36,13 @@ pub(super) struct Recorder {
     open: HashMap<u64, (Arc<Live>, Decoders)>,
     /// What the queue had lost when ends were looked for.
     lost: u64,
+    /// What the store had let go of when decoders were looked for.
+    departed: u64,
 }
 
 impl Recorder {
     pub(super) fn new(store: Arc<Store>, load: Arc<Load>) -> Self {
-        Self { store, load, open: HashMap::new(), lost: 0 }
+        Self { store, load, open: HashMap::new(), lost: 0, departed: 0 }
     }
 
     /// Takes items until no exchange can bring more.
@@ -51,6 +56,7 @@ impl Recorder {
                 next = if began.elapsed() < ROUND { receiver.try_recv().ok() } else { None };
             }
             self.find_ends();
+            self.forget_evicted();
             self.store.publish();
             if self.load.weight() < BUSY {
                 thread::sleep(PACE);
@@ -96,7 +102,11 @@ impl Recorder {
         let Ok(head) = ResponseHead::decode(bytes.clone()) else { return };
         let answer = Answer { head: bytes, after };
         if head.is_interim() {
-            self.store.change(live.id, |entry| entry.interim.push(answer));
+            self.store.change(live.id, |entry| {
+                if entry.interim.len() < MAX_INTERIM {
+                    entry.interim.push(answer);
+                }
+            });
             return;
         }
         let is_grpc = self.open.contains_key(&live.id);
@@ -120,10 +130,14 @@ impl Recorder {
             self.open.remove(&live.id);
         } else if let Some(decoders) = decoders {
             let mut input = data;
-            while !input.is_empty() {
-                let messages = decoders.push(side, &mut input);
-                let state = decoders.state();
-                self.store.add_messages(live.id, side, messages, state);
+            // Decoders may hold more than the input has.
+            loop {
+                let mut messages = Vec::new();
+                let progress = decoders.push(side, &mut input, &mut messages);
+                self.store.add_messages(live.id, side, messages, decoders.state());
+                if progress == Progress::Done {
+                    break;
+                }
             }
         }
     }
@@ -149,6 +163,14 @@ impl Recorder {
             self.store.finish(id, Side::Request);
             self.store.finish(id, Side::Response);
         }
-        self.open.retain(|_, (live, _)| !live.is_over() && !live.is_evicted.load(Ordering::Relaxed));
+        self.open.retain(|_, (live, _)| !live.is_over());
+    }
+
+    /// Drops the decoders of exchanges that the store has let go of. Such an exchange may stay silent for hours.
+    fn forget_evicted(&mut self) {
+        let departed = self.store.departed();
+        if std::mem::replace(&mut self.departed, departed) != departed {
+            self.open.retain(|_, (live, _)| !live.is_evicted.load(Ordering::Relaxed));
+        }
     }
 }

@@ -178,7 +178,8 @@ pub(crate) fn decoded<'a>(
 /// Undoes codings up to the limit. Returns whether that is all.
 fn undo(codings: &[Coding], mut input: &[u8], limits: BodyLimits, out: &mut Vec<u8>) -> Result<bool, Trouble> {
     let mut chain = Chain::new(codings, limits.window);
-    let mut growth = Growth::default();
+    // The output has a limit, so this one is for codings within codings.
+    let mut growth = Growth::new(2 * limits.output as u64);
     let mut scratch = vec![0; SCRATCH];
     loop {
         let room = (limits.output - out.len()).min(SCRATCH);

@@ -67,7 +67,7 @@ impl Grpc {
             left: 0,
             payload: Payload::default(),
             decoder: None,
-            growth: Growth::default(),
+            growth: Growth::of_stream(),
             trouble: None,
             begin: 0,
             position: 0,

@@ -119,7 +119,7 @@ impl Stream {
         };
         let decoder = (!codings.is_empty()).then(|| Decoder {
             chain: Chain::new(codings, limits.window),
-            growth: Growth::default(),
+            growth: Growth::of_stream(),
             scratch: vec![0; SCRATCH].into(),
             ready: 0..0,
         });
@@ -143,7 +143,7 @@ impl Stream {
         if turn.is_over() && self.trouble.is_none() { Progress::More } else { Progress::Done }
     }
 
-    /// Ends the direction: reports what is incomplete.
+    /// Ends the direction: reports what is incomplete. All input must have been taken before.
     pub(crate) fn end(&mut self, out: &mut Vec<Message>) {
         if self.trouble.is_some() {
             return;

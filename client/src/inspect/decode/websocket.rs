@@ -125,7 +125,7 @@ struct Deflate {
 
 impl WebSocket {
     pub(super) fn new(agreed: Option<PerMessageDeflate>, limit: usize) -> Self {
-        let deflate = |agreed| Deflate { agreed, inflate: None, growth: Growth::default(), is_lost: false };
+        let deflate = |agreed| Deflate { agreed, inflate: None, growth: Growth::of_stream(), is_lost: false };
         Self {
             limit,
             header: [0; LONGEST_HEADER],

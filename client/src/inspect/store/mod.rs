@@ -19,6 +19,7 @@ pub(super) use self::entry::{Answer, Entry, Glance, Passed};
 pub(super) use self::part::Cut;
 use self::spool::{BLOCK, Block, NoBlock};
 pub(super) use self::spool::{ROOM as DISK_ROOM, Spool};
+use super::capture::MAX_BODY;
 use super::decode::Message;
 use super::live::{Live, Side};
 use super::messages::Decoding;
@@ -87,6 +88,12 @@ impl Store {
         Figures { entries: inner.entries.len(), memory: inner.memory, evicted: inner.evicted, revision }
     }
 
+    /// How often it has let go of exchanges that may still be under way.
+    pub(super) fn departed(&self) -> u64 {
+        let inner = self.inner.lock();
+        inner.evicted + inner.changed.cleared
+    }
+
     /// A copy of one entry.
     pub(super) fn find(&self, id: u64) -> Option<Entry> {
         self.inner.lock().entries.get(&id).cloned()
@@ -137,9 +144,17 @@ impl Store {
 
     /// Adds bytes to a body. This may write to the disk, without the lock.
     pub(super) fn add(&self, id: u64, side: Side, bytes: &[u8]) {
-        let full = self.change(id, |entry| match entry.part_mut(side) {
-            part if part.cut.is_some() => None,
-            part => part.add(bytes),
+        let full = self.change(id, |entry| {
+            let part = entry.part_mut(side);
+            if part.cut.is_some() {
+                return None;
+            }
+            // Streams pass on beyond the limit, because their messages are found in all of their bytes.
+            let room = usize::try_from(MAX_BODY.saturating_sub(part.captured())).unwrap_or(usize::MAX);
+            if bytes.len() > room {
+                part.cut = Some(Cut::Limit);
+            }
+            part.add(&bytes[..bytes.len().min(room)])
         });
         let Some((piece, full)) = full.flatten() else { return };
         match self.write(id, &full) {

@@ -10,8 +10,9 @@ use brotli_decompressor::{
 
 use super::{Coding, Trouble};
 
-/// What a decoder's tables may take besides its window. Real data takes 100 KiB.
-const TABLES: usize = 1 << 20;
+/// What a decoder's tables may take besides its window. The format allows 256 codes each for literals, commands and distances.
+/// Real data takes 100 KiB.
+const TABLES: usize = 4 << 20;
 
 /// Undoes `br`.
 pub(super) struct Brotli {

@@ -28,23 +28,33 @@ pub(super) struct Step {
 }
 
 /// Judges whether data grows beyond what is useful to show.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Growth {
+    free: u64,
     taken: u64,
     made: u64,
 }
 
 impl Growth {
-    /// What every stream may grow to.
-    const FREE: u64 = 16 << 20;
-    /// How much may come out of each further byte. Text shrinks to a tenth; a bomb of zeros to a thousandth.
-    const RATIO: u64 = 100;
+    /// How much may come out of each byte. Text shrinks to a tenth, the same message again and again to a hundredth, and a bomb
+    /// of zeros to a thousandth.
+    const RATIO: u64 = 200;
+
+    /// For data that may grow by `free` bytes in any case.
+    pub(super) fn new(free: u64) -> Self {
+        Self { free, taken: 0, made: 0 }
+    }
+
+    /// For a stream. Many small ones must not keep the decoders busy.
+    pub(super) fn of_stream() -> Self {
+        Self::new(1 << 20)
+    }
 
     /// Adds one step.
     pub(super) fn add(&mut self, taken: usize, made: usize) -> Result<(), Trouble> {
         self.taken += taken as u64;
         self.made += made as u64;
-        let most = Self::FREE.saturating_add(self.taken.saturating_mul(Self::RATIO));
+        let most = self.free.saturating_add(self.taken.saturating_mul(Self::RATIO));
         if self.made > most { Err(Trouble::Expands) } else { Ok(()) }
     }
 }
