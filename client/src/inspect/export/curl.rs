@@ -80,7 +80,7 @@ pub(crate) fn curl(request: &Request<'_>, secrets: Secrets) -> Result<String, No
         }
         argument(&mut line, "-H", &header(field, secrets));
     }
-    // curl adds these unless it is told not to.
+    // curl adds these by itself. Without a value, it leaves them out.
     let missing = |name: &&str| content.values(name).next().is_none();
     let added = ["user-agent", "accept"].into_iter();
     let added = added.chain(has_body.then_some("content-type")).chain((body.len() > EXPECTS).then_some("expect"));

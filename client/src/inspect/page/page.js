@@ -237,7 +237,9 @@ async function load() {
   if (id === null) return;
   try {
     const loaded = await askJson('requests/' + id + '?' + reveal());
-    const [request, response] = await Promise.all([shown(id, 'request', loaded.request), shown(id, 'response', loaded.response)]);
+    // A stream shows its messages. Its body would be fetched again with each of them.
+    const answer = loaded.kind === 'request' ? loaded.response : null;
+    const [request, response] = await Promise.all([shown(id, 'request', loaded.request), shown(id, 'response', answer)]);
     if (mine !== version || id !== chosen) return;
     detail = loaded;
     showDetail(loaded, request, response);
