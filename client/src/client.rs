@@ -179,7 +179,7 @@ impl Client {
         let slot = Slot::new(self.proxy(handle, options, in_flight.clone())?, in_flight);
         #[cfg(feature = "inspect")]
         if let Some(inspector) = &self.inspector {
-            inspector.opened(handle, label.clone(), &slot);
+            inspector.opened(handle, label.clone(), slot.exchanges());
         }
         self.send(Command::Open(handle, Wanted { label, subdomain, rules, slot: slot.clone() }));
         Ok(OpenTunnel { client: self.clone(), handle, slot })

@@ -73,6 +73,7 @@ mod dial;
 mod doctor;
 mod event;
 mod events;
+mod exchange;
 #[cfg(feature = "files")]
 mod files;
 mod flight;

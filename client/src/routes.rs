@@ -11,8 +11,11 @@ use cok_trace::Tracer;
 use cok_transport::{Incoming, Transport};
 use parking_lot::RwLock;
 
+use crate::exchange::Origin;
 use crate::flight::InFlight;
-use crate::proxy::{Origin, Proxy};
+#[cfg(feature = "inspect")]
+use crate::inspect::Exchanges;
+use crate::proxy::Proxy;
 #[cfg(feature = "trace")]
 use crate::traced::traced;
 
@@ -35,8 +38,14 @@ impl Slot {
         *self.proxy.write() = proxy;
     }
 
-    /// The service of new requests.
-    pub(crate) fn proxy(&self) -> Arc<Proxy> {
+    /// Sends further requests to the service, while the tunnel is open.
+    #[cfg(feature = "inspect")]
+    pub(crate) fn exchanges(self: &Arc<Self>) -> Exchanges {
+        let slot = Arc::downgrade(self);
+        Arc::new(move |incoming, origin| Some(Box::pin(slot.upgrade()?.proxy().exchange(incoming, origin))))
+    }
+
+    fn proxy(&self) -> Arc<Proxy> {
         self.proxy.read().clone()
     }
 }

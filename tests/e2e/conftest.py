@@ -17,6 +17,7 @@ from harness.certified import Issuance
 from harness.cok import GIVE_BACK, TRANSPORTS, Daemon
 from harness.http2 import Http2
 from harness.http3 import Http3
+from harness.inspector import ON, Inspector
 from harness.netns import Network
 from harness.nginx import Nginx
 from harness.process import HERE, Process, children, end
@@ -91,6 +92,17 @@ def tunnel(daemon, transport):
     yield make
     for client in clients:
         client.stop()
+
+
+@pytest.fixture
+def inspected(tunnel):
+    """Returns a function that opens a tunnel whose client has an inspector. It returns both."""
+
+    def make(target, *options, **more):
+        client = tunnel(target, options=(*ON, *options), **more)
+        return client, Inspector(client)
+
+    return make
 
 
 @pytest.fixture

@@ -14,20 +14,9 @@ from contextlib import contextmanager
 
 import pytest
 
-from harness.inspector import ON, Inspector, field
+from harness.inspector import field
 from harness.ports import free_port
 from harness.process import BIN_DIR, wait_for
-
-
-@pytest.fixture
-def inspected(tunnel):
-    """Returns a function that opens a tunnel with an inspector. It returns both."""
-
-    def make(target, name=None, *options):
-        client = tunnel(target, name, options=(*ON, *options))
-        return client, Inspector(client)
-
-    return make
 
 
 class Replies(http.server.BaseHTTPRequestHandler):
@@ -215,7 +204,10 @@ def test_the_list_is_filtered_and_paged(inspected, services):
         client.curl(path)
     client.curl("/hash", "--data", "a needle in the body")
     inspector.ended("/hash")
-    paths = lambda **filters: [line["target"] for line in inspector.list(**filters)]  # noqa: E731
+
+    def paths(**filters):
+        return [line["target"] for line in inspector.list(**filters)]
+
     assert paths(path="/echo") == ["/echo?n=2", "/echo?n=1"]
     assert paths(status="404") == paths(status="4xx") == ["/nothing"]
     assert paths(method="post") == ["/hash"] == paths(text="NEEDLE")

@@ -5,11 +5,11 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, ready};
 use std::time::{Instant, SystemTime};
 
 use bytes::{Bytes, BytesMut};
-use cok_http::content_length;
+use cok_http::{content_length, expects_continue};
 use cok_proto::head::{HeadTooLarge, fields_len, put_fields};
 use cok_proto::{RequestHead, ResetCode, ResponseHead};
 use cok_transport::{ExchangeError, ExchangeHalves, Holding, Received, RecvHalf, SendHalf};
@@ -18,8 +18,9 @@ use http::HeaderMap;
 use super::kind::Kind;
 use super::live::{Ended, Live, Reset, Side};
 use super::queue::{Queue, What};
+use super::rest::{BROKEN_OFF, Reader, Rest};
 use crate::event::TunnelHandle;
-use crate::proxy::{Origin, Spoken};
+use crate::exchange::{Origin, Spoken};
 
 /// The most bytes that are captured of one body.
 pub(super) const MAX_BODY: u64 = 16 * 1024 * 1024;
@@ -63,6 +64,7 @@ impl Tap {
             Origin::Replay { id, of } => (id, Some(of)),
         };
         let is_grpc = Kind::of_request(&head.headers).is_some();
+        let announced = content_length(&head.headers);
         let live = Arc::new(Live {
             id,
             tunnel: self.tunnel,
@@ -76,7 +78,7 @@ impl Tap {
             is_lost: AtomicBool::new(false),
             is_stream: AtomicBool::new(is_grpc),
             is_evicted: AtomicBool::new(false),
-            is_request_complete: AtomicBool::new(end),
+            is_request_complete: AtomicBool::new(end || announced == Some(0)),
             is_request_over: AtomicBool::new(false),
             protocol: AtomicU8::new(0),
             failure: OnceLock::new(),
@@ -85,10 +87,20 @@ impl Tap {
         self.queue.push(&live, What::Began);
         let copy = |side| Copy { live: live.clone(), queue: self.queue.clone(), side, taken: 0, is_truncated: false };
         let ExchangeHalves { send, recv } = halves;
-        let is_upgrade = head.is_upgrade();
-        let send = CapturedSend { send, copy: copy(Side::Response), is_complete: false, broken: None, code: None };
-        let announced = if is_upgrade { None } else { content_length(&head.headers) };
-        let recv = CapturedRecv { recv, copy: copy(Side::Request), is_over: end && !is_upgrade, announced };
+        let rest = Arc::<Rest>::default();
+        let send = CapturedSend {
+            send: Some(send),
+            copy: copy(Side::Response),
+            rest: rest.clone(),
+            is_complete: false,
+            broken: None,
+            code: None,
+        };
+        // A visitor that waits for a 100 sends no body to a service that is down, and behind an upgrade come raw bytes.
+        let is_plain = !head.is_upgrade() && !expects_continue(&head.headers);
+        let announced = if is_plain { announced } else { None };
+        let reader = Reader { recv, copy: copy(Side::Request), is_over: end && is_plain, announced };
+        let recv = CapturedRecv { reader: Some(reader), rest };
         (ExchangeHalves { send: Box::new(send), recv: Box::new(recv) }, Captured(live))
     }
 }
@@ -110,8 +122,8 @@ fn response_bytes(head: &ResponseHead) -> Option<Bytes> {
 
 /// Copies one direction.
 #[derive(Debug)]
-struct Copy {
-    live: Arc<Live>,
+pub(super) struct Copy {
+    pub(super) live: Arc<Live>,
     queue: Arc<Queue>,
     side: Side,
     /// The bytes that were captured.
@@ -120,7 +132,8 @@ struct Copy {
 }
 
 impl Copy {
-    fn data(&mut self, data: &Bytes) {
+    /// Copies bytes of a body.
+    pub(super) fn data(&mut self, data: &Bytes) {
         if data.is_empty() {
             return;
         }
@@ -145,20 +158,29 @@ impl Copy {
         }
     }
 
-    fn trailers(&self, fields: &HeaderMap) {
+    /// Copies trailers.
+    pub(super) fn trailers(&self, fields: &HeaderMap) {
         if let Ok(length) = fields_len(fields) {
             let mut bytes = BytesMut::with_capacity(length);
             put_fields(&mut bytes, fields);
             self.queue.push(&self.live, What::Trailers(self.side, bytes.freeze()));
         }
     }
+
+    /// Ends the request's direction.
+    pub(super) fn end_request(&self) {
+        self.live.is_request_over.store(true, Ordering::Release);
+        self.queue.push(&self.live, What::Over(Side::Request));
+    }
 }
 
 /// The response's half.
 #[derive(Debug)]
 struct CapturedSend {
-    send: Box<dyn SendHalf>,
+    /// `None` once it waits for the rest of a request.
+    send: Option<Box<dyn SendHalf>>,
     copy: Copy,
+    rest: Arc<Rest>,
     is_complete: bool,
     /// What the peer has done.
     broken: Option<ExchangeError>,
@@ -168,7 +190,8 @@ struct CapturedSend {
 
 impl SendHalf for CapturedSend {
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ExchangeError>> {
-        let polled = self.send.poll_ready(cx);
+        let Some(send) = &mut self.send else { return Poll::Ready(Err(BROKEN_OFF)) };
+        let polled = send.poll_ready(cx);
         if let Poll::Ready(Err(error)) = polled {
             self.broken.get_or_insert(error);
         }
@@ -176,20 +199,23 @@ impl SendHalf for CapturedSend {
     }
 
     fn poll_broken(&mut self, cx: &mut Context<'_>) -> Poll<ExchangeError> {
-        let error = ready!(self.send.poll_broken(cx));
+        let Some(send) = &mut self.send else { return Poll::Ready(BROKEN_OFF) };
+        let error = ready!(send.poll_broken(cx));
         self.broken.get_or_insert(error);
         Poll::Ready(error)
     }
 
     fn send_response(&mut self, head: ResponseHead, end: bool) -> Result<(), HeadTooLarge> {
+        let Some(send) = &mut self.send else { return Ok(()) };
         let (live, is_interim) = (&self.copy.live, head.is_interim());
-        if !is_interim
-            && Kind::of_response(head.status, &head.headers, live.is_stream.load(Ordering::Relaxed)).is_some()
-        {
-            live.is_stream.store(true, Ordering::Relaxed);
+        if !is_interim {
+            drop(self.rest.answered());
+            let is_grpc = live.is_stream.load(Ordering::Relaxed);
+            let is_stream = Kind::of_response(head.status, &head.headers, is_grpc).is_some();
+            live.is_stream.store(is_stream, Ordering::Relaxed);
         }
         let bytes = response_bytes(&head);
-        self.send.send_response(head, end)?;
+        send.send_response(head, end)?;
         if let Some(head) = bytes {
             self.copy.queue.push(live, What::Head { head, after: live.began.elapsed() });
         }
@@ -200,29 +226,42 @@ impl SendHalf for CapturedSend {
     fn send_data(&mut self, data: Bytes, end: bool) {
         self.copy.data(&data);
         self.is_complete |= end;
-        self.send.send_data(data, end);
+        if let Some(send) = &mut self.send {
+            send.send_data(data, end);
+        }
     }
 
     fn send_trailers(&mut self, fields: HeaderMap) -> Result<(), HeadTooLarge> {
         self.copy.trailers(&fields);
-        self.send.send_trailers(fields)?;
+        if let Some(send) = &mut self.send {
+            send.send_trailers(fields)?;
+        }
         self.is_complete = true;
         Ok(())
     }
 
     fn break_off(&mut self, code: ResetCode) {
         self.code = Some(code);
-        self.send.break_off(code);
+        let Some(mut send) = self.send.take() else { return };
+        if let Some(rest) = self.rest.answered() {
+            tokio::spawn(rest.read_before(send, code));
+        } else {
+            send.break_off(code);
+            self.send = Some(send);
+        }
     }
 
     fn reset(&mut self, code: ResetCode) {
         self.code = Some(code);
-        self.send.reset(code);
+        if let Some(send) = &mut self.send {
+            send.reset(code);
+        }
     }
 }
 
 impl Drop for CapturedSend {
     fn drop(&mut self) {
+        drop(self.rest.answered());
         let live = &self.copy.live;
         let is_complete = self.is_complete && self.code.is_none();
         let reset = match (self.broken, self.code) {
@@ -240,68 +279,37 @@ impl Drop for CapturedSend {
 /// The request's half.
 #[derive(Debug)]
 struct CapturedRecv {
-    recv: Box<dyn RecvHalf>,
-    copy: Copy,
-    /// Nothing follows, or what follows cannot be read.
-    is_over: bool,
-    /// The length that the head announces.
-    announced: Option<u64>,
-}
-
-impl CapturedRecv {
-    fn note(&mut self, received: &Result<Received, ExchangeError>) {
-        match received {
-            Ok(Received::Data { data, end }) => {
-                self.copy.data(data);
-                let is_whole =
-                    *end || self.announced == Some(self.copy.live.bytes(Side::Request).load(Ordering::Relaxed));
-                self.copy.live.is_request_complete.fetch_or(is_whole, Ordering::Relaxed);
-                self.is_over = *end;
-            }
-            Ok(Received::Trailers(fields)) => {
-                self.copy.trailers(fields);
-                self.copy.live.is_request_complete.store(true, Ordering::Relaxed);
-                self.is_over = true;
-            }
-            Ok(Received::Head { .. }) => {}
-            Err(_) => self.is_over = true,
-        }
-    }
-
-    /// Takes what has come already of a body that the service did not read, such as one that is down. Such a request can then
-    /// be replayed. It does not wait for more.
-    fn take_rest(&mut self) {
-        let mut cx = Context::from_waker(Waker::noop());
-        while !self.is_over && self.announced.is_some_and(|length| self.copy.taken < length) {
-            let Poll::Ready(received) = self.recv.poll_recv(&mut cx) else { return };
-            self.note(&received);
-        }
-    }
+    /// `None` only while it is dropped.
+    reader: Option<Reader>,
+    rest: Arc<Rest>,
 }
 
 impl RecvHalf for CapturedRecv {
     fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Received, ExchangeError>> {
-        let received = ready!(self.recv.poll_recv(cx));
-        self.note(&received);
-        Poll::Ready(received)
+        match &mut self.reader {
+            Some(reader) => reader.poll(cx),
+            None => Poll::Ready(Err(BROKEN_OFF)),
+        }
     }
 
     fn reset(&mut self, code: ResetCode) {
-        self.is_over = true;
-        self.recv.reset(code);
+        if let Some(reader) = &mut self.reader {
+            reader.is_over = true;
+            reader.recv.reset(code);
+        }
     }
 
     fn charge_to(&mut self, holding: Arc<Holding>) {
-        self.recv.charge_to(holding);
+        if let Some(reader) = &mut self.reader {
+            reader.recv.charge_to(holding);
+        }
     }
 }
 
 impl Drop for CapturedRecv {
     fn drop(&mut self) {
-        if self.announced.is_some_and(|length| length <= MAX_BODY) {
-            self.take_rest();
+        if let Some(reader) = self.reader.take() {
+            self.rest.left(reader);
         }
-        self.copy.live.is_request_over.store(true, Ordering::Release);
-        self.copy.queue.push(&self.copy.live, What::Over(Side::Request));
     }
 }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use cok_proto::ResetCode;
 
 use crate::event::TunnelHandle;
-use crate::proxy::Spoken;
+use crate::exchange::Spoken;
 
 /// A direction of an exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

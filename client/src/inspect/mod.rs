@@ -14,8 +14,10 @@ mod messages;
 mod queue;
 mod recorder;
 mod replay;
+mod rest;
 mod secrets;
 mod server;
+mod shared;
 mod store;
 mod token;
 mod tunnels;
@@ -33,14 +35,15 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub(crate) use self::capture::{Captured, Tap};
 pub(crate) use self::filter::Filter;
-use self::queue::{Load, Queue, queue};
+use self::queue::{Queue, queue};
 use self::recorder::Recorder;
+use self::shared::Shared;
 use self::store::{Spool, Store};
 use self::token::Token;
+pub(crate) use self::tunnels::Exchanges;
 use self::tunnels::Tunnels;
 pub(crate) use self::view::Summary;
 use crate::event::TunnelHandle;
-use crate::routes::Slot;
 
 /// Whether requests are shown, and at which port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,18 +78,6 @@ pub struct Inspector {
     _server: DropGuard,
 }
 
-/// What viewers use.
-#[derive(Debug)]
-struct Shared {
-    store: Arc<Store>,
-    load: Arc<Load>,
-    tunnels: Tunnels,
-    address: SocketAddr,
-    token: Token,
-    /// The traffic's runtime, where replays run.
-    runtime: Handle,
-}
-
 impl Inspector {
     /// Starts it. Long bodies go to a file without a name in `folder`, or where the system keeps temporary files. Must be
     /// called in the runtime of the client.
@@ -118,7 +109,7 @@ impl Inspector {
         format!("http://{}", self.shared.address)
     }
 
-    /// The page's address with the token that opens it. Whoever knows it sees and repeats all requests.
+    /// The page's address with the token that opens it. Who knows it sees and repeats all requests.
     pub fn secret_url(&self) -> String {
         format!("{}/#{}", self.url(), self.shared.token.as_str())
     }
@@ -133,9 +124,9 @@ impl Inspector {
         Tap { queue: self.queue.clone(), tunnel }
     }
 
-    /// Notes a tunnel, so that its requests can be repeated.
-    pub(crate) fn opened(&self, tunnel: TunnelHandle, label: Option<String>, slot: &Arc<Slot>) {
-        self.shared.tunnels.opened(tunnel, label, slot);
+    /// Notes a tunnel. `exchanges` answers the requests that are repeated.
+    pub(crate) fn opened(&self, tunnel: TunnelHandle, label: Option<String>, exchanges: Exchanges) {
+        self.shared.tunnels.opened(tunnel, label, exchanges);
     }
 }
 

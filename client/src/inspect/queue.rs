@@ -9,8 +9,8 @@ use bytes::Bytes;
 
 use super::live::{Live, Side};
 
-/// The most bytes that wait for the recorder: what a fast tunnel carries in the tenths of a second that a busy machine may
-/// keep the recorder waiting.
+/// The most bytes that wait for the recorder. A fast tunnel carries them in some tenths of a second, for which a busy
+/// machine may keep the recorder waiting.
 const ROOM: usize = 16 * 1024 * 1024;
 /// Room that only heads and ends take, so that a flood of bodies leaves the list of requests true.
 const RESERVE: usize = 4 * 1024 * 1024;

@@ -15,11 +15,11 @@ use serde::Deserialize;
 use tokio::sync::Semaphore;
 use tokio::time::{Sleep, sleep};
 
-use super::Shared;
 use super::live::Side;
 use super::secrets::unmasked_target;
+use super::shared::Shared;
 use super::store::Entry;
-use crate::proxy::Origin;
+use crate::exchange::Origin;
 
 /// The longest that a replay may take, such as one of an event stream.
 const LONGEST: Duration = Duration::from_secs(300);
@@ -119,17 +119,19 @@ impl Replay {
 
     /// Sends it to the service of its tunnel. Returns its number at once.
     pub(super) fn send(self, shared: &Shared, entry: &Entry) -> Result<u64, NoReplay> {
-        let proxy = shared.tunnels.proxy(entry.live.tunnel).ok_or(NoReplay::Closed)?;
+        let exchanges = shared.tunnels.exchanges(entry.live.tunnel).ok_or(NoReplay::Closed)?;
         let permit = REPLAYS.try_acquire().map_err(|_| NoReplay::TooMany)?;
         let (id, of) = (shared.load.number(), self.of);
-        let recv = Box::new(Recorded { body: Some(self.body), trailers: self.trailers });
-        let runtime = shared.runtime.clone();
-        let head = (self.head, self.end);
-        runtime.spawn(async move {
-            let send = Box::new(Unread { limit: Box::pin(sleep(LONGEST)) });
-            let exchange = ExchangeHalves { send, recv };
-            let incoming = Incoming { tunnel: 0, head: head.0, end: head.1, exchange };
-            Box::pin(proxy.exchange(incoming, Origin::Replay { id, of })).await;
+        // Its timer is one of the traffic's runtime.
+        let _traffic = shared.runtime.enter();
+        let exchange = ExchangeHalves {
+            send: Box::new(Unread { limit: Box::pin(sleep(LONGEST)) }),
+            recv: Box::new(Recorded { body: Some(self.body), trailers: self.trailers }),
+        };
+        let incoming = Incoming { tunnel: 0, head: self.head, end: self.end, exchange };
+        let exchange = exchanges(incoming, Origin::Replay { id, of }).ok_or(NoReplay::Closed)?;
+        tokio::spawn(async move {
+            exchange.await;
             drop(permit);
         });
         Ok(id)

@@ -20,6 +20,7 @@ use tracing::warn;
 use super::blocked_host::{BlockedHost, Suspect};
 use crate::event::{Event, Lasting, TunnelHandle};
 use crate::events::Hub;
+use crate::exchange::{Origin, Spoken};
 #[cfg(feature = "inspect")]
 use crate::inspect::{Captured, Tap};
 use crate::text::quoted;
@@ -50,32 +51,6 @@ pub(crate) struct Watch {
     /// Captures exchanges for the inspector, if there is one.
     #[cfg(feature = "inspect")]
     tap: Option<Tap>,
-}
-
-/// Where an exchange comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Origin {
-    /// A visitor.
-    Visitor,
-    /// A replay of the inspector.
-    #[cfg(feature = "inspect")]
-    Replay {
-        /// The replay's number.
-        id: u64,
-        /// The number of the exchange that it repeats.
-        of: u64,
-    },
-}
-
-/// The protocol between client and service.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Spoken {
-    /// HTTP/1.1.
-    Http1 = 1,
-    /// HTTP/2.
-    Http2 = 2,
-    /// None: the service runs in this process.
-    InProcess = 3,
 }
 
 /// An exchange on its way through the proxy, observed or not.

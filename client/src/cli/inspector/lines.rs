@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use cok_host::columns::columns;
 
-use crate::figures::{bytes, duration};
 use crate::inspect::Summary;
 use crate::text::{path_text, quoted};
+use cok_host::figures::{bytes, duration};
 
 /// A table of requests with a heading.
 pub(super) fn table(requests: &[Summary]) -> Vec<String> {

@@ -15,12 +15,12 @@ use tokio::time::timeout;
 use super::query::Query;
 use super::reply::{self, Reply, failure};
 use super::state::State;
-use super::{events, guard, page};
-use crate::inspect::Shared;
+use super::{archive, events, guard, page};
 use crate::inspect::live::Side;
 use crate::inspect::replay::{Edit, NoReplay, Replay};
+use crate::inspect::shared::Shared;
 use crate::inspect::store::Entry;
-use crate::inspect::view::{Detail, MessagePage, ShownBody, Summary, matches, plain};
+use crate::inspect::view::{Detail, MessagePage, ShownBody, Summary, curl, matches, plain};
 
 /// The longest body of a request: an edit with a body of 16 MiB in Base64.
 const MAX_EDIT: usize = 24 * 1024 * 1024;
@@ -55,12 +55,13 @@ pub(super) async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> R
     match (parts.as_slice(), request.method().as_str()) {
         (["state"], "GET") => reply::json(StatusCode::OK, &State::new(&shared)),
         (["events"], "GET") => events::follow(shared, query),
+        (["har"], "GET") => archive::archive(shared, query, None),
         (["requests"], "GET") => blocking(move || list(&shared, &query)).await,
         (["requests"], "DELETE") => {
             shared.store.clear();
             reply::json(StatusCode::OK, &State::new(&shared))
         }
-        (["state" | "events"], _) => not_allowed("GET"),
+        (["state" | "events" | "har"], _) => not_allowed("GET"),
         (["requests"], _) => not_allowed("GET, DELETE"),
         (["requests", id, rest @ ..], method) => {
             let Some(entry) = id.parse().ok().and_then(|id| shared.store.find(id)) else {
@@ -69,6 +70,7 @@ pub(super) async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> R
             match (rest, method) {
                 (["replay"], "POST") => replay(shared, entry, query, request).await,
                 (["replay"], _) => not_allowed("POST"),
+                (["har"], "GET") => archive::archive(shared, query, Some(entry.id())),
                 (_, "GET") => {
                     let part = rest.join("/");
                     blocking(move || one(&shared, &entry, &part, &query)).await
@@ -115,6 +117,11 @@ fn one(shared: &Shared, entry: &Entry, part: &str, query: &Query) -> Reply {
         "messages" => reply::json(StatusCode::OK, &MessagePage::new(entry, query.after, query.limit)),
         "request/body" => body(shared, entry, Side::Request, query),
         "response/body" => body(shared, entry, Side::Response, query),
+        "curl" => match curl(shared, entry, query.secrets) {
+            Ok(Ok(line)) => reply::bytes("text/plain; charset=utf-8", line),
+            Ok(Err(why)) => failure(StatusCode::CONFLICT, &why.to_string()),
+            Err(error) => unreadable(&error),
+        },
         "request/shown" => shown(shared, entry, Side::Request, query),
         "response/shown" => shown(shared, entry, Side::Response, query),
         _ => failure(StatusCode::NOT_FOUND, "there is no such part of a request"),
@@ -198,7 +205,7 @@ async fn ended(shared: &Shared, id: u64) {
     let mut changes = shared.store.follow();
     loop {
         changes.borrow_and_update();
-        if shared.store.find(id).is_some_and(|entry| entry.live.is_over() && entry.response.is_over) {
+        if shared.store.find(id).is_some_and(|entry| entry.ended().is_some()) {
             return;
         }
         if changes.changed().await.is_err() {

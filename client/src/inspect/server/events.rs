@@ -13,7 +13,7 @@ use tokio::time::{sleep, timeout};
 use super::query::Query;
 use super::reply::{Reply, ReplyBody, reply};
 use super::state::State;
-use crate::inspect::Shared;
+use crate::inspect::shared::Shared;
 use crate::inspect::view::{Summary, matches};
 
 /// The least time between two batches. A request that changes more often is sent in its latest state.

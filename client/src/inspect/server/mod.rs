@@ -4,6 +4,7 @@
 //! `page` is what a browser shows.
 
 mod api;
+mod archive;
 mod events;
 mod guard;
 mod page;
@@ -27,7 +28,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use super::Shared;
+use crate::inspect::shared::Shared;
 
 /// The most connections at once. A browser opens six to one host.
 const MAX_CONNECTIONS: usize = 64;

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::inspect::Shared;
+use crate::inspect::shared::Shared;
 use crate::inspect::store::{DISK_ROOM, MEMORY_ROOM};
 
 /// The state of the inspector, as its interface shows it.

@@ -12,7 +12,7 @@ use http::HeaderMap;
 use super::part::{Cut, Part};
 use crate::inspect::decode::Message;
 use crate::inspect::kind::Kind;
-use crate::inspect::live::{Live, Side};
+use crate::inspect::live::{Ended, Live, Side};
 use crate::inspect::messages::Decoding;
 
 /// What an entry takes besides its bytes: its place in the table, what both halves share, and the decoded heads of a view.
@@ -154,9 +154,14 @@ impl Entry {
     pub(in crate::inspect) fn is_whole(&self, side: Side) -> bool {
         let has_ended = match side {
             Side::Request => self.live.is_request_complete.load(Ordering::Relaxed),
-            Side::Response => self.live.ended.get().is_some_and(|ended| ended.is_complete),
+            Side::Response => self.ended().is_some_and(|ended| ended.is_complete),
         };
         has_ended && self.part(side).captured() == self.live.bytes(side).load(Ordering::Relaxed)
+    }
+
+    /// How it ended, once all of it was recorded. Until then it counts as open.
+    pub(in crate::inspect) fn ended(&self) -> Option<Ended> {
+        self.live.ended.get().copied().filter(|_| self.request.is_over && self.response.is_over)
     }
 
     /// Why a direction is not captured to its end.
@@ -194,6 +199,8 @@ pub(in crate::inspect) struct Glance {
     pub(in crate::inspect) messages_from_service: u64,
     /// Some of it was not captured.
     pub(in crate::inspect) is_cut: bool,
+    /// How it ended, once all of it was recorded.
+    pub(in crate::inspect) ended: Option<Ended>,
 }
 
 impl Entry {
@@ -206,6 +213,7 @@ impl Entry {
             messages_from_visitor: self.messages.from_visitor,
             messages_from_service: self.messages.from_service,
             is_cut: self.cut(Side::Request).or(self.cut(Side::Response)).is_some(),
+            ended: self.ended(),
         }
     }
 }

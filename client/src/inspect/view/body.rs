@@ -6,10 +6,10 @@ use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue};
 use serde::Serialize;
 
-use crate::inspect::Shared;
 use crate::inspect::decode::{self, BodyLimits, Content, Pair, Part, Plain, Shown};
 use crate::inspect::live::Side;
 use crate::inspect::secrets::Secrets;
+use crate::inspect::shared::Shared;
 use crate::inspect::store::Entry;
 
 /// A body as people read it.

@@ -10,9 +10,9 @@ use http::HeaderMap;
 use serde::Serialize;
 
 use super::summary::{Summary, milliseconds, text_of};
-use crate::inspect::Shared;
 use crate::inspect::live::{Reset, Side};
 use crate::inspect::secrets::Secrets;
+use crate::inspect::shared::Shared;
 use crate::inspect::store::{Answer, Cut, Entry};
 
 /// A request and its response.
@@ -106,7 +106,7 @@ impl Detail {
         };
         let service = response.as_ref().and_then(|head| head.first_byte);
         let head_after = entry.answer.as_ref().map(|answer| answer.after);
-        let ended = live.ended.get();
+        let ended = entry.ended();
         Self {
             request: direction(entry, Side::Request, &request, shown),
             interim: entry.interim.iter().filter_map(interim).collect(),

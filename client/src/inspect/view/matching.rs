@@ -7,10 +7,10 @@ use http::HeaderMap;
 
 use super::Summary;
 use crate::event::TunnelHandle;
-use crate::inspect::Shared;
 use crate::inspect::filter::{Filter, Status};
 use crate::inspect::live::Side;
 use crate::inspect::secrets::Secrets;
+use crate::inspect::shared::Shared;
 use crate::inspect::store::{Entry, Glance};
 
 /// The bytes of a body in which a text is searched.

@@ -10,6 +10,7 @@ mod summary;
 
 pub(super) use self::body::{ShownBody, plain};
 pub(super) use self::detail::Detail;
+pub(super) use self::exported::{curl, har_entry};
 pub(super) use self::matching::matches;
 pub(super) use self::message::MessagePage;
 pub(crate) use self::summary::Summary;

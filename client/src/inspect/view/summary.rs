@@ -62,7 +62,7 @@ impl Summary {
         let live = &glance.live;
         let request = RequestHead::decode(live.head.clone()).ok();
         let response = glance.answer.as_ref().and_then(|answer| ResponseHead::decode(answer.head.clone()).ok());
-        let ended = live.ended.get();
+        let ended = glance.ended;
         let failure = live.failure.get().cloned().or_else(|| ended?.reset.map(|reset| reset.to_string()));
         let (authority, method, target, trace_id) = match &request {
             Some(head) => (
@@ -115,7 +115,7 @@ pub(super) fn milliseconds(time: Duration) -> f64 {
 }
 
 /// The trace in a `traceparent` field (W3C Trace Context, section 3.2).
-fn trace_id(fields: &HeaderMap) -> Option<String> {
+pub(super) fn trace_id(fields: &HeaderMap) -> Option<String> {
     let text = fields.get("traceparent")?.to_str().ok()?;
     let id = text.split('-').nth(1)?;
     (id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit())).then(|| id.to_owned())
