@@ -261,7 +261,7 @@ def test_a_full_disk_costs_lines_and_no_request(own_daemon, nginx, tmp_path):
         subprocess.run(["umount", "--lazy", disk], check=True, timeout=20)
 
 
-def test_a_pipe_that_nobody_reads_holds_up_nothing(own_daemon, nginx, tmp_path):
+def test_a_pipe_without_a_reader_holds_up_nothing(own_daemon, nginx, tmp_path):
     """The log is a named pipe whose reader has stopped reading."""
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)

@@ -51,16 +51,15 @@ pub fn filters() -> Result<(String, String), FilterError> {
 /// Changes the filter; `None` stands for the one that the process began with.
 pub fn set_filter(text: Option<&str>) -> Result<(), FilterError> {
     let running = RUNNING.get().ok_or(FilterError::NoLog)?;
-    let text = text.unwrap_or(&running.first);
-    check_filter(text)?;
+    let text = text.map_or_else(|| Ok(running.first.clone()), parse_filter)?;
     let mut now = running.now.lock();
-    running.handle.reload(own_filter(text)).map_err(|_| FilterError::NoLog)?;
-    text.clone_into(&mut now);
+    running.handle.reload(own_filter(&text)).map_err(|_| FilterError::NoLog)?;
+    *now = text;
     Ok(())
 }
 
-/// Checks a filter: levels such as `info`, and `target=level` for single parts, separated by commas.
-pub fn check_filter(text: &str) -> Result<(), FilterError> {
+/// Checks a filter: levels such as `info`, and `target=level` for single parts, separated by commas. Returns it without spaces.
+pub fn parse_filter(text: &str) -> Result<String, FilterError> {
     let invalid = |why: String| {
         let shown: String = text.chars().take(100).collect();
         Err(FilterError::Invalid(shown, why))
@@ -68,15 +67,17 @@ pub fn check_filter(text: &str) -> Result<(), FilterError> {
     if text.len() > LONGEST {
         return invalid(format!("it is longer than {LONGEST} bytes"));
     }
-    for directive in text.split(',') {
-        let level = directive.split_once('=').map_or(directive, |(_, level)| level).trim();
+    let directives: Vec<_> = text.split(',').map(str::trim).collect();
+    for directive in &directives {
+        let level = directive.rsplit_once('=').map_or(*directive, |(_, level)| level);
         // The library takes a word that is no level for a target, and logs everything of it.
         if level.is_empty() || level.parse::<LevelFilter>().is_err() || level.parse::<usize>().is_ok() {
             return invalid(format!("{level:?} is no level (off, error, warn, info, debug, trace)"));
         }
     }
-    match EnvFilter::try_new(text) {
-        Ok(_) => Ok(()),
+    let text = directives.join(",");
+    match EnvFilter::try_new(&text) {
+        Ok(_) => Ok(text),
         Err(error) => invalid(error.to_string()),
     }
 }
@@ -107,12 +108,12 @@ mod tests {
     #[test]
     fn a_filter_is_levels_and_targets() {
         for text in ["info", "DEBUG", "warn,cokd=debug", "off", "info, cokd::edge=trace"] {
-            assert_eq!(check_filter(text), Ok(()), "{text}");
+            assert_eq!(parse_filter(text), Ok(text.replace(' ', "")), "{text}");
         }
         for text in
             ["", "wran", "info,", "info,cokd", "cokd=loud", "3", "cokd=3", "[span]=info,\u{1b}", &"a".repeat(2000)]
         {
-            let error = check_filter(text).unwrap_err().to_string();
+            let error = parse_filter(text).unwrap_err().to_string();
             assert!(error.contains("is no log filter") && error.len() < 400, "{text}: {error}");
             assert!(!error.contains('\u{1b}') && !error.contains('\n'), "{error}");
         }

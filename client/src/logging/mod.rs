@@ -15,7 +15,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 use self::fields::MessageFirst;
-pub use self::filter::{FilterError, check_filter, filters, set_filter};
+pub use self::filter::{FilterError, filters, parse_filter, set_filter};
 use self::queue::Queue;
 
 /// How long standard error may hold up the end of the process.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use clap::Args;
-use cok_client::logging::{self, check_filter};
+use cok_client::logging;
 use cok_host::say;
 use http::{Method, StatusCode};
 
@@ -39,8 +39,7 @@ pub(super) struct LogLevelArgs {
 }
 
 fn parse_filter(text: &str) -> Result<String, String> {
-    check_filter(text).map_err(|error| error.to_string())?;
-    Ok(text.to_owned())
+    logging::parse_filter(text).map_err(|error| error.to_string())
 }
 
 /// Asks the daemon, and prints what it logs.

@@ -126,8 +126,8 @@ fn cut(text: &str, most: usize) -> &str {
     end.and_then(|end| text.get(..end)).unwrap_or_default()
 }
 
-/// A target as a line shows it: in ASCII, with anything else percent-encoded, without the token of a share link, and cut if
-/// it is long.
+/// A target as a line shows it: in ASCII, with anything else percent-encoded, and cut if it is long. The token of a share link
+/// is not shown.
 fn path(target: &[u8], queries: bool) -> String {
     let (path, query) = match target.iter().position(|byte| *byte == b'?') {
         Some(at) => (&target[..at], Some(&target[at + 1..])),
