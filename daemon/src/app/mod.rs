@@ -27,7 +27,7 @@ use crate::admission::Admission;
 use crate::certificates::{Certificates, Change, Served};
 use crate::config::Config;
 use crate::drain::stop::Stop;
-use crate::drain::{Drain, Port, initials};
+use crate::drain::{Drain, Phase, Port, initials};
 use crate::edge::{self, Edge};
 use crate::exchanges::Exchanges;
 use crate::host::activation::Inherited;
@@ -280,6 +280,8 @@ impl App {
             () = &mut stop => {}
         }
 
+        // Before the log says so: from now on the daemon is not ready.
+        drain.enter(Phase::Draining);
         let (sessions, time) = (tunnels.online(), humantime::format_duration(drain.timeout()));
         info!(event = "draining", sessions, "stopping: what runs may finish within {time}; tunnels online: {sessions}");
         let drain_sessions = Box::new({
