@@ -20,6 +20,7 @@ use tokio::net::{TcpListener, TcpStream};
 use super::{Config, Proxy, Watch};
 use crate::event::TunnelHandle;
 use crate::events::Hub;
+use crate::exchange::Origin;
 use crate::flight::{InFlight, UnderWay};
 use crate::options::HostHeader;
 use crate::trust::client_config;
