@@ -187,9 +187,9 @@ mod tests {
         assert_eq!(
             table(&[online.clone(), away.clone()], now),
             [
-                "NAME   STATE   FOR        KEY              CLIENT       VIA   RTT    REQ/S  REQUESTS  OPEN  IN    OUT",
+                "NAME   STATE   FOR        KEY             CLIENT       VIA   RTT    REQ/S  REQUESTS  OPEN  IN    OUT",
                 "demo   online  2 min 5 s  lap\\u{202e}top  203.0.113.5  quic  12 ms  3.2    1234      2     17 B  34 MB",
-                "other  away    2 min 5 s  abcdefghij01     -            -     -      0.0    0         0     0 B   0 B",
+                "other  away    2 min 5 s  abcdefghij01    -            -     -      0.0    0         0     0 B   0 B",
             ]
         );
         assert_eq!(line(&online), "demo online: key lap\\u{202e}top, from 203.0.113.5 over quic");

@@ -236,7 +236,7 @@ impl View {
         let wanted = self.filter.to_lowercase();
         let matches = |tunnel: &&Tunnel| {
             tunnel.name.contains(&wanted)
-                || key(tunnel).to_lowercase().contains(&wanted)
+                || tunnel.key_name.as_ref().unwrap_or(&tunnel.key_id).to_lowercase().contains(&wanted)
                 || tunnel.client_address.as_ref().is_some_and(|address| address.contains(&wanted))
         };
         let mut rows: Vec<_> = tunnels.values().filter(matches).collect();
