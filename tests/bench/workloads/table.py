@@ -1,8 +1,8 @@
 """All workloads in the order of the report."""
 
-from . import h2load, http3, idle, lossy, neighbours, scaling, steady, upload, wrk
+from . import h2load, http3, idle, lossy, neighbours, observing, scaling, steady, upload, wrk
 
-MODULES = (wrk, h2load, upload, steady, http3, idle, scaling, neighbours, lossy)
+MODULES = (wrk, h2load, upload, steady, http3, idle, scaling, neighbours, lossy, observing)
 WORKLOADS = [each for module in MODULES for each in module.WORKLOADS]
 
 
