@@ -62,7 +62,7 @@ async fn show(daemon: &Daemon, mut live: Live) -> anyhow::Result<()> {
                 let Some(change) = change else { return Ok(()) };
                 match change {
                     Change::Status(status) => view.set_status(*status),
-                    Change::Lost(error) => view.say(format!("{error:#}; asking again")),
+                    Change::Lost(error) => view.say(format!("asking again: {error:#}")),
                     Change::Tunnel(_) | Change::Gone(_) | Change::Traffic(_) => {}
                 }
                 is_changed = true;

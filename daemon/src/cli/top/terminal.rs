@@ -104,6 +104,10 @@ impl Terminal {
 
     /// Shows these lines, as far as they fit.
     pub(super) fn draw(&mut self, lines: &[Line], size: Size) -> io::Result<()> {
+        // The shell has the terminal until the process goes on.
+        if self.usual.0.lock().is_none() {
+            return Ok(());
+        }
         let mut text = String::from(BEGIN);
         for (row, line) in lines.iter().take(size.rows).enumerate() {
             if row > 0 {

@@ -274,7 +274,8 @@ impl View {
 
     fn summary(&self, tunnels: &BTreeMap<String, Tunnel>) -> Line {
         let Some(status) = &self.status else { return Line::default().add(Style::Bold, "cokd") };
-        let per_second: f64 = tunnels.values().map(|tunnel| tunnel.traffic.requests_per_second).sum();
+        // The sum of nothing would be -0.
+        let per_second = tunnels.values().fold(0.0, |all, tunnel| all + tunnel.traffic.requests_per_second);
         let line = Line::default().add(Style::Bold, &status.domain).add(Style::Plain, "  ");
         let line = match &status.health.why {
             None => line.add(Style::Good, "ready"),
