@@ -74,12 +74,11 @@ def raw_service(handle):
             thread.join()
 
 
-@pytest.mark.parametrize("version", ["--http1.1", "--http2", "--http3"])
-def test_a_request_is_captured_from_both_sides(inspected, services, version):
-    """Over each version of HTTP and each transport: heads, bodies, sizes, times and the protocol of the service."""
+def test_a_request_is_captured_from_both_sides(inspected, services, http):
+    """Over both transports: heads, bodies, sizes, times and the protocol of the service."""
     client, inspector = inspected(services.web)
     sent = client.curl(
-        "/echo?x=1&x=2", version, "-X", "PUT", "-H", "X-Twice: a", "-H", "X-Twice: b",
+        "/echo?x=1&x=2", http, "-X", "PUT", "-H", "X-Twice: a", "-H", "X-Twice: b",
         "-H", f"traceparent: 00-{'a' * 32}-{'b' * 16}-01", "--data-binary", "hello world",
     )
     assert sent.stdout == b"hello world"
@@ -92,6 +91,22 @@ def test_a_request_is_captured_from_both_sides(inspected, services, version):
     assert field(one["response"]["fields"], "content-type") == ["application/octet-stream"]
     assert one["duration_ms"] >= one["head_ms"] >= one["service_ms"] >= 0
     assert not one["incomplete"] and one["reset"] is None and one["failure"] is None
+
+
+def test_requests_of_multiplexed_visitors_are_captured_apart(inspected, services, daemon, multiplexed):
+    """Over HTTP/2 and HTTP/3, with many at once."""
+    client, inspector = inspected(services.web)
+    bodies = {f"/echo?{number}": os.urandom(3000) for number in range(20)}
+    with multiplexed(daemon, client.name) as visitor:
+        streams = {}
+        for path, body in bodies.items():
+            streams[path] = visitor.request(path, method="POST", end=False)
+            streams[path].send(body, end=True)
+        for path, stream in streams.items():
+            assert stream.read() == bodies[path]
+    inspector.ended("/echo", len(bodies))
+    for line in inspector.list(path="/echo"):
+        assert inspector.body(line["id"], "request") == inspector.body(line["id"]) == bodies[line["target"]]
 
 
 def test_bodies_are_shown_as_people_read_them(inspected, replies):
@@ -299,18 +314,18 @@ def test_commands_list_show_and_follow(inspected, services):
 
 
 def test_following_prints_each_request_once(inspected, services):
-    """A WebSocket is printed when it begins. The command ends with the client."""
+    """The command ends with the client."""
     client, inspector = inspected(services.web)
     follower = subprocess.Popen(
         [str(word) for word in inspector.command("requests", "--follow", "--json")], stdout=subprocess.PIPE, text=True
     )
     for number in range(20):
         client.curl(f"/echo?n={number}", "--data", "x")
-    inspector.ended("/echo", 20)
+    lines = [json.loads(follower.stdout.readline()) for _ in range(20)]
+    assert [line["target"] for line in lines] == [f"/echo?n={number}" for number in range(20)]
     client.stop()
-    out, _ = follower.communicate(timeout=20)
-    assert follower.returncode == 0
-    assert [json.loads(line)["target"] for line in out.splitlines()] == [f"/echo?n={number}" for number in range(20)]
+    rest, _ = follower.communicate(timeout=20)
+    assert follower.returncode == 0 and rest == ""
 
 
 def test_all_requests_can_be_cleared(inspected, services):

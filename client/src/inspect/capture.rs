@@ -3,10 +3,9 @@
 //! It never waits and holds nothing back: bytes go to the queue as further handles of the same buffers, and only small ones
 //! are copied. A body is captured up to a limit; streams are captured to their end, since only their latest messages stay.
 
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
-use std::time::{Instant, SystemTime};
 
 use bytes::{Bytes, BytesMut};
 use cok_http::{content_length, expects_continue};
@@ -65,24 +64,14 @@ impl Tap {
         };
         let is_grpc = Kind::of_request(&head.headers).is_some();
         let announced = content_length(&head.headers);
+        let live = Live::new(id, self.tunnel, request_bytes(head));
+        let is_complete = AtomicBool::new(end || announced == Some(0));
         let live = Arc::new(Live {
-            id,
-            tunnel: self.tunnel,
             replay_of,
-            head: request_bytes(head),
             is_bodiless: end,
-            began: Instant::now(),
-            began_at: SystemTime::now(),
-            request_bytes: AtomicU64::new(0),
-            response_bytes: AtomicU64::new(0),
-            is_lost: AtomicBool::new(false),
             is_stream: AtomicBool::new(is_grpc),
-            is_evicted: AtomicBool::new(false),
-            is_request_complete: AtomicBool::new(end || announced == Some(0)),
-            is_request_over: AtomicBool::new(false),
-            protocol: AtomicU8::new(0),
-            failure: OnceLock::new(),
-            ended: OnceLock::new(),
+            is_request_complete: is_complete,
+            ..live
         });
         self.queue.push(&live, What::Began);
         let copy = |side| Copy { live: live.clone(), queue: self.queue.clone(), side, taken: 0, is_truncated: false };

@@ -79,6 +79,29 @@ pub(super) enum Reset {
 }
 
 impl Live {
+    /// An exchange that begins now. `head` is the request's, in the form of the tunnel.
+    pub(super) fn new(id: u64, tunnel: TunnelHandle, head: Bytes) -> Self {
+        Self {
+            id,
+            tunnel,
+            replay_of: None,
+            head,
+            is_bodiless: false,
+            began: Instant::now(),
+            began_at: SystemTime::now(),
+            request_bytes: AtomicU64::new(0),
+            response_bytes: AtomicU64::new(0),
+            is_lost: AtomicBool::new(false),
+            is_stream: AtomicBool::new(false),
+            is_evicted: AtomicBool::new(false),
+            is_request_complete: AtomicBool::new(false),
+            is_request_over: AtomicBool::new(false),
+            protocol: AtomicU8::new(0),
+            failure: OnceLock::new(),
+            ended: OnceLock::new(),
+        }
+    }
+
     /// The count of a direction's bytes.
     pub(super) fn bytes(&self, side: Side) -> &AtomicU64 {
         match side {
@@ -110,7 +133,7 @@ impl Live {
 impl std::fmt::Display for Reset {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Visitor(ResetCode::Cancelled) => f.write_str("the visitor left"),
+            Self::Visitor(ResetCode::Cancelled | ResetCode::NoError) => f.write_str("the visitor left"),
             Self::Visitor(code) => write!(f, "the visitor's side broke off: {code}"),
             Self::Session => f.write_str("the session with the server ended"),
             Self::Service(code) => write!(f, "{code}"),

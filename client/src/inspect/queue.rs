@@ -123,3 +123,39 @@ impl Queue {
         let _ended = self.sender.send(Item { live: live.clone(), what });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::TunnelHandle;
+
+    fn live() -> Arc<Live> {
+        Arc::new(Live::new(1, TunnelHandle(0), Bytes::new()))
+    }
+
+    #[test]
+    fn a_full_queue_loses_bodies_and_keeps_ends() {
+        let (queue, receiver) = queue();
+        let (fits, loses) = (live(), live());
+        let piece = Bytes::from(vec![0; ROOM / 2]);
+        queue.push(&fits, What::Data(Side::Response, piece.clone()));
+        queue.push(&loses, What::Data(Side::Response, piece.clone()));
+        queue.push(&loses, What::Over(Side::Response));
+        assert_eq!(queue.load().lost(), 1);
+        assert!(loses.is_lost.load(Ordering::Relaxed) && !fits.is_lost.load(Ordering::Relaxed));
+        // What was taken makes room again.
+        for item in receiver.try_iter() {
+            queue.load().taken(&item);
+        }
+        assert_eq!(queue.load().weight(), 0);
+        queue.push(&fits, What::Data(Side::Response, piece));
+        assert_eq!((queue.load().lost(), receiver.try_iter().count()), (1, 1));
+    }
+
+    #[test]
+    fn an_exchange_goes_on_without_a_recorder() {
+        let (queue, receiver) = queue();
+        drop(receiver);
+        queue.push(&live(), What::Began);
+    }
+}

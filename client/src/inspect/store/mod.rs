@@ -239,3 +239,94 @@ impl Inner {
         Some(entry)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::event::TunnelHandle;
+    use crate::inspect::live::Ended;
+
+    fn store() -> (tempfile::TempDir, Store) {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::new(Spool::new(Some(folder.path())));
+        (folder, store)
+    }
+
+    fn begin(store: &Store, id: u64) -> Arc<Live> {
+        let live = Arc::new(Live::new(id, TunnelHandle(0), Bytes::new()));
+        store.begin(live.clone());
+        live
+    }
+
+    fn end(store: &Store, live: &Live) {
+        live.ended.set(Ended { after: Duration::ZERO, is_complete: true, reset: None }).unwrap();
+        live.is_request_over.store(true, Ordering::Relaxed);
+        store.finish(live.id, Side::Request);
+        store.finish(live.id, Side::Response);
+    }
+
+    fn ids(store: &Store) -> Vec<u64> {
+        store.select(0, |entry| Some(entry.id()))
+    }
+
+    #[test]
+    fn the_oldest_that_has_ended_makes_room_before_those_under_way() {
+        let (_folder, store) = store();
+        let open = begin(&store, 1);
+        let ended = begin(&store, 2);
+        end(&store, &ended);
+        for id in 3..=MAX_ENTRIES as u64 + 1 {
+            begin(&store, id);
+        }
+        assert!(store.find(1).is_some() && store.find(2).is_none());
+        assert!(ended.is_evicted.load(Ordering::Relaxed) && !open.is_evicted.load(Ordering::Relaxed));
+        begin(&store, 1_000_000);
+        assert!(store.find(1).is_none() && open.is_evicted.load(Ordering::Relaxed));
+        assert_eq!((store.figures().entries, store.figures().evicted), (MAX_ENTRIES, 2));
+    }
+
+    #[test]
+    fn memory_is_counted_and_bounded() {
+        let (_folder, store) = store();
+        let short = vec![1; BLOCK - 1];
+        for id in 1..=2000 {
+            let live = begin(&store, id);
+            store.add(id, Side::Response, &short);
+            end(&store, &live);
+        }
+        let figures = store.figures();
+        assert!(figures.memory <= MEMORY_ROOM && figures.memory > MEMORY_ROOM - 2 * BLOCK, "{figures:?}");
+        assert_eq!(ids(&store)[0], 2000, "the newest stays");
+        store.clear();
+        assert_eq!((store.figures().memory, store.figures().entries), (0, 0));
+    }
+
+    #[test]
+    fn long_bodies_go_to_the_disk_and_come_back() {
+        let (_folder, store) = store();
+        let live = begin(&store, 1);
+        let body: Vec<u8> = (0..1_000_000u32).map(|at| (at % 253) as u8).collect();
+        for piece in body.chunks(30_000) {
+            store.add(1, Side::Request, piece);
+        }
+        end(&store, &live);
+        assert!(store.figures().memory < 200_000 && store.spool.used() >= 900_000);
+        assert_eq!(store.find(1).unwrap().request.read(&store.spool, usize::MAX).unwrap(), body);
+    }
+
+    #[test]
+    fn changes_are_published_with_their_revision() {
+        let (_folder, store) = store();
+        let mut changes = store.follow();
+        begin(&store, 1);
+        assert!(!changes.has_changed().unwrap());
+        store.publish();
+        let seen = *changes.borrow_and_update();
+        begin(&store, 2);
+        store.publish();
+        assert!(changes.borrow_and_update().revision > seen.revision);
+        assert_eq!(store.select(seen.revision, |entry| Some(entry.id())), [2]);
+    }
+}
