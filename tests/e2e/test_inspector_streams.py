@@ -240,7 +240,7 @@ def test_old_requests_make_room(inspected, services, tmp_path):
     client, inspector = inspected(services.web)
     body = tmp_path / "body"
     body.write_bytes(os.urandom(16 << 20))
-    count = 36
+    count = 20
     for _ in range(count):
         assert client.curl("/swallow", "-T", body, "-w", "%{http_code}").stdout == b"200"
     newest = inspector.ended("/swallow")

@@ -106,9 +106,18 @@ function draw() {
     if (!line) continue;
     const old = $('row-' + id), row = makeRow(line);
     if (old) {
-      const hadFocus = old.contains(document.activeElement);
-      old.replaceWith(row);
-      if (hadFocus) row.querySelector('button').focus();
+      // The button stays, so that no click on it is lost.
+      [...row.children].forEach((cell, at) => {
+        const shown = old.children[at];
+        if (shown.textContent === cell.textContent) return;
+        if (shown.className !== cell.className) shown.className = cell.className;
+        const kept = shown.querySelector('button');
+        if (!kept) { shown.replaceChildren(...cell.childNodes); return; }
+        const [fresh, ...tags] = cell.childNodes;
+        kept.textContent = fresh.textContent;
+        while (kept.nextSibling) kept.nextSibling.remove();
+        shown.append(...tags);
+      });
       continue;
     }
     let before = rows.firstElementChild;

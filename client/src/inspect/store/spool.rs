@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 /// The size of a block. Shorter bodies stay in memory.
 pub(in crate::inspect) const BLOCK: usize = 64 * 1024;
 /// The most bytes on disk.
-pub(in crate::inspect) const ROOM: u64 = 512 * 1024 * 1024;
+pub(in crate::inspect) const ROOM: u64 = 256 * 1024 * 1024;
 /// How long a disk that has failed is left alone.
 const TRY_AGAIN: Duration = Duration::from_secs(10);
 
