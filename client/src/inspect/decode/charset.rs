@@ -36,7 +36,8 @@ impl Charset {
     }
 
     /// The name, as in `Content-Type`.
-    pub(crate) fn name(self) -> &'static str {
+    #[cfg(test)]
+    fn name(self) -> &'static str {
         match self {
             Self::Utf8 => "utf-8",
             Self::Latin1 => "windows-1252",

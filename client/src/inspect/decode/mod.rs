@@ -24,16 +24,14 @@ mod stream;
 mod trouble;
 mod websocket;
 
-pub(crate) use self::body::{BodyLimits, Content, Language, Plain, Shown, body, decoded};
+pub(crate) use self::body::{BodyLimits, Content, Plain, Shown, body, decoded};
 pub(crate) use self::coding::Coding;
 pub(crate) use self::form::{Pair, Part, urlencoded};
-pub(crate) use self::hex::dump;
-pub(crate) use self::json::pretty;
 pub(crate) use self::media_type::MediaType;
 pub(crate) use self::message::{Message, MessageKind};
 pub(crate) use self::stream::{Kind, Limits, Progress, Stream};
 pub(crate) use self::trouble::Trouble;
-pub(crate) use self::websocket::{Negotiated, PerMessageDeflate};
+pub(crate) use self::websocket::Negotiated;
 
 #[cfg(test)]
 pub(super) mod tests {

@@ -160,6 +160,7 @@ impl Stream {
     }
 
     /// How many bytes have come, with their content codings.
+    #[cfg(test)]
     pub(crate) fn received(&self) -> u64 {
         self.received
     }
