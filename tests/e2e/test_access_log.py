@@ -202,6 +202,16 @@ def test_a_service_that_breaks_off_is_named_as_such(logged, log, version):
         recorder.stop()
 
 
+def test_the_trace_of_a_visitor_is_named(logged, log, services):
+    """Also where the daemon records none. A field that is no valid one names nothing."""
+    client = logged.client(services.web, "demo")
+    trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+    client.curl("/cookies", "--header", f"traceparent: 00-{trace}-00f067aa0ba902b7-01")
+    assert log.wait(event="request")["trace_id"] == trace
+    client.curl("/cookies", "--header", "traceparent: 00-none-00f067aa0ba902b7-01")
+    assert "trace_id" not in log.wait(2, event="request")
+
+
 def test_a_visitor_behind_a_proxy_is_named(own_daemon, log, services):
     """The line has the visitor's address as the trusted proxy says it, and the proxy's."""
     daemon = own_daemon(more=log.settings() + '[proxies]\ntrusted = ["127.0.0.0/8"]\n')

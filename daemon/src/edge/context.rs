@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use cok_proto::{RequestHead, ResponseHead, Target};
+use cok_trace::Parent;
 use cok_transport::ExchangeError;
 use http::{HeaderMap, Request, StatusCode};
 use tokio_util::task::task_tracker::TaskTrackerToken;
@@ -83,11 +84,13 @@ impl Context {
         self.note(|record| record.timings.routed = Some(record.now()));
     }
 
-    /// Decides whether it is recorded as a trace.
+    /// Decides whether it is recorded as a trace. The access log names the trace of a visitor in any case.
     pub(super) fn begin_trace(&mut self, headers: &HeaderMap) {
-        let Some(tracer) = self.visitor.edge.observers.tracer() else { return };
-        if let (Some(record), Some(trace)) = (&mut self.record, Trace::begin(tracer, headers)) {
+        let (observers, Some(record)) = (&self.visitor.edge.observers, &mut self.record) else { return };
+        if let Some(trace) = observers.tracer().and_then(|tracer| Trace::begin(tracer, headers)) {
             (record.trace_id, record.trace) = (Some(trace.id()), Some(trace));
+        } else if observers.access_log.is_on() {
+            record.trace_id = Parent::of(headers).map(|parent| u128::from_be_bytes(parent.trace.to_bytes()));
         }
     }
 

@@ -124,6 +124,11 @@ impl AccessLog {
         self.live.store(Some(Arc::new(Live { config, to, queue })));
     }
 
+    /// Whether there are lines at all.
+    pub(crate) fn is_on(&self) -> bool {
+        self.live.load().is_some()
+    }
+
     /// A request is over.
     pub(crate) fn finished(&self, record: &Record) {
         self.note(record, if record.lasting.is_some() { Moment::Ended } else { Moment::Request });
