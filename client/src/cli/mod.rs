@@ -65,6 +65,7 @@ use self::signals::{Asked, Signals};
 pub use self::target_flags::TargetFlags;
 pub use self::verbosity::Verbosity;
 use crate::client::Client;
+use crate::event::Event;
 use crate::events::Observation;
 use crate::inspect::Inspector;
 use crate::logging::{self, LogFormat};
@@ -234,9 +235,6 @@ async fn run(
     // Without a home there is no place for the socket, and nothing that would ask there.
     let state_dir = invocation.state_dir().ok();
     let client = inspector::opened(client, plan.inspect(), state_dir.as_deref());
-    if panel.is_none() {
-        inspector::announce(&client, flags.log_format);
-    }
     let overview = Arc::new(Overview::new(client.clone()));
     let _requests = flags.log.map(|LogTopic::Requests| {
         let (log, overview) = (RequestLog::new(flags.log_queries), overview.clone());
@@ -255,11 +253,16 @@ async fn run(
     let (stopped, observed) = (stop.clone(), overview.clone());
     // The panel shows what the reporter would say.
     let mut report = panel.is_none().then(reporter);
+    let (format, mut is_announced) = (flags.log_format, panel.is_some());
     running.spawn(async move {
         let on_event = |mut event| {
             observed.note(&mut event);
+            let is_online = matches!(event, Event::Connected { .. });
             if let Some(report) = &mut report {
                 report(event);
+            }
+            if is_online && !std::mem::replace(&mut is_announced, true) {
+                inspector::announce(observed.inspector(), format);
             }
         };
         driver.run(stopped, on_event).await

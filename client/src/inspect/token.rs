@@ -6,8 +6,8 @@ use std::io;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-/// The bytes of a token.
-const LENGTH: usize = 24;
+/// The bytes of a token. They cannot be guessed, and the address fits on a terminal's line.
+const LENGTH: usize = 12;
 
 /// A token, new in each run.
 pub(super) struct Token(String);
@@ -45,6 +45,6 @@ mod tests {
     fn each_token_is_another_one() {
         let (one, two) = (Token::new().unwrap(), Token::new().unwrap());
         assert!(one.is(one.as_str().as_bytes()) && !one.is(two.as_str().as_bytes()) && !one.is(b""));
-        assert_eq!((one.as_str().len(), format!("{one:?}").as_str()), (32, "Token"));
+        assert_eq!((one.as_str().len(), format!("{one:?}").as_str()), (16, "Token"));
     }
 }

@@ -34,8 +34,8 @@ pub(super) fn opened(client: Client, inspect: Inspect, state_dir: Option<&Path>)
 }
 
 /// Says where the inspector is. Only a terminal gets the token: logs are kept, and read by others.
-pub(super) fn announce(client: &Client, format: LogFormat) {
-    let Some(inspector) = client.inspector() else { return };
+pub(super) fn announce(inspector: Option<&Inspector>, format: LogFormat) {
+    let Some(inspector) = inspector else { return };
     let url = inspector.url();
     let is_text = matches!(format, LogFormat::Auto | LogFormat::Text);
     let shown = if is_text && io::stderr().is_terminal() { inspector.secret_url() } else { url.clone() };

@@ -140,9 +140,12 @@ impl State {
         self.tunnels.retain(|tunnel, _| places.iter().any(|place| place.tunnel == *tunnel));
         let mut lines = vec![
             Line::default().add(Style::Bold, &self.program).add(Style::Dim, "   (Ctrl-C stops it)"),
-            Line::default(),
             self.session_line(now),
         ];
+        let inspector = self.inspector.as_ref().filter(|_| height >= LOW);
+        if inspector.is_none() {
+            lines.insert(1, Line::default());
+        }
         let mut server = named("Server").add(Style::Plain, &self.server);
         if let (Some(round_trip), Session::Online { .. }) = (self.round_trip, &self.session) {
             server = server.add(Style::Dim, format!(" ({} round trip)", duration(round_trip)));
@@ -151,7 +154,7 @@ impl State {
         if let Some((name, reason)) = &self.transport {
             lines.push(named("Transport").add(Style::Plain, name).add(Style::Dim, format!(" ({reason})")));
         }
-        if let Some(inspector) = self.inspector.as_ref().filter(|_| height >= LOW) {
+        if let Some(inspector) = inspector {
             lines.push(named("Inspector").add(Style::Plain, inspector));
         }
         let frame = lines.len() + 5 + usize::from(self.hint.is_some());
