@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import urllib.error
 import urllib.parse
 import urllib.request
 
@@ -30,6 +31,15 @@ class Prometheus:
             "line that says where it listens", 60,
         )
         self.address = listening["address"]
+        # It listens before it has read its storage.
+        wait_for(self.is_ready, "Prometheus is ready", 60)
+
+    def is_ready(self):
+        try:
+            with urllib.request.urlopen(f"http://{self.address}/-/ready", timeout=30) as answer:
+                return answer.status == 200
+        except urllib.error.HTTPError:
+            return False
 
     def ask(self, path, **parameters):
         """Returns the data of an answer of its HTTP interface."""
