@@ -131,8 +131,8 @@ pub(super) struct Flags {
     /// Name the queries of requests in the log, which may hold secrets
     #[arg(long)]
     pub(super) log_queries: bool,
-    /// Show requests at this port of 127.0.0.1, or at a free one if it is taken; 0 for a free one, "off" for none [env:
-    /// COK_INSPECT] [default: 4040]
+    /// Show requests at this port of 127.0.0.1, or at a free one if that is taken; "off" shows none [env: COK_INSPECT]
+    /// [default: 4040]
     #[arg(long, value_name = "off|PORT")]
     pub(super) inspect: Option<Inspect>,
     /// Print log lines in place of the panel that a terminal shows
