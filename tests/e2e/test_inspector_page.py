@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from aiohttp import web
+from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.wait import WebDriverWait
@@ -27,7 +28,9 @@ class Page:
         driver.get(inspector.secret_url)
 
     def until(self, condition, what):
-        return WebDriverWait(self.driver, DEADLINE, 0.05).until(lambda _: condition(), what)
+        # The page may draw an element again meanwhile.
+        wait = WebDriverWait(self.driver, DEADLINE, 0.05, [StaleElementReferenceException])
+        return wait.until(lambda _: condition(), what)
 
     def find(self, identity):
         return self.driver.find_element(By.ID, identity)
@@ -47,7 +50,8 @@ class Page:
         return self.find("chosen").text
 
     def press(self, name):
-        next(b for b in self.driver.find_elements(By.CSS_SELECTOR, "#chosen button") if b.text == name).click()
+        buttons = lambda: self.driver.find_elements(By.CSS_SELECTOR, "#chosen button")
+        self.until(lambda: next((each for each in buttons() if each.text == name), None), f"the button {name} shows").click()
 
     def media(self, scheme, width=1280):
         features = [{"name": "prefers-color-scheme", "value": scheme}]

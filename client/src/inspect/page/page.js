@@ -373,6 +373,9 @@ function showDetail(one, requestBody, responseBody) {
   const scroll = $('detail').scrollTop, isSame = $('chosen').dataset.id === String(one.id);
   const focused = isSame && $('chosen').contains(document.activeElement) ? document.activeElement.textContent : null;
   const list = isSame ? $('chosen').querySelector('.stream') : null;
+  // A button that is pressed while the details change stays the same button.
+  const actions = isSame ? $('chosen').querySelector('.actions') : null;
+  if (actions && actions.textContent === parts[0].textContent) parts[0] = actions;
   $('chosen').replaceChildren(...parts.filter(Boolean));
   if (list) $('chosen').append(list);
   $('chosen').dataset.id = one.id;
