@@ -13,6 +13,9 @@ const AGAIN = 2000;
 /** The certificate changes seldom, and only by itself. */
 const CERTIFICATE_EVERY = 60_000;
 
+/** The components of health. */
+const COMPONENTS = { certificate: "Certificate", acme: "ACME", dns: "DNS", store: "Store", disk: "Disk" };
+
 /** What is refused, where the name in the metrics says too little. */
 const REFUSED = {
   keys: "wrong keys", held: "visitors that wait for a tunnel", names: "names in memory", buffered: "bytes of bodies in memory",
@@ -85,7 +88,7 @@ const showStatus = now => {
   setText(byId("now-uptime"), expires ? "until it expires" : "a stand-in is served");
   facts(byId("health"), [
     ["State", ready ? "ready" : `not ready: ${why}`, ready ? null : "bad"],
-    ...components.map(({ name, state, why }) => [name, why ? `${state}: ${why}` : state, state === "ok" ? null : "bad"]),
+    ...components.map(({ name, state, why }) => [COMPONENTS[name] ?? name, why ? `${state}: ${why}` : state, state === "ok" ? null : "bad"]),
     ["Phase", now.phase.replace("_", " ")], ["Version", now.version], ["Up for", duration(now.uptime_seconds)],
   ]);
   const named = (counts, kind) => Object.entries(counts).filter(([, count]) => count > 0).map(
