@@ -68,7 +68,7 @@ class Many:
             self.process = Process(
                 BIN_DIR / "cok-client", "--config", folder / "client.toml", "--server", to.url(""), "--connect-to",
                 to.https, "--ca-file", to.ca, "--api-key-file", folder / "key", "--state-dir", folder / "state",
-                "--log-format", "json", "--transport", to.transport,
+                "--log-format", "json", "--transport", to.transport, "--inspect", "off",
             )
         processors.prefer(self.process.pid)
         wait_for(lambda: sum('"connected"' in each for each in self.process.lines) == len(names), "all are online")
