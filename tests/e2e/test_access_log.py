@@ -56,12 +56,13 @@ def ask(daemon, name, version, path, body):
 def test_one_line_a_request(logged, log, services, transport, version):
     """A line has every field that is known, and the phases add up to no more than the whole."""
     client = logged.client(services.web, "demo")
-    assert ask(logged, client.name, version, "/echo?secret=1", b"hello") == b"hello"
+    answer = ask(logged, client.name, version, "/hash?secret=1", b"hello")
+    assert b'"length": 5' in answer
     entry = log.wait(event="request")
     expected = {
         "tunnel": "demo", "key": "test", "host": f"{client.host}:{logged.port}", "visitor": "127.0.0.1",
-        "protocol": version, "transport": transport, "method": "POST", "path": "/echo", "status": 200, "received": 5,
-        "sent": 5, "attempts": 1, "ending": "complete",
+        "protocol": version, "transport": transport, "method": "POST", "path": "/hash", "status": 200, "received": 5,
+        "sent": len(answer), "attempts": 1, "ending": "complete",
     }
     assert {name: entry.get(name) for name in expected} == expected, entry
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", entry["time"]) and re.fullmatch("[0-9a-f]{16}", entry["id"])
@@ -91,6 +92,7 @@ def test_a_websocket_has_a_line_at_both_ends(logged, log, services, version):
         ending = "complete"
     assert (began["kind"], began["path"], began["tunnel"], began["key"]) == ("websocket", "/chat", "chat", "test")
     assert began["status"] == (200 if version == "h2" else 101) and "duration_ms" not in began and "ending" not in began
+    assert all(began[phase] >= 0 for phase in PHASES)
     ended = log.wait(event="stream_ended")
     assert (ended["id"], ended["kind"], ended["protocol"]) == (began["id"], "websocket", version)
     assert ended["received"] >= 11 and ended["sent"] >= 7 and ended["duration_ms"] > 0, ended

@@ -57,6 +57,18 @@ async fn h2c() -> (TcpListener, String) {
 }
 
 #[tokio::test]
+async fn the_services_own_time_is_measured() {
+    const WORK: Duration = Duration::from_millis(20);
+    let (listener, target) = h2c().await;
+    serve_http2(listener, Builder::new(), |(_, mut respond): Stream| async move {
+        tokio::time::sleep(WORK).await;
+        respond.send_response(Response::new(()), true).unwrap();
+    });
+    let head = Daemon::to(&target).await.get("/").head().await.unwrap();
+    assert!(head.first_byte.is_some_and(|time| time >= WORK), "{head:?}");
+}
+
+#[tokio::test]
 async fn streams_pass_both_ways_with_trailers() {
     let (listener, target) = h2c().await;
     let connections = serve_http2(listener, Builder::new(), echo);

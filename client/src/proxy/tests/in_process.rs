@@ -41,6 +41,19 @@ fn echo() -> Router {
 }
 
 #[tokio::test]
+async fn the_services_own_time_is_measured() {
+    const WORK: Duration = Duration::from_millis(20);
+    let slow = Router::new().route("/", get(|| async { tokio::time::sleep(WORK).await }));
+    let head = daemon(slow).await.get("/").head().await.unwrap();
+    assert!(head.first_byte.is_some_and(|time| time >= WORK), "{head:?}");
+    // A response that comes before the end of the upload does not depend on the rest.
+    let daemon = daemon(echo()).await;
+    let mut visitor = daemon.open("POST", "/", &[], false);
+    visitor.upload("part", false).await;
+    assert_eq!(visitor.head().await.unwrap().first_byte, None);
+}
+
+#[tokio::test]
 async fn a_body_comes_back_part_by_part_and_with_its_trailers() {
     let daemon = daemon(echo()).await;
     let mut visitor = daemon.open("POST", "/", &[], false);

@@ -30,7 +30,7 @@ async fn bytes_pass_both_ways_after_a_101() {
     let mut visitor = daemon.open("GET", "/chat", FIELDS, true);
     let head = visitor.head().await.unwrap();
     assert_eq!(head.status, 101);
-    assert!(!visitor.ended);
+    assert!(!visitor.ended && head.first_byte.is_some());
     assert_eq!(
         (&head.headers["upgrade"], &head.headers["sec-websocket-accept"]),
         (&HeaderValue::from_static("websocket"), &HeaderValue::from_static("a"))
