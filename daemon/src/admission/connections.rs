@@ -12,6 +12,7 @@ use ipnet::IpNet;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
+use super::Fill;
 use super::crowd::{Crowd, Member, Place};
 
 /// The most connections that make room at once, so that the crowd is not looked through for each fresh one. Of few
@@ -96,8 +97,8 @@ impl ConnectionLimiter {
     }
 
     /// How many permits are taken, and how many there are.
-    pub(crate) fn fill(&self) -> (usize, usize) {
-        (self.most.saturating_sub(self.all.available_permits()), self.most)
+    pub(crate) fn fill(&self) -> Fill {
+        Fill { used: self.most.saturating_sub(self.all.available_permits()), most: self.most }
     }
 
     /// Sets the limit for each address, and the networks without it.

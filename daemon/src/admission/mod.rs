@@ -115,6 +115,15 @@ impl Live {
     }
 }
 
+/// How much of something is in use, and the most that may be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Fill {
+    /// What is in use.
+    pub(crate) used: usize,
+    /// The most.
+    pub(crate) most: usize,
+}
+
 /// The limits and keys of one daemon.
 #[derive(Debug)]
 pub(crate) struct Admission {

@@ -23,7 +23,7 @@ use tracing::{info, warn};
 pub(crate) use self::reload::Reloader;
 pub(crate) use self::signals::StopSignals;
 use crate::admin::{self, Access, Admin, AdminSocket, Feed, Identity, Places};
-use crate::admission::Admission;
+use crate::admission::{Admission, Fill};
 use crate::certificates::{Certificates, Change, Served};
 use crate::config::Config;
 use crate::drain::stop::Stop;
@@ -35,7 +35,7 @@ use crate::host::{descriptors, notify};
 use crate::listen::dns::Dns;
 use crate::listen::{self, Listen, PublicTls, ResetKey};
 use crate::names::PublicAddress;
-use crate::observe::{BytesSoFar, Figures, Fill, Health, Metrics, Observers};
+use crate::observe::{BytesSoFar, Figures, Health, Metrics, Observers};
 use crate::tunnels::{Ledger, Tunnels};
 
 /// The `ma` parameter of `Alt-Svc` in seconds: visitors may rely on it for a day.
@@ -106,7 +106,7 @@ impl App {
     pub(crate) fn build(config: Config, source: Option<PathBuf>, mut inherited: Inherited) -> anyhow::Result<Self> {
         let (domain, state_dir) = (config.startup.domain.clone(), config.startup.state_dir.clone());
         let startup = &config.listen.startup;
-        let metrics = Metrics::new(config.metrics);
+        let metrics = Arc::new(Metrics::new(config.metrics));
         let (certificates, responder) =
             Certificates::new(&config.certificates, domain.as_str(), &state_dir, count(metrics.clone()))?;
         let served = certificates.served(&config.certificates, domain.as_str(), &state_dir);
@@ -403,7 +403,7 @@ fn figures(
         // The tunnels hold the metrics.
         let Some(tunnels) = tunnels.upgrade() else { return Figures::default() };
         Figures {
-            connections: Fill { used: connections.0, most: connections.1 },
+            connections,
             sessions: tunnels.session_fill(),
             exchanges: totals.open,
             waiting: tunnels.held(),

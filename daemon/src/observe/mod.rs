@@ -14,7 +14,7 @@ pub(crate) use self::ending::Ending;
 pub(crate) use self::health::{Asker, Component, Condition, Health, Report, text};
 pub(crate) use self::history::{BytesSoFar, POINT, Point};
 pub(crate) use self::metrics::{
-    Config as MetricsConfig, Figures, Fill, Form, Greeting, HandshakeOutcome, Limit, Metrics, Rate, Return, Security,
+    Config as MetricsConfig, Figures, Form, Greeting, HandshakeOutcome, Limit, Metrics, Rate, Return, Security,
     SessionOpen, TunnelOnline,
 };
 pub(crate) use self::observers::Observers;

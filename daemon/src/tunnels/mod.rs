@@ -34,10 +34,10 @@ pub(crate) use self::presence::{Held, Live, Presence, ServingKey, Tunnel};
 pub(crate) use self::rules::NameRules;
 use self::session::Client;
 pub(crate) use self::view::{ClientView, SessionView, State, TrafficView, TunnelView};
-use crate::admission::{Admission, filler};
+use crate::admission::{Admission, Fill, filler};
 use crate::drain::Drain;
 use crate::names::{PublicAddress, Subdomain};
-use crate::observe::{Fill, Limit, Metrics};
+use crate::observe::{Limit, Metrics};
 use crate::startup::startup;
 
 /// The interval at which names that have been away for too long are removed.

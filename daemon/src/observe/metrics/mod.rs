@@ -33,7 +33,7 @@ use self::requests::Requests;
 use self::runtime::Runtime;
 use self::sessions::Sessions;
 pub(crate) use self::sessions::{Greeting, Return};
-pub(crate) use self::state::{Figures, Fill};
+pub(crate) use self::state::Figures;
 use self::state::{Read, State};
 use self::tunnels::TunnelSeries;
 use super::record::Record;
@@ -70,7 +70,7 @@ pub(crate) struct Metrics {
 
 impl Metrics {
     /// Nothing has been counted yet.
-    pub(crate) fn new(config: Config) -> Arc<Self> {
+    pub(crate) fn new(config: Config) -> Self {
         let mut registry = Registry::default();
         registry.register_collector(Box::new(Process::new()));
         let cok = registry.sub_registry_with_prefix("cok");
@@ -86,7 +86,7 @@ impl Metrics {
         let requests = Requests::new(cok);
         let access_log_lost = Counter::default();
         cok.register("access_log_lost", "Lines of the access log that were not written", access_log_lost.clone());
-        Arc::new(Self {
+        Self {
             registry,
             arrivals,
             refusals,
@@ -97,7 +97,7 @@ impl Metrics {
             requests,
             by_tunnel,
             state,
-        })
+        }
     }
 
     /// Applies new settings.
@@ -134,8 +134,7 @@ impl Metrics {
 
 impl Default for Metrics {
     fn default() -> Self {
-        // Tests make one of their own for each part.
-        Arc::into_inner(Self::new(Config::default())).unwrap_or_else(Self::default)
+        Self::new(Config::default())
     }
 }
 

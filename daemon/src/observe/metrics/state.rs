@@ -8,6 +8,8 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::gauge::ConstGauge;
 
+use crate::admission::Fill;
+
 /// What the daemon holds, and how it is.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Figures {
@@ -35,15 +37,6 @@ pub(crate) struct Figures {
     pub(crate) disk_free: Option<u64>,
 }
 
-/// How much of something is in use, and the most that may be.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Fill {
-    /// What is in use.
-    pub(crate) used: usize,
-    /// The most.
-    pub(crate) most: usize,
-}
-
 /// Reads the figures.
 pub(crate) type Read = Box<dyn Fn() -> Figures + Send + Sync>;
 
@@ -61,17 +54,16 @@ impl Collector for State {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let Some(figures) = self.0.get().map(|read| read()) else { return Ok(()) };
         let Figures { connections, sessions, buffered, windows, .. } = figures;
-        let bytes = |value: usize| value as u64;
         for (name, help, value) in [
             ("active_connections", "Public connections that are open", connections.used as u64),
             ("connections_limit", "The most public connections", connections.most as u64),
             ("sessions_limit", "The most sessions", sessions.most as u64),
             ("exchanges_open", "Requests and streams that are open in tunnels", figures.exchanges as u64),
             ("exchanges_waiting", "Visitors that wait for a tunnel that is away", figures.waiting as u64),
-            ("buffered_bytes", "Bytes of bodies that exchanges hold", bytes(buffered.used)),
-            ("buffered_limit_bytes", "The most bytes of bodies that exchanges may hold", bytes(buffered.most)),
-            ("window_budget_used_bytes", "Bytes by which windows have grown", bytes(windows.used)),
-            ("window_budget_limit_bytes", "Bytes by which all windows may grow", bytes(windows.most)),
+            ("buffered_bytes", "Bytes of bodies that exchanges hold", buffered.used as u64),
+            ("buffered_limit_bytes", "The most bytes of bodies that exchanges may hold", buffered.most as u64),
+            ("window_budget_used_bytes", "Bytes by which windows have grown", windows.used as u64),
+            ("window_budget_limit_bytes", "Bytes by which all windows may grow", windows.most as u64),
             ("ready", "1 while visitors can use the daemon, else 0", figures.is_ready.into()),
         ] {
             let named = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;

@@ -70,7 +70,7 @@ fn a_request_counts_by_phase_version_and_transport() {
 
 #[test]
 fn tunnels_have_series_up_to_the_bound_and_for_as_long_as_they_are_online() {
-    let metrics = Metrics::new(Config { tunnel_labels: 1 });
+    let metrics = Arc::new(Metrics::new(Config { tunnel_labels: 1 }));
     let name = |name: &str| Subdomain::parse(name).unwrap();
     let online = metrics.clone().tunnel_online(&name("demo"));
     let _second = metrics.clone().tunnel_online(&name("second"));
