@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 
 use cok_trace::{Kind, Recording, Span, SpanId, Tracer, known_method};
 use cok_transport::ExchangeError;
-use http::{HeaderMap, Method, Version};
+use http::{HeaderMap, Version};
 
 use super::ending::Ending;
 use super::record::Record;
@@ -135,23 +135,27 @@ impl Spans<'_> {
         }
     }
 
-    /// What a session did with the request.
+    /// What a session did with the request. What was asked stands in the span above; all of it here would cost as much again.
     fn attempt(&self, number: u32, attempt: &Attempt) -> Span {
         let Attempt { span, transport, began, failed } = attempt;
+        let Record { method, authority, status, ending, .. } = self.record;
         let ended = failed.map_or_else(|| self.record.duration(), |(at, _)| at);
         let recording = &self.trace.recording;
-        let times = self.times(*began, ended);
-        let span = recording
-            .below(recording.span, *span, Kind::Client, self.name(), times)
+        let mut span = recording
+            .below(recording.span, *span, Kind::Client, self.name(), self.times(*began, ended))
             .number("cok.attempt", number)
-            .named("cok.transport", transport);
-        if let Some((_, why)) = failed {
-            let Record { method, target, .. } = self.record;
-            let target = target.as_ref().map_or(&b""[..], |target| target.as_bytes());
-            return span.request(method.as_ref().unwrap_or(&Method::GET), target).failed(*why);
+            .named("cok.transport", transport)
+            .named("http.request.method", method.as_ref().and_then(known_method).unwrap_or("_OTHER"));
+        if let Some(authority) = authority {
+            span = span.text("server.address", authority.host());
         }
-        let span = self.with_request(span);
-        match (self.record.ending.and_then(failure), self.record.status) {
+        if let Some((_, why)) = failed {
+            return span.failed(*why);
+        }
+        if let Some(status) = status {
+            span = span.number("http.response.status_code", status.as_u16());
+        }
+        match (ending.and_then(failure), status) {
             (Some(why), _) => span.failed(why),
             (None, Some(status)) if status.is_client_error() || status.is_server_error() => {
                 span.failed(status.as_str().to_owned())

@@ -14,6 +14,9 @@ use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
 /// The longest text of an attribute in bytes. A target may have 64 KiB, and thousands of spans may wait.
 const MAX_TEXT: usize = 512;
 
+/// The room for attributes of a span, so that it does not grow step by step.
+const USUAL_ATTRIBUTES: usize = 12;
+
 /// What kind of work a span is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -61,7 +64,7 @@ impl Span {
             name,
             began,
             ended,
-            attributes: Vec::new(),
+            attributes: Vec::with_capacity(USUAL_ATTRIBUTES),
             error: None,
         }
     }
