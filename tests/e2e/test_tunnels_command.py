@@ -4,6 +4,7 @@ import json
 import re
 import signal
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -235,12 +236,15 @@ def test_a_signal_leaves_the_terminal_as_it_was(own, top, end):
     process = child_of(screen)
     subprocess.run(["kill", f"-{end.value}", str(process)], check=True)
     screen.wait("echo before")
+    # Text that is typed before its end is dropped.
+    wait_for(lambda: not Path(f"/proc/{process}").exists(), "it has ended")
     assert is_free(screen)
 
 
 def test_top_stops_and_goes_on_as_a_job(own, top):
     """Ctrl-Z gives the terminal back, and fg takes it again."""
     screen = top()
+    process = child_of(screen)
     screen.keys("C-z")
     screen.wait("Stopped")
     assert is_free(screen)
@@ -248,6 +252,7 @@ def test_top_stops_and_goes_on_as_a_job(own, top):
     screen.wait("q quit")
     screen.keys("q")
     screen.wait("echo before")
+    wait_for(lambda: not Path(f"/proc/{process}").exists(), "it has ended")
     assert is_free(screen)
 
 
