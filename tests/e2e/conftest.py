@@ -22,6 +22,7 @@ from harness.netns import Network
 from harness.nginx import Nginx
 from harness.process import HERE, Process, children, end
 from harness.services import Services
+from harness.terminal import Terminal
 
 
 @pytest.fixture(autouse=True)
@@ -175,6 +176,20 @@ def browse(tmp_path):
     yield start
     for driver in drivers:
         driver.quit()
+
+
+@pytest.fixture
+def terminal():
+    """Returns a function that opens terminals, which close with the test."""
+    opened = []
+
+    def make(**more):
+        opened.append(Terminal(**more))
+        return opened[-1]
+
+    yield make
+    for one in opened:
+        one.stop()
 
 
 @pytest.fixture

@@ -10,22 +10,8 @@ import pytest
 from harness.cok import KEY
 from harness.ports import free_port
 from harness.process import BIN_DIR
-from harness.terminal import MODE, Terminal, child_of, is_free
+from harness.terminal import MODE, child_of, is_free
 from harness.websocket import WebSocket
-
-
-@pytest.fixture
-def terminal():
-    """Returns a function that opens terminals, which close with the test."""
-    opened = []
-
-    def make(**more):
-        opened.append(Terminal(**more))
-        return opened[-1]
-
-    yield make
-    for one in opened:
-        one.stop()
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 
 from harness.admin import Admin
 from harness.process import BIN_DIR, Process, wait_for
-from harness.terminal import Terminal, child_of, is_free
+from harness.terminal import child_of, is_free
 
 ENTERS = "\x1b[?1049h"
 
@@ -23,20 +23,6 @@ def cokd(daemon, *arguments, **more):
 @pytest.fixture
 def own(own_daemon):
     return own_daemon()
-
-
-@pytest.fixture
-def terminal():
-    """Returns a function that opens terminals, which close with the test."""
-    opened = []
-
-    def make(**more):
-        opened.append(Terminal(**more))
-        return opened[-1]
-
-    yield make
-    for one in opened:
-        one.stop()
 
 
 @pytest.fixture

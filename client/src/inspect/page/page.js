@@ -170,7 +170,7 @@ async function loadList(more = {}) {
   return answer.state.revision;
 }
 
-/// Begins anew with the present filters.
+/// Begins again with the present filters.
 async function restart() {
   if (stream) stream.abort();
   const mine = stream = new AbortController();
