@@ -3,7 +3,6 @@
 //! It follows no redirects and keeps no connections.
 
 use std::io;
-use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +18,6 @@ use hyper_util::rt::TokioIo;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use crate::error::Error;
@@ -85,7 +83,7 @@ impl Client {
         let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
         let secure = scheme == "https";
         let port = authority.port_u16().unwrap_or(if secure { 443 } else { 80 });
-        let stream = connect_to_any(&host, port).await?;
+        let stream = dial::by_name(&host, port, CONNECT_TIMEOUT).await?;
         if !secure {
             return exchange(stream, request).await;
         }
@@ -95,19 +93,6 @@ impl Client {
         let name = ServerName::try_from(host).map_err(|_| wrong())?;
         exchange(TlsConnector::from(self.tls.clone()).connect(name, stream).await?, request).await
     }
-}
-
-/// Connects to the first address of a host that answers.
-async fn connect_to_any(host: &str, port: u16) -> io::Result<TcpStream> {
-    let addresses: Vec<SocketAddr> = tokio::net::lookup_host((host, port)).await?.collect();
-    let connected = dial::first_of(&addresses, async |address| {
-        match tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await {
-            Ok(connected) => connected,
-            Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, format!("{address} does not answer"))),
-        }
-    });
-    let no_address = || io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-    connected.await.map_err(|mut failures| failures.pop().unwrap_or_else(no_address))
 }
 
 async fn exchange<B>(

@@ -1,11 +1,14 @@
 //! Connects to one of several addresses: the first that answers, with a head start for the earlier ones (RFC 8305).
 //!
-//! It resolves no names and opens no sockets: the caller brings the addresses and the function that dials one.
+//! [`first_of`] resolves no names and opens no sockets: the caller brings the addresses and the function that dials one.
+//! [`by_name`] does both over TCP.
 
+use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
+use tokio::net::TcpStream;
 
 /// How long one address may stay silent before the next is tried as well (RFC 8305, section 5).
 const STAGGER: Duration = Duration::from_millis(250);
@@ -33,6 +36,19 @@ where
             () = tokio::time::sleep(STAGGER), if waiting.len() > 0 => {}
         }
     }
+}
+
+/// Connects over TCP to the first address of a host that answers. `limit` is the longest that one address may take. If none
+/// answers, the error is the last failure.
+pub async fn by_name(host: &str, port: u16, limit: Duration) -> io::Result<TcpStream> {
+    let addresses: Vec<SocketAddr> = tokio::net::lookup_host((host, port)).await?.collect();
+    let connected =
+        first_of(&addresses, async |address| match tokio::time::timeout(limit, TcpStream::connect(address)).await {
+            Ok(connected) => connected,
+            Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, format!("{address} does not answer"))),
+        });
+    let no_address = || io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    connected.await.map_err(|mut failures| failures.pop().unwrap_or_else(no_address))
 }
 
 /// Alternates between the address families, in the resolver's order otherwise (RFC 8305, section 4). The family of the

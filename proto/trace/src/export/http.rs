@@ -1,7 +1,6 @@
 //! The HTTP client for the collector. It keeps one connection, over TCP or TLS, and makes a new one when that has ended.
 
 use std::io;
-use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +18,6 @@ use parking_lot::Mutex;
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 /// How long one address may take to accept a connection.
@@ -87,7 +85,7 @@ impl Collector {
     }
 
     async fn connect(&self) -> io::Result<SendRequest<Full<Bytes>>> {
-        let stream = connect_to_any(&self.host, self.port).await?;
+        let stream = dial::by_name(&self.host, self.port, CONNECT_TIMEOUT).await?;
         match &self.tls {
             None => speak(stream).await,
             Some((config, name)) => {
@@ -131,19 +129,6 @@ fn tls(certificate: Option<&Path>) -> Result<TlsConfig, String> {
         .with_no_client_auth();
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(TlsConfig(Arc::new(config)))
-}
-
-/// Connects to the first address of a host that answers.
-async fn connect_to_any(host: &str, port: u16) -> io::Result<TcpStream> {
-    let addresses: Vec<SocketAddr> = tokio::net::lookup_host((host, port)).await?.collect();
-    let connected = dial::first_of(&addresses, async |address| {
-        match tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await {
-            Ok(connected) => connected,
-            Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, format!("{address} does not answer"))),
-        }
-    });
-    let no_address = || io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-    connected.await.map_err(|mut failures| failures.pop().unwrap_or_else(no_address))
 }
 
 /// Begins to speak HTTP/1.1. The connection runs in a task of its own.
