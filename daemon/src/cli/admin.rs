@@ -47,6 +47,16 @@ pub(super) enum Unanswered {
     Lost(anyhow::Error),
 }
 
+impl From<Unanswered> for anyhow::Error {
+    /// For those to whom it does not matter how far the request came.
+    fn from(unanswered: Unanswered) -> Self {
+        match unanswered {
+            Unanswered::Unreachable(error) => error.into(),
+            Unanswered::Lost(error) => error,
+        }
+    }
+}
+
 impl Daemon {
     /// The daemon of a configuration; at `address` if there is one.
     pub(super) fn of(config: &Config, address: Option<SocketAddr>) -> anyhow::Result<Self> {

@@ -14,7 +14,7 @@ use cok_host::say;
 use http::{Method, StatusCode};
 use tokio::time::timeout;
 
-use super::admin::{Daemon, Unanswered};
+use super::admin::Daemon;
 use super::exit::{DEFAULT_CONFIG, FAILED, block_on};
 use crate::admin::HEALTH;
 use crate::config;
@@ -78,11 +78,7 @@ async fn ask(args: &HealthArgs) -> anyhow::Result<()> {
 }
 
 async fn report(daemon: &Daemon) -> anyhow::Result<Report> {
-    let answered = daemon.ask(Method::GET, HEALTH, Vec::new()).await.map_err(|error| match error {
-        Unanswered::Unreachable(error) => error.into(),
-        Unanswered::Lost(error) => error,
-    });
-    let (status, text) = answered?;
+    let (status, text) = daemon.ask(Method::GET, HEALTH, Vec::new()).await?;
     ensure!(status == StatusCode::OK, "{}", String::from_utf8_lossy(&text).trim());
     serde_json::from_slice(&text).context("the daemon's answer")
 }

@@ -11,7 +11,7 @@ use cok_client::logging;
 use cok_host::say;
 use http::{Method, StatusCode};
 
-use super::admin::{Daemon, Unanswered};
+use super::admin::Daemon;
 use super::exit::{DEFAULT_CONFIG, USAGE, block_on, outcome, wrong};
 use crate::admin::{LOG_LEVEL, LogLevel, LogLevelChange};
 use crate::config::Config;
@@ -58,10 +58,7 @@ pub(super) fn run(args: &LogLevelArgs) -> ExitCode {
         } else {
             (Method::GET, Vec::new())
         };
-        let answered = daemon.ask(method, LOG_LEVEL, body).await.map_err(|error| match error {
-            Unanswered::Unreachable(error) => error.into(),
-            Unanswered::Lost(error) => error,
-        });
+        let answered = daemon.ask(method, LOG_LEVEL, body).await.map_err(anyhow::Error::from);
         let (status, text) = answered.with_context(|| format!("cannot ask the daemon at {daemon}"))?;
         let text = String::from_utf8_lossy(&text);
         refused = status == StatusCode::BAD_REQUEST;

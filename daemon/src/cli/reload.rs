@@ -8,7 +8,7 @@ use clap::Args;
 use cok_client::logging;
 use http::{Method, StatusCode};
 
-use super::admin::{Daemon, Unanswered};
+use super::admin::Daemon;
 use super::exit::{DEFAULT_CONFIG, USAGE, block_on, outcome, wrong};
 use crate::admin::RELOAD;
 use crate::config::Config;
@@ -37,11 +37,7 @@ pub(super) fn ask(args: &ReloadArgs) -> ExitCode {
                 Daemon::Socket(_) => "; if it was started with another `state_dir`, name its admin address by --admin",
                 Daemon::Address(..) => "",
             };
-            let error = match error {
-                Unanswered::Unreachable(error) => error.into(),
-                Unanswered::Lost(error) => error,
-            };
-            error.context(format!("cannot ask the daemon at {daemon}{advice}"))
+            anyhow::Error::from(error).context(format!("cannot ask the daemon at {daemon}{advice}"))
         })?;
         let text = String::from_utf8_lossy(&text);
         refused = status == StatusCode::CONFLICT;
