@@ -62,18 +62,18 @@ impl Tap {
             Origin::Visitor => (self.queue.load().number(), None),
             Origin::Replay { id, of } => (id, Some(of)),
         };
-        let is_grpc = Kind::of_request(&head.headers).is_some();
+        let kind = Kind::of_request(&head.headers);
         let announced = content_length(&head.headers);
         let live = Live::new(id, self.tunnel, request_bytes(head));
         let is_complete = AtomicBool::new(end || announced == Some(0));
         let live = Arc::new(Live {
             replay_of,
             is_bodiless: end,
-            is_stream: AtomicBool::new(is_grpc),
+            is_stream: AtomicBool::new(kind.is_some()),
             is_request_complete: is_complete,
             ..live
         });
-        self.queue.push(&live, What::Began);
+        self.queue.push(&live, What::Began(kind));
         let copy = |side| Copy { live: live.clone(), queue: self.queue.clone(), side, taken: 0, is_truncated: false };
         let ExchangeHalves { send, recv } = halves;
         let rest = Arc::<Rest>::default();
@@ -197,16 +197,19 @@ impl SendHalf for CapturedSend {
     fn send_response(&mut self, head: ResponseHead, end: bool) -> Result<(), HeadTooLarge> {
         let Some(send) = &mut self.send else { return Ok(()) };
         let (live, is_interim) = (&self.copy.live, head.is_interim());
+        let mut kind = None;
         if !is_interim {
             drop(self.rest.answered());
             let is_grpc = live.is_stream.load(Ordering::Relaxed);
-            let is_stream = Kind::of_response(head.status, &head.headers, is_grpc).is_some();
-            live.is_stream.store(is_stream, Ordering::Relaxed);
+            kind = Kind::of_response(head.status, &head.headers, is_grpc);
+            live.is_stream.store(kind.is_some(), Ordering::Relaxed);
         }
         let bytes = response_bytes(&head);
         send.send_response(head, end)?;
         if let Some(head) = bytes {
-            self.copy.queue.push(live, What::Head { head, after: live.began.elapsed() });
+            let after = live.began.elapsed();
+            let what = if is_interim { What::Interim { head, after } } else { What::Head { head, kind, after } };
+            self.copy.queue.push(live, what);
         }
         self.is_complete |= end && !is_interim;
         Ok(())

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::kind::Kind;
 use super::live::{Live, Side};
 
 /// The most bytes that wait for the recorder. A fast tunnel carries them in some tenths of a second, for which a busy
@@ -29,12 +30,21 @@ pub(super) struct Item {
 /// What happens in an exchange.
 #[derive(Debug)]
 pub(super) enum What {
-    /// It began.
-    Began,
-    /// A response head, so long after the beginning.
-    Head {
-        /// The head in the form of the tunnel.
+    /// It began. The request names this kind.
+    Began(Option<Kind>),
+    /// The head of an interim response, in the form of the tunnel.
+    Interim {
+        /// The head.
         head: Bytes,
+        /// The time since the beginning.
+        after: Duration,
+    },
+    /// The head of the response, in the form of the tunnel.
+    Head {
+        /// The head.
+        head: Bytes,
+        /// The kind that follows from it.
+        kind: Option<Kind>,
         /// The time since the beginning.
         after: Duration,
     },
@@ -51,8 +61,11 @@ pub(super) enum What {
 impl What {
     fn weight(&self) -> usize {
         ITEM + match self {
-            Self::Head { head: bytes, .. } | Self::Data(_, bytes) | Self::Trailers(_, bytes) => bytes.len(),
-            Self::Began | Self::Truncated(_) | Self::Over(_) => 0,
+            Self::Interim { head: bytes, .. }
+            | Self::Head { head: bytes, .. }
+            | Self::Data(_, bytes)
+            | Self::Trailers(_, bytes) => bytes.len(),
+            Self::Began(_) | Self::Truncated(_) | Self::Over(_) => 0,
         }
     }
 
@@ -156,6 +169,6 @@ mod tests {
     fn an_exchange_goes_on_without_a_recorder() {
         let (queue, receiver) = queue();
         drop(receiver);
-        queue.push(&live(), What::Began);
+        queue.push(&live(), What::Began(None));
     }
 }

@@ -8,7 +8,6 @@ use std::sync::mpsc::Receiver;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use cok_proto::{RequestHead, ResponseHead};
 
 use super::decode::Progress;
@@ -67,8 +66,15 @@ impl Recorder {
     fn take(&mut self, Item { live, what }: Item) {
         let id = live.id;
         match what {
-            What::Began => self.begin(live),
-            What::Head { head, after } => self.head(&live, head, after),
+            What::Began(kind) => self.begin(live, kind),
+            What::Interim { head, after } => {
+                self.store.change(id, |entry| {
+                    if entry.interim.len() < MAX_INTERIM {
+                        entry.interim.push(Answer { head, after });
+                    }
+                });
+            }
+            What::Head { head, kind, after } => self.head(&live, Answer { head, after }, kind),
             What::Data(side, data) => self.data(&live, side, &data),
             What::Trailers(side, trailers) => {
                 self.store.change(id, |entry| entry.part_mut(side).trailers = Some(trailers));
@@ -83,11 +89,11 @@ impl Recorder {
         }
     }
 
-    fn begin(&mut self, live: Arc<Live>) {
-        let head = RequestHead::decode(live.head.clone()).ok();
-        let kind = head.as_ref().and_then(|head| Kind::of_request(&head.headers));
+    fn begin(&mut self, live: Arc<Live>, kind: Option<Kind>) {
         let id = live.id;
-        if let (Some(kind), Some(head)) = (kind, &head) {
+        if let Some(kind) = kind
+            && let Ok(head) = RequestHead::decode(live.head.clone())
+        {
             let mut decoders = Decoders::new(kind);
             decoders.request(&head.headers);
             self.open.insert(id, (live.clone(), decoders));
@@ -98,20 +104,10 @@ impl Recorder {
         }
     }
 
-    fn head(&mut self, live: &Arc<Live>, bytes: Bytes, after: Duration) {
-        let Ok(head) = ResponseHead::decode(bytes.clone()) else { return };
-        let answer = Answer { head: bytes, after };
-        if head.is_interim() {
-            self.store.change(live.id, |entry| {
-                if entry.interim.len() < MAX_INTERIM {
-                    entry.interim.push(answer);
-                }
-            });
-            return;
-        }
-        let is_grpc = self.open.contains_key(&live.id);
-        let kind = Kind::of_response(head.status, &head.headers, is_grpc);
-        if let Some(kind) = kind {
+    fn head(&mut self, live: &Arc<Live>, answer: Answer, kind: Option<Kind>) {
+        if let Some(kind) = kind
+            && let Ok(head) = ResponseHead::decode(answer.head.clone())
+        {
             let (_, decoders) = self.open.entry(live.id).or_insert_with(|| (live.clone(), Decoders::new(kind)));
             decoders.response(&head.headers);
         }
