@@ -140,6 +140,7 @@ def test_a_request_is_repeated_and_edited(inspected, services, page):
     shown.choose("/echo")
     shown.press("Repeat")
     shown.until(lambda: "Replay of" in shown.detail(), "the replay shows")
+    inspector.ended("/echo", 2)
     shown.press("Edit and repeat")
     shown.until(lambda: shown.find("editor").get_attribute("open"), "the form shows")
     assert "t0ken" not in shown.driver.find_element(By.NAME, "fields").get_attribute("value")

@@ -161,12 +161,12 @@ def test_ten_thousand_events_pass_with_flat_memory(inspected, app):
         wait_for(lambda: inspector.messages(one["id"])["total"] == count, "not all events")
         page = inspector.messages(one["id"], limit=1000)
         assert len(page["messages"]) == 1000 and page["first_kept"] == count - 999
+        assert inspector.get("state")["lost"] == 0
         before = client.process.memory()[0]
         for _ in range(3):
             client.curl("/events")
         inspector.ended("/events", 4)
     assert client.process.memory()[0] < before + (24 << 20)
-    assert inspector.get("state")["lost"] == 0
 
 
 def test_a_large_websocket_passes_an_open_inspector_with_flat_memory(inspected, services):
@@ -238,16 +238,28 @@ def test_a_huge_head_is_captured(inspected, services):
     assert field(one["request"]["fields"], "x-long-4") == ["4" * 7000]
 
 
+@pytest.mark.parametrize("transport", ["ws"])
 def test_old_requests_make_room(inspected, services, tmp_path):
-    """More bodies than the disk budget holds: the oldest go, the newest stay, and traffic does not notice."""
+    """More bodies than the disk holds: the oldest go, the newest stay, and traffic does not notice."""
     client, inspector = inspected(services.web)
     body = tmp_path / "body"
     body.write_bytes(os.urandom(16 << 20))
-    count = 20
-    for _ in range(count):
-        assert client.curl("/swallow", "-T", body, "-w", "%{http_code}").stdout == b"200"
+    # 16 MiB a second are captured.
+    upload = ("/swallow", "-T", body, "--limit-rate", "15M", "-w", "%{http_code}")
+    for _ in range(17):
+        assert client.curl(*upload).stdout == b"200"
     newest = inspector.ended("/swallow")
     assert newest["request"]["captured"] == 16 << 20 and newest["request"]["cut"] is None
     state = inspector.get("state")
     assert state["evicted"] > 0 and state["disk"] <= state["disk_limit"] and state["memory"] <= state["memory_limit"]
     assert inspector.body(newest["id"], "request") == body.read_bytes()
+
+
+def test_requests_beyond_the_budget_pass_and_are_counted(inspected, nginx):
+    client, inspector = inspected(nginx.target)
+    count = 3000
+    many = ("--parallel", "--output", "/dev/null", "--write-out", "%{http_code}\n")
+    codes = client.curl(f"/?[1-{count}]", *many).stdout.split()
+    assert codes == [b"200"] * count
+    wait_for(lambda: inspector.get("state")["requests"] + inspector.get("state")["skipped"] == count, "not all are counted")
+    assert inspector.get("state")["requests"] >= 1000 and inspector.get("state")["skipped"] > 0

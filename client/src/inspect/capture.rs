@@ -50,15 +50,16 @@ impl Captured {
 }
 
 impl Tap {
-    /// Captures an exchange from now on. `end` says that the request has no body.
+    /// Captures an exchange from now on, unless there are too many. `end` says that the request has no body.
     pub(crate) fn begin(
         &self,
         head: &RequestHead,
         end: bool,
         halves: ExchangeHalves,
         origin: Origin,
-    ) -> (ExchangeHalves, Captured) {
+    ) -> (ExchangeHalves, Option<Captured>) {
         let (id, replay_of) = match origin {
+            Origin::Visitor if !self.queue.admits_request() => return (halves, None),
             Origin::Visitor => (self.queue.load().number(), None),
             Origin::Replay { id, of } => (id, Some(of)),
         };
@@ -90,7 +91,7 @@ impl Tap {
         let announced = if is_plain { announced } else { None };
         let reader = Reader { recv, copy: copy(Side::Request), is_over: end && is_plain, announced };
         let recv = CapturedRecv { reader: Some(reader), rest };
-        (ExchangeHalves { send: Box::new(send), recv: Box::new(recv) }, Captured(live))
+        (ExchangeHalves { send: Box::new(send), recv: Box::new(recv) }, Some(Captured(live)))
     }
 }
 
@@ -137,10 +138,10 @@ impl Copy {
         let left = if is_stream { u64::MAX } else { MAX_BODY.saturating_sub(self.taken) };
         let take = usize::try_from(left).unwrap_or(usize::MAX).min(data.len());
         let taken = if take <= SMALL { Bytes::copy_from_slice(&data[..take]) } else { data.slice(..take) };
-        self.taken += take as u64;
         if take > 0 {
-            self.queue.push(&self.live, What::Data(self.side, taken));
+            self.queue.push_data(&self.live, self.side, taken, self.taken);
         }
+        self.taken += take as u64;
         if take < data.len() {
             self.is_truncated = true;
             self.queue.push(&self.live, What::Truncated(self.side));

@@ -1,4 +1,4 @@
-//! What is known of an exchange while it lasts, without a lock: both halves write it, and viewers read it at any time.
+//! What is known of an exchange while it lasts: both halves write it, and viewers read it at any time.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use bytes::Bytes;
 use cok_proto::ResetCode;
 
+use super::queue::News;
 use crate::event::TunnelHandle;
 use crate::exchange::Spoken;
 
@@ -54,6 +55,8 @@ pub(super) struct Live {
     pub(super) failure: OnceLock<String>,
     /// How it ended.
     pub(super) ended: OnceLock<Ended>,
+    /// What the recorder has not taken yet.
+    pub(super) news: News,
 }
 
 /// How an exchange ended.
@@ -99,6 +102,7 @@ impl Live {
             protocol: AtomicU8::new(0),
             failure: OnceLock::new(),
             ended: OnceLock::new(),
+            news: News::default(),
         }
     }
 

@@ -2,8 +2,9 @@
 //!
 //! `capture` wraps the halves of each exchange and copies what passes into a `queue`. The `recorder`, a thread, fills the
 //! `store` from there. The `server`, another thread, shows copies of its entries. So neither a disk nor a page holds up a
-//! byte of traffic: what has no room in the queue is not captured, and viewers see that.
+//! byte of traffic: what has no room in the queue, or is beyond its budgets, is not captured, and viewers see that.
 
+mod budget;
 mod capture;
 mod decode;
 mod export;

@@ -1,4 +1,5 @@
-//! What passes from the exchanges to the recorder. Exchanges never wait here: what has no room is not captured.
+//! What passes from the exchanges to the recorder. Exchanges never wait here: what has no room, or is beyond the budgets, is
+//! not captured.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -6,7 +7,9 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 
+use super::budget::Budget;
 use super::kind::Kind;
 use super::live::{Live, Side};
 
@@ -17,14 +20,39 @@ const ROOM: usize = 16 * 1024 * 1024;
 const RESERVE: usize = 4 * 1024 * 1024;
 /// What an item weighs besides its bytes: its place in the queue, and the buffer around a small piece.
 const ITEM: usize = 256;
+/// The most requests that are captured in a second, and the most at once. Nobody can follow more. Each costs the client about
+/// a third of what it takes to carry it.
+const REQUESTS: (u64, u64) = (250, 1000);
+/// The most bytes of bodies that are captured in a second, and the most at once.
+const BYTES: (u64, u64) = (16 * 1024 * 1024, 20 * 1024 * 1024);
+/// The beginning of a body is captured whatever other exchanges carry.
+const BEGINNING: u64 = 4096;
+/// What a piece counts for besides its bytes, since a stream of small pieces costs more than its bytes.
+const PIECE: u64 = 512;
 
-/// One thing that happened in an exchange.
-#[derive(Debug)]
-pub(super) struct Item {
-    /// The exchange.
-    pub(super) live: Arc<Live>,
-    /// What happened.
-    pub(super) what: What,
+/// What the recorder has not taken of an exchange.
+#[derive(Debug, Default)]
+pub(super) struct News(Mutex<Waiting>);
+
+#[derive(Debug, Default)]
+struct Waiting {
+    items: Vec<What>,
+    /// The exchange is in the queue.
+    is_announced: bool,
+}
+
+impl News {
+    /// Adds an item. Returns whether the recorder must be told.
+    fn add(&self, what: What) -> bool {
+        let mut waiting = self.0.lock();
+        waiting.items.push(what);
+        !std::mem::replace(&mut waiting.is_announced, true)
+    }
+
+    /// Takes what has come.
+    fn take(&self) -> Vec<What> {
+        std::mem::take(&mut *self.0.lock()).items
+    }
 }
 
 /// What happens in an exchange.
@@ -77,8 +105,10 @@ impl What {
 /// The queue's end for exchanges.
 #[derive(Debug)]
 pub(super) struct Queue {
-    sender: Sender<Item>,
+    sender: Sender<Arc<Live>>,
     load: Arc<Load>,
+    requests: Budget,
+    bytes: Budget,
 }
 
 /// How full the queue is, and what it had no room for.
@@ -86,13 +116,25 @@ pub(super) struct Queue {
 pub(super) struct Load {
     weight: AtomicUsize,
     lost: AtomicU64,
+    skipped: AtomicU64,
+    missed_ends: AtomicU64,
     number: AtomicU64,
 }
 
 impl Load {
-    /// The number of things that were not captured, since there was no room.
+    /// The number of parts of requests that were not captured, since there was too much.
     pub(super) fn lost(&self) -> u64 {
         self.lost.load(Ordering::Relaxed)
+    }
+
+    /// The number of requests that were not captured at all, since there were too many.
+    pub(super) fn skipped(&self) -> u64 {
+        self.skipped.load(Ordering::Relaxed)
+    }
+
+    /// The number of ends that had no room.
+    pub(super) fn missed_ends(&self) -> u64 {
+        self.missed_ends.load(Ordering::Relaxed)
     }
 
     /// The bytes that wait.
@@ -105,16 +147,19 @@ impl Load {
         self.number.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// Notes that the recorder has taken an item.
-    pub(super) fn taken(&self, item: &Item) {
-        self.weight.fetch_sub(item.what.weight(), Ordering::Relaxed);
+    /// Takes what has happened in an exchange, for the recorder.
+    pub(super) fn take(&self, live: &Live) -> Vec<What> {
+        let items = live.news.take();
+        self.weight.fetch_sub(items.iter().map(What::weight).sum(), Ordering::Relaxed);
+        items
     }
 }
 
-/// A queue, and its end for the recorder.
-pub(super) fn queue() -> (Arc<Queue>, Receiver<Item>) {
+/// A queue, and its end for the recorder: the exchanges in which something has happened.
+pub(super) fn queue() -> (Arc<Queue>, Receiver<Arc<Live>>) {
     let (sender, receiver) = channel();
-    (Arc::new(Queue { sender, load: Arc::default() }), receiver)
+    let budget = |(rate, limit)| Budget::new(rate, limit);
+    (Arc::new(Queue { sender, load: Arc::default(), requests: budget(REQUESTS), bytes: budget(BYTES) }), receiver)
 }
 
 impl Queue {
@@ -123,17 +168,45 @@ impl Queue {
         &self.load
     }
 
-    /// Adds what happened in an exchange. Without room, the exchange loses it, and its viewers see that.
+    /// Whether one more request is captured. If not, it counts as skipped.
+    pub(super) fn admits_request(&self) -> bool {
+        let is_admitted = self.requests.spend(1);
+        if !is_admitted {
+            self.load.skipped.fetch_add(1, Ordering::Relaxed);
+        }
+        is_admitted
+    }
+
+    /// Adds bytes of a body, unless there is too much. `before` counts those that were captured already.
+    pub(super) fn push_data(&self, live: &Arc<Live>, side: Side, data: Bytes, before: u64) {
+        let length = data.len() as u64;
+        if before + length <= BEGINNING || self.bytes.spend(PIECE + length) {
+            self.push(live, What::Data(side, data));
+        } else {
+            self.lose(live);
+        }
+    }
+
+    /// Adds what happened in an exchange, unless there is no room.
     pub(super) fn push(&self, live: &Arc<Live>, what: What) {
         let (weight, limit) = (what.weight(), what.limit());
         if self.load.weight.fetch_add(weight, Ordering::Relaxed) + weight > limit {
             self.load.weight.fetch_sub(weight, Ordering::Relaxed);
-            self.load.lost.fetch_add(1, Ordering::Relaxed);
-            live.is_lost.store(true, Ordering::Relaxed);
-            return;
+            if matches!(what, What::Over(_)) {
+                self.load.missed_ends.fetch_add(1, Ordering::Relaxed);
+            }
+            return self.lose(live);
         }
-        // Without a recorder, nothing is captured any more.
-        let _ended = self.sender.send(Item { live: live.clone(), what });
+        if live.news.add(what) {
+            // Without a recorder, nothing is captured any more.
+            let _ended = self.sender.send(live.clone());
+        }
+    }
+
+    /// Notes that an exchange loses a part. Its viewers see that.
+    fn lose(&self, live: &Live) {
+        self.load.lost.fetch_add(1, Ordering::Relaxed);
+        live.is_lost.store(true, Ordering::Relaxed);
     }
 }
 
@@ -157,12 +230,49 @@ mod tests {
         assert_eq!(queue.load().lost(), 1);
         assert!(loses.is_lost.load(Ordering::Relaxed) && !fits.is_lost.load(Ordering::Relaxed));
         // What was taken makes room again.
-        for item in receiver.try_iter() {
-            queue.load().taken(&item);
-        }
-        assert_eq!(queue.load().weight(), 0);
+        let taken: Vec<usize> = receiver.try_iter().map(|live| queue.load().take(&live).len()).collect();
+        assert_eq!((taken, queue.load().weight()), (vec![1, 1], 0));
         queue.push(&fits, What::Data(Side::Response, piece));
         assert_eq!((queue.load().lost(), receiver.try_iter().count()), (1, 1));
+    }
+
+    #[test]
+    fn an_exchange_is_announced_once_until_it_is_taken() {
+        let (queue, receiver) = queue();
+        let live = live();
+        for side in [Side::Request, Side::Response] {
+            queue.push(&live, What::Over(side));
+        }
+        assert_eq!(receiver.try_iter().count(), 1);
+        assert_eq!(queue.load().take(&live).len(), 2);
+        queue.push(&live, What::Over(Side::Response));
+        assert_eq!(receiver.try_iter().count(), 1);
+    }
+
+    #[test]
+    fn too_many_requests_are_skipped_and_counted() {
+        let (queue, _receiver) = queue();
+        let admitted = (0..2 * REQUESTS.1).filter(|_| queue.admits_request()).count() as u64;
+        assert!((REQUESTS.1..2 * REQUESTS.1).contains(&admitted), "{admitted}");
+        assert_eq!(queue.load().skipped(), 2 * REQUESTS.1 - admitted);
+    }
+
+    #[test]
+    fn beyond_the_budget_of_bytes_only_beginnings_are_captured() {
+        let (queue, receiver) = queue();
+        let (long, short) = (live(), live());
+        let piece = Bytes::from(vec![0; 1024 * 1024]);
+        let mut before = 0;
+        while !long.is_lost.load(Ordering::Relaxed) {
+            queue.push_data(&long, Side::Response, piece.clone(), before);
+            before += piece.len() as u64;
+            for live in receiver.try_iter() {
+                queue.load().take(&live);
+            }
+        }
+        assert!(before >= BYTES.1 && queue.load().lost() == 1);
+        queue.push_data(&short, Side::Response, piece.slice(..BEGINNING as usize), 0);
+        assert!(!short.is_lost.load(Ordering::Relaxed) && receiver.try_iter().count() == 1);
     }
 
     #[test]

@@ -8,23 +8,22 @@ use std::sync::mpsc::Receiver;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use cok_proto::{RequestHead, ResponseHead};
 
 use super::decode::Progress;
 use super::kind::Kind;
 use super::live::{Live, Side};
 use super::messages::Decoders;
-use super::queue::{Item, Load, What};
-use super::store::{Answer, Cut, Entry, Store};
+use super::queue::{Load, What};
+use super::store::{Entry, Store};
 
 /// The least time between two rounds. It makes the waking of this thread rare, and is hardly seen on a page.
-const PACE: Duration = Duration::from_millis(20);
+const PACE: Duration = Duration::from_millis(50);
 /// The longest round. After it, viewers hear of the changes so far.
 const ROUND: Duration = Duration::from_millis(50);
 /// A queue that holds more is not left to fill while the recorder rests.
 const BUSY: usize = 2 * 1024 * 1024;
-/// The most interim responses that are kept. A service may send them without end.
-const MAX_INTERIM: usize = 32;
 
 /// Fills the store.
 #[derive(Debug)]
@@ -33,25 +32,24 @@ pub(super) struct Recorder {
     load: Arc<Load>,
     /// The exchanges whose messages are decoded, by their numbers.
     open: HashMap<u64, (Arc<Live>, Decoders)>,
-    /// What the queue had lost when ends were looked for.
-    lost: u64,
+    /// The ends that the queue had missed when they were looked for.
+    missed_ends: u64,
     /// What the store had let go of when decoders were looked for.
     departed: u64,
 }
 
 impl Recorder {
     pub(super) fn new(store: Arc<Store>, load: Arc<Load>) -> Self {
-        Self { store, load, open: HashMap::new(), lost: 0, departed: 0 }
+        Self { store, load, open: HashMap::new(), missed_ends: 0, departed: 0 }
     }
 
-    /// Takes items until no exchange can bring more.
-    pub(super) fn run(mut self, receiver: &Receiver<Item>) {
+    /// Takes what happens until no exchange can bring more.
+    pub(super) fn run(mut self, receiver: &Receiver<Arc<Live>>) {
         while let Ok(first) = receiver.recv() {
             let began = Instant::now();
             let mut next = Some(first);
-            while let Some(item) = next {
-                self.load.taken(&item);
-                self.take(item);
+            while let Some(live) = next {
+                self.take(&live);
                 next = if began.elapsed() < ROUND { receiver.try_recv().ok() } else { None };
             }
             self.find_ends();
@@ -63,69 +61,52 @@ impl Recorder {
         }
     }
 
-    fn take(&mut self, Item { live, what }: Item) {
-        let id = live.id;
-        match what {
-            What::Began(kind) => self.begin(live, kind),
-            What::Interim { head, after } => {
-                self.store.change(id, |entry| {
-                    if entry.interim.len() < MAX_INTERIM {
-                        entry.interim.push(Answer { head, after });
-                    }
-                });
-            }
-            What::Head { head, kind, after } => self.head(&live, Answer { head, after }, kind),
-            What::Data(side, data) => self.data(&live, side, &data),
-            What::Trailers(side, trailers) => {
-                self.store.change(id, |entry| entry.part_mut(side).trailers = Some(trailers));
-            }
-            What::Truncated(side) => {
-                self.store.change(id, |entry| entry.part_mut(side).cut = Some(Cut::Limit));
-            }
-            What::Over(side) => {
-                self.end_messages(&live, side);
-                self.store.finish(id, side);
-            }
+    fn take(&mut self, live: &Arc<Live>) {
+        let items = self.load.take(live);
+        let names_kind = |what: &What| matches!(what, What::Began(Some(_)) | What::Head { kind: Some(_), .. });
+        if !self.open.contains_key(&live.id) && !items.iter().any(names_kind) {
+            return self.store.record(live, items);
+        }
+        for what in items {
+            self.decode(live, what);
         }
     }
 
-    fn begin(&mut self, live: Arc<Live>, kind: Option<Kind>) {
-        let id = live.id;
-        if let Some(kind) = kind
-            && let Ok(head) = RequestHead::decode(live.head.clone())
-        {
-            let mut decoders = Decoders::new(kind);
-            decoders.request(&head.headers);
-            self.open.insert(id, (live.clone(), decoders));
+    /// Records what happened in an exchange that carries messages, and the messages that it brings.
+    fn decode(&mut self, live: &Arc<Live>, what: What) {
+        match &what {
+            What::Began(Some(kind)) => {
+                if let Ok(head) = RequestHead::decode(live.head.clone()) {
+                    self.decoders(live, *kind).request(&head.headers);
+                }
+            }
+            What::Head { head, kind: Some(kind), .. } => {
+                if let Ok(head) = ResponseHead::decode(head.clone()) {
+                    self.decoders(live, *kind).response(&head.headers);
+                }
+            }
+            What::Data(side, data) => return self.data(live, *side, data),
+            What::Over(side) => self.end_messages(live, *side),
+            _ => {}
         }
-        self.store.begin(live);
-        if kind.is_some() {
-            self.store.change(id, |entry| entry.kind = kind);
-        }
+        self.store.record(live, [what]);
     }
 
-    fn head(&mut self, live: &Arc<Live>, answer: Answer, kind: Option<Kind>) {
-        if let Some(kind) = kind
-            && let Ok(head) = ResponseHead::decode(answer.head.clone())
-        {
-            let (_, decoders) = self.open.entry(live.id).or_insert_with(|| (live.clone(), Decoders::new(kind)));
-            decoders.response(&head.headers);
-        }
-        self.store.change(live.id, |entry| {
-            entry.kind = kind;
-            entry.answer = Some(answer);
-        });
+    fn decoders(&mut self, live: &Arc<Live>, kind: Kind) -> &mut Decoders {
+        let (_, decoders) = self.open.entry(live.id).or_insert_with(|| (live.clone(), Decoders::new(kind)));
+        decoders
     }
 
-    fn data(&mut self, live: &Arc<Live>, side: Side, data: &[u8]) {
+    fn data(&mut self, live: &Arc<Live>, side: Side, data: &Bytes) {
         let decoders = self.open.get_mut(&live.id).map(|(_, decoders)| decoders);
+        // The bytes behind an upgrade are no body.
         if decoders.as_ref().is_none_or(|decoders| !decoders.is_upgraded()) {
-            self.store.add(live.id, side, data);
+            self.store.record(live, [What::Data(side, data.clone())]);
         }
         if live.is_evicted.load(Ordering::Relaxed) {
             self.open.remove(&live.id);
         } else if let Some(decoders) = decoders {
-            let mut input = data;
+            let mut input = &data[..];
             // Decoders may hold more than the input has.
             loop {
                 let mut messages = Vec::new();
@@ -150,14 +131,13 @@ impl Recorder {
 
     /// Ends exchanges whose last item had no room in the queue.
     fn find_ends(&mut self) {
-        let lost = self.load.lost();
-        if std::mem::replace(&mut self.lost, lost) == lost {
+        let missed_ends = self.load.missed_ends();
+        if std::mem::replace(&mut self.missed_ends, missed_ends) == missed_ends {
             return;
         }
         let is_missed = |entry: &Entry| entry.live.is_over() && !(entry.request.is_over && entry.response.is_over);
-        for id in self.store.select(0, |entry| is_missed(entry).then(|| entry.id())) {
-            self.store.finish(id, Side::Request);
-            self.store.finish(id, Side::Response);
+        for live in self.store.select(0, |entry| is_missed(entry).then(|| entry.live.clone())) {
+            self.store.record(&live, [What::Over(Side::Request), What::Over(Side::Response)]);
         }
         self.open.retain(|_, (live, _)| !live.is_over());
     }

@@ -142,8 +142,7 @@ impl Watch {
         origin: Origin,
     ) -> (ExchangeHalves, Option<Captured>) {
         let Some(tap) = &self.tap else { return (halves, None) };
-        let (halves, captured) = tap.begin(head, end, halves, origin);
-        (halves, Some(captured))
+        tap.begin(head, end, halves, origin)
     }
 
     /// There is no inspector.

@@ -158,6 +158,7 @@ function showState(state) {
   const parts = [state.requests === 1 ? '1 request kept' : state.requests + ' requests kept'];
   if (state.evicted) parts.push(state.evicted + ' earlier ones made room');
   if (state.lost) parts.push(state.lost + ' parts were not captured, since traffic comes first');
+  if (state.skipped) parts.push(state.skipped + ' requests were not captured, since there were too many at once');
   if (state.disk_failure) parts.push('long bodies are not captured: the disk says ' + state.disk_failure);
   $('state').textContent = parts.join('; ') + '.';
 }
@@ -442,7 +443,8 @@ let original = null;
 async function edit() {
   const form = $('edit').elements;
   try {
-    const bytes = detail.request.captured ? await (await ask('requests/' + detail.id + '/request/body')).arrayBuffer() : new ArrayBuffer(0);
+    // The body may have come since the detail was shown.
+    const bytes = await (await ask('requests/' + detail.id + '/request/body')).arrayBuffer();
     let body = '';
     try {
       body = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes);

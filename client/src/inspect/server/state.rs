@@ -20,8 +20,10 @@ pub(super) struct State {
     disk_failure: Option<String>,
     /// Requests that have made room for later ones.
     evicted: u64,
-    /// Parts of requests that were not captured, since the inspector fell behind.
+    /// Parts of requests that were not captured, since there was too much.
     lost: u64,
+    /// Requests that were not captured at all, since there were too many.
+    skipped: u64,
 }
 
 impl State {
@@ -38,12 +40,13 @@ impl State {
             disk_failure: shared.store.spool.failure(),
             evicted: figures.evicted,
             lost: shared.load.lost(),
+            skipped: shared.load.skipped(),
         }
     }
 
     /// Whether the other one has nothing new that a page shows at once.
     pub(super) fn is_like(&self, other: &Self) -> bool {
-        let shown = |state: &Self| (state.lost, state.disk_failure.clone(), state.evicted > 0);
+        let shown = |state: &Self| (state.lost, state.skipped, state.disk_failure.clone(), state.evicted > 0);
         shown(self) == shown(other)
     }
 }

@@ -10,10 +10,12 @@ use cok_proto::{RequestHead, ResponseHead};
 use http::HeaderMap;
 
 use super::part::{Cut, Part};
+use crate::inspect::capture::MAX_BODY;
 use crate::inspect::decode::Message;
 use crate::inspect::kind::Kind;
 use crate::inspect::live::{Ended, Live, Side};
 use crate::inspect::messages::Decoding;
+use crate::inspect::queue::What;
 
 /// What an entry takes besides its bytes: its place in the table, what both halves share, and the decoded heads of a view.
 const ENTRY: usize = 1024;
@@ -21,6 +23,8 @@ const ENTRY: usize = 1024;
 const MAX_MESSAGES: usize = 1000;
 /// The most bytes of messages that one exchange keeps, so that 60 of them fit into memory.
 const MESSAGE_ROOM: usize = 1024 * 1024;
+/// The most interim responses that are kept. A service may send them without end.
+const MAX_INTERIM: usize = 32;
 
 /// A message with its direction.
 #[derive(Debug)]
@@ -103,11 +107,11 @@ pub(in crate::inspect) struct Entry {
 
 impl Entry {
     /// An exchange that has begun.
-    pub(super) fn new(live: Arc<Live>) -> Self {
+    pub(super) fn new(live: Arc<Live>, kind: Option<Kind>) -> Self {
         let request = Part::new(live.is_bodiless);
         Self {
             live,
-            kind: None,
+            kind,
             interim: Vec::new(),
             answer: None,
             request,
@@ -117,6 +121,41 @@ impl Entry {
             revision: 0,
             charged: 0,
         }
+    }
+
+    /// Notes what happened. Returns bytes that should go to disk.
+    pub(super) fn take(&mut self, what: What) -> Option<(Side, Bytes)> {
+        match what {
+            What::Began(kind) => self.kind = kind,
+            What::Interim { head, after } => {
+                if self.interim.len() < MAX_INTERIM {
+                    self.interim.push(Answer { head, after });
+                }
+            }
+            What::Head { head, kind, after } => {
+                self.kind = kind;
+                self.answer = Some(Answer { head, after });
+            }
+            What::Data(side, bytes) => return Some((side, self.add(side, bytes)?)),
+            What::Trailers(side, trailers) => self.part_mut(side).trailers = Some(trailers),
+            What::Truncated(side) => self.part_mut(side).cut = Some(Cut::Limit),
+            What::Over(side) => self.part_mut(side).finish(),
+        }
+        None
+    }
+
+    fn add(&mut self, side: Side, mut bytes: Bytes) -> Option<Bytes> {
+        let part = self.part_mut(side);
+        if part.cut.is_some() {
+            return None;
+        }
+        // Streams pass on beyond the limit, because their messages are found in all of their bytes.
+        let room = usize::try_from(MAX_BODY.saturating_sub(part.captured())).unwrap_or(usize::MAX);
+        if bytes.len() > room {
+            part.cut = Some(Cut::Limit);
+            bytes.truncate(room);
+        }
+        part.add(bytes)
     }
 
     /// Its number.

@@ -19,10 +19,10 @@ pub(super) use self::entry::{Answer, Entry, Glance, Passed};
 pub(super) use self::part::Cut;
 use self::spool::{BLOCK, Block, NoBlock};
 pub(super) use self::spool::{ROOM as DISK_ROOM, Spool};
-use super::capture::MAX_BODY;
 use super::decode::Message;
 use super::live::{Live, Side};
 use super::messages::Decoding;
+use super::queue::What;
 
 /// The most bytes in memory: heads, short bodies, messages and decoders.
 pub(super) const MEMORY_ROOM: usize = 64 * 1024 * 1024;
@@ -125,46 +125,30 @@ impl Store {
         self.changed.send_if_modified(|before| std::mem::replace(before, changed) != changed);
     }
 
-    /// Adds an exchange.
-    pub(super) fn begin(&self, live: Arc<Live>) {
-        let mut inner = self.inner.lock();
+    /// Notes what happened in an exchange. This may write to the disk, without the lock.
+    pub(super) fn record(&self, live: &Arc<Live>, items: impl IntoIterator<Item = What>) {
         let id = live.id;
-        inner.entries.insert(id, Entry::new(live));
-        inner.change(id, |_| ());
-        inner.make_room();
-    }
-
-    /// Changes an entry. `None` if it is not kept any more.
-    pub(super) fn change<T>(&self, id: u64, change: impl FnOnce(&mut Entry) -> T) -> Option<T> {
+        let mut items = items.into_iter().peekable();
         let mut inner = self.inner.lock();
-        let result = inner.change(id, change);
+        if let Some(What::Began(kind)) = items.next_if(|what| matches!(what, What::Began(_))) {
+            inner.entries.insert(id, Entry::new(live.clone(), kind));
+        }
+        let blocks = inner.change(id, |entry| items.filter_map(|what| entry.take(what)).collect::<Vec<_>>());
         inner.make_room();
-        result
+        drop(inner);
+        for (side, bytes) in blocks.into_iter().flatten() {
+            let blocks = self.write(id, &bytes);
+            self.change(id, |entry| match blocks {
+                Some(blocks) => entry.part_mut(side).moved(&bytes, blocks),
+                None => entry.part_mut(side).cut = Some(Cut::Disk),
+            });
+        }
     }
 
-    /// Adds bytes to a body. This may write to the disk, without the lock.
-    pub(super) fn add(&self, id: u64, side: Side, bytes: &[u8]) {
-        let full = self.change(id, |entry| {
-            let part = entry.part_mut(side);
-            if part.cut.is_some() {
-                return None;
-            }
-            // Streams pass on beyond the limit, because their messages are found in all of their bytes.
-            let room = usize::try_from(MAX_BODY.saturating_sub(part.captured())).unwrap_or(usize::MAX);
-            if bytes.len() > room {
-                part.cut = Some(Cut::Limit);
-            }
-            part.add(&bytes[..bytes.len().min(room)])
-        });
-        let Some((piece, full)) = full.flatten() else { return };
-        match self.write(id, &full) {
-            Some(blocks) => {
-                self.change(id, |entry| entry.part_mut(side).moved(piece, blocks));
-            }
-            None => {
-                self.change(id, |entry| entry.part_mut(side).cut = Some(Cut::Disk));
-            }
-        }
+    fn change(&self, id: u64, change: impl FnOnce(&mut Entry)) {
+        let mut inner = self.inner.lock();
+        inner.change(id, change);
+        inner.make_room();
     }
 
     /// Adds messages to an entry, and notes the state of its decoders.
@@ -176,11 +160,6 @@ impl Store {
             }
             entry.decoders = decoders;
         });
-    }
-
-    /// Ends a direction.
-    pub(super) fn finish(&self, id: u64, side: Side) {
-        self.change(id, |entry| entry.part_mut(side).finish());
     }
 
     /// Writes bytes to the disk. Older exchanges make room, but not this one.
@@ -256,15 +235,14 @@ mod tests {
 
     fn begin(store: &Store, id: u64) -> Arc<Live> {
         let live = Arc::new(Live::new(id, TunnelHandle(0), Bytes::new()));
-        store.begin(live.clone());
+        store.record(&live, [What::Began(None)]);
         live
     }
 
-    fn end(store: &Store, live: &Live) {
+    fn end(store: &Store, live: &Arc<Live>) {
         live.ended.set(Ended { after: Duration::ZERO, is_complete: true, reset: None }).unwrap();
         live.is_request_over.store(true, Ordering::Relaxed);
-        store.finish(live.id, Side::Request);
-        store.finish(live.id, Side::Response);
+        store.record(live, [What::Over(Side::Request), What::Over(Side::Response)]);
     }
 
     fn ids(store: &Store) -> Vec<u64> {
@@ -293,7 +271,7 @@ mod tests {
         let short = vec![1; BLOCK - 1];
         for id in 1..=2000 {
             let live = begin(&store, id);
-            store.add(id, Side::Response, &short);
+            store.record(&live, [What::Data(Side::Response, Bytes::copy_from_slice(&short))]);
             end(&store, &live);
         }
         let figures = store.figures();
@@ -308,8 +286,10 @@ mod tests {
         let (_folder, store) = store();
         let live = begin(&store, 1);
         let body: Vec<u8> = (0..1_000_000u32).map(|at| (at % 253) as u8).collect();
-        for piece in body.chunks(30_000) {
-            store.add(1, Side::Request, piece);
+        let pieces: Vec<&[u8]> = body.chunks(30_000).collect();
+        // One by one, and several at once.
+        for pieces in [&pieces[..1], &pieces[1..2], &pieces[2..20], &pieces[20..]] {
+            store.record(&live, pieces.iter().map(|piece| What::Data(Side::Request, Bytes::copy_from_slice(piece))));
         }
         end(&store, &live);
         assert!(store.figures().memory < 200_000 && store.spool.used() >= 900_000);

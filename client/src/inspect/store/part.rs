@@ -7,6 +7,9 @@ use bytes::Bytes;
 
 use super::spool::{BLOCK, Block, Spool};
 
+/// A body that is longer is expected to fill a block.
+const LONG: usize = 8192;
+
 /// Why a body is not captured to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::inspect) enum Cut {
@@ -72,24 +75,34 @@ impl Part {
         self.captured
     }
 
-    /// Adds bytes. Returns a full block that should go to disk; [`Part::moved`] says where it went.
-    pub(super) fn add(&mut self, bytes: &[u8]) -> Option<(usize, Bytes)> {
+    /// Adds bytes. Returns a piece that should go to disk; [`Part::moved`] says where it went.
+    pub(super) fn add(&mut self, bytes: Bytes) -> Option<Bytes> {
         self.captured += bytes.len() as u64;
-        self.tail.extend_from_slice(bytes);
-        if self.tail.len() < BLOCK {
-            return None;
-        }
-        let full = Bytes::from(std::mem::take(&mut self.tail));
+        let full = if self.tail.is_empty() && bytes.len() >= BLOCK {
+            bytes
+        } else {
+            let length = self.tail.len() + bytes.len();
+            if length > LONG {
+                // It has room for a whole block at once. To grow step by step, it would be copied each time.
+                self.tail.reserve_exact(length.max(BLOCK) - self.tail.len());
+            }
+            self.tail.extend_from_slice(&bytes);
+            if length < BLOCK {
+                return None;
+            }
+            Bytes::from(std::mem::take(&mut self.tail))
+        };
         self.memory += full.len();
         self.pieces.push(Piece::Memory(full.clone()));
-        Some((self.pieces.len() - 1, full))
+        Some(full)
     }
 
     /// Notes that a piece is on disk.
-    pub(super) fn moved(&mut self, piece: usize, blocks: Vec<(Arc<Block>, usize)>) {
-        let Some(Piece::Memory(bytes)) = self.pieces.get(piece) else { return };
-        self.memory -= bytes.len();
-        self.pieces.splice(piece..=piece, blocks.into_iter().map(|(block, length)| Piece::Disk(block, length)));
+    pub(super) fn moved(&mut self, piece: &Bytes, blocks: Vec<(Arc<Block>, usize)>) {
+        let is_it = |other: &Piece| matches!(other, Piece::Memory(bytes) if bytes.as_ptr() == piece.as_ptr());
+        let Some(at) = self.pieces.iter().rposition(is_it) else { return };
+        self.memory -= piece.len();
+        self.pieces.splice(at..=at, blocks.into_iter().map(|(block, length)| Piece::Disk(block, length)));
     }
 
     /// Gives spare room back, since nothing follows.
@@ -133,12 +146,13 @@ mod tests {
         let spool = Spool::new(Some(folder.path()));
         let mut part = Part::default();
         let whole: Vec<u8> = (0..3 * BLOCK + 10).map(|at| (at % 251) as u8).collect();
-        for (number, bytes) in whole.chunks(40_000).enumerate() {
-            if let Some((piece, full)) = part.add(bytes)
+        let (first, rest) = whole.split_at(BLOCK + 1);
+        for (number, bytes) in [first].into_iter().chain(rest.chunks(40_000)).enumerate() {
+            if let Some(piece) = part.add(Bytes::copy_from_slice(bytes))
                 && number < 3
             {
-                let blocks = full.chunks(BLOCK).map(|bytes| (spool.write(bytes).unwrap(), bytes.len()));
-                part.moved(piece, blocks.collect());
+                let blocks = piece.chunks(BLOCK).map(|bytes| (spool.write(bytes).unwrap(), bytes.len()));
+                part.moved(&piece, blocks.collect());
             }
         }
         part.finish();
