@@ -2,10 +2,13 @@
 
 use std::process::ExitCode;
 
-/// musl's own allocator takes a third more processor time for each request than glibc's.
-#[cfg(target_env = "musl")]
+/// Blocks of this size and above are the system's. musl's allocator is slow for all sizes.
+#[cfg(target_os = "linux")]
+const LARGE: usize = if cfg!(target_env = "musl") { cok_allocator::NONE } else { 4096 };
+
+#[cfg(target_os = "linux")]
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: cok_allocator::Allocator<LARGE> = cok_allocator::Allocator;
 
 fn main() -> ExitCode {
     cok_client::cli::main()

@@ -20,8 +20,8 @@ const ROOM: usize = 16 * 1024 * 1024;
 const RESERVE: usize = 4 * 1024 * 1024;
 /// What an item weighs besides its bytes: its place in the queue, and the buffer around a small piece.
 const ITEM: usize = 256;
-/// The most requests that are captured in a second, and the most at once. Nobody can follow more. Each costs the client about
-/// a third of what it takes to carry it.
+/// The most requests that are captured in a second, and the most at once. No viewer can follow more. Each costs the client
+/// about a third of what it takes to carry it.
 const REQUESTS: (u64, u64) = (250, 1000);
 /// The most bytes of bodies that are captured in a second, and the most at once.
 const BYTES: (u64, u64) = (16 * 1024 * 1024, 20 * 1024 * 1024);
