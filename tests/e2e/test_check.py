@@ -164,6 +164,15 @@ def test_a_state_directory_that_is_a_file(configuration):
     assert code == 2 and line == f"{configuration.file}: state_dir: {configuration.state} is not a directory"
 
 
+def test_an_access_log_without_a_folder(configuration, tmp_path):
+    configuration.more = f'[access_log]\nto = "{tmp_path}/logs/access.log"\n'
+    code, lines = configuration.check()
+    assert code == 1 and f"access_log.to: {tmp_path}/logs is not there" in lines
+    (tmp_path / "logs").mkdir()
+    code, lines = configuration.check()
+    assert not [line for line in lines if "access_log" in line]
+
+
 @pytest.fixture
 def world():
     """A network of its own with this machine's public addresses, where port 53 is free."""

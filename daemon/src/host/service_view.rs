@@ -166,6 +166,15 @@ impl ServiceView {
         written.err().map(|error| format!("{} may not write to {}: {error}", self.who, nearest.display()))
     }
 
+    /// Why the daemon could not make files in a folder that should be there; `None` if it could, as far as can be seen.
+    pub(crate) fn folder_fault(&self, folder: &Path) -> Option<String> {
+        let is_made = self.unit.as_ref().is_some_and(|unit| unit.makes(folder));
+        if !is_made && !folder.exists() {
+            return Some(format!("{} is not there", folder.display()));
+        }
+        self.state_dir_fault(folder)
+    }
+
     /// Acts with the rights of the user: in a thread of its own, since Linux gives each thread its rights.
     ///
     /// An error of the change of user is of the kind `Other`, unlike one of the act.

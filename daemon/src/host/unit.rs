@@ -10,7 +10,7 @@ pub(crate) const DEFAULT_CONFIG: &str = "/etc/cokd/cokd.toml";
 const UNIT: &str = "cokd.service";
 /// The properties that are asked for.
 const PROPERTIES: &str = "LoadState,ExecStart,User,Group,DynamicUser,SupplementaryGroups,ProtectSystem,ProtectHome,PrivateTmp,\
-                          StateDirectory,ReadWritePaths";
+                          StateDirectory,LogsDirectory,ReadWritePaths";
 /// Folders that `ProtectHome=yes` hides.
 const HOMES: [&str; 3] = ["/home", "/root", "/run/user"];
 /// Folders that `PrivateTmp=yes` replaces.
@@ -71,11 +71,8 @@ impl Unit {
                 "ProtectSystem" => strict = value == "strict",
                 "ProtectHome" => unit.hides_homes = matches!(value, "yes" | "tmpfs"),
                 "PrivateTmp" => unit.hides_temporary = matches!(value, "yes" | "disconnected"),
-                "StateDirectory" => writable.extend(words().flat_map(|name| {
-                    // Newer versions add a name after a colon.
-                    let name = name.split(':').next().unwrap_or_default();
-                    ["/var/lib", "/var/lib/private"].map(|folder| Path::new(folder).join(name))
-                })),
+                "StateDirectory" => writable.extend(words().flat_map(|name| made("/var/lib", name))),
+                "LogsDirectory" => writable.extend(words().flat_map(|name| made("/var/log", name))),
                 "ReadWritePaths" => {
                     writable.extend(words().map(|path| PathBuf::from(path.trim_start_matches(['-', '+']))));
                 }
@@ -130,9 +127,17 @@ impl Unit {
 
     /// True if systemd itself makes the folder for the service.
     pub(crate) fn makes(&self, folder: &Path) -> bool {
-        let own = |allowed: &PathBuf| allowed.starts_with("/var/lib") && folder == allowed;
+        let is_own = |allowed: &PathBuf| allowed.starts_with("/var/lib") || allowed.starts_with("/var/log");
+        let own = |allowed: &PathBuf| is_own(allowed) && folder == allowed;
         self.writable.as_ref().is_some_and(|writable| writable.iter().any(own))
     }
+}
+
+/// Where systemd makes a folder of a service: below `root`, and for a user of one run in a part of it.
+fn made(root: &str, name: &str) -> [PathBuf; 2] {
+    // Newer versions add a name after a colon.
+    let name = name.split(':').next().unwrap_or_default();
+    [Path::new(root).join(name), Path::new(root).join("private").join(name)]
 }
 
 /// The configuration file in a command line, as `systemctl show` prints it.
@@ -194,7 +199,8 @@ mod tests {
 
     const SHOWN: &str = "LoadState=loaded\nExecStart={ path=/usr/bin/cokd ; argv[]=/usr/bin/cokd run --config /srv/c.toml ; \
                          ignore_errors=no ; pid=0 }\nUser=cokd\nDynamicUser=yes\nSupplementaryGroups=ssl-cert\nProtectSystem=strict\n\
-                         ProtectHome=yes\nPrivateTmp=yes\nStateDirectory=cokd\nReadWritePaths=-/srv/cok\n";
+                         ProtectHome=yes\nPrivateTmp=yes\nStateDirectory=cokd\n\
+                         LogsDirectory=cokd\nReadWritePaths=-/srv/cok\n";
     const FILES: &str = "# /lib/systemd/system/cokd.service\n[Service]\nUser=cokd\n#LoadCredential=off:/etc/off\n\
                          LoadCredential=first:/etc/first\nLoadCredential=\n\n# /etc/systemd/system/cokd.service.d/x.conf\n\
                          [Service]\nLoadCredential=cert.pem:/etc/cokd/private/cert.pem\nLoadCredential = key.pem:/etc/k\n\
@@ -214,11 +220,12 @@ mod tests {
         assert_eq!(unit.hides(Path::new("/root/key.pem")), Some("ProtectHome="));
         assert_eq!(unit.hides(Path::new("/tmp/key.pem")), Some("PrivateTmp="));
         assert_eq!(unit.hides(Path::new("/etc/key.pem")), None);
-        for folder in ["/var/lib/cokd", "/var/lib/private/cokd/x", "/srv/cok"] {
+        for folder in ["/var/lib/cokd", "/var/lib/private/cokd/x", "/var/log/cokd", "/srv/cok"] {
             assert_eq!(unit.may_write(Path::new(folder)), Ok(()), "{folder}");
         }
         assert!(unit.may_write(Path::new("/var/lib/roots")).is_err());
-        assert!(unit.makes(Path::new("/var/lib/cokd")) && !unit.makes(Path::new("/srv/cok")));
+        assert!(unit.makes(Path::new("/var/lib/cokd")) && unit.makes(Path::new("/var/log/cokd")));
+        assert!(!unit.makes(Path::new("/srv/cok")) && !unit.makes(Path::new("/var/log/cokd/x")));
         assert!(unit.runs_with(Path::new("/srv/c.toml")) && !unit.runs_with(Path::new(DEFAULT_CONFIG)));
         assert!(Unit::default().runs_with(Path::new(DEFAULT_CONFIG)));
         assert!(!unit.has_unlisted_credentials());

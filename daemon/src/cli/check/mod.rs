@@ -18,6 +18,7 @@ use cok_host::say;
 use super::exit::{DEFAULT_CONFIG, FAILED, USAGE, block_on, outcome, wrong};
 use crate::config::Config;
 use crate::host::service_view::{FileAccess, ServiceView};
+use crate::observe::Destination;
 use crate::{admin, certificates};
 
 #[derive(Debug, Args)]
@@ -81,6 +82,11 @@ pub(super) fn run(args: &CheckArgs) -> ExitCode {
     report.note(&format!("{file}: no mistakes"));
     if let Some(note) = view.note() {
         report.note(&note);
+    }
+    if let Some(Destination::File(file)) = &config.access_log.to
+        && let Some(fault) = file.parent().and_then(|folder| view.folder_fault(folder))
+    {
+        report.fault(&format!("access_log.to: {fault}"));
     }
     let looked = block_on(async {
         ports::look(&config, &view, running(&config), &mut report);
