@@ -16,7 +16,7 @@ use super::admin::{Daemon, Events, Unanswered};
 use super::exit::DEFAULT_CONFIG;
 use crate::admin::wire::{Gone, Status, TrafficOf, Tunnel};
 use crate::admin::{EVENTS, GONE, RESYNC, STATUS, TRAFFIC, TUNNEL, TUNNELS};
-use crate::config;
+use crate::config::{self, Config};
 
 /// The most changes that wait to be shown. The daemon holds back the rest, and says at some point that some were missed.
 const MOST_WAITING: usize = 64;
@@ -26,7 +26,7 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// Which daemon is asked.
 #[derive(Debug, Args)]
 pub(super) struct DaemonArgs {
-    /// The configuration file, of which only state_dir is read
+    /// The configuration file, of which only state_dir and [admin] token_file are read
     #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
     config: PathBuf,
     /// The daemon's state directory, without a look at the configuration file
@@ -41,8 +41,11 @@ impl DaemonArgs {
     /// The daemon.
     pub(super) fn daemon(&self) -> anyhow::Result<Daemon> {
         Ok(match (self.admin, &self.state_dir) {
-            // Reading needs no token, and this user may not be able to read it.
-            (Some(address), _) => Daemon::Address(address, None),
+            // Only changes need the token, and this user may not be able to read it.
+            (Some(address), _) => Config::load(&self.config)
+                .ok()
+                .and_then(|config| Daemon::of(&config, Some(address)).ok())
+                .unwrap_or(Daemon::Address(address, None)),
             (None, Some(state_dir)) => Daemon::Socket(state_dir.clone()),
             (None, None) => Daemon::Socket(config::state_dir(&self.config)?),
         })
