@@ -387,6 +387,7 @@ def test_an_ill_collector_costs_traffic_nothing(open_tunnel, collect, recorder, 
     answers = [line.split() for line in result.stdout.split(b"\n") if line]
     assert [status for status, _ in answers] == [b"200"] * 200
     assert max(float(took) for _, took in answers) < 2
+    wait_for(lambda: client.daemon.metric("cok_trace_spans_lost_total"), "the lost spans are counted")
     for program in (client, client.daemon):
         began = time.monotonic()
         assert program.stop() == 0

@@ -32,6 +32,7 @@ impl Observers {
 
     /// Has requests recorded. Without effect if they are.
     pub(crate) fn trace(&self, tracer: Tracer) {
+        self.metrics.traced_by(tracer.clone());
         self.tracer.get_or_init(|| tracer);
     }
 

@@ -12,10 +12,12 @@ mod requests;
 mod runtime;
 mod sessions;
 mod state;
+mod traces;
 mod tunnels;
 
 use std::sync::Arc;
 
+use cok_trace::Tracer;
 use prometheus_client::encoding::text;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::registry::Registry;
@@ -35,6 +37,7 @@ use self::sessions::Sessions;
 pub(crate) use self::sessions::{Greeting, Return};
 pub(crate) use self::state::Figures;
 use self::state::{Read, State};
+use self::traces::Traces;
 use self::tunnels::TunnelSeries;
 use super::record::Record;
 use crate::names::Subdomain;
@@ -66,6 +69,7 @@ pub(crate) struct Metrics {
     requests: Requests,
     by_tunnel: Arc<TunnelSeries>,
     state: State,
+    traces: Traces,
 }
 
 impl Metrics {
@@ -74,9 +78,10 @@ impl Metrics {
         let mut registry = Registry::default();
         registry.register_collector(Box::new(Process::new()));
         let cok = registry.sub_registry_with_prefix("cok");
-        let (by_tunnel, state) = (Arc::<TunnelSeries>::default(), State::default());
+        let (by_tunnel, state, traces) = (Arc::<TunnelSeries>::default(), State::default(), Traces::default());
         by_tunnel.set_most(config.tunnel_labels);
         cok.register_collector(Box::new(state.clone()));
+        cok.register_collector(Box::new(traces.clone()));
         cok.register_collector(Box::new(by_tunnel.clone()));
         let arrivals = Arrivals::new(cok);
         let refusals = Refusals::new(cok);
@@ -97,6 +102,7 @@ impl Metrics {
             requests,
             by_tunnel,
             state,
+            traces,
         }
     }
 
@@ -108,6 +114,11 @@ impl Metrics {
     /// Shows at each scrape what the daemon holds.
     pub(crate) fn read_by(&self, read: Read) {
         self.state.read_by(read);
+    }
+
+    /// Shows what becomes of the spans that it records.
+    pub(crate) fn traced_by(&self, tracer: Tracer) {
+        self.traces.of(tracer);
     }
 
     /// Counts a tunnel as online until the guard is dropped.
