@@ -96,7 +96,8 @@ def test_the_record_is_missing(world):
     assert found and words[0] == CHALLENGE and words[-3:] == ["IN", "NS", "tunnel.test."], record
     world.knot.change("tunnel.test.", BY_NS)
     assert "all records that lead here are there" in world.check()
-    daemon.issued()
+    # On a busy machine the resolver may miss an attempt. The third comes a minute later.
+    daemon.issued(deadline=150)
 
 
 def test_whole_domain(world):

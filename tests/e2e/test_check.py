@@ -170,7 +170,7 @@ def test_an_access_log_without_a_folder(configuration, tmp_path):
     assert code == 1 and f"access_log.to: {tmp_path}/logs is not there" in lines
     (tmp_path / "logs").mkdir()
     code, lines = configuration.check()
-    assert not [line for line in lines if "access_log" in line]
+    assert not [line for line in lines if line.startswith("access_log")]
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from harness import raw
 from harness.authority import Authority
 from harness.cok import Dev
 from harness.collector import Collector
+from harness.http3 import Http3
 from harness.process import wait_for
 from harness.traced_service import TracedService
 from harness.websocket import WebSocket
@@ -148,6 +149,16 @@ def test_one_trace_from_the_visitor_to_the_service(open_tunnel, collector, trace
     assert request.began <= attempt.began <= exchange.began and exchange.ended <= request.ended + 0.5
     assert not any(span.failed for span in collector.spans)
     assert "s3cret" not in str(collector.spans)
+
+
+def test_a_visitor_over_http3_is_recorded_as_well(open_tunnel, collector, recorder):
+    client = open_tunnel(recorder.target, collector.env())
+    with Http3(client.daemon, client.name) as visitor:
+        stream = visitor.request("/", extra=[("traceparent", PARENT)])
+        assert (stream.response()[b":status"], stream.read()) == (b"200", b"ok")
+    [[request], _, _, [to_service]] = nested(collector)
+    assert (request.trace, request.parent, request["network.protocol.version"]) == (TRACE, SPAN, "3")
+    assert received(recorder, "traceparent") == [f"00-{TRACE}-{to_service.id}-01"]
 
 
 def test_a_request_without_a_parent_begins_a_trace(open_tunnel, collector, recorder):

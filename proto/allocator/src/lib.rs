@@ -1,7 +1,7 @@
 //! The allocator of cok's programs: mimalloc for small blocks, and if wanted the system's allocator for large ones.
 //!
 //! mimalloc needs less processor time for the many small blocks of a request. But it hands out blocks of one size in turn,
-//! while glibc hands out the one that was freed last, which the processor's cache still has. That counts for the buffers of
+//! while glibc hands out the one that was freed last, which the processor's cache still has: a gain for the buffers of
 //! bodies. On the other hand, glibc gives less of them back to the kernel after a burst.
 
 use std::alloc::{GlobalAlloc, Layout, System};
