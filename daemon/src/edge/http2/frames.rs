@@ -48,9 +48,9 @@ const MOST_UPDATES: u32 = 16 * 1024;
 /// A client's connection preface (RFC 9113, section 3.4).
 const PREFACE: usize = 24;
 /// A frame's header.
-const HEADER: usize = 9;
+pub(super) const HEADER: usize = 9;
 
-const DATA: u8 = 0;
+pub(super) const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
@@ -92,6 +92,16 @@ impl Frames {
             sent: Headers::default(),
             remainder: 0,
         }
+    }
+
+    /// Where the first frame begins in the visitor's next bytes; their length if none does.
+    pub(super) fn first_frame(&self, bytes: &[u8]) -> usize {
+        let mut rest = bytes.get(self.preface..).unwrap_or_default();
+        let mut headers = self.received;
+        if headers.read > 0 && headers.next(&mut rest).is_none() {
+            return bytes.len();
+        }
+        (bytes.len() - rest.len()).saturating_add(headers.left).min(bytes.len())
     }
 
     /// Accounts for bytes from the visitor, which come in any pieces.
@@ -173,7 +183,7 @@ impl Frames {
 }
 
 /// The headers of one direction's frames, with the payloads left out.
-#[derive(Debug, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Headers {
     bytes: [u8; HEADER],
     /// How many bytes of the header are there.
@@ -182,13 +192,22 @@ struct Headers {
     left: usize,
 }
 
-/// A frame's header.
+/// A frame's header (RFC 9113, section 4.1).
 #[derive(Clone, Copy, Debug)]
-struct Header {
-    length: usize,
-    kind: u8,
-    flags: u8,
-    stream: u32,
+pub(super) struct Header {
+    /// The length of the payload.
+    pub(super) length: usize,
+    pub(super) kind: u8,
+    pub(super) flags: u8,
+    pub(super) stream: u32,
+}
+
+impl Header {
+    /// Reads a header.
+    pub(super) fn parse([a, b, c, kind, flags, stream @ ..]: [u8; HEADER]) -> Self {
+        let length = u32::from_be_bytes([0, a, b, c]) as usize;
+        Self { length, kind, flags, stream: u32::from_be_bytes(stream) & 0x7fff_ffff }
+    }
 }
 
 impl Headers {
@@ -207,10 +226,9 @@ impl Headers {
         if self.read < HEADER {
             return None;
         }
-        let [a, b, c, kind, flags, stream @ ..] = self.bytes;
-        self.left = u32::from_be_bytes([0, a, b, c]) as usize;
-        self.read = 0;
-        Some(Header { length: self.left, kind, flags, stream: u32::from_be_bytes(stream) & 0x7fff_ffff })
+        let header = Header::parse(self.bytes);
+        (self.left, self.read) = (header.length, 0);
+        Some(header)
     }
 }
 

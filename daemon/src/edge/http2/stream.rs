@@ -1,5 +1,5 @@
-//! The connection as the HTTP/2 library reads and writes it. Once its budget is spent, the library gets nothing more from it.
-//! The visitor gets a GOAWAY between two frames of the library, and the connection closes.
+//! The connection as the HTTP/2 library reads and writes it. Small DATA frames reach it merged. Once the budget is spent, it
+//! gets nothing more. The visitor gets a GOAWAY between two frames of the library, and the connection closes.
 //!
 //! The library cannot be asked for a GOAWAY with a code through hyper. So it is written here.
 
@@ -13,6 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
 use super::frames::Frames;
+use super::merge::merge;
 
 /// How long the end may take. Unread input would make the kernel reset the connection, and the GOAWAY could be lost.
 const LINGER: Duration = Duration::from_millis(250);
@@ -103,7 +104,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Budgeted<S> {
             let before = buffer.filled().len();
             ready!(Pin::new(&mut this.inner).poll_read(cx, buffer))?;
             let fresh = buffer.filled().get(before..).unwrap_or_default();
+            let first = before + this.frames.first_frame(fresh);
             if this.frames.receive(fresh, Instant::now()).is_ok() {
+                let length = buffer.filled_mut().get_mut(first..).map_or(0, merge);
+                buffer.set_filled(first + length);
                 return Poll::Ready(Ok(()));
             }
             buffer.set_filled(before);
