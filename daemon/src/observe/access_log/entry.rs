@@ -36,7 +36,11 @@ impl Moment {
 
 /// Takes the fields of a line, in their order.
 pub(super) trait Fields {
-    /// A word or a text.
+    /// A word of ours: letters, digits, `_`, `/` and `.`.
+    fn word(&mut self, name: &'static str, value: &'static str) {
+        self.text(name, value);
+    }
+    /// A text.
     fn text(&mut self, name: &'static str, value: &str);
     /// A number.
     fn number(&mut self, name: &'static str, value: u64);
@@ -48,10 +52,10 @@ pub(super) trait Fields {
 pub(super) fn describe(record: &Record, moment: Moment, queries: bool, fields: &mut impl Fields) {
     let time = if moment == Moment::Request { record.began_at } else { SystemTime::now() };
     fields.text("time", &humantime::format_rfc3339_millis(time).to_string());
-    fields.text("event", moment.name());
+    fields.word("event", moment.name());
     fields.text("id", &hex(record.id.into(), 16));
     if let Some(lasting) = record.lasting {
-        fields.text("kind", lasting.name());
+        fields.word("kind", lasting.name());
     }
     if let Some(tunnel) = &record.tunnel {
         fields.text("tunnel", tunnel.as_str());
@@ -66,9 +70,9 @@ pub(super) fn describe(record: &Record, moment: Moment, queries: bool, fields: &
     if record.visitor != Some(record.peer) {
         fields.text("peer", &address(record.peer));
     }
-    fields.text("protocol", record.protocol());
+    fields.word("protocol", record.protocol());
     if let Some(transport) = record.transport {
-        fields.text("transport", transport);
+        fields.word("transport", transport);
     }
     if let Some(method) = &record.method {
         fields.text("method", cut(method.as_str(), LONGEST_TEXT));
@@ -96,9 +100,9 @@ pub(super) fn describe(record: &Record, moment: Moment, queries: bool, fields: &
         fields.number("attempts", record.attempts.into());
     }
     if let Some(ending) = record.ending.filter(|_| moment != Moment::Began) {
-        fields.text("ending", ending.name());
+        fields.word("ending", ending.name());
         if let Some(reason) = ending.reason() {
-            fields.text("reason", reason);
+            fields.word("reason", reason);
         }
     }
     if let Some(trace) = record.trace_id {
@@ -108,16 +112,28 @@ pub(super) fn describe(record: &Record, moment: Moment, queries: bool, fields: &
 
 /// A duration in milliseconds with three digits behind the point.
 pub(super) fn millis(duration: Duration) -> String {
-    let micros = duration.as_micros();
+    let micros = duration.as_secs() * 1_000_000 + u64::from(duration.subsec_micros());
     format!("{}.{:03}", micros / 1000, micros % 1000)
 }
 
-fn hex(number: u128, digits: usize) -> String {
-    format!("{number:0digits$x}")
+fn hex(number: u128, digits: u32) -> String {
+    let digit = |place: u32| char::from_digit((number >> (4 * place)) as u32 & 15, 16);
+    (0..digits).rev().filter_map(digit).collect()
 }
 
 fn address(address: IpAddr) -> String {
-    address.to_canonical().to_string()
+    match address.to_canonical() {
+        IpAddr::V4(address) => {
+            let [first, rest @ ..] = address.octets();
+            let mut text = itoa::Buffer::new().format(first).to_owned();
+            for octet in rest {
+                text.push('.');
+                text.push_str(itoa::Buffer::new().format(octet));
+            }
+            text
+        }
+        address @ IpAddr::V6(_) => address.to_string(),
+    }
 }
 
 /// The beginning of a text.
@@ -185,6 +201,18 @@ mod tests {
         assert_eq!(path(b"/a?x&cok_share=secret", true), "/a?x&cok_share=*");
         let long = path(format!("/{}", "a".repeat(100_000)).as_bytes(), true);
         assert_eq!((long.len(), &long[long.len() - 4..]), (LONGEST_PATH + 3, "a..."));
+    }
+
+    #[test]
+    fn numbers_and_addresses_have_their_usual_forms() {
+        assert_eq!(
+            (hex(0xab, 16), hex(u128::MAX - 1, 32)),
+            ("00000000000000ab".to_owned(), format!("{:x}", u128::MAX - 1))
+        );
+        for text in ["127.0.0.1", "255.10.0.200", "::1", "2001:db8::7"] {
+            assert_eq!(address(text.parse().unwrap()), text);
+        }
+        assert_eq!(address("::ffff:192.0.2.1".parse().unwrap()), "192.0.2.1");
     }
 
     #[test]

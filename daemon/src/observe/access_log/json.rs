@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::time::Duration;
 
 use super::super::record::Record;
-use super::entry::{Fields, Moment, describe, millis};
+use super::entry::{Fields, Moment, describe};
 
 /// Room for a usual line.
 const USUAL: usize = 512;
@@ -32,10 +32,18 @@ impl Object {
 }
 
 impl Fields for Object {
+    fn word(&mut self, name: &'static str, value: &'static str) {
+        self.name(name);
+        self.0.push(b'"');
+        self.0.extend_from_slice(value.as_bytes());
+        self.0.push(b'"');
+    }
+
     fn text(&mut self, name: &'static str, value: &str) {
         self.name(name);
         self.0.push(b'"');
-        if value.bytes().all(|byte| matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\') {
+        // All bytes are looked at, so that the compiler can look at many at once.
+        if value.bytes().fold(true, |plain, byte| plain & matches!(byte, b' '..=b'~') & !matches!(byte, b'"' | b'\\')) {
             self.0.extend_from_slice(value.as_bytes());
         } else {
             put_escaped(&mut self.0, value);
@@ -45,12 +53,17 @@ impl Fields for Object {
 
     fn number(&mut self, name: &'static str, value: u64) {
         self.name(name);
-        let _infallible = write!(self.0, "{value}");
+        self.0.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
     }
 
     fn duration(&mut self, name: &'static str, value: Duration) {
         self.name(name);
-        self.0.extend_from_slice(millis(value).as_bytes());
+        // As `millis`, but `format!` would take a third of the time of a line.
+        let micros = value.as_secs() * 1_000_000 + u64::from(value.subsec_micros());
+        let rest = (micros % 1000) as u32;
+        self.0.extend_from_slice(itoa::Buffer::new().format(micros / 1000).as_bytes());
+        self.0.push(b'.');
+        self.0.extend([rest / 100, rest / 10 % 10, rest % 10].map(|digit| b'0' + digit as u8));
     }
 }
 
@@ -72,6 +85,7 @@ fn put_escaped(line: &mut Vec<u8>, value: &str) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::entry::millis;
     use super::*;
 
     #[test]
@@ -81,10 +95,20 @@ mod tests {
             object.text("key", text);
             object.number("status", 200);
             object.duration("edge_ms", Duration::from_micros(1500));
+            object.word("event", "request");
             let line = [&object.0[..], b"}"].concat();
             assert!(line.iter().all(|byte| matches!(byte, b' '..=b'~')), "{text:?}");
             let value: serde_json::Value = serde_json::from_slice(&line).unwrap();
-            assert_eq!(value, serde_json::json!({"key": text, "status": 200, "edge_ms": 1.5}));
+            assert_eq!(value, serde_json::json!({"key": text, "status": 200, "edge_ms": 1.5, "event": "request"}));
+        }
+    }
+
+    #[test]
+    fn durations_are_those_of_other_destinations() {
+        for duration in [0, 7, 42, 999, 1000, 12_345, 987_654_321].map(Duration::from_micros) {
+            let mut object = Object(Vec::new());
+            object.duration("ms", duration);
+            assert_eq!(object.0, format!("{{\"ms\":{}", millis(duration)).into_bytes());
         }
     }
 }
