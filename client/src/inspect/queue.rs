@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use tokio::time::sleep;
 
 use super::budget::Budget;
 use super::kind::Kind;
@@ -29,6 +30,9 @@ const BYTES: (u64, u64) = (16 * 1024 * 1024, 20 * 1024 * 1024);
 const BEGINNING: u64 = 4096;
 /// What a piece counts for besides its bytes, since a stream of small pieces costs more than its bytes.
 const PIECE: u64 = 512;
+/// How often a viewer looks whether the recorder has caught up, and after which time. It takes 50 ms as a rule.
+const LOOKS: usize = 20;
+const LOOK: Duration = Duration::from_millis(5);
 
 /// What the recorder has not taken of an exchange.
 #[derive(Debug, Default)]
@@ -140,6 +144,17 @@ impl Load {
     /// The bytes that wait.
     pub(super) fn weight(&self) -> usize {
         self.weight.load(Ordering::Relaxed)
+    }
+
+    /// Waits until the recorder has taken what waits now, so that a viewer sees what has just ended. Under steady load,
+    /// something always waits; then it is [`LOOKS`] times [`LOOK`].
+    pub(super) async fn settled(&self) {
+        for _ in 0..LOOKS {
+            if self.weight() == 0 {
+                return;
+            }
+            sleep(LOOK).await;
+        }
     }
 
     /// A number for an exchange. The first is 1.

@@ -51,6 +51,9 @@ pub(super) async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> R
         Ok(query) => query,
         Err(why) => return failure(StatusCode::BAD_REQUEST, &why),
     };
+    if request.method() == Method::GET {
+        shared.load.settled().await;
+    }
     let parts: Vec<&str> = path.split('/').collect();
     match (parts.as_slice(), request.method().as_str()) {
         (["state"], "GET") => reply::json(StatusCode::OK, &State::new(&shared)),
