@@ -5,7 +5,6 @@ import asyncio
 import contextlib
 import json
 import select
-import socket
 import ssl
 import struct
 import threading
@@ -302,21 +301,11 @@ def test_small_messages_wait_for_a_slow_service(tunnel):
     """The service reads nothing until the windows are full of small DATA frames. Then all of them reach it."""
     message, count = b"x" * 50, 40_000
     begin, received, sent = threading.Event(), [], 0
-    listener = socket.socket()
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    listener.bind(("127.0.0.1", 0))
-    listener.listen()
 
-    def serve():
-        connection, _ = listener.accept()
-        with connection:
-            raw.read_head(connection)
-            begin.wait(60)
-            length = 0
-            while length < len(message) * count and (data := connection.recv(1 << 16)):
-                length += len(data)
-            received.append(length)
-            connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+    def answer(_head, connection):
+        assert begin.wait(60)
+        received.append(len(raw.read_exactly(connection, len(message) * count)))
+        return b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
 
     def send(stream):
         nonlocal sent
@@ -324,22 +313,18 @@ def test_small_messages_wait_for_a_slow_service(tunnel):
             stream.send(message, end=number == count - 1)
             sent += 1
 
-    def is_full():
-        before = sent
-        time.sleep(0.3)
-        return before == sent
-
-    client = tunnel(f"http://127.0.0.1:{listener.getsockname()[1]}")
-    with listener, futures.ThreadPoolExecutor(2) as threads, Http2(client.daemon, client.name) as visitor:
-        served = threads.submit(serve)
+    service = raw.Recorder(answer)
+    client = tunnel(service.target)
+    with futures.ThreadPoolExecutor(1) as threads, Http2(client.daemon, client.name) as visitor:
         stream = visitor.request("/", "POST", end=False, extra=[("content-length", str(len(message) * count))])
         sending = threads.submit(send, stream)
+        is_full = lambda: not visitor.connection.local_flow_control_window(stream.id)  # noqa: E731
         wait_for(lambda: sending.done() or is_full(), "the windows are full")
         assert 0 < sent < count
         begin.set()
         sending.result(60)
         assert stream.response()[b":status"] == b"200"
-        served.result(60)
+    service.stop()
     assert received == [len(message) * count]
 
 
