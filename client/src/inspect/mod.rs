@@ -4,7 +4,6 @@
 //! `store` from there. The `server`, another thread, shows copies of its entries. So neither a disk nor a page holds up a
 //! byte of traffic: what has no room in the queue, or is beyond its budgets, is not captured, and viewers see that.
 
-mod budget;
 mod capture;
 mod decode;
 mod export;

@@ -4,13 +4,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use cok_proto::budget::Budget;
 use parking_lot::Mutex;
 use tokio::time::sleep;
 
-use super::budget::Budget;
 use super::kind::Kind;
 use super::live::{Live, Side};
 
@@ -23,13 +23,13 @@ const RESERVE: usize = 4 * 1024 * 1024;
 const ITEM: usize = 256;
 /// The most requests that are captured in a second, and the most at once. No viewer can follow more. Each costs the client
 /// about a third of what it takes to carry it.
-const REQUESTS: (u64, u64) = (250, 1000);
+const REQUESTS: (u32, u32) = (250, 1000);
 /// The most bytes of bodies that are captured in a second, and the most at once.
-const BYTES: (u64, u64) = (16 * 1024 * 1024, 20 * 1024 * 1024);
+const BYTES: (u32, u32) = (16 * 1024 * 1024, 20 * 1024 * 1024);
 /// The beginning of a body is captured whatever other exchanges carry.
 const BEGINNING: u64 = 4096;
 /// What a piece counts for besides its bytes, since a stream of small pieces costs more than its bytes.
-const PIECE: u64 = 512;
+const PIECE: usize = 512;
 /// How often a viewer looks whether the recorder has caught up, and after which time. It takes 50 ms as a rule.
 const LOOKS: usize = 20;
 const LOOK: Duration = Duration::from_millis(5);
@@ -111,8 +111,8 @@ impl What {
 pub(super) struct Queue {
     sender: Sender<Arc<Live>>,
     load: Arc<Load>,
-    requests: Budget,
-    bytes: Budget,
+    requests: Mutex<Budget>,
+    bytes: Mutex<Budget>,
 }
 
 /// How full the queue is, and what it had no room for.
@@ -173,7 +173,7 @@ impl Load {
 /// A queue, and its end for the recorder: the exchanges in which something has happened.
 pub(super) fn queue() -> (Arc<Queue>, Receiver<Arc<Live>>) {
     let (sender, receiver) = channel();
-    let budget = |(rate, limit)| Budget::new(rate, limit);
+    let budget = |(per_second, most)| Mutex::new(Budget::new(most, per_second));
     (Arc::new(Queue { sender, load: Arc::default(), requests: budget(REQUESTS), bytes: budget(BYTES) }), receiver)
 }
 
@@ -185,7 +185,7 @@ impl Queue {
 
     /// Whether one more request is captured. If not, it counts as skipped.
     pub(super) fn admits_request(&self) -> bool {
-        let is_admitted = self.requests.spend(1);
+        let is_admitted = self.requests.lock().spend(1, Instant::now()).is_ok();
         if !is_admitted {
             self.load.skipped.fetch_add(1, Ordering::Relaxed);
         }
@@ -194,8 +194,9 @@ impl Queue {
 
     /// Adds bytes of a body, unless there is too much. `before` counts those that were captured already.
     pub(super) fn push_data(&self, live: &Arc<Live>, side: Side, data: Bytes, before: u64) {
-        let length = data.len() as u64;
-        if before + length <= BEGINNING || self.bytes.spend(PIECE + length) {
+        let cost = u32::try_from(PIECE + data.len()).unwrap_or(u32::MAX);
+        let is_beginning = before + data.len() as u64 <= BEGINNING;
+        if is_beginning || self.bytes.lock().spend(cost, Instant::now()).is_ok() {
             self.push(live, What::Data(side, data));
         } else {
             self.lose(live);
@@ -268,8 +269,9 @@ mod tests {
     fn too_many_requests_are_skipped_and_counted() {
         let (queue, _receiver) = queue();
         let admitted = (0..2 * REQUESTS.1).filter(|_| queue.admits_request()).count() as u64;
-        assert!((REQUESTS.1..2 * REQUESTS.1).contains(&admitted), "{admitted}");
-        assert_eq!(queue.load().skipped(), 2 * REQUESTS.1 - admitted);
+        let most = u64::from(REQUESTS.1);
+        assert!((most..2 * most).contains(&admitted), "{admitted}");
+        assert_eq!(queue.load().skipped(), 2 * most - admitted);
     }
 
     #[test]
@@ -285,7 +287,7 @@ mod tests {
                 queue.load().take(&live);
             }
         }
-        assert!(before >= BYTES.1 && queue.load().lost() == 1);
+        assert!(before >= u64::from(BYTES.1) && queue.load().lost() == 1);
         queue.push_data(&short, Side::Response, piece.slice(..BEGINNING as usize), 0);
         assert!(!short.is_lost.load(Ordering::Relaxed) && receiver.try_iter().count() == 1);
     }
