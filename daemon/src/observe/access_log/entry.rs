@@ -112,8 +112,18 @@ pub(super) fn describe(record: &Record, moment: Moment, queries: bool, fields: &
 
 /// A duration in milliseconds with three digits behind the point.
 pub(super) fn millis(duration: Duration) -> String {
+    let mut text = Vec::new();
+    put_millis(&mut text, duration);
+    String::from_utf8(text).unwrap_or_default()
+}
+
+/// Writes [`millis`]. `format!` would take a third of the time of a line.
+pub(super) fn put_millis(text: &mut Vec<u8>, duration: Duration) {
     let micros = duration.as_secs() * 1_000_000 + u64::from(duration.subsec_micros());
-    format!("{}.{:03}", micros / 1000, micros % 1000)
+    let rest = (micros % 1000) as u32;
+    text.extend_from_slice(itoa::Buffer::new().format(micros / 1000).as_bytes());
+    text.push(b'.');
+    text.extend([rest / 100, rest / 10 % 10, rest % 10].map(|digit| b'0' + digit as u8));
 }
 
 fn hex(number: u128, digits: u32) -> String {

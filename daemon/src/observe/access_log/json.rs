@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::time::Duration;
 
 use super::super::record::Record;
-use super::entry::{Fields, Moment, describe};
+use super::entry::{Fields, Moment, describe, put_millis};
 
 /// Room for a usual line.
 const USUAL: usize = 512;
@@ -58,12 +58,7 @@ impl Fields for Object {
 
     fn duration(&mut self, name: &'static str, value: Duration) {
         self.name(name);
-        // As `millis`, but `format!` would take a third of the time of a line.
-        let micros = value.as_secs() * 1_000_000 + u64::from(value.subsec_micros());
-        let rest = (micros % 1000) as u32;
-        self.0.extend_from_slice(itoa::Buffer::new().format(micros / 1000).as_bytes());
-        self.0.push(b'.');
-        self.0.extend([rest / 100, rest / 10 % 10, rest % 10].map(|digit| b'0' + digit as u8));
+        put_millis(&mut self.0, value);
     }
 }
 
