@@ -1,6 +1,6 @@
 //! All that looks at requests when they end. None of it blocks: requests wait for no observer.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use cok_trace::Tracer;
 
@@ -12,14 +12,12 @@ use super::record::Record;
 /// What looks at requests.
 #[derive(Debug)]
 pub(crate) struct Observers {
-    /// Counts them.
+    /// Counts them, and holds what exports the spans of those that are recorded.
     pub(crate) metrics: Arc<Metrics>,
     /// Keeps the last hour of them.
     pub(crate) history: History,
     /// Writes a line about each.
     pub(crate) access_log: AccessLog,
-    /// Exports the spans of those that are recorded. Unset without a collector.
-    tracer: OnceLock<Tracer>,
 }
 
 impl Observers {
@@ -27,18 +25,17 @@ impl Observers {
     pub(crate) fn new(metrics: Arc<Metrics>, access_log: AccessLogConfig) -> Arc<Self> {
         let log = AccessLog::new(metrics.access_log_lost.clone());
         log.start(access_log);
-        Arc::new(Self { metrics, history: History::default(), access_log: log, tracer: OnceLock::new() })
+        Arc::new(Self { metrics, history: History::default(), access_log: log })
     }
 
     /// Has requests recorded. Without effect if they are.
     pub(crate) fn trace(&self, tracer: Tracer) {
-        self.metrics.traced_by(tracer.clone());
-        self.tracer.get_or_init(|| tracer);
+        self.metrics.set_tracer(tracer);
     }
 
     /// What records requests, if they are recorded.
     pub(crate) fn tracer(&self) -> Option<&Tracer> {
-        self.tracer.get()
+        self.metrics.tracer()
     }
 
     /// A request is over.

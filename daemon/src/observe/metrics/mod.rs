@@ -116,9 +116,14 @@ impl Metrics {
         self.state.read_by(read);
     }
 
-    /// Shows what becomes of the spans that it records.
-    pub(crate) fn traced_by(&self, tracer: Tracer) {
-        self.traces.of(tracer);
+    /// Takes what records requests, to show what becomes of its spans. Without effect if there is one.
+    pub(crate) fn set_tracer(&self, tracer: Tracer) {
+        self.traces.set(tracer);
+    }
+
+    /// What records requests, if they are recorded.
+    pub(crate) fn tracer(&self) -> Option<&Tracer> {
+        self.traces.get()
     }
 
     /// Counts a tunnel as online until the guard is dropped.

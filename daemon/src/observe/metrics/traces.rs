@@ -8,13 +8,17 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 
-/// Shows how many spans were lost. Without a tracer, none is.
+/// Holds what records requests, and shows how many spans were lost. Without a tracer, none is.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Traces(Arc<OnceLock<Tracer>>);
 
 impl Traces {
-    pub(super) fn of(&self, tracer: Tracer) {
+    pub(super) fn set(&self, tracer: Tracer) {
         let _first = self.0.set(tracer);
+    }
+
+    pub(super) fn get(&self) -> Option<&Tracer> {
+        self.0.get()
     }
 }
 
