@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::env;
 use std::error::Error;
+use std::pin::pin;
 
 use cok_client::{Client, Event};
 
@@ -30,10 +31,12 @@ async fn main() -> Result<(), Box<dyn Error>> {
         tunnels.push(tunnel);
     }
     let mut running = HashMap::new();
+    // One wait for the whole loop: a signal between two waits would be lost.
+    let mut interrupted = pin!(tokio::signal::ctrl_c());
     loop {
         let event = tokio::select! {
             event = events.next() => event,
-            _ = tokio::signal::ctrl_c() => break,
+            _ = &mut interrupted => break,
         };
         match event {
             Some(Event::RequestBegan { request, method, path, .. }) => {
