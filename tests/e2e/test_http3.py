@@ -186,12 +186,14 @@ def test_interim_responses_pass(tunnel):
         assert stream.interim == [hint, hint]
         extra = [("expect", "100-continue"), ("content-length", "5")]
         stream = visitor.request("/", method="POST", end=False, extra=extra)
-        stream.wait(lambda: len(stream.interim) == 2, "the hints")
+        # On a busy machine, the daemon may have lost patience and sent the 100 by then. The service's own is dropped then.
+        stream.wait(lambda: stream.interim.count(hint) == 2, "the hints")
         gate.release()
-        stream.wait(lambda: len(stream.interim) == 3, "a 100")
-        assert stream.interim == [hint, hint, {b":status": b"100"}]
+        go_on = {b":status": b"100"}
+        stream.wait(lambda: go_on in stream.interim, "a 100")
         stream.send(b"hello", end=True)
         assert stream.read() == b"ok" and recorder.body == b"hello"
+        assert sorted(stream.interim, key=len) == [go_on, hint, hint]
     recorder.stop()
 
 

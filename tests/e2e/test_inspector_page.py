@@ -41,9 +41,13 @@ class Page:
 
     def choose(self, text):
         """Chooses the newest request with this text, and waits for its details."""
-        self.until(lambda: any(text in row for row in self.rows()), f"{text} is in the list")
-        place = next(place for place, row in enumerate(self.rows()) if text in row)
-        self.driver.find_elements(By.CSS_SELECTOR, "#rows button")[place].click()
+        # In one step: a request that comes meanwhile moves the others down.
+        find_and_click = """
+            const row = [...document.querySelectorAll('#rows button')].find(it => it.textContent.includes(arguments[0]));
+            row?.click();
+            return row !== undefined;
+        """
+        self.until(lambda: self.driver.execute_script(find_and_click, text), f"{text} is in the list")
         self.until(lambda: text in self.find("title").text and self.find("chosen").is_displayed(), "its details show")
 
     def detail(self):
