@@ -191,6 +191,27 @@ def test_a_visitor_who_leaves_early_is_named_as_such(logged, log, services):
         assert (entry["status"], entry["ending"]) == (200, "visitor_left") and entry["sent"] >= 100_000
 
 
+@pytest.mark.parametrize("version", ["http/1.1", "h2", "h3"])
+def test_a_visitor_who_breaks_an_upload_off_is_named_as_such(logged, log, services, version):
+    """The client breaks off as well. Neither the log nor the metrics blame the service for it."""
+    client = logged.client(services.web, "demo")
+    if version == "http/1.1":
+        with raw.connect(logged, client.name) as connection:
+            connection.sendall(f"POST /hash HTTP/1.1\r\nhost: {client.host}\r\ncontent-length: 9\r\n\r\nabc".encode())
+            wait_for(lambda: logged.metric("cok_exchanges_open") == 1, "the upload is under way")
+    else:
+        with {"h2": Http2, "h3": Http3}[version](logged, client.name) as visitor:
+            upload = visitor.request("/hash", method="POST", end=False, extra=[("content-length", "9")])
+            upload.send(b"abc")
+            wait_for(lambda: logged.metric("cok_exchanges_open") == 1, "the upload is under way")
+            upload.cancel()
+            log.wait(event="request")
+    entry = log.wait(event="request")
+    assert (entry["ending"], entry["received"], entry.get("status", 400)) == ("visitor_left", 3, 400), entry
+    resets = {name: value for name, value in logged.metrics().items() if name.startswith("cok_exchange_resets_total")}
+    assert not any(resets.values()), resets
+
+
 @pytest.mark.parametrize("version", ["--http1.1", "--http2"])
 def test_a_service_that_breaks_off_is_named_as_such(logged, log, version):
     recorder = raw.Recorder(lambda head, connection: connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nabc"))

@@ -250,9 +250,9 @@ async fn send_upgrade(
         let mut sending = Sending::new(body, send);
         let answered = {
             // The body is not the answer's business here: what sends it is still needed behind it.
-            let (mut no_upload, mut held_back) = (None, false);
+            let mut no_upload = Uploading::default();
             let asked = Asked { method: &head.method, upgrade: true, interim: None };
-            let mut answer = pin!(answer(&mut recv, &mut no_upload, &mut held_back, &asked));
+            let mut answer = pin!(answer(&mut recv, &mut no_upload, &asked));
             poll_fn(|cx| {
                 sending.poll(cx);
                 answer.as_mut().poll(cx)
@@ -284,20 +284,21 @@ async fn send(context: &mut Context, tunnel: &Arc<Tunnel>, request: Outgoing) ->
     let Outgoing { head, version, mut body, interim } = request;
     let mut lost: Option<Arc<Live>> = None;
     let mut last = Problem::Offline;
-    let mut held_back = body.is_some() && expects_continue(&head.headers);
+    let held_back = body.is_some() && expects_continue(&head.headers);
+    let mut uploading = Uploading { held_back, ..Uploading::default() };
     let asked = Asked { method: &head.method, upgrade: false, interim: interim.as_deref() };
     for _ in 0..MAX_ATTEMPTS {
         let live = match find_live(&context.visitor, tunnel, lost.as_deref()).await {
             Ok(live) => live,
             Err(problem) => {
-                give_up(body, held_back);
+                give_up(body, uploading.held_back);
                 return Err(problem);
             }
         };
         let admitted = match admit(&context.visitor, &head, &live) {
             Ok(head) => head,
             Err(response) => {
-                give_up(body, held_back);
+                give_up(body, uploading.held_back);
                 return Ok(*response);
             }
         };
@@ -309,17 +310,17 @@ async fn send(context: &mut Context, tunnel: &Arc<Tunnel>, request: Outgoing) ->
                 continue;
             }
             Err(error) => {
-                give_up(body, held_back);
+                give_up(body, uploading.held_back);
                 return Err(not_opened(context, error));
             }
         };
         context.set_sent(&live);
-        let mut upload = body.take().map(|body| Upload::new(body, send));
-        match answer(&mut recv, &mut upload, &mut held_back, &asked).await {
+        uploading.upload = body.take().map(|body| Upload::new(body, send));
+        match answer(&mut recv, &mut uploading, &asked).await {
             Ok(answered) => {
                 let declined = answered.declined;
                 let mut response = respond(context, answered, recv, version);
-                match upload {
+                match uploading.upload {
                     // The upload is no longer read, but dropping it would abandon the exchange.
                     Some(upload) if declined => response.body_mut().keep(upload),
                     // The rest of the upload continues in a task and ends with the exchange.
@@ -334,11 +335,16 @@ async fn send(context: &mut Context, tunnel: &Arc<Tunnel>, request: Outgoing) ->
                 return Ok(response);
             }
             Err(error) => {
+                // The client breaks off in turn, which says nothing of its service.
+                if uploading.is_broken {
+                    return Err(Problem::UploadBroken);
+                }
                 context.set_failed(error);
+                let upload = uploading.upload.take();
                 let unread = end || upload.as_ref().is_some_and(Upload::is_unread);
                 body = upload.map(Upload::into_rest);
                 if !(unread && may_repeat(&head.method, error)) {
-                    give_up(body, held_back);
+                    give_up(body, uploading.held_back);
                     return Err(problem(error));
                 }
                 debug!(method = %head.method, %error, "the request is sent again");
@@ -351,7 +357,7 @@ async fn send(context: &mut Context, tunnel: &Arc<Tunnel>, request: Outgoing) ->
             }
         }
     }
-    give_up(body, held_back);
+    give_up(body, uploading.held_back);
     Err(last)
 }
 
@@ -378,14 +384,24 @@ struct Asked<'a> {
     interim: Option<&'a InterimHeads>,
 }
 
-/// Waits for the final head and sends the body meanwhile. A body is `held_back` while its visitor may wait for a 100. It stays
+/// A request's body on its way, if there is one.
+#[derive(Debug, Default)]
+struct Uploading {
+    upload: Option<Upload>,
+    /// Its visitor may wait for a 100.
+    held_back: bool,
+    /// The visitor broke it off.
+    is_broken: bool,
+}
+
+/// Waits for the final head and sends the body meanwhile. A body is held back while its visitor may wait for a 100. It stays
 /// unread until the service has sent one or has been silent for a while. Reading it makes the edge's library send the 100.
 async fn answer(
     recv: &mut Box<dyn RecvHalf>,
-    upload: &mut Option<Upload>,
-    held_back: &mut bool,
+    uploading: &mut Uploading,
     asked: &Asked<'_>,
 ) -> Result<FinalHead, ExchangeError> {
+    let Uploading { upload, held_back, is_broken } = uploading;
     let mut patience = pin!(held_back.then(|| tokio::time::sleep(CONTINUE_AFTER)));
     let mut without_body: Option<FinalHead> = None;
     poll_fn(|cx| {
@@ -404,6 +420,7 @@ async fn answer(
                 && going.poll(cx).is_ready()
                 && let Some(done) = upload.take()
             {
+                *is_broken = done.is_broken();
                 linger(done.into_rest());
             }
             match ready!(recv.poll_recv(cx))? {

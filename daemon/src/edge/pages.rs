@@ -53,6 +53,8 @@ pub(super) enum Problem {
     Share,
     /// The visitor has not sent its request's body in time.
     UploadSlow,
+    /// The visitor broke its request's body off. Mostly it has left.
+    UploadBroken,
     /// The daemon is going away.
     ShuttingDown,
     /// The local service refused the connection.
@@ -98,7 +100,7 @@ impl Problem {
     /// The status that says so.
     pub(super) fn status(self) -> StatusCode {
         match self {
-            Self::BadRequest => StatusCode::BAD_REQUEST,
+            Self::BadRequest | Self::UploadBroken => StatusCode::BAD_REQUEST,
             Self::UnknownName | Self::NoPage | Self::PathDenied => StatusCode::NOT_FOUND,
             Self::PasswordNeeded => StatusCode::UNAUTHORIZED,
             // A 401 would have to name a way to authenticate that programs know (RFC 9110, section 15.5.2).
@@ -133,7 +135,8 @@ impl Problem {
             | Self::HeadTooLarge
             | Self::TooMany
             | Self::Share
-            | Self::UploadSlow => Turn::Visitor,
+            | Self::UploadSlow
+            | Self::UploadBroken => Turn::Visitor,
             Self::NetworkDenied
             | Self::TooManyToTunnel
             | Self::Busy
@@ -155,7 +158,9 @@ impl Problem {
     /// Who can do something about it.
     fn sentence(self) -> &'static str {
         match self.turn() {
-            Turn::Visitor if matches!(self, Self::TooMany | Self::Share | Self::UploadSlow) => "You can try again.",
+            Turn::Visitor if matches!(self, Self::TooMany | Self::Share | Self::UploadSlow | Self::UploadBroken) => {
+                "You can try again."
+            }
             Turn::Visitor => "You can put that right.",
             Turn::Owner => "Only the tunnel's owner can change that.",
             Turn::Operator => "Only the server's operator can change that.",
@@ -210,6 +215,10 @@ impl Problem {
             Self::UploadSlow => (
                 "Request timeout",
                 "The rest of your request did not come in time. Check your connection, and send it again.",
+            ),
+            Self::UploadBroken => (
+                "Incomplete request",
+                "Your request ended before its announced end. Check your connection, and send it again.",
             ),
             Self::ShuttingDown => ("Restarting", "The server is restarting. Try again in a moment."),
             Self::ServiceAbsent => (

@@ -63,6 +63,7 @@ impl Problem {
             Self::Busy => Ending::Refused("busy"),
             Self::Share => Ending::Refused("visitor_share"),
             Self::UploadSlow => Ending::Stalled,
+            Self::UploadBroken => Ending::VisitorLeft,
             Self::ShuttingDown => Ending::Refused("shutting_down"),
             Self::Offline => Ending::Failed("offline"),
             Self::ServiceAbsent => Ending::Failed("service_refused"),

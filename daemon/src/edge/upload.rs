@@ -16,17 +16,23 @@ pub(crate) struct Upload {
     body: RequestBody,
     send: Box<dyn SendHalf>,
     started: bool,
+    broken: bool,
 }
 
 impl Upload {
     /// An upload that has read nothing yet.
     pub(crate) fn new(body: RequestBody, send: Box<dyn SendHalf>) -> Self {
-        Self { body, send, started: false }
+        Self { body, send, started: false, broken: false }
     }
 
     /// Whether none of the body has been read, so that it can be sent over another session.
     pub(crate) fn is_unread(&self) -> bool {
         !self.started
+    }
+
+    /// Whether the visitor broke the body off.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.broken
     }
 
     /// What is left of the body.
@@ -49,6 +55,7 @@ impl Upload {
                 Poll::Pending => {
                     // While the service reads nothing, the visitor may leave.
                     ready!(self.body.poll_abandoned(cx));
+                    self.broken = true;
                     self.send.reset(ResetCode::Cancelled);
                     return Poll::Ready(());
                 }
@@ -82,6 +89,7 @@ impl Upload {
                     return Poll::Ready(());
                 }
                 Poll::Ready(Some(Err(_))) => {
+                    self.broken = true;
                     // The service may have all that was announced, and then reads no break behind it.
                     if self.body.size_hint().exact() == Some(0) {
                         self.send.reset(ResetCode::Cancelled);
