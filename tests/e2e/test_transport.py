@@ -101,10 +101,16 @@ BLOCKED = [
 @pytest.mark.parametrize(("drops", "why"), BLOCKED, ids=["silence", "no echo"])
 def test_without_udp_it_is_up_on_websocket_at_once(relay, client, drops, why):
     relay.drops = drops
-    cut_off = client(address=relay.address)
-    entry = cut_off.wait_event("connected", deadline=2)
-    took = time.monotonic() - cut_off.began
-    assert took < 2
+    # On a busy machine the handshake alone may take longer than the client waits for all of it.
+    for last in (False, False, True):
+        cut_off = client(address=relay.address)
+        entry = cut_off.wait_event("connected", deadline=2)
+        took = time.monotonic() - cut_off.began
+        assert took < 2
+        if last or entry["reason"].startswith(why):
+            break
+        assert entry["reason"].startswith("QUIC: no answer within ")
+        cut_off.stop()
     assert entry["transport"] == "ws" and entry["reason"].startswith(why)
     (fallback,) = cut_off.events("fallback")
     assert (fallback["from"], fallback["to"], fallback["reason"]) == ("quic", "ws", entry["reason"])
