@@ -172,6 +172,10 @@ impl Abandon for Exchange {
 
     fn look(&self) {
         let mut inner = self.lock();
+        // It may have come meanwhile. The end of the stream is judged only behind what it has read.
+        if !self.slot.waits() {
+            return;
+        }
         let Some(waker) = inner.recv_waker.clone() else { return };
         // The waker stays quinn's.
         let _waits = inner.poll_pieces(&mut Context::from_waker(&waker), self);

@@ -541,6 +541,11 @@ impl Slot {
         let _first_counts = self.0.progress.holding.set(holding);
     }
 
+    /// Whether the reader waited for the peer when it last looked.
+    pub(super) fn waits(&self) -> bool {
+        self.0.progress.waits.load(Ordering::Relaxed)
+    }
+
     /// Notes that bytes wait for the reader.
     pub(super) fn note_unread(&self) {
         self.0.progress.waits.store(false, Ordering::Relaxed);

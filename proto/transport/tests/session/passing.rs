@@ -1,5 +1,7 @@
 //! Traffic that passes: heads, bodies of any length in any pieces, trailers, many exchanges at once.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use cok_proto::ResponseHead;
 use cok_transport::{OpenError, Received};
@@ -78,6 +80,34 @@ async fn a_finished_body_arrives_after_its_sender_was_dropped() {
     exchange.send.send_data(body.clone(), true);
     drop(exchange);
     assert!(read_all(&mut asked.recv).await.0 == body);
+}
+
+/// A regression: a session looks after readers that have waited for long. It took the end of a stream for a break when the
+/// reader came at that moment and had read all but the last frame.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn responses_that_come_late_arrive_whole() {
+    let (pair, _ends) = Pair::new().await;
+    for _ in 0..10 {
+        let mut readers = Vec::new();
+        for number in 0..200 {
+            let (mut asked, incoming) = pair.exchange(true).await;
+            readers.push(tokio::spawn(async move {
+                let head = asked.recv.recv().await;
+                assert!(matches!(head, Ok(Received::Head { .. })), "{head:?}");
+                tokio::time::sleep(Duration::from_millis(2)).await;
+                (read_all(&mut asked.recv).await.0, asked)
+            }));
+            let mut exchange = incoming.exchange;
+            tokio::spawn(async move {
+                tokio::time::sleep(Duration::from_millis(60 + number % 100)).await;
+                exchange.send.send_response(ok(), false).unwrap();
+                exchange.send.send_data(Bytes::from_static(b"answer"), true);
+            });
+        }
+        for reader in readers {
+            assert_eq!(soon(reader).await.unwrap().0, b"answer");
+        }
+    }
 }
 
 #[tokio::test]
