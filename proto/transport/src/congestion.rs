@@ -1,10 +1,14 @@
 //! The congestion controller of our connections, for TCP and QUIC.
 
+mod bbr;
+
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use quinn::congestion::{BbrConfig, ControllerFactory, CubicConfig};
+use quinn::congestion::{ControllerFactory, CubicConfig};
+
+use self::bbr::BbrConfig;
 
 /// A congestion controller (RFC 9002, section 7; RFC 9406 for TCP).
 ///
@@ -32,7 +36,7 @@ impl Congestion {
     pub(crate) fn factory(self) -> Arc<dyn ControllerFactory + Send + Sync> {
         match self {
             Self::Cubic => Arc::new(CubicConfig::default()),
-            Self::Bbr => Arc::new(BbrConfig::default()),
+            Self::Bbr => Arc::new(BbrConfig),
         }
     }
 }
