@@ -5,6 +5,9 @@
 //! one budget for the process; the initial windows do not. The window does not know how much its peer sends; the
 //! multiplexer reports every byte.
 //!
+//! Credit returns by half a window. A window that may not grow although it is too small returns an eighth at a time: otherwise
+//! its halves may fall into step with the round trips, so that one of them waits here while the other is on its way.
+//!
 //! [`LeastRoundTrip`]: crate::session::LeastRoundTrip
 
 use std::sync::Arc;
@@ -68,6 +71,8 @@ pub struct RecvWindow {
     consumed: u32,
     /// When credit was last returned to a reader that kept up.
     returned_at: Option<Instant>,
+    /// It may not grow, although it is too small.
+    is_tight: bool,
 }
 
 impl RecvWindow {
@@ -78,7 +83,16 @@ impl RecvWindow {
 
     /// A window of `size` bytes at first, which grows up to `most` bytes.
     pub fn growing_to(size: u32, most: u32) -> Self {
-        Self { credit: u64::from(size), grant: 0, size, most, borrowed: 0, consumed: 0, returned_at: None }
+        Self {
+            credit: u64::from(size),
+            grant: 0,
+            size,
+            most,
+            borrowed: 0,
+            consumed: 0,
+            returned_at: None,
+            is_tight: false,
+        }
     }
 
     /// The window's size in bytes: how many may be unread.
@@ -98,7 +112,7 @@ impl RecvWindow {
         }
     }
 
-    /// Counts bytes that were read. `true` once half the window is consumed, so that credit waits to go out. The credit
+    /// Counts bytes that were read. `true` once enough of the window is consumed, so that credit waits to go out. The credit
     /// includes growth if the reader keeps up, with at most a quarter of the window `unread`.
     pub fn consume(
         &mut self,
@@ -109,7 +123,7 @@ impl RecvWindow {
         budget: &WindowBudget,
     ) -> bool {
         self.consumed += bytes as u32;
-        if self.consumed < self.size / 2 {
+        if self.consumed < self.size / if self.is_tight { 8 } else { 2 } {
             return false;
         }
         let mut grant = self.consumed;
@@ -118,10 +132,14 @@ impl RecvWindow {
             _ => false,
         };
         let keeps_up = unread <= self.size as usize / 4;
-        if keeps_up && hurried && self.size <= self.most / 2 && budget.take(self.size as usize) {
-            grant += self.size;
-            self.borrowed += self.size;
-            self.size *= 2;
+        if keeps_up && hurried && !self.is_tight {
+            if self.size <= self.most / 2 && budget.take(self.size as usize) {
+                grant += self.size;
+                self.borrowed += self.size;
+                self.size *= 2;
+            } else {
+                self.is_tight = true;
+            }
         }
         self.consumed = 0;
         // A reader that leaves the window half full and then empties it at once does not measure the path.
@@ -184,6 +202,24 @@ mod tests {
         assert_eq!(window.take_grant(), 1000, "the budget is used up");
         window.release(&budget);
         assert_eq!(budget.available(), 1500);
+    }
+
+    #[test]
+    fn a_window_that_may_not_grow_returns_smaller_credit() {
+        for (most, budget) in [(1000, WindowBudget::new(1 << 20)), (1 << 20, WindowBudget::new(0))] {
+            let mut window = RecvWindow::growing_to(1000, most);
+            let now = Instant::now();
+            window.arrive(1000).unwrap();
+            for _ in 0..2 {
+                assert!(!window.consume(499, 0, now, || Some(ROUND_TRIP), &budget));
+                assert!(window.consume(1, 0, now, || Some(ROUND_TRIP), &budget));
+                assert_eq!(window.take_grant(), 500);
+                window.arrive(500).unwrap();
+            }
+            assert!(!window.consume(124, 0, now, || Some(ROUND_TRIP), &budget));
+            assert!(window.consume(1, 0, now, || Some(ROUND_TRIP), &budget));
+            assert_eq!((window.take_grant(), window.size()), (125, 1000));
+        }
     }
 
     #[test]

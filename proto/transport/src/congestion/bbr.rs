@@ -41,6 +41,8 @@ const DOWN_SHARED: u64 = 100;
 const CRUISE_SHARED: u64 = 150;
 /// Others do if a round trip takes so many percent of the least one, although little of ours is in the queue.
 const SHARED: u32 = 130;
+/// Round trips of so many percent of the least one show a queue.
+const QUEUED: u32 = 125;
 /// Rounds between two tries.
 const CRUISE_ROUNDS: u32 = 6;
 /// By how many percent the rate has to rise in a round; and after how many rounds without that the path is full.
@@ -96,6 +98,8 @@ struct Bbr {
     round_trip: Option<Duration>,
     /// When it was last seen.
     round_trip_at: Instant,
+    /// The smoothed one, without what the peer delays its acknowledgements (RFC 9002, section 5.3).
+    smoothed: Duration,
     /// The least since the queue was last emptied; `None` before the first sample.
     emptied: Option<Duration>,
     /// Others keep the queue filled.
@@ -149,6 +153,7 @@ impl Bbr {
             early: Early { most: MaxOfRounds::default(), since: now, acked: 0 },
             round_trip: None,
             round_trip_at: now,
+            smoothed: Duration::ZERO,
             emptied: None,
             is_shared: false,
             phase: Phase::Startup,
@@ -175,6 +180,11 @@ impl Bbr {
         self.held().map(|held| (held.saturating_mul(percent) / 100).max(self.least_window()))
     }
 
+    /// Whether packets wait in a queue of the path.
+    fn is_queued(&self) -> bool {
+        self.round_trip.is_some_and(|least| self.smoothed * 100 >= least * QUEUED)
+    }
+
     /// A packet of so many bytes that was sent at this time has arrived.
     fn arrived(&mut self, now: Instant, sent: Instant, bytes: u64) {
         self.delivery.acked(now, sent, bytes);
@@ -183,11 +193,13 @@ impl Bbr {
 
     /// All packets of an acknowledgement were counted. The sender had too little to send before it, or not.
     fn learn(&mut self, now: Instant, in_flight: u64, app_limited: bool) {
+        // Nothing is learned of the path from less than it may carry. But an exchange's credit may be less than the window, and more
+        // than the path holds. Then a queue shows that it is full.
         let used = in_flight + self.acked;
-        // Nothing is learned of the path from less than it may carry.
-        let mut is_limited = app_limited || used < self.window / 4 * 3;
+        let fills = self.held_times(UP).is_some_and(|bytes| used >= bytes) && self.is_queued();
+        let mut is_limited = !fills && (app_limited || used < self.window / 4 * 3);
         if let Some(sample) = self.delivery.sample(now, self.round_trip.unwrap_or_default()) {
-            is_limited |= sample.is_limited;
+            is_limited |= !fills && sample.is_limited;
             let ended = self.take(&sample, is_limited, now);
             self.count_early(now);
             if ended {
@@ -360,7 +372,8 @@ impl Controller for Bbr {
         self.delivery.sent(now);
     }
 
-    fn on_ack(&mut self, now: Instant, sent: Instant, bytes: u64, _app_limited: bool, _rtt: &RttEstimator) {
+    fn on_ack(&mut self, now: Instant, sent: Instant, bytes: u64, _app_limited: bool, rtt: &RttEstimator) {
+        self.smoothed = rtt.get();
         self.arrived(now, sent, bytes);
     }
 

@@ -65,6 +65,8 @@ struct Sender {
     delivered: u64,
     /// The longest that a packet has waited in the queue.
     waited: Duration,
+    /// The most bytes in flight that flow control allows.
+    credit: u64,
 }
 
 impl Sender {
@@ -84,6 +86,7 @@ impl Sender {
             lost: 0,
             delivered: 0,
             waited: Duration::ZERO,
+            credit: u64::MAX,
         }
     }
 
@@ -105,7 +108,7 @@ impl Sender {
         while self.now < until {
             self.now += STEP;
             allowed += rate * STEP.as_secs_f64();
-            let is_limited = allowed < DATAGRAM as f64;
+            let is_limited = allowed < DATAGRAM as f64 || self.in_flight() + DATAGRAM >= self.credit;
             self.acknowledge(is_limited);
             self.send(&mut allowed);
         }
@@ -125,6 +128,7 @@ impl Sender {
             if packet.acked.is_some_and(|at| at <= now) {
                 self.bbr.arrived(now, packet.sent, DATAGRAM);
                 self.round_trip = (self.round_trip * 7 + (now - packet.sent)) / 8;
+                self.bbr.smoothed = self.round_trip;
                 self.delivered += DATAGRAM;
                 any = true;
             } else if packet.number + REORDERED <= newest {
@@ -146,10 +150,14 @@ impl Sender {
 
     fn send(&mut self, allowed: &mut f64) {
         let (now, window) = (self.now, self.bbr.window());
+        let credit = self.credit;
         let rate = 1.25 * window as f64 / self.round_trip.as_secs_f64();
         let most = (BATCH * DATAGRAM).max((rate * PACED.as_secs_f64()) as u64);
         self.tokens = (self.tokens + rate * STEP.as_secs_f64()).min(most as f64);
-        while self.in_flight() + DATAGRAM < window && self.tokens >= DATAGRAM as f64 && *allowed >= DATAGRAM as f64 {
+        while self.in_flight() + DATAGRAM < window.min(credit)
+            && self.tokens >= DATAGRAM as f64
+            && *allowed >= DATAGRAM as f64
+        {
             self.tokens -= DATAGRAM as f64;
             *allowed -= DATAGRAM as f64;
             self.bbr.on_sent(now, DATAGRAM, self.next);
@@ -191,6 +199,31 @@ fn it_fills_lines_and_leaves_their_queues_short() {
         let (held, batch) = (line.delay * 2, Duration::from_secs_f64((BATCH * DATAGRAM) as f64 / line.rate));
         assert!(sender.waited < held.mul_f64(0.5) + batch, "{:?} of {held:?}", sender.waited);
     }
+}
+
+/// Credit that comes in bursts fills the path only for moments.
+#[test]
+fn little_credit_at_first_does_not_end_the_start_early() {
+    let mut sender = Sender::new(Line::new(200.0, 20, 1.0));
+    for credit in [128_000, 256_000, 128_000, 256_000] {
+        sender.credit = credit;
+        sender.run(SECOND / 10, BULK);
+    }
+    sender.credit = u64::MAX;
+    sender.run(SECOND / 5, BULK);
+    let (share, _) = sender.run(SECOND / 2, BULK);
+    assert!(share > 0.9, "{share}");
+}
+
+/// A regression: the window was never full, and so the path neither.
+#[test]
+fn credit_for_less_than_the_window_keeps_the_queue_short_as_well() {
+    let mut sender = Sender::new(Line::new(200.0, 20, 1.0));
+    sender.credit = 950_000;
+    sender.run(SECOND * 2, BULK);
+    let (share, lost) = sender.run(SECOND * 5, BULK);
+    assert!(share > 0.94 && lost < 0.01, "{share} {lost}");
+    assert!(sender.waited < Duration::from_millis(12), "{:?}", sender.waited);
 }
 
 #[test]
