@@ -29,6 +29,9 @@ use self::max_of_rounds::MaxOfRounds;
 const FIRST_WINDOW: u64 = 32;
 /// The least window, in datagrams.
 const LEAST_WINDOW: u64 = 4;
+/// A path holds what comes in this time, however short its round trip is. On busy machines the programs at its ends run by turns,
+/// and with less they would wait for each other.
+const LEAST_HELD: Duration = Duration::from_millis(5);
 /// Windows in percent of what the path holds: the most before it is full, while more is tried, while the queue is emptied, and
 /// between them.
 const STARTUP: u64 = 289;
@@ -39,9 +42,9 @@ const CRUISE: u64 = 110;
 const UP_SHARED: u64 = 175;
 const DOWN_SHARED: u64 = 100;
 const CRUISE_SHARED: u64 = 150;
-/// Others do if a round trip takes so many percent of the least one, although little of ours is in the queue.
+/// Others do if a round trip takes so many percent of one without a queue, although little of ours is in the queue.
 const SHARED: u32 = 130;
-/// Round trips of so many percent of the least one show a queue.
+/// Round trips of so many percent of one without a queue show one.
 const QUEUED: u32 = 125;
 /// Rounds between two tries.
 const CRUISE_ROUNDS: u32 = 6;
@@ -172,7 +175,12 @@ impl Bbr {
     /// What the path holds in bytes; `None` if that is not known yet.
     fn held(&self) -> Option<u64> {
         let rate = Some(self.rate.get()).filter(|rate| *rate > 0)?;
-        Some(in_time(rate, self.round_trip?))
+        Some(in_time(rate, self.empty()?))
+    }
+
+    /// How long a round trip takes without a queue, for our purposes.
+    fn empty(&self) -> Option<Duration> {
+        self.round_trip.map(|least| least.max(LEAST_HELD))
     }
 
     /// So many percent of that, and at least the least window.
@@ -182,7 +190,7 @@ impl Bbr {
 
     /// Whether packets wait in a queue of the path.
     fn is_queued(&self) -> bool {
-        self.round_trip.is_some_and(|least| self.smoothed * 100 >= least * QUEUED)
+        self.empty().is_some_and(|empty| self.smoothed * 100 >= empty * QUEUED)
     }
 
     /// A packet of so many bytes that was sent at this time has arrived.
@@ -262,9 +270,9 @@ impl Bbr {
             Phase::Cruise(0) => Phase::Up,
             Phase::Cruise(rounds) => {
                 if rounds == CRUISE_ROUNDS
-                    && let (Some(emptied), Some(least)) = (self.emptied, self.round_trip)
+                    && let (Some(emptied), Some(empty)) = (self.emptied, self.empty())
                 {
-                    self.is_shared = emptied * 100 > least * SHARED;
+                    self.is_shared = emptied * 100 > empty * SHARED;
                 }
                 Phase::Cruise(rounds - 1)
             }
