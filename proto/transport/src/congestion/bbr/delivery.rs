@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 /// Room for so many transmissions is kept by a connection that has none under way.
-const KEPT: usize = 16;
+const KEPT: usize = 4;
 
 /// What had been delivered when some packets were sent.
 #[derive(Clone, Copy, Debug)]

@@ -152,8 +152,8 @@ impl Sender {
         let (now, window) = (self.now, self.bbr.window());
         let credit = self.credit;
         let rate = 1.25 * window as f64 / self.round_trip.as_secs_f64();
-        let most = (BATCH * DATAGRAM).max((rate * PACED.as_secs_f64()) as u64);
-        self.tokens = (self.tokens + rate * STEP.as_secs_f64()).min(most as f64);
+        let most = (rate * PACED.as_secs_f64()).max((BATCH * DATAGRAM) as f64);
+        self.tokens = (self.tokens + rate * STEP.as_secs_f64()).min(most);
         while self.in_flight() + DATAGRAM < window.min(credit)
             && self.tokens >= DATAGRAM as f64
             && *allowed >= DATAGRAM as f64
@@ -198,7 +198,7 @@ fn it_fills_lines_and_leaves_their_queues_short() {
         let (share, lost) = sender.run(SECOND * 20, BULK);
         assert!(share > 0.94 && lost < 0.01, "{share} {lost}");
         let (held, batch) = (line.delay * 2, Duration::from_secs_f64((BATCH * DATAGRAM) as f64 / line.rate));
-        let most = held.max(LEAST_HELD).mul_f64(1.5) - held + batch;
+        let most = held.max(LEAST_HELD).mul_f64(1.5).saturating_sub(held) + batch;
         assert!(sender.waited < most, "{:?} of {most:?}", sender.waited);
     }
 }
