@@ -207,7 +207,9 @@ def test_a_visitor_who_breaks_an_upload_off_is_named_as_such(logged, log, servic
             upload.cancel()
             log.wait(event="request")
     entry = log.wait(event="request")
-    assert (entry["ending"], entry["received"], entry.get("status", 400)) == ("visitor_left", 3, 400), entry
+    # Over the others, the visitor's reset ends the request at once.
+    status = 400 if version == "http/1.1" else None
+    assert (entry["ending"], entry["received"], entry.get("status")) == ("visitor_left", 3, status), entry
     resets = {name: value for name, value in logged.metrics().items() if name.startswith("cok_exchange_resets_total")}
     assert not any(resets.values()), resets
 

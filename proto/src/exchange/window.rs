@@ -5,8 +5,8 @@
 //! one budget for the process; the initial windows do not. The window does not know how much its peer sends; the
 //! multiplexer reports every byte.
 //!
-//! Credit returns by half a window. A window that may not grow although it is too small returns an eighth at a time: otherwise
-//! its halves may fall into step with the round trips, so that one of them waits here while the other is on its way.
+//! Credit returns by half a window. A window at its limit returns eighths: with halves, one could wait here while the other is on
+//! its way.
 //!
 //! [`LeastRoundTrip`]: crate::session::LeastRoundTrip
 
@@ -71,7 +71,7 @@ pub struct RecvWindow {
     consumed: u32,
     /// When credit was last returned to a reader that kept up.
     returned_at: Option<Instant>,
-    /// It may not grow, although it is too small.
+    /// It is too small for the path, and at its limit.
     is_tight: bool,
 }
 
@@ -132,13 +132,13 @@ impl RecvWindow {
             _ => false,
         };
         let keeps_up = unread <= self.size as usize / 4;
-        if keeps_up && hurried && !self.is_tight {
-            if self.size <= self.most / 2 && budget.take(self.size as usize) {
+        if keeps_up && hurried {
+            if self.size > self.most / 2 {
+                self.is_tight = true;
+            } else if budget.take(self.size as usize) {
                 grant += self.size;
                 self.borrowed += self.size;
                 self.size *= 2;
-            } else {
-                self.is_tight = true;
             }
         }
         self.consumed = 0;
@@ -205,21 +205,35 @@ mod tests {
     }
 
     #[test]
-    fn a_window_that_may_not_grow_returns_smaller_credit() {
-        for (most, budget) in [(1000, WindowBudget::new(1 << 20)), (1 << 20, WindowBudget::new(0))] {
-            let mut window = RecvWindow::growing_to(1000, most);
-            let now = Instant::now();
-            window.arrive(1000).unwrap();
-            for _ in 0..2 {
-                assert!(!window.consume(499, 0, now, || Some(ROUND_TRIP), &budget));
-                assert!(window.consume(1, 0, now, || Some(ROUND_TRIP), &budget));
-                assert_eq!(window.take_grant(), 500);
-                window.arrive(500).unwrap();
-            }
-            assert!(!window.consume(124, 0, now, || Some(ROUND_TRIP), &budget));
+    fn a_window_at_its_limit_returns_smaller_credit() {
+        let budget = WindowBudget::new(1 << 20);
+        let mut window = RecvWindow::growing_to(1000, 1000);
+        let now = Instant::now();
+        window.arrive(1000).unwrap();
+        for _ in 0..2 {
+            assert!(!window.consume(499, 0, now, || Some(ROUND_TRIP), &budget));
             assert!(window.consume(1, 0, now, || Some(ROUND_TRIP), &budget));
-            assert_eq!((window.take_grant(), window.size()), (125, 1000));
+            assert_eq!(window.take_grant(), 500);
+            window.arrive(500).unwrap();
         }
+        assert!(!window.consume(124, 0, now, || Some(ROUND_TRIP), &budget));
+        assert!(window.consume(1, 0, now, || Some(ROUND_TRIP), &budget));
+        assert_eq!((window.take_grant(), window.size()), (125, 1000));
+    }
+
+    #[test]
+    fn a_window_grows_once_the_budget_has_room_again() {
+        let (budget, now) = (WindowBudget::new(0), Instant::now());
+        let mut window = RecvWindow::growing_to(1000, 2000);
+        window.arrive(1000).unwrap();
+        for _ in 0..3 {
+            assert!(window.consume(500, 0, now, || Some(ROUND_TRIP), &budget));
+            assert_eq!(window.take_grant(), 500);
+            window.arrive(500).unwrap();
+        }
+        budget.give_back(1000);
+        assert!(window.consume(500, 0, now, || Some(ROUND_TRIP), &budget));
+        assert_eq!((window.take_grant(), window.size()), (1500, 2000));
     }
 
     #[test]

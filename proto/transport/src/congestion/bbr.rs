@@ -29,37 +29,43 @@ use self::max_of_rounds::MaxOfRounds;
 const FIRST_WINDOW: u64 = 32;
 /// The least window, in datagrams.
 const LEAST_WINDOW: u64 = 4;
-/// A path holds what comes in this time, however short its round trip is. On busy machines the programs at its ends run by turns,
-/// and with less they would wait for each other.
+/// A path counts as holding what comes in this time, however short its round trip is. A busy machine takes some milliseconds to go
+/// from one program to the other.
 const LEAST_HELD: Duration = Duration::from_millis(5);
-/// Windows in percent of what the path holds: the most before it is full, while more is tried, while the queue is emptied, and
-/// between them.
+/// The most of the window in Startup, in percent of what the path holds.
 const STARTUP: u64 = 289;
+/// The windows of Up, Down and Cruise.
 const UP: u64 = 125;
 const DOWN: u64 = 90;
 const CRUISE: u64 = 110;
-/// The same where others keep the queue filled. With less in flight, they would take most of the line.
+/// The same on a path that others fill. With less in flight, they would take most of the line.
 const UP_SHARED: u64 = 175;
 const DOWN_SHARED: u64 = 100;
 const CRUISE_SHARED: u64 = 150;
-/// Others do if a round trip takes so many percent of one without a queue, although little of ours is in the queue.
+/// The path counts as shared if round trips take so many percent of one without a queue even after our own queue was drained.
 const SHARED: u32 = 130;
-/// Round trips of so many percent of one without a queue show one.
+/// If they take so many in two cycles, the path itself may have become longer.
+const LONGER: u32 = 175;
+/// Packets queue if the smoothed round trip is so many percent of one without a queue.
 const QUEUED: u32 = 125;
-/// Rounds between two tries.
+/// Rounds of Cruise.
 const CRUISE_ROUNDS: u32 = 6;
-/// By how many percent the rate has to rise in a round; and after how many rounds without that the path is full.
+/// Up follows upon Up if the rate has become so many percent of what it was.
+const GROWS: u64 = 112;
+/// Startup goes on while the rate becomes so many percent in a round. The path is full after so many rounds without that.
 const HIGHER: u64 = 125;
 const FULL_AFTER: u32 = 3;
 /// How long a least round trip counts. After that, the window shrinks for a moment to find it again.
 const ROUND_TRIP_COUNTS: Duration = Duration::from_secs(10);
-/// That window in percent of what the path holds, and for how long.
+/// The window of ProbeRtt in percent of what the path holds, and its duration.
 const PROBE: u64 = 50;
 const PROBE_LASTS: Duration = Duration::from_millis(100);
-/// A round that loses more than so many percent had more in flight than the path and its queue hold.
+/// If more than so many percent are lost, more was in flight than the path and its queue hold. It is judged over so many datagrams.
 const TOO_MANY_LOST: u64 = 10;
-/// What is left of the window then, in percent.
+const JUDGED: u64 = 100;
+/// What is left of the bytes in flight then, and how much more is allowed after an Up without such losses, in percent.
 const AFTER_LOSS: u64 = 85;
+const LOOSER: u64 = 125;
 
 /// The configuration. It has nothing to choose.
 #[derive(Debug)]
@@ -76,11 +82,11 @@ impl ControllerFactory for BbrConfig {
 enum Phase {
     /// The window doubles each round, until the rate rises no more.
     Startup,
-    /// The queue that this left is emptied.
+    /// Drains the queue that Startup left.
     Drain,
     /// More is in flight for a round, to see whether the path carries it.
     Up,
-    /// The queue that this left is emptied.
+    /// Drains the queue that Up left.
     Down,
     /// The rate is kept for so many more rounds.
     Cruise(u32),
@@ -109,16 +115,21 @@ struct Bbr {
     is_shared: bool,
     phase: Phase,
     window: u64,
+    /// The rate when Up began.
+    rate_before: u64,
+    /// Cycles in a row in which the path seemed longer.
+    longer: u32,
     /// The most that may be in flight, if too much was lost with more.
     bound: Option<u64>,
+    losses: Losses,
     round: Round,
     full: Full,
     /// Bytes acknowledged since the last end of acknowledgements.
     acked: u64,
 }
 
-/// By how many bytes acknowledgements come together, and so before the rate lets expect them. The window needs room for them, or the
-/// path would run dry between them.
+/// Acknowledgements may come in bursts, ahead of the rate. This is the largest excess in bytes. The window gets that much more, so
+/// that the path does not run dry between bursts.
 #[derive(Clone, Debug)]
 struct Early {
     most: MaxOfRounds,
@@ -131,9 +142,18 @@ struct Early {
 struct Round {
     /// Bytes delivered at its beginning.
     began: u64,
-    lost: u64,
     /// It has a sample that counts for the rate.
     counts: bool,
+}
+
+/// What was lost since the last judgement.
+#[derive(Clone, Debug, Default)]
+struct Losses {
+    lost: u64,
+    /// The path marked a packet instead of losing it (ECN).
+    is_marked: bool,
+    /// Bytes delivered at the last judgement.
+    judged: u64,
 }
 
 /// Whether the path is full.
@@ -161,7 +181,10 @@ impl Bbr {
             is_shared: false,
             phase: Phase::Startup,
             window: FIRST_WINDOW * datagram,
+            rate_before: 0,
+            longer: 0,
             bound: None,
+            losses: Losses::default(),
             round: Round::default(),
             full: Full::default(),
             acked: 0,
@@ -193,16 +216,16 @@ impl Bbr {
         self.empty().is_some_and(|empty| self.smoothed * 100 >= empty * QUEUED)
     }
 
-    /// A packet of so many bytes that was sent at this time has arrived.
+    /// Counts `bytes` of a packet that was sent at `sent` as delivered.
     fn arrived(&mut self, now: Instant, sent: Instant, bytes: u64) {
         self.delivery.acked(now, sent, bytes);
         self.acked += bytes;
     }
 
-    /// All packets of an acknowledgement were counted. The sender had too little to send before it, or not.
+    /// All packets of an acknowledgement were counted. `app_limited`: nothing waited to be sent.
     fn learn(&mut self, now: Instant, in_flight: u64, app_limited: bool) {
-        // Nothing is learned of the path from less than it may carry. But an exchange's credit may be less than the window, and more
-        // than the path holds. Then a queue shows that it is full.
+        // A sample counts only if the sender used most of its window. Exception: the credit of exchanges may be below the window, and
+        // above what the path holds. A queue then shows that the path is full.
         let used = in_flight + self.acked;
         let fills = self.held_times(UP).is_some_and(|bytes| used >= bytes) && self.is_queued();
         let mut is_limited = !fills && (app_limited || used < self.window / 4 * 3);
@@ -211,7 +234,7 @@ impl Bbr {
             let ended = self.take(&sample, is_limited, now);
             self.count_early(now);
             if ended {
-                self.end_round(is_limited);
+                self.end_round(used, is_limited);
             }
             self.advance(in_flight, is_limited, ended, now);
         }
@@ -244,7 +267,7 @@ impl Bbr {
     }
 
     fn count_early(&mut self, now: Instant) {
-        let expected = in_time(self.rate.get(), now - self.early.since);
+        let expected = in_time(self.rate.get(), now.saturating_duration_since(self.early.since));
         if self.early.acked <= expected {
             (self.early.since, self.early.acked) = (now, self.acked);
         } else {
@@ -253,31 +276,22 @@ impl Bbr {
         }
     }
 
-    fn end_round(&mut self, is_limited: bool) {
-        let delivered = self.delivery.delivered() - self.round.began;
-        let lost = std::mem::take(&mut self.round.lost);
+    fn end_round(&mut self, used: u64, is_limited: bool) {
         self.round.began = self.delivery.delivered();
-        let lost_too_many = lost > 2 * self.datagram && lost * 100 > (lost + delivered) * TOO_MANY_LOST;
-        if lost_too_many {
-            let most = (self.window * AFTER_LOSS / 100).max(self.least_window());
-            self.bound = Some(self.bound.map_or(most, |bound| bound.min(most)));
-        }
+        let lost_too_many = self.judge_losses(used, is_limited);
         if !is_limited {
             self.full.look(self.rate.get());
         }
         self.full.is |= lost_too_many;
         self.phase = match self.phase {
-            Phase::Cruise(0) => Phase::Up,
-            Phase::Cruise(rounds) => {
-                if rounds == CRUISE_ROUNDS
-                    && let (Some(emptied), Some(empty)) = (self.emptied, self.empty())
-                {
-                    self.is_shared = emptied * 100 > empty * SHARED;
-                }
-                Phase::Cruise(rounds - 1)
+            Phase::Cruise(CRUISE_ROUNDS) => self.after_cycle(),
+            Phase::Cruise(0) => {
+                self.rate_before = self.rate.get();
+                Phase::Up
             }
+            Phase::Cruise(rounds) => Phase::Cruise(rounds - 1),
             Phase::Up => {
-                if !lost_too_many {
+                if !lost_too_many && !is_limited {
                     self.loosen();
                 }
                 self.emptied = None;
@@ -288,10 +302,45 @@ impl Bbr {
         };
     }
 
+    /// Whether more was lost than single losses are, with so many bytes in flight.
+    fn judge_losses(&mut self, used: u64, is_limited: bool) -> bool {
+        let delivered = self.delivery.delivered();
+        let all = self.losses.lost + (delivered - self.losses.judged);
+        if !self.losses.is_marked && all < JUDGED * self.datagram {
+            return false;
+        }
+        let losses = std::mem::replace(&mut self.losses, Losses { judged: delivered, ..Losses::default() });
+        let too_many = !is_limited && (losses.is_marked || losses.lost * 100 > all * TOO_MANY_LOST);
+        if too_many {
+            let most = (used.min(self.window) * AFTER_LOSS / 100).max(self.least_window());
+            self.bound = Some(self.bound.map_or(most, |bound| bound.min(most)));
+        }
+        too_many
+    }
+
     /// Lets more be in flight again. The bound ends where it bounds nothing.
     fn loosen(&mut self) {
         let needed = self.held_times(2 * UP).unwrap_or(u64::MAX);
-        self.bound = self.bound.map(|bound| bound * UP / 100).filter(|bound| *bound < needed);
+        self.bound = self.bound.map(|bound| bound * LOOSER / 100).filter(|bound| *bound < needed);
+    }
+
+    /// What follows upon Up, once it shows what Up has changed.
+    fn after_cycle(&mut self) -> Phase {
+        if let (Some(emptied), Some(empty)) = (self.emptied, self.empty()) {
+            self.is_shared = emptied * 100 > empty * SHARED;
+            self.longer = if emptied * 100 > empty * LONGER { self.longer + 1 } else { 0 };
+        }
+        if self.longer >= 2 {
+            self.longer = 0;
+            self.full = Full::default();
+            return Phase::ProbeRtt(None);
+        }
+        let rate = self.rate.get();
+        if rate * 100 >= self.rate_before * GROWS && self.rate_before > 0 {
+            self.rate_before = rate;
+            return Phase::Up;
+        }
+        Phase::Cruise(CRUISE_ROUNDS - 1)
     }
 
     /// Goes on to the next phase, if its time has come.
@@ -302,6 +351,8 @@ impl Bbr {
             Phase::Drain | Phase::Down if is_below(100) => Phase::Cruise(CRUISE_ROUNDS),
             Phase::ProbeRtt(None) if is_below(PROBE) => {
                 self.round_trip = None;
+                // What was sent with more in flight tells nothing of a round trip without a queue.
+                self.round.began = self.delivery.delivered() + in_flight;
                 Phase::ProbeRtt(Some(now + PROBE_LASTS))
             }
             Phase::ProbeRtt(Some(until)) if now >= until && ended && self.round_trip.is_some() => {
@@ -314,7 +365,7 @@ impl Bbr {
             phase => phase,
         };
         self.phase = next;
-        let is_old = now - self.round_trip_at >= ROUND_TRIP_COUNTS;
+        let is_old = now.saturating_duration_since(self.round_trip_at) >= ROUND_TRIP_COUNTS;
         if !is_old || matches!(next, Phase::ProbeRtt(_)) {
             return;
         }
@@ -344,7 +395,7 @@ impl Bbr {
             Phase::ProbeRtt(_) => PROBE,
         };
         let Some(mut target) = self.held_times(gain) else { return };
-        if gain != PROBE {
+        if matches!(self.phase, Phase::Up | Phase::Cruise(_)) {
             let early = self.early.most.get().min(self.held_times(50).unwrap_or(0));
             target += early + 3 * self.datagram;
         }
@@ -390,7 +441,9 @@ impl Controller for Bbr {
     }
 
     fn on_congestion_event(&mut self, now: Instant, _sent: Instant, is_persistent: bool, lost: u64) {
-        self.round.lost += lost;
+        self.losses.lost += lost;
+        // quinn reports marked packets so.
+        self.losses.is_marked |= lost == 0;
         if is_persistent {
             // Nothing has arrived for long (RFC 9002, section 7.6). The path may be another one.
             let mtu = u16::try_from(self.datagram).unwrap_or(u16::MAX);

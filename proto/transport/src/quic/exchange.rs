@@ -172,7 +172,7 @@ impl Abandon for Exchange {
 
     fn look(&self) {
         let mut inner = self.lock();
-        // It may have come meanwhile. The end of the stream is judged only behind what it has read.
+        // The reader may have come since. Behind what it has read, only the reader may judge the end of the stream.
         if !self.slot.waits() {
             return;
         }

@@ -7,8 +7,15 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// Room for so many transmissions is kept by a connection that has none under way.
+/// An idle connection keeps room for so many transmissions.
 const KEPT: usize = 4;
+/// The most transmissions that are remembered. A peer that acknowledges nothing makes no more of them; quinn reports bare
+/// acknowledgements as well.
+const MOST: usize = 4096;
+/// Nothing was in flight, and so long nothing was sent: what comes begins a new time.
+const PAUSE: Duration = Duration::from_millis(10);
+/// Rates are not measured over less. Stamps of packets may be so inexact.
+const LEAST_TIME: Duration = Duration::from_millis(1);
 
 /// What had been delivered when some packets were sent.
 #[derive(Clone, Copy, Debug)]
@@ -44,11 +51,13 @@ pub(super) struct Delivery {
     delivered: u64,
     delivered_at: Instant,
     acked_sent_at: Instant,
-    /// Transmissions without a newer acknowledged one, the oldest first.
+    /// Transmissions, the oldest first. An acknowledgement drops all older ones.
     under_way: VecDeque<Sent>,
+    /// Nothing is in flight that needs an acknowledgement.
+    rests: bool,
     /// The newest transmission that was acknowledged since the last sample.
     newest: Option<Sent>,
-    /// Once so much is delivered, the sender is not known to have too little.
+    /// Samples are limited until so many bytes are delivered.
     limited_until: u64,
 }
 
@@ -60,6 +69,7 @@ impl Delivery {
             delivered_at: now,
             acked_sent_at: now,
             under_way: VecDeque::new(),
+            rests: true,
             newest: None,
             limited_until: 0,
         }
@@ -72,11 +82,12 @@ impl Delivery {
 
     /// Some packets go out.
     pub(super) fn sent(&mut self, now: Instant) {
-        if self.under_way.is_empty() {
-            // After a pause, the time before it does not count.
+        let last = self.under_way.back().map(|last| last.at);
+        if self.rests && last.is_none_or(|last| now.saturating_duration_since(last) >= PAUSE) {
+            // The time without anything to send does not count.
+            self.under_way.clear();
             (self.delivered_at, self.acked_sent_at) = (now, now);
-        }
-        if self.under_way.back().is_some_and(|last| last.at >= now) {
+        } else if last.is_some_and(|last| last >= now) || self.under_way.len() >= MOST {
             return;
         }
         self.under_way.push_back(Sent {
@@ -88,9 +99,9 @@ impl Delivery {
         });
     }
 
-    /// A packet of so many bytes that was sent at this time has arrived.
+    /// Counts `bytes` of a packet that was sent at `sent_at` as delivered.
     pub(super) fn acked(&mut self, now: Instant, sent_at: Instant, bytes: u64) {
-        (self.delivered, self.delivered_at) = (self.delivered + bytes, now);
+        (self.delivered, self.delivered_at, self.rests) = (self.delivered + bytes, now, false);
         while self.under_way.front().is_some_and(|sent| sent.at < sent_at) {
             self.under_way.pop_front();
         }
@@ -103,20 +114,22 @@ impl Delivery {
     /// What an acknowledgement tells, once all its packets were counted. `None` if it has only packets that were overtaken.
     pub(super) fn sample(&mut self, now: Instant, least_round_trip: Duration) -> Option<Sample> {
         let sent = self.newest.take()?;
-        let (acked_in, sent_in) = (now - sent.delivered_at, sent.at - sent.acked_sent_at);
-        let (bytes, time) = (self.delivered - sent.delivered, acked_in.max(sent_in));
+        let acked_in = now.saturating_duration_since(sent.delivered_at);
+        let sent_in = sent.at.saturating_duration_since(sent.acked_sent_at);
+        let (bytes, time) = (self.delivered - sent.delivered, acked_in.max(sent_in).max(LEAST_TIME));
         // Over less than a round trip, acknowledgements that come together would look like a fast path.
-        let rate = if time.is_zero() || time < least_round_trip { 0 } else { per_second(bytes, time) };
+        let rate = if time < least_round_trip { 0 } else { per_second(bytes, time) };
         Some(Sample { rate, round_trip: now - sent.at, delivered_before: sent.delivered, is_limited: sent.is_limited })
     }
 
-    /// The sender has nothing more to send, with so many bytes in flight.
+    /// Nothing waits to be sent, with so many bytes in flight.
     pub(super) fn limit(&mut self, in_flight: u64) {
         self.limited_until = self.delivered + in_flight.max(1);
     }
 
     /// Nothing is in flight.
     pub(super) fn rest(&mut self) {
+        self.rests = true;
         self.under_way.clear();
         self.under_way.shrink_to(KEPT);
     }
@@ -184,6 +197,48 @@ mod tests {
             assert_eq!(delivery.sample(sent + MS * 20, Duration::ZERO).unwrap().rate, 100_000);
             delivery.rest();
         }
+    }
+
+    #[test]
+    fn a_pause_behind_a_bare_acknowledgement_does_not_count() {
+        let began = Instant::now();
+        let mut delivery = Delivery::new(began);
+        delivery.sent(began);
+        let sent = began + MS * 500;
+        delivery.sent(sent);
+        delivery.acked(sent + MS * 20, sent, 2000);
+        assert_eq!(delivery.sample(sent + MS * 20, Duration::ZERO).unwrap().rate, 100_000);
+    }
+
+    #[test]
+    fn the_time_of_sending_counts_if_it_is_longer() {
+        let began = Instant::now();
+        let mut delivery = Delivery::new(began);
+        delivery.sent(began);
+        delivery.acked(began + MS * 45, began, 1000);
+        assert_eq!(delivery.sample(began + MS * 45, Duration::ZERO).unwrap().rate, 1000 * 1000 / 45);
+        delivery.sent(began + MS * 60);
+        delivery.sent(began + MS * 100);
+        for at in [60, 100] {
+            delivery.acked(began + MS * 101, began + MS * at, 1000);
+        }
+        let sample = delivery.sample(began + MS * 101, Duration::ZERO).unwrap();
+        assert_eq!(sample.rate, 2000 * 1000 / 100, "sent in 100 ms, acknowledged in 56");
+        delivery.sent(began + MS * 102);
+        delivery.sent(began + MS * 103);
+        delivery.acked(began + MS * 104, began + MS * 103, 1000);
+        assert_eq!(delivery.sample(began + MS * 104, Duration::ZERO).unwrap().rate, 1000 * 1000 / 3, "sent in 3 ms");
+        assert_eq!(delivery.sample(began + MS * 104, Duration::ZERO), None);
+    }
+
+    #[test]
+    fn a_peer_that_acknowledges_nothing_makes_no_memory_grow() {
+        let began = Instant::now();
+        let mut delivery = Delivery::new(began);
+        for number in 0..2 * MOST as u32 {
+            delivery.sent(began + MS * number);
+        }
+        assert!(delivery.under_way.len() <= MOST);
     }
 
     #[test]

@@ -266,9 +266,10 @@ fn it_follows_a_path_that_becomes_longer() {
     let mut sender = Sender::new(Line::new(100.0, 20, 1.0));
     sender.run(SECOND * 15, BULK);
     sender.line = Line::new(100.0, 120, 1.0);
-    sender.run(SECOND * 30, BULK);
+    let (share, _) = sender.run(SECOND * 12, BULK);
+    assert!(share > 0.5, "at first {share}");
     let (share, _) = sender.run(SECOND * 10, BULK);
-    assert!(share > 0.9, "{share}");
+    assert!(share > 0.9, "then {share}");
 }
 
 #[test]
@@ -282,6 +283,27 @@ fn bulk_after_a_little_traffic_starts_fast() {
     sender.run(SECOND * 30, 20_000.0);
     let (share, _) = sender.run(SECOND, BULK);
     assert!(share > 0.85, "{share}");
+}
+
+#[test]
+fn losses_of_little_traffic_do_not_slow_bulk_down() {
+    let mut sender = Sender::new(Line::new(200.0, 20, 1.0).losing(20));
+    sender.run(SECOND * 60, 30_000.0);
+    sender.run(SECOND, BULK);
+    let (share, _) = sender.run(SECOND * 2, BULK);
+    assert!(share > 0.85, "{share}");
+}
+
+#[test]
+fn a_marked_packet_counts_as_many_losses() {
+    let mut sender = Sender::new(Line::new(100.0, 40, 1.0));
+    sender.run(SECOND * 5, BULK);
+    let before = sender.bbr.window();
+    sender.bbr.on_congestion_event(sender.now, sender.now, false, 0);
+    sender.run(SECOND / 10, BULK);
+    assert!(sender.bbr.window() < before * 95 / 100, "{before}");
+    let (share, _) = sender.run(SECOND * 5, BULK);
+    assert!(share > 0.9, "{share}");
 }
 
 #[test]
