@@ -29,7 +29,7 @@ const DATA_EARNS: u32 = 20;
 const LARGE: usize = 1024;
 
 /// WindowUpdates that each Data frame justifies, one more for so many bytes, and the most that wait to come: those for
-/// 32 MiB. A client sends one for half a window.
+/// 32 MiB. A client sends one for half a window, or for an eighth of one at its limit.
 const UPDATES_PER_DATA: u32 = 2;
 const BYTES_PER_UPDATE: usize = 2048;
 const MOST_UPDATES: u32 = 16 * 1024;
