@@ -307,7 +307,7 @@ fn a_marked_packet_counts_as_many_losses() {
 }
 
 #[test]
-fn persistent_congestion_begins_anew() {
+fn after_persistent_congestion_it_starts_over() {
     let mut sender = Sender::new(Line::new(200.0, 20, 1.0));
     sender.run(SECOND * 5, BULK);
     sender.bbr.on_congestion_event(sender.now, sender.now, true, DATAGRAM);
