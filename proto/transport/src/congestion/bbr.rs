@@ -163,7 +163,7 @@ struct Full {
     rate: u64,
     rounds: u32,
     /// It was full once.
-    is: bool,
+    is_reached: bool,
 }
 
 impl Bbr {
@@ -282,7 +282,7 @@ impl Bbr {
         if !is_limited {
             self.full.look(self.rate.get());
         }
-        self.full.is |= lost_too_many;
+        self.full.is_reached |= lost_too_many;
         self.phase = match self.phase {
             Phase::Cruise(CRUISE_ROUNDS) => self.after_cycle(),
             Phase::Cruise(0) => {
@@ -347,7 +347,7 @@ impl Bbr {
     fn advance(&mut self, in_flight: u64, is_limited: bool, ended: bool, now: Instant) {
         let is_below = |percent| self.held_times(percent).is_none_or(|bytes| in_flight <= bytes);
         let next = match self.phase {
-            Phase::Startup if self.full.is => Phase::Drain,
+            Phase::Startup if self.full.is_reached => Phase::Drain,
             Phase::Drain | Phase::Down if is_below(100) => Phase::Cruise(CRUISE_ROUNDS),
             Phase::ProbeRtt(None) if is_below(PROBE) => {
                 self.round_trip = None;
@@ -356,11 +356,7 @@ impl Bbr {
                 Phase::ProbeRtt(Some(now + PROBE_LASTS))
             }
             Phase::ProbeRtt(Some(until)) if now >= until && ended && self.round_trip.is_some() => {
-                if self.full.is {
-                    Phase::Cruise(CRUISE_ROUNDS)
-                } else {
-                    Phase::Startup
-                }
+                if self.full.is_reached { Phase::Cruise(CRUISE_ROUNDS) } else { Phase::Startup }
             }
             phase => phase,
         };
@@ -407,14 +403,14 @@ impl Bbr {
 impl Full {
     /// Looks at the rate after a round that could have raised it.
     fn look(&mut self, rate: u64) {
-        if self.is {
+        if self.is_reached {
             return;
         }
         if rate * 100 >= self.rate * HIGHER {
             (self.rate, self.rounds) = (rate, 0);
         } else {
             self.rounds += 1;
-            self.is = self.rounds >= FULL_AFTER;
+            self.is_reached = self.rounds >= FULL_AFTER;
         }
     }
 }

@@ -94,11 +94,13 @@ async fn responses_that_come_late_arrive_whole() {
             readers.push(tokio::spawn(async move {
                 let head = asked.recv.recv().await;
                 assert!(matches!(head, Ok(Received::Head { .. })), "{head:?}");
+                // What follows a head is read a little later. That is when the session may look.
                 tokio::time::sleep(Duration::from_millis(2)).await;
                 (read_all(&mut asked.recv).await.0, asked)
             }));
             let mut exchange = incoming.exchange;
             tokio::spawn(async move {
+                // The service takes longer than the 50 ms after which a session looks.
                 tokio::time::sleep(Duration::from_millis(60 + number % 100)).await;
                 exchange.send.send_response(ok(), false).unwrap();
                 exchange.send.send_data(Bytes::from_static(b"answer"), true);

@@ -119,7 +119,12 @@ impl Delivery {
         let (bytes, time) = (self.delivered - sent.delivered, acked_in.max(sent_in).max(LEAST_TIME));
         // Over less than a round trip, acknowledgements that come together would look like a fast path.
         let rate = if time < least_round_trip { 0 } else { per_second(bytes, time) };
-        Some(Sample { rate, round_trip: now - sent.at, delivered_before: sent.delivered, is_limited: sent.is_limited })
+        Some(Sample {
+            rate,
+            round_trip: now.saturating_duration_since(sent.at),
+            delivered_before: sent.delivered,
+            is_limited: sent.is_limited,
+        })
     }
 
     /// Nothing waits to be sent, with so many bytes in flight.
@@ -135,8 +140,9 @@ impl Delivery {
     }
 }
 
+/// Bytes a second, from bytes in a time that is not zero.
 fn per_second(bytes: u64, time: Duration) -> u64 {
-    let rate = u128::from(bytes) * 1_000_000_000 / time.as_nanos().max(1);
+    let rate = u128::from(bytes) * 1_000_000_000 / time.as_nanos();
     u64::try_from(rate).unwrap_or(u64::MAX)
 }
 
