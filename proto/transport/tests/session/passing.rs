@@ -94,7 +94,7 @@ async fn responses_that_come_late_arrive_whole() {
             readers.push(tokio::spawn(async move {
                 let head = asked.recv.recv().await;
                 assert!(matches!(head, Ok(Received::Head { .. })), "{head:?}");
-                // What follows a head is read a little later. That is when the session may look.
+                // What follows a head is read a little later. The session may look in between.
                 tokio::time::sleep(Duration::from_millis(2)).await;
                 (read_all(&mut asked.recv).await.0, asked)
             }));
